@@ -1,0 +1,1 @@
+//! Black-box stories: real processes, real containers, network namespaces, kubectl.

@@ -1,0 +1,162 @@
+//! A *node proxy* is how the API server reaches what only the machine of a pod knows: its logs, its
+//! terminals, its ports. The API server owns the door (authentication, subresources, the protocols of
+//! kubectl); whoever runs the pods owns the room behind it.
+//!
+//! ```text
+//! kubectl logs|exec|port-forward ─HTTP/WebSocket─▶ apiserver ─trait NodeProxy─▶ kubelet, virtual node
+//! ```
+//!
+//! The kubelet implements it for the machine it runs on, a virtual node implements it for the pods of a
+//! peer. [`NodeProxies`] finds the one that answers for a node's name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+
+/// One container of one pod, as the API server resolved it: the container exists in the pod's spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerTarget {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid: a pod of the same name that was created later is another one.
+    pub pod_uid: String,
+    /// The container's name.
+    pub container: String,
+}
+
+/// What of a container's log is wanted (`PodLogOptions`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Keep the stream open and send what is written later.
+    pub follow: bool,
+    /// The log of the container's previous run.
+    pub previous: bool,
+    /// Begin each line with its RFC 3339 time.
+    pub timestamps: bool,
+    /// Only the last so many lines.
+    pub tail_lines: Option<u64>,
+    /// Only lines written in the last so many seconds.
+    pub since_seconds: Option<i64>,
+    /// Stop after so many bytes.
+    pub limit_bytes: Option<u64>,
+}
+
+/// A command to run inside a running container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOptions {
+    /// Program and arguments; never empty.
+    pub command: Vec<String>,
+    /// Whether the caller will write to the command's standard input.
+    pub stdin: bool,
+    /// Whether the caller reads its standard output.
+    pub stdout: bool,
+    /// Whether the caller reads its standard error; never with `tty`.
+    pub stderr: bool,
+    /// Whether the command gets a terminal.
+    pub tty: bool,
+}
+
+/// The size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+}
+
+/// What a running command gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecOutput {
+    /// Bytes of its standard output (of its terminal, with `tty`).
+    Stdout(Bytes),
+    /// Bytes of its standard error.
+    Stderr(Bytes),
+    /// Its exit code; the last message.
+    Exit(i32),
+    /// It could not be started or was lost, and why; the last message.
+    Failed(String),
+}
+
+/// A running command. Dropping the session ends the command.
+pub struct ExecSession {
+    /// Standard input; dropping the sender closes it. Bound: 16 chunks, so a slow command slows its caller.
+    pub stdin: mpsc::Sender<Bytes>,
+    /// New sizes of its terminal.
+    pub resize: mpsc::Sender<TerminalSize>,
+    /// Its output, ended by [`ExecOutput::Exit`] or [`ExecOutput::Failed`].
+    pub output: mpsc::Receiver<ExecOutput>,
+}
+
+/// A two-way byte stream to a port of a pod.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Why a node could not answer. The API server maps it to a `Status` (see `From` in `status.rs`).
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// The pod or container is not on this node, or its log is gone: 404.
+    #[error("{0}")]
+    NotFound(String),
+    /// It exists but is in no state to answer (not started yet): 400, as the kubelet says it.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The node's machine cannot be reached now: 503; try again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// This node does not do that: 501.
+    #[error("{0}")]
+    NotImplemented(String),
+    /// Anything else: 500.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Answers for the pods of one node.
+#[async_trait]
+pub trait NodeProxy: Send + Sync {
+    /// The container's log. With `follow` the stream ends when the container does or the caller drops it.
+    async fn logs(
+        &self,
+        target: &ContainerTarget,
+        options: &LogOptions,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error>;
+    /// Starts a command inside the container.
+    async fn exec(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error>;
+    /// Connects to a TCP port inside the pod's network namespace (`target.container` is empty).
+    async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error>;
+}
+
+/// Which proxy answers for which node. Cheap to clone; all clones see the same table.
+#[derive(Clone, Default)]
+pub struct NodeProxies {
+    by_node: Arc<RwLock<HashMap<String, Arc<dyn NodeProxy>>>>,
+}
+
+impl NodeProxies {
+    /// `proxy` answers for `node` from now on; an earlier one is replaced.
+    pub fn register(&self, node: &str, proxy: Arc<dyn NodeProxy>) {
+        self.write().insert(node.to_owned(), proxy);
+    }
+
+    /// Nobody answers for `node` any more; an unknown name is fine.
+    pub fn unregister(&self, node: &str) {
+        self.write().remove(node);
+    }
+
+    /// Who answers for `node`.
+    pub fn get(&self, node: &str) -> Option<Arc<dyn NodeProxy>> {
+        self.by_node.read().unwrap_or_else(|e| e.into_inner()).get(node).cloned()
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, Arc<dyn NodeProxy>>> {
+        self.by_node.write().unwrap_or_else(|e| e.into_inner())
+    }
+}

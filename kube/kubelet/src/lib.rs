@@ -1,0 +1,1 @@
+//! Pods on a machine: runtimes, images, volumes, probes, logs, exec.

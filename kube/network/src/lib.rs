@@ -1,0 +1,1 @@
+//! Pod networks and Services of one machine: namespaces, bridges, addresses, nftables, cluster DNS.

@@ -1,0 +1,1 @@
+//! What kube-scheduler does; its filters and scores are a library.

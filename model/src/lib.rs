@@ -1,0 +1,1 @@
+//! The language of FLUIDOS: kinds, market, intents. Pure: no I/O, no clock, no async.

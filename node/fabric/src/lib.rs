@@ -1,0 +1,1 @@
+//! Virtual Fabric Manager (§6.4.4): virtual nodes, reflection, network.

@@ -1,0 +1,1 @@
+//! Local Resource Manager (§6.4): the only writer of local flavors.

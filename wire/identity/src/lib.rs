@@ -1,0 +1,1 @@
+//! Keys, DIDs, signatures and TLS material: a node is its key.

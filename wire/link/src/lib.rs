@@ -1,0 +1,1 @@
+//! The one authenticated session per peer: streams and datagrams over QUIC.

@@ -1,0 +1,1 @@
+//! REAR: messages, client, server. Names no Kubernetes type.
