@@ -1,1 +1,172 @@
-//! A revisioned key-value store with watch and compaction, in memory and on disk.
+//! A revisioned key-value store: what etcd is to Kubernetes, inside the process.
+//!
+//! Every write gets the next *revision*, a number that only grows and that orders all writes to all keys. A
+//! *watch* from revision *r* delivers every event with a revision above *r*, in order, exactly once. A list
+//! and the revision it carries are one consistent snapshot, so list-then-watch misses nothing.
+//!
+//! ```text
+//! writers ──bounded queue──▶ committer ──one batch, one fdatasync──▶ backend (memory | disk)
+//!                               │ then
+//!                               ▼
+//!                 state: key → entry, and the history of the last events ──▶ watchers, readers
+//! ```
+//!
+//! One committer thread takes all waiting writes, checks each one's precondition against the state and the
+//! writes before it in the group, makes the group durable with a single sync, then shows it. A write is
+//! acknowledged only after that: an acknowledged write survives the death of process and machine.
+//!
+//! *Compaction*: the history is bounded. Asking for an older revision than it reaches is
+//! [`Error::Compacted`], and the caller lists again. After a restart the history begins at the current revision.
+//!
+//! Limits: values are at most [`VALUE_BYTES_MAX`]; all current entries are held in memory as bytes.
+
+mod backend;
+mod commit;
+mod error;
+mod state;
+mod watch;
+
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch as watch_channel};
+
+use crate::backend::Backend;
+pub use crate::error::Error;
+use crate::state::State;
+pub use crate::state::{Entry, Event, EventKind, Page};
+pub use crate::watch::Watcher;
+
+/// The order of a write among all writes of this store. 0 is "before everything".
+pub type Revision = u64;
+
+/// The largest value, as etcd's default request bound (1.5 MiB).
+pub const VALUE_BYTES_MAX: usize = 1_536 * 1024;
+
+/// Writes that may wait for the committer; more make their callers wait. One group is at most this long.
+const QUEUE: usize = 1024;
+
+/// What must hold for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// The key has no value.
+    Absent,
+    /// The key's value is the one written at this revision.
+    Revision(Revision),
+}
+
+/// What a write does to its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Put(Bytes),
+    Delete,
+}
+
+/// One write on its way to the committer.
+pub(crate) struct Write {
+    pub key: Arc<str>,
+    pub precondition: Precondition,
+    pub change: Change,
+    pub done: oneshot::Sender<Result<Revision, Error>>,
+}
+
+/// A handle to the store. Clones are cheap and all see the same data; the committer ends with the last one.
+#[derive(Clone)]
+pub struct Store {
+    state: Arc<RwLock<State>>,
+    writes: mpsc::Sender<Write>,
+    revision: watch_channel::Receiver<Revision>,
+}
+
+impl Store {
+    /// A store that lives as long as the process.
+    pub fn memory() -> Result<Self, Error> {
+        Self::start(Backend::Memory, State::default())
+    }
+
+    /// The store in `directory`, created if absent.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] when another process has it open; [`Error::Disk`] when it cannot be read or made.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        let (backend, state) = Backend::open(directory)?;
+        Self::start(backend, state)
+    }
+
+    fn start(backend: Backend, state: State) -> Result<Self, Error> {
+        let (writes, queue) = mpsc::channel(QUEUE);
+        let (revision_sender, revision) = watch_channel::channel(state.revision());
+        let state = Arc::new(RwLock::new(state));
+        commit::spawn(backend, state.clone(), queue, revision_sender)?;
+        Ok(Self { state, writes, revision })
+    }
+
+    /// Writes `value` under `key` if the precondition holds; the new revision.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NotFound`], [`Error::Conflict`] by precondition; [`Error::TooLarge`];
+    /// [`Error::DiskFull`] and [`Error::Disk`] when it could not be made durable, in which case it did not happen.
+    pub async fn put(&self, key: &str, precondition: Precondition, value: Bytes) -> Result<Revision, Error> {
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(Error::TooLarge { key: key.to_owned(), bytes: value.len(), limit: VALUE_BYTES_MAX });
+        }
+        self.write(key, precondition, Change::Put(value)).await
+    }
+
+    /// Removes `key` if its value is the one written at `revision`; the revision of the removal. Errors as [`Store::put`].
+    pub async fn delete(&self, key: &str, revision: Revision) -> Result<Revision, Error> {
+        self.write(key, Precondition::Revision(revision), Change::Delete).await
+    }
+
+    async fn write(&self, key: &str, precondition: Precondition, change: Change) -> Result<Revision, Error> {
+        let (done, answer) = oneshot::channel();
+        let write = Write { key: key.into(), precondition, change, done };
+        self.writes.send(write).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// The current entry of `key`.
+    pub fn get(&self, key: &str) -> Option<Entry> {
+        self.read().get(key)
+    }
+
+    /// Entries whose key begins with `prefix`, in key order, at most `limit` (0: all), beginning after the
+    /// key `after`. With `at` the list is as it was at that revision.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when `at` is older than the history; [`Error::Future`] when it is not written yet.
+    pub fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page, Error> {
+        self.read().list(prefix, after, limit, at)
+    }
+
+    /// Every event on keys that begin with `prefix` and with a revision above `from`.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when events above `from` were already forgotten.
+    pub fn watch(&self, prefix: &str, from: Revision) -> Result<Watcher, Error> {
+        self.read().check_history(from)?;
+        Ok(Watcher::new(prefix, from, self.state.clone(), self.revision.clone()))
+    }
+
+    /// The revision of the newest write.
+    pub fn revision(&self) -> Revision {
+        self.read().revision()
+    }
+
+    /// Returns once the store has reached `revision`.
+    pub async fn reached(&self, revision: Revision) -> Result<(), Error> {
+        let mut current = self.revision.clone();
+        current.wait_for(|now| *now >= revision).await.map(|_| ()).map_err(|_| Error::Closed)
+    }
+
+    /// Bytes of keys and values now held.
+    pub fn size_bytes(&self) -> u64 {
+        self.read().size_bytes()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        // A panic while the lock was held for writing cannot leave half a group: see `State::apply`.
+        self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -1,0 +1,132 @@
+//! The shared copy of one kind.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, RwLock};
+
+use futures::StreamExt;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+/// Namespace (empty for cluster-scoped kinds) and name.
+type Key = (String, String);
+
+/// All objects of one kind (that the API handle and selector see), kept current. Clones share the copy; the
+/// watch ends with the last clone.
+pub struct Cache<K> {
+    objects: Arc<RwLock<BTreeMap<Key, Arc<K>>>>,
+    generation: watch::Receiver<u64>,
+    _watch: Arc<AbortOnDrop>,
+}
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self { objects: self.objects.clone(), generation: self.generation.clone(), _watch: self._watch.clone() }
+    }
+}
+
+impl<K> Cache<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    /// Starts to list and watch everything that `api` sees.
+    pub fn start(api: Api<K>) -> Self {
+        Self::start_with(api, watcher::Config::default())
+    }
+
+    /// Starts to list and watch what `api` and the selectors of `config` see.
+    pub fn start_with(api: Api<K>, config: watcher::Config) -> Self {
+        let objects = Arc::new(RwLock::new(BTreeMap::new()));
+        let (sender, generation) = watch::channel(0);
+        let task = tokio::spawn(follow(api, config, objects.clone(), sender));
+        Self { objects, generation, _watch: Arc::new(AbortOnDrop(task)) }
+    }
+
+    /// Returns after the first complete list.
+    pub async fn synced(&self) {
+        let mut generation = self.generation.clone();
+        // The sender lives as long as the task, and the task as long as this handle.
+        let _ = generation.wait_for(|generation| *generation > 0).await;
+    }
+
+    /// Whether the first list is complete.
+    pub fn is_synced(&self) -> bool {
+        *self.generation.borrow() > 0
+    }
+
+    /// The object of this name; `namespace` is empty for cluster-scoped kinds.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// All objects, by namespace and name.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.read().values().cloned().collect()
+    }
+
+    /// All objects of one namespace, by name.
+    pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
+        let start = (namespace.to_owned(), String::new());
+        self.read().range(start..).take_while(|((ns, _), _)| ns == namespace).map(|(_, o)| o.clone()).collect()
+    }
+
+    /// A counter that grows with each change: 0 before the first list. `changed().await` wakes once for any
+    /// number of changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.clone()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Arc<K>>> {
+        self.objects.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+async fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    objects: Arc<RwLock<BTreeMap<Key, Arc<K>>>>,
+    generation: watch::Sender<u64>,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    // A new list is gathered aside, so that nobody sees half of it.
+    let mut relist: BTreeMap<Key, Arc<K>> = BTreeMap::new();
+    while let Some(event) = events.next().await {
+        let write = || objects.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match event {
+            Ok(Event::Init) => relist.clear(),
+            Ok(Event::InitApply(object)) => {
+                relist.insert(key(&object), Arc::new(object));
+            }
+            Ok(Event::InitDone) => {
+                *write() = std::mem::take(&mut relist);
+                generation.send_modify(|n| *n += 1);
+            }
+            Ok(Event::Apply(object)) => {
+                write().insert(key(&object), Arc::new(object));
+                generation.send_modify(|n| *n += 1);
+            }
+            Ok(Event::Delete(object)) => {
+                write().remove(&key(&object));
+                generation.send_modify(|n| *n += 1);
+            }
+            Err(error) => tracing::debug!(%error, "watch interrupted; it is resumed with back-off"),
+        }
+    }
+}
+
+fn key<K: Resource>(object: &K) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,77 @@
+//! The committer: one thread that makes groups of writes durable and then visible.
+
+use std::sync::{Arc, RwLock};
+
+use tokio::sync::{mpsc, oneshot, watch as watch_channel};
+
+use crate::backend::Backend;
+use crate::state::State;
+use crate::{Error, Event, Revision, Write};
+
+/// Writes made durable by one sync. The queue holds as many, so a full queue empties at once.
+const GROUP: usize = crate::QUEUE;
+
+/// Starts the committer; it ends when every sender of `queue` is gone.
+pub(crate) fn spawn(
+    backend: Backend,
+    state: Arc<RwLock<State>>,
+    queue: mpsc::Receiver<Write>,
+    newest: watch_channel::Sender<Revision>,
+) -> Result<(), Error> {
+    std::thread::Builder::new()
+        .name("store-commit".into())
+        .stack_size(256 * 1024) // the engine's writes are shallow; the default 2 MiB would be counted against a device
+        .spawn(move || run(backend, &state, queue, &newest))
+        .map(|_| ())
+        .map_err(|e| Error::Disk(format!("cannot start the committer: {e}")))
+}
+
+fn run(
+    mut backend: Backend,
+    state: &RwLock<State>,
+    mut queue: mpsc::Receiver<Write>,
+    newest: &watch_channel::Sender<Revision>,
+) {
+    let mut group = Vec::new();
+    while queue.blocking_recv_many(&mut group, GROUP) > 0 {
+        let (events, accepted) = plan(state, group.drain(..));
+        if events.is_empty() {
+            continue;
+        }
+        if let Err(error) = backend.commit(&events) {
+            tracing::error!(%error, writes = accepted.len(), "writes refused");
+            for done in accepted {
+                let _ = done.send(Err(error.clone()));
+            }
+            continue;
+        }
+        let revisions: Vec<Revision> = events.iter().map(|event| event.revision).collect();
+        state.write().unwrap_or_else(|poisoned| poisoned.into_inner()).apply(events);
+        if let Some(last) = revisions.last() {
+            newest.send_replace(*last);
+        }
+        for (done, revision) in accepted.into_iter().zip(revisions) {
+            let _ = done.send(Ok(revision)); // a writer that gave up waiting does not undo its write
+        }
+    }
+}
+
+type Done = oneshot::Sender<Result<Revision, Error>>;
+
+/// The events of a group and who waits for each; refused writes are answered here.
+fn plan(state: &RwLock<State>, group: impl Iterator<Item = Write>) -> (Vec<Event>, Vec<Done>) {
+    let state = state.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (mut events, mut accepted) = (Vec::new(), Vec::new());
+    for write in group {
+        match state.plan(&events, &write.key, write.precondition, &write.change) {
+            Ok(event) => {
+                events.push(event);
+                accepted.push(write.done);
+            }
+            Err(error) => {
+                let _ = write.done.send(Err(error));
+            }
+        }
+    }
+    (events, accepted)
+}

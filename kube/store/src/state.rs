@@ -1,0 +1,220 @@
+//! What the store knows now, and the history that watches and old lists are served from. No I/O.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{Change, Error, Precondition, Revision};
+
+/// Events kept for watches that lag behind: a list of 5,000 objects can be followed by a watch while as many change.
+const HISTORY_EVENTS_MAX: usize = 8_192;
+/// Bytes of values that the history may keep alive; on a device this is the smaller bound.
+const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The value of a key and the revision that wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Arc<str>,
+    /// The revision of its last write.
+    pub revision: Revision,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// What happened to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// It got its first value.
+    Created,
+    /// Its value was replaced.
+    Updated,
+    /// It was removed.
+    Deleted,
+}
+
+/// One write, as watchers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When, in the order of all writes.
+    pub revision: Revision,
+    /// The key.
+    pub key: Arc<str>,
+    /// What happened.
+    pub kind: EventKind,
+    /// The value after the write; for [`EventKind::Deleted`] the last one before.
+    pub value: Bytes,
+    /// The entry before the write, if there was one.
+    pub previous: Option<(Revision, Bytes)>,
+}
+
+impl Event {
+    fn bytes(&self) -> usize {
+        self.key.len() + self.value.len() + self.previous.as_ref().map_or(0, |(_, value)| value.len())
+    }
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The entries, in key order.
+    pub entries: Vec<Entry>,
+    /// The revision at which they are all current.
+    pub revision: Revision,
+    /// How many more there are after the last one.
+    pub remaining: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    entries: BTreeMap<Arc<str>, (Revision, Bytes)>,
+    entries_bytes: u64,
+    history: VecDeque<Event>,
+    history_bytes: usize,
+    /// Events up to and including this revision are forgotten.
+    compacted: Revision,
+    revision: Revision,
+}
+
+impl State {
+    /// The state as found on disk: its history begins now.
+    pub fn recovered(entries: BTreeMap<Arc<str>, (Revision, Bytes)>, revision: Revision) -> Self {
+        let entries_bytes = entries.iter().map(|(key, (_, value))| (key.len() + value.len()) as u64).sum();
+        Self { entries, entries_bytes, compacted: revision, revision, ..Self::default() }
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.entries_bytes
+    }
+
+    pub fn get(&self, key: &str) -> Option<Entry> {
+        let (key, (revision, value)) = self.entries.get_key_value(key)?;
+        Some(Entry { key: key.clone(), revision: *revision, value: value.clone() })
+    }
+
+    pub fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page, Error> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        let revision = at.unwrap_or(self.revision);
+        let start = match after {
+            Some(key) if key >= prefix => Bound::Excluded(key),
+            _ => Bound::Included(prefix),
+        };
+        let current = self
+            .entries
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, (revision, value))| Entry { key: key.clone(), revision: *revision, value: value.clone() });
+        if revision == self.revision {
+            let mut current = current;
+            let entries: Vec<Entry> = current.by_ref().take(limit).collect();
+            return Ok(Page { entries, revision, remaining: current.count() });
+        }
+        let past = self.undo(prefix, start, revision)?;
+        let mut then: BTreeMap<Arc<str>, Entry> = current.map(|entry| (entry.key.clone(), entry)).collect();
+        for (key, before) in past {
+            match before {
+                Some((revision, value)) => then.insert(key.clone(), Entry { key, revision, value }),
+                None => then.remove(&key),
+            };
+        }
+        let remaining = then.len().saturating_sub(limit);
+        Ok(Page { entries: then.into_values().take(limit).collect(), revision, remaining })
+    }
+
+    /// For each key under `prefix` written after `revision`: what it was at `revision`.
+    #[allow(clippy::type_complexity)] // key → entry before, if any: naming it would not say more
+    fn undo(
+        &self,
+        prefix: &str,
+        start: Bound<&str>,
+        revision: Revision,
+    ) -> Result<BTreeMap<Arc<str>, Option<(Revision, Bytes)>>, Error> {
+        if revision > self.revision {
+            return Err(Error::Future { asked: revision, newest: self.revision });
+        }
+        self.check_history(revision)?;
+        let mut past = BTreeMap::new();
+        let within = |key: &str| match start {
+            Bound::Excluded(after) => key > after,
+            _ => true,
+        };
+        for event in self.events_after(revision).rev() {
+            if event.key.starts_with(prefix) && within(&event.key) {
+                past.insert(event.key.clone(), event.previous.clone());
+            }
+        }
+        Ok(past)
+    }
+
+    /// That every event after `from` is still known.
+    pub fn check_history(&self, from: Revision) -> Result<(), Error> {
+        if from < self.compacted { Err(Error::Compacted { asked: from, oldest: self.compacted }) } else { Ok(()) }
+    }
+
+    pub fn events_after(&self, from: Revision) -> impl DoubleEndedIterator<Item = &Event> {
+        let begin = self.history.partition_point(|event| event.revision <= from);
+        self.history.range(begin..)
+    }
+
+    /// What `change` under `key` would be, on top of `pending`, the earlier events of the same group.
+    pub fn plan(
+        &self,
+        pending: &[Event],
+        key: &Arc<str>,
+        precondition: Precondition,
+        change: &Change,
+    ) -> Result<Event, Error> {
+        let current = match pending.iter().rev().find(|event| event.key == *key) {
+            Some(event) if event.kind == EventKind::Deleted => None,
+            Some(event) => Some((event.revision, event.value.clone())),
+            None => self.entries.get(key).cloned(),
+        };
+        let owned = || key.to_string();
+        match (precondition, &current) {
+            (Precondition::Absent, None) => {}
+            (Precondition::Absent, Some((found, _))) => return Err(Error::Exists { key: owned(), found: *found }),
+            (Precondition::Revision(_), None) => return Err(Error::NotFound { key: owned() }),
+            (Precondition::Revision(expected), Some((found, _))) if expected != *found => {
+                return Err(Error::Conflict { key: owned(), expected, found: *found });
+            }
+            (Precondition::Revision(_), Some(_)) => {}
+        }
+        let revision = pending.last().map_or(self.revision, |event| event.revision) + 1;
+        let (kind, value) = match (change, &current) {
+            (Change::Put(value), None) => (EventKind::Created, value.clone()),
+            (Change::Put(value), Some(_)) => (EventKind::Updated, value.clone()),
+            (Change::Delete, Some((_, last))) => (EventKind::Deleted, last.clone()),
+            (Change::Delete, None) => return Err(Error::NotFound { key: owned() }),
+        };
+        Ok(Event { revision, key: key.clone(), kind, value, previous: current })
+    }
+
+    /// Shows a group of events that are durable.
+    pub fn apply(&mut self, events: Vec<Event>) {
+        for event in events {
+            if let Some((_, value)) = &event.previous {
+                self.entries_bytes -= (event.key.len() + value.len()) as u64;
+            }
+            if event.kind == EventKind::Deleted {
+                self.entries.remove(&event.key);
+            } else {
+                self.entries_bytes += (event.key.len() + event.value.len()) as u64;
+                self.entries.insert(event.key.clone(), (event.revision, event.value.clone()));
+            }
+            self.revision = event.revision;
+            self.history_bytes += event.bytes();
+            self.history.push_back(event);
+        }
+        while self.history.len() > HISTORY_EVENTS_MAX || self.history_bytes > HISTORY_BYTES_MAX {
+            let Some(oldest) = self.history.pop_front() else { break };
+            self.history_bytes -= oldest.bytes();
+            self.compacted = oldest.revision;
+        }
+    }
+}
