@@ -1,0 +1,163 @@
+//! The name of a node: its public key as a `did:key`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ed25519_dalek::VerifyingKey;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::base58;
+
+/// What stands before an Ed25519 key in a `did:key`: the multicodec `0xed` as a varint.
+const MULTICODEC_ED25519: [u8; 2] = [0xed, 0x01];
+const DID_PREFIX: &str = "did:key:z";
+/// A `did:key` of an Ed25519 key is 56 characters; longer input is refused before any work is done on it.
+const DID_LENGTH_MAX: usize = 64;
+
+/// The name of a node: an Ed25519 public key, written `did:key:z6Mk…` (W3C did:key method).
+///
+/// *Guarantees*: the bytes are a point of the curve, and not one of the small-order points for which a signature would
+/// prove nothing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId([u8; 32]);
+
+/// Why a text or key is not the name of a node. Nothing to retry: the input must be corrected.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum IdError {
+    /// The text is not a `did:key` at all.
+    #[error("`{observed}` is not a node's DID: needed `{DID_PREFIX}…` of an Ed25519 key")]
+    NotDidKey {
+        /// The beginning of what was given.
+        observed: String,
+    },
+    /// A `did:key` of something else, or of the wrong length.
+    #[error("`{observed}` is a did:key, but not of an Ed25519 key: needed multicodec 0xed and 32 bytes")]
+    NotEd25519 {
+        /// The beginning of what was given.
+        observed: String,
+    },
+    /// The bytes are no usable public key.
+    #[error("key {observed} is no usable Ed25519 public key (not on the curve, or of small order)")]
+    BadKey {
+        /// The key in hexadecimal.
+        observed: String,
+    },
+}
+
+impl NodeId {
+    /// Returns the name of the node that has this public key.
+    ///
+    /// # Errors
+    /// [`IdError::BadKey`] if the bytes are not a point of the curve, or one of small order.
+    pub fn from_public_key(bytes: [u8; 32]) -> Result<Self, IdError> {
+        match VerifyingKey::from_bytes(&bytes) {
+            Ok(key) if !key.is_weak() => Ok(Self(bytes)),
+            _ => Err(IdError::BadKey { observed: hex(&bytes) }),
+        }
+    }
+
+    /// Returns the public key.
+    pub fn public_key(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Returns the first four bytes of the key in hexadecimal: what tells two nodes of one name apart.
+    pub fn tag(&self) -> String {
+        hex(&self.0[..4])
+    }
+
+    /// Checks a signature of this node over a message (RFC 8032, without the malleable cases).
+    pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(signature);
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; 34];
+        bytes[..2].copy_from_slice(&MULTICODEC_ED25519);
+        bytes[2..].copy_from_slice(&self.0);
+        write!(f, "{DID_PREFIX}{}", base58::encode(&bytes))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let observed = || text.chars().take(DID_LENGTH_MAX).collect::<String>();
+        let not_did = || IdError::NotDidKey { observed: observed() };
+        if text.len() > DID_LENGTH_MAX {
+            return Err(not_did());
+        }
+        let encoded = text.strip_prefix(DID_PREFIX).ok_or_else(not_did)?;
+        let bytes = base58::decode(encoded).ok_or_else(not_did)?;
+        let key: [u8; 32] = bytes
+            .strip_prefix(&MULTICODEC_ED25519)
+            .and_then(|key| key.try_into().ok())
+            .ok_or_else(|| IdError::NotEd25519 { observed: observed() })?;
+        Self::from_public_key(key)
+    }
+}
+
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Returns the bytes in lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use super::*;
+
+    /// From the did:key specification's test vectors for Ed25519.
+    const DID: &str = "did:key:z6MkpTHR8VNsBxYAAWHut2Geadd9jSwuBV8xRoAnwWsdvktH";
+
+    #[test]
+    fn a_published_did_survives_the_round_trip() {
+        let id: NodeId = DID.parse().unwrap();
+        assert_eq!(id.to_string(), DID);
+        assert_eq!(id.tag(), hex(&id.public_key()[..4]));
+        assert_eq!(serde_json::from_str::<NodeId>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
+    }
+
+    #[test]
+    fn what_is_not_a_node_is_refused_with_the_reason() {
+        let refused = |text: &str| text.parse::<NodeId>().unwrap_err().to_string();
+        assert!(refused("did:web:example.org").contains("not a node's DID"));
+        assert!(refused("did:key:z6Mk0OIl").contains("not a node's DID"));
+        assert!(refused(&DID.repeat(40)).len() < 200, "a long input is not echoed");
+        // X25519: another multicodec
+        assert!(refused("did:key:z6LSeu9HkTHSfLLeUs2nnzUSNedgDUevfNQgQjQC23ZCit6F").contains("not of an Ed25519 key"));
+    }
+
+    #[test]
+    fn a_key_of_small_order_is_refused() {
+        let mut identity_point = [0; 32];
+        identity_point[0] = 1;
+        assert!(NodeId::from_public_key(identity_point).is_err());
+    }
+}
