@@ -1,1 +1,39 @@
-//! Pod networks and Services of one machine: namespaces, bridges, addresses, nftables, cluster DNS.
+//! The network of one machine: pods get a namespace, an address and a way out; Services get addresses that work.
+//!
+//! A **node network** is everything one node owns on its machine. Several nodes may share a machine, even one network
+//! namespace, so every name carries the node's *instance* and every rule matches only what carries it.
+//!
+//! ```text
+//!   pod namespace               the node's network namespace
+//!  ┌──────────────┐   veth    ┌──────────────────────────────────────────────────┐
+//!  │ eth0 a.b.c.d ├───────────┤ v<instance>-<number>   route    a.b.c.d/32      │
+//!  │ default via g│           │                                                  │   masquerade
+//!  └──────────────┘           │ sb-<instance>  gateway g; routes pod and service ├──────────────▶ outside
+//!  ┌──────────────┐           │                ranges nobody else claims         │
+//!  │ eth0 …       ├───────────┤ v<instance>…                                     │
+//!  └──────────────┘           │ nftables table substrate-<instance>              │
+//!                             └──────────────────────────────────────────────────┘
+//! ```
+//!
+//! Pods share no Ethernet segment: each has a cable of its own to the machine and everything between two pods is routed.
+//! So replies of a translated connection always pass the place that has to translate them back, a pod cannot answer ARP
+//! for another, and the strict reverse path filter on its cable drops what claims another pod's address: a rule
+//! that names a pod's address names that pod.
+//!
+//! Limits: IPv4 only; IPv6 is switched off on the pods' cables so that it is no way around a rule.
+//!
+//! Needs root. `unsafe` is not used: sockets and namespaces go through `nix`.
+mod address;
+mod error;
+mod namespace;
+mod netlink;
+mod nftables;
+mod node;
+mod route;
+mod rules;
+
+pub use address::Cidr;
+pub use error::Error;
+pub use nftables::Protocol;
+pub use node::{Attachment, NodeNetwork, Options};
+pub use rules::{ConfinedPod, FabricRoute, ServicePort};

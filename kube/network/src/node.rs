@@ -1,0 +1,462 @@
+//! What one node owns on its machine's network, and the pods attached to it.
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::libc::{EEXIST, ENODEV, ESRCH};
+use nix::sys::socket::SockProtocol;
+use tracing::{debug, info, warn};
+
+use crate::address::Addresses;
+use crate::netlink::Socket;
+use crate::nftables::{self, Ruleset};
+use crate::route::{Route, Routing};
+use crate::rules::{self, View};
+use crate::{Cidr, ConfinedPod, Error, FabricRoute, ServicePort, namespace};
+
+/// What a node network is made with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Tells this node's names from those of others on the machine: 1 to 8 hexadecimal digits, always the same for the
+    /// same node. An interface name has room for 15 bytes: `v`, these, `-`, and 5 digits of the pod's number.
+    pub instance: String,
+    /// Where addresses and namespaces are kept.
+    pub data_dir: PathBuf,
+    /// Addresses of pods; the first is the gateway's. At most 20 host bits.
+    pub pod_cidr: Cidr,
+    /// Addresses of Services; number 10 is the cluster's DNS.
+    pub service_cidr: Cidr,
+}
+
+/// A pod's place on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// File that keeps the pod's network namespace.
+    pub netns: PathBuf,
+    /// The pod's address.
+    pub address: Ipv4Addr,
+    /// The length of its prefix in bits: always 32, everything else is behind the gateway.
+    pub prefix_len: u8,
+    /// The machine's address for pods: way out and DNS.
+    pub gateway: Ipv4Addr,
+}
+
+/// The network of one node, in the network namespace in which it was opened. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NodeNetwork {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    gateway: Ipv4Addr,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    routing: Routing,
+    nftables: Socket,
+    addresses: Addresses,
+    view: View,
+    applied: Option<Ruleset>,
+}
+
+impl NodeNetwork {
+    /// Makes what the node needs on the machine, or finds what an earlier run left: the gateway device with its address
+    /// and routes, forwarding, the rules. Needs CAP_NET_ADMIN, and CAP_SYS_ADMIN for pods.
+    pub async fn open(options: Options) -> Result<NodeNetwork, Error> {
+        blocking("open the node's network", move || Inner::open(options))
+            .await
+            .map(|inner| NodeNetwork { inner: Arc::new(inner) })
+    }
+
+    /// Gives a pod its namespace, address and routes. A second call answers the same, after mending what is missing.
+    pub async fn attach(&self, pod_uid: &str) -> Result<Attachment, Error> {
+        let (inner, pod_uid) = (self.inner.clone(), pod_uid.to_owned());
+        blocking("attach a pod", move || inner.attach(&pod_uid)).await
+    }
+
+    /// Takes a pod off the network and frees its address. Absence is fine.
+    pub async fn detach(&self, pod_uid: &str) -> Result<(), Error> {
+        let (inner, pod_uid) = (self.inner.clone(), pod_uid.to_owned());
+        blocking("detach a pod", move || inner.detach(&pod_uid)).await
+    }
+
+    /// The pods that have an address here, also those of earlier runs.
+    pub async fn attached(&self) -> Vec<String> {
+        self.inner.state().addresses.pods.keys().cloned().collect()
+    }
+
+    /// Takes everything of this node off the machine: pods, device, rules, files.
+    pub async fn destroy(self) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        blocking("remove the node's network", move || inner.destroy()).await
+    }
+
+    /// The machine's address for pods, where the cluster's DNS listens.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.inner.gateway
+    }
+
+    /// The Service address of the cluster's DNS. `None` if the Service range is too small to have it.
+    pub fn dns_address(&self) -> Option<Ipv4Addr> {
+        self.inner.options.service_cidr.nth(10)
+    }
+
+    /// What this network was made with.
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// Makes exactly these Services work. One transaction; on refusal the earlier ones stay.
+    pub async fn set_services(&self, services: Vec<ServicePort>) -> Result<(), Error> {
+        self.change(move |view| view.services = services).await
+    }
+
+    /// Confines exactly these pods.
+    ///
+    /// A confined pod opens connections only to pods of this node's range, to the cluster's DNS and to its `allow_to`,
+    /// judged by where the connection really ends. So Services work that lead there, and this machine's own addresses,
+    /// its API, its LAN and everything else do not. Connections that others open to the pod are answered.
+    pub async fn set_confined(&self, pods: Vec<ConfinedPod>) -> Result<(), Error> {
+        self.change(move |view| view.confined = pods).await
+    }
+
+    /// Leads exactly these ranges to these devices, without translating this node's pod addresses on the way.
+    ///
+    /// A device that does not exist yet is an error of the kernel (`ENODEV`); call again when it does.
+    pub async fn set_routes(&self, routes: Vec<FabricRoute>) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        blocking("set routes", move || inner.set_routes(routes)).await
+    }
+
+    async fn change(&self, edit: impl FnOnce(&mut View) + Send + 'static) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        blocking("change rules", move || inner.state().change(edit)).await
+    }
+}
+
+impl State {
+    /// Changes the view and the kernel's rules with it, or neither.
+    fn change(&mut self, edit: impl FnOnce(&mut View)) -> Result<(), Error> {
+        let mut view = self.view.clone();
+        edit(&mut view);
+        let ruleset = rules::plan(&view);
+        if self.applied.as_ref() != Some(&ruleset) {
+            nftables::replace(&mut self.nftables, &ruleset)
+                .map_err(|(part, error)| Error::netlink(format!("nftables {}: {part}", ruleset.table), error))?;
+            self.applied = Some(ruleset);
+        }
+        self.view = view;
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn open(options: Options) -> Result<Inner, Error> {
+        check(&options)?;
+        let saved = load(&options)?;
+        let addresses = saved.unwrap_or_else(|| Addresses::new(options.pod_cidr));
+        let gateway = addresses.gateway();
+        let view = View {
+            instance: options.instance.clone(),
+            pod_range: options.pod_cidr,
+            service_range: options.service_cidr,
+            gateway,
+            services: Vec::new(),
+            fabric: Vec::new(),
+            confined: Vec::new(),
+        };
+        let mut routing = Routing::open().map_err(|error| Error::netlink("open a routing socket", error))?;
+        let nftables = Socket::open(SockProtocol::NetlinkNetFilter)
+            .map_err(|error| Error::netlink("open an nftables socket", error))?;
+        open_gateway(&mut routing, &view)?;
+        sysctl("net/ipv4/ip_forward", "1")?;
+        let mut state = State { routing, nftables, addresses, view, applied: None };
+        state.change(|_| {})?;
+        info!(instance = options.instance, pods = %options.pod_cidr, services = %options.service_cidr, "network open");
+        Ok(Inner { options, gateway, state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What a panicking holder left is a list that the next call mends, as after a crash.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn namespace_path(&self, pod_uid: &str) -> PathBuf {
+        self.options.data_dir.join("net").join(pod_uid)
+    }
+
+    fn cable(&self, number: u32) -> String {
+        format!("v{}-{number:x}", self.options.instance)
+    }
+
+    fn attach(&self, pod_uid: &str) -> Result<Attachment, Error> {
+        check_uid(pod_uid)?;
+        let mut state = self.state();
+        let known = state.addresses.pods.contains_key(pod_uid);
+        let number = state.addresses.allocate(pod_uid)?;
+        if !known && let Err(error) = save(&self.options, &state.addresses) {
+            state.addresses.release(pod_uid);
+            return Err(error);
+        }
+        let address = state.addresses.address(number);
+        let netns = self.namespace_path(pod_uid);
+        let cable = self.cable(number);
+        let refused = |what: &str| {
+            let what = format!("{what} {cable} of pod {pod_uid}");
+            move |error| Error::netlink(what, error)
+        };
+        let mut link = state.routing.link(&cable).map_err(refused("find"))?;
+        if !namespace::exists(&netns) {
+            if let Some(stale) = link.take() {
+                state.routing.delete_link(stale).map_err(refused("remove the stale"))?;
+            }
+            namespace::create(&netns)?;
+        }
+        let link = match link {
+            Some(link) => link,
+            None => {
+                let file = fs::File::open(&netns).map_err(|error| Error::file("open", &netns, error))?;
+                let namespace = std::os::fd::AsFd::as_fd(&file);
+                state.routing.add_veth(&cable, POD_DEVICE, namespace).map_err(refused("make"))?;
+                let made = state.routing.link(&cable).map_err(refused("find"))?;
+                made.ok_or_else(|| refused("find")(io::Error::from_raw_os_error(ENODEV)))?
+            }
+        };
+        // Strict: what arrives here has the pod's address or is dropped. Without IPv6 nothing else arrives.
+        sysctl(&format!("net/ipv4/conf/{cable}/rp_filter"), "1")?;
+        no_ipv6(&cable)?;
+        state.routing.set_up(link).map_err(refused("switch on"))?;
+        let route =
+            Route { to: Cidr::host(address), device: link, gateway: None, source: Some(self.gateway), metric: None };
+        state.routing.replace_route(route).map_err(refused("route to"))?;
+        let gateway = self.gateway;
+        namespace::within(&netns, move || set_up_pod(address, gateway))?;
+        debug!(pod = pod_uid, %address, "attached");
+        Ok(Attachment { netns, address, prefix_len: 32, gateway })
+    }
+
+    fn detach(&self, pod_uid: &str) -> Result<(), Error> {
+        check_uid(pod_uid)?;
+        let mut state = self.state();
+        if let Some(number) = state.addresses.pods.get(pod_uid).copied() {
+            let cable = self.cable(number);
+            let refused = |error| Error::netlink(format!("remove {cable} of pod {pod_uid}"), error);
+            if let Some(link) = state.routing.link(&cable).map_err(refused)? {
+                gone(state.routing.delete_link(link)).map_err(refused)?;
+            }
+        }
+        namespace::remove(&self.namespace_path(pod_uid))?;
+        if state.addresses.release(pod_uid).is_some() {
+            save(&self.options, &state.addresses)?;
+            debug!(pod = pod_uid, "detached");
+        }
+        Ok(())
+    }
+
+    fn set_routes(&self, wanted: Vec<FabricRoute>) -> Result<(), Error> {
+        let mut state = self.state();
+        let kept: Vec<FabricRoute> = state.view.fabric.clone();
+        for stale in kept.iter().filter(|route| !wanted.contains(route)) {
+            let refused = |error| Error::netlink(format!("remove the route to {}", stale.to), error);
+            // With its device a route is gone already.
+            if let Some(device) = state.routing.link(&stale.device).map_err(refused)? {
+                gone(state.routing.delete_route(self.fabric_route(stale.to, device))).map_err(refused)?;
+            }
+        }
+        for route in &wanted {
+            let refused = |error| Error::netlink(format!("route {} to {}", route.to, route.device), error);
+            let device = state.routing.link(&route.device).map_err(refused)?;
+            let device = device.ok_or_else(|| refused(io::Error::from_raw_os_error(ENODEV)))?;
+            state.routing.replace_route(self.fabric_route(route.to, device)).map_err(refused)?;
+        }
+        state.change(|view| view.fabric = wanted)
+    }
+
+    /// The machine's own packets carry the gateway's address, the only one of this node that others know.
+    fn fabric_route(&self, to: Cidr, device: u32) -> Route {
+        Route { to, device, gateway: None, source: Some(self.gateway), metric: None }
+    }
+
+    fn destroy(&self) -> Result<(), Error> {
+        let pods: Vec<String> = self.state().addresses.pods.keys().cloned().collect();
+        for pod in pods {
+            self.detach(&pod)?;
+        }
+        self.set_routes(Vec::new())?;
+        let mut state = self.state();
+        let refused = |error| Error::netlink(format!("remove the devices of {}", self.options.instance), error);
+        // Whatever bears this node's name, also what no list knows any more.
+        let prefix = state.view.cable_prefix();
+        let device = state.view.gateway_device();
+        for (link, name) in state.routing.links().map_err(refused)? {
+            if name == device || name.starts_with(&prefix) {
+                gone(state.routing.delete_link(link)).map_err(refused)?;
+            }
+        }
+        let table = state.view.table();
+        nftables::remove(&mut state.nftables, &table)
+            .map_err(|(part, error)| Error::netlink(format!("nftables {table}: {part}"), error))?;
+        state.applied = None;
+        let net = self.options.data_dir.join("net");
+        for entry in fs::read_dir(&net).into_iter().flatten().flatten() {
+            namespace::remove(&entry.path())?;
+        }
+        absent(fs::remove_dir(&net), &net)?;
+        let file = state_path(&self.options);
+        absent(fs::remove_file(&file), &file)
+    }
+}
+
+/// The pod's end of the cable, as everywhere in Kubernetes.
+const POD_DEVICE: &str = "eth0";
+
+fn set_up_pod(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), Error> {
+    let refused = |what: &'static str| move |error| Error::netlink(format!("{what} in the pod's namespace"), error);
+    let mut routing = Routing::open().map_err(refused("open a routing socket"))?;
+    // The loopback is number 1 in every namespace.
+    routing.set_up(1).map_err(refused("switch on lo"))?;
+    let device = routing.link(POD_DEVICE).map_err(refused("find eth0"))?;
+    let device = device.ok_or_else(|| refused("find eth0")(io::Error::from_raw_os_error(ENODEV)))?;
+    no_ipv6(POD_DEVICE)?;
+    routing.add_address(device, address, 32).map_err(refused("give eth0 its address"))?;
+    routing.set_up(device).map_err(refused("switch on eth0"))?;
+    let to_gateway = Route { to: Cidr::host(gateway), device, gateway: None, source: None, metric: None };
+    routing.replace_route(to_gateway).map_err(refused("route to the gateway"))?;
+    let default = Route { to: Cidr::ANY, device, gateway: Some(gateway), source: None, metric: None };
+    routing.replace_route(default).map_err(refused("route to everything"))
+}
+
+fn open_gateway(routing: &mut Routing, view: &View) -> Result<(), Error> {
+    let name = view.gateway_device();
+    let refused = |what: &'static str| {
+        let name = name.clone();
+        move |error| Error::netlink(format!("{what} {name}"), error)
+    };
+    // A bridge without ports: a device of our own to put an address and routes on, present in every kernel.
+    match routing.add_bridge(&name) {
+        Err(error) if error.raw_os_error() != Some(EEXIST) => return Err(refused("make bridge")(error)),
+        _ => {}
+    }
+    let device = routing.link(&name).map_err(refused("find"))?;
+    let device = device.ok_or_else(|| refused("find")(io::Error::from_raw_os_error(ENODEV)))?;
+    let addresses = routing.addresses().map_err(refused("list addresses for"))?;
+    if let Some((interface, _)) = addresses.iter().find(|(link, ip)| *ip == view.gateway && *link != device) {
+        let taken = Error::AddressInUse { address: view.gateway, interface: *interface };
+        gone(routing.delete_link(device)).map_err(refused("remove"))?;
+        return Err(taken);
+    }
+    no_ipv6(&name)?;
+    routing.add_address(device, view.gateway, view.pod_range.prefix_len()).map_err(refused("give an address to"))?;
+    routing.set_up(device).map_err(refused("switch on"))?;
+    // Nodes in one namespace may have the same Service range: each gets a route of its own, the oldest device's wins.
+    let services = Route {
+        to: view.service_range,
+        device,
+        gateway: None,
+        source: Some(view.gateway),
+        metric: Some(1000 + device),
+    };
+    routing.replace_route(services).map_err(refused("route Services to"))
+}
+
+fn check(options: &Options) -> Result<(), Error> {
+    let wrong = |option, value: String, needed| Err(Error::Option { option, value, needed });
+    let instance = &options.instance;
+    if instance.is_empty() || instance.len() > 8 || !instance.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return wrong("instance", instance.clone(), "1 to 8 lower-case hexadecimal digits");
+    }
+    if !(12..=29).contains(&options.pod_cidr.prefix_len()) {
+        return wrong("pod_cidr", options.pod_cidr.to_string(), "a prefix of 12 to 29 bits");
+    }
+    if !(8..=28).contains(&options.service_cidr.prefix_len()) {
+        return wrong("service_cidr", options.service_cidr.to_string(), "a prefix of 8 to 28 bits");
+    }
+    if options.pod_cidr.overlaps(options.service_cidr) {
+        return wrong("service_cidr", options.service_cidr.to_string(), "no address of the pod range");
+    }
+    Ok(())
+}
+
+fn check_uid(pod_uid: &str) -> Result<(), Error> {
+    let usable = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let fits = (1..=64).contains(&pod_uid.len()) && !pod_uid.starts_with('.') && pod_uid.bytes().all(usable);
+    if fits { Ok(()) } else { Err(Error::PodUid(pod_uid.to_owned())) }
+}
+
+fn state_path(options: &Options) -> PathBuf {
+    options.data_dir.join("network.json")
+}
+
+/// Addresses of an earlier run. Another pod range begins anew: its pods are gone from the network with their range.
+fn load(options: &Options) -> Result<Option<Addresses>, Error> {
+    let path = state_path(options);
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| Error::file("read", &path, error))?,
+    };
+    let addresses: Addresses = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::State { path: path.clone(), reason: error.to_string() })?;
+    if addresses.range != options.pod_cidr {
+        warn!(before = %addresses.range, now = %options.pod_cidr, "the pod range has changed; pods get new addresses");
+        return Ok(None);
+    }
+    Ok(Some(addresses))
+}
+
+/// Written aside, then renamed: a crash leaves the old list or the new one.
+fn save(options: &Options, addresses: &Addresses) -> Result<(), Error> {
+    let path = state_path(options);
+    let aside = path.with_extension("new");
+    let bytes = serde_json::to_vec(addresses)
+        .map_err(|error| Error::State { path: path.clone(), reason: error.to_string() })?;
+    fs::create_dir_all(&options.data_dir).map_err(|error| Error::file("create", &options.data_dir, error))?;
+    fs::write(&aside, bytes).map_err(|error| Error::file("write", &aside, error))?;
+    fs::rename(&aside, &path).map_err(|error| Error::file("replace", &path, error))
+}
+
+fn absent(result: io::Result<()>, path: &Path) -> Result<(), Error> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(ENODEV | ESRCH)) => Ok(()),
+        other => other,
+    }
+}
+
+fn sysctl(name: &str, value: &str) -> Result<(), Error> {
+    let path = Path::new("/proc/sys").join(name);
+    // Reading first lets it work where the value is right and the folder cannot be written, as in a container.
+    if fs::read_to_string(&path).is_ok_and(|found| found.trim() == value) {
+        return Ok(());
+    }
+    fs::write(&path, value).map_err(|error| Error::file("write", &path, error))
+}
+
+fn no_ipv6(device: &str) -> Result<(), Error> {
+    // A kernel without IPv6 has nothing to switch off.
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        sysctl(&format!("net/ipv6/conf/{device}/disable_ipv6"), "1")?;
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Thread(what))?
+}
+
+#[cfg(test)]
+mod tests;

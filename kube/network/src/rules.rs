@@ -1,0 +1,303 @@
+//! The plan of a node's nftables rules: from what is wanted to a ruleset. No effects.
+//!
+//! ```text
+//!  from a pod, a fabric device          from the machine          from anywhere to a node port
+//!            │ prerouting                     │ output                     │ prerouting
+//!            ▼                                ▼                            ▼
+//!        services: address . protocol . port  ─▶ svc-…  ◀─ nodeports: protocol . port
+//!                                                 │ dnat to one ready endpoint, by chance
+//!            ┌────────────────────────────────────┘
+//!            ▼ routed
+//!        forward: what is left with a Service address has no endpoint: reject.  A confined pod: only what it may reach
+//!        input:   a confined pod may ask the cluster's DNS, nothing else of this machine
+//!            ▼
+//!        postrouting: hairpin and fabric get the gateway's address, the way outside the machine's
+//! ```
+//!
+//! One look-up in a map per new connection finds the Service, however many there are.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use crate::Cidr;
+use crate::nftables::{Chain, Expr, Hook, Key, KeyKind, Protocol, Ruleset, Set, Value, ValueKind};
+
+/// A pod that may open connections only to pods, to the cluster's DNS, to Services, and to the ranges given.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConfinedPod {
+    /// The pod's address.
+    pub address: Ipv4Addr,
+    /// What else it may reach. Judged after the translation of Service addresses.
+    pub allow_to: Vec<Cidr>,
+}
+
+/// A range of addresses that lies behind a device: pods of other nodes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FabricRoute {
+    /// The range.
+    pub to: Cidr,
+    /// The device's name.
+    pub device: String,
+}
+
+/// One port of a Service with the endpoints that are ready for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// `namespace/name:port`, for people.
+    pub name: String,
+    /// Its cluster addresses.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its port at the cluster addresses.
+    pub port: u16,
+    /// Its port at every address of the machine.
+    pub node_port: Option<u16>,
+    /// Where connections go. Empty: they are refused.
+    pub endpoints: Vec<(Ipv4Addr, u16)>,
+}
+
+/// All that the rules are made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    pub instance: String,
+    pub pod_range: Cidr,
+    pub service_range: Cidr,
+    pub gateway: Ipv4Addr,
+    pub services: Vec<ServicePort>,
+    pub fabric: Vec<FabricRoute>,
+    pub confined: Vec<ConfinedPod>,
+}
+
+impl View {
+    /// Name of the device that has the gateway's address.
+    pub fn gateway_device(&self) -> String {
+        format!("sb-{}", self.instance)
+    }
+
+    /// What the names of all cables to pods begin with.
+    pub fn cable_prefix(&self) -> String {
+        format!("v{}-", self.instance)
+    }
+
+    pub fn table(&self) -> String {
+        format!("substrate-{}", self.instance)
+    }
+
+    /// The cluster's DNS: address number 10 of the Service range.
+    pub fn dns_address(&self) -> Option<Ipv4Addr> {
+        self.service_range.nth(10)
+    }
+}
+
+/// The rules for a view.
+pub(crate) fn plan(view: &View) -> Ruleset {
+    let mut sets = service_sets(view);
+    let mut chains = vec![prerouting(view), output(view), services(), postrouting(view)];
+    chains.extend([forward(view), input(view), filter_output(view)]);
+    chains.push(Chain { name: "refuse".into(), hook: None, rules: refuse() });
+    for (number, service) in view.services.iter().enumerate().filter(|(_, service)| !service.endpoints.is_empty()) {
+        let count = u32::try_from(service.endpoints.len()).unwrap_or(u32::MAX);
+        let rules = match service.endpoints.as_slice() {
+            [(address, port)] => vec![vec![Expr::Dnat(*address, *port)]],
+            _ => vec![vec![Expr::DnatRandom(count, format!("ep-{number}"))]],
+        };
+        // Rules need their protocol said before a port can be translated.
+        let rules = rules.into_iter().map(|rule| [vec![Expr::Protocol(service.protocol)], rule].concat()).collect();
+        chains.push(Chain { name: format!("svc-{number}"), hook: None, rules });
+    }
+    if view.dns_address().is_some() {
+        let to_dns = |protocol| vec![Expr::Protocol(protocol), Expr::Dnat(view.gateway, 53)];
+        chains.push(Chain {
+            name: "dns".into(),
+            hook: None,
+            rules: vec![to_dns(Protocol::Udp), to_dns(Protocol::Tcp)],
+        });
+    }
+    let confined = confined_by_address(view);
+    sets.push(Set {
+        name: "confined".into(),
+        key: &[KeyKind::Address],
+        value: ValueKind::Verdict,
+        elements: confined
+            .keys()
+            .map(|address| (vec![Key::Address(*address)], Value::Goto(format!("confined-{address}"))))
+            .collect(),
+    });
+    sets.push(Set {
+        name: "confined-input".into(),
+        key: &[KeyKind::Address],
+        value: ValueKind::Verdict,
+        elements: confined
+            .keys()
+            .map(|address| (vec![Key::Address(*address)], Value::Goto("confined-input".into())))
+            .collect(),
+    });
+    for (address, allowed) in &confined {
+        let mut rules = vec![vec![Expr::Destination(view.pod_range), Expr::Accept]];
+        rules.extend(allowed.iter().map(|range| vec![Expr::Destination(*range), Expr::Accept]));
+        rules.push(vec![Expr::RejectProhibited]);
+        chains.push(Chain { name: format!("confined-{address}"), hook: None, rules });
+    }
+    chains.push(confined_input(view));
+    Ruleset { table: view.table(), chains, sets }
+}
+
+fn confined_by_address(view: &View) -> BTreeMap<Ipv4Addr, BTreeSet<Cidr>> {
+    let mut confined: BTreeMap<Ipv4Addr, BTreeSet<Cidr>> = BTreeMap::new();
+    for pod in &view.confined {
+        confined.entry(pod.address).or_default().extend(pod.allow_to.iter().copied());
+    }
+    confined
+}
+
+fn prerouting(view: &View) -> Chain {
+    let rules = vec![
+        vec![Expr::InPrefix(view.cable_prefix()), Expr::Jump("services".into())],
+        vec![Expr::InSet("fabric".into()), Expr::Jump("services".into())],
+        vec![Expr::DestinationLocal, Expr::PortMap("nodeports".into())],
+    ];
+    Chain { name: "prerouting".into(), hook: Some(Hook::NatPrerouting), rules }
+}
+
+fn output(view: &View) -> Chain {
+    let rules = vec![
+        // The route says whose Service address it is when several nodes use the same range.
+        vec![Expr::Out(view.gateway_device()), Expr::Jump("services".into())],
+        // From 127.0.0.0/8 the kernel would not send to a pod; the machine's other addresses work.
+        vec![Expr::DestinationNot(Cidr::LOOPBACK), Expr::DestinationLocal, Expr::PortMap("nodeports".into())],
+    ];
+    Chain { name: "output".into(), hook: Some(Hook::NatOutput), rules }
+}
+
+fn services() -> Chain {
+    Chain { name: "services".into(), hook: None, rules: vec![vec![Expr::DestinationPortMap("services".into())]] }
+}
+
+fn postrouting(view: &View) -> Chain {
+    let cables = || Expr::OutPrefix(view.cable_prefix());
+    let mut rules = vec![
+        // A pod that reaches itself through a Service would see its own address and answer without passing here.
+        vec![cables(), Expr::SourceDestinationSet("hairpin".into()), Expr::Snat(view.gateway)],
+        vec![cables(), Expr::Accept],
+        // Other nodes know this node by its pod range only.
+        vec![Expr::OutSet("fabric".into()), Expr::SourceNot(view.pod_range), Expr::Snat(view.gateway)],
+        vec![Expr::OutSet("fabric".into()), Expr::Accept],
+    ];
+    rules.extend(fabric_ranges(view).into_iter().map(|range| vec![Expr::Destination(range), Expr::Accept]));
+    rules.push(vec![Expr::Source(view.pod_range), Expr::OutNot(view.gateway_device()), Expr::Masquerade]);
+    Chain { name: "postrouting".into(), hook: Some(Hook::NatPostrouting), rules }
+}
+
+fn fabric_ranges(view: &View) -> BTreeSet<Cidr> {
+    view.fabric.iter().map(|route| route.to).collect()
+}
+
+fn forward(view: &View) -> Chain {
+    let from_pod = || Expr::InPrefix(view.cable_prefix());
+    let rules = vec![
+        vec![Expr::Established, Expr::Accept],
+        vec![from_pod(), Expr::Destination(view.service_range), Expr::Jump("refuse".into())],
+        vec![Expr::Out(view.gateway_device()), Expr::Jump("refuse".into())],
+        vec![from_pod(), Expr::SourceMap("confined".into())],
+    ];
+    Chain { name: "forward".into(), hook: Some(Hook::FilterForward), rules }
+}
+
+fn input(view: &View) -> Chain {
+    let rules = vec![
+        vec![Expr::Established, Expr::Accept],
+        vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceMap("confined-input".into())],
+    ];
+    Chain { name: "input".into(), hook: Some(Hook::FilterInput), rules }
+}
+
+fn filter_output(view: &View) -> Chain {
+    let to_nowhere =
+        vec![Expr::Out(view.gateway_device()), Expr::Destination(view.service_range), Expr::Jump("refuse".into())];
+    Chain { name: "filter-output".into(), hook: Some(Hook::FilterOutput), rules: vec![to_nowhere] }
+}
+
+fn refuse() -> Vec<Vec<Expr>> {
+    vec![vec![Expr::Protocol(Protocol::Tcp), Expr::RejectReset], vec![Expr::RejectPort]]
+}
+
+fn confined_input(view: &View) -> Chain {
+    let gateway = Cidr::host(view.gateway);
+    let dns =
+        |protocol| vec![Expr::Destination(gateway), Expr::Protocol(protocol), Expr::DestinationPort(53), Expr::Accept];
+    let rules = vec![dns(Protocol::Udp), dns(Protocol::Tcp), vec![Expr::RejectProhibited]];
+    Chain { name: "confined-input".into(), hook: None, rules }
+}
+
+/// Of two Services that claim the same address or port the first in the list wins, so that the kernel never sees a
+/// duplicate; the API server does not let it come to that.
+fn service_sets(view: &View) -> Vec<Set> {
+    let mut services: BTreeMap<(Ipv4Addr, Protocol, u16), String> = BTreeMap::new();
+    let mut nodeports: BTreeMap<(Protocol, u16), String> = BTreeMap::new();
+    let mut hairpin: BTreeSet<Ipv4Addr> = BTreeSet::new();
+    let mut maps = Vec::new();
+    if let Some(address) = view.dns_address() {
+        services.insert((address, Protocol::Udp, 53), "dns".into());
+        services.insert((address, Protocol::Tcp, 53), "dns".into());
+    }
+    for (number, service) in view.services.iter().enumerate().filter(|(_, service)| !service.endpoints.is_empty()) {
+        for address in &service.addresses {
+            services.entry((*address, service.protocol, service.port)).or_insert(format!("svc-{number}"));
+        }
+        if let Some(port) = service.node_port {
+            nodeports.entry((service.protocol, port)).or_insert(format!("svc-{number}"));
+        }
+        hairpin.extend(service.endpoints.iter().map(|(address, _)| *address));
+        if service.endpoints.len() > 1 {
+            let endpoints = (0..).zip(&service.endpoints);
+            maps.push(Set {
+                name: format!("ep-{number}"),
+                key: &[KeyKind::Number],
+                value: ValueKind::Endpoint,
+                elements: endpoints
+                    .map(|(index, (address, port))| (vec![Key::Number(index)], Value::Endpoint(*address, *port)))
+                    .collect(),
+            });
+        }
+    }
+    let devices: BTreeSet<&String> = view.fabric.iter().map(|route| &route.device).collect();
+    let mut sets = vec![
+        Set {
+            name: "services".into(),
+            key: &[KeyKind::Address, KeyKind::Protocol, KeyKind::Port],
+            value: ValueKind::Verdict,
+            elements: services
+                .into_iter()
+                .map(|((address, protocol, port), chain)| {
+                    (vec![Key::Address(address), Key::Protocol(protocol), Key::Port(port)], Value::Goto(chain))
+                })
+                .collect(),
+        },
+        Set {
+            name: "nodeports".into(),
+            key: &[KeyKind::Protocol, KeyKind::Port],
+            value: ValueKind::Verdict,
+            elements: nodeports
+                .into_iter()
+                .map(|((protocol, port), chain)| (vec![Key::Protocol(protocol), Key::Port(port)], Value::Goto(chain)))
+                .collect(),
+        },
+        Set {
+            name: "hairpin".into(),
+            key: &[KeyKind::Address, KeyKind::Address],
+            value: ValueKind::None,
+            elements: hairpin
+                .into_iter()
+                .map(|address| (vec![Key::Address(address), Key::Address(address)], Value::None))
+                .collect(),
+        },
+        Set {
+            name: "fabric".into(),
+            key: &[KeyKind::Interface],
+            value: ValueKind::None,
+            elements: devices.into_iter().map(|device| (vec![Key::Interface(device.clone())], Value::None)).collect(),
+        },
+    ];
+    sets.extend(maps);
+    sets
+}
