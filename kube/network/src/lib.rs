@@ -17,8 +17,8 @@
 //!
 //! Pods share no Ethernet segment: each has a cable of its own to the machine and everything between two pods is routed.
 //! So replies of a translated connection always pass the place that has to translate them back, a pod cannot answer ARP
-//! for another, and the strict reverse path filter on its cable drops what claims another pod's address: a rule
-//! that names a pod's address names that pod.
+//! for another, and what claims another address than the one its cable leads to is dropped: a rule that names a pod's
+//! address names that pod.
 //!
 //! Limits: IPv4 only; IPv6 is switched off on the pods' cables so that it is no way around a rule.
 //!

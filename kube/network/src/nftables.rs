@@ -28,6 +28,8 @@ pub(crate) struct Chain {
 /// Where a packet enters a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
+    /// Before connections are tracked.
+    RawPrerouting,
     NatPrerouting,
     NatOutput,
     NatPostrouting,
@@ -37,9 +39,10 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    /// Name of the kind of chain, hook number, priority (dstnat, srcnat, filter).
+    /// Name of the kind of chain, hook number, priority (raw, dstnat, srcnat, filter).
     fn parameters(self) -> (&'static str, u32, i32) {
         match self {
+            Hook::RawPrerouting => ("filter", 0, -300),
             Hook::NatPrerouting => ("nat", 0, -100),
             Hook::NatOutput => ("nat", 3, -100),
             Hook::NatPostrouting => ("nat", 4, 100),
@@ -65,6 +68,8 @@ pub(crate) enum Expr {
     DestinationNot(Cidr),
     /// The destination is an address of this machine.
     DestinationLocal,
+    /// An answer to the source would not leave by the device that it came from.
+    SourceElsewhere,
     /// Belongs to a connection that was let through before.
     Established,
     Protocol(Protocol),
@@ -75,6 +80,7 @@ pub(crate) enum Expr {
     SourceMap(String),
     Jump(String),
     Accept,
+    Drop,
     RejectReset,
     RejectPort,
     RejectProhibited,
@@ -350,6 +356,7 @@ const VERDICT_REGISTER: u32 = 0;
 const REGISTER: u32 = 1;
 const QUARTER: u32 = 8;
 
+const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
@@ -511,6 +518,13 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
             });
             compare(list, true, &2u32.to_ne_bytes());
         }
+        Expr::SourceElsewhere => {
+            // fib saddr . iif oif: result 1 is the device, 0 if there is none; flags 1 the source, 8 by its device.
+            element(list, "fib", |data| {
+                data.be32(1, REGISTER).be32(2, 1).be32(3, 1 | 8);
+            });
+            compare(list, true, &[0; 4]);
+        }
         Expr::Established => {
             // ct state (key 0): established is bit 1, related bit 2.
             element(list, "ct", |data| {
@@ -549,6 +563,7 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
         }
         Expr::Jump(chain) => decide(list, JUMP, Some(chain)),
         Expr::Accept => decide(list, ACCEPT, None),
+        Expr::Drop => decide(list, DROP, None),
         Expr::RejectReset => reject(list, 1, 0),
         Expr::RejectPort => reject(list, 0, 3),
         Expr::RejectProhibited => reject(list, 0, 13),
@@ -586,6 +601,8 @@ impl fmt::Display for Expr {
             Expr::Destination(range) => write!(f, "ip daddr {range}"),
             Expr::DestinationNot(range) => write!(f, "ip daddr != {range}"),
             Expr::DestinationLocal => write!(f, "fib daddr type local"),
+            Expr::SourceElsewhere => write!(f, "fib saddr . iif oif missing"),
+            Expr::Drop => write!(f, "drop"),
             Expr::Established => write!(f, "ct state established,related"),
             Expr::Protocol(protocol) => write!(f, "meta l4proto {}", protocol.name()),
             Expr::DestinationPort(port) => write!(f, "th dport {port}"),

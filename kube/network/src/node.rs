@@ -228,8 +228,6 @@ impl Inner {
                 made.ok_or_else(|| refused("find")(io::Error::from_raw_os_error(ENODEV)))?
             }
         };
-        // Strict: what arrives here has the pod's address or is dropped. Without IPv6 nothing else arrives.
-        sysctl(&format!("net/ipv4/conf/{cable}/rp_filter"), "1")?;
         no_ipv6(&cable)?;
         state.routing.set_up(link).map_err(refused("switch on"))?;
         let route =

@@ -14,6 +14,9 @@
 //!        postrouting: hairpin and fabric get the gateway's address, the way outside the machine's
 //! ```
 //!
+//! A packet from a pod that does not carry the pod's own address is dropped before all this, so a rule that names an
+//! address names a pod.
+//!
 //! One look-up in a map per new connection finds the Service, however many there are.
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -92,7 +95,7 @@ impl View {
 /// The rules for a view.
 pub(crate) fn plan(view: &View) -> Ruleset {
     let mut sets = service_sets(view);
-    let mut chains = vec![prerouting(view), output(view), services(), postrouting(view)];
+    let mut chains = vec![spoofed(view), prerouting(view), output(view), services(), postrouting(view)];
     chains.extend([forward(view), input(view), filter_output(view)]);
     chains.push(Chain { name: "refuse".into(), hook: None, rules: refuse() });
     for (number, service) in view.services.iter().enumerate().filter(|(_, service)| !service.endpoints.is_empty()) {
@@ -148,6 +151,12 @@ fn confined_by_address(view: &View) -> BTreeMap<Ipv4Addr, BTreeSet<Cidr>> {
         confined.entry(pod.address).or_default().extend(pod.allow_to.iter().copied());
     }
     confined
+}
+
+/// Drops what a pod sends with an address that is not its own.
+fn spoofed(view: &View) -> Chain {
+    let rules = vec![vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceElsewhere, Expr::Drop]];
+    Chain { name: "spoofed".into(), hook: Some(Hook::RawPrerouting), rules }
 }
 
 fn prerouting(view: &View) -> Chain {
