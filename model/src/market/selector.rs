@@ -1,0 +1,244 @@
+//! What a buyer asks for: the filters of a `Solver`'s selector, in the official shape.
+//!
+//! ```yaml
+//! cpuFilter:  {name: Range, data: {min: "1000m", max: "4"}}
+//! podsFilter: {name: Match, data: {value: 110}}
+//! ```
+
+use serde_json::Value;
+
+use super::{Quantity, QuantityError, Resource};
+
+/// At most this many alternatives of one text filter: more is no selection.
+const ALTERNATIVES_MAX: usize = 64;
+
+/// A filter over a quantity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuantityFilter {
+    /// Exactly this much.
+    Match(Quantity),
+    /// Between these, both included; at least one is given.
+    Range {
+        /// The least.
+        min: Option<Quantity>,
+        /// The most.
+        max: Option<Quantity>,
+    },
+}
+
+/// A filter over a text. Upper and lower case are the same.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TextFilter {
+    /// This text.
+    Match(String),
+    /// One of these texts (`Range` with `values`).
+    OneOf(Vec<String>),
+}
+
+/// The filters over a K8Slice. What is not filtered is bought whole.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct K8SliceSelector {
+    /// `architectureFilter`.
+    pub architecture: Option<TextFilter>,
+    /// `cpuFilter`, `memoryFilter`, `podsFilter`, `storageFilter`, each at most once.
+    pub quantities: Vec<(Resource, QuantityFilter)>,
+}
+
+/// Why filters are refused. The writer must correct them.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SelectorError {
+    /// A filter that nobody knows.
+    #[error("filter `{observed}` is not known: needed one of {}", NAMES.join(", "))]
+    Unknown {
+        /// Its name.
+        observed: String,
+    },
+    /// A filter of the wrong shape.
+    #[error("filter `{filter}`: {reason}")]
+    Shape {
+        /// Which filter.
+        filter: String,
+        /// What is wrong and what was needed.
+        reason: String,
+    },
+    /// A number that is none.
+    #[error("filter `{filter}`: {source}")]
+    Quantity {
+        /// Which filter.
+        filter: String,
+        /// What is wrong.
+        source: QuantityError,
+    },
+}
+
+const NAMES: [&str; 5] = ["architectureFilter", "cpuFilter", "memoryFilter", "podsFilter", "storageFilter"];
+const FILTERED: [Resource; 4] = [Resource::Cpu, Resource::Memory, Resource::Pods, Resource::Storage];
+
+impl K8SliceSelector {
+    /// Returns the filters that a Solver's `selector.filters` says; absent or `null` filters nothing.
+    ///
+    /// # Errors
+    /// [`SelectorError`] names the filter and what it needs.
+    pub fn from_json(filters: &Value) -> Result<Self, SelectorError> {
+        let fields = match filters {
+            Value::Null => return Ok(Self::default()),
+            Value::Object(fields) => fields,
+            other => return Err(shape("filters", format!("observed {other}, needed an object"))),
+        };
+        let mut selector = Self::default();
+        for (name, filter) in fields.iter().filter(|(_, filter)| !filter.is_null()) {
+            if name == NAMES[0] {
+                selector.architecture = Some(TextFilter::from_json(name, filter)?);
+                continue;
+            }
+            let resource = FILTERED
+                .into_iter()
+                .find(|resource| name.strip_suffix("Filter") == Some(resource.name()))
+                .ok_or_else(|| SelectorError::Unknown { observed: name.chars().take(64).collect() })?;
+            selector.quantities.push((resource, QuantityFilter::from_json(name, filter)?));
+        }
+        Ok(selector)
+    }
+
+    /// Returns the filter over one resource, if there is one.
+    pub fn quantity(&self, resource: Resource) -> Option<&QuantityFilter> {
+        self.quantities.iter().find(|(filtered, _)| *filtered == resource).map(|(_, filter)| filter)
+    }
+}
+
+impl QuantityFilter {
+    /// Returns a range after checking it.
+    ///
+    /// # Errors
+    /// [`SelectorError::Shape`] if it has no bound, or its least is above its most.
+    pub fn range(filter: &str, min: Option<Quantity>, max: Option<Quantity>) -> Result<Self, SelectorError> {
+        match (min, max) {
+            (None, None) => Err(shape(filter, "Range has neither min nor max, needed at least one".into())),
+            (Some(min), Some(max)) if min > max => {
+                Err(shape(filter, format!("min {min} is above max {max}, needed min <= max")))
+            }
+            _ => Ok(Self::Range { min, max }),
+        }
+    }
+
+    fn from_json(filter: &str, value: &Value) -> Result<Self, SelectorError> {
+        let (name, data) = name_and_data(filter, value)?;
+        match name {
+            "Match" => match quantity(filter, &data["value"])? {
+                Some(value) => Ok(Self::Match(value)),
+                None => Err(shape(filter, "Match has no data.value".into())),
+            },
+            "Range" => Self::range(filter, quantity(filter, &data["min"])?, quantity(filter, &data["max"])?),
+            other => Err(wrong_name(filter, other)),
+        }
+    }
+}
+
+impl TextFilter {
+    /// Says whether the text is what is asked for.
+    pub fn accepts(&self, text: &str) -> bool {
+        match self {
+            Self::Match(value) => value.eq_ignore_ascii_case(text),
+            Self::OneOf(values) => values.iter().any(|value| value.eq_ignore_ascii_case(text)),
+        }
+    }
+
+    fn from_json(filter: &str, value: &Value) -> Result<Self, SelectorError> {
+        let (name, data) = name_and_data(filter, value)?;
+        let text = |value: &Value| match value.as_str() {
+            Some(text) if !text.is_empty() => Ok(text.to_owned()),
+            _ => Err(shape(filter, format!("observed {value}, needed a text"))),
+        };
+        match name {
+            "Match" => Ok(Self::Match(text(&data["value"])?)),
+            "Range" => match &data["values"] {
+                Value::Array(values) if (1..=ALTERNATIVES_MAX).contains(&values.len()) => {
+                    Ok(Self::OneOf(values.iter().map(text).collect::<Result<_, _>>()?))
+                }
+                _ => Err(shape(
+                    filter,
+                    format!("Range needs data.values, 1 to {ALTERNATIVES_MAX} texts; regex is not built"),
+                )),
+            },
+            other => Err(wrong_name(filter, other)),
+        }
+    }
+}
+
+impl std::fmt::Display for TextFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Match(value) => f.write_str(value),
+            Self::OneOf(values) => write!(f, "one of {}", values.join(", ")),
+        }
+    }
+}
+
+fn name_and_data<'a>(filter: &str, value: &'a Value) -> Result<(&'a str, &'a Value), SelectorError> {
+    match (value["name"].as_str(), &value["data"]) {
+        (Some(name), data @ Value::Object(_)) => Ok((name, data)),
+        _ => Err(shape(filter, "needed {name: Match or Range, data: {…}}".into())),
+    }
+}
+
+/// Official inputs write numbers both as text and as numbers.
+fn quantity(filter: &str, value: &Value) -> Result<Option<Quantity>, SelectorError> {
+    let text = match value {
+        Value::Null => return Ok(None),
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        other => return Err(shape(filter, format!("observed {other}, needed a quantity"))),
+    };
+    let failed = |source| SelectorError::Quantity { filter: filter.into(), source };
+    Quantity::parse(&text).map(Some).map_err(failed)
+}
+
+fn wrong_name(filter: &str, observed: &str) -> SelectorError {
+    shape(filter, format!("name is `{}`, needed Match or Range", observed.chars().take(64).collect::<String>()))
+}
+
+fn shape(filter: &str, reason: String) -> SelectorError {
+    SelectorError::Shape { filter: filter.into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_official_sample_is_read() {
+        let selector = K8SliceSelector::from_json(&json!({
+            "architectureFilter": {"name": "Match", "data": {"value": "amd64"}},
+            "cpuFilter": {"name": "Range", "data": {"min": "1000m"}},
+            "memoryFilter": {"name": "Range", "data": {"min": "1Gi", "max": "100Gi"}},
+            "podsFilter": {"name": "Match", "data": {"value": 110}},
+        }))
+        .unwrap();
+        assert!(selector.architecture.as_ref().unwrap().accepts("AMD64"));
+        assert_eq!(selector.quantity(Resource::Pods), Some(&QuantityFilter::Match(Quantity::from_units(110))));
+        let one_or_more = QuantityFilter::Range { min: Some(Quantity::from_units(1)), max: None };
+        assert_eq!(selector.quantity(Resource::Cpu), Some(&one_or_more));
+        assert_eq!(K8SliceSelector::from_json(&Value::Null), Ok(K8SliceSelector::default()));
+    }
+
+    #[test]
+    fn a_wrong_filter_is_named_with_what_it_needs() {
+        for (filters, expected) in [
+            (json!({"modsFilter": {}}), "filter `modsFilter` is not known: needed one of architectureFilter"),
+            (json!({"cpuFilter": {"name": "Range", "data": {}}}), "neither min nor max"),
+            (json!({"cpuFilter": {"name": "Range", "data": {"min": 2, "max": 1}}}), "min 2 is above max 1"),
+            (json!({"cpuFilter": {"name": "Match", "data": {"value": "one"}}}), "`one` is not a quantity"),
+            (json!({"cpuFilter": {"name": "Match", "data": {"value": [1]}}}), "observed [1]"),
+            (json!({"cpuFilter": {"name": "About", "data": {"value": 1}}}), "name is `About`"),
+            (json!({"cpuFilter": 1}), "needed {name"),
+            (json!({"architectureFilter": {"name": "Range", "data": {"regex": ".*"}}}), "regex is not built"),
+            (json!([]), "needed an object"),
+        ] {
+            let refused = K8SliceSelector::from_json(&filters).unwrap_err().to_string();
+            assert!(refused.contains(expected), "{filters}: {refused}");
+        }
+    }
+}
