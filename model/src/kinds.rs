@@ -1,1 +1,79 @@
+//! What stands in the API: the kinds of FLUIDOS in the official spellings, with what they lack as optional fields.
+//!
+//! | group | kinds |
+//! |---|---|
+//! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint |
+//! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
+//! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
+//! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker |
+//! | `fluidos.eu/v1` | FLUIDOSDeployment |
+//!
+//! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object). Enumerations are in the
+//! schema; inputs that official tools write (integer quantities, `enstablishPeering`) are accepted.
 
+mod allocation;
+mod broker;
+mod contract;
+mod deployment;
+mod discovery;
+mod flavor;
+mod known_cluster;
+mod ledger;
+pub mod names;
+mod reservation;
+mod service_blueprint;
+mod shared;
+mod solver;
+
+pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
+pub use broker::{Broker, BrokerSpec, BrokerStatus};
+pub use contract::{
+    Contract, ContractSpec, ContractStatus, LiqoCredentials, SignedTerms, Transaction, TransactionSpec,
+    TransactionStatus,
+};
+pub use deployment::{FLUIDOSDeployment, FLUIDOSDeploymentSpec, FLUIDOSDeploymentStatus};
+pub use discovery::{
+    Discovery, DiscoverySpec, DiscoveryStatus, EmbeddedPeeringCandidate, PeeringCandidate, PeeringCandidateList,
+    PeeringCandidateSpec, PeeringCandidateStatus,
+};
+pub use flavor::{
+    EmbeddedFlavor, Flavor, FlavorError, FlavorLocation, FlavorPrice, FlavorSpec, FlavorStatus, FlavorTypeData, Gpu,
+    K8Slice, K8SliceCharacteristics, K8SliceConfiguration, K8SlicePartitionability, K8SlicePolicies, K8SliceProperties,
+};
+pub use known_cluster::{
+    KnownCluster, KnownClusterEndpoints, KnownClusterLink, KnownClusterSource, KnownClusterSpec, KnownClusterStatus,
+    KnownClusterTrust, LinkState,
+};
+pub use ledger::{Ledger, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
+pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
+pub use service_blueprint::{ServiceBlueprint, ServiceBlueprintSpec, ServiceBlueprintStatus, ServiceTemplate};
+pub use shared::{
+    AdditionalInformation, Configuration, EmbeddedMeta, FlavorType, GenericRef, NodeIdentity, Phase, PhaseStatus,
+    QuantityText, Selector, TelemetryServer,
+};
+pub use solver::{Solver, SolverSpec, SolverStatus};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+/// Returns the definitions of all our kinds, to be created before anything else.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        Solver::crd(),
+        Flavor::crd(),
+        Allocation::crd(),
+        ServiceBlueprint::crd(),
+        Discovery::crd(),
+        PeeringCandidate::crd(),
+        Reservation::crd(),
+        Contract::crd(),
+        Transaction::crd(),
+        Ledger::crd(),
+        KnownCluster::crd(),
+        Broker::crd(),
+        FLUIDOSDeployment::crd(),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

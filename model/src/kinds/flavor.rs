@@ -1,0 +1,410 @@
+//! Flavor: what is offered. And the shape of a K8Slice, with its conversion into an exact offer.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::shared::raw_object;
+use super::{Configuration, EmbeddedMeta, FlavorType, NodeIdentity, QuantityText};
+use crate::market::{Amounts, Location, Offer, Partitionability, QuantityError, Resource};
+
+/// What is offered, by whom, where, for what price.
+#[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[kube(
+    group = "nodecore.fluidos.eu",
+    version = "v1alpha1",
+    kind = "Flavor",
+    plural = "flavors",
+    shortname = "fl",
+    namespaced,
+    status = "FlavorStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Provider ID","type":"string","jsonPath":".spec.providerID"}"#,
+    printcolumn = r#"{"name":"Type","type":"string","jsonPath":".spec.flavorType.typeIdentifier"}"#,
+    printcolumn = r#"{"name":"Owner Name","type":"string","priority":1,"jsonPath":".spec.owner.domain"}"#,
+    printcolumn = r#"{"name":"Available","type":"boolean","jsonPath":".spec.availability"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Kubernetes Node Owner","type":"string","jsonPath":".metadata.ownerReferences[0].name"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct FlavorSpec {
+    /// The node that offers it.
+    #[serde(rename = "providerID")]
+    pub provider_id: String,
+    /// What it is.
+    pub flavor_type: FlavorTypeData,
+    /// Whose it is.
+    pub owner: NodeIdentity,
+    /// For what price.
+    pub price: FlavorPrice,
+    /// Whether it can be bought now.
+    pub availability: bool,
+    /// Free text of official nodes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network_property_type: String,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<FlavorLocation>,
+}
+
+/// When it was offered. Times are RFC 3339.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FlavorStatus {
+    /// Until when.
+    pub expiration_time: String,
+    /// Since when.
+    pub creation_time: String,
+    /// Last change.
+    pub last_update_time: String,
+}
+
+/// A type with its data.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct FlavorTypeData {
+    /// Which type.
+    pub type_identifier: FlavorType,
+    /// The type's own fields; a [`K8Slice`] for the type K8Slice.
+    #[schemars(schema_with = "raw_object")]
+    pub type_data: Value,
+}
+
+/// A price. Three texts, empty in practice, which is 0.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(default)]
+pub struct FlavorPrice {
+    /// How much.
+    pub amount: String,
+    /// Of what.
+    pub currency: String,
+    /// For how long.
+    pub period: String,
+}
+
+/// A place, as texts.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FlavorLocation {
+    /// Degrees north.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub latitude: String,
+    /// Degrees east.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub longitude: String,
+    /// Country.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub country: String,
+    /// City.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub city: String,
+    /// Anything else.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub additional_notes: String,
+}
+
+/// A flavor that stands inside another object.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+pub struct EmbeddedFlavor {
+    /// Its name and namespace at its owner.
+    #[serde(default)]
+    pub metadata: EmbeddedMeta,
+    /// What is offered.
+    pub spec: FlavorSpec,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<FlavorStatus>,
+}
+
+/// `typeData` of a K8Slice.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+pub struct K8Slice {
+    /// How much there is. REAR spells it without one r; both are read.
+    #[serde(alias = "charateristics")]
+    pub characteristics: K8SliceCharacteristics,
+    /// What is special about it.
+    #[serde(default)]
+    pub properties: K8SliceProperties,
+    /// How it may be cut.
+    #[serde(default)]
+    pub policies: K8SlicePolicies,
+}
+
+/// How much there is.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(default)]
+pub struct K8SliceCharacteristics {
+    /// `amd64`, `arm64`.
+    pub architecture: String,
+    /// CPU.
+    pub cpu: QuantityText,
+    /// Memory.
+    pub memory: QuantityText,
+    /// Pods.
+    pub pods: QuantityText,
+    /// GPU, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Gpu>,
+    /// Ephemeral storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<QuantityText>,
+}
+
+/// A GPU.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(default)]
+pub struct Gpu {
+    /// Its model.
+    pub model: String,
+    /// How many.
+    pub cores: QuantityText,
+    /// Its memory.
+    pub memory: QuantityText,
+}
+
+/// What is special about a slice.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct K8SliceProperties {
+    /// Milliseconds, as its owner says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Value>,
+    /// Standards it says it meets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub security_standards: Vec<String>,
+    /// Grams of CO2; `carbonFootprint` in REAR.
+    #[serde(rename = "carbon-footprint", alias = "carbonFootprint", skip_serializing_if = "Option::is_none")]
+    pub carbon_footprint: Option<Value>,
+    /// What may talk to what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_authorizations: Option<Value>,
+    /// Anything else.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub additional_properties: BTreeMap<String, Value>,
+}
+
+/// How a slice may be used.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(default)]
+pub struct K8SlicePolicies {
+    /// How it may be cut.
+    pub partitionability: K8SlicePartitionability,
+}
+
+/// How a slice may be cut.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the least and the step of each resource
+pub struct K8SlicePartitionability {
+    pub cpu_min: QuantityText,
+    pub memory_min: QuantityText,
+    pub pods_min: QuantityText,
+    pub gpu_min: QuantityText,
+    pub cpu_step: QuantityText,
+    pub memory_step: QuantityText,
+    pub pods_step: QuantityText,
+    pub gpu_step: QuantityText,
+}
+
+/// `configuration.data` of a K8Slice: what exactly is bought.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(default)]
+pub struct K8SliceConfiguration {
+    /// CPU.
+    pub cpu: QuantityText,
+    /// Memory.
+    pub memory: QuantityText,
+    /// Pods.
+    pub pods: QuantityText,
+    /// GPU, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Gpu>,
+    /// Ephemeral storage, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<QuantityText>,
+}
+
+/// Why a flavor or a configuration is not a K8Slice that can be counted.
+#[derive(Debug, thiserror::Error)]
+pub enum FlavorError {
+    /// It is of another type.
+    #[error("type is {}, needed K8Slice; {} is not built", observed.as_str(), observed.as_str())]
+    OtherType {
+        /// Its type.
+        observed: FlavorType,
+    },
+    /// Its data have another shape.
+    #[error("K8Slice data: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// One of its amounts is not a quantity.
+    #[error("K8Slice {field}: {source}")]
+    Quantity {
+        /// Which.
+        field: &'static str,
+        /// What is wrong.
+        source: QuantityError,
+    },
+}
+
+impl FlavorSpec {
+    /// Returns the slice that is offered.
+    ///
+    /// # Errors
+    /// [`FlavorError`] if it is of another type or shape.
+    pub fn k8slice(&self) -> Result<K8Slice, FlavorError> {
+        match self.flavor_type.type_identifier {
+            FlavorType::K8Slice => Ok(K8Slice::deserialize(&self.flavor_type.type_data)?),
+            observed => Err(FlavorError::OtherType { observed }),
+        }
+    }
+
+    /// Returns the offer in exact amounts, under the flavor's name.
+    ///
+    /// # Errors
+    /// [`FlavorError`] if it is of another type or shape, or an amount is not a quantity.
+    pub fn offer(&self, flavor: &str) -> Result<Offer, FlavorError> {
+        let slice = self.k8slice()?;
+        Ok(Offer {
+            flavor: flavor.into(),
+            architecture: slice.characteristics.architecture.clone(),
+            whole: slice.characteristics.amounts()?,
+            partition: slice.policies.partitionability.rules()?,
+            location: self.location.clone().unwrap_or_default().into(),
+        })
+    }
+}
+
+impl K8SliceCharacteristics {
+    /// Returns what is offered, rests dropped.
+    ///
+    /// # Errors
+    /// [`FlavorError::Quantity`] names the amount that is none.
+    pub fn amounts(&self) -> Result<Amounts, FlavorError> {
+        let gpus = self.gpu.as_ref().map(|gpu| &gpu.cores);
+        let mut amounts = Amounts::default();
+        for (resource, text) in fields(&self.cpu, &self.memory, &self.pods, self.storage.as_ref(), gpus) {
+            amounts.set(resource, resource.offered(parse(resource.name(), text)?));
+        }
+        Ok(amounts)
+    }
+}
+
+impl K8SlicePartitionability {
+    /// Returns the rules in exact amounts.
+    ///
+    /// # Errors
+    /// [`FlavorError::Quantity`] names the amount that is none.
+    pub fn rules(&self) -> Result<Partitionability, FlavorError> {
+        let amounts = |cpu, memory, pods, gpu| -> Result<Amounts, FlavorError> {
+            let mut amounts = Amounts::default();
+            for (resource, text) in fields(cpu, memory, pods, None, Some(gpu)) {
+                amounts.set(resource, resource.asked(parse("partitionability", text)?));
+            }
+            Ok(amounts)
+        };
+        Ok(Partitionability {
+            least: amounts(&self.cpu_min, &self.memory_min, &self.pods_min, &self.gpu_min)?,
+            step: amounts(&self.cpu_step, &self.memory_step, &self.pods_step, &self.gpu_step)?,
+        })
+    }
+}
+
+impl From<&Partitionability> for K8SlicePartitionability {
+    fn from(rules: &Partitionability) -> Self {
+        let text = |amounts: &Amounts, resource: Resource| QuantityText(resource.text(amounts.get(resource)));
+        Self {
+            cpu_min: text(&rules.least, Resource::Cpu),
+            memory_min: text(&rules.least, Resource::Memory),
+            pods_min: text(&rules.least, Resource::Pods),
+            gpu_min: text(&rules.least, Resource::Gpu),
+            cpu_step: text(&rules.step, Resource::Cpu),
+            memory_step: text(&rules.step, Resource::Memory),
+            pods_step: text(&rules.step, Resource::Pods),
+            gpu_step: text(&rules.step, Resource::Gpu),
+        }
+    }
+}
+
+impl From<&Amounts> for K8SliceConfiguration {
+    fn from(amounts: &Amounts) -> Self {
+        let text = |resource: Resource| QuantityText(resource.text(amounts.get(resource)));
+        let gpu = || Gpu { cores: text(Resource::Gpu), ..Gpu::default() };
+        Self {
+            cpu: text(Resource::Cpu),
+            memory: text(Resource::Memory),
+            pods: text(Resource::Pods),
+            gpu: (amounts.gpus != 0).then(gpu),
+            storage: (amounts.storage_bytes != 0).then(|| text(Resource::Storage)),
+        }
+    }
+}
+
+impl K8SliceConfiguration {
+    /// Returns what is asked for, rests rounded up.
+    ///
+    /// # Errors
+    /// [`FlavorError::Quantity`] names the amount that is none.
+    pub fn amounts(&self) -> Result<Amounts, FlavorError> {
+        let gpus = self.gpu.as_ref().map(|gpu| &gpu.cores);
+        let mut amounts = Amounts::default();
+        for (resource, text) in fields(&self.cpu, &self.memory, &self.pods, self.storage.as_ref(), gpus) {
+            amounts.set(resource, resource.asked(parse(resource.name(), text)?));
+        }
+        Ok(amounts)
+    }
+}
+
+impl Configuration {
+    /// Returns the configuration that buys these amounts of a K8Slice.
+    ///
+    /// # Errors
+    /// [`FlavorError::Shape`] in theory only.
+    pub fn k8slice(amounts: &Amounts) -> Result<Self, FlavorError> {
+        let data = serde_json::to_value(K8SliceConfiguration::from(amounts))?;
+        Ok(Self { flavor_type: FlavorType::K8Slice, data })
+    }
+
+    /// Returns the amounts of a K8Slice that are asked for.
+    ///
+    /// # Errors
+    /// [`FlavorError`] if it is of another type or shape, or an amount is not a quantity.
+    pub fn amounts(&self) -> Result<Amounts, FlavorError> {
+        match self.flavor_type {
+            FlavorType::K8Slice => K8SliceConfiguration::deserialize(&self.data)?.amounts(),
+            observed => Err(FlavorError::OtherType { observed }),
+        }
+    }
+}
+
+impl From<FlavorLocation> for Location {
+    fn from(location: FlavorLocation) -> Self {
+        let FlavorLocation { latitude, longitude, country, city, additional_notes } = location;
+        Self { latitude, longitude, country, city, additional_notes }
+    }
+}
+
+impl From<Location> for FlavorLocation {
+    fn from(location: Location) -> Self {
+        let Location { latitude, longitude, country, city, additional_notes } = location;
+        Self { latitude, longitude, country, city, additional_notes }
+    }
+}
+
+fn fields<'a>(
+    cpu: &'a QuantityText,
+    memory: &'a QuantityText,
+    pods: &'a QuantityText,
+    storage: Option<&'a QuantityText>,
+    gpus: Option<&'a QuantityText>,
+) -> impl Iterator<Item = (Resource, &'a QuantityText)> {
+    let always = [(Resource::Cpu, cpu), (Resource::Memory, memory), (Resource::Pods, pods)];
+    let storage = storage.map(|text| (Resource::Storage, text));
+    always.into_iter().chain(storage).chain(gpus.map(|text| (Resource::Gpu, text)))
+}
+
+fn parse(field: &'static str, text: &QuantityText) -> Result<crate::market::Quantity, FlavorError> {
+    text.parse().map_err(|source| FlavorError::Quantity { field, source })
+}

@@ -1,0 +1,178 @@
+//! Ledger: one object per pool of capacity, with everything that is promised of it. Ours; owned by acquisition.
+//!
+//! It has no status: whoever promises reads the object, plans with [`Pool`], and writes it back with the resource
+//! version it read. Of two writers one loses and plans again, on the embedded API and on a foreign one alike.
+
+use jiff::Timestamp;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::QuantityText;
+use crate::market::{Amounts, Commitment, CommitmentState, Pool, QuantityError, Resource};
+
+/// A pool of capacity and what is promised of it.
+#[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[kube(
+    group = "reservation.fluidos.eu",
+    version = "v1alpha1",
+    kind = "Ledger",
+    plural = "ledgers",
+    namespaced,
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"CPU","type":"string","jsonPath":".spec.capacity.cpu"}"#,
+    printcolumn = r#"{"name":"Memory","type":"string","jsonPath":".spec.capacity.memory"}"#,
+    printcolumn = r#"{"name":"Pods","type":"string","jsonPath":".spec.capacity.pods"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+pub struct LedgerSpec {
+    /// What is sold altogether.
+    pub capacity: LedgerAmounts,
+    /// What is promised of it, at most 1,024.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub commitments: Vec<LedgerCommitment>,
+}
+
+/// Amounts as quantities; absent is 0.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[allow(missing_docs)] // the resources by their names
+pub struct LedgerAmounts {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<QuantityText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<QuantityText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<QuantityText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<QuantityText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<QuantityText>,
+}
+
+/// One promise. It is held while it has no `contract`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerCommitment {
+    /// The transaction that made it.
+    #[serde(rename = "transactionID")]
+    pub transaction_id: String,
+    /// DID of the buyer.
+    pub buyer: String,
+    /// What it was cut from.
+    #[serde(rename = "flavorID")]
+    pub flavor_id: String,
+    /// How much.
+    pub amounts: LedgerAmounts,
+    /// The contract that bought it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<String>,
+    /// Until when (RFC 3339); a held one always has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+/// Why a ledger object cannot be read. Nothing is sold from it until it is mended.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// An amount is not a quantity.
+    #[error("ledger {place}: {source}")]
+    Quantity {
+        /// Where.
+        place: String,
+        /// What is wrong.
+        source: QuantityError,
+    },
+    /// A time is not one.
+    #[error("ledger commitment {transaction}: until is {observed:?}, needed an RFC 3339 time")]
+    Until {
+        /// Of which promise.
+        transaction: String,
+        /// What it says.
+        observed: Option<String>,
+    },
+}
+
+impl LedgerSpec {
+    /// Returns the pool.
+    ///
+    /// # Errors
+    /// [`LedgerError`] names what cannot be read.
+    pub fn pool(&self) -> Result<Pool, LedgerError> {
+        let capacity = self.capacity.amounts("capacity")?;
+        let commitments = self.commitments.iter().map(LedgerCommitment::commitment).collect::<Result<_, _>>()?;
+        Ok(Pool { capacity, commitments })
+    }
+}
+
+impl From<&Pool> for LedgerSpec {
+    fn from(pool: &Pool) -> Self {
+        let commitments = pool.commitments.iter().map(LedgerCommitment::from).collect();
+        Self { capacity: (&pool.capacity).into(), commitments }
+    }
+}
+
+impl LedgerCommitment {
+    fn commitment(&self) -> Result<Commitment, LedgerError> {
+        let transaction = self.transaction_id.clone();
+        let wrong_until = || LedgerError::Until { transaction: transaction.clone(), observed: self.until.clone() };
+        let until = self.until.as_ref().map(|text| text.parse::<Timestamp>().map_err(|_| wrong_until())).transpose()?;
+        let state = match &self.contract {
+            Some(contract) => CommitmentState::Committed { contract: contract.clone(), until },
+            None => CommitmentState::Held { until: until.ok_or_else(wrong_until)? },
+        };
+        Ok(Commitment {
+            buyer: self.buyer.clone(),
+            flavor: self.flavor_id.clone(),
+            amounts: self.amounts.amounts(&transaction)?,
+            transaction,
+            state,
+        })
+    }
+}
+
+impl From<&Commitment> for LedgerCommitment {
+    fn from(commitment: &Commitment) -> Self {
+        let contract = match &commitment.state {
+            CommitmentState::Committed { contract, .. } => Some(contract.clone()),
+            CommitmentState::Held { .. } => None,
+        };
+        Self {
+            transaction_id: commitment.transaction.clone(),
+            buyer: commitment.buyer.clone(),
+            flavor_id: commitment.flavor.clone(),
+            amounts: (&commitment.amounts).into(),
+            contract,
+            until: commitment.until().map(|until| until.to_string()),
+        }
+    }
+}
+
+impl LedgerAmounts {
+    fn amounts(&self, place: &str) -> Result<Amounts, LedgerError> {
+        let texts = [&self.cpu, &self.memory, &self.pods, &self.storage, &self.gpu];
+        let mut amounts = Amounts::default();
+        for (resource, text) in Resource::ALL.into_iter().zip(texts) {
+            let Some(text) = text else { continue };
+            let failed = |source| LedgerError::Quantity { place: format!("{place} {}", resource.name()), source };
+            amounts.set(resource, resource.asked(text.parse().map_err(failed)?));
+        }
+        Ok(amounts)
+    }
+}
+
+impl From<&Amounts> for LedgerAmounts {
+    fn from(amounts: &Amounts) -> Self {
+        let text = |resource: Resource| {
+            let amount = amounts.get(resource);
+            (amount != 0).then(|| QuantityText(resource.text(amount)))
+        };
+        Self {
+            cpu: text(Resource::Cpu),
+            memory: text(Resource::Memory),
+            pods: text(Resource::Pods),
+            storage: text(Resource::Storage),
+            gpu: text(Resource::Gpu),
+        }
+    }
+}
