@@ -24,16 +24,21 @@
 //!
 //! Needs root. `unsafe` is not used: sockets and namespaces go through `nix`.
 mod address;
+mod dns;
 mod error;
 mod namespace;
 mod netlink;
 mod nftables;
 mod node;
+mod proxy;
 mod route;
 mod rules;
+mod services;
 
 pub use address::Cidr;
+pub use dns::{DnsOptions, DnsServer};
 pub use error::Error;
 pub use nftables::Protocol;
 pub use node::{Attachment, NodeNetwork, Options};
+pub use proxy::{ServiceCaches, ServiceProxy};
 pub use rules::{ConfinedPod, FabricRoute, ServicePort};

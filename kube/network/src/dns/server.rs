@@ -1,0 +1,323 @@
+//! The sockets of the cluster's DNS and the messages on them.
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use super::forward;
+use super::zone::{Answer, Records, Zone};
+use crate::proxy::ServiceCaches;
+use crate::services;
+
+/// Seconds for which an answer may be kept: short, because Services come and go; the value of CoreDNS.
+const TTL_S: u32 = 5;
+/// The largest datagram sent, if the client allows it: what passes everywhere unfragmented (DNS flag day 2020).
+const DATAGRAM_MAX: u16 = 1232;
+/// Questions answered at a time: each costs a socket and some KiB while it waits for a resolver. The rest waits in the
+/// kernel's queue, and what does not fit there is asked again by the client.
+const AT_A_TIME: usize = 256;
+/// A client on a stream that says nothing for so long is let go.
+const STREAM_IDLE: Duration = Duration::from_secs(10);
+
+/// Where and for what the cluster's DNS answers.
+#[derive(Clone, Debug)]
+pub struct DnsOptions {
+    /// Addresses to listen on: the gateway of the pod network, port 53.
+    pub listen: Vec<SocketAddr>,
+    /// The cluster's domain: lower case, without the last dot.
+    pub domain: String,
+    /// Where the machine's resolvers are named.
+    pub resolv_conf: PathBuf,
+    /// Addresses that lead to this server and so are no resolvers.
+    pub own: Vec<Ipv4Addr>,
+}
+
+impl DnsOptions {
+    /// For a node network: its gateway, `cluster.local`, `/etc/resolv.conf`.
+    pub fn for_network(network: &crate::NodeNetwork) -> DnsOptions {
+        let own = std::iter::once(network.gateway()).chain(network.dns_address()).collect();
+        DnsOptions {
+            listen: vec![(network.gateway(), 53).into()],
+            domain: "cluster.local".to_owned(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            own,
+        }
+    }
+}
+
+/// The cluster's DNS with its sockets open.
+pub struct DnsServer {
+    options: DnsOptions,
+    sockets: Vec<(UdpSocket, TcpListener)>,
+}
+
+impl DnsServer {
+    /// Opens the sockets. An address in use is an error that names it.
+    pub async fn bind(options: DnsOptions) -> io::Result<DnsServer> {
+        let mut sockets = Vec::new();
+        for address in &options.listen {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("DNS on {address}: {error}"));
+            let datagrams = UdpSocket::bind(address).await.map_err(named)?;
+            // The same number for both, also when the kernel chose it.
+            let streams = TcpListener::bind(datagrams.local_addr()?).await.map_err(named)?;
+            sockets.push((datagrams, streams));
+        }
+        Ok(DnsServer { options, sockets })
+    }
+
+    /// The addresses it listens on.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|(datagrams, _)| datagrams.local_addr().ok()).collect()
+    }
+
+    /// Answers until dropped.
+    pub async fn run(self, caches: ServiceCaches) {
+        let make_zone = {
+            let domain = self.options.domain.clone();
+            move |caches: &ServiceCaches| {
+                let slices = services::by_service(caches.slices.list());
+                Arc::new(Zone::new(&domain, &caches.services.list(), &slices))
+            }
+        };
+        let (publish, zone) = watch::channel(Arc::new(Zone::new(&self.options.domain, &[], &Default::default())));
+        let answerer = Arc::new(Answerer { zone, options: self.options, slots: Semaphore::new(AT_A_TIME) });
+        let mut tasks = JoinSet::new();
+        for (datagrams, streams) in self.sockets {
+            tasks.spawn(serve_datagrams(Arc::new(datagrams), answerer.clone()));
+            tasks.spawn(serve_streams(streams, answerer.clone()));
+        }
+        caches.services.synced().await;
+        caches.slices.synced().await;
+        let mut seen = caches.changes();
+        loop {
+            // Ends only when the last listener is gone, and those live as long as this future.
+            let _ = publish.send(make_zone(&caches));
+            caches.changed(&mut seen).await;
+        }
+    }
+}
+
+struct Answerer {
+    zone: watch::Receiver<Arc<Zone>>,
+    options: DnsOptions,
+    slots: Semaphore,
+}
+
+async fn serve_datagrams(socket: Arc<UdpSocket>, answerer: Arc<Answerer>) {
+    let mut tasks = JoinSet::new();
+    let mut buffer = [0; 4096];
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let (length, from) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                // A client that has gone away (ICMP) is reported here; a broken socket must not spin.
+                debug!(%error, "DNS datagram lost");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = answerer.slots.acquire().await else { return };
+        permit.forget();
+        let question = buffer[..length].to_vec();
+        let (socket, answerer) = (socket.clone(), answerer.clone());
+        tasks.spawn(async move {
+            if let Some(answer) = answerer.answer(&question, false).await
+                && let Err(error) = socket.send_to(&answer, from).await
+            {
+                debug!(%error, %from, "DNS answer not sent");
+            }
+            answerer.slots.add_permits(1);
+        });
+    }
+}
+
+async fn serve_streams(listener: TcpListener, answerer: Arc<Answerer>) {
+    let mut tasks = JoinSet::new();
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "DNS stream not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = answerer.slots.acquire().await else { return };
+        permit.forget();
+        let answerer = answerer.clone();
+        tasks.spawn(async move {
+            if let Err(error) = serve_stream(stream, &answerer).await {
+                debug!(%error, "DNS stream ended");
+            }
+            answerer.slots.add_permits(1);
+        });
+    }
+}
+
+async fn serve_stream(mut stream: TcpStream, answerer: &Answerer) -> io::Result<()> {
+    // As many questions as a resolver sends in one go; after them it connects again.
+    for _ in 0..100 {
+        let length = match tokio::time::timeout(STREAM_IDLE, stream.read_u16()).await {
+            Ok(Ok(length)) => length,
+            Err(_) => return Ok(()),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+        };
+        let mut question = vec![0; usize::from(length)];
+        tokio::time::timeout(STREAM_IDLE, stream.read_exact(&mut question)).await??;
+        let Some(answer) = answerer.answer(&question, true).await else { return Ok(()) };
+        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
+    }
+    Ok(())
+}
+
+impl Answerer {
+    /// The answer to a message. `None` to what is no question: an answer to it could go round for ever.
+    async fn answer(&self, bytes: &[u8], stream: bool) -> Option<Vec<u8>> {
+        let message = match Message::from_vec(bytes) {
+            Ok(message) => message,
+            Err(_) => return malformed(bytes),
+        };
+        if message.metadata.message_type != MessageType::Query {
+            return None;
+        }
+        let zone = self.zone.borrow().clone();
+        match respond(&zone, &message) {
+            Some(response) => encode(&message, response, stream),
+            None => {
+                let options = &self.options;
+                let resolvers = forward::resolvers(&options.resolv_conf, &options.own);
+                match forward::ask(&resolvers, bytes, stream).await {
+                    Some(answer) => Some(answer),
+                    None => encode(&message, failure(&message, ResponseCode::ServFail), stream),
+                }
+            }
+        }
+    }
+}
+
+/// `FORMERR` to what has at least a header and says that it is a question (RFC 1035, section 4.1.1).
+fn malformed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let id = u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?);
+    if bytes.len() < 12 || bytes[2] & 0x80 != 0 {
+        return None;
+    }
+    Message::error_msg(id, OpCode::Query, ResponseCode::FormErr).to_vec().ok()
+}
+
+fn failure(question: &Message, code: ResponseCode) -> Message {
+    let mut response = Message::response(question.metadata.id, question.metadata.op_code);
+    response.metadata.recursion_desired = question.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    response.metadata.response_code = code;
+    response.add_queries(question.queries.iter().cloned());
+    response
+}
+
+/// The response to a message, without effects. `None` if somebody else has to be asked.
+fn respond(zone: &Zone, message: &Message) -> Option<Message> {
+    if message.metadata.op_code != OpCode::Query {
+        return Some(failure(message, ResponseCode::NotImp));
+    }
+    let [query] = message.queries.as_slice() else { return Some(failure(message, ResponseCode::FormErr)) };
+    if query.query_class() != DNSClass::IN {
+        return Some(failure(message, ResponseCode::Refused));
+    }
+    let name = query.name().to_lowercase().to_ascii();
+    let answer = zone.answer(name.trim_end_matches('.'));
+    let mut response = failure(message, ResponseCode::NoError);
+    response.metadata.authoritative = true;
+    match answer {
+        Answer::Elsewhere => return None,
+        Answer::NoName => response.metadata.response_code = ResponseCode::NXDomain,
+        Answer::Empty => {}
+        Answer::Records(records) => {
+            response.add_answers(answers(query, records));
+            if query.query_type() == RecordType::SRV {
+                response.add_additionals(targets(zone, records));
+            }
+        }
+    }
+    if response.answers.is_empty() {
+        response.add_authorities(start_of_authority(zone.domain()));
+    }
+    Some(response)
+}
+
+fn answers(query: &Query, records: &Records) -> Vec<Record> {
+    let owner = query.name();
+    let wanted = |kind| query.query_type() == kind || query.query_type() == RecordType::ANY;
+    let mut data = Vec::new();
+    if wanted(RecordType::A) {
+        data.extend(records.addresses.iter().map(|address| RData::A(A(*address))));
+    }
+    if wanted(RecordType::SRV) {
+        let name = |(port, target): &(u16, String)| Some((*port, Name::from_ascii(format!("{target}.")).ok()?));
+        let services = records.services.iter().filter_map(name);
+        data.extend(services.map(|(port, target)| RData::SRV(SRV::new(0, 100, port, target))));
+    }
+    if wanted(RecordType::PTR) {
+        let names = records.pointers.iter().filter_map(|name| Name::from_ascii(format!("{name}.")).ok());
+        data.extend(names.map(|name| RData::PTR(PTR(name))));
+    }
+    if wanted(RecordType::TXT) {
+        data.extend(records.text.iter().map(|text| RData::TXT(TXT::new(vec![text.clone()]))));
+    }
+    // An alias answers every question: who asks follows it (RFC 1034, section 3.6.2).
+    let alias = records.alias.as_ref().and_then(|name| Name::from_ascii(format!("{name}.")).ok());
+    data.extend(alias.map(|name| RData::CNAME(CNAME(name))));
+    data.into_iter().map(|data| Record::from_rdata(owner.clone(), TTL_S, data)).collect()
+}
+
+/// The addresses of what SRV records name, so that nobody has to ask again.
+fn targets(zone: &Zone, records: &Records) -> Vec<Record> {
+    let mut additional = Vec::new();
+    for (_, target) in &records.services {
+        if let (Answer::Records(found), Ok(name)) = (zone.answer(target), Name::from_ascii(format!("{target}."))) {
+            let addresses = found.addresses.iter().map(|address| RData::A(A(*address)));
+            additional.extend(addresses.map(|data| Record::from_rdata(name.clone(), TTL_S, data)));
+        }
+    }
+    additional
+}
+
+/// Says how long the absence of an answer may be remembered (RFC 2308).
+fn start_of_authority(domain: &str) -> Option<Record> {
+    let owner = Name::from_ascii(format!("{domain}.")).ok()?;
+    let server = Name::from_ascii(format!("ns.dns.{domain}.")).ok()?;
+    let mailbox = Name::from_ascii(format!("hostmaster.{domain}.")).ok()?;
+    // Nobody copies this zone, so serial, refresh, retry and expire only have to be there.
+    let data = SOA::new(server, mailbox, 1, 7200, 1800, 86400, TTL_S);
+    Some(Record::from_rdata(owner, TTL_S, RData::SOA(data)))
+}
+
+/// The bytes of a response; a datagram that the client could not take is cut, which makes it ask again by stream.
+fn encode(question: &Message, mut response: Message, stream: bool) -> Option<Vec<u8>> {
+    if question.edns.is_some() {
+        let mut edns = Edns::new();
+        edns.set_max_payload(DATAGRAM_MAX);
+        response.set_edns(edns);
+    }
+    let bytes = response.to_vec().ok()?;
+    let allowed = if stream { u16::MAX } else { question.max_payload().clamp(512, DATAGRAM_MAX) };
+    if bytes.len() <= usize::from(allowed) {
+        return Some(bytes);
+    }
+    response.truncate().to_vec().ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+use serde_json::json;
+
+use super::*;
+use crate::services::tests::{service, slice};
+
+fn zone(endpoints: usize) -> Zone {
+    let services = [service("d/web", "10.96.0.5", json!({})), service("d/many", "None", json!({}))];
+    let addresses: Vec<String> = (0..endpoints).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
+    let endpoints: Vec<(&str, &str)> = addresses.iter().map(|address| (address.as_str(), "ready")).collect();
+    Zone::new("cluster.local", &services, &services::by_service(vec![slice("d/many", &endpoints)]))
+}
+
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::query();
+    message.metadata.id = 77;
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+#[test]
+fn answers_have_authority_and_the_case_of_the_question() {
+    let response = respond(&zone(0), &question("WEB.d.svc.Cluster.local.", RecordType::A)).unwrap();
+    assert_eq!(response.metadata.id, 77);
+    assert!(response.metadata.authoritative && response.metadata.recursion_available);
+    assert_eq!(response.answers.len(), 1);
+    assert_eq!(response.answers[0].to_string(), "WEB.d.svc.Cluster.local. 5 IN A 10.96.0.5");
+}
+
+#[test]
+fn absence_says_how_long_it_may_be_remembered() {
+    for (name, kind, code) in [
+        ("web.d.svc.cluster.local.", RecordType::AAAA, ResponseCode::NoError),
+        ("d.svc.cluster.local.", RecordType::A, ResponseCode::NoError),
+        ("nobody.d.svc.cluster.local.", RecordType::A, ResponseCode::NXDomain),
+    ] {
+        let response = respond(&zone(0), &question(name, kind)).unwrap();
+        assert_eq!((response.metadata.response_code, response.answers.len()), (code, 0), "{name}");
+        assert_eq!(response.authorities[0].record_type(), RecordType::SOA);
+    }
+    assert!(respond(&zone(0), &question("example.org.", RecordType::A)).is_none());
+}
+
+#[test]
+fn a_service_record_brings_the_address() {
+    let response = respond(&zone(0), &question("_http._tcp.web.d.svc.cluster.local.", RecordType::SRV)).unwrap();
+    assert_eq!(response.answers[0].data.to_string(), "0 100 80 web.d.svc.cluster.local.");
+    assert_eq!(response.additionals[0].data.to_string(), "10.96.0.5");
+}
+
+#[test]
+fn a_datagram_too_large_is_cut_and_a_stream_is_not() {
+    let message = question("many.d.svc.cluster.local.", RecordType::A);
+    let response = respond(&zone(600), &message).unwrap();
+    let datagram = encode(&message, response.clone(), false).unwrap();
+    assert!(datagram.len() <= 512, "{}", datagram.len());
+    assert!(Message::from_vec(&datagram).unwrap().metadata.truncation);
+    let stream = encode(&message, response, true).unwrap();
+    assert_eq!(Message::from_vec(&stream).unwrap().answers.len(), 600);
+}
+
+#[test]
+fn what_is_no_question_gets_no_answer() {
+    assert_eq!(malformed(&[0; 5]), None);
+    assert_eq!(malformed(&[0, 1, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0]), None);
+    let refused = malformed(&[0, 1, 1, 0, 0, 9, 0, 0, 0, 0, 0, 0]).unwrap();
+    assert_eq!(Message::from_vec(&refused).unwrap().metadata.response_code, ResponseCode::FormErr);
+}
+
+fn answerer(resolv_conf: PathBuf) -> Arc<Answerer> {
+    let (_, zone) = watch::channel(Arc::new(zone(2)));
+    let options = DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own: vec![] };
+    Arc::new(Answerer { zone, options, slots: Semaphore::new(AT_A_TIME) })
+}
+
+#[tokio::test]
+async fn sockets_answer_and_a_machine_without_resolvers_fails_clearly() {
+    let answerer = answerer("/nonexistent/flt-resolv.conf".into());
+    let server = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let listener = TcpListener::bind(server.local_addr().unwrap()).await.unwrap();
+    let address = server.local_addr().unwrap();
+    tokio::spawn(serve_datagrams(server, answerer.clone()));
+    tokio::spawn(serve_streams(listener, answerer));
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(address).await.unwrap();
+    let mut buffer = [0; 4096];
+    for (name, code) in [("web.d.svc.cluster.local.", ResponseCode::NoError), ("example.org.", ResponseCode::ServFail)]
+    {
+        let message = question(name, RecordType::A).to_vec().unwrap();
+        client.send(&message).await.unwrap();
+        let length = tokio::time::timeout(Duration::from_secs(3), client.recv(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(Message::from_vec(&buffer[..length]).unwrap().metadata.response_code, code, "{name}");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_u16(message.len() as u16).await.unwrap();
+        stream.write_all(&message).await.unwrap();
+        let length = stream.read_u16().await.unwrap();
+        stream.read_exact(&mut buffer[..length.into()]).await.unwrap();
+        assert_eq!(Message::from_vec(&buffer[..length.into()]).unwrap().metadata.response_code, code, "{name}");
+    }
+}

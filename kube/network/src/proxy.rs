@@ -1,0 +1,90 @@
+//! Keeps the machine's rules in step with Services and EndpointSlices: what kube-proxy does.
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client};
+use substrate_client::Cache;
+use tracing::{debug, warn};
+
+use crate::{NodeNetwork, services};
+
+/// Services and where they lead: the shared copies that the proxy and the cluster's DNS read.
+#[derive(Clone)]
+pub struct ServiceCaches {
+    /// All Services.
+    pub services: Cache<Service>,
+    /// All EndpointSlices.
+    pub slices: Cache<EndpointSlice>,
+}
+
+impl ServiceCaches {
+    /// Starts to watch, with the rights of the client: list and watch of `services` and `endpointslices`.
+    pub fn start(client: Client) -> ServiceCaches {
+        ServiceCaches { services: Cache::start(Api::all(client.clone())), slices: Cache::start(Api::all(client)) }
+    }
+
+    /// Waits until one of the two has changed, then until the burst that it may belong to is over.
+    pub(crate) async fn changed(&self, seen: &mut Changes) {
+        tokio::select! {
+            // Dropping either loses nothing: what has changed stays marked in its receiver.
+            _ = seen.services.changed() => {}
+            _ = seen.slices.changed() => {}
+        }
+        tokio::time::sleep(BURST).await;
+        seen.services.mark_unchanged();
+        seen.slices.mark_unchanged();
+    }
+
+    pub(crate) fn changes(&self) -> Changes {
+        Changes { services: self.services.changes(), slices: self.slices.changes() }
+    }
+}
+
+/// Two changes of one cause (a Service and its slice, the pods of a roll-out) come within a few milliseconds; 10 ms are
+/// still far below what a user notices.
+const BURST: Duration = Duration::from_millis(10);
+
+pub(crate) struct Changes {
+    services: tokio::sync::watch::Receiver<u64>,
+    slices: tokio::sync::watch::Receiver<u64>,
+}
+
+/// What kube-proxy does, for one machine.
+pub struct ServiceProxy;
+
+impl ServiceProxy {
+    /// Makes Services work on `network` until dropped. Rules that the kernel refuses are tried again, after 1 s and
+    /// twice as long each time up to 30 s, and whenever something changes.
+    ///
+    /// Limits: TCP and UDP; no session affinity, no traffic policies, no load balancer or external addresses. A UDP
+    /// client that keeps its socket keeps its endpoint, even a gone one, until the kernel forgets the pair (30 s to 2 min).
+    pub async fn run(caches: ServiceCaches, network: NodeNetwork) {
+        caches.services.synced().await;
+        caches.slices.synced().await;
+        let mut seen = caches.changes();
+        seen.services.mark_unchanged();
+        seen.slices.mark_unchanged();
+        let mut pause = PAUSE_MIN;
+        loop {
+            let slices = services::by_service(caches.slices.list());
+            let ports = services::ports(&caches.services.list(), &slices);
+            let count = ports.len();
+            match network.set_services(ports).await {
+                Ok(()) => {
+                    debug!(ports = count, "Services set");
+                    pause = PAUSE_MIN;
+                    caches.changed(&mut seen).await;
+                }
+                Err(error) => {
+                    warn!(%error, ?pause, "Services not set; will be tried again");
+                    let _ = tokio::time::timeout(pause, caches.changed(&mut seen)).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+}
+
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,217 @@
+//! From Services and EndpointSlices to the ports that rules are made of. No effects.
+//!
+//! An endpoint is *used* if it is ready. If a Service has no ready endpoint, those that still serve while they terminate
+//! are used, so that a roll-out on one machine loses nothing (KEP-1669).
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+
+use crate::nftables::Protocol;
+use crate::rules::ServicePort;
+
+/// The label by which a slice names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label by which a Service names another proxy than this one.
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+
+/// EndpointSlices by namespace and Service.
+pub(crate) type Slices = BTreeMap<(String, String), Vec<Arc<EndpointSlice>>>;
+
+/// IPv4 slices, by the Service that they name.
+pub(crate) fn by_service(slices: Vec<Arc<EndpointSlice>>) -> Slices {
+    let mut by_service = Slices::new();
+    for slice in slices.into_iter().filter(|slice| slice.address_type == "IPv4") {
+        let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)).cloned();
+        if let (Some(namespace), Some(service)) = (slice.metadata.namespace.clone(), service) {
+            by_service.entry((namespace, service)).or_default().push(slice);
+        }
+    }
+    by_service
+}
+
+/// The slices of one Service.
+pub(crate) fn slices_of<'a>(slices: &'a Slices, service: &Service) -> &'a [Arc<EndpointSlice>] {
+    let namespace = service.metadata.namespace.clone().unwrap_or_default();
+    let name = service.metadata.name.clone().unwrap_or_default();
+    slices.get(&(namespace, name)).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The IPv4 cluster addresses of a Service; none if it is headless or only a name.
+pub(crate) fn cluster_addresses(spec: &ServiceSpec) -> Vec<Ipv4Addr> {
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Vec::new();
+    }
+    let texts = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let addresses: BTreeSet<Ipv4Addr> = texts.filter_map(|text| text.parse().ok()).collect();
+    addresses.into_iter().collect()
+}
+
+/// The ports of all Services that this machine makes work.
+pub(crate) fn ports(services: &[Arc<Service>], slices: &Slices) -> Vec<ServicePort> {
+    let mut ports = Vec::new();
+    for service in services {
+        let elsewhere = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PROXY_NAME));
+        let Some(spec) = service.spec.as_ref().filter(|_| !elsewhere) else { continue };
+        let addresses = cluster_addresses(spec);
+        if addresses.is_empty() {
+            continue;
+        }
+        let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+        let name = service.metadata.name.as_deref().unwrap_or_default();
+        for port in spec.ports.iter().flatten() {
+            let protocol = match port.protocol.as_deref() {
+                None | Some("TCP") => Protocol::Tcp,
+                Some("UDP") => Protocol::Udp,
+                // SCTP: no rule, so a call is refused.
+                Some(_) => continue,
+            };
+            let Ok(number) = u16::try_from(port.port) else { continue };
+            let port_name = port.name.as_deref().unwrap_or_default();
+            ports.push(ServicePort {
+                name: format!("{namespace}/{name}:{port_name}"),
+                addresses: addresses.clone(),
+                protocol,
+                port: number,
+                node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
+                endpoints: endpoints(slices_of(slices, service), port_name, protocol),
+            });
+        }
+    }
+    ports.sort();
+    ports
+}
+
+fn endpoints(slices: &[Arc<EndpointSlice>], port_name: &str, protocol: Protocol) -> Vec<(Ipv4Addr, u16)> {
+    let mut ready = BTreeSet::new();
+    let mut leaving = BTreeSet::new();
+    for slice in slices {
+        let port = slice.ports.iter().flatten().find(|port| {
+            let same = port.protocol.as_deref().unwrap_or("TCP").eq_ignore_ascii_case(protocol.name());
+            same && port.name.as_deref().unwrap_or_default() == port_name
+        });
+        let Some(number) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
+        for endpoint in &slice.endpoints {
+            let Some(address) = address(endpoint) else { continue };
+            if is_ready(endpoint) {
+                ready.insert((address, number));
+            } else if is_leaving(endpoint) {
+                leaving.insert((address, number));
+            }
+        }
+    }
+    if ready.is_empty() { leaving } else { ready }.into_iter().collect()
+}
+
+/// The endpoint's address, unless it is one that Kubernetes forbids for endpoints: connections of everybody would be led
+/// to what a machine offers only to itself.
+pub(crate) fn address(endpoint: &Endpoint) -> Option<Ipv4Addr> {
+    let address: Ipv4Addr = endpoint.addresses.first()?.parse().ok()?;
+    let forbidden =
+        address.is_loopback() || address.is_link_local() || address.is_unspecified() || address.is_multicast();
+    (!forbidden).then_some(address)
+}
+
+/// Absent means yes (`EndpointConditions.ready`).
+pub(crate) fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+}
+
+fn is_leaving(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().is_some_and(|c| c.serving.unwrap_or(false) && c.terminating.unwrap_or(false))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// `service("d/web", "10.96.0.5", …)`.
+    pub fn service(name: &str, cluster_ip: &str, more: Value) -> Arc<Service> {
+        let (namespace, name) = name.split_once('/').unwrap();
+        let mut spec = json!({"clusterIP": cluster_ip, "ports": [{"name": "http", "port": 80}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Arc::new(
+            serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec})).unwrap(),
+        )
+    }
+
+    /// Endpoints as `[address, state]`; states are `ready`, `unready`, `leaving`, or a hostname, which is ready.
+    pub fn slice(service: &str, endpoints: &[(&str, &str)]) -> Arc<EndpointSlice> {
+        let (namespace, name) = service.split_once('/').unwrap();
+        let endpoints: Vec<Value> = endpoints
+            .iter()
+            .map(|(address, state)| match *state {
+                "ready" => json!({"addresses": [address]}),
+                "unready" => json!({"addresses": [address], "conditions": {"ready": false}}),
+                "leaving" => json!({"addresses": [address],
+                    "conditions": {"ready": false, "serving": true, "terminating": true}}),
+                hostname => json!({"addresses": [address], "hostname": hostname}),
+            })
+            .collect();
+        Arc::new(serde_json::from_value(json!({
+            "metadata": {"namespace": namespace, "name": format!("{name}-1"), "labels": {SERVICE_NAME: name}},
+            "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints,
+        }))
+        .unwrap())
+    }
+
+    fn check(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Vec<String> {
+        let ports = ports(services, &by_service(slices.to_vec()));
+        let show = |port: ServicePort| {
+            let to: Vec<String> = port.endpoints.iter().map(|(address, port)| format!("{address}:{port}")).collect();
+            let protocol = port.protocol.name();
+            format!(
+                "{} {:?} {protocol} {} {:?} -> {}",
+                port.name,
+                port.addresses,
+                port.port,
+                port.node_port,
+                to.join(" ")
+            )
+        };
+        ports.into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn ready_endpoints_are_used() {
+        let web = service("d/web", "10.96.0.5", json!({"ports": [{"name": "http", "port": 80, "nodePort": 30080}]}));
+        let slices = [
+            slice("d/web", &[("10.1.0.3", "ready"), ("10.1.0.2", "unready"), ("10.1.0.9", "leaving")]),
+            slice(
+                "d/web",
+                &[("10.1.0.3", "ready"), ("10.1.0.4", "ready"), ("127.0.0.1", "ready"), ("169.254.169.254", "ready")],
+            ),
+            slice("other/web", &[("10.1.0.5", "ready")]),
+        ];
+        assert_eq!(
+            check(&[web], &slices),
+            ["d/web:http [10.96.0.5] tcp 80 Some(30080) -> 10.1.0.3:8080 10.1.0.4:8080"]
+        );
+    }
+
+    #[test]
+    fn endpoints_that_leave_are_used_when_nothing_is_ready() {
+        let web = service("d/web", "10.96.0.5", json!({}));
+        let slices = [slice("d/web", &[("10.1.0.2", "unready"), ("10.1.0.9", "leaving")])];
+        assert_eq!(check(&[web], &slices), ["d/web:http [10.96.0.5] tcp 80 None -> 10.1.0.9:8080"]);
+    }
+
+    #[test]
+    fn headless_external_and_others_services_have_no_ports_here() {
+        let mut elsewhere = Service::clone(&service("d/elsewhere", "10.96.0.6", json!({})));
+        elsewhere.metadata.labels = Some([(PROXY_NAME.to_owned(), "mesh".to_owned())].into());
+        let services = [
+            service("d/headless", "None", json!({})),
+            service("d/name", "10.96.0.7", json!({"type": "ExternalName", "externalName": "example.org"})),
+            Arc::new(elsewhere),
+        ];
+        assert!(check(&services, &[]).is_empty());
+        let sctp = service("d/sctp", "10.96.0.8", json!({"ports": [{"port": 1, "protocol": "SCTP"}, {"port": 2}]}));
+        assert_eq!(check(&[sctp], &[]), ["d/sctp: [10.96.0.8] tcp 2 None -> "]);
+    }
+}
