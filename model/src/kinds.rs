@@ -53,12 +53,17 @@ pub use shared::{
 };
 pub use solver::{Solver, SolverSpec, SolverStatus};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt as _;
 
 /// Returns the definitions of all our kinds, to be created before anything else.
+///
+/// They have no defaults: what an owner applied comes back as it was, so that GitOps sees no drift. Absent is read as the
+/// default by our own types.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut crds = vec![
         Solver::crd(),
         Flavor::crd(),
         Allocation::crd(),
@@ -72,7 +77,25 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         KnownCluster::crd(),
         Broker::crd(),
         FLUIDOSDeployment::crd(),
-    ]
+    ];
+    let versions = crds.iter_mut().flat_map(|crd| &mut crd.spec.versions);
+    let schemas = versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    schemas.for_each(remove_defaults);
+    crds
+}
+
+/// Removes the defaults that schemars writes for every field that may be absent. Schemas are finite trees.
+fn remove_defaults(schema: &mut JSONSchemaProps) {
+    schema.default = None;
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(remove_defaults);
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => remove_defaults(items),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(remove_defaults),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        remove_defaults(values);
+    }
 }
 
 #[cfg(test)]

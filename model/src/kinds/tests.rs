@@ -11,9 +11,18 @@ fn check_structural(schema: &Value, path: &str) {
     let int_or_string = schema["x-kubernetes-int-or-string"] == json!(true);
     assert!(schema["type"].is_string() || raw || int_or_string, "{path} has no type: {schema}");
     assert!(!int_or_string || schema.get("type").is_none(), "{path}: int-or-string with a type");
-    for forbidden in
-        ["$ref", "definitions", "$defs", "additionalItems", "patternProperties", "const", "oneOf", "anyOf", "allOf"]
-    {
+    for forbidden in [
+        "$ref",
+        "definitions",
+        "$defs",
+        "additionalItems",
+        "patternProperties",
+        "const",
+        "default",
+        "oneOf",
+        "anyOf",
+        "allOf",
+    ] {
         assert!(schema.get(forbidden).is_none(), "{path} has {forbidden}: {schema}");
     }
     if schema["type"] == "object" {

@@ -1,0 +1,209 @@
+//! What intents mean: constraints on a place, and the judgement of one.
+
+use std::fmt;
+
+use super::value::micros_text;
+use super::{IntentName, Intents};
+use crate::market::{Location, Resource};
+
+/// What is asked of a place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Requirement {
+    /// Any text of its location is this, whatever the case.
+    Location(String),
+    /// The round trip from the workload's owner takes at most this many microseconds.
+    LatencyMicros(u64),
+    /// Its processors are of this architecture.
+    Architecture(String),
+    /// It has at least this many thousandths of a CPU free.
+    CpuMilli(u64),
+    /// It has at least this many bytes of memory free.
+    MemoryBytes(u64),
+}
+
+/// One requirement and how much it matters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Constraint {
+    /// The intent that asks for it.
+    pub name: IntentName,
+    /// What it asks for.
+    pub requirement: Requirement,
+    /// Whether a place that breaks it is out.
+    pub hard: bool,
+}
+
+/// What is known about a place. `None` and empty are unknown, which satisfies nothing.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Place {
+    /// Name of the node or flavor, for reasons.
+    pub name: String,
+    /// Where it is, as its owner says.
+    pub location: Location,
+    /// `amd64`, `arm64`.
+    pub architecture: String,
+    /// Thousandths of a CPU that are free.
+    pub cpu_milli: Option<u64>,
+    /// Bytes of memory that are free.
+    pub memory_bytes: Option<u64>,
+    /// Measured round trip from the owner, in microseconds; 0 for the owner's own.
+    pub latency_micros: Option<u64>,
+}
+
+/// A constraint that a place breaks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Broken {
+    /// Which intent.
+    pub name: IntentName,
+    /// What the place has; `?` is unknown.
+    pub observed: String,
+    /// What was asked for.
+    pub needed: String,
+}
+
+/// How a place stands against all constraints.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Judgement {
+    /// Hard constraints it breaks: with any, the place is out.
+    pub hard: Vec<Broken>,
+    /// Soft constraints it breaks: the fewer, the better.
+    pub soft: Vec<Broken>,
+}
+
+impl Judgement {
+    /// Says whether the place may be used.
+    pub fn holds(&self) -> bool {
+        self.hard.is_empty()
+    }
+
+    /// Returns the reason in words: `location: Turin, needed Milan; …`, or that all holds.
+    pub fn explain(&self) -> String {
+        if self.hard.is_empty() && self.soft.is_empty() {
+            return "satisfies every intent".into();
+        }
+        let hard = self.hard.iter().map(ToString::to_string);
+        let soft = self.soft.iter().map(|broken| format!("{broken} (preferred)"));
+        hard.chain(soft).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}, needed {}", self.name.as_str(), self.observed, self.needed)
+    }
+}
+
+/// Judges a place by a workload's constraints.
+pub fn judge(intents: &Intents, place: &Place) -> Judgement {
+    let mut judgement = Judgement::default();
+    for constraint in &intents.constraints {
+        if let Some(broken) = constraint.broken_by(place) {
+            let side = if constraint.hard { &mut judgement.hard } else { &mut judgement.soft };
+            side.push(broken);
+        }
+    }
+    judgement
+}
+
+impl Constraint {
+    /// Returns how the place breaks this constraint, or `None` if it holds.
+    pub fn broken_by(&self, place: &Place) -> Option<Broken> {
+        let (holds, observed) = match &self.requirement {
+            Requirement::Location(needed) => {
+                let texts: Vec<&str> = place.location.texts().collect();
+                let folded = needed.to_lowercase();
+                (texts.iter().any(|text| text.to_lowercase() == folded), texts.join(", "))
+            }
+            Requirement::Architecture(needed) => {
+                (needed.eq_ignore_ascii_case(&place.architecture), place.architecture.clone())
+            }
+            Requirement::LatencyMicros(most) => {
+                let observed = place.latency_micros;
+                (observed.is_some_and(|micros| micros <= *most), text(observed, micros_text))
+            }
+            Requirement::CpuMilli(least) => {
+                let observed = place.cpu_milli;
+                (observed.is_some_and(|milli| milli >= *least), text(observed, |milli| Resource::Cpu.text(milli)))
+            }
+            Requirement::MemoryBytes(least) => {
+                let observed = place.memory_bytes;
+                (observed.is_some_and(|bytes| bytes >= *least), text(observed, |bytes| Resource::Memory.text(bytes)))
+            }
+        };
+        let observed = if observed.is_empty() { "?".into() } else { observed };
+        (!holds).then(|| Broken { name: self.name, observed, needed: self.requirement.to_string() })
+    }
+}
+
+fn text(observed: Option<u64>, text: impl Fn(u64) -> String) -> String {
+    observed.map(text).unwrap_or_default()
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Location(text) | Self::Architecture(text) => f.write_str(text),
+            Self::LatencyMicros(micros) => write!(f, "at most {}", micros_text(*micros)),
+            Self::CpuMilli(milli) => write!(f, "at least {}", Resource::Cpu.text(*milli)),
+            Self::MemoryBytes(bytes) => write!(f, "at least {}", Resource::Memory.text(*bytes)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use super::*;
+    use crate::intent::parse;
+
+    fn place() -> Place {
+        Place {
+            name: "grid".into(),
+            location: Location { city: "Milan".into(), country: "Italy".into(), ..Location::default() },
+            architecture: "amd64".into(),
+            cpu_milli: Some(2000),
+            memory_bytes: Some(1 << 30),
+            latency_micros: Some(4_200),
+        }
+    }
+
+    fn check(annotations: &[(&str, &str)], place: &Place, expected: &str) {
+        let intents = parse(annotations.iter().copied());
+        assert!(intents.problems.is_empty(), "{:?}", intents.problems);
+        let judgement = judge(&intents, place);
+        assert_eq!(judgement.explain(), expected, "{annotations:?}");
+        assert_eq!(judgement.holds(), judgement.hard.is_empty());
+    }
+
+    #[test]
+    fn a_place_is_judged_with_reasons() {
+        let here = place();
+        check(&[], &here, "satisfies every intent");
+        check(&[("fluidos-intent-location", "milan")], &here, "satisfies every intent");
+        check(&[("fluidos-intent-location", "ITALY")], &here, "satisfies every intent");
+        check(&[("fluidos-intent-location", "Turin")], &here, "location: Milan, Italy, needed Turin");
+        check(&[("fluidos-intent-latency", "5")], &here, "satisfies every intent");
+        check(&[("fluidos-intent-latency", "4ms")], &here, "latency: 4.2ms, needed at most 4ms");
+        check(&[("fluidos-intent-architecture", "arm64")], &here, "architecture: amd64, needed arm64");
+        check(&[("fluidos-intent-cpu", "2")], &here, "satisfies every intent");
+        check(
+            &[("fluidos-intent-cpu", "2500m"), ("fluidos-intent-memory", "2Gi")],
+            &here,
+            "cpu: 2, needed at least 2500m; memory: 1Gi, needed at least 2Gi",
+        );
+    }
+
+    #[test]
+    fn what_is_unknown_satisfies_nothing() {
+        let nowhere = Place::default();
+        check(&[("fluidos-intent-latency", "1000")], &nowhere, "latency: ?, needed at most 1000ms");
+        check(&[("fluidos-intent-location", "Milan")], &nowhere, "location: ?, needed Milan");
+        check(&[("fluidos-intent-cpu", "0")], &nowhere, "cpu: ?, needed at least 0");
+    }
+
+    #[test]
+    fn a_soft_constraint_does_not_exclude() {
+        let annotations = [("fluidos-intent-location", "Turin"), ("fluidos.eu/soft-intents", "latency, location")];
+        check(&annotations, &place(), "location: Milan, Italy, needed Turin (preferred)");
+        assert!(judge(&parse(annotations), &place()).holds());
+    }
+}
