@@ -93,7 +93,9 @@ async fn a_tag_needs_all_blobs() {
     let dir = tempdir().unwrap();
     let store = ImageStore::open(dir.path()).unwrap();
     let missing = Digest::of(b"config");
-    let manifest = json!({"schemaVersion": 2, "config": {"mediaType": "c", "digest": missing, "size": 6}, "layers": []}).to_string();
+    let manifest =
+        json!({"schemaVersion": 2, "config": {"mediaType": "c", "digest": missing, "size": 6}, "layers": []})
+            .to_string();
     let digest = Digest::of(manifest.as_bytes());
     store.write(&digest, manifest.as_bytes()).await.unwrap();
     let refused = store.tag(&reference("x"), &digest).await;

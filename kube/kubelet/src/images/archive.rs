@@ -91,7 +91,8 @@ fn read_dir(blobs: &Blobs, dir: &Path) -> Result<Contents, Error> {
 fn read_tar(blobs: &Blobs, file: &Path, what: &str) -> Result<Contents, Error> {
     let mut reader = BufReader::with_capacity(64 << 10, File::open(file).map_err(Error::io("open", file))?);
     let gzip = reader.fill_buf().map_err(Error::io("read", file))?.starts_with(&[0x1f, 0x8b]);
-    let reader: Box<dyn Read> = if gzip { Box::new(flate2::read::MultiGzDecoder::new(reader)) } else { Box::new(reader) };
+    let reader: Box<dyn Read> =
+        if gzip { Box::new(flate2::read::MultiGzDecoder::new(reader)) } else { Box::new(reader) };
     let failed = |e: io::Error| Error::invalid(what, format!("cannot be read as a tar: {e}"));
     let mut contents = Contents::default();
     let mut archive = Archive::new(reader);
@@ -120,7 +121,8 @@ fn take(blobs: &Blobs, contents: &mut Contents, path: PathBuf, mut from: impl Re
         Some("manifest.json") => contents.docker = Some(document("manifest.json", from)?),
         Some("oci-layout" | "repositories") => {}
         Some(text) => {
-            let named = text.strip_prefix("blobs/sha256/").and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+            let named =
+                text.strip_prefix("blobs/sha256/").and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
             match named {
                 Some(digest) if blobs.has(&digest) => {
                     io::copy(&mut from, &mut io::sink()).map_err(Error::io("read", &path))?;
@@ -209,7 +211,13 @@ fn from_docker(
     Ok(found)
 }
 
-fn describe(blobs: &Blobs, contents: &Contents, what: &str, path: &Path, media_type: &str) -> Result<Descriptor, Error> {
+fn describe(
+    blobs: &Blobs,
+    contents: &Contents,
+    what: &str,
+    path: &Path,
+    media_type: &str,
+) -> Result<Descriptor, Error> {
     let digest = contents
         .parts
         .get(path)

@@ -51,7 +51,8 @@ impl FromStr for Digest {
     type Err = InvalidDigest;
 
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
-        let is_hex = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let is_hex =
+            |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         match text.strip_prefix("sha256:") {
             Some(hex) if is_hex(hex) => Ok(Self(hex.to_owned())),
             _ => Err(InvalidDigest(text.chars().take(100).collect())),

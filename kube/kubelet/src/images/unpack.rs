@@ -93,7 +93,14 @@ impl Layer {
                     Err(e) => return Err(e.into()),
                 }
                 // A name that was a file or a link before in this same archive becomes the directory it now is.
-                if openat(&parent, name.as_os_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty()).is_err() {
+                if openat(
+                    &parent,
+                    name.as_os_str(),
+                    OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW,
+                    Mode::empty(),
+                )
+                .is_err()
+                {
                     clear(&parent, &name)?;
                     mkdirat(&parent, name.as_os_str(), Mode::from_bits_truncate(0o755))?;
                 }

@@ -65,7 +65,8 @@ fn raw_path(header: &mut tar::Header, path: &str) {
 /// A layer with busybox under the names that tests use.
 pub fn busybox() -> Layer {
     let binary = fs::read("/bin/busybox").expect("apt-get install busybox-static");
-    let mut layer = Layer::new().dir("bin/", 0o755).dir("tmp/", 0o1777).dir("etc/", 0o755).file("bin/busybox", 0o755, &binary);
+    let mut layer =
+        Layer::new().dir("bin/", 0o755).dir("tmp/", 0o1777).dir("etc/", 0o755).file("bin/busybox", 0o755, &binary);
     layer = layer.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/:/bin/sh\n");
     layer = layer.file("etc/group", 0o644, b"root:x:0:\nweb:x:102:\nextra:x:103:web\n");
     for name in "sh sleep echo cat ls id true false env hostname kill ps mount tty stty httpd nc touch mkdir dd head tail od chmod unshare test trap wget grep ip yes seq stat readlink date mknod".split(' ') {
@@ -91,7 +92,8 @@ pub fn layout(dir: &Path, name: &str, config: serde_json::Value, layers: &[Vec<u
         })
         .collect();
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let config = json!({"architecture": arch, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": []}});
+    let config =
+        json!({"architecture": arch, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": []}});
     let (digest, size) = put(config.to_string().as_bytes());
     let manifest = json!({
         "schemaVersion": 2,
