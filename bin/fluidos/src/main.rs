@@ -1,1 +1,10 @@
-fn main() {}
+//! `fluidos`: parse, compose by role, run.
+
+use std::process::ExitCode;
+
+mod cli;
+mod node;
+
+fn main() -> ExitCode {
+    cli::main()
+}

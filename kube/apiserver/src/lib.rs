@@ -1,3 +1,37 @@
 //! The Kubernetes API: verbs, patches, watch, custom resources, discovery, OpenAPI.
+//!
+//! ```text
+//! TLS connection ─┐                                   ┌─ get, list, watch ── store (bytes, spliced)
+//!                 ├─▶ ApiServer::answer ─▶ Call ─▶ verb ─┤─ create, update, patch ─ decode → default → admit → validate → store
+//! in process ─────┘     who? which kind?              └─ log, exec ── NodeProxy of the pod's node
+//! ```
+//!
+//! A *kind* is one declarative description ([`kinds`]); kinds of CustomResourceDefinitions are added while the server
+//! runs. Objects are kept as JSON text and parsed only where something must be understood.
+//!
+//! Not built (answers 404, 405, 415 or 501): server-side apply, RBAC, protobuf, attach, port-forward, eviction, token
+//! requests, CEL, webhooks, schemas in OpenAPI.
 
+mod addresses;
+pub mod admission;
+pub mod auth;
+mod body;
+mod custom;
+mod discovery;
+mod kinds;
 pub mod node_proxy;
+mod object;
+mod openapi;
+mod patch;
+mod quantity;
+mod registry;
+mod route;
+mod selector;
+mod server;
+pub mod status;
+mod table;
+pub mod tls;
+mod verbs;
+
+pub use body::Body;
+pub use server::{ApiServer, Options, UserService};

@@ -1,0 +1,116 @@
+//! Requests in, responses out: media types, bodies, representations.
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use serde_json::Value;
+
+use crate::status::Status;
+
+/// What responses carry.
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// The largest request body (`MaxRequestBodyBytes` upstream).
+pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// How the caller wants to see objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// As they are.
+    Object,
+    /// Only type and metadata.
+    Metadata,
+    /// Rows.
+    Table,
+}
+
+/// The first representation in `Accept` that this server has. Protobuf is not among them.
+///
+/// # Errors
+/// 406 when there is none.
+pub fn negotiate(headers: &HeaderMap) -> Result<View, Status> {
+    let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("*/*");
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        if !matches!(media, "application/json" | "application/*" | "*/*" | "") {
+            continue;
+        }
+        let parameter = |name: &str| {
+            range.split(';').skip(1).filter_map(|p| p.trim().split_once('=')).find(|(k, _)| *k == name).map(|(_, v)| v)
+        };
+        match (parameter("as"), parameter("v")) {
+            (Some("Table"), Some("v1")) => return Ok(View::Table),
+            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1")) => return Ok(View::Metadata),
+            (Some(_), _) => continue,
+            (None, _) => return Ok(View::Object),
+        }
+    }
+    Err(Status::not_acceptable("application/json"))
+}
+
+/// Reads a whole body, within its bound.
+pub async fn read<B>(body: B) -> Result<Bytes, Status>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Status::too_large(BODY_BYTES_MAX)),
+        Err(error) => Err(Status::bad_request(format!("cannot read the body: {error}"))),
+    }
+}
+
+/// Reads JSON or YAML, as `Content-Type` says.
+pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, Status> {
+    let sent = headers.get(header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or("application/json");
+    match sent.split(';').next().unwrap_or_default().trim() {
+        "application/yaml" | "application/x-yaml" | "text/yaml" => parse_yaml(body),
+        "application/json" | "*/*" | "" => serde_json::from_slice(body).map_err(|e| {
+            Status::bad_request(format!("the object provided is unrecognized (must be of type JSON or YAML): {e}"))
+        }),
+        other => Err(Status::unsupported_media_type(other, "application/json, application/yaml")),
+    }
+}
+
+/// Reads YAML as the JSON it stands for.
+pub fn parse_yaml(body: &[u8]) -> Result<Value, Status> {
+    let text = std::str::from_utf8(body).map_err(|_| Status::bad_request("the YAML is not UTF-8"))?;
+    serde_saphyr::from_str(text).map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")))
+}
+
+/// A response of JSON text.
+pub fn json_bytes(code: StatusCode, json: Bytes) -> Response<Body> {
+    let mut response = Response::new(full(json));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A response of one JSON value.
+pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
+    json_bytes(code, value.to_string().into())
+}
+
+/// A response of plain text.
+pub fn text(code: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A whole body.
+pub fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+impl From<Status> for Response<Body> {
+    fn from(status: Status) -> Self {
+        let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        json(code, &status.to_value())
+    }
+}

@@ -1,0 +1,186 @@
+//! Custom kinds: what a CustomResourceDefinition adds while the server runs.
+//!
+//! One [`Kind`] is made for each served version. All versions of a definition share their stored objects; the
+//! only conversion is `None`, which changes `apiVersion` alone.
+//!
+//! Not built: webhook conversion, CEL rules (a definition that carries `x-kubernetes-validations` is refused: rules
+//! that are not enforced must not look as if they were), scale of custom kinds.
+
+pub mod schema;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::kinds::{Column, Decoded, Errors, Kind, NameRule, Names, Rules};
+use crate::table;
+
+/// The rules of one version of a custom kind.
+pub struct CustomKind {
+    schema: Value,
+    columns: Vec<(Column, String)>,
+}
+
+/// The kinds that a definition serves; none while its names are not accepted.
+pub fn kinds(definition: &Value) -> Vec<Arc<Kind>> {
+    let spec = &definition["spec"];
+    let text = |v: &Value| Cow::Owned(v.as_str().unwrap_or_default().to_owned());
+    let list = |v: &Value| v.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let served = spec["versions"].as_array().into_iter().flatten().filter(|v| v["served"] == json!(true));
+    served
+        .map(|version| {
+            Arc::new(Kind {
+                names: Names {
+                    group: text(&spec["group"]),
+                    version: text(&version["name"]),
+                    kind: text(&spec["names"]["kind"]),
+                    plural: text(&spec["names"]["plural"]),
+                    singular: text(&spec["names"]["singular"]),
+                    short: list(&spec["names"]["shortNames"]),
+                    categories: list(&spec["names"]["categories"]),
+                },
+                namespaced: spec["scope"] == "Namespaced",
+                has_status: version["subresources"]["status"].is_object(),
+                subresources: &[],
+                name_rule: NameRule::Subdomain,
+                rules: Rules::Custom(CustomKind::new(version)),
+            })
+        })
+        .collect()
+}
+
+/// What the server says of a definition: names accepted, kinds served.
+pub fn status(definition: &Value) -> Value {
+    let now = crate::object::now();
+    let condition = |kind: &str, reason: &str, message: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now });
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let stored: Vec<&Value> = versions.filter(|v| v["storage"] == json!(true)).map(|v| &v["name"]).collect();
+    json!({
+        "acceptedNames": definition["spec"]["names"],
+        "storedVersions": stored,
+        "conditions": [
+            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        ],
+    })
+}
+
+impl CustomKind {
+    fn new(version: &Value) -> Self {
+        let given = version["additionalPrinterColumns"].as_array().into_iter().flatten();
+        let mut columns = vec![(crate::kinds::column("Name", 0), ".metadata.name".to_owned())];
+        let owned = |v: &Value| Cow::Owned(v.as_str().unwrap_or_default().to_owned());
+        columns.extend(given.map(|column| {
+            let shown = Column {
+                name: owned(&column["name"]),
+                kind: owned(&column["type"]),
+                format: owned(&column["format"]),
+                priority: column["priority"].as_i64().unwrap_or(0) as i32,
+                description: owned(&column["description"]),
+            };
+            (shown, column["jsonPath"].as_str().unwrap_or_default().to_owned())
+        }));
+        if columns.len() == 1 {
+            let mut age = crate::kinds::column("Age", 0);
+            age.kind = "date".into();
+            columns.push((age, ".metadata.creationTimestamp".to_owned()));
+        }
+        Self { schema: version["schema"]["openAPIV3Schema"].clone(), columns }
+    }
+
+    /// Drops what the schema does not know.
+    pub fn prune(&self, mut object: Value) -> Decoded {
+        let mut unknown = Vec::new();
+        schema::prune(&mut object, &self.schema, true, &mut String::new(), &mut unknown);
+        Decoded { object, unknown }
+    }
+
+    /// Fills in the schema's defaults.
+    pub fn default(&self, object: &mut Value) {
+        schema::default(object, &self.schema);
+    }
+
+    /// Judges an object against the schema.
+    pub fn validate(&self, object: &Value, errors: &mut Errors) {
+        schema::validate(object, &self.schema, "", true, errors);
+    }
+
+    /// The columns that the definition names.
+    pub fn columns(&self) -> Vec<Column> {
+        self.columns.iter().map(|(column, _)| column.clone()).collect()
+    }
+
+    /// One row.
+    pub fn cells(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        self.columns
+            .iter()
+            .map(|(column, path)| {
+                let value = json_path(object, path);
+                match (column.kind.as_ref(), value) {
+                    ("date", Some(Value::String(at))) => table::since(at, now).into(),
+                    (_, Some(value @ (Value::Object(_) | Value::Array(_)))) => value.to_string().into(),
+                    ("string", Some(Value::Null) | None) => "".into(),
+                    (_, Some(value)) => value.clone(),
+                    (_, None) => Value::Null,
+                }
+            })
+            .collect()
+    }
+}
+
+/// The value at a simple JSONPath: `.a.b[0].c`, `.a['b.c']`, `.a.b\.c`.
+fn json_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    let mut value = object;
+    let mut rest = path;
+    while !rest.is_empty() {
+        if let Some(tail) = rest.strip_prefix('[') {
+            let (index, after) = tail.split_once(']')?;
+            value = match index.trim_matches(['\'', '"']) {
+                quoted if quoted.len() != index.len() => value.get(quoted)?,
+                number => value.get(number.parse::<usize>().ok()?)?,
+            };
+            rest = after;
+            continue;
+        }
+        let tail = rest.strip_prefix('.')?;
+        let mut name = String::new();
+        let mut characters = tail.char_indices().peekable();
+        let mut end = tail.len();
+        while let Some((at, c)) = characters.next() {
+            match c {
+                '\\' => name.extend(characters.next().map(|(_, c)| c)),
+                '.' | '[' => {
+                    end = at;
+                    break;
+                }
+                c => name.push(c),
+            }
+        }
+        value = value.get(&name)?;
+        rest = &tail[end..];
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::json_path;
+
+    #[test]
+    fn paths() {
+        let object = json!({"a": {"b": [{"c": 1}], "d.e": 2}});
+        for (path, expected) in [
+            (".a.b[0].c", Some(json!(1))),
+            (".a['d.e']", Some(json!(2))),
+            (".a.d\\.e", Some(json!(2))),
+            (".a.b[1].c", None),
+            (".x", None),
+            ("a", None),
+        ] {
+            assert_eq!(json_path(&object, path), expected.as_ref(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Namespaces.
+
+use serde_json::{Value, json};
+
+use super::{Builtin, Column, column, pod_spec};
+use crate::object::{child, metadata};
+use crate::table::{age, text};
+
+const COLUMNS: &[Column] = &[column("Name", 0), column("Status", 0), column("Age", 0)];
+
+pub fn namespace(rules: Builtin) -> Builtin {
+    Builtin {
+        default,
+        columns: COLUMNS,
+        cells: |ns, now| vec![ns["metadata"]["name"].clone(), text(&ns["status"]["phase"], ""), age(ns, now)],
+        ..rules
+    }
+}
+
+fn default(namespace: &mut Value) {
+    let name = namespace["metadata"]["name"].clone();
+    metadata(namespace);
+    child(&mut namespace["metadata"], "labels").insert("kubernetes.io/metadata.name".into(), name);
+    pod_spec::set(namespace, "spec", json!({}));
+    pod_spec::set(namespace, "status", json!({}));
+    pod_spec::set(&mut namespace["status"], "phase", "Active");
+    if namespace["metadata"]["deletionTimestamp"].is_null() {
+        pod_spec::set(&mut namespace["spec"], "finalizers", json!(["kubernetes"]));
+    }
+}

@@ -1,0 +1,69 @@
+//! Patches: merge (RFC 7386), JSON (RFC 6902), strategic merge.
+
+pub mod strategic;
+
+use serde_json::Value;
+
+use crate::status::Status;
+
+/// The media types of patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchKind {
+    /// `application/merge-patch+json`
+    Merge,
+    /// `application/json-patch+json`
+    Json,
+    /// `application/strategic-merge-patch+json`
+    Strategic,
+}
+
+/// Operations of one JSON patch (`maxJSONPatchOperations` upstream).
+const OPERATIONS_MAX: usize = 10_000;
+
+impl PatchKind {
+    /// The kind of patch that a `Content-Type` names. Strategic patches are for built-in kinds only.
+    ///
+    /// # Errors
+    /// 415, with what is accepted.
+    pub fn from_content_type(content_type: &str, custom: bool) -> Result<Self, Status> {
+        match content_type.split(';').next().unwrap_or_default().trim() {
+            "application/merge-patch+json" => Ok(Self::Merge),
+            "application/json-patch+json" => Ok(Self::Json),
+            "application/strategic-merge-patch+json" if !custom => Ok(Self::Strategic),
+            other => {
+                let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json"];
+                if !custom {
+                    accepted.push("application/strategic-merge-patch+json");
+                }
+                Err(Status::unsupported_media_type(other, &accepted.join(", ")))
+            }
+        }
+    }
+
+    /// `object` with `patch` applied.
+    ///
+    /// # Errors
+    /// 400 for a patch that is none, 422 for one that does not fit the object.
+    pub fn apply(self, object: &Value, patch: &Value) -> Result<Value, Status> {
+        let mut patched = object.clone();
+        match self {
+            Self::Merge => json_patch::merge(&mut patched, patch),
+            Self::Strategic => strategic::apply(&mut patched, patch).map_err(Status::bad_request)?,
+            Self::Json => {
+                if patch.as_array().is_some_and(|operations| operations.len() > OPERATIONS_MAX) {
+                    return Err(Status::too_large(OPERATIONS_MAX));
+                }
+                let patch: json_patch::Patch = serde_json::from_value(patch.clone())
+                    .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+                json_patch::patch(&mut patched, &patch).map_err(|e| {
+                    let mut status = Status::bad_request(format!(
+                        "the server rejected our request due to an error in our request: {e}"
+                    ));
+                    (status.code, status.reason) = (422, "Invalid");
+                    status
+                })?;
+            }
+        }
+        Ok(patched)
+    }
+}

@@ -1,0 +1,204 @@
+//! The verbs on objects. Each takes a [`Call`], and what it changes goes through [`write`] alone.
+
+pub mod connect;
+mod delete;
+mod read;
+mod subresource;
+mod watch;
+mod write;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use serde_json::Value;
+
+use crate::auth::User;
+use crate::body::{self, Body, View};
+use crate::kinds::{Kind, Rules};
+use crate::object;
+use crate::patch::PatchKind;
+use crate::route::{self, Query, Route};
+use crate::server::ApiServer;
+use crate::status::Status;
+use crate::table;
+
+/// One request on a resource.
+pub struct Call {
+    /// Who asks.
+    pub user: User,
+    /// What kind.
+    pub kind: Arc<Kind>,
+    /// What of it.
+    pub route: Route,
+    /// Parameters.
+    pub query: Query,
+    /// The method.
+    pub method: Method,
+    /// Headers.
+    pub headers: HeaderMap,
+}
+
+impl Call {
+    fn not_found(&self) -> Status {
+        Status::not_found(&self.kind.names.group, &self.kind.names.plural, &self.route.name)
+    }
+
+    /// Whether nothing is to be kept.
+    ///
+    /// # Errors
+    /// 400 for a value other than `All`.
+    fn dry_run(&self) -> Result<bool, Status> {
+        match self.query.get("dryRun") {
+            None => Ok(false),
+            Some("All") => Ok(true),
+            Some(other) => Err(Status::bad_request(format!("Invalid value: {other:?}: supported values: \"All\""))),
+        }
+    }
+
+    fn key(&self) -> String {
+        self.kind.key(&self.route.namespace, &self.route.name)
+    }
+}
+
+/// What is done with fields that a kind does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Strict,
+    Warn,
+    Ignore,
+}
+
+impl FieldValidation {
+    fn of(query: &Query) -> Result<Self, Status> {
+        match query.get("fieldValidation") {
+            Some("Strict") => Ok(Self::Strict),
+            None | Some("Warn") => Ok(Self::Warn),
+            Some("Ignore") => Ok(Self::Ignore),
+            Some(other) => Err(Status::bad_request(format!(
+                "Invalid value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            ))),
+        }
+    }
+}
+
+/// Answers a call whose body has been read.
+pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Response<Body>, Status> {
+    if call.kind.namespaced && call.route.namespace.is_empty() && !call.route.name.is_empty() {
+        return Err(Status::no_resource());
+    }
+    if !call.kind.namespaced && !call.route.namespace.is_empty() {
+        return Err(Status::no_resource());
+    }
+    let verb = route::verb(&call.method, &call.route, &call.query).ok_or_else(Status::method_not_allowed)?;
+    if !call.route.subresource.is_empty() {
+        return subresource::answer(server, call, verb, sent).await;
+    }
+    match verb {
+        "get" => read::get(server, call),
+        "list" => read::list(server, call).await,
+        "watch" => watch::watch(server, call).await,
+        "create" => {
+            let object = body::parse(&call.headers, sent)?;
+            if call.kind.namespaced && call.route.namespace.is_empty() {
+                return Err(Status::method_not_allowed());
+            }
+            let options = write::WriteOptions::of(call)?;
+            let written = write::create(server, &call.user, &call.kind, &call.route.namespace, object, options).await?;
+            written.respond(call, StatusCode::CREATED)
+        }
+        "update" => {
+            let object = body::parse(&call.headers, sent)?;
+            let written = write::update(server, call, write::Part::Main, |_| Ok(object.clone())).await?;
+            written.respond(call, StatusCode::OK)
+        }
+        "patch" => patch(server, call, write::Part::Main, sent).await,
+        "delete" => delete::delete(server, call, sent).await,
+        "deletecollection" => delete::delete_collection(server, call, sent).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+pub(crate) async fn patch(
+    server: &ApiServer,
+    call: &Call,
+    part: write::Part,
+    sent: &[u8],
+) -> Result<Response<Body>, Status> {
+    let content_type = call.headers.get(http::header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or_default();
+    if content_type.starts_with("application/apply-patch") {
+        return Err(Status::unsupported_media_type(
+            content_type,
+            "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json (server-side apply is not implemented by this server)",
+        ));
+    }
+    let kind = PatchKind::from_content_type(content_type, matches!(call.kind.rules, Rules::Custom(_)))?;
+    let patch: Value = serde_json::from_slice(sent)
+        .or_else(|_| body::parse_yaml(sent))
+        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let written = write::update(server, call, part, |old| {
+        let mut patched = kind.apply(old, &patch)?;
+        // A patch that does not speak of the version applies to whatever is there now.
+        if patch["metadata"]["resourceVersion"].is_null() && kind != PatchKind::Json {
+            object::metadata(&mut patched).remove("resourceVersion");
+        }
+        Ok(patched)
+    })
+    .await?;
+    written.respond(call, StatusCode::OK)
+}
+
+/// Creates `object` as `user`, with every check that a request from outside meets.
+pub(crate) async fn create_object(
+    server: &ApiServer,
+    user: &User,
+    kind: &Arc<Kind>,
+    namespace: &str,
+    object: Value,
+) -> Result<Value, Status> {
+    let options = write::WriteOptions { dry_run: false, validation: FieldValidation::Strict };
+    write::create(server, user, kind, namespace, object, options).await.map(|written| written.object)
+}
+
+/// Replaces an object as `user`, whatever its version is.
+pub(crate) async fn update_object(
+    server: &ApiServer,
+    user: &User,
+    kind: &Arc<Kind>,
+    namespace: &str,
+    name: &str,
+    object: Value,
+) -> Result<Value, Status> {
+    let call = Call {
+        user: user.clone(),
+        kind: kind.clone(),
+        route: Route { namespace: namespace.into(), name: name.into(), ..Route::default() },
+        query: Query::default(),
+        method: Method::PUT,
+        headers: HeaderMap::new(),
+    };
+    write::update(server, &call, write::Part::Main, |_| Ok(object.clone())).await.map(|written| written.object)
+}
+
+/// An object in the representation that was asked for.
+fn represent(call: &Call, code: StatusCode, object: &Value) -> Result<Response<Body>, Status> {
+    Ok(match body::negotiate(&call.headers)? {
+        View::Object => body::json(code, object),
+        View::Metadata => body::json(code, &table::partial(object)),
+        View::Table => {
+            let metadata = serde_json::json!({ "resourceVersion": object::meta(object, "resourceVersion") });
+            let include = call.query.get("includeObject").unwrap_or("Metadata");
+            body::json(code, &table::table(&call.kind, std::slice::from_ref(object), metadata, include))
+        }
+    })
+}
+
+/// Adds `Warning` headers (RFC 9111 §5.5, code 299), at most a few.
+fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings.iter().take(8) {
+        let text: String =
+            warning.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').filter(|c| *c != '"' && *c != '\\').collect();
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Subresources that are streams into a pod's machine: log, exec.
+//!
+//! exec speaks WebSocket `v5.channel.k8s.io` (KEP-4006; kubectl from 1.31) and `v4.channel.k8s.io` (older clients): the
+//! first byte of a message names its channel. Not built: attach, port-forward, SPDY.
+
+use futures::{SinkExt, StreamExt};
+use http::{Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, handshake::derive_accept_key};
+
+use super::{Call, read};
+use crate::body::Body;
+use crate::node_proxy::{ContainerTarget, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy, TerminalSize};
+use crate::object::meta;
+use crate::server::ApiServer;
+use crate::status::Status;
+
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+/// v5 only: the peer has no more for the channel that the next byte names.
+const CLOSE: u8 = 255;
+
+/// One message from a client; kubectl sends at most 32 KiB.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Whether a call is answered by a stream rather than an object.
+pub fn is_stream(call: &Call) -> bool {
+    call.kind.is("", "pods")
+        && matches!(call.route.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
+/// Answers such a call.
+pub async fn answer(
+    server: &ApiServer,
+    call: &Call,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Result<Response<Body>, Status> {
+    let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+    let pod = read::decoded(&call.kind, &entry)?;
+    match (call.route.subresource.as_str(), call.method.as_str()) {
+        ("log", "GET") => log(server, call, &pod).await,
+        ("exec", "GET" | "POST") => exec(server, call, &pod, upgrade).await,
+        ("log" | "exec", _) => Err(Status::method_not_allowed()),
+        (other, _) => Err(Status::not_implemented(&format!("pods/{other}"))),
+    }
+}
+
+/// The machine that runs `pod`, and the container that is meant.
+fn target(
+    server: &ApiServer,
+    call: &Call,
+    pod: &Value,
+) -> Result<(std::sync::Arc<dyn NodeProxy>, ContainerTarget), Status> {
+    let name = meta(pod, "name");
+    let containers = || {
+        ["containers", "initContainers"]
+            .into_iter()
+            .flat_map(|list| pod["spec"][list].as_array().into_iter().flatten())
+            .filter_map(|c| c["name"].as_str())
+    };
+    let container = match call.query.get("container") {
+        Some(asked) if containers().any(|c| c == asked) => asked,
+        Some(asked) => return Err(Status::bad_request(format!("container {asked} is not valid for pod {name}"))),
+        None => {
+            let all: Vec<&str> =
+                pod["spec"]["containers"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
+            match all.as_slice() {
+                [one] => *one,
+                _ => {
+                    return Err(Status::bad_request(format!(
+                        "a container name must be specified for pod {name}, choose one of: {all:?}"
+                    )));
+                }
+            }
+        }
+    };
+    let node = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty());
+    let node = node.ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
+    let proxy = server
+        .inner
+        .proxies
+        .get(node)
+        .ok_or_else(|| Status::unavailable(format!("nobody answers for node {node:?}, where pod {name} is")))?;
+    let target = ContainerTarget {
+        namespace: meta(pod, "namespace").to_owned(),
+        pod: name.to_owned(),
+        pod_uid: meta(pod, "uid").to_owned(),
+        container: container.to_owned(),
+    };
+    Ok((proxy, target))
+}
+
+async fn log(server: &ApiServer, call: &Call, pod: &Value) -> Result<Response<Body>, Status> {
+    let (proxy, target) = target(server, call, pod)?;
+    let number = |key: &str| match call.query.get(key) {
+        None => Ok(None),
+        Some(text) => text.parse::<u64>().map(Some).map_err(|_| Status::bad_request(format!("invalid {key} {text:?}"))),
+    };
+    let since_time = match call.query.get("sinceTime") {
+        None => None,
+        Some(text) => {
+            let at: jiff::Timestamp =
+                text.parse().map_err(|_| Status::bad_request(format!("invalid sinceTime {text:?}")))?;
+            Some((jiff::Timestamp::now().as_second() - at.as_second()).max(1))
+        }
+    };
+    let options = LogOptions {
+        follow: call.query.flag("follow"),
+        previous: call.query.flag("previous"),
+        timestamps: call.query.flag("timestamps"),
+        tail_lines: number("tailLines")?,
+        since_seconds: number("sinceSeconds")?.map(|s| s as i64).or(since_time),
+        limit_bytes: number("limitBytes")?,
+    };
+    let stream = proxy.logs(&target, &options).await?;
+    let body = StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync();
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+async fn exec(
+    server: &ApiServer,
+    call: &Call,
+    pod: &Value,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Result<Response<Body>, Status> {
+    let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+    if matches!(phase, "Succeeded" | "Failed") {
+        return Err(Status::bad_request(format!(
+            "cannot exec into a container in a completed pod; current phase is {phase}"
+        )));
+    }
+    let options = ExecOptions {
+        command: call.query.all("command").map(str::to_owned).collect(),
+        stdin: call.query.flag("stdin"),
+        stdout: call.query.flag("stdout"),
+        stderr: call.query.flag("stderr") && !call.query.flag("tty"),
+        tty: call.query.flag("tty"),
+    };
+    if options.command.is_empty() {
+        return Err(Status::bad_request("you must specify at least 1 command for the container"));
+    }
+    let text = |name| call.headers.get(name).and_then(|v: &header::HeaderValue| v.to_str().ok()).unwrap_or_default();
+    if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
+        return Err(Status::not_implemented(&format!("exec over {:?} (WebSocket is)", text(header::UPGRADE))));
+    }
+    let key = call.headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| Status::bad_request("no Sec-WebSocket-Key"))?;
+    let offered = text(header::SEC_WEBSOCKET_PROTOCOL);
+    let protocol = PROTOCOLS.into_iter().find(|p| offered.split(',').any(|o| o.trim() == *p)).ok_or_else(|| {
+        Status::bad_request(format!(
+            "unable to negotiate protocol: client supports [{offered}], server accepts {PROTOCOLS:?}"
+        ))
+    })?;
+    let upgrade = upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded"))?;
+    let (proxy, target) = target(server, call, pod)?;
+    let session = proxy.exec(&target, &options).await?;
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                let config = WebSocketConfig::default()
+                    .max_message_size(Some(MESSAGE_BYTES_MAX))
+                    .max_frame_size(Some(MESSAGE_BYTES_MAX));
+                let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+                carry(socket, session).await;
+            }
+            Err(error) => tracing::debug!(%error, "exec: the connection was not upgraded"),
+        }
+    });
+    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, header::HeaderValue::from_static(protocol));
+    if let Ok(accept) = derive_accept_key(key.as_bytes()).parse() {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok(response)
+}
+
+/// Carries a session over a socket until the command ends or the caller goes.
+async fn carry<S>(mut socket: WebSocketStream<S>, session: ExecSession)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let ExecSession { stdin, resize, mut output } = session;
+    let mut stdin = Some(stdin);
+    loop {
+        tokio::select! {
+            // Losing the race loses no message: `recv` and `next` both keep what they have not returned.
+            out = output.recv() => {
+                let (channel, data, last) = match out {
+                    Some(ExecOutput::Stdout(data)) => (STDOUT, data, false),
+                    Some(ExecOutput::Stderr(data)) => (STDERR, data, false),
+                    Some(ExecOutput::Exit(code)) => (ERROR, exit_status(code).to_string().into(), true),
+                    Some(ExecOutput::Failed(why)) => (ERROR, Status::internal(why).to_value().to_string().into(), true),
+                    None => (ERROR, Status::internal("the command was lost").to_value().to_string().into(), true),
+                };
+                let mut message = Vec::with_capacity(data.len() + 1);
+                message.push(channel);
+                message.extend_from_slice(&data);
+                if socket.send(Message::Binary(message.into())).await.is_err() {
+                    return;
+                }
+                if last {
+                    let _ = socket.close(None).await;
+                    return;
+                }
+            }
+            message = socket.next() => {
+                let data = match message {
+                    Some(Ok(Message::Binary(data))) => data,
+                    Some(Ok(Message::Text(text))) => text.as_bytes().to_vec().into(),
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(_)) => continue,
+                };
+                match data.first() {
+                    Some(&STDIN) => {
+                        if let Some(sender) = &stdin && sender.send(data.slice(1..)).await.is_err() {
+                            stdin = None;
+                        }
+                    }
+                    Some(&RESIZE) => {
+                        if let Some(size) = terminal_size(&data[1..]) {
+                            let _ = resize.try_send(size); // only the newest size matters, and more will come
+                        }
+                    }
+                    Some(&CLOSE) if data.get(1) == Some(&STDIN) => stdin = None,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
+    let size: Value = serde_json::from_slice(json).ok()?;
+    let side = |name: &str| u16::try_from(size[name].as_u64()?).ok();
+    Some(TerminalSize { width: side("Width")?, height: side("Height")? })
+}
+
+/// How the end of a command is told: success, or a failure that carries the exit code.
+fn exit_status(code: i32) -> Value {
+    if code == 0 {
+        return json!({ "metadata": {}, "status": "Success" });
+    }
+    json!({
+        "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+        "message": format!("command terminated with non-zero exit code: exit status {code}"),
+        "details": { "causes": [{ "reason": "ExitCode", "message": code.to_string() }] },
+    })
+}

@@ -1,0 +1,224 @@
+//! Get and list.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use substrate_store::{Entry, Error, Revision};
+
+use super::Call;
+use crate::body::{self, Body, View};
+use crate::kinds::Kind;
+use crate::selector::{Fields, Labels};
+use crate::server::ApiServer;
+use crate::status::Status;
+use crate::{object, table};
+
+/// How long a read waits for a revision that is not there yet (upstream: 3 s).
+const FUTURE_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// The JSON text of a stored object as this version of its kind.
+pub fn json_of(kind: &Kind, entry: &Entry) -> Result<Bytes, Status> {
+    let json = object::to_json(&entry.value, entry.revision);
+    let expected = format!("{{\"apiVersion\":\"{}\",", kind.names.api_version());
+    if json.starts_with(expected.as_bytes()) {
+        return Ok(json);
+    }
+    Ok(decoded(kind, entry)?.to_string().into())
+}
+
+/// The stored object as this version of its kind.
+pub fn decoded(kind: &Kind, entry: &Entry) -> Result<Value, Status> {
+    let mut object = object::decode(&entry.value, entry.revision).map_err(Status::internal)?;
+    object["apiVersion"] = kind.names.api_version().into();
+    Ok(object)
+}
+
+pub fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
+    let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+    if body::negotiate(&call.headers)? == View::Object {
+        return Ok(body::json_bytes(StatusCode::OK, json_of(&call.kind, &entry)?));
+    }
+    super::represent(call, StatusCode::OK, &decoded(&call.kind, &entry)?)
+}
+
+/// What a list or watch selects.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    pub labels: Labels,
+    pub fields: Fields,
+}
+
+impl Selection {
+    /// What a call selects.
+    pub fn of(call: &Call) -> Result<Self, Status> {
+        let mut fields = call.query.get("fieldSelector").unwrap_or_default().to_owned();
+        if !call.route.name.is_empty() {
+            fields = format!("metadata.name={}", call.route.name);
+        }
+        Ok(Self {
+            labels: Labels::parse(call.query.get("labelSelector").unwrap_or_default())?,
+            fields: Fields::parse(&fields, &call.kind.names.plural)?,
+        })
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    pub fn matches(&self, object: &Value) -> bool {
+        self.labels.matches(&object["metadata"]["labels"]) && self.fields.matches(object)
+    }
+
+    /// Whether a stored value is selected; it is parsed only when something is selected.
+    pub fn matches_stored(&self, stored: &[u8]) -> Result<bool, Status> {
+        Ok(self.is_everything() || self.matches(&object::decode(stored, 0).map_err(Status::internal)?))
+    }
+}
+
+/// Where the next page begins.
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    rv: Revision,
+    after: String,
+}
+
+pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
+    let selection = Selection::of(call)?;
+    let view = body::negotiate(&call.headers)?;
+    let limit = match call.query.get("limit") {
+        Some(text) => text.parse::<usize>().map_err(|_| Status::bad_request(format!("invalid limit {text:?}")))?,
+        None => 0,
+    };
+    let (at, after) = position(server, call).await?;
+    let prefix = call.kind.prefix(&call.route.namespace);
+    let store = &server.inner.store;
+    let mut page = match selection.fields.name().filter(|_| !call.route.namespace.is_empty() || !call.kind.namespaced) {
+        // One name in one namespace is one lookup.
+        Some(name) if at.is_none() => {
+            let revision = store.revision();
+            let entries = store.get(&call.kind.key(&call.route.namespace, name)).into_iter().collect();
+            substrate_store::Page { entries, revision, remaining: 0 }
+        }
+        _ => store
+            .list(&prefix, after.as_deref(), if selection.is_everything() { limit } else { 0 }, at)
+            .map_err(read_error)?,
+    };
+    if !selection.is_everything() {
+        let mut kept = Vec::new();
+        for entry in page.entries {
+            if selection.matches_stored(&entry.value)? {
+                kept.push(entry);
+            }
+        }
+        if limit > 0 && kept.len() > limit {
+            page.remaining = kept.len() - limit;
+            kept.truncate(limit);
+        }
+        page.entries = kept;
+    }
+    let mut metadata = json!({ "resourceVersion": page.revision.to_string() });
+    if page.remaining > 0
+        && let Some(last) = page.entries.last()
+    {
+        let token = Continue { rv: page.revision, after: last.key.to_string() };
+        metadata["continue"] =
+            BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).map_err(Status::internal)?).into();
+        if selection.is_everything() {
+            metadata["remainingItemCount"] = page.remaining.into();
+        }
+    }
+    match view {
+        View::Object => Ok(body::json_bytes(StatusCode::OK, list_json(&call.kind, &page.entries, &metadata)?)),
+        View::Metadata => {
+            let items: Vec<Value> = page
+                .entries
+                .iter()
+                .map(|e| decoded(&call.kind, e).map(|o| table::partial(&o)))
+                .collect::<Result<_, _>>()?;
+            let list = json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items });
+            Ok(body::json(StatusCode::OK, &list))
+        }
+        View::Table => {
+            let objects: Vec<Value> = page.entries.iter().map(|e| decoded(&call.kind, e)).collect::<Result<_, _>>()?;
+            let include = call.query.get("includeObject").unwrap_or("Metadata");
+            Ok(body::json(StatusCode::OK, &table::table(&call.kind, &objects, metadata, include)))
+        }
+    }
+}
+
+/// The revision to read at and the key to begin after.
+async fn position(server: &ApiServer, call: &Call) -> Result<(Option<Revision>, Option<String>), Status> {
+    if let Some(token) = call.query.get("continue") {
+        let wrong = || Status::bad_request("continue key is not valid");
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
+        let token: Continue = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
+        if !token.after.starts_with(&call.kind.prefix(&call.route.namespace)) {
+            return Err(wrong());
+        }
+        return Ok((Some(token.rv), Some(token.after)));
+    }
+    let Some(revision) = revision(call)? else { return Ok((None, None)) };
+    wait_for(server, revision).await?;
+    match call.query.get("resourceVersionMatch") {
+        Some("Exact") => Ok((Some(revision), None)),
+        None | Some("NotOlderThan") => Ok((None, None)),
+        Some(other) => Err(Status::bad_request(format!(
+            "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+        ))),
+    }
+}
+
+/// The `resourceVersion` parameter; 0 and absent are no revision.
+pub fn revision(call: &Call) -> Result<Option<Revision>, Status> {
+    match call.query.get("resourceVersion") {
+        None | Some("0") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: invalid resource version"))
+        }),
+    }
+}
+
+/// Waits for a revision that this server has not reached.
+pub async fn wait_for(server: &ApiServer, revision: Revision) -> Result<(), Status> {
+    if server.inner.store.revision() >= revision {
+        return Ok(());
+    }
+    let newest = server.inner.store.revision();
+    match tokio::time::timeout(FUTURE_WAIT, server.inner.store.reached(revision)).await {
+        Ok(reached) => reached.map_err(read_error),
+        Err(_) => Err(Status::timeout(format!("Too large resource version: {revision}, current: {newest}"))),
+    }
+}
+
+/// What a failed read reads like.
+pub fn read_error(error: Error) -> Status {
+    match error {
+        Error::Compacted { asked, oldest } => Status::expired(format!("too old resource version: {asked} ({oldest})")),
+        Error::Future { asked, newest } => {
+            Status::timeout(format!("Too large resource version: {asked}, current: {newest}"))
+        }
+        other => Status::internal(other),
+    }
+}
+
+fn list_json(kind: &Kind, entries: &[Entry], metadata: &Value) -> Result<Bytes, Status> {
+    let size: usize = entries.iter().map(|e| e.value.len() + 64).sum();
+    let mut out = BytesMut::with_capacity(size + 256);
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        kind.names.kind,
+        kind.names.api_version()
+    );
+    out.put_slice(head.as_bytes());
+    for (i, entry) in entries.iter().enumerate() {
+        if i > 0 {
+            out.put_u8(b',');
+        }
+        out.put_slice(&json_of(kind, entry)?);
+    }
+    out.put_slice(b"]}");
+    Ok(out.freeze())
+}

@@ -1,0 +1,133 @@
+//! Subresources that are read and written like objects: status, scale, binding, finalize.
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::write::{self, Part};
+use super::{Call, read};
+use crate::body::{self, Body};
+use crate::object::meta;
+use crate::patch::PatchKind;
+use crate::server::ApiServer;
+use crate::status::Status;
+use crate::table;
+
+pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Result<Response<Body>, Status> {
+    let kind = &call.kind;
+    let listed = kind.subresources.iter().any(|(name, _, _)| *name == call.route.subresource);
+    match (call.route.subresource.as_str(), verb) {
+        ("status", _) if !kind.has_status => Err(Status::no_resource()),
+        ("status", "get") => read::get(server, call),
+        ("status", "update") => {
+            let object = body::parse(&call.headers, sent)?;
+            write::update(server, call, Part::Status, |_| Ok(object.clone())).await?.respond(call, StatusCode::OK)
+        }
+        ("status", "patch") => super::patch(server, call, Part::Status, sent).await,
+        ("scale", "get") if listed => {
+            let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+            Ok(body::json(StatusCode::OK, &scale_of(&read::decoded(kind, &entry)?)))
+        }
+        ("scale", "update" | "patch") if listed => scale(server, call, verb, sent).await,
+        ("binding", "create") if listed => bind(server, call, sent).await,
+        ("finalize", "update") if listed => finalize(server, call, sent).await,
+        _ if listed || call.route.subresource == "status" => Err(Status::method_not_allowed()),
+        _ => Err(Status::no_resource()),
+    }
+}
+
+fn scale_of(object: &Value) -> Value {
+    let metadata = json!({
+        "name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"], "uid": object["metadata"]["uid"],
+        "resourceVersion": object["metadata"]["resourceVersion"], "creationTimestamp": object["metadata"]["creationTimestamp"],
+    });
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+        "spec": { "replicas": table::count(&object["spec"]["replicas"]) },
+        "status": { "replicas": table::count(&object["status"]["replicas"]), "selector": table::selector(&object["spec"]["selector"]) },
+    })
+}
+
+async fn scale(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Result<Response<Body>, Status> {
+    let content_type = call.headers.get(http::header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or_default();
+    let patch = if verb == "patch" { Some(PatchKind::from_content_type(content_type, false)?) } else { None };
+    let sent: Value = match patch {
+        Some(_) => {
+            serde_json::from_slice(sent).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?
+        }
+        None => body::parse(&call.headers, sent)?,
+    };
+    let written = write::update(server, call, Part::Internal, |old| {
+        let wanted = match patch {
+            Some(kind) => kind.apply(&scale_of(old), &sent)?,
+            None => sent.clone(),
+        };
+        let version = meta(&wanted, "resourceVersion");
+        if patch.is_none() && !version.is_empty() && version != meta(old, "resourceVersion") {
+            return Err(Status::stale(&call.kind.names.group, &call.kind.names.plural, &call.route.name));
+        }
+        let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
+        if replicas < 0 {
+            let error = crate::status::FieldError::invalid(
+                "spec.replicas",
+                &json!(replicas),
+                "must be greater than or equal to 0",
+            );
+            return Err(Status::invalid("autoscaling", "Scale", &call.route.name, &[error]));
+        }
+        let mut object = old.clone();
+        object["spec"]["replicas"] = replicas.into();
+        Ok(object)
+    })
+    .await?;
+    Ok(body::json(StatusCode::OK, &scale_of(&written.object)))
+}
+
+/// Gives a pod its node (`Binding`).
+async fn bind(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Response<Body>, Status> {
+    let binding = body::parse(&call.headers, sent)?;
+    let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+    let (group, plural, name) = (&call.kind.names.group, &call.kind.names.plural, &call.route.name);
+    if node.is_empty() {
+        let error = crate::status::FieldError::required("target.name", "");
+        return Err(Status::invalid("", "Binding", name, &[error]));
+    }
+    write::update(server, call, Part::Internal, |old| {
+        let refuse = |why: String| Err(Status::conflict(group, plural, name, &why));
+        let uid = meta(&binding, "uid");
+        if !uid.is_empty() && uid != meta(old, "uid") {
+            return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(old, "uid")));
+        }
+        if crate::object::is_deleting(old) {
+            return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        }
+        if let Some(given) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+            return refuse(format!("pod {name} is already assigned to node {given:?}"));
+        }
+        if old["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+            return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
+        }
+        let mut pod = old.clone();
+        pod["spec"]["nodeName"] = node.clone().into();
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let mut conditions: Vec<Value> = conditions.into_iter().filter(|c| c["type"] != "PodScheduled").collect();
+        conditions.push(json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": crate::object::now() }));
+        pod["status"]["conditions"] = conditions.into();
+        Ok(pod)
+    })
+    .await?;
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+    Ok(body::json(StatusCode::CREATED, &status))
+}
+
+/// Writes a namespace's finalizers; with the last one gone it goes too.
+async fn finalize(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Response<Body>, Status> {
+    let sent = body::parse(&call.headers, sent)?;
+    let written = write::update(server, call, Part::Internal, |old| {
+        let mut object = old.clone();
+        object["spec"]["finalizers"] = sent["spec"]["finalizers"].as_array().cloned().unwrap_or_default().into();
+        object["metadata"]["resourceVersion"] = sent["metadata"]["resourceVersion"].clone();
+        Ok(object)
+    })
+    .await?;
+    written.respond(call, StatusCode::OK)
+}

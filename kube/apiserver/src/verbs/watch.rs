@@ -1,0 +1,192 @@
+//! Watch: a stream of events, one JSON document a line.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use http::{Response, StatusCode, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use serde_json::{Value, json};
+use substrate_store::{Entry, Event, EventKind, Watcher};
+use tokio::time::Instant;
+
+use super::Call;
+use super::read::{self, Selection};
+use crate::body::{self, Body, View};
+use crate::kinds::Kind;
+use crate::server::ApiServer;
+use crate::status::Status;
+use crate::{object, table};
+
+/// A watch that says no other time-out ends after this long (upstream: 30 to 60 minutes).
+const TIMEOUT: Duration = Duration::from_secs(45 * 60);
+/// How often an idle watch says how far it is (upstream: about once a minute).
+const BOOKMARK: Duration = Duration::from_secs(60);
+
+struct Watch {
+    kind: std::sync::Arc<Kind>,
+    selection: Selection,
+    view: View,
+    include: String,
+    watcher: Watcher,
+    /// What is sent before the first event: the present state.
+    initial: Option<Bytes>,
+    bookmarks: bool,
+    until: Instant,
+    ended: bool,
+}
+
+pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
+    let selection = Selection::of(call)?;
+    let view = body::negotiate(&call.headers)?;
+    let bookmarks = call.query.flag("allowWatchBookmarks");
+    let stream_list = call.query.flag("sendInitialEvents");
+    let prefix = call.kind.prefix(&call.route.namespace);
+    let store = &server.inner.store;
+    let mut watch = Watch {
+        kind: call.kind.clone(),
+        selection,
+        view,
+        include: call.query.get("includeObject").unwrap_or("Metadata").to_owned(),
+        watcher: store.watch(&prefix, store.revision()).map_err(read::read_error)?,
+        initial: None,
+        bookmarks,
+        until: Instant::now() + timeout(call)?,
+        ended: false,
+    };
+    match read::revision(call)? {
+        Some(revision) if !stream_list => {
+            read::wait_for(server, revision).await?;
+            watch.watcher = store.watch(&prefix, revision).map_err(read::read_error)?;
+        }
+        revision => {
+            if let Some(revision) = revision {
+                read::wait_for(server, revision).await?;
+            }
+            let page = store.list(&prefix, None, 0, None).map_err(read::read_error)?;
+            watch.watcher = store.watch(&prefix, page.revision).map_err(read::read_error)?;
+            let mut out = BytesMut::new();
+            for entry in &page.entries {
+                if watch.selection.matches_stored(&entry.value)? {
+                    watch.write("ADDED", entry, &mut out)?;
+                }
+            }
+            if stream_list {
+                watch.bookmark(page.revision, true, &mut out);
+            }
+            watch.initial = Some(out.freeze());
+        }
+    }
+    let frames = futures::stream::unfold(watch, |mut watch| async move {
+        let chunk = watch.next().await?;
+        Some((Ok::<_, std::io::Error>(Frame::data(chunk)), watch))
+    });
+    let mut response = Response::new(StreamBody::new(frames.boxed()).boxed_unsync());
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+fn timeout(call: &Call) -> Result<Duration, Status> {
+    match call.query.get("timeoutSeconds") {
+        None => Ok(TIMEOUT),
+        Some(text) => match text.parse::<u64>() {
+            Ok(0) => Ok(TIMEOUT),
+            Ok(seconds) => Ok(Duration::from_secs(seconds).min(Duration::from_secs(24 * 3600))),
+            Err(_) => Err(Status::bad_request(format!("invalid timeoutSeconds {text:?}"))),
+        },
+    }
+}
+
+impl Watch {
+    /// The next bytes, or `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(initial) = self.initial.take().filter(|bytes| !bytes.is_empty()) {
+            return Some(initial);
+        }
+        while !self.ended {
+            let mut out = BytesMut::new();
+            let pause = self.until.min(Instant::now() + BOOKMARK);
+            // Dropping `next` loses nothing: the watcher keeps its place until it returns.
+            match tokio::time::timeout_at(pause, self.watcher.next()).await {
+                Ok(Ok(events)) => {
+                    for event in &events {
+                        if let Err(status) = self.event(event, &mut out) {
+                            self.end(&status, &mut out);
+                        }
+                    }
+                }
+                Ok(Err(error)) => self.end(&read::read_error(error), &mut out),
+                Err(_) if Instant::now() >= self.until => self.ended = true,
+                Err(_) => {
+                    if self.bookmarks {
+                        self.bookmark(self.watcher.position(), false, &mut out);
+                    }
+                }
+            }
+            if !out.is_empty() {
+                return Some(out.freeze());
+            }
+        }
+        None
+    }
+
+    fn end(&mut self, status: &Status, out: &mut BytesMut) {
+        line(out, "ERROR", &status.to_value().to_string());
+        self.ended = true;
+    }
+
+    /// An object that leaves the selection is deleted for this watcher, one that enters it is added.
+    fn event(&self, event: &Event, out: &mut BytesMut) -> Result<(), Status> {
+        let now = event.kind != EventKind::Deleted && self.selection.matches_stored(&event.value)?;
+        let before = match &event.previous {
+            Some((_, value)) => self.selection.matches_stored(value)?,
+            None => false,
+        };
+        let (word, value) = match (before, now) {
+            (false, false) => return Ok(()),
+            (false, true) => ("ADDED", &event.value),
+            (true, true) => ("MODIFIED", &event.value),
+            (true, false) => ("DELETED", event.previous.as_ref().map_or(&event.value, |(_, value)| value)),
+        };
+        let entry = Entry { key: event.key.clone(), revision: event.revision, value: value.clone() };
+        self.write(word, &entry, out)
+    }
+
+    fn write(&self, word: &str, entry: &Entry, out: &mut BytesMut) -> Result<(), Status> {
+        if self.view == View::Object {
+            let json = read::json_of(&self.kind, entry)?;
+            out.put_slice(format!("{{\"type\":\"{word}\",\"object\":").as_bytes());
+            out.put_slice(&json);
+            out.put_slice(b"}\n");
+            return Ok(());
+        }
+        let object = read::decoded(&self.kind, entry)?;
+        let shown = match self.view {
+            View::Metadata => table::partial(&object),
+            _ => {
+                let metadata = json!({ "resourceVersion": entry.revision.to_string() });
+                table::table(&self.kind, std::slice::from_ref(&object), metadata, &self.include)
+            }
+        };
+        line(out, word, &shown.to_string());
+        Ok(())
+    }
+
+    fn bookmark(&self, revision: u64, initial_end: bool, out: &mut BytesMut) {
+        let mut object: Value = json!({
+            "kind": self.kind.names.kind, "apiVersion": self.kind.names.api_version(),
+            "metadata": { "resourceVersion": revision.to_string(), "creationTimestamp": null },
+        });
+        if initial_end {
+            object::metadata(&mut object).insert("annotations".into(), json!({ "k8s.io/initial-events-end": "true" }));
+        }
+        line(out, "BOOKMARK", &object.to_string());
+    }
+}
+
+fn line(out: &mut BytesMut, word: &str, json: &str) {
+    out.put_slice(format!("{{\"type\":\"{word}\",\"object\":{json}}}\n").as_bytes());
+}
