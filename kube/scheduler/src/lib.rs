@@ -1,1 +1,28 @@
-//! What kube-scheduler does; its filters and scores are a library.
+//! What kube-scheduler does: chooses a node for every pod that has none.
+//!
+//! ```text
+//!  Pods, Nodes ──▶ View ──▶ schedule(&View, &Pod): filters ─▶ scores ──▶ Ok(node)  ──▶ POST pods/NAME/binding
+//!                   ▲                                                └─▶ Err(why)  ──▶ condition, event, back-off
+//!                   └── assumed pods: chosen, not yet seen bound
+//! ```
+//!
+//! [`schedule`] is a pure function and a library: whoever wants to know whether a pod would fit, and if not why, calls it
+//! with a [`View`] of his own. A **filter** says of a node why a pod cannot run there; a **score** says how well it would.
+//! Names, order, weights and words follow the default profile of kube-scheduler 1.34.
+//!
+//! Limits: no preemption (a pod of higher priority only comes first in the queue), no volumes, no dynamic resource
+//! allocation, no extenders, one profile.
+mod filters;
+mod lookup;
+mod queue;
+mod requests;
+mod run;
+mod schedule;
+mod scores;
+mod view;
+
+pub use lookup::{label_selector_matches, node_matches_affinity, node_selector_term_matches, tolerates};
+pub use requests::{Resources, pod_requests};
+pub use run::{Options, run};
+pub use schedule::{Choice, FitError, schedule};
+pub use view::{NodeInfo, View};

@@ -1,0 +1,136 @@
+//! Nodes and what runs on them: all that a choice is made from.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use substrate_client::quantity::Quantity;
+
+use crate::requests::{Resources, allocatable, pod_requests};
+
+/// A node with its pods.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Pods on it that have not ended, assumed ones too.
+    pub pods: Vec<Arc<Pod>>,
+    /// What it has for pods.
+    pub allocatable: Resources,
+    /// The sum of what its pods ask for.
+    pub requested: Resources,
+    /// The sum with a little for containers that ask for nothing, so that those spread too.
+    pub counted: Resources,
+}
+
+/// What CPU and memory count for in scores when a container does not say (`DefaultMilliCPURequest`,
+/// `DefaultMemoryRequest` of kube-scheduler).
+pub(crate) fn counted(pod: &Pod) -> Resources {
+    let mut requests = pod_requests(pod);
+    for (name, default) in [("cpu", Quantity::millis(100)), ("memory", Quantity::bytes(200 << 20))] {
+        let entry = requests.0.entry(name.to_owned()).or_default();
+        if entry.is_zero() {
+            *entry = default;
+        }
+    }
+    requests
+}
+
+impl NodeInfo {
+    /// A node without pods.
+    pub fn new(node: Arc<Node>) -> NodeInfo {
+        let allocatable = allocatable(&node);
+        let none = Resources::default();
+        NodeInfo { node, pods: Vec::new(), allocatable, requested: none.clone(), counted: none }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.node.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// One of its labels.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.node.metadata.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Puts a pod on it.
+    pub fn add(&mut self, pod: Arc<Pod>) {
+        self.requested.add(&pod_requests(&pod));
+        self.counted.add(&counted(&pod));
+        self.pods.push(pod);
+    }
+}
+
+/// All nodes, and the labels of namespaces for selectors of those.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    nodes: BTreeMap<String, NodeInfo>,
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl View {
+    /// A view of nodes and of the pods on them. Pods without a node or that have ended are left out.
+    pub fn new(
+        nodes: impl IntoIterator<Item = Arc<Node>>,
+        pods: impl IntoIterator<Item = Arc<Pod>>,
+        namespaces: impl IntoIterator<Item = Arc<Namespace>>,
+    ) -> View {
+        let mut view = View::default();
+        for node in nodes {
+            let info = NodeInfo::new(node);
+            view.nodes.insert(info.name().to_owned(), info);
+        }
+        for namespace in namespaces {
+            let name = namespace.metadata.name.clone().unwrap_or_default();
+            view.namespaces.insert(name, namespace.metadata.labels.clone().unwrap_or_default());
+        }
+        for pod in pods.into_iter().filter(|pod| !has_ended(pod)) {
+            if let Some(node) = node_name(&pod).map(str::to_owned) {
+                view.assume(pod, &node);
+            }
+        }
+        view
+    }
+
+    /// Counts a pod on a node, whether it is bound yet or not.
+    pub fn assume(&mut self, pod: Arc<Pod>, node: &str) {
+        if let Some(info) = self.nodes.get_mut(node) {
+            info.add(pod);
+        }
+    }
+
+    /// All nodes by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.values()
+    }
+
+    /// A node.
+    pub fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.nodes.get(name)
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub(crate) fn namespace_labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(name)
+    }
+}
+
+/// The node that a pod is bound to.
+pub(crate) fn node_name(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+}
+
+/// Whether a pod has ended for good and holds nothing any more.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
