@@ -1,1 +1,44 @@
-//! REAR: messages, client, server. Names no Kubernetes type.
+//! REAR: how one node lists what it sells and another reserves and buys it (REAR v2, FLUIDOS D2.1 §6.3).
+//!
+//! ```text
+//!   buyer                                   seller
+//!     │ GET    /api/v2/flavors[/k8slice]       │  anybody may ask
+//!     │ POST   /api/v2/reservations            │  held for 60 s; answer: transaction + contract terms
+//!     │ POST   /api/v2/transactions/ID/purchase│  terms signed by the buyer; answer: signed by both
+//!     │ DELETE /api/v2/contracts/ID            │  signed by either party (ours)
+//! ```
+//! The messages are the official implementation's dialect; what it lacks rides in optional fields (`signedTerms`, `did`), so
+//! official nodes interoperate up to the contract. Nothing secret is on the wire: no kubeconfig is ever sent, and one that
+//! is received is dropped while parsing.
+//!
+//! This crate names no Kubernetes type: a [`Seller`] decides, whatever stands behind it. [`RearService`] is a tower service
+//! and knows no transport; [`serve`] mounts it on HTTPS.
+//!
+//! Limits: SUBSCRIBE, REFRESH and WITHDRAW of the protocol are not built; network authorizations are passed on as they are.
+
+mod client;
+mod guard;
+mod messages;
+mod query;
+mod seller;
+mod server;
+mod service;
+mod terms;
+
+pub use client::{Client, ClientError, Target};
+pub use fluidos_identity::Envelope;
+pub use messages::{
+    Configuration, Contract, Flavor, FlavorType, Location, Party, Price, PurchaseRequest, ReserveRequest, Telemetry,
+    Transaction,
+};
+pub use query::{Selector, SelectorFilter};
+pub use seller::{Peer, Refusal, RefusalCode, Seller};
+pub use server::{ALPN, ServeError, serve};
+pub use service::{BODY_BYTES_MAX, RearService};
+pub use terms::{
+    CONTRACT_PURPOSE, ContractTerms, RELEASE_PURPOSE, ReleaseTerms, TermsError, check_contract, check_offer,
+    check_purchase, check_release,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+//! The buyer's side: one connection per seller, kept and used again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fluidos_identity::{NodeId, NodeKey, Signed, TlsError, client_config, peer_node_id};
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
+
+use crate::messages::wire::Message;
+use crate::server::ALPN;
+use crate::service::Problem;
+use crate::{
+    Contract, Flavor, PurchaseRequest, Refusal, RefusalCode, ReleaseTerms, ReserveRequest, Selector, Transaction,
+};
+
+/// A dead seller must not hold up a search; a living one answers within milliseconds.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// A list of some thousand flavors.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Where a seller is and who it must be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Target {
+    /// Where REAR answers.
+    pub address: SocketAddr,
+    /// The key it must prove; `None` takes any and [`Client::seller`] says which.
+    pub expected: Option<NodeId>,
+}
+
+/// One seller as its buyer sees it. Requests take turns on one connection; all are idempotent, so one that failed because
+/// the kept connection had gone is sent once more on a new one.
+pub struct Client {
+    target: Target,
+    connector: TlsConnector,
+    open: Mutex<Option<Open>>,
+}
+
+struct Open {
+    sender: http1::SendRequest<Full<Bytes>>,
+    seller: NodeId,
+    task: AbortHandle,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The seller said no. Its reason is in it.
+    #[error("seller at {address} refused {step}: {refusal}")]
+    Refused {
+        /// Where it is.
+        address: SocketAddr,
+        /// What was asked.
+        step: &'static str,
+        /// Its answer.
+        refusal: Refusal,
+    },
+    /// Nobody answered, or somebody else than expected.
+    #[error("seller at {address}: {step}: {reason}")]
+    Unreachable {
+        /// Where it should be.
+        address: SocketAddr,
+        /// What was tried.
+        step: &'static str,
+        /// What happened.
+        reason: String,
+    },
+    /// It answered something that is not REAR, or too much of it.
+    #[error("seller at {address} answered {step} with {reason}")]
+    Malformed {
+        /// Where it is.
+        address: SocketAddr,
+        /// What was asked.
+        step: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// Says whether the same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused { refusal, .. } => refusal.is_retryable(),
+            Self::Unreachable { .. } => true,
+            Self::Malformed { .. } => false,
+        }
+    }
+}
+
+impl Client {
+    /// Returns a client of one seller that proves this node's key. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`TlsError`] if there is no certificate to be made of the key.
+    pub fn new(key: &NodeKey, target: Target) -> Result<Self, TlsError> {
+        let config = client_config(key, target.expected, ALPN)?;
+        Ok(Self { target, connector: TlsConnector::from(Arc::new(config)), open: Mutex::new(None) })
+    }
+
+    /// Returns where the seller is and who it must be.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Returns the key that the seller has proven, connecting if need be.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`].
+    pub async fn seller(&self) -> Result<NodeId, ClientError> {
+        let mut open = self.open.lock().await;
+        Ok(self.ready(&mut open).await?.0.seller)
+    }
+
+    /// Returns what the seller offers. Check the matches again: not every seller filters well.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_flavors(&self, selector: &Selector) -> Result<Vec<Flavor>, ClientError> {
+        self.ask("list", Method::GET, &selector.path_and_query(), Vec::new()).await
+    }
+
+    /// Asks the seller to hold something. Give a `transaction_id` to be able to ask again.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn reserve(&self, request: &ReserveRequest) -> Result<Transaction, ClientError> {
+        let body = self.written("reserve", request)?;
+        self.ask("reserve", Method::POST, "/api/v2/reservations", body).await
+    }
+
+    /// Buys what is held. Check the answer with [`check_contract`](crate::check_contract).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn purchase(&self, transaction_id: &str, request: &PurchaseRequest) -> Result<Contract, ClientError> {
+        let body = self.written("purchase", request)?;
+        let path = format!("/api/v2/transactions/{transaction_id}/purchase");
+        self.ask("purchase", Method::POST, &path, body).await
+    }
+
+    /// Ends a contract, which need not exist any more.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn release(&self, release: &Signed<ReleaseTerms>) -> Result<(), ClientError> {
+        let body = self.written("release", &release.envelope())?;
+        let path = format!("/api/v2/contracts/{}", release.value().contract_id);
+        let answer = self.send("release", Method::DELETE, &path, body).await;
+        match answer {
+            Err(ClientError::Refused { refusal, .. }) if refusal.code == RefusalCode::NotFound => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn ask<M: Message>(
+        &self,
+        step: &'static str,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<M, ClientError> {
+        let answer = self.send(step, method, path, body).await?;
+        let address = self.target.address;
+        M::read(&answer).map_err(|reason| ClientError::Malformed { address, step, reason })
+    }
+
+    fn written(&self, step: &'static str, message: &impl Message) -> Result<Vec<u8>, ClientError> {
+        let address = self.target.address;
+        message.write().map_err(|reason| ClientError::Malformed { address, step, reason })
+    }
+
+    async fn send(&self, step: &'static str, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {
+        let unreachable = |reason: String| ClientError::Unreachable { address: self.target.address, step, reason };
+        let body = Bytes::from(body);
+        let mut open = self.open.lock().await;
+        loop {
+            let (connection, kept) = self.ready(&mut open).await?;
+            let request = Request::builder()
+                .method(method.clone())
+                .uri(path)
+                .header(HOST, self.target.address.to_string())
+                .header(CONTENT_TYPE, "application/json")
+                .body(Full::new(body.clone()))
+                .map_err(|error| unreachable(error.to_string()))?;
+            let answer = tokio::time::timeout(STEP_TIMEOUT, connection.sender.send_request(request)).await;
+            match answer {
+                Ok(Ok(response)) => {
+                    let read = tokio::time::timeout(STEP_TIMEOUT, self.read(step, response)).await;
+                    let read = read.unwrap_or_else(|_| Err(unreachable("the answer took too long".into())));
+                    // What is left of an answer that was not read to its end must not be taken for the next one.
+                    if !matches!(read, Ok(_) | Err(ClientError::Refused { .. })) {
+                        *open = None;
+                    }
+                    return read;
+                }
+                // The seller closed a connection that was kept: once more on a new one, which is never "kept".
+                Ok(Err(_)) if kept => *open = None,
+                Ok(Err(error)) => {
+                    *open = None;
+                    return Err(unreachable(error.to_string()));
+                }
+                Err(_) => {
+                    *open = None;
+                    return Err(unreachable(format!("no answer within {} s", STEP_TIMEOUT.as_secs())));
+                }
+            }
+        }
+    }
+
+    async fn read(&self, step: &'static str, response: http::Response<Incoming>) -> Result<Bytes, ClientError> {
+        let address = self.target.address;
+        let status = response.status();
+        let collected = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = collected
+            .map_err(|error| ClientError::Malformed {
+                address,
+                step,
+                reason: format!("more than {ANSWER_BYTES_MAX} bytes, or a broken body: {error}"),
+            })?
+            .to_bytes();
+        match status {
+            StatusCode::NO_CONTENT => Ok(Bytes::new()),
+            status if status.is_success() => Ok(body),
+            status => {
+                let code = RefusalCode::from_status(status);
+                // Official sellers answer plain text.
+                let detail = match serde_json::from_slice::<Problem>(&body) {
+                    Ok(problem) if !problem.detail.is_empty() => problem.detail,
+                    _ => String::from_utf8_lossy(&body).trim().to_owned(),
+                };
+                let detail = format!("{} ({})", detail.chars().take(512).collect::<String>(), status.as_u16());
+                Err(ClientError::Refused { address, step, refusal: Refusal::new(code, detail) })
+            }
+        }
+    }
+
+    /// Returns an open connection, and whether it is one that was kept.
+    async fn ready<'a>(&self, open: &'a mut Option<Open>) -> Result<(&'a mut Open, bool), ClientError> {
+        let alive = open.as_ref().is_some_and(|connection| !connection.sender.is_closed());
+        if alive && let Some(connection) = open {
+            return Ok((connection, true));
+        }
+        Ok((open.insert(self.connect().await?), false))
+    }
+
+    async fn connect(&self) -> Result<Open, ClientError> {
+        let address = self.target.address;
+        let failed = |reason: String| ClientError::Unreachable { address, step: "connect", reason };
+        let connecting = async {
+            let stream = TcpStream::connect(address).await.map_err(|error| failed(error.to_string()))?;
+            stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+            let name = ServerName::IpAddress(address.ip().into());
+            self.connector.connect(name, stream).await.map_err(|error| failed(error.to_string()))
+        };
+        let stream = tokio::time::timeout(STEP_TIMEOUT, connecting)
+            .await
+            .map_err(|_| failed(format!("no connection within {} s", STEP_TIMEOUT.as_secs())))??;
+        let seller = peer_node_id(stream.get_ref().1.peer_certificates()).map_err(|error| failed(error.to_string()))?;
+        let seller = seller.ok_or_else(|| failed("the seller proved no key".into()))?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
+        let task = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%address, %error, "connection to seller ended");
+            }
+        });
+        Ok(Open { sender, seller, task: task.abort_handle() })
+    }
+}

@@ -1,0 +1,146 @@
+//! The seller behind the protocol: what decides, whatever it is made of.
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use fluidos_identity::{NodeId, Signed};
+use http::StatusCode;
+
+use crate::{Contract, ContractTerms, Flavor, PurchaseRequest, ReleaseTerms, ReserveRequest, Selector, Transaction};
+
+/// Who is asking. The service takes it from the request's extensions, where the transport put it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// The key it proved; `None` is nobody.
+    pub node: Option<NodeId>,
+    /// Where it came from, if it came over the network.
+    pub address: Option<IpAddr>,
+}
+
+/// Who sells. Everything that arrives has been parsed and bounded; signatures and buyer have been checked.
+///
+/// Every method is *idempotent*: asked again with the same ids and content it answers the same and changes nothing. A
+/// buyer whose answer was lost simply asks again.
+#[async_trait]
+pub trait Seller: Send + Sync + 'static {
+    /// Returns what is on offer and matches. Nothing on offer is an empty list.
+    async fn list_flavors(&self, selector: &Selector, peer: &Peer) -> Result<Vec<Flavor>, Refusal>;
+
+    /// Holds something for a buyer that has proven its key, under the id it chose or a new one. The answer carries the
+    /// terms of the contract, unsigned, whose buyer is this node.
+    async fn reserve(&self, request: ReserveRequest, buyer: NodeId) -> Result<Transaction, Refusal>;
+
+    /// Sells what is held. `terms` carry the buyer's signature, which holds, and the buyer named in them is the one that
+    /// asks; the seller compares their bytes with what it offered and signs them too.
+    async fn purchase(
+        &self,
+        transaction_id: &str,
+        request: PurchaseRequest,
+        terms: Signed<ContractTerms>,
+        buyer: NodeId,
+    ) -> Result<Contract, Refusal>;
+
+    /// Ends a contract. `release` is signed by the node that asks, which must be a party; a contract that has ended is
+    /// `Ok`.
+    async fn release(&self, contract_id: &str, release: Signed<ReleaseTerms>, party: NodeId) -> Result<(), Refusal>;
+}
+
+/// Why a seller says no.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RefusalCode {
+    /// The request cannot be read or makes no sense. Correct it.
+    Malformed,
+    /// A key must be proven first.
+    Unauthenticated,
+    /// This peer may not.
+    Forbidden,
+    /// No such flavor, transaction or contract.
+    NotFound,
+    /// The hold is over. Reserve again.
+    Expired,
+    /// Not enough is left, or the id is used for something else.
+    Conflict,
+    /// Too many requests, or too much garbage. Later.
+    TooMany,
+    /// Known, but not built.
+    NotBuilt,
+    /// The seller failed. Later.
+    Internal,
+    /// The seller is not ready. Later.
+    Unavailable,
+}
+
+impl RefusalCode {
+    const ALL: [Self; 10] = [
+        Self::Malformed,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Expired,
+        Self::Conflict,
+        Self::TooMany,
+        Self::NotBuilt,
+        Self::Internal,
+        Self::Unavailable,
+    ];
+
+    /// Returns the word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not-found",
+            Self::Expired => "expired",
+            Self::Conflict => "conflict",
+            Self::TooMany => "too-many",
+            Self::NotBuilt => "not-built",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Returns the HTTP status, official where there is one (400, 404, 408, 500, 503).
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Expired => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotBuilt => StatusCode::NOT_IMPLEMENTED,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Returns the code of a status, `Internal` for one that nobody should send.
+    pub(crate) fn from_status(status: StatusCode) -> Self {
+        let known = Self::ALL.into_iter().find(|code| code.status() == status);
+        known.unwrap_or(if status.is_client_error() { Self::Malformed } else { Self::Internal })
+    }
+}
+
+/// A no with its reason in words: what was observed and what was needed. Shown to the peer: nothing private in it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}: {detail}", code.as_str())]
+pub struct Refusal {
+    /// What kind of no.
+    pub code: RefusalCode,
+    /// Why.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// Returns a refusal.
+    pub fn new(code: RefusalCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+
+    /// Says whether the same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.code, RefusalCode::TooMany | RefusalCode::Internal | RefusalCode::Unavailable)
+    }
+}

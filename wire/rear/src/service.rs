@@ -1,0 +1,289 @@
+//! The protocol as one tower service, for any transport: routes, limits, status codes, problem documents.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fluidos_identity::{Envelope, NodeId};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use serde::Serialize;
+
+use crate::guard::{Guard, Who};
+use crate::messages::wire::{Message, id};
+use crate::terms::{open_contract, open_release};
+use crate::{FlavorType, Peer, PurchaseRequest, Refusal, RefusalCode, ReserveRequest, Selector, Seller};
+
+/// A purchase with its signed terms is about 3 KiB; this leaves room for the largest envelope in base64.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// A seller writes one object and answers; longer is a fault of ours or a body that trickles in.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// REAR for one seller. Cheap to clone; clones share the counters and the guard.
+#[derive(Clone)]
+pub struct RearService {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    seller: Arc<dyn Seller>,
+    guard: Mutex<Guard>,
+    requests: AtomicU64,
+    malformed: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl RearService {
+    /// Returns the service of a seller.
+    pub fn new(seller: Arc<dyn Seller>) -> Self {
+        let shared = Shared {
+            seller,
+            guard: Mutex::default(),
+            requests: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Returns how many requests came, how many were malformed, and how many were not listened to.
+    pub fn counters(&self) -> (u64, u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (read(&self.shared.requests), read(&self.shared.malformed), read(&self.shared.refused))
+    }
+
+    /// Counts garbage that a transport saw before there was a request.
+    pub(crate) fn strike(&self, peer: &Peer) {
+        self.shared.malformed.fetch_add(1, Ordering::Relaxed);
+        if self.guard().strike(who(peer), Instant::now()) {
+            tracing::warn!(peer = ?peer, "REAR peer sent too much garbage and is not listened to for a while");
+        }
+    }
+
+    fn guard(&self) -> std::sync::MutexGuard<'_, Guard> {
+        // The guard counts; a count that was interrupted is still a count.
+        self.shared.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers one request.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: http_body::Body + Send,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer { node: None, address: None });
+        let admitted = self.guard().admit(who(&peer), Instant::now());
+        if let Err(reason) = admitted {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+            return problem(&Refusal::new(RefusalCode::TooMany, reason));
+        }
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.route(request, &peer)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            let detail = format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
+            Err(Refusal::new(RefusalCode::Unavailable, detail))
+        });
+        answer.unwrap_or_else(|refusal| {
+            if refusal.code == RefusalCode::Malformed {
+                self.strike(&peer);
+            }
+            tracing::debug!(peer = ?peer, %refusal, "REAR request refused");
+            problem(&refusal)
+        })
+    }
+
+    async fn route<B>(&self, request: Request<B>, peer: &Peer) -> Result<Response<Full<Bytes>>, Refusal>
+    where
+        B: http_body::Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (parts, body) = request.into_parts();
+        let path: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
+        let seller = &self.shared.seller;
+        match (&parts.method, path.as_slice()) {
+            (&Method::GET, ["api", "v2", "flavors"]) => self.list(None, &parts, peer).await,
+            (&Method::GET, ["api", "v2", "flavors", name]) => match FlavorType::from_name(name) {
+                Some(FlavorType::Vm | FlavorType::Sensor) => {
+                    Err(Refusal::new(RefusalCode::NotFound, format!("flavors of type {name} are not sold")))
+                }
+                Some(flavor_type) => self.list(Some(flavor_type), &parts, peer).await,
+                None => Err(no_route()),
+            },
+            (&Method::POST, ["api", "v2", "reservations"]) => {
+                let buyer = proven(peer)?;
+                let asked: ReserveRequest = read(body).await?;
+                if asked.buyer.did.is_some_and(|did| did != buyer) {
+                    return Err(Refusal::new(RefusalCode::Forbidden, format!("the buyer is not {buyer}, who asks")));
+                }
+                answer(&seller.reserve(asked, buyer).await?)
+            }
+            (&Method::POST, ["api", "v2", "transactions", transaction, "purchase"]) => {
+                let buyer = proven(peer)?;
+                let transaction = checked_id("transactionID", transaction)?;
+                let asked: PurchaseRequest = read(body).await?;
+                let envelope = asked.signed_terms.as_ref().ok_or_else(|| {
+                    let detail = "signedTerms are missing: sign the terms that came with the transaction";
+                    Refusal::new(RefusalCode::Malformed, detail)
+                })?;
+                let terms = open_contract(envelope).map_err(malformed)?;
+                let signed = terms.value().buyer == buyer && terms.signed_by(&buyer);
+                if !signed || terms.value().transaction_id != transaction {
+                    let detail = format!("signedTerms must be of transaction {transaction}, for and signed by {buyer}");
+                    return Err(Refusal::new(RefusalCode::Forbidden, detail));
+                }
+                answer(&seller.purchase(&transaction, asked, terms, buyer).await?)
+            }
+            (&Method::DELETE, ["api", "v2", "contracts", contract]) => {
+                let party = proven(peer)?;
+                let contract = checked_id("contractID", contract)?;
+                let envelope: Envelope = read(body).await?;
+                let release = open_release(&envelope).map_err(malformed)?;
+                if !release.signed_by(&party) || release.value().contract_id != contract {
+                    let detail = format!("the release must be of contract {contract} and signed by {party}");
+                    return Err(Refusal::new(RefusalCode::Forbidden, detail));
+                }
+                seller.release(&contract, release, party).await?;
+                Ok(respond(StatusCode::NO_CONTENT, "application/json", Vec::new()))
+            }
+            (_, ["api", "v2", rest @ ..]) => Ok(wrong_method(rest).unwrap_or_else(|| problem(&no_route()))),
+            _ => Err(no_route()),
+        }
+    }
+
+    async fn list(
+        &self,
+        flavor_type: Option<FlavorType>,
+        parts: &http::request::Parts,
+        peer: &Peer,
+    ) -> Result<Response<Full<Bytes>>, Refusal> {
+        let query = parts.uri.query().unwrap_or_default();
+        let selector = Selector::from_query(flavor_type, query).map_err(malformed)?;
+        let flavors = self.shared.seller.list_flavors(&selector, peer).await?;
+        // Official: 204 for the bare list, 200 with `[]` for a typed one.
+        if flavors.is_empty() && flavor_type.is_none() {
+            return Ok(respond(StatusCode::NO_CONTENT, "application/json", Vec::new()));
+        }
+        answer(&flavors)
+    }
+}
+
+fn who(peer: &Peer) -> Who {
+    match (peer.node, peer.address) {
+        (Some(node), _) => Who::Node(node),
+        (None, Some(address)) => Who::Address(address),
+        (None, None) => Who::Nobody,
+    }
+}
+
+fn proven(peer: &Peer) -> Result<NodeId, Refusal> {
+    let detail = "a client certificate with an Ed25519 key is needed to reserve, buy and release";
+    peer.node.ok_or_else(|| Refusal::new(RefusalCode::Unauthenticated, detail))
+}
+
+fn checked_id(field: &str, text: &str) -> Result<String, Refusal> {
+    id(field, text.to_owned()).map_err(malformed)
+}
+
+fn malformed(reason: impl ToString) -> Refusal {
+    Refusal::new(RefusalCode::Malformed, reason.to_string())
+}
+
+fn no_route() -> Refusal {
+    Refusal::new(
+        RefusalCode::NotFound,
+        "no such resource: needed /api/v2/flavors, reservations, transactions or contracts",
+    )
+}
+
+async fn read<M: Message, B>(body: B) -> Result<M, Refusal>
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let collected = Limited::new(body, BODY_BYTES_MAX).collect().await;
+    let body = collected.map_err(|error| malformed(format!("body (at most {BODY_BYTES_MAX} bytes): {error}")))?;
+    M::read(&body.to_bytes()).map_err(malformed)
+}
+
+fn answer(message: &impl Message) -> Result<Response<Full<Bytes>>, Refusal> {
+    let body = message.write().map_err(|reason| Refusal::new(RefusalCode::Internal, reason))?;
+    Ok(respond(StatusCode::OK, "application/json", body))
+}
+
+/// Answers 405 for a path that exists under another method.
+fn wrong_method(path: &[&str]) -> Option<Response<Full<Bytes>>> {
+    let allowed = match path {
+        ["flavors"] | ["flavors", _] => "GET",
+        ["reservations"] | ["transactions", _, "purchase"] => "POST",
+        ["contracts", _] => "DELETE",
+        _ => return None,
+    };
+    let mut response = problem_with(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &format!("needed {allowed}"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    Some(response)
+}
+
+/// A problem document (RFC 9457), beside the status that official clients look at.
+#[derive(Serialize, serde::Deserialize)]
+pub(crate) struct Problem {
+    #[serde(rename = "type", default)]
+    pub(crate) type_: String,
+    #[serde(default)]
+    pub(crate) title: String,
+    #[serde(default)]
+    pub(crate) status: u16,
+    #[serde(default)]
+    pub(crate) detail: String,
+    #[serde(default)]
+    pub(crate) code: String,
+}
+
+fn problem(refusal: &Refusal) -> Response<Full<Bytes>> {
+    problem_with(refusal.code.status(), refusal.code.as_str(), &refusal.detail)
+}
+
+fn problem_with(status: StatusCode, code: &str, detail: &str) -> Response<Full<Bytes>> {
+    let problem = Problem {
+        type_: "about:blank".into(),
+        title: status.canonical_reason().unwrap_or_default().into(),
+        status: status.as_u16(),
+        detail: detail.chars().take(1024).collect(),
+        code: code.into(),
+    };
+    // Five texts and a number always have a JSON form; without one the status alone says it.
+    respond(status, "application/problem+json", serde_json::to_vec(&problem).unwrap_or_default())
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+impl<B> tower::Service<Request<B>> for RearService
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.handle(request).await) })
+    }
+}
