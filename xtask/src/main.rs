@@ -1,1 +1,39 @@
-fn main() {}
+//! `cargo xtask`: everything beyond cargo.
+#![allow(clippy::print_stdout)] // talking to people is what it is for
+
+mod machine;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Everything beyond cargo.")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every test, and first everything that a test needs: what it installs, it says.
+    Test(test::Test),
+    /// Check what code cannot show: which room uses which, and what is absent where.
+    Tidy(tidy::Tidy),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Test(test) => test.run(),
+        Task::Tidy(tidy) => tidy.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! `cargo xtask test`: what the continuous integration runs, and nothing else.
+
+use anyhow::Result;
+
+use crate::machine::{install, run};
+use crate::tidy::Tidy;
+
+/// Options of the task.
+#[derive(clap::Args)]
+pub struct Test {
+    /// Only the tests, without formatting, lints and structure.
+    #[arg(long)]
+    only: bool,
+}
+
+impl Test {
+    pub fn run(&self) -> Result<()> {
+        install()?;
+        if !self.only {
+            run("cargo", &["fmt", "--all", "--check"])?;
+            Tidy::default().run()?;
+            run("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+        }
+        // The stories in e2e run the binary itself.
+        run("cargo", &["build", "--locked", "--package", "fluidos"])?;
+        run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])
+    }
+}
