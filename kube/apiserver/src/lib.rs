@@ -23,7 +23,6 @@ pub mod node_proxy;
 mod object;
 mod openapi;
 mod patch;
-mod quantity;
 mod registry;
 mod route;
 mod selector;

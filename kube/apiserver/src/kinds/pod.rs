@@ -1,6 +1,7 @@
 //! Pods: defaults, rules, and the row that `kubectl get pods` shows.
 
 use serde_json::{Value, json};
+use substrate_client::quantity::Quantity;
 
 use super::{Builtin, Column, Errors, column, pod_spec};
 use crate::status::FieldError;
@@ -58,7 +59,10 @@ fn qos_class(spec: &Value) -> &'static str {
     let containers =
         || ["initContainers", "containers"].into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten());
     let amount = |container: &Value, kind: &str, resource: &str| {
-        container["resources"][kind][resource].as_str().and_then(crate::quantity::milli).filter(|n| *n > 0)
+        container["resources"][kind][resource]
+            .as_str()
+            .and_then(|text| text.parse::<Quantity>().ok())
+            .filter(|n| *n > Quantity::ZERO)
     };
     let any = containers()
         .any(|c| ["cpu", "memory"].iter().any(|r| ["requests", "limits"].iter().any(|k| amount(c, k, r).is_some())));

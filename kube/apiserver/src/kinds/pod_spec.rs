@@ -1,6 +1,7 @@
 //! A pod's spec, alone or inside a template: what is filled in and what is refused.
 
 use serde_json::{Value, json};
+use substrate_client::quantity::Quantity;
 
 use super::validate::{Errors, LABEL, name_is_label};
 use crate::object::child;
@@ -200,7 +201,7 @@ fn validate_container(container: &Value, path: &str, seen: &[&str], volumes: &[&
 fn resources(resources: &Value, path: &str, errors: &mut Errors) {
     errors.quantities(&resources["limits"], &format!("{path}.limits"));
     errors.quantities(&resources["requests"], &format!("{path}.requests"));
-    let amount = |v: &Value| v.as_str().and_then(crate::quantity::milli);
+    let amount = |v: &Value| v.as_str().and_then(|text| text.parse::<Quantity>().ok());
     for (resource, request) in resources["requests"].as_object().into_iter().flatten() {
         let limit = &resources["limits"][resource];
         if let (Some(wanted), Some(most)) = (amount(request), amount(limit))

@@ -1,6 +1,7 @@
 //! Rules that many kinds share: names, labels, quantities, in upstream's words.
 
 use serde_json::Value;
+use substrate_client::quantity::Quantity;
 
 use crate::status::FieldError;
 
@@ -100,18 +101,17 @@ impl Errors {
         for (key, value) in map.as_object().into_iter().flatten() {
             let path = format!("{field}[{key}]");
             let text = value.as_str().unwrap_or_default();
-            match crate::quantity::milli(text) {
-                None => self.push(FieldError::invalid(path, value, QUANTITY)),
-                Some(amount) if amount < 0 => {
+            match text.parse::<Quantity>() {
+                Err(rule) => self.push(FieldError::invalid(path, value, &rule.to_string())),
+                Ok(amount) if amount.is_negative() => {
                     self.push(FieldError::invalid(path, value, "must be greater than or equal to 0"));
                 }
-                Some(_) => {}
+                Ok(_) => {}
             }
         }
     }
 }
 
-const QUANTITY: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 const QUALIFIED_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 /// What a label must look like, in upstream's words.
