@@ -14,6 +14,32 @@ pub const LABEL_SERVICE_ENDPOINT: &str = "nodecore.fluidos.eu/flavor-service-end
 pub const LABEL_SERVICE_CREDENTIALS: &str = "nodecore.fluidos.eu/flavor-service-credentials";
 /// Label on a namespace whose workloads may leave.
 pub const LABEL_OFFLOAD: &str = "fluidos.eu/offload";
+/// Value of [`LABEL_OFFLOAD`] that lets the pods of a namespace leave their owner.
+pub const OFFLOAD_ENABLED: &str = "enabled";
+/// Scheduling gate that holds a pod until the orchestrator has placed it.
+pub const GATE: &str = "fluidos.eu/placement";
+/// Label of a virtual node (`true`), and key of the taint that keeps off pods which nobody placed there.
+pub const VIRTUAL_NODE: &str = "fluidos.eu/virtual-node";
+/// Label: the first 8 hex digits of the peer's key.
+pub const LABEL_PEER: &str = "fluidos.eu/peer";
+/// Annotation: the peer's DID.
+pub const ANNOTATION_PEER_DID: &str = "fluidos.eu/peer-did";
+/// Annotation of a Node: where it is, as JSON in the spelling of a flavor's location.
+pub const ANNOTATION_LOCATION: &str = "fluidos.eu/location";
+/// Annotation of a Node: measured round trip from its owner, in microseconds.
+pub const ANNOTATION_LATENCY: &str = "fluidos.eu/latency-micros";
+/// Annotation of a twin: `NAMESPACE/NAME/UID` of the pod that it stands for at its consumer.
+pub const ANNOTATION_ORIGIN: &str = "fluidos.eu/origin";
+/// Annotation of a pod: why it was placed where it is.
+pub const ANNOTATION_DECISION: &str = "fluidos.eu/decision";
+/// Annotation of a pod: `KIND/NAME/UID` of its topmost owner, for which capacity is bought.
+pub const ANNOTATION_WORKLOAD: &str = "fluidos.eu/workload";
+/// Label of a Solver that the orchestrator wrote: uid of the workload that it buys for.
+pub const LABEL_SOLVER_FOR: &str = "fluidos.eu/solver-for";
+/// Finalizer of a contract: the other side must be told first.
+pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";
+/// Name of the one Ledger.
+pub const LEDGER: &str = "pool";
 /// Names in Kubernetes are at most this long.
 const NAME_LENGTH_MAX: usize = 253;
 
@@ -65,4 +91,16 @@ fn label(text: &str, length: usize) -> String {
 
 fn bounded(name: String) -> String {
     name.chars().take(NAME_LENGTH_MAX).collect()
+}
+
+/// Name of the namespace at a provider that holds the twins of `namespace` of the consumer with this 8-hex tag:
+/// `twin-TAG-NAMESPACE`. `hash` (8 hex of the namespace's digest) replaces the end of one that is too long.
+pub fn twin_namespace(tag: &str, namespace: &str, hash: &str) -> String {
+    const LABEL_LENGTH_MAX: usize = 63;
+    let whole = format!("twin-{tag}-{namespace}");
+    if whole.len() <= LABEL_LENGTH_MAX {
+        return whole;
+    }
+    let kept: String = whole.chars().take(LABEL_LENGTH_MAX - hash.len() - 1).collect();
+    format!("{kept}-{hash}")
 }
