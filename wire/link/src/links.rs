@@ -391,10 +391,15 @@ impl Shared {
 }
 
 /// Peers of a node that was restarted go on sending on a session that it has forgotten. It answers with a stateless reset
-/// (RFC 9000 §10.3), which they believe only if its secret outlives the restart: so it follows from the node key.
+/// (RFC 9000 §10.3), which needs two things to outlive the restart, so both follow from the node key: how it recognises
+/// connection ids as its own (no secret), and the secret by which peers recognise its reset.
 fn endpoint_config(key: &NodeKey) -> quinn::EndpointConfig {
     let secret = key.sign(b"fluidos link stateless reset key v1");
-    quinn::EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret)))
+    let mut config = quinn::EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret)));
+    let [a, b, c, d, e, f, g, h, ..] = *key.id().public_key();
+    let recognise = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(recognise)));
+    config
 }
 
 fn transport(options: &Options) -> Result<quinn::TransportConfig, LinkError> {
