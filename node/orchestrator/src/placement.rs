@@ -1,0 +1,68 @@
+//! Placement: opens the gate of each service request onto the node where it shall run.
+
+mod act;
+pub mod plan;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::time::Duration;
+
+use fluidos_model::kinds::{Solver, names};
+use fluidos_model::market::Location;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Api, Client};
+use substrate_client::Cache;
+
+use self::view::View;
+
+/// Condition of a pod that waits: why it is not placed.
+pub const CONDITION: &str = "fluidos.eu/Placed";
+/// Who writes.
+pub const MANAGER: &str = "fluidos-orchestrator";
+
+/// Changes come in bursts (a Deployment of ten pods is ten events): they are looked at together.
+const GATHER: Duration = Duration::from_millis(10);
+/// Time alone changes what is right, too: a Solver may be tried again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What placement is told.
+pub struct Options {
+    /// Where the owner's own nodes are, unless a node says otherwise.
+    pub location: Location,
+}
+
+/// Places pods for ever.
+pub async fn run(client: Client, options: Options) {
+    let pods = Cache::<Pod>::start(Api::all(client.clone()));
+    let nodes = Cache::<Node>::start(Api::all(client.clone()));
+    let solvers = Cache::<Solver>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    tokio::join!(pods.synced(), nodes.synced(), solvers.synced());
+    let (mut pods_changed, mut nodes_changed, mut solvers_changed) =
+        (pods.changes(), nodes.changes(), solvers.changes());
+    loop {
+        for changes in [&mut pods_changed, &mut nodes_changed, &mut solvers_changed] {
+            changes.mark_unchanged();
+        }
+        let (pod_list, node_list, solver_list) = (pods.list(), nodes.list(), solvers.list());
+        let view = View::new(
+            node_list.iter().map(AsRef::as_ref),
+            pod_list.iter().map(AsRef::as_ref),
+            solver_list.iter().map(AsRef::as_ref),
+            &options.location,
+        );
+        for action in plan::plan(&view, jiff::Timestamp::now()) {
+            if let Err(error) = act::act(&client, &action).await {
+                tracing::warn!(?action, %error, "placement");
+            }
+        }
+        // Each arm only waits: losing the race loses nothing.
+        tokio::select! {
+            _ = pods_changed.changed() => {}
+            _ = nodes_changed.changed() => {}
+            _ = solvers_changed.changed() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}

@@ -1,0 +1,189 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use expect_test::{Expect, expect};
+use fluidos_model::kinds::{Phase, Solver};
+use fluidos_model::market::Location;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::json;
+
+use super::plan::{Action, plan};
+use super::view::View;
+
+fn node(name: &str, cpu: &str, city: Option<&str>) -> Node {
+    let mut node = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/arch": "amd64"}, "annotations": {}},
+        "status": {"allocatable": {"cpu": cpu, "memory": "4Gi", "pods": "10"}, "conditions": [{"type": "Ready", "status": "True"}]}});
+    if let Some(city) = city {
+        node["metadata"]["labels"]["fluidos.eu/virtual-node"] = "true".into();
+        node["metadata"]["annotations"]["fluidos.eu/location"] = json!({"city": city}).to_string().into();
+        node["metadata"]["annotations"]["fluidos.eu/latency-micros"] = "1500".into();
+        node["spec"] = json!({"taints": [{"key": "fluidos.eu/virtual-node", "effect": "NoSchedule"}]});
+    }
+    serde_json::from_value(node).unwrap()
+}
+
+fn down(mut node: Node) -> Node {
+    let condition = &mut node.status.as_mut().unwrap().conditions.as_mut().unwrap()[0];
+    (condition.status, condition.message) = ("Unknown".into(), Some("the link is down".into()));
+    node
+}
+
+fn pod(name: &str, workload: &str, cpu: &str, intents: &[(&str, &str)]) -> Pod {
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "annotations": {"fluidos.eu/workload": format!("Deployment/{workload}/{workload}")}},
+        "spec": {"schedulingGates": [{"name": "fluidos.eu/placement"}], "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}});
+    for (name, value) in intents {
+        pod["metadata"]["annotations"][format!("fluidos-intent-{name}")] = (*value).into();
+    }
+    serde_json::from_value(pod).unwrap()
+}
+
+fn on(mut pod: Pod, node: &str) -> Pod {
+    let spec = pod.spec.as_mut().unwrap();
+    spec.scheduling_gates = None;
+    spec.node_name = Some(node.into());
+    pod
+}
+
+fn solver(name: &str, workload: &str, phase: Phase, ended: i64) -> Solver {
+    let mut solver = Solver::new(name, Default::default());
+    solver.metadata.labels = Some([("fluidos.eu/solver-for".to_owned(), workload.to_owned())].into());
+    let status = solver.status.get_or_insert_default();
+    status.solver_phase.phase = phase;
+    status.solver_phase.message = "grid refused: cpu: 1 free, needed 2".into();
+    status.solver_phase.end_time = Some(Timestamp::from_second(ended).unwrap().to_string());
+    solver
+}
+
+fn check(nodes: &[Node], pods: &[Pod], solvers: &[Solver], expected: Expect) {
+    let own = Location { city: "Turin".into(), ..Location::default() };
+    let view = View::new(nodes.iter(), pods.iter(), solvers.iter(), &own);
+    let lines: Vec<String> = plan(&view, Timestamp::from_second(1000).unwrap())
+        .iter()
+        .map(|action| match action {
+            Action::Open { pod, nodes, is_virtual, why } => {
+                format!("open {} -> {nodes:?} virtual={is_virtual}: {why}", pod.1)
+            }
+            Action::Solve { name, needs, annotations, .. } => format!(
+                "solve {name}: {}m {} B {} pods {annotations:?}",
+                needs.cpu_milli, needs.memory_bytes, needs.pods
+            ),
+            Action::Drop { solver } => format!("drop {solver}"),
+            Action::Say { pod, message, warning } => format!("say {} warning={warning}: {message}", pod.1),
+        })
+        .collect();
+    expected.assert_eq(&lines.join("\n"));
+}
+
+#[test]
+fn what_fits_at_home_stays_at_home() {
+    check(
+        &[node("farm", "2", None), node("grid", "8", Some("Milan"))],
+        &[pod("db", "w1", "1", &[])],
+        &[],
+        expect![[r#"open db -> ["farm"] virtual=false: an own node; satisfies every intent"#]],
+    );
+}
+
+#[test]
+fn an_intent_leads_to_the_node_that_satisfies_it() {
+    check(
+        &[node("farm", "2", None), node("grid", "8", Some("Milan"))],
+        &[pod("api", "w1", "100m", &[("location", "milan"), ("latency", "10ms")])],
+        &[],
+        expect![[
+            r#"open api -> ["grid"] virtual=true: a peer's node under contract; satisfies every intent; not farm: location: Turin, needed milan"#
+        ]],
+    );
+}
+
+#[test]
+fn what_fits_nowhere_is_asked_for_together_and_once() {
+    let pods =
+        [pod("db-1", "w1", "3", &[]), pod("db-2", "w1", "3", &[]), pod("api", "w2", "0", &[("location", "Milan")])];
+    check(
+        &[node("farm", "2", None)],
+        &pods,
+        &[],
+        expect![[r#"
+        solve placement-60c5590f: 6000m 134217728 B 2 pods {}
+        say db-1 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
+        say db-2 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
+        solve placement-06f8faea: 100m 67108864 B 1 pods {"fluidos-intent-location": "Milan"}
+        say api warning=false: no node fits (farm: location: Turin, needed Milan). Solver placement-06f8faea looks for peers"#]],
+    );
+    check(
+        &[node("farm", "2", None)],
+        &pods[..2],
+        &[solver("placement-1", "w1", Phase::Running, 0)],
+        expect![[r#"
+        say db-1 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-1 looks for peers
+        say db-2 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-1 looks for peers"#]],
+    );
+}
+
+#[test]
+fn a_refusal_is_told_and_tried_again_later() {
+    let pods = [pod("db", "w1", "3", &[])];
+    check(
+        &[node("farm", "2", None)],
+        &pods,
+        &[solver("s", "w1", Phase::Failed, 990)],
+        expect![
+            "say db warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver s: grid refused: cpu: 1 free, needed 2"
+        ],
+    );
+    check(
+        &[node("farm", "2", None)],
+        &pods,
+        &[solver("s", "w1", Phase::Failed, 900)],
+        expect![[r#"
+        drop s
+        say db warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver s: grid refused: cpu: 1 free, needed 2"#]],
+    );
+}
+
+#[test]
+fn when_its_node_is_lost_a_workload_gets_another_contract() {
+    check(
+        &[node("farm", "2", None), down(node("grid", "8", Some("Milan")))],
+        &[pod("api-2", "w1", "1", &[("location", "Milan")])],
+        &[solver("placement-1", "w1", Phase::Solved, 500)],
+        expect![[r#"
+            solve placement-60c5590f: 1000m 67108864 B 1 pods {"fluidos-intent-location": "Milan"}
+            say api-2 warning=false: no node fits (farm: location: Turin, needed Milan; grid: it is not ready: the link is down). Solver placement-60c5590f looks for peers"#]],
+    );
+}
+
+#[test]
+fn an_intent_that_nobody_understands_keeps_the_pod_at_home() {
+    let pods = [pod("a", "w1", "1", &[("locatoin", "Milan")]), pod("b", "w2", "5", &[("locatoin", "Milan")])];
+    check(
+        &[node("farm", "2", None), node("grid", "8", Some("Milan"))],
+        &pods,
+        &[],
+        expect![[r#"
+            say a warning=true: fluidos-intent-locatoin: no such intent; did you mean fluidos-intent-location?; it stays on own nodes until that is mended
+            open a -> ["farm"] virtual=false: an own node; satisfies every intent; not grid: an intent is not understood, so the pod does not leave
+            say b warning=true: fluidos-intent-locatoin: no such intent; did you mean fluidos-intent-location?; it stays on own nodes until that is mended, and none fits: farm: cpu: 1000m free, needed 5000m; grid: an intent is not understood, so the pod does not leave"#]],
+    );
+}
+
+#[test]
+fn one_node_is_not_filled_twice_and_unneeded_capacity_goes() {
+    check(
+        &[node("farm", "2", None), node("grid", "4", Some("Milan"))],
+        &[
+            on(pod("old", "w1", "1", &[]), "grid"),
+            pod("a", "w2", "2", &[("location", "Milan")]),
+            pod("b", "w2", "2", &[("location", "Milan")]),
+        ],
+        &[solver("gone", "w9", Phase::Solved, 0), solver("used", "w1", Phase::Solved, 0)],
+        expect![[r#"
+            open a -> ["grid"] virtual=true: a peer's node under contract; satisfies every intent; not farm: location: Turin, needed Milan
+            solve placement-06f8faea: 2000m 67108864 B 1 pods {"fluidos-intent-location": "Milan"}
+            say b warning=false: no node fits (farm: location: Turin, needed Milan; grid: cpu: 1000m free, needed 2000m). Solver placement-06f8faea looks for peers
+            drop gone"#]],
+    );
+}

@@ -1,0 +1,270 @@
+//! The view: what placement looks at, as plain values. No I/O.
+
+use std::collections::BTreeMap;
+
+use fluidos_model::intent::{self, Intents, Place};
+use fluidos_model::kinds::{FlavorLocation, Phase, Solver, names};
+use fluidos_model::market::Location;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt;
+use substrate_client::quantity::Quantity;
+
+/// What a pod needs or a node has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Thousandths of a CPU.
+    pub cpu_milli: i64,
+    /// Bytes.
+    pub memory_bytes: i64,
+    /// Pods.
+    pub pods: i64,
+}
+
+impl Room {
+    /// Whether `needed` fits.
+    pub fn holds(&self, needed: &Self) -> bool {
+        self.cpu_milli >= needed.cpu_milli && self.memory_bytes >= needed.memory_bytes && self.pods >= needed.pods
+    }
+
+    /// Takes `needed` away.
+    pub fn take(&mut self, needed: &Self) {
+        self.cpu_milli -= needed.cpu_milli;
+        self.memory_bytes -= needed.memory_bytes;
+        self.pods -= needed.pods;
+    }
+
+    /// Adds `other`.
+    pub fn add(&mut self, other: &Self) {
+        self.cpu_milli += other.cpu_milli;
+        self.memory_bytes += other.memory_bytes;
+        self.pods += other.pods;
+    }
+
+    /// What is missing of `needed`, in words; empty if nothing.
+    pub fn missing(&self, needed: &Self) -> String {
+        let mut parts = Vec::new();
+        if self.cpu_milli < needed.cpu_milli {
+            parts.push(format!("cpu: {}m free, needed {}m", self.cpu_milli.max(0), needed.cpu_milli));
+        }
+        if self.memory_bytes < needed.memory_bytes {
+            let free = Quantity::bytes(self.memory_bytes.max(0));
+            parts.push(format!("memory: {free} free, needed {}", Quantity::bytes(needed.memory_bytes)));
+        }
+        if self.pods < needed.pods {
+            parts.push(format!("pods: {} free, needed {}", self.pods.max(0), needed.pods));
+        }
+        parts.join(", ")
+    }
+}
+
+/// A node that pods could run on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Whether a peer stands behind it.
+    pub is_virtual: bool,
+    /// Why nothing can go there now; `None` when something can.
+    pub closed: Option<String>,
+    /// What intents are judged by.
+    pub place: Place,
+    /// What is free, pods that are on their way counted.
+    pub free: Room,
+    /// Its labels, for node selectors.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A pod that waits at the gate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodView {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Uid of the topmost owner.
+    pub workload: String,
+    /// What it needs.
+    pub needs: Room,
+    /// What it asks for.
+    pub intents: Intents,
+    /// The intent annotations as they are written, for the Solver.
+    pub annotations: BTreeMap<String, String>,
+    /// Labels that its node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// What was last said about it.
+    pub said: String,
+}
+
+/// A Solver that this orchestrator wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SolverView {
+    /// Its name.
+    pub name: String,
+    /// Uid of the workload that it buys for.
+    pub workload: String,
+    /// How it ended, if it did.
+    pub phase: Phase,
+    /// Why.
+    pub message: String,
+    /// When it ended, in seconds since 1970.
+    pub ended: Option<i64>,
+    /// Whether it is on its way out.
+    pub deleting: bool,
+}
+
+/// Everything that placement knows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct View {
+    /// By name.
+    pub nodes: Vec<NodeView>,
+    /// Waiting at the gate, oldest first.
+    pub waiting: Vec<PodView>,
+    /// By name.
+    pub solvers: Vec<SolverView>,
+    /// Workloads that have at least one pod, waiting or not.
+    pub workloads: Vec<String>,
+}
+
+impl View {
+    /// The view of these objects.
+    pub fn new<'a>(
+        nodes: impl Iterator<Item = &'a Node>,
+        pods: impl Iterator<Item = &'a Pod>,
+        solvers: impl Iterator<Item = &'a Solver>,
+        own_location: &Location,
+    ) -> Self {
+        let pods: Vec<&Pod> = pods.collect();
+        let mut view = Self::default();
+        let mut used: BTreeMap<&str, Room> = BTreeMap::new();
+        for pod in &pods {
+            let over =
+                pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p == "Succeeded" || p == "Failed");
+            if let (Some(node), false) = (target(pod), over) {
+                used.entry(node).or_default().add(&needs(pod));
+            }
+            if let Some(workload) = workload(pod) {
+                view.workloads.push(workload.to_owned());
+            }
+        }
+        view.workloads.sort();
+        view.workloads.dedup();
+        view.nodes = nodes.map(|node| node_view(node, used.get(node.name_any().as_str()), own_location)).collect();
+        let mut waiting: Vec<&Pod> = pods.into_iter().filter(|pod| is_waiting(pod)).collect();
+        waiting.sort_by_key(|pod| (pod.creation_timestamp().map(|t| t.0), pod.name_any()));
+        view.waiting = waiting.into_iter().map(pod_view).collect();
+        view.solvers = solvers.filter_map(solver_view).collect();
+        view
+    }
+}
+
+/// The node that a pod is on, or that its gate was opened onto.
+fn target(pod: &Pod) -> Option<&str> {
+    let spec = pod.spec.as_ref()?;
+    if let Some(node) = spec.node_name.as_deref().filter(|n| !n.is_empty()) {
+        return Some(node);
+    }
+    pod.annotations().get(names::ANNOTATION_DECISION).and_then(|d| d.split_once(':')).map(|(node, _)| node)
+}
+
+fn is_waiting(pod: &Pod) -> bool {
+    let gates = pod.spec.as_ref().and_then(|s| s.scheduling_gates.as_deref()).unwrap_or_default();
+    pod.metadata.deletion_timestamp.is_none() && gates.iter().any(|gate| gate.name == names::GATE)
+}
+
+fn workload(pod: &Pod) -> Option<&str> {
+    pod.annotations().get(names::ANNOTATION_WORKLOAD)?.rsplit('/').next()
+}
+
+/// The sum of the containers' requests.
+pub fn needs(pod: &Pod) -> Room {
+    let mut room = Room { pods: 1, ..Room::default() };
+    for container in pod.spec.iter().flat_map(|s| &s.containers) {
+        let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+        let amount = |name: &str| requests.and_then(|r| r.get(name)).and_then(|q| q.0.parse::<Quantity>().ok());
+        room.cpu_milli += amount("cpu").map_or(0, Quantity::milli_value);
+        room.memory_bytes += amount("memory").map_or(0, Quantity::value);
+    }
+    room
+}
+
+fn node_view(node: &Node, used: Option<&Room>, own_location: &Location) -> NodeView {
+    let status = node.status.clone().unwrap_or_default();
+    let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready");
+    let spec = node.spec.clone().unwrap_or_default();
+    let is_virtual = node.labels().contains_key(names::VIRTUAL_NODE);
+    let taint = spec
+        .taints
+        .iter()
+        .flatten()
+        .find(|t| t.key != names::VIRTUAL_NODE && (t.effect == "NoSchedule" || t.effect == "NoExecute"));
+    let closed = match ready {
+        _ if spec.unschedulable == Some(true) => Some("it is cordoned".to_owned()),
+        Some(ready) if ready.status == "True" => taint.map(|t| format!("it has the taint {}", t.key)),
+        Some(ready) => Some(format!("it is not ready: {}", ready.message.as_deref().unwrap_or("no word from it"))),
+        None => Some("it has not reported yet".to_owned()),
+    };
+    let allocatable = status.allocatable.unwrap_or_default();
+    let amount = |name: &str| allocatable.get(name).and_then(|q| q.0.parse::<Quantity>().ok());
+    let mut free = Room {
+        cpu_milli: amount("cpu").map_or(0, Quantity::milli_value),
+        memory_bytes: amount("memory").map_or(0, Quantity::value),
+        pods: amount("pods").map_or(0, Quantity::value),
+    };
+    if let Some(used) = used {
+        free.take(used);
+    }
+    let annotation = |key: &str| node.annotations().get(key);
+    let location = match annotation(names::ANNOTATION_LOCATION) {
+        Some(json) => serde_json::from_str::<FlavorLocation>(json).map(Into::into).unwrap_or_default(),
+        None if is_virtual => Location::default(),
+        None => own_location.clone(),
+    };
+    let latency =
+        if is_virtual { annotation(names::ANNOTATION_LATENCY).and_then(|text| text.parse().ok()) } else { Some(0) };
+    let place = Place {
+        name: node.name_any(),
+        location,
+        architecture: node.labels().get("kubernetes.io/arch").cloned().unwrap_or_default(),
+        cpu_milli: u64::try_from(free.cpu_milli).ok(),
+        memory_bytes: u64::try_from(free.memory_bytes).ok(),
+        latency_micros: latency,
+    };
+    NodeView { name: node.name_any(), is_virtual, closed, place, free, labels: node.labels().clone() }
+}
+
+fn pod_view(pod: &Pod) -> PodView {
+    let said = pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == super::CONDITION);
+    let annotations: BTreeMap<String, String> = pod
+        .annotations()
+        .iter()
+        .filter(|(k, _)| k.starts_with(intent::INTENT_PREFIX) || *k == intent::SOFT_INTENTS)
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    PodView {
+        namespace: pod.namespace().unwrap_or_default(),
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        workload: workload(pod).unwrap_or_default().to_owned(),
+        needs: needs(pod),
+        intents: intent::parse(annotations.iter().map(|(k, v)| (k.as_str(), v.as_str()))),
+        annotations,
+        node_selector: pod.spec.as_ref().and_then(|s| s.node_selector.clone()).unwrap_or_default(),
+        said: said.and_then(|c| c.message.clone()).unwrap_or_default(),
+    }
+}
+
+fn solver_view(solver: &Solver) -> Option<SolverView> {
+    let workload = solver.labels().get(names::LABEL_SOLVER_FOR)?.clone();
+    let status = solver.status.clone().unwrap_or_default().solver_phase;
+    let ended = status.end_time.or(status.last_change_time).and_then(|t| t.parse::<jiff::Timestamp>().ok());
+    Some(SolverView {
+        name: solver.name_any(),
+        workload,
+        phase: status.phase,
+        message: status.message,
+        ended: ended.map(jiff::Timestamp::as_second),
+        deleting: solver.metadata.deletion_timestamp.is_some(),
+    })
+}
