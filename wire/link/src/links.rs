@@ -43,6 +43,8 @@ const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;
 /// Handshakes under way at a time, each five seconds at most.
 const HANDSHAKES_MAX: usize = 64;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// The close is sent at once; a living peer has it within a round trip.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How the links of a node are set up.
 #[derive(Clone, Debug)]
@@ -346,13 +348,11 @@ impl Links {
         lock(&self.shared.dials).clear();
         self.shared.endpoint.close(code::STOPPED, code::text(code::STOPPED).as_bytes());
         self.shared.tasks.close();
-        let ended = async {
-            self.shared.tasks.wait().await;
-            self.shared.endpoint.wait_idle().await;
-        };
-        if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, self.shared.tasks.wait()).await.is_err() {
             tracing::debug!("links stopped with tasks left");
         }
+        // What is over after this either has been told or cannot be reached.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.shared.endpoint.wait_idle()).await;
     }
 
     fn connected(&self, peer: &NodeId) -> Result<Session, LinkError> {
