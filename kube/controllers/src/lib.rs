@@ -1,13 +1,85 @@
-//! What kube-controller-manager does.
+//! What kube-controller-manager does: makes what is there be what was asked for.
+//!
+//! | controller | keeps |
+//! |---|---|
+//! | `deployment` | ReplicaSets of Deployments: roll-outs |
+//! | `replica_set` | the number of pods |
+//! | `endpoint_slice` | where the pods of a Service are |
+//! | `namespace` | deletion of namespaces with all that is in them |
+//! | `garbage` | deletion of what is owned with its owners |
+//! | `node_life` | what is believed of silent nodes, and evictions |
+//! | `pod_gc` | pods that nobody else would clear away |
+//! | `service_account` | the account and the certificate in every namespace |
+//!
+//! Each is *index → plan → act*: a view of the shared caches, a pure function to a plan, and one file with all effects.
+//! Each writes with a client of its own, so that rights and audit tell them apart. They never call one another: what one
+//! writes another sees.
+//!
+//! Not built yet: jobs, daemon and stateful sets, autoscaling, quotas, disruption budgets, volumes, token cleaning.
 mod deployment;
+mod endpoint_slice;
 mod expectations;
+mod garbage;
+mod kinds;
+mod namespace;
+mod node_life;
 mod objects;
+mod pod_gc;
 mod recorder;
 mod replica_set;
+mod service_account;
 mod work;
 
-/// Temporary.
-pub async fn run(client: kube::Client) {
-    let caches = work::Caches::start(&client);
-    tokio::join!(deployment::run(client.clone(), caches.clone()), replica_set::run(client, caches));
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::error;
+
+/// How the controllers work.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A node whose Lease has not changed for so long is silent.
+    pub node_grace: Duration,
+    /// Pods of a node that has been missing for so long are cleared away.
+    pub missing_node_grace: Duration,
+    /// So many pods that have ended are kept.
+    pub ended_pods_max: usize,
+    /// PEM of the certificate by which pods know the API server. Without it no ConfigMap says so.
+    pub root_certificate: Option<String>,
+}
+
+impl Default for Options {
+    /// The values of kube-controller-manager.
+    fn default() -> Options {
+        Options {
+            node_grace: Duration::from_secs(40),
+            missing_node_grace: Duration::from_secs(40),
+            ended_pods_max: 12_500,
+            root_certificate: None,
+        }
+    }
+}
+
+/// Runs all controllers until dropped. `client_for` answers the client of a controller, named as its user is in
+/// Kubernetes (`system:serviceaccount:kube-system:NAME`); `shared-informers` only reads.
+pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
+    let caches = work::Caches::start(&client_for("shared-informers"));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(deployment::run(client_for("deployment-controller"), caches.clone()));
+    tasks.spawn(replica_set::run(client_for("replicaset-controller"), caches.clone()));
+    tasks.spawn(endpoint_slice::run(client_for("endpointslice-controller"), caches.clone()));
+    tasks.spawn(namespace::run(client_for("namespace-controller"), caches.clone()));
+    tasks.spawn(garbage::run(client_for("generic-garbage-collector")));
+    tasks.spawn(node_life::run(client_for("node-controller"), caches.clone(), options.node_grace));
+    tasks.spawn(service_account::run_accounts(client_for("service-account-controller"), caches.clone()));
+    if let Some(certificate) = options.root_certificate {
+        let client = client_for("root-ca-cert-publisher");
+        tasks.spawn(service_account::run_certificates(client, caches.clone(), certificate));
+    }
+    let client = client_for("pod-garbage-collector");
+    tasks.spawn(pod_gc::run(client, caches, options.missing_node_grace, options.ended_pods_max));
+    while let Some(ended) = tasks.join_next().await {
+        // None of them ends by itself: this is a defect, and the others go on.
+        error!(?ended, "a controller has ended");
+    }
 }

@@ -80,27 +80,37 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 /// A round without a reason, in case one was lost.
 const RESYNC: Duration = Duration::from_secs(600);
 
-/// Makes rounds for ever. The receivers are those of the caches in the view.
-pub(crate) async fn rounds(mut changes: Vec<watch::Receiver<u64>>, mut round: impl AsyncFnMut() -> Next) {
-    for change in &mut changes {
-        // The sender lives in the cache's task, which the caller keeps alive.
-        let _ = change.wait_for(|generation| *generation > 0).await;
+/// Says when the next round is due. The receivers are those of the caches in the view.
+pub(crate) struct Rounds {
+    changes: Vec<watch::Receiver<u64>>,
+    retry: Duration,
+}
+
+impl Rounds {
+    /// Waits until every cache of the view is complete: the first round is due.
+    pub async fn begin(mut changes: Vec<watch::Receiver<u64>>) -> Rounds {
+        for change in &mut changes {
+            // The sender lives in the cache's task, which the caller keeps alive.
+            let _ = change.wait_for(|generation| *generation > 0).await;
+            change.mark_unchanged();
+        }
+        Rounds { changes, retry: RETRY_FIRST }
     }
-    let mut retry = RETRY_FIRST;
-    loop {
-        changes.iter_mut().for_each(|change| change.mark_unchanged());
-        let next = round().await;
+
+    /// Waits until the round after one with this outcome is due. What changes while a round is made is not missed.
+    pub async fn wait(&mut self, next: Next) {
         let mut pause = next.wake.unwrap_or(RESYNC).min(RESYNC);
         if next.failed {
-            pause = pause.min(retry);
-            retry = (retry * 2).min(RETRY_MOST);
+            pause = pause.min(self.retry);
+            self.retry = (self.retry * 2).min(RETRY_MOST);
         } else {
-            retry = RETRY_FIRST;
+            self.retry = RETRY_FIRST;
         }
-        let changed = select_all(changes.iter_mut().map(|change| change.changed().boxed()));
+        let waits: Vec<_> = self.changes.iter_mut().map(|change| change.changed().boxed()).collect();
         // Dropping the wait loses nothing: a change stays marked in its receiver.
-        if tokio::time::timeout(pause, changed).await.is_ok() {
+        if tokio::time::timeout(pause, select_all(waits)).await.is_ok() {
             tokio::time::sleep(BURST).await;
         }
+        self.changes.iter_mut().for_each(|change| change.mark_unchanged());
     }
 }

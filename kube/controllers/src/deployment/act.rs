@@ -15,14 +15,18 @@ use super::rollout::{Sized, replicas};
 use super::template::{self, REVISION, is_of_template};
 use crate::objects::{controller_of, name, namespace, uid};
 use crate::recorder::{Kind, Recorder};
-use crate::work::{Caches, Next, rounds};
+use crate::work::{Caches, Next, Rounds};
 
 /// Keeps all Deployments until dropped.
 pub(crate) async fn run(client: Client, caches: Caches) {
     let recorder = Recorder { client: client.clone(), component: "deployment-controller" };
     let actor = Actor { client, recorder };
     let changes = vec![caches.deployments.changes(), caches.replica_sets.changes(), caches.pods.changes()];
-    rounds(changes, async || actor.round(&caches).await).await;
+    let mut rounds = Rounds::begin(changes).await;
+    loop {
+        let next = actor.round(&caches).await;
+        rounds.wait(next).await;
+    }
 }
 
 struct Actor {

@@ -16,16 +16,17 @@ use super::plan::{Plan, plan};
 use crate::expectations::Expectations;
 use crate::objects::{controller_reference, is_active, name, namespace, uid};
 use crate::recorder::{Kind, Recorder};
-use crate::work::{Caches, Next, rounds};
+use crate::work::{Caches, Next, Rounds};
 
 /// Keeps all ReplicaSets until dropped.
 pub(crate) async fn run(client: Client, caches: Caches) {
     let recorder = Recorder { client: client.clone(), component: "replicaset-controller" };
     let mut actor = Actor { client, recorder, expectations: Expectations::default() };
-    rounds(vec![caches.replica_sets.changes(), caches.pods.changes()], async || {
-        actor.round(caches.replica_sets.list(), caches.pods.list()).await
-    })
-    .await;
+    let mut rounds = Rounds::begin(vec![caches.replica_sets.changes(), caches.pods.changes()]).await;
+    loop {
+        let next = actor.round(caches.replica_sets.list(), caches.pods.list()).await;
+        rounds.wait(next).await;
+    }
 }
 
 struct Actor {

@@ -1,0 +1,14 @@
+//! EndpointSlices, and the older Endpoints: where the pods of a Service are.
+//!
+//! ```text
+//!  Services, Pods ──▶ plan: the slices that should be ──▶ act: create, replace, delete what differs
+//! ```
+//!
+//! An endpoint is *ready* if its pod is and is not on its way out; *serving* if its pod is ready; *terminating* if its pod
+//! is on its way out (KEP-1672). Services without a selector are left to whoever made them.
+//!
+//! Limits: IPv4; no zones and hints.
+mod act;
+mod plan;
+
+pub(crate) use act::run;
