@@ -23,8 +23,10 @@ mod store;
 mod unpack;
 
 pub use blobs::BLOB_SIZE_MAX;
+pub(crate) use config::architecture;
 pub use config::{Image, ImageConfig};
 pub use digest::Digest;
+pub(crate) use digest::hex;
 pub use reference::{InvalidReference, Reference};
 pub use source::ImageSource;
 pub use store::{Blob, ImageStore, Listed};

@@ -1,10 +1,32 @@
 //! Pods on a machine: runtimes, images, volumes, probes, logs, exec.
+//!
+//! A *kubelet* makes one machine do what the API says and says back what the machine does.
+//!
+//! ```text
+//!            ┌ manager ── one worker per pod ── runtime ── supervisor process per pod ── containers
+//!  API ◀──▶ ─┤ node: Node and lease                images: content-addressed store, sources
+//!            └ proxy: logs, exec, port-forward     network: attach, detach
+//! ```
+//!
+//! Reading order: [`pod`], [`runtime`], [`supervisor`], [`images`], [`node`].
+//!
+//! It knows no runtime but the built-in one (`oci`), and what [`pod::support`] lists it does not do; a pod that asks
+//! for it waits and says so. Memory and disk pressure are not watched, and pods are not evicted for them.
 
 pub mod capabilities;
 pub mod cgroups;
+mod events;
 pub mod files;
 pub mod images;
+mod kubelet;
+mod manager;
+pub mod node;
+pub mod pod;
+mod proxy;
 pub mod rooted;
 pub mod runtime;
 pub mod supervisor;
 mod sys;
+
+pub(crate) use kubelet::Shared;
+pub use kubelet::{Error, Handle, Kubelet, Options, StopPods};

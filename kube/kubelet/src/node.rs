@@ -1,0 +1,240 @@
+//! The Node object of this machine and its heartbeat.
+//!
+//! ```text
+//! start ─▶ Node (Ready=False, "recovering") ─▶ leftovers stopped ─▶ Ready=True ─▶ lease every 10 s, status every 5 min
+//! ```
+//!
+//! A machine that comes back must not be believed before it has stopped what was moved elsewhere meanwhile: Ready is
+//! reported only after the recovery of [`crate::manager`]. What others wrote on the Node (labels, taints) stays.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::Shared;
+use crate::pod::resources::Capacity;
+use crate::pod::status::whole_second;
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// A node is given up by others 40 s after its last word (`nodeLeaseDurationSeconds`).
+const LEASE_DURATION: Duration = Duration::from_secs(40);
+/// And speaks four times within that.
+const LEASE_INTERVAL: Duration = Duration::from_secs(10);
+/// The kubelet's `nodeStatusReportFrequency`: the lease carries the heartbeat between.
+const STATUS_INTERVAL: Duration = Duration::from_secs(300);
+/// How soon a failed write is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+const VERSION: &str = concat!("v1.34.0+substrate-", env!("CARGO_PKG_VERSION"));
+/// The kubelet's default `maxPods`.
+const PODS_MAX: u64 = 110;
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+
+/// What of the machine is kept from pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserve {
+    /// Thousandths of a processor.
+    pub cpu_milli: u64,
+    /// Bytes.
+    pub memory_bytes: u64,
+}
+
+/// What the machine has: processors and memory, or what a cgroup above us leaves of it.
+pub fn capacity() -> Capacity {
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:"))
+        .and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+    Capacity { cpu_milli: cpus * 1000, memory_bytes: kib.unwrap_or(0) * 1024 }
+}
+
+/// Keeps the Node and its lease until dropped.
+pub(crate) async fn run(shared: std::sync::Arc<Shared>, mut recovered: watch::Receiver<bool>) {
+    let mut ready = *recovered.borrow_and_update();
+    let mut status_due = tokio::time::Instant::now();
+    let mut lease_due = tokio::time::Instant::now();
+    loop {
+        let now = tokio::time::Instant::now();
+        if now >= status_due {
+            status_due = match report(&shared, ready).await {
+                Ok(()) => now + STATUS_INTERVAL,
+                Err(e) => {
+                    tracing::warn!(node = shared.node_name, "report the node: {e}");
+                    now + RETRY
+                }
+            };
+        }
+        if now >= lease_due {
+            lease_due = match renew(&shared).await {
+                Ok(()) => now + LEASE_INTERVAL,
+                Err(e) => {
+                    tracing::warn!(node = shared.node_name, "renew the node's lease: {e}");
+                    now + RETRY
+                }
+            };
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(status_due.min(lease_due)) => {}
+            Ok(()) = recovered.changed() => {
+                // Nothing is lost when dropped: the value is read again.
+                ready = *recovered.borrow_and_update();
+                status_due = tokio::time::Instant::now();
+            }
+        }
+    }
+}
+
+/// Creates the Node, or brings it up to date.
+async fn report(shared: &Shared, ready: bool) -> Result<(), kube::Error> {
+    let api: Api<Node> = Api::all(shared.client.clone());
+    let name = &shared.node_name;
+    let labels = labels(name, &shared.node_labels);
+    let found = match api.get_opt(name).await? {
+        Some(found) => found,
+        None => {
+            let metadata =
+                ObjectMeta { name: Some(name.clone()), labels: Some(labels.clone()), ..ObjectMeta::default() };
+            match api.create(&PostParams::default(), &Node { metadata, ..Node::default() }).await {
+                Err(kube::Error::Api(e)) if e.code == 409 => api.get(name).await?,
+                other => other?,
+            }
+        }
+    };
+    let taints = found.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+    let kept: Vec<Taint> = taints.iter().filter(|t| !(ready && t.key == NOT_READY)).cloned().collect();
+    let mut change = json!({"metadata": {"labels": labels}});
+    if kept.len() != taints.len() {
+        change["spec"] = json!({"taints": kept});
+        // Others may change the list meanwhile: only if it still is what was read.
+        change["metadata"]["resourceVersion"] = json!(found.metadata.resource_version);
+    }
+    let known = found.metadata.labels.clone().unwrap_or_default();
+    if change.get("spec").is_some() || labels.iter().any(|(k, v)| known.get(k) != Some(v)) {
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&change)).await?;
+    }
+    let status = json!({"status": status(shared, &found, ready)});
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.map(drop)
+}
+
+fn labels(name: &str, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut labels = own.clone();
+    let arch = crate::images::architecture();
+    for (key, value) in [("kubernetes.io/hostname", name), ("kubernetes.io/arch", arch), ("kubernetes.io/os", "linux")]
+    {
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    labels
+}
+
+fn status(shared: &Shared, found: &Node, ready: bool) -> serde_json::Value {
+    let resources = |capacity: Capacity| {
+        let cpu = if capacity.cpu_milli % 1000 == 0 {
+            (capacity.cpu_milli / 1000).to_string()
+        } else {
+            format!("{}m", capacity.cpu_milli)
+        };
+        json!({"cpu": cpu, "memory": format!("{}Ki", capacity.memory_bytes / 1024), "pods": PODS_MAX.to_string()})
+    };
+    let allocatable = Capacity {
+        cpu_milli: shared.capacity.cpu_milli.saturating_sub(shared.reserve.cpu_milli),
+        memory_bytes: shared.capacity.memory_bytes.saturating_sub(shared.reserve.memory_bytes),
+    };
+    json!({
+        "capacity": resources(shared.capacity),
+        "allocatable": resources(allocatable),
+        "addresses": [
+            {"type": "InternalIP", "address": shared.host_ip},
+            {"type": "Hostname", "address": shared.node_name},
+        ],
+        "conditions": conditions(found, ready),
+        "nodeInfo": node_info(),
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+    })
+}
+
+fn conditions(found: &Node, ready: bool) -> Vec<serde_json::Value> {
+    let old = found.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let now = Time(whole_second(Timestamp::now()));
+    let (is, reason, message) = match ready {
+        true => ("True", "KubeletReady", "kubelet is posting ready status"),
+        false => ("False", "KubeletNotReady", "the pods of an earlier run are being looked after"),
+    };
+    let wanted = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", is, reason, message),
+    ];
+    let own = wanted.into_iter().map(|(kind, status, reason, message)| {
+        let earlier = old.iter().find(|c| c.type_ == kind && c.status == status).and_then(|c| c.last_transition_time.clone());
+        let since = earlier.unwrap_or_else(|| now.clone());
+        json!({"type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now, "lastTransitionTime": since})
+    });
+    let foreign = old.iter().filter(|c| !wanted.iter().any(|(kind, ..)| *kind == c.type_)).map(|c| json!(c));
+    own.chain(foreign).collect()
+}
+
+fn node_info() -> serde_json::Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let release = read("/etc/os-release");
+    let pretty =
+        release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
+    json!({
+        "architecture": crate::images::architecture(),
+        "operatingSystem": "linux",
+        "osImage": pretty,
+        "kernelVersion": read("/proc/sys/kernel/osrelease"),
+        "bootID": read("/proc/sys/kernel/random/boot_id"),
+        "machineID": read("/etc/machine-id"),
+        "systemUUID": read("/sys/class/dmi/id/product_uuid"),
+        "kubeletVersion": VERSION,
+        "kubeProxyVersion": "",
+        "containerRuntimeVersion": concat!("oci://", env!("CARGO_PKG_VERSION")),
+    })
+}
+
+/// Renews the lease, creating it when it is not there.
+async fn renew(shared: &Shared) -> Result<(), kube::Error> {
+    let api: Api<Lease> = Api::namespaced(shared.client.clone(), LEASE_NAMESPACE);
+    let renew_time = MicroTime(microsecond(Timestamp::now()));
+    let name = &shared.node_name;
+    let patch = json!({"spec": {"renewTime": renew_time, "holderIdentity": name, "leaseDurationSeconds": LEASE_DURATION.as_secs()}});
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Err(kube::Error::Api(e)) if e.code == 404 => {}
+        other => return other.map(drop),
+    }
+    let nodes: Api<Node> = Api::all(shared.client.clone());
+    let owner = nodes.get_opt(name).await?.and_then(|n| n.metadata.uid).map(|uid| {
+        vec![OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: name.clone(),
+            uid,
+            ..OwnerReference::default()
+        }]
+    });
+    let lease = Lease {
+        metadata: ObjectMeta { name: Some(name.clone()), owner_references: owner, ..ObjectMeta::default() },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
+            renew_time: Some(renew_time),
+            ..LeaseSpec::default()
+        }),
+    };
+    api.create(&PostParams::default(), &lease).await.map(drop)
+}
+
+/// The API keeps microseconds.
+fn microsecond(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
+}

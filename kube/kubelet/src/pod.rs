@@ -1,0 +1,76 @@
+//! The *pod worker*: one task per pod that makes the machine be what the pod says, and says what the machine is.
+//!
+//! ```text
+//!  API ── pod ──▶ worker ── plan (pure) ──▶ starter: place, image, environment ──▶ runtime
+//!   ▲               ▲  ▲                                                             │
+//!   └── status ─────┘  └── probes ◀───────────── observed runs ◀─────────────────────┘
+//! ```
+//!
+//! Reading order: [`plan`] decides, [`status`] words it, [`worker`] listens and acts, `start` does what a start needs.
+//!
+//! Limits: see [`support`], which says them to the user.
+
+pub mod environment;
+pub mod names;
+pub mod plan;
+mod probes;
+pub mod resources;
+pub mod security;
+mod start;
+pub(crate) use start::chain;
+pub mod status;
+pub mod support;
+pub mod volumes;
+pub mod worker;
+
+use std::path::PathBuf;
+
+/// Why a container cannot be configured; the pod waits and says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// An object it needs is not there (yet): tried again.
+    #[error("{0}")]
+    Missing(String),
+    /// The pod contradicts itself or the image: tried again, since the objects it refers to may change.
+    #[error("{0}")]
+    Invalid(String),
+    /// This node does not do that: waits until the pod is replaced.
+    #[error("not supported on this node: {0}")]
+    Unsupported(String),
+}
+
+/// Where things of a pod are, below the kubelet's directory.
+#[derive(Clone, Debug)]
+pub struct PodDir(PathBuf);
+
+impl PodDir {
+    /// The directory of the pod `uid` below `root`.
+    pub fn new(root: &std::path::Path, uid: &str) -> Self {
+        Self(root.join("pods").join(uid))
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &std::path::Path {
+        &self.0
+    }
+
+    /// A volume.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.0.join("volumes").join(name)
+    }
+
+    /// A file that is mounted into `/etc`.
+    pub fn etc(&self, name: &str) -> PathBuf {
+        self.0.join("etc").join(name)
+    }
+
+    /// The log of a run.
+    pub fn log(&self, container: &str, attempt: u32) -> PathBuf {
+        self.0.join("logs").join(container).join(format!("{attempt}.log"))
+    }
+
+    /// Where a run writes its last words.
+    pub fn termination(&self, id: &str) -> PathBuf {
+        self.0.join("termination").join(id)
+    }
+}

@@ -1,0 +1,101 @@
+//! What this kubelet does not do, said before anything is started. Pure.
+
+use k8s_openapi::api::core::v1::{Container, Pod, Probe, Volume};
+
+/// The first thing `pod` asks for that is not built, in words; `None` when all of it is.
+pub fn unsupported(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let host_network = spec.host_network == Some(true);
+    let context = spec.security_context.clone().unwrap_or_default();
+    let of_pod = [
+        (spec.init_containers.iter().flatten().next().is_some(), "init containers"),
+        (spec.share_process_namespace == Some(true), "shareProcessNamespace"),
+        (spec.host_users == Some(false), "user namespaces (hostUsers: false)"),
+        (spec.runtime_class_name.as_deref().is_some_and(|n| n != "oci"), "runtime classes other than oci"),
+        (context.sysctls.iter().flatten().next().is_some(), "sysctls"),
+        (
+            context.app_armor_profile.as_ref().is_some_and(|p| p.type_ == "Localhost"),
+            "AppArmor profiles of type Localhost",
+        ),
+        (spec.resource_claims.iter().flatten().next().is_some(), "resource claims"),
+        (spec.os.as_ref().is_some_and(|os| os.name != "linux"), "operating systems other than linux"),
+    ];
+    let found = of_pod.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned());
+    found
+        .or_else(|| spec.volumes.iter().flatten().find_map(volume))
+        .or_else(|| spec.containers.iter().find_map(|c| container(c, host_network)))
+}
+
+fn volume(volume: &Volume) -> Option<String> {
+    let known = volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some();
+    let odd = match (&volume.empty_dir, &volume.projected) {
+        (Some(dir), _) => dir.medium.as_deref().is_some_and(|m| !m.is_empty() && m != "Memory"),
+        (None, Some(p)) => {
+            p.sources.iter().flatten().any(|s| s.cluster_trust_bundle.is_some() || s.pod_certificate.is_some())
+        }
+        (None, None) => !known,
+    };
+    odd.then(|| format!("the kind of volume {:?}", volume.name))
+}
+
+fn container(container: &Container, host_network: bool) -> Option<String> {
+    let ports = container.ports.iter().flatten();
+    let mounts = container.volume_mounts.iter().flatten();
+    let context = container.security_context.clone().unwrap_or_default();
+    let resources = container.resources.clone().unwrap_or_default();
+    let listed = resources.limits.iter().flatten().chain(resources.requests.iter().flatten());
+    let other = listed.map(|(name, _)| name).find(|n| !matches!(n.as_str(), "cpu" | "memory" | "ephemeral-storage"));
+    let hooks = container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some() || l.pre_stop.is_some());
+    let checks = [
+        (!host_network && ports.clone().any(|p| p.host_port.is_some_and(|p| p != 0)), "hostPort"),
+        (mounts.clone().any(|m| m.sub_path_expr.is_some()), "subPathExpr"),
+        (mounts.clone().any(|m| m.mount_propagation.as_deref().is_some_and(|p| p != "None")), "mountPropagation"),
+        (container.volume_devices.iter().flatten().next().is_some(), "block volumes"),
+        (context.proc_mount.as_deref().is_some_and(|p| p != "Default"), "procMount"),
+        (hooks, "lifecycle hooks"),
+        (container.restart_policy.is_some(), "a restart policy per container"),
+    ];
+    let found = checks.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned());
+    let probes = [&container.readiness_probe, &container.liveness_probe, &container.startup_probe];
+    found
+        .or_else(|| other.map(|name| format!("the resource {name}")))
+        .or_else(|| probes.into_iter().flatten().find_map(probe))
+        .map(|what| format!("{what} (container {})", container.name))
+}
+
+fn probe(probe: &Probe) -> Option<String> {
+    let https = probe.http_get.as_ref().is_some_and(|h| h.scheme.as_deref().is_some_and(|s| s != "HTTP"));
+    match (probe.grpc.is_some(), https) {
+        (true, _) => Some("gRPC probes".to_owned()),
+        (_, true) => Some("HTTPS probes".to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(spec: Value) -> Option<String> {
+        unsupported(&serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap())
+    }
+
+    #[test]
+    fn named_in_words() {
+        let c = json!({"name": "c"});
+        assert_eq!(
+            check(json!({"containers": [c], "volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]})),
+            None
+        );
+        assert_eq!(check(json!({"containers": [c], "initContainers": [c]})).unwrap(), "init containers");
+        let path = json!({"containers": [c], "volumes": [{"name": "v", "hostPath": {"path": "/"}}]});
+        assert_eq!(check(path).unwrap(), "the kind of volume \"v\"");
+        let port = json!({"name": "c", "ports": [{"containerPort": 1, "hostPort": 1}]});
+        assert_eq!(check(json!({"containers": [port]})).unwrap(), "hostPort (container c)");
+        assert_eq!(check(json!({"containers": [port], "hostNetwork": true})), None);
+        let gpu = json!({"name": "c", "resources": {"limits": {"example.com/gpu": "1"}}});
+        assert_eq!(check(json!({"containers": [gpu]})).unwrap(), "the resource example.com/gpu (container c)");
+    }
+}
