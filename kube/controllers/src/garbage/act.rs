@@ -246,12 +246,12 @@ impl Collector {
         for (object, owners) in plan.strip {
             let mut kept = object.owners.clone();
             kept.retain(|owner| !owners.contains(&owner.uid));
-            self.patch(&object, json!({"ownerReferences": kept})).await?;
+            self.patch(&object, json!({"ownerReferences": or_none(kept)})).await?;
         }
         for (object, finalizer) in plan.release {
             let mut kept = object.finalizers.clone();
             kept.retain(|found| found != finalizer);
-            self.patch(&object, json!({"finalizers": kept})).await?;
+            self.patch(&object, json!({"finalizers": or_none(kept)})).await?;
         }
         Ok(())
     }
@@ -264,6 +264,11 @@ impl Collector {
         let patch = Patch::Merge(json!({"metadata": metadata}));
         settled(api.patch_metadata(&object.name, &PatchParams::default(), &patch).await.map(|_| ()))
     }
+}
+
+/// An empty list is taken away, not kept.
+fn or_none<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
 }
 
 /// What has gone or changed since the view comes again with its change.

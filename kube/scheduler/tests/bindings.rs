@@ -1,0 +1,148 @@
+//! The scheduler over a real API server in process.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use substrate_apiserver::auth::{Tokens, User};
+use substrate_apiserver::node_proxy::NodeProxies;
+use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_scheduler::Options;
+use substrate_store::Store;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn cluster() -> (Client, tokio::task::JoinSet<()>) {
+    let server = ApiServer::new(ApiOptions {
+        store: Store::memory().unwrap(),
+        service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+        tokens: Tokens::default(),
+        proxies: NodeProxies::default(),
+        admission: Vec::new(),
+        version: "v1.34.0".into(),
+    })
+    .unwrap();
+    server.bootstrap(None).await.unwrap();
+    let client_for = |name: &str| substrate_client::in_process(server.as_user(User::new(name, &["system:masters"])));
+    let mut tasks = tokio::task::JoinSet::new();
+    let options = Options { back_off_first: Duration::from_millis(100), ..Options::default() };
+    tasks.spawn(substrate_scheduler::run(client_for("system:kube-scheduler"), options));
+    (client_for("admin"), tasks)
+}
+
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match look().await {
+            Ok(value) => return value,
+            Err(last) if start.elapsed() > DEADLINE => panic!("{what}: not within {DEADLINE:?}; last seen: {last}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn add_node(client: &Client, name: &str) {
+    let node =
+        json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}}});
+    let nodes: Api<Node> = Api::all(client.clone());
+    nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+}
+
+async fn add_pod(client: &Client, name: &str, more: Value) {
+    let mut spec = json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let pod = json!({"metadata": {"name": name}, "spec": spec});
+    pods(client).create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+}
+
+fn pods(client: &Client) -> Api<Pod> {
+    Api::namespaced(client.clone(), "default")
+}
+
+async fn by_node(client: &Client) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for pod in pods(client).list(&Default::default()).await.unwrap() {
+        *counts.entry(pod.spec.unwrap().node_name.unwrap_or_default()).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn a_burst_fills_the_nodes_exactly_and_the_rest_waits_for_room() {
+    let (client, _tasks) = cluster().await;
+    for node in ["a", "b", "c"] {
+        add_node(&client, node).await;
+    }
+    for number in 0..14 {
+        add_pod(&client, &format!("p-{number}"), json!({})).await;
+    }
+    until("twelve fit", async || {
+        let counts = by_node(&client).await;
+        let right = ["a", "b", "c"].iter().all(|node| counts.get(*node) == Some(&4)) && counts.get("") == Some(&2);
+        if right { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    until("the others say why not", async || {
+        let all = pods(&client).list(&Default::default()).await.unwrap().items;
+        let said = all.iter().filter(|pod| pod.spec.as_ref().unwrap().node_name.is_none());
+        let said: Vec<_> =
+            said.map(|pod| serde_json::to_string(&pod.status.as_ref().unwrap().conditions).unwrap()).collect();
+        let words = "0/3 nodes are available: 3 Insufficient cpu.";
+        let right = said.len() == 2 && said.iter().all(|text| text.contains(words) && text.contains("Unschedulable"));
+        if right { Ok(()) } else { Err(format!("{said:?}")) }
+    })
+    .await;
+    add_node(&client, "d").await;
+    until("the new node takes them", async || {
+        let counts = by_node(&client).await;
+        if counts.get("d") == Some(&2) { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+    let events: Api<Event> = Api::namespaced(client.clone(), "default");
+    until("it is told", async || {
+        let all = events.list(&Default::default()).await.unwrap().items;
+        let of = |reason: &str| all.iter().filter(|event| event.reason.as_deref() == Some(reason)).count();
+        if (of("Scheduled"), of("FailedScheduling")) == (14, 2) {
+            Ok(())
+        } else {
+            Err(format!("{} {}", of("Scheduled"), of("FailedScheduling")))
+        }
+    })
+    .await;
+    let all = pods(&client).list(&Default::default()).await.unwrap().items;
+    let scheduled =
+        |pod: &Pod| serde_json::to_string(&pod.status).unwrap().contains(r#""status":"True","type":"PodScheduled""#);
+    assert!(all.iter().all(scheduled), "{:?}", all.iter().map(|pod| &pod.status).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_gate_holds_a_pod_until_it_is_opened() {
+    let (client, _tasks) = cluster().await;
+    add_node(&client, "a").await;
+    add_pod(&client, "gated", json!({"schedulingGates": [{"name": "x.io/plan"}]})).await;
+    add_pod(&client, "other", json!({"schedulerName": "somebody"})).await;
+    add_pod(&client, "free", json!({})).await;
+    until("the free one is bound, the gate is told", async || {
+        let counts = by_node(&client).await;
+        let gated = serde_json::to_string(&pods(&client).get("gated").await.unwrap().status).unwrap();
+        let right =
+            counts == BTreeMap::from([("a".to_owned(), 1), (String::new(), 2)]) && gated.contains("SchedulingGated");
+        if right { Ok(()) } else { Err(format!("{counts:?} {gated}")) }
+    })
+    .await;
+    let open = Patch::Merge(json!({"spec": {"schedulingGates": null}}));
+    pods(&client).patch("gated", &PatchParams::default(), &open).await.unwrap();
+    until("it is bound", async || {
+        let counts = by_node(&client).await;
+        if counts == BTreeMap::from([("a".to_owned(), 2), (String::new(), 1)]) {
+            Ok(())
+        } else {
+            Err(format!("{counts:?}"))
+        }
+    })
+    .await;
+}
