@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::image::{self, Image};
 use crate::node;
 
 #[derive(Parser)]
@@ -24,6 +25,9 @@ enum Verb {
     /// Run a node until it is told to stop.
     #[command(after_help = UP_EXAMPLES)]
     Up(Box<Up>),
+    /// The images of this machine.
+    #[command(subcommand)]
+    Image(Image),
 }
 
 const UP_EXAMPLES: &str = "Examples:
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.verb {
         Verb::Up(up) => node::up(&up),
+        Verb::Image(image) => image::run(&image),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,10 +1,20 @@
 //! `fluidos`: parse, compose by role, run.
 
-use std::process::ExitCode;
-
 mod cli;
+mod image;
 mod node;
 
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// First argument of the process that supervises one pod. It is not for people, so it is in no help text.
+const SUPERVISOR: &str = "pod-supervisor";
+
 fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|first| first == SUPERVISOR) {
+        // Before any thread is started: it forks.
+        return substrate_kubelet::supervisor::main(&arguments[2..]);
+    }
     cli::main()
 }

@@ -1,32 +1,60 @@
 //! A node: its parts, composed. Rooms do not know each other; they are introduced here.
+//!
+//! ```text
+//! directory ─ key ─┬─ store ─ API ─ door (TLS)
+//!                  ├─ controllers, scheduler
+//!                  ├─ network ─ Services, DNS ─ kubelet        unless --no-agent
+//!                  └─ managers of §6.4
+//! ```
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
-use std::sync::Arc;
+mod api;
+mod directory;
+mod machine;
 
-use anyhow::{Context, Result, bail};
-use substrate_apiserver::auth::Tokens;
-use substrate_apiserver::node_proxy::NodeProxies;
-use substrate_apiserver::{ApiServer, Options, tls};
-use substrate_store::Store;
-use tokio::net::TcpListener;
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use crate::cli::Up;
+use anyhow::{Context, Result};
+use fluidos_identity::{NodeKey, fabric_prefix};
+use fluidos_model::market::Location;
+use fluidos_orchestrator::{gate, placement};
+use substrate_kubelet::StopPods;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use self::api::Api;
+use crate::cli::{OnStop, Up};
 
 /// The Kubernetes version whose API this is.
 const VERSION: &str = "v1.34.0";
-const SERVICE_CIDR: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 16);
+/// What a stopping node's parts are given before it ends all the same.
+const STOP: Duration = Duration::from_secs(10);
+
+/// Where pods and Services of a node have their addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges {
+    /// Base and prefix length.
+    pub pods: (Ipv4Addr, u8),
+    /// Base and prefix length.
+    pub services: (Ipv4Addr, u8),
+}
+
+impl Ranges {
+    /// The /20 of the node's key: pods in its first half, Services in its last 256 addresses. So both are unique among
+    /// peers, and a pod reaches either over the link without translation.
+    fn of(key: &NodeKey) -> Self {
+        let base = u32::from(fabric_prefix(&key.id(), 0).v4);
+        Self { pods: (Ipv4Addr::from(base), 21), services: (Ipv4Addr::from(base + 0xf00), 24) }
+    }
+}
 
 /// Runs a node until a signal ends it.
 pub fn up(up: &Up) -> Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("FLUIDOS_LOG").unwrap_or_else(|_| "info".into()))
-        .init();
-    data_dir(&up.data_dir)?;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FLUIDOS_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    directory::prepare(&up.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(2) // a device has no more to give, and a server's load is in the kernel
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -34,81 +62,58 @@ pub fn up(up: &Up) -> Result<()> {
 }
 
 async fn run(up: &Up) -> Result<()> {
-    let directory = &up.data_dir;
-    let store = Store::open(&directory.join("store")).with_context(|| format!("--data-dir {}", directory.display()))?;
-    let listener = TcpListener::bind(up.api).await.with_context(|| format!("--api {}: cannot listen", up.api))?;
-    let address = listener.local_addr()?;
-    let server = ApiServer::new(Options {
-        store,
-        service_cidr: SERVICE_CIDR,
-        tokens: Tokens::default(),
-        proxies: NodeProxies::default(),
-        admission: Vec::new(),
-        version: VERSION.into(),
-    })?;
-    server.bootstrap(None).await?;
-    let authority = tls::Authority::open(&directory.join("pki"))?;
-    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), address.ip()];
-    let names = [
-        "localhost",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster.local",
-    ];
-    let config = authority.server_config(&authority.server(&addresses, &names)?)?;
-    kubeconfig(directory, &up.name, address, &authority)?;
-    let _serving = tokio::spawn(tls::serve(server, listener, Arc::new(config)));
-    println!("ready name={} api=https://{address} kubeconfig={}", up.name, directory.join("kubeconfig").display());
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let key = NodeKey::load_or_create(&up.data_dir.join("identity"))?;
+    let ranges = Ranges::of(&key);
+    let mut api = Api::open(up, ranges).await?;
+    let mut parts = JoinSet::new();
+    controllers(&api, &mut parts);
+    api.define(&fluidos_model::kinds::crds()).await?;
+    api.server.add_admission(std::sync::Arc::new(gate::Gate::new(api.client("fluidos-gate"))));
+    let machine =
+        if up.no_agent { None } else { Some(machine::Machine::start(up, &key, &api, ranges, &mut parts).await?) };
+    api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
+    parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location: Location::default() }));
+    if let Some(machine) = &machine {
+        machine.ready().await;
+    }
+    ready(up, &key, &api);
+    let stop = wait(up).await?;
+    tracing::info!(?stop, "stopping");
+    if let Some(machine) = machine {
+        let stopping = machine.stop(if stop == OnStop::Keep { StopPods::Keep } else { StopPods::Stop });
+        if tokio::time::timeout(STOP, stopping).await.is_err() {
+            tracing::warn!("the kubelet did not stop within {STOP:?}");
+        }
+    }
+    parts.shutdown().await;
+    Ok(())
+}
+
+fn controllers(api: &Api, parts: &mut JoinSet<()>) {
+    let client_for = api.client_for();
+    let options = substrate_controllers::Options { root_certificate: Some(api.authority_pem()), ..Default::default() };
+    parts.spawn(async move { substrate_controllers::run(client_for, options).await });
+    parts.spawn(substrate_scheduler::run(api.client("kube-scheduler"), Default::default()));
+}
+
+/// The one line on standard output: everything serves.
+#[allow(clippy::print_stdout)] // it is what scripts wait for
+fn ready(up: &Up, key: &NodeKey, api: &Api) {
+    println!(
+        "ready name={} did={} api=https://{} kubeconfig={}",
+        up.name,
+        key.id(),
+        api.address(),
+        up.data_dir.join("kubeconfig").display()
+    );
+}
+
+/// Waits for the signal that ends the node. SIGTERM is a service manager's: pods run on unless told otherwise. Ctrl-C is
+/// a person's: they stop.
+async fn wait(up: &Up) -> Result<OnStop> {
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        _ = terminate.recv() => {}
-        result = tokio::signal::ctrl_c() => result?,
+        _ = terminate.recv() => Ok(up.on_stop),
+        result = tokio::signal::ctrl_c() => result.map(|()| OnStop::Stop).context("cannot wait for Ctrl-C"),
     }
-    Ok(())
-}
-
-/// Makes the node's directory, which only its owner may enter.
-fn data_dir(path: &Path) -> Result<()> {
-    if !path.exists() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .with_context(|| format!("--data-dir {}: cannot make it", path.display()))?;
-    }
-    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        bail!(
-            "--data-dir {} has mode {mode:03o} and others could read the node's key; run: chmod 700 {0}",
-            path.display()
-        );
-    }
-    Ok(())
-}
-
-/// Writes the owner's way in.
-fn kubeconfig(directory: &Path, name: &str, address: SocketAddr, authority: &tls::Authority) -> Result<()> {
-    let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
-    let admin = authority.client("admin", &["system:masters"])?;
-    let data = |pem: &str| base64(pem.as_bytes());
-    let config = serde_json::json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": name,
-        "clusters": [{ "name": name, "cluster": {
-            "server": format!("https://{}", SocketAddr::new(ip, address.port())),
-            "certificate-authority-data": data(&authority.certificate_pem) } }],
-        "users": [{ "name": name, "user": {
-            "client-certificate-data": data(&admin.certificate_pem), "client-key-data": data(&admin.key_pem) } }],
-        "contexts": [{ "name": name, "context": { "cluster": name, "user": name } }],
-    });
-    let text = serde_json::to_vec_pretty(&config)?;
-    tls::write_private(&directory.join("kubeconfig"), &text).context("kubeconfig")
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use k8s_openapi::ByteString;
-    serde_json::to_value(ByteString(bytes.to_vec()))
-        .ok()
-        .and_then(|v| v.as_str().map(str::to_owned))
-        .unwrap_or_default()
 }

@@ -1,0 +1,158 @@
+//! The node's Kubernetes API: store, server, door, the owner's kubeconfig.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use substrate_apiserver::auth::{Tokens, User};
+use substrate_apiserver::node_proxy::NodeProxies;
+use substrate_apiserver::{ApiServer, Options, tls};
+use substrate_store::Store;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::{Ranges, VERSION};
+use crate::cli::Up;
+
+/// The API of one node.
+pub struct Api {
+    /// The server.
+    pub server: ApiServer,
+    /// Who reaches the machines of pods.
+    pub proxies: NodeProxies,
+    authority: tls::Authority,
+    listener: Option<TcpListener>,
+    address: SocketAddr,
+    directory: PathBuf,
+}
+
+impl Api {
+    /// Opens the store and takes the address; nothing is served before [`Api::serve`].
+    pub async fn open(up: &Up, ranges: Ranges) -> Result<Self> {
+        let directory = up.data_dir.clone();
+        let store = Store::open(&directory.join("store"))
+            .with_context(|| format!("--data-dir {}: another node may run in it", directory.display()))?;
+        let listener = listen("--api", up.api).await?;
+        let address = listener.local_addr()?;
+        let proxies = NodeProxies::default();
+        let server = ApiServer::new(Options {
+            store,
+            service_cidr: ranges.services,
+            tokens: Tokens::default(),
+            proxies: proxies.clone(),
+            admission: Vec::new(),
+            version: VERSION.into(),
+        })?;
+        let authority = tls::Authority::open(&directory.join("pki"))?;
+        server.bootstrap(None).await?;
+        Ok(Self { server, proxies, authority, listener: Some(listener), address, directory })
+    }
+
+    /// Where the owner reaches it.
+    pub fn address(&self) -> SocketAddr {
+        let ip = if self.address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { self.address.ip() };
+        SocketAddr::new(ip, self.address.port())
+    }
+
+    /// The certificate that clients trust.
+    pub fn authority_pem(&self) -> String {
+        self.authority.certificate_pem.clone()
+    }
+
+    /// A client in this process. Each part has a user of its own, so that it can be told apart.
+    pub fn client(&self, part: &str) -> kube::Client {
+        self.client_for()(part)
+    }
+
+    /// Makes clients as [`Api::client`].
+    pub fn client_for(&self) -> impl Fn(&str) -> kube::Client + Send + Sync + use<> {
+        let server = self.server.clone();
+        move |part| {
+            let user = User::new(&format!("system:serviceaccount:kube-system:{part}"), &["system:masters"]);
+            substrate_client::in_process(server.as_user(user))
+        }
+    }
+
+    /// Serves our kinds, and makes the namespace that they live in.
+    pub async fn define(&self, definitions: &[CustomResourceDefinition]) -> Result<()> {
+        let client = self.client("fluidos");
+        let api = kube::Api::<CustomResourceDefinition>::all(client.clone());
+        for definition in definitions {
+            let name = definition.metadata.name.as_deref().unwrap_or_default();
+            let result = match api.create(&PostParams::default(), definition).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    api.patch(name, &PatchParams::default(), &Patch::Merge(json!({ "spec": definition.spec }))).await
+                }
+                other => other,
+            };
+            result.with_context(|| format!("define {name}"))?;
+        }
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(fluidos_model::kinds::names::NAMESPACE.to_owned());
+        match kube::Api::<Namespace>::all(client).create(&PostParams::default(), &namespace).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => other.map(|_| ()).context("make the namespace fluidos"),
+        }
+    }
+
+    /// Opens the door: for the owner, and for pods on the gateway of their network.
+    pub async fn serve(&mut self, up: &Up, gateway: Option<Ipv4Addr>, parts: &mut JoinSet<()>) -> Result<()> {
+        let mut listeners: Vec<TcpListener> = self.listener.take().into_iter().collect();
+        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), self.address.ip()];
+        if let Some(gateway) = gateway {
+            addresses.push(gateway.into());
+            // Pods cannot reach an API on 127.0.0.1.
+            if !self.address.ip().is_unspecified() {
+                listeners
+                    .push(listen("pods' way to the API", SocketAddr::new(gateway.into(), self.address.port())).await?);
+            }
+            let service = self.server.bootstrap(Some((gateway, self.address.port()))).await;
+            service.context("publish the Service kubernetes")?;
+        }
+        let names = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ];
+        let identity = self.authority.server(&addresses, &names)?;
+        let config = Arc::new(self.authority.server_config(&identity)?);
+        self.kubeconfig(&up.name)?;
+        for listener in listeners {
+            parts.spawn(tls::serve(self.server.clone(), listener, config.clone()));
+        }
+        Ok(())
+    }
+
+    /// Writes the owner's way in.
+    fn kubeconfig(&self, name: &str) -> Result<()> {
+        let admin = self.authority.client("admin", &["system:masters"])?;
+        let data = |pem: &str| BASE64_STANDARD.encode(pem);
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": name,
+            "clusters": [{ "name": name, "cluster": {
+                "server": format!("https://{}", self.address()),
+                "certificate-authority-data": data(&self.authority.certificate_pem) } }],
+            "users": [{ "name": name, "user": {
+                "client-certificate-data": data(&admin.certificate_pem), "client-key-data": data(&admin.key_pem) } }],
+            "contexts": [{ "name": name, "context": { "cluster": name, "user": name } }],
+        });
+        let text = serde_json::to_vec_pretty(&config)?;
+        tls::write_private(&self.directory.join("kubeconfig"), &text).context("write the kubeconfig")
+    }
+}
+
+async fn listen(what: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| match address.port() {
+        0 => format!("{what} {address}: cannot listen"),
+        port => format!("{what} {address}: cannot listen; free the port or choose another than {port}"),
+    })
+}

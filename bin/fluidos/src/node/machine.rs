@@ -1,0 +1,91 @@
+//! This machine as part of the node: the network of its pods, and the kubelet.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use fluidos_identity::NodeKey;
+use substrate_kubelet::{Handle, Kubelet, StopPods};
+use substrate_network::{Cidr, DnsOptions, DnsServer, NodeNetwork, ServiceCaches, ServiceProxy};
+use tokio::task::JoinSet;
+
+use super::Ranges;
+use super::api::Api;
+use crate::cli::Up;
+
+/// The machine that this process runs on.
+pub struct Machine {
+    /// Its address for pods.
+    pub gateway: Ipv4Addr,
+    kubelet: Handle,
+}
+
+impl Machine {
+    /// Takes the machine into use.
+    pub async fn start(up: &Up, key: &NodeKey, api: &Api, ranges: Ranges, parts: &mut JoinSet<()>) -> Result<Self> {
+        let instance = key.id().tag();
+        let cidr =
+            |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
+        let network = NodeNetwork::open(substrate_network::Options {
+            instance: instance.clone(),
+            data_dir: up.data_dir.join("network"),
+            pod_cidr: cidr(ranges.pods)?,
+            service_cidr: cidr(ranges.services)?,
+        })
+        .await
+        .context("the pods' network cannot be set up; it needs root (or: --no-agent runs no pods here)")?;
+        let caches = ServiceCaches::start(api.client("kube-proxy"));
+        let dns = DnsServer::bind(DnsOptions::for_network(&network)).await.context("cluster DNS")?;
+        parts.spawn(dns.run(caches.clone()));
+        parts.spawn(ServiceProxy::run(caches, network.clone()));
+        let gateway = network.gateway();
+        let dns_address = network.dns_address();
+        let kubelet = Kubelet::start(substrate_kubelet::Options {
+            node_name: up.name.clone(),
+            node_address: machine_address().unwrap_or(gateway),
+            data_dir: up.data_dir.join("kubelet"),
+            client: api.client(&format!("kubelet-{}", up.name)),
+            network: Some(Arc::new(network)),
+            cluster_dns: dns_address,
+            cluster_domain: "cluster.local".into(),
+            node_labels: BTreeMap::new(),
+            supervisor: supervisor()?,
+            image_sources: Vec::new(),
+            instance,
+            reserve: Default::default(),
+        })
+        .await
+        .context("kubelet")?;
+        api.proxies.register(&up.name, Arc::new(kubelet.clone()));
+        Ok(Self { gateway, kubelet })
+    }
+
+    /// Waits until what an earlier run left has been looked after.
+    pub async fn ready(&self) {
+        self.kubelet.recovered().await;
+    }
+
+    /// Leaves the machine, with or without its pods.
+    pub async fn stop(self, pods: StopPods) {
+        self.kubelet.stop(pods).await;
+    }
+}
+
+/// How a pod's supervisor is started: this program again. By its file, so that replacing the binary does not matter to
+/// what already runs.
+fn supervisor() -> Result<Vec<OsString>> {
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    Ok(vec![program.into_os_string(), crate::SUPERVISOR.into()])
+}
+
+/// The address by which others reach this machine: the one that the way to anywhere begins with. Nothing is sent.
+fn machine_address() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?; // TEST-NET-1 (RFC 5737)
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) if !address.is_unspecified() => Some(address),
+        _ => None,
+    }
+}
