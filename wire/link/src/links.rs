@@ -29,6 +29,10 @@ use crate::{Handler, LinkError, LinkStream, PeerInfo, RequestHandler, Session};
 const ALPN: &[&[u8]] = &[b"fluidos-link/1"];
 /// A link idles at some 10 KiB; a node with more peers than this needs a catalog, not links.
 const SESSIONS_MAX: usize = 1024;
+/// Of these, sessions that others dialled: strangers cannot take the places of those that this node looks for.
+const INBOUND_MAX: usize = 512;
+/// Of these, from one address: several nodes of one owner, or of one NAT. Keys are free, addresses less so.
+const INBOUND_PER_ADDRESS_MAX: usize = 64;
 /// Events that a slow listener may be behind before it must read the list again.
 const EVENTS_MAX: usize = 256;
 /// Datagrams that wait for their handler: 1.5 MiB, 10 ms at 1 Gbit/s. More are dropped, as a router would.
@@ -40,6 +44,8 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Several such streams, and no more memory than this for one peer.
 const SESSION_WINDOW_BYTES: u32 = 8 << 20;
 const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;
+/// Before the first measurement: peers are near more often than far, and the first packets are repeated after three of these.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// Handshakes under way at a time, each five seconds at most.
 const HANDSHAKES_MAX: usize = 64;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -409,6 +415,7 @@ fn transport(options: &Options) -> Result<quinn::TransportConfig, LinkError> {
     transport
         .max_idle_timeout(Some(idle_timeout))
         .keep_alive_interval(Some(options.keep_alive))
+        .initial_rtt(FIRST_ROUND_TRIP)
         .max_concurrent_bidi_streams(STREAMS_MAX.into())
         .max_concurrent_uni_streams(0u32.into())
         .stream_receive_window(STREAM_WINDOW_BYTES.into())

@@ -407,6 +407,41 @@ async fn a_seller_that_came_back_is_found_again() {
     shop.close().await;
 }
 
+/// A kept connection whose end arrives while the next request is on its way.
+#[tokio::test]
+async fn a_request_that_meets_a_closing_connection_is_sent_again() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = Target { address: listener.local_addr().unwrap(), expected: Some(key(1).id()) };
+    let tls = Arc::new(server_config(&key(1), ClientAuth::Accept, ALPN).unwrap());
+    let server = tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+        let mut seen = Vec::new();
+        for answers in [1, 1] {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            for request in 0..=answers {
+                let mut head = [0; 4096];
+                let length = stream.read(&mut head).await.unwrap();
+                seen.push(String::from_utf8_lossy(&head[..length]).lines().next().unwrap_or_default().to_owned());
+                if request < answers {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]").await.unwrap();
+                    if seen.len() == 3 {
+                        return seen;
+                    }
+                }
+            }
+            // Hangs up on the second request without an answer.
+        }
+        seen
+    });
+    let client = Client::new(&key(2), target).unwrap();
+    for _ in 0..2 {
+        assert!(client.list_flavors(&Selector::default()).await.unwrap().is_empty());
+    }
+    assert_eq!(server.await.unwrap(), ["GET /api/v2/flavors HTTP/1.1"; 3]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_seller_that_never_answers_costs_five_seconds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -470,4 +505,19 @@ fn what_is_written_is_read_back_and_spelled_officially() {
     let request = PurchaseRequest { cluster_id: Some("c".into()), ..PurchaseRequest::default() };
     let json: Value = serde_json::from_slice(&request.write().unwrap()).unwrap();
     assert_eq!(json, json!({"liqoCredentials": {"clusterID": "c", "kubeconfig": ""}}));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_body_is_a_panic(cut in 0usize..600, change in 0usize..600, byte: u8) {
+        let buyer = key(2);
+        let mut body = ask(&buyer, Some("tx")).write().unwrap();
+        body.truncate(body.len().saturating_sub(cut % 50));
+        let length = body.len().max(1);
+        if let Some(place) = body.get_mut(change % length) {
+            *place = byte;
+        }
+        let _ = (ReserveRequest::read(&body), Transaction::read(&body), Contract::read(&body), Envelope::read(&body));
+        let _ = (PurchaseRequest::read(&body), Vec::<Flavor>::read(&body));
+    }
 }

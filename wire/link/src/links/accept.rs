@@ -10,7 +10,7 @@ use super::establish::establish;
 use super::{HANDSHAKES_MAX, Shared};
 
 /// Two round trips; nobody is 5 s away.
-pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Accepts until the links stop.
 pub(super) async fn accept_loop(shared: Arc<Shared>) {

@@ -8,12 +8,14 @@ use fluidos_identity::NodeId;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::accept::HANDSHAKE_TIMEOUT;
 use super::establish::{Established, establish};
 use super::{DialStatus, Shared, lock};
 use crate::LinkError;
 use crate::backoff::wait_before_dial;
 use crate::session::reason;
+
+/// Two round trips. Short, because a peer that has just started hears only a dial that is begun, or repeated, after that.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A dial under way. Dropping it ends it.
 pub(super) struct Dial {
@@ -100,9 +102,9 @@ async fn dial_once(
     // The name is not sent: keys are names here.
     let connecting =
         shared.endpoint.connect_with(config, address, "node.invalid").map_err(|error| failed(error.to_string()))?;
-    let connection = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
+    let connection = tokio::time::timeout(DIAL_TIMEOUT, connecting)
         .await
-        .map_err(|_| failed(format!("no answer within {} s", Duration::as_secs(&HANDSHAKE_TIMEOUT))))?
+        .map_err(|_| failed(format!("no answer within {} s", DIAL_TIMEOUT.as_secs())))?
         .map_err(|error| failed(reason(&error)))?;
     establish(shared, connection, true).await
 }

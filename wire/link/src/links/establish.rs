@@ -9,13 +9,13 @@ use std::time::Duration;
 use fluidos_identity::{NodeId, peer_node_id};
 use rustls::pki_types::CertificateDer;
 
-use super::{Event, SESSIONS_MAX, Shared, lock, run};
+use super::{Event, INBOUND_MAX, INBOUND_PER_ADDRESS_MAX, SESSIONS_MAX, Shared, lock, run};
 use crate::frame::{self, HELLO_BYTES_MAX};
 use crate::hello::Hello;
 use crate::session::reason;
 use crate::stream::code;
 use crate::tie::{Choice, choose};
-use crate::{LinkError, Session};
+use crate::{LinkError, PeerInfo, Session};
 
 /// One round trip after the handshake.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -126,12 +126,12 @@ fn admit(shared: &Arc<Shared>, session: &Session) -> Result<bool, LinkError> {
             }
             old.close(code::REPLACED);
         }
-        None if sessions.len() >= SESSIONS_MAX => {
-            session.close(code::FULL);
-            let reason = format!("{SESSIONS_MAX} peers are up, which is the most");
-            return Err(LinkError::Dial { address: peer.address, reason });
+        None => {
+            if let Some(reason) = no_room(sessions.values().map(Session::peer), peer) {
+                session.close(code::FULL);
+                return Err(LinkError::Dial { address: peer.address, reason });
+            }
         }
-        None => {}
     }
     sessions.insert(peer.id, session.clone());
     // Nobody need be listening.
@@ -141,6 +141,76 @@ fn admit(shared: &Arc<Shared>, session: &Session) -> Result<bool, LinkError> {
     Ok(true)
 }
 
+/// Says why there is no room for another peer, or `None` if there is.
+fn no_room<'a>(up: impl Iterator<Item = &'a PeerInfo>, newcomer: &PeerInfo) -> Option<String> {
+    let (mut all, mut inbound, mut same_address) = (0, 0, 0);
+    for peer in up {
+        all += 1;
+        inbound += usize::from(!peer.dialled);
+        same_address += usize::from(!peer.dialled && peer.address.ip() == newcomer.address.ip());
+    }
+    if all >= SESSIONS_MAX {
+        return Some(format!("{SESSIONS_MAX} peers are up, which is the most"));
+    }
+    if newcomer.dialled {
+        return None;
+    }
+    if inbound >= INBOUND_MAX {
+        return Some(format!("{INBOUND_MAX} peers have dialled in, which is the most"));
+    }
+    (same_address >= INBOUND_PER_ADDRESS_MAX).then(|| {
+        format!("{INBOUND_PER_ADDRESS_MAX} peers have dialled in from {}, which is the most", newcomer.address.ip())
+    })
+}
+
 fn close(connection: &quinn::Connection, code: quinn::VarInt) {
     connection.close(code, code::text(code).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use fluidos_identity::NodeKey;
+
+    use super::*;
+
+    fn peer(host: u32, dialled: bool) -> PeerInfo {
+        PeerInfo {
+            id: NodeKey::from_seed([1; 32]).unwrap().id(),
+            name: String::new(),
+            domain: String::new(),
+            features: vec![],
+            attributes: Default::default(),
+            incarnation: 1,
+            address: SocketAddr::from((Ipv4Addr::from_bits(host), 1)),
+            dialled,
+            version: 1,
+            session: 1,
+        }
+    }
+
+    fn check(up: &[PeerInfo], newcomer: &PeerInfo, expected: Option<&str>) {
+        let observed = no_room(up.iter(), newcomer);
+        let agrees = match (&observed, expected) {
+            (None, None) => true,
+            (Some(observed), Some(expected)) => observed.contains(expected),
+            _ => false,
+        };
+        assert!(agrees, "{observed:?}, needed {expected:?}");
+    }
+
+    #[test]
+    fn strangers_do_not_take_the_places_of_those_that_are_looked_for() {
+        let strangers: Vec<_> = (0..INBOUND_MAX as u32).map(|host| peer(host, false)).collect();
+        check(&strangers[1..], &peer(9999, false), None);
+        check(&strangers, &peer(9999, false), Some("512 peers have dialled in"));
+        check(&strangers, &peer(9999, true), None);
+        let crowd: Vec<_> = (0..INBOUND_PER_ADDRESS_MAX).map(|_| peer(7, false)).collect();
+        check(&crowd, &peer(7, false), Some("dialled in from 0.0.0.7"));
+        check(&crowd, &peer(8, false), None);
+        let all: Vec<_> = (0..SESSIONS_MAX as u32).map(|host| peer(host, true)).collect();
+        check(&all, &peer(9999, true), Some("1024 peers are up"));
+    }
 }
