@@ -17,11 +17,11 @@ const SOON: Duration = Duration::from_secs(3);
 const NEVER: Duration = Duration::from_millis(400);
 
 /// A machine of its own with a neighbour on its LAN: 192.0.2.1 and 192.0.2.2.
-struct Machine {
+pub(crate) struct Machine {
     dir: tempfile::TempDir,
 }
 
-fn on_machine<F: AsyncFnOnce(Machine) + Send + 'static>(test: F) {
+pub(crate) fn on_machine<F: AsyncFnOnce(Machine) + Send + 'static>(test: F) {
     let thread = std::thread::Builder::new().name("flt-machine".into()).spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
@@ -58,7 +58,7 @@ impl Machine {
         self.dir.path().join("flt-neighbour")
     }
 
-    fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options {
             instance: "a1".into(),
             data_dir: self.dir.path().join("a1"),
@@ -71,7 +71,7 @@ impl Machine {
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// Answers every connection with `name` and the caller's address.
-fn serve(netns: &Path, name: &'static str, port: u16) {
+pub(crate) fn serve(netns: &Path, name: &'static str, port: u16) {
     namespace::within(netns, move || {
         let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
         let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
@@ -119,7 +119,7 @@ fn from(
     namespace::within(&pod.netns, move || Ok(call())).unwrap()
 }
 
-fn tcp_from(pod: &Attachment, address: Ipv4Addr, port: u16) -> Result<String, io::ErrorKind> {
+pub(crate) fn tcp_from(pod: &Attachment, address: Ipv4Addr, port: u16) -> Result<String, io::ErrorKind> {
     from(pod, move || tcp(address, port))
 }
 
