@@ -267,6 +267,9 @@ async fn services_get_addresses_and_keep_them() {
     assert_ne!(a["spec"]["clusterIP"], b["spec"]["clusterIP"]);
     let (_, changed) = api.put(&format!("{path}/a"), service("a", json!({"ports": [{"port": 81}]}))).await;
     assert_eq!(changed["spec"]["clusterIP"], a["spec"]["clusterIP"]);
+    let (code, again) =
+        api.post(path, service("a", json!({"clusterIP": a["spec"]["clusterIP"], "ports": [{"port": 80}]}))).await;
+    assert_eq!((code, again["reason"].as_str()), (409, Some("AlreadyExists")), "its own address is not another's");
     let (_, headless) = api.post(path, service("h", json!({"clusterIP": "None"}))).await;
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
     let (code, _) = api

@@ -95,6 +95,11 @@ pub async fn create(
         dry_run: options.dry_run,
     };
     admit(server, &request, &mut object).await?;
+    let name = meta(&object, "name").to_owned();
+    if server.inner.store.get(&kind.key(namespace, &name)).is_some() {
+        // Before its addresses are looked at: they are taken by the object itself.
+        return Err(Status::already_exists(&kind.names.group, &kind.names.plural, &name));
+    }
     let _lock = if kind.is("", "services") {
         let lock = server.inner.addresses.lock().await;
         let others = all(server, kind)?;
@@ -108,9 +113,6 @@ pub async fn create(
         object["status"] = crate::custom::status(&object);
     }
     if options.dry_run {
-        if server.inner.store.get(&kind.key(namespace, &name)).is_some() {
-            return Err(Status::already_exists(&kind.names.group, &kind.names.plural, &name));
-        }
         return Ok(Written { object, warnings });
     }
     let value = object::encode(&object).map_err(Status::internal)?;
