@@ -94,7 +94,10 @@ async fn requests_are_answered_or_refused_with_the_reason() {
     let late = ask("double", json!("slow")).await.unwrap_err();
     assert!(late.is_retryable() && late.to_string().contains("did not answer `double` within 0.5 s"), "{late}");
     let huge = ask("double", json!("huge")).await.unwrap_err();
-    assert!(huge.to_string().contains("at most 1048576"), "{huge}");
+    assert!(
+        huge.to_string().contains("refused `double`: too-large") && huge.to_string().contains("at most 1048576"),
+        "{huge}"
+    );
     let unknown = ask("triple", json!(1)).await.unwrap_err();
     assert!(unknown.to_string().contains("nobody handles streams of this kind"), "{unknown}");
     assert_eq!(b.counters().unknown_streams, 1);
