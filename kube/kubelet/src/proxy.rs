@@ -4,10 +4,12 @@ mod logs;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use k8s_openapi::api::core::v1::Pod;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
@@ -18,7 +20,7 @@ use tokio::net::TcpSocket;
 
 use crate::kubelet::Handle;
 use crate::pod::PodDir;
-use crate::pod::plan::runs_of;
+use crate::pod::plan::{restarts, runs_of};
 use crate::runtime::{self, ContainerStatus as Run};
 
 /// A port that does not answer within this does not exist for a user at a terminal.
@@ -31,13 +33,15 @@ impl NodeProxy for Handle {
         target: &ContainerTarget,
         options: &LogOptions,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
-        let runs = self.runs(target).await?;
+        let (pod, runs) = self.runs(target).await?;
         let dir = PodDir::new(&self.shared.dir, &target.pod_uid);
         let attempts = logs::attempts(&dir, &target.container);
         let latest = runs.first().map(|r| r.attempt).or(attempts.last().copied());
+        let waits = runs.first().is_some_and(|r| r.finished.is_some() && restarts(&pod, r));
         let wanted = match options.previous {
-            false => latest,
-            true => attempts.iter().rev().find(|a| Some(**a) < latest).copied(),
+            // A container that waits for its restart has no current run: its last one is the previous one too.
+            true if !waits => attempts.iter().rev().find(|a| Some(**a) < latest).copied(),
+            _ => latest,
         };
         let Some(attempt) = wanted else {
             let ContainerTarget { container, pod, .. } = target;
@@ -49,15 +53,16 @@ impl NodeProxy for Handle {
         let seen = self.shared.runtime.watch(&target.pod_uid).await;
         let run = runs.iter().find(|r| r.attempt == attempt).map(|r| r.id.clone());
         logs::read(dir.log(&target.container, attempt), options.clone(), seen, run).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::NotFound(format!("the log of container \"{}\" is gone", target.container))
-            }
+            std::io::ErrorKind::NotFound => Error::NotFound(format!(
+                "the log of run {attempt} of container \"{}\" is gone (there are {attempts:?})",
+                target.container
+            )),
             _ => Error::Internal(format!("read the log of container \"{}\": {e}", target.container)),
         })
     }
 
     async fn exec(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
-        let runs = self.runs(target).await?;
+        let (_, runs) = self.runs(target).await?;
         let Some(run) = runs.first().filter(|r| r.finished.is_none()) else {
             return Err(Error::BadRequest(format!(
                 "container \"{}\" in pod \"{}\" is not running",
@@ -97,7 +102,7 @@ impl NodeProxy for Handle {
 
 impl Handle {
     /// The runs of a container, the latest first.
-    async fn runs(&self, target: &ContainerTarget) -> Result<Vec<Run>, Error> {
+    async fn runs(&self, target: &ContainerTarget) -> Result<(Arc<Pod>, Vec<Run>), Error> {
         let pod = self.pods.borrow().get(&target.pod_uid).cloned().ok_or_else(|| not_here(target))?;
         let names: Vec<&str> = crate::pod::plan::container_names(&pod).collect();
         if !names.contains(&target.container.as_str()) {
@@ -107,7 +112,8 @@ impl Handle {
             )));
         }
         let observed = self.shared.runtime.watch(&target.pod_uid).await.borrow().clone();
-        Ok(runs_of(&observed.containers, &target.container).into_iter().cloned().collect())
+        let runs = runs_of(&observed.containers, &target.container).into_iter().cloned().collect();
+        Ok((pod, runs))
     }
 }
 

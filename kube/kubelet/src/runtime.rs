@@ -10,9 +10,11 @@
 
 mod oci;
 mod protocol;
+mod remains;
 
-pub use oci::{CONTAINERS_DIR, OciRuntime};
+pub use oci::OciRuntime;
 pub(crate) use protocol::{ExecConfig, MESSAGE_SIZE_MAX, Request, Response};
+pub(crate) use remains::{CONTAINERS_DIR, remains};
 
 use std::collections::BTreeMap;
 use std::io;

@@ -35,8 +35,8 @@ pub(super) struct Outcome {
     pub sandbox: bool,
     /// Image ids by container.
     pub images: BTreeMap<String, String>,
-    /// By container: started, or why not.
-    pub results: BTreeMap<String, Result<(), Hold>>,
+    /// By container: the run that was started (or that failed to, as the runtime remembers), or why there is none.
+    pub results: BTreeMap<String, Result<String, Hold>>,
 }
 
 /// Why something failed, before it is known when it is tried again.
@@ -90,6 +90,11 @@ pub(super) async fn refresh(shared: &Shared, pod: &Pod, pod_ip: Option<&str>) ->
 /// The pod's uid, which the API has given every pod.
 pub(super) fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// A start that the runtime accepted and does not know of.
+pub(super) fn hold_unseen() -> Hold {
+    hold(failed("RunContainerError", "the supervisor refused the container".to_owned()), None)
 }
 
 fn hold(failure: Failure, before: Option<&Hold>) -> Hold {
@@ -305,14 +310,14 @@ impl Starter<'_> {
         held: Option<&Hold>,
         cancel: &CancellationToken,
         outcome: &mut Outcome,
-    ) -> Result<(), Failure> {
+    ) -> Result<String, Failure> {
         let spec = self.pod.spec.iter().flat_map(|s| &s.containers).find(|c| c.name == name);
         let spec =
             spec.ok_or_else(|| failed("CreateContainerConfigError", format!("the pod has no container {name}")))?;
         let image = tokio::select! {
             // A fetch is dropped between blobs; what has arrived stays and is verified.
             image = self.image(spec, held) => image?,
-            () = cancel.cancelled() => return Ok(()),
+            () = cancel.cancelled() => return Ok(String::new()), // nobody looks at it any more
         };
         outcome.images.insert(name.to_owned(), image.id());
         let config = self.config(prepared, spec, attempt, &image).await.inspect_err(|f| {
@@ -322,7 +327,7 @@ impl Starter<'_> {
         match self.shared.runtime.start(uid(self.pod), &config).await {
             Ok(_) => {
                 self.shared.events.normal(self.pod, Some(name), "Started", format!("Started container {name}"));
-                Ok(())
+                Ok(config.id)
             }
             Err(crate::runtime::Error::Refused(why)) => {
                 // The runtime remembers it as a run that failed; the restart policy decides what comes next.
@@ -332,7 +337,7 @@ impl Starter<'_> {
                     "Failed",
                     format!("Error: failed to start container \"{name}\": {why}"),
                 );
-                Ok(())
+                Ok(config.id)
             }
             Err(e) => Err(failed("RunContainerError", chain(&e))),
         }

@@ -16,7 +16,7 @@ use super::probes::{self, Verdict};
 use super::start::{self, Outcome, uid};
 use super::{PodDir, status};
 use crate::Shared;
-use crate::runtime::{Finished, Observed};
+use crate::runtime::{ContainerStatus as Run, Finished, Observed};
 
 /// Verdicts under way: a probe says a few per second, and the worker is never busy for longer than that.
 const VERDICTS: usize = 32;
@@ -26,6 +26,8 @@ const TERMINATION_MESSAGE_MAX: u64 = 4096;
 const REFRESH: Duration = Duration::from_secs(60);
 /// A failed write to the API is tried again this much later.
 const RETRY: Duration = Duration::from_secs(1);
+/// The supervisor says what it has started at once; later than this, it never will (it has refused to remember it).
+const SEEN: Duration = Duration::from_secs(2);
 /// SIGTERM, unless the image says otherwise.
 const TERM: i32 = 15;
 
@@ -191,12 +193,15 @@ impl Worker {
     fn note(&mut self, observed: &Observed) {
         self.sandbox = observed.alive;
         for run in &observed.containers {
-            match &run.finished {
-                Some(finished) => self.note_end(&run.id, &run.name, finished),
-                None if !self.probing.contains_key(&run.id) => self.begin_probing(&run.id, &run.name),
-                None => {}
-            }
             self.crashes.entry(run.name.clone()).or_default().observe(run);
+            match &run.finished {
+                Some(finished) if !self.messages.contains_key(&run.id) => {
+                    self.note_end(&run.id, &run.name, finished);
+                    self.note_back_off(run);
+                }
+                None if !self.probing.contains_key(&run.id) => self.begin_probing(&run.id, &run.name),
+                _ => {}
+            }
         }
         let known = |id: &String| observed.containers.iter().any(|r| r.id == *id);
         self.asked.retain(|id, _| known(id));
@@ -204,9 +209,6 @@ impl Worker {
     }
 
     fn note_end(&mut self, id: &str, container: &str, finished: &Finished) {
-        if self.messages.contains_key(id) {
-            return;
-        }
         let path = PodDir::new(&self.shared.dir, uid(&self.pod)).termination(id);
         let mut text = Vec::new();
         if let Ok(file) = std::fs::File::open(path) {
@@ -219,11 +221,8 @@ impl Worker {
         self.started.remove(id);
         self.unhealthy.remove(id);
         self.asked.remove(id);
-        let text = String::from_utf8_lossy(&text).into_owned();
-        if !text.is_empty() || finished.error.is_none() {
-            // An empty message is kept too, as the mark that this end has been noted; the status leaves it out.
-            self.messages.insert(id.to_owned(), text);
-        }
+        // An empty message is kept too, as the mark that this end has been noted; the status leaves it out.
+        self.messages.insert(id.to_owned(), String::from_utf8_lossy(&text).into_owned());
         let cgroup = format!("pod{}/{}", uid(&self.pod), &id[..id.len().min(16)]);
         let cgroups = self.shared.cgroups.clone();
         tokio::task::spawn_blocking(move || {
@@ -238,6 +237,18 @@ impl Worker {
             oom = finished.oom_killed,
             "container ended"
         );
+    }
+
+    fn note_back_off(&self, run: &Run) {
+        let delay = self.crashes.get(&run.name).map(Crashes::delay).unwrap_or_default();
+        if delay.is_zero() || self.stopping.is_some() || !plan::restarts(&self.pod, run) {
+            return;
+        }
+        let meta = &self.pod.metadata;
+        let part = |p: &Option<String>| p.clone().unwrap_or_default();
+        let (container, name, namespace, uid) = (&run.name, part(&meta.name), part(&meta.namespace), part(&meta.uid));
+        let message = format!("Back-off restarting failed container {container} in pod {name}_{namespace}({uid})");
+        self.shared.events.warning(&self.pod, Some(container), "BackOff", message);
     }
 
     fn begin_probing(&mut self, id: &str, container: &str) {
@@ -361,15 +372,26 @@ impl Worker {
         let Some(outcome) = outcome else { return };
         self.pod_ip = outcome.pod_ip.or(self.pod_ip.take());
         self.images.extend(outcome.images);
-        for (container, result) in outcome.results {
-            match result {
-                Ok(()) => drop(self.holds.remove(&container)),
-                Err(hold) => drop(self.holds.insert(container, hold)),
-            }
-        }
         if outcome.sandbox && !self.observed.borrow().alive {
             self.observed = self.shared.runtime.watch(uid(&self.pod)).await;
         }
+        for (container, result) in outcome.results {
+            let held = match result {
+                Ok(run) if self.is_seen(&run).await => None,
+                Ok(_) => Some(start::hold_unseen()),
+                Err(hold) => Some(hold),
+            };
+            match held {
+                None => drop(self.holds.remove(&container)),
+                Some(hold) => drop(self.holds.insert(container, hold)),
+            }
+        }
+    }
+
+    /// Waits until the runtime's watch shows a run: planned before that, it would be started a second time.
+    async fn is_seen(&mut self, run: &str) -> bool {
+        let shown = self.observed.wait_for(|o| !o.alive || o.containers.iter().any(|c| c.id == run));
+        matches!(tokio::time::timeout(SEEN, shown).await, Ok(Ok(_)))
     }
 
     async fn refresh(&self) {

@@ -20,16 +20,14 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
+use super::remains::{CONTAINERS_DIR, remains};
 use super::{
-    ContainerConfig, ContainerStatus, Error, Finished, MESSAGE_SIZE_MAX, Observed, Request, Response, Runtime,
-    SandboxConfig,
+    ContainerConfig, ContainerStatus, Error, MESSAGE_SIZE_MAX, Observed, Request, Response, Runtime, SandboxConfig,
 };
-use crate::supervisor::{SANDBOX_FILE, SOCKET, STATUS_FILE};
+use crate::supervisor::{SANDBOX_FILE, SOCKET};
 
 mod exec;
 
-/// Containers of a sandbox, below its directory.
-pub const CONTAINERS_DIR: &str = "containers";
 /// A supervisor that starts a container answers within the 60 s it gives a child, and a little.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
 /// Killing takes the kernel milliseconds; a supervisor that takes longer is killed itself.
@@ -156,7 +154,7 @@ impl Runtime for OciRuntime {
             Err(_) => None,
         };
         let Some((stream, containers)) = first else {
-            return watch::channel(remains(&dir)).1;
+            return watch::channel(dead(&dir)).1;
         };
         let (send, receive) = watch::channel(Observed { alive: true, containers });
         // Ends with the supervisor, or at its next word after the last receiver is gone.
@@ -175,7 +173,7 @@ impl Runtime for OciRuntime {
                     () = send.closed() => return,
                 }
             }
-            send.send_replace(remains(&dir));
+            send.send_replace(dead(&dir));
         });
         receive
     }
@@ -250,27 +248,8 @@ async fn shut_down(stream: std::os::unix::net::UnixStream) -> io::Result<()> {
     stream.take(MESSAGE_SIZE_MAX as u64).read_to_end(&mut rest).await.map(drop)
 }
 
-/// What the files of a dead supervisor say: what ran then was killed with it.
-fn remains(dir: &Path) -> Observed {
-    let mut containers = Vec::new();
-    let entries = fs::read_dir(dir.join(CONTAINERS_DIR)).into_iter().flatten().flatten();
-    for entry in entries {
-        let Ok(bytes) = fs::read(entry.path().join(STATUS_FILE)) else { continue };
-        let Ok(mut status) = serde_json::from_slice::<ContainerStatus>(&bytes) else { continue };
-        if status.finished.is_none() {
-            let at_ns = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-            status.pid = None;
-            status.finished =
-                Some(Finished { at_ns, exit_code: 137, signal: 9, oom_killed: false, lost: true, error: None });
-            if let Ok(bytes) = serde_json::to_vec(&status) {
-                // So that the time of its end stays the same; when it cannot be written, it is found anew.
-                let _ = crate::files::write_durably(&entry.path().join(STATUS_FILE), &bytes, 0o600);
-            }
-        }
-        containers.push(status);
-    }
-    containers.sort_by(|a, b| (&a.name, a.attempt).cmp(&(&b.name, b.attempt)));
-    Observed { alive: false, containers }
+fn dead(dir: &Path) -> Observed {
+    Observed { alive: false, containers: remains(dir) }
 }
 
 fn remove_dir(dir: &Path) -> Result<(), Error> {

@@ -24,7 +24,7 @@ use super::root::Sources;
 use super::{STATUS_FILE, sandbox};
 use crate::cgroups::oom_kills;
 use crate::files::write_durably;
-use crate::runtime::{CONTAINERS_DIR, ContainerConfig, ContainerStatus, Finished};
+use crate::runtime::{CONTAINERS_DIR, ContainerConfig, ContainerStatus, Finished, remains};
 use crate::sys;
 
 /// Containers remembered per pod: each of a pod's containers keeps its current and its previous run, and a pod has
@@ -36,6 +36,8 @@ const START_ERROR_CODE: i32 = 128;
 pub(super) struct Containers {
     dir: PathBuf,
     all: BTreeMap<String, Container>,
+    /// Runs of an earlier supervisor of this pod: remembered, never running.
+    earlier: BTreeMap<String, ContainerStatus>,
 }
 
 struct Container {
@@ -54,11 +56,12 @@ pub(super) struct Exec {
 
 impl Containers {
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), all: BTreeMap::new() }
+        let earlier = remains(dir).into_iter().map(|status| (status.id.clone(), status)).collect();
+        Self { dir: dir.to_owned(), all: BTreeMap::new(), earlier }
     }
 
     pub fn statuses(&self) -> Vec<ContainerStatus> {
-        self.all.values().map(|c| c.status.clone()).collect()
+        self.earlier.values().chain(self.all.values().map(|c| &c.status)).cloned().collect()
     }
 
     pub fn running(&self) -> bool {
@@ -68,10 +71,11 @@ impl Containers {
     /// Starts a container; one that could not be started is remembered as finished too.
     pub fn start(&mut self, config: ContainerConfig) -> Result<ContainerStatus, String> {
         let proper = config.id.len() == 64 && config.id.bytes().all(|b| b.is_ascii_hexdigit());
-        if !proper || self.all.contains_key(&config.id) || config.args.is_empty() {
+        let known = self.all.contains_key(&config.id) || self.earlier.contains_key(&config.id);
+        if !proper || known || config.args.is_empty() {
             return Err(format!("container {:?}: needs a new id of 64 hexadecimal digits and a program", config.id));
         }
-        if self.all.len() >= CONTAINERS_MAX {
+        if self.all.len() + self.earlier.len() >= CONTAINERS_MAX {
             return Err(format!("this pod remembers {CONTAINERS_MAX} containers already"));
         }
         let dir = self.dir.join(CONTAINERS_DIR).join(&config.id);
@@ -161,9 +165,9 @@ impl Containers {
     /// Forgets a finished container and removes its files.
     pub fn forget(&mut self, id: &str) -> Result<(), String> {
         match self.all.get(id) {
-            None => return Ok(()),
+            None if !self.earlier.contains_key(id) => return Ok(()),
             Some(c) if c.status.finished.is_none() => return Err(format!("container {id} still runs")),
-            Some(_) => {}
+            _ => {}
         }
         let dir = self.dir.join(CONTAINERS_DIR).join(id);
         match fs::remove_dir_all(&dir) {
@@ -171,6 +175,7 @@ impl Containers {
             _ => {}
         }
         self.all.remove(id);
+        self.earlier.remove(id);
         Ok(())
     }
 

@@ -1,0 +1,562 @@
+//! The whole kubelet: a real API server in process, real containers, in a network namespace of its own. Needs root and
+//! busybox-static. Like `runtime.rs` it runs without the usual harness, because it is its own supervisor.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret, Service};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde_json::{Value, json};
+use substrate_apiserver::auth::{Tokens, User};
+use substrate_apiserver::node_proxy::{ContainerTarget, ExecOptions, ExecOutput, LogOptions, NodeProxies, NodeProxy};
+use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_kubelet::images::{Error as ImageError, ImageSource, ImageStore, Reference};
+use substrate_kubelet::node::Reserve;
+use substrate_kubelet::{Handle, Kubelet, Options, StopPods};
+use substrate_network::NodeNetwork;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const NODE: &str = "flt-node";
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|a| a == "supervisor") {
+        return substrate_kubelet::supervisor::main(&args[2..]);
+    }
+    // Nothing of this is seen on the machine's own network.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    assert!(std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+    let wanted = args.get(1).and_then(|a| a.to_str()).filter(|a| !a.starts_with('-')).unwrap_or("").to_owned();
+    type Case = fn(&mut World) -> Pin<Box<dyn Future<Output = ()> + '_>>;
+    let cases: &[(&str, Case)] = &[
+        ("the_node_is_registered", |w| Box::pin(the_node_is_registered(w))),
+        ("a_pod_lives_and_ends", |w| Box::pin(a_pod_lives_and_ends(w))),
+        ("crashes_back_off", |w| Box::pin(crashes_back_off(w))),
+        ("jobs_succeed_and_fail", |w| Box::pin(jobs_succeed_and_fail(w))),
+        ("what_is_missing_is_waited_for", |w| Box::pin(what_is_missing_is_waited_for(w))),
+        ("images_come_from_sources", |w| Box::pin(images_come_from_sources(w))),
+        ("unsupported_pods_say_so", |w| Box::pin(unsupported_pods_say_so(w))),
+        ("unhealthy_containers_are_restarted", |w| Box::pin(unhealthy_containers_are_restarted(w))),
+        ("a_restart_finds_what_runs", |w| Box::pin(a_restart_finds_what_runs(w))),
+        ("stale_copies_stop_before_ready", |w| Box::pin(stale_copies_stop_before_ready(w))),
+        ("a_lost_supervisor_is_replaced", |w| Box::pin(a_lost_supervisor_is_replaced(w))),
+    ];
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for (name, case) in cases.iter().filter(|(name, _)| name.contains(&wanted)) {
+        let started = Instant::now();
+        let mut world = runtime.block_on(World::new());
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(case(&mut world))));
+        runtime.block_on(world.sweep());
+        if result.is_err() {
+            println!("test {name} ... FAILED");
+            return ExitCode::FAILURE;
+        }
+        println!("test {name} ... ok ({} ms)", started.elapsed().as_millis());
+    }
+    ExitCode::SUCCESS
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    client: kube::Client,
+    network: Arc<NodeNetwork>,
+    handle: Handle,
+}
+
+/// Serves the image `carried:1` as a peer would, blob by blob.
+struct Carrier(ImageStore);
+
+#[async_trait]
+impl ImageSource for Carrier {
+    fn name(&self) -> &str {
+        "carrier"
+    }
+
+    async fn fetch(&self, reference: &Reference, _pod: &Pod, store: &ImageStore) -> Result<bool, ImageError> {
+        let Some(image) = self.0.find(reference).await? else { return Ok(false) };
+        for blob in self.0.blobs(reference).await? {
+            store.write(&blob.digest, self.0.open_blob(&blob.digest).await?).await?;
+        }
+        store.tag(reference, &image.digest).await?;
+        Ok(true)
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("flt-kubelet-").tempdir().unwrap();
+        let server = ApiServer::new(ApiOptions {
+            store: substrate_store::Store::memory().unwrap(),
+            service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+            tokens: Tokens::default(),
+            proxies: NodeProxies::default(),
+            admission: Vec::new(),
+            version: "v1.34.0".into(),
+        })
+        .unwrap();
+        server.bootstrap(None).await.unwrap();
+        let client = substrate_client::in_process(server.as_user(User::new("flt", &["system:masters"])));
+        let network = NodeNetwork::open(substrate_network::Options {
+            instance: "f17e".into(),
+            data_dir: dir.path().join("network"),
+            pod_cidr: "100.99.0.0/24".parse().unwrap(),
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+        })
+        .await
+        .unwrap();
+        let network = Arc::new(network);
+        let carrier = ImageStore::open(dir.path().join("carrier")).unwrap();
+        let carried = support::layout(
+            &dir.path().join("src2"),
+            "carried:1",
+            json!({"Cmd": ["sleep", "1000"]}),
+            &[support::busybox().bytes()],
+        );
+        carrier.load(carried, None).await.unwrap();
+        let handle = kubelet(dir.path(), &client, &network).await;
+        let config = json!({"Entrypoint": ["sh", "-c"], "Cmd": ["sleep 1000"], "Env": ["FROM=image"]});
+        let source = support::layout(&dir.path().join("src"), "busy:1", config, &[support::busybox().bytes()]);
+        handle.images().load(source, None).await.unwrap();
+        Self { dir, client, network, handle }
+    }
+
+    async fn restart(&mut self) {
+        self.handle = kubelet(self.dir.path(), &self.client, &self.network).await;
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::default_namespaced(self.client.clone())
+    }
+
+    /// Creates a pod; `spec` is completed with the node.
+    async fn create(&self, name: &str, mut spec: Value) -> Pod {
+        spec["nodeName"] = json!(NODE);
+        let pod = json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
+        self.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap()
+    }
+
+    async fn sh(&self, name: &str, script: &str) -> Pod {
+        self.create(name, json!({"containers": [{"name": "main", "image": "busy:1", "args": [script]}]})).await
+    }
+
+    /// Waits until the pod satisfies `condition`; panics with its last status.
+    async fn wait(&self, name: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut last = Value::Null;
+        while Instant::now() < deadline {
+            if let Some(pod) = self.pods().get_opt(name).await.unwrap() {
+                last = serde_json::to_value(pod).unwrap();
+                if condition(&last) {
+                    return last;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!(
+            "pod {name}: last seen {}\nevents {:?}",
+            serde_json::to_string_pretty(&last["status"]).unwrap(),
+            self.events(name).await
+        );
+    }
+
+    async fn ready(&self, name: &str) -> Value {
+        self.wait(name, |p| condition(p, "Ready") == "True").await
+    }
+
+    async fn delete(&self, name: &str) {
+        self.pods().delete(name, &DeleteParams::default()).await.unwrap();
+        self.gone(name).await;
+    }
+
+    async fn gone(&self, name: &str) {
+        let deadline = Instant::now() + Duration::from_secs(40);
+        while let Some(pod) = self.pods().get_opt(name).await.unwrap() {
+            assert!(Instant::now() < deadline, "pod {name} does not go: {:?}", pod.status);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// `reason: message` of everything that was said about a pod.
+    async fn events(&self, name: &str) -> Vec<String> {
+        let api: Api<Event> = Api::default_namespaced(self.client.clone());
+        let all = api.list(&ListParams::default()).await.unwrap();
+        let own = all.items.into_iter().filter(|e| e.involved_object.name.as_deref() == Some(name));
+        own.map(|e| format!("{}: {}", e.reason.unwrap_or_default(), e.message.unwrap_or_default())).collect()
+    }
+
+    async fn wait_event(&self, name: &str, part: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let events = self.events(name).await;
+            if events.iter().any(|e| e.contains(part)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no event {part:?} in {events:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn target(&self, pod: &Value, container: &str) -> ContainerTarget {
+        let text = |path: &str| pod["metadata"][path].as_str().unwrap_or_default().to_owned();
+        ContainerTarget {
+            namespace: "default".into(),
+            pod: text("name"),
+            pod_uid: text("uid"),
+            container: container.into(),
+        }
+    }
+
+    async fn logs(&self, pod: &Value, options: LogOptions) -> String {
+        let mut stream = self.handle.logs(&self.target(pod, "main"), &options).await.unwrap();
+        let mut text = String::new();
+        while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(10), stream.next()).await {
+            text.push_str(&String::from_utf8_lossy(&chunk.unwrap()));
+        }
+        text
+    }
+
+    async fn exec(&self, pod: &Value, command: &[&str]) -> (String, ExecOutput) {
+        let command = command.iter().map(|s| (*s).to_owned()).collect();
+        let options = ExecOptions { command, stdout: true, stderr: true, ..ExecOptions::default() };
+        let mut session = self.handle.exec(&self.target(pod, "main"), &options).await.unwrap();
+        let mut text = String::new();
+        loop {
+            match tokio::time::timeout(Duration::from_secs(10), session.output.recv()).await.unwrap().unwrap() {
+                ExecOutput::Stdout(b) | ExecOutput::Stderr(b) => text.push_str(&String::from_utf8_lossy(&b)),
+                last => return (text, last),
+            }
+        }
+    }
+
+    async fn sweep(self) {
+        self.handle.stop(StopPods::Stop).await;
+        Arc::into_inner(self.network.clone());
+        drop(self.handle);
+        (*self.network).clone().destroy().await.unwrap();
+        let left = std::fs::read_dir(self.dir.path().join("node/run")).unwrap().count();
+        assert_eq!(left, 0, "sandboxes are left");
+        for tree in ["memory", "pids", ""] {
+            let path = Path::new("/sys/fs/cgroup").join(tree).join("kubelet-f17e");
+            assert!(!path.exists(), "{} is left", path.display());
+        }
+    }
+}
+
+async fn kubelet(dir: &Path, client: &kube::Client, network: &Arc<NodeNetwork>) -> Handle {
+    let handle = Kubelet::start(Options {
+        node_name: NODE.into(),
+        node_address: network.gateway(),
+        data_dir: dir.join("node"),
+        client: client.clone(),
+        network: Some(Arc::clone(network)),
+        cluster_dns: network.dns_address(),
+        cluster_domain: "cluster.local".into(),
+        node_labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
+        supervisor: vec![std::env::current_exe().unwrap().into(), "supervisor".into()],
+        image_sources: vec![Arc::new(Carrier(ImageStore::open(dir.join("carrier")).unwrap()))],
+        instance: "f17e".into(),
+        reserve: Reserve { cpu_milli: 100, memory_bytes: 0 },
+    })
+    .await
+    .unwrap();
+    tokio::time::timeout(Duration::from_secs(40), handle.recovered())
+        .await
+        .expect("the kubelet did not recover within 40 s");
+    handle
+}
+
+fn condition<'a>(pod: &'a Value, kind: &str) -> &'a str {
+    let all = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().find(|c| c["type"] == kind).and_then(|c| c["status"].as_str()).unwrap_or("?")
+}
+
+fn main_status(pod: &Value) -> &Value {
+    &pod["status"]["containerStatuses"][0]
+}
+
+async fn the_node_is_registered(world: &mut World) {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let node = loop {
+        let node = serde_json::to_value(nodes.get(NODE).await.unwrap()).unwrap();
+        if condition(&node, "Ready") == "True" {
+            break node;
+        }
+        assert!(Instant::now() < deadline, "{node:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(node["metadata"]["labels"]["zone"], "a");
+    assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], NODE);
+    assert!(node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap().starts_with("v1.34"));
+    assert!(node["status"]["allocatable"]["cpu"].as_str().unwrap().ends_with("900m"), "{node:#}");
+    let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+    assert!(!taints.iter().any(|t| t["key"] == "node.kubernetes.io/not-ready"), "{taints:?}");
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
+    let spec = leases.get(NODE).await.unwrap().spec.unwrap();
+    assert_eq!((spec.holder_identity.as_deref(), spec.lease_duration_seconds), (Some(NODE), Some(40)));
+}
+
+async fn a_pod_lives_and_ends(world: &mut World) {
+    let maps: Api<ConfigMap> = Api::default_namespaced(world.client.clone());
+    let map = json!({"metadata": {"name": "conf"}, "data": {"index.html": "served", "COLOR": "green"}});
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let secrets: Api<Secret> = Api::default_namespaced(world.client.clone());
+    let secret = json!({"metadata": {"name": "keys"}, "stringData": {"token": "s3cret"}});
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let services: Api<Service> = Api::default_namespaced(world.client.clone());
+    let service = json!({"metadata": {"name": "db"}, "spec": {"ports": [{"port": 5432}]}});
+    services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+    let script = "echo color $COLOR $TOKEN $DB_SERVICE_PORT $MY_IP $FROM $HOSTNAME; cat /keys/token; echo; touch /scratch/x /fast/x; \
+        trap 'echo bye; exit 0' TERM; httpd -f -p 8080 -h /www & wait";
+    let spec = json!({
+        "terminationGracePeriodSeconds": 20,
+        "volumes": [{"name": "www", "configMap": {"name": "conf"}}, {"name": "keys", "secret": {"secretName": "keys"}},
+            {"name": "scratch", "emptyDir": {}}, {"name": "fast", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
+        "containers": [{"name": "main", "image": "busy:1", "args": [script],
+            "env": [{"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "conf", "key": "COLOR"}}},
+                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
+                {"name": "MY_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+            "ports": [{"name": "web", "containerPort": 8080}],
+            "readinessProbe": {"httpGet": {"port": "web", "path": "/"}, "periodSeconds": 1},
+            "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}},
+            "volumeMounts": [{"name": "www", "mountPath": "/www"}, {"name": "keys", "mountPath": "/keys"},
+                {"name": "scratch", "mountPath": "/scratch"}, {"name": "fast", "mountPath": "/fast"}]}],
+    });
+    let asked = Instant::now();
+    world.create("web", spec).await;
+    let pod = world.ready("web").await;
+    println!("created to ready: {} ms", asked.elapsed().as_millis());
+    let ip = pod["status"]["podIP"].as_str().unwrap().to_owned();
+    assert!(ip.starts_with("100.99.0."), "{ip}");
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(pod["status"]["qosClass"], "Guaranteed");
+    assert_eq!(main_status(&pod)["restartCount"], 0);
+    assert!(main_status(&pod)["imageID"].as_str().unwrap().starts_with("docker.io/library/busy@sha256:"));
+
+    let text = world.logs(&pod, LogOptions::default()).await;
+    assert_eq!(text, format!("color green s3cret 5432 {ip} image web\ns3cret\n"));
+    let (text, last) = world
+        .exec(
+            &pod,
+            &[
+                "sh",
+                "-c",
+                "cat /www/COLOR; cat /etc/hosts /etc/resolv.conf; hostname; ls -l /www/index.html; cat /proc/mounts",
+            ],
+        )
+        .await;
+    assert_eq!(last, ExecOutput::Exit(0));
+    for part in [
+        "green",
+        &format!("{ip}\tweb\n"),
+        "nameserver 10.96.0.10",
+        "search default.svc.cluster.local",
+        "\nweb\n",
+        "tmpfs /fast tmpfs",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
+    let mut stream = world.handle.port_forward(&world.target(&pod, ""), 8080).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("served"), "{answer}");
+    assert!(world.handle.port_forward(&world.target(&pod, ""), 9).await.is_err());
+
+    for part in [
+        "Pulled: Container image \"busy:1\" already present",
+        "Created: Created container: main",
+        "Started: Started container main",
+    ] {
+        world.wait_event("web", part).await;
+    }
+    let follow = LogOptions { follow: true, tail_lines: Some(0), ..LogOptions::default() };
+    let mut follower = world.handle.logs(&world.target(&pod, "main"), &follow).await.unwrap();
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    world.delete("web").await;
+    let said = tokio::time::timeout(Duration::from_secs(5), follower.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(said, "bye\n", "it was asked before it was killed");
+    world.wait_event("web", "Killing: Stopping container main").await;
+    for left in ["run", "pods"] {
+        assert!(!world.dir.path().join("node").join(left).join(uid).exists(), "{left}");
+    }
+    assert!(world.network.attached().await.is_empty());
+}
+
+async fn crashes_back_off(world: &mut World) {
+    world.sh("crash", "echo run; echo last words > /dev/termination-log; exit 3").await;
+    let pod = world.wait("crash", |p| main_status(p)["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
+    let status = main_status(&pod);
+    assert_eq!(status["restartCount"], 1);
+    let message = status["state"]["waiting"]["message"].as_str().unwrap();
+    assert!(message.starts_with("back-off 10s restarting failed container=main pod=crash_default("), "{message}");
+    let last = &status["lastState"]["terminated"];
+    assert_eq!(
+        (last["exitCode"].as_i64(), last["reason"].as_str(), last["message"].as_str()),
+        (Some(3), Some("Error"), Some("last words\n"))
+    );
+    assert_eq!(pod["status"]["phase"], "Running");
+    world.wait_event("crash", "BackOff: Back-off restarting failed container main in pod crash_default(").await;
+    assert_eq!(world.logs(&pod, LogOptions { previous: true, ..LogOptions::default() }).await, "run\n");
+    world.delete("crash").await;
+}
+
+async fn jobs_succeed_and_fail(world: &mut World) {
+    let job = |script: &str| {
+        json!({"restartPolicy": "Never", "containers": [{"name": "main", "image": "busy:1", "args": [script],
+        "resources": {"limits": {"memory": "16Mi"}}}]})
+    };
+    world.create("good", job("echo fine")).await;
+    world.create("bad", job("exit 2")).await;
+    world.create("big", job("exec tail -c 90000000 /dev/zero")).await;
+    let mut program = job("");
+    program["containers"][0]["command"] = json!(["nope"]);
+    world.create("none", program).await;
+    let over = |p: &Value| matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let good = world.wait("good", over).await;
+    assert_eq!(
+        (good["status"]["phase"].as_str(), main_status(&good)["state"]["terminated"]["reason"].as_str()),
+        (Some("Succeeded"), Some("Completed"))
+    );
+    let bad = world.wait("bad", over).await;
+    assert_eq!(
+        (bad["status"]["phase"].as_str(), main_status(&bad)["state"]["terminated"]["exitCode"].as_i64()),
+        (Some("Failed"), Some(2))
+    );
+    let big = world.wait("big", over).await;
+    assert_eq!(main_status(&big)["state"]["terminated"]["reason"], "OOMKilled");
+    let none = world.wait("none", over).await;
+    let ended = &main_status(&none)["state"]["terminated"];
+    assert_eq!((ended["reason"].as_str(), ended["exitCode"].as_i64()), (Some("StartError"), Some(128)));
+    assert!(ended["message"].as_str().unwrap().contains("executable file not found in $PATH"), "{ended}");
+    // What has ended holds nothing of the machine, and its log can still be read.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::fs::read_dir(world.dir.path().join("node/run")).unwrap().count() > 0 {
+        assert!(Instant::now() < deadline, "sandboxes of ended pods stay");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.logs(&good, LogOptions::default()).await, "fine\n");
+    for name in ["good", "bad", "big", "none"] {
+        world.delete(name).await;
+    }
+}
+
+async fn what_is_missing_is_waited_for(world: &mut World) {
+    let spec = json!({"containers": [{"name": "main", "image": "busy:1", "args": ["sleep 100"], "envFrom": [{"configMapRef": {"name": "later"}}]}]});
+    world.create("needy", spec).await;
+    let pod =
+        world.wait("needy", |p| main_status(p)["state"]["waiting"]["reason"] == "CreateContainerConfigError").await;
+    assert_eq!(main_status(&pod)["state"]["waiting"]["message"], "configmap \"later\" not found");
+    let maps: Api<ConfigMap> = Api::default_namespaced(world.client.clone());
+    let map = json!({"metadata": {"name": "later"}, "data": {"A": "1"}});
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    world.ready("needy").await;
+    world.wait_event("needy", "Failed: Error: configmap \"later\" not found").await;
+}
+
+async fn images_come_from_sources(world: &mut World) {
+    let spec = |image: &str| json!({"containers": [{"name": "main", "image": image}]});
+    world.create("carried", spec("carried:1")).await;
+    world.ready("carried").await;
+    world.wait_event("carried", "Pulled: Successfully pulled image \"carried:1\"").await;
+    world.create("absent", spec("absent:1")).await;
+    let pod = world.wait("absent", |p| main_status(p)["state"]["waiting"]["reason"] == "ErrImagePull").await;
+    let message = main_status(&pod)["state"]["waiting"]["message"].as_str().unwrap();
+    assert_eq!(message, "failed to pull image \"absent:1\": no image source has it");
+    world.create("odd", spec("UPPER/x")).await;
+    world.wait("odd", |p| main_status(p)["state"]["waiting"]["reason"] == "InvalidImageName").await;
+}
+
+async fn unsupported_pods_say_so(world: &mut World) {
+    let spec = json!({"initContainers": [{"name": "i", "image": "busy:1"}], "containers": [{"name": "main", "image": "busy:1"}]});
+    world.create("init", spec).await;
+    let pod = world.wait("init", |p| main_status(p)["state"]["waiting"]["reason"] == "NotSupported").await;
+    assert_eq!(main_status(&pod)["state"]["waiting"]["message"], "not supported on this node: init containers");
+    world.wait_event("init", "NotSupported: not supported on this node: init containers").await;
+    let localhost = json!({"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}}, "containers": [{"name": "main", "image": "busy:1"}]});
+    world.create("profile", localhost).await;
+    world.wait("profile", |p| main_status(p)["state"]["waiting"]["reason"] == "NotSupported").await;
+    world.delete("init").await;
+}
+
+async fn unhealthy_containers_are_restarted(world: &mut World) {
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": "busy:1", "args": ["touch /tmp/ok; sleep 1000"],
+        "livenessProbe": {"exec": {"command": ["cat", "/tmp/ok"]}, "periodSeconds": 1, "failureThreshold": 1}}]});
+    world.create("live", spec).await;
+    let pod = world.ready("live").await;
+    world.exec(&pod, &["sh", "-c", "rm /tmp/ok 2>/dev/null || busybox rm /tmp/ok"]).await;
+    let pod = world.wait("live", |p| main_status(p)["restartCount"] == 1 && condition(p, "Ready") == "True").await;
+    assert_eq!(main_status(&pod)["lastState"]["terminated"]["exitCode"], 137);
+    world.wait_event("live", "Unhealthy: Liveness probe failed").await;
+    world.wait_event("live", "Killing: Container main failed liveness probe, will be restarted").await;
+}
+
+async fn a_restart_finds_what_runs(world: &mut World) {
+    world.sh("steady", "echo once; sleep 1000").await;
+    world.sh("brief", "sleep 1; exit 4").await;
+    let before = world.ready("steady").await;
+    world.ready("brief").await;
+    world.handle.stop(StopPods::Keep).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    world.restart().await;
+    let pod = world.wait("brief", |p| main_status(p)["restartCount"] == 1).await;
+    assert_eq!(main_status(&pod)["lastState"]["terminated"]["exitCode"], 4, "what happened meanwhile is known");
+    let after = world.ready("steady").await;
+    assert_eq!(main_status(&after)["containerID"], main_status(&before)["containerID"]);
+    assert_eq!(after["status"]["podIP"], before["status"]["podIP"]);
+    assert_eq!(world.logs(&after, LogOptions::default()).await, "once\n");
+    assert_eq!(world.exec(&after, &["true"]).await.1, ExecOutput::Exit(0));
+}
+
+async fn stale_copies_stop_before_ready(world: &mut World) {
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "busy:1", "args": ["sleep 1000"]}]});
+    world.create("evicted", spec.clone()).await;
+    world.sh("deleted", "trap '' TERM; sleep 1000").await;
+    let evicted = world.ready("evicted").await;
+    world.ready("deleted").await;
+    world.handle.stop(StopPods::Keep).await;
+    // While the machine is away one pod is removed at once, and one is asked to go.
+    world
+        .pods()
+        .delete("evicted", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
+        .await
+        .unwrap();
+    world
+        .pods()
+        .delete("deleted", &DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() })
+        .await
+        .unwrap();
+    world.create("evicted", spec).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let uid = evicted["metadata"]["uid"].as_str().unwrap();
+    assert!(world.dir.path().join("node/run").join(uid).exists(), "it runs on without us");
+    world.restart().await;
+    assert!(!world.dir.path().join("node/run").join(uid).exists(), "stopped before recovery is over");
+    world.gone("deleted").await;
+    let again = world.ready("evicted").await;
+    assert_ne!(again["metadata"]["uid"], evicted["metadata"]["uid"]);
+}
+
+async fn a_lost_supervisor_is_replaced(world: &mut World) {
+    world.sh("lost", "sleep 1000").await;
+    let pod = world.ready("lost").await;
+    let dir = world.dir.path().join("node/run").join(pod["metadata"]["uid"].as_str().unwrap());
+    let socket = std::os::unix::net::UnixStream::connect(dir.join("socket")).unwrap();
+    let pid = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials).unwrap().pid();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let pod = world.wait("lost", |p| main_status(p)["restartCount"] == 1 && condition(p, "Ready") == "True").await;
+    assert_eq!(main_status(&pod)["lastState"]["terminated"]["reason"], "ContainerStatusUnknown");
+}
