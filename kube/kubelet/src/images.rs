@@ -18,6 +18,7 @@ mod blobs;
 mod config;
 mod digest;
 mod reference;
+mod registry;
 mod source;
 mod store;
 mod unpack;
@@ -28,6 +29,7 @@ pub use config::{Image, ImageConfig};
 pub use digest::Digest;
 pub(crate) use digest::hex;
 pub use reference::{InvalidReference, Reference};
+pub use registry::Registry;
 pub use source::ImageSource;
 pub use store::{Blob, ImageStore, Listed};
 

@@ -19,6 +19,7 @@ mod events;
 pub mod files;
 pub mod images;
 mod kubelet;
+mod leave;
 mod manager;
 pub mod node;
 pub mod pod;
@@ -30,3 +31,4 @@ mod sys;
 
 pub(crate) use kubelet::Shared;
 pub use kubelet::{Error, Handle, Kubelet, Options, StopPods};
+pub use leave::leave;

@@ -137,7 +137,7 @@ fn labels(name: &str, own: &BTreeMap<String, String>) -> BTreeMap<String, String
 
 fn status(shared: &Shared, found: &Node, ready: bool) -> serde_json::Value {
     let resources = |capacity: Capacity| {
-        let cpu = if capacity.cpu_milli % 1000 == 0 {
+        let cpu = if capacity.cpu_milli.is_multiple_of(1000) {
             (capacity.cpu_milli / 1000).to_string()
         } else {
             format!("{}m", capacity.cpu_milli)

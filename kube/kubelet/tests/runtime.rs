@@ -28,7 +28,8 @@ fn main() -> ExitCode {
         return substrate_kubelet::supervisor::main(&args[2..]);
     }
     let wanted = args.get(1).and_then(|a| a.to_str()).filter(|a| !a.starts_with('-')).unwrap_or("").to_owned();
-    let cases: &[(&str, fn(&World) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>>)] = &[
+    type Case = fn(&World) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>>;
+    let cases: &[(&str, Case)] = &[
         ("exit_code_and_logs", |w| Box::pin(exit_code_and_logs(w))),
         ("what_cannot_start_says_why", |w| Box::pin(what_cannot_start_says_why(w))),
         ("signals_arrive", |w| Box::pin(signals_arrive(w))),
