@@ -1,1 +1,90 @@
-//! Local Resource Manager (§6.4): the only writer of local flavors.
+//! Local Resource Manager (§6.4.1): what this node offers, and who it says it is.
+//!
+//! A *local flavor* is what can still be sold of what the owner offers: the Ledger's capacity without what is held and
+//! committed. There is at most one; it is *available* if and only if something of everything that is offered can be sold.
+//!
+//! ```text
+//! --offer, --location ─┐
+//! Ledger `pool` ───────┼─▶ View ─▶ plan(&View, now) ─▶ act: Flavor, ConfigMap `fluidos-node-identity`
+//! what is there now ───┘
+//! ```
+//! Watches the Ledger, own Flavors and the identity; is the only writer of own Flavors.
+//!
+//! Limits: the offer is what the owner said, not measured; one flavor of one type (K8Slice), without GPUs and storage
+//! unless they are offered.
+
+mod act;
+pub mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use fluidos_identity::NodeId;
+use fluidos_model::kinds::{Flavor, Ledger, NodeIdentity, names};
+use fluidos_model::market::{Amounts, Location};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use substrate_client::Cache;
+
+use self::plan::View;
+
+/// Changes come in bursts (a hold and its sale are two): they are looked at together.
+const GATHER: Duration = Duration::from_millis(10);
+/// Time alone changes what is free, when a promise ends; and a write may have failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What the Local Resource Manager is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's key, from which the flavor's name is made.
+    pub node: NodeId,
+    /// Who the node says it is: domain, id, `ip:port` where REAR answers.
+    pub identity: NodeIdentity,
+    /// What the owner offers; `None` offers nothing.
+    pub offer: Option<Amounts>,
+    /// Where it is.
+    pub location: Location,
+    /// Of its processors, as Kubernetes spells it: `amd64`.
+    pub architecture: String,
+}
+
+/// Keeps the flavor and the identity current for ever.
+pub async fn run(client: Client, options: Options) {
+    let flavors = Cache::<Flavor>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let ledgers = Cache::<Ledger>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let only =
+        kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", names::IDENTITY_CONFIG_MAP));
+    let identities = Cache::<ConfigMap>::start_with(Api::namespaced(client.clone(), names::NAMESPACE), only);
+    tokio::join!(flavors.synced(), ledgers.synced(), identities.synced());
+    let (mut flavors_changed, mut ledgers_changed, mut identities_changed) =
+        (flavors.changes(), ledgers.changes(), identities.changes());
+    loop {
+        for changes in [&mut flavors_changed, &mut ledgers_changed, &mut identities_changed] {
+            changes.mark_unchanged();
+        }
+        let ledger = ledgers.get(names::NAMESPACE, names::LEDGER);
+        let identity = identities.get(names::NAMESPACE, names::IDENTITY_CONFIG_MAP);
+        let (flavor_list, now) = (flavors.list(), Timestamp::now());
+        let view = View {
+            options: &options,
+            ledger: ledger.as_deref(),
+            flavors: flavor_list.iter().map(AsRef::as_ref).collect(),
+            identity: identity.as_deref(),
+        };
+        for action in plan::plan(&view, now) {
+            if let Err(error) = act::act(&client, &action).await {
+                tracing::warn!(%action, %error, "local resources");
+            }
+        }
+        // Each arm only waits: losing the race loses nothing.
+        tokio::select! {
+            _ = flavors_changed.changed() => {}
+            _ = ledgers_changed.changed() => {}
+            _ = identities_changed.changed() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}

@@ -1,0 +1,117 @@
+//! The plan as text: a view in, what is written out.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use expect_test::{Expect, expect};
+use fluidos_identity::NodeKey;
+use fluidos_model::kinds::{AdditionalInformation, Flavor, FlavorSpec, Ledger, LedgerSpec, NodeIdentity};
+use fluidos_model::market::{Amounts, HoldRequest, Location, Pool};
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::Options;
+use crate::plan::{Action, View, flavor_name, plan};
+
+const OFFER: Amounts = Amounts { cpu_milli: 4000, memory_bytes: 8 << 30, pods: 110, storage_bytes: 0, gpus: 0 };
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn options(offer: Option<Amounts>) -> Options {
+    let node = NodeKey::from_seed([1; 32]).unwrap().id();
+    let more = AdditionalInformation { did: Some(node.to_string()), ..AdditionalInformation::default() };
+    let identity = NodeIdentity {
+        domain: "Grid.example".into(),
+        node_id: node.tag(),
+        ip: "192.0.2.1:7300".into(),
+        additional_information: Some(more),
+    };
+    let location = Location { city: "Milan".into(), ..Location::default() };
+    Options { node, identity, offer, location, architecture: "amd64".into() }
+}
+
+fn ledger(amounts: &[Amounts]) -> Ledger {
+    let mut pool = Pool { capacity: OFFER, commitments: vec![] };
+    for (n, amounts) in amounts.iter().enumerate() {
+        let request = HoldRequest {
+            transaction: format!("t{n}"),
+            buyer: "did:key:z".into(),
+            flavor: "f".into(),
+            amounts: *amounts,
+            until: at(60),
+        };
+        pool = pool.hold(&request, at(0)).unwrap();
+    }
+    Ledger::new("pool", LedgerSpec::from(&pool))
+}
+
+fn lines(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second: i64) -> Vec<Action> {
+    let view = View { options, ledger, flavors: flavors.iter().collect(), identity: None };
+    plan(&view, at(second))
+}
+
+fn check(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second: i64, expected: Expect) {
+    let text = |spec: &FlavorSpec| {
+        let more = &spec.flavor_type.type_data;
+        let price = &spec.price.amount;
+        format!("available={} price={price:?} {} {}", spec.availability, more["characteristics"], more["properties"])
+    };
+    let told: Vec<String> = lines(options, ledger, flavors, second)
+        .iter()
+        .map(|action| match action {
+            Action::Identify { data } => format!("identify {data:?}"),
+            Action::Offer { name, spec } => format!("offer {name}: {}", text(spec)),
+            Action::Change { name, spec, .. } => format!("change {name}: {}", text(spec)),
+            Action::Withdraw { name } => format!("withdraw {name}"),
+        })
+        .collect();
+    expected.assert_eq(&told[1..].join("\n"));
+}
+
+fn offered(options: &Options) -> Flavor {
+    match lines(options, Some(&ledger(&[])), &[], 0).pop() {
+        Some(Action::Offer { name, spec }) => Flavor::new(&name, *spec),
+        other => panic!("no offer but {other:?}"),
+    }
+}
+
+#[test]
+fn the_flavor_is_what_can_still_be_sold() {
+    let (options, one) =
+        (options(Some(OFFER)), Amounts { cpu_milli: 1500, memory_bytes: 1 << 30, pods: 10, ..Amounts::default() });
+    check(&options, Some(&ledger(&[])), &[], 0, expect![[r#"offer grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#]]);
+    check(&options, Some(&ledger(&[one])), &[offered(&options)], 1, expect![[r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"2500m","memory":"7Gi","pods":"100"} {}"#]]);
+    check(&options, Some(&ledger(&[one])), &[offered(&options)], 60, expect![[r#""#]]);
+    check(&options, Some(&ledger(&[OFFER])), &[offered(&options)], 1, expect![[r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {}"#]]);
+}
+
+#[test]
+fn without_books_nothing_is_said_and_without_an_offer_nothing_is_left() {
+    check(&options(Some(OFFER)), None, &[], 0, expect![[r#""#]]);
+    check(&options(None), Some(&ledger(&[])), &[], 0, expect![[r#""#]]);
+    check(&options(None), None, &[offered(&options(Some(OFFER)))], 0, expect!["withdraw grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72"]);
+    let mut renamed = options(Some(OFFER));
+    renamed.identity.domain = "new.example".into();
+    check(&renamed, Some(&ledger(&[])), &[offered(&options(Some(OFFER)))], 0, expect![[r#"
+        withdraw grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72
+        offer new.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#]]);
+    let mut foreign = offered(&options(Some(OFFER)));
+    foreign.metadata.name = Some("foreign".into());
+    foreign.spec.owner.additional_information = None;
+    check(&options(None), None, &[foreign], 0, expect![[r#""#]]);
+}
+
+#[test]
+fn what_the_owner_adds_to_the_flavor_stays() {
+    let options = options(Some(OFFER));
+    let mut flavor = offered(&options);
+    flavor.spec.price.amount = "3".into();
+    flavor.spec.flavor_type.type_data["properties"] = json!({"carbon-footprint": {"embodied": 53000}});
+    check(&options, Some(&ledger(&[])), &[flavor.clone()], 0, expect![[r#""#]]);
+    check(&options, Some(&ledger(&[OFFER])), &[flavor], 0, expect![[r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="3" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {"carbon-footprint":{"embodied":53000}}"#]]);
+}
+
+#[test]
+fn the_name_comes_from_domain_and_key() {
+    expect!["grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72"].assert_eq(&flavor_name(&options(None)));
+}
