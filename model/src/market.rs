@@ -21,4 +21,4 @@ pub use offer::{Location, Mismatch, Offer};
 pub use partition::Partitionability;
 pub use quantity::{Quantity, QuantityError};
 pub use rank::{Candidate, Ranked, rank};
-pub use selector::{K8SliceSelector, QuantityFilter, SelectorError, TextFilter};
+pub use selector::{FilterText, K8SliceSelector, QuantityFilter, SelectorError, TextFilter};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::value::micros_text;
 use super::{IntentName, Intents};
-use crate::market::{Location, Resource};
+use crate::market::{Location, Offer, Resource};
 
 /// What is asked of a place.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +47,20 @@ pub struct Place {
     pub memory_bytes: Option<u64>,
     /// Measured round trip from the owner, in microseconds; 0 for the owner's own.
     pub latency_micros: Option<u64>,
+}
+
+/// An offer as a place. Its latency is not in it: who measured it sets it.
+impl From<&Offer> for Place {
+    fn from(offer: &Offer) -> Self {
+        Self {
+            name: offer.flavor.clone(),
+            location: offer.location.clone(),
+            architecture: offer.architecture.clone(),
+            cpu_milli: Some(offer.whole.cpu_milli),
+            memory_bytes: Some(offer.whole.memory_bytes),
+            latency_micros: None,
+        }
+    }
 }
 
 /// A constraint that a place breaks.
@@ -190,6 +204,14 @@ mod tests {
             &here,
             "cpu: 2, needed at least 2500m; memory: 1Gi, needed at least 2Gi",
         );
+    }
+
+    #[test]
+    fn an_offer_is_a_place() {
+        let location = place().location;
+        let offer = Offer { flavor: "f".into(), architecture: "amd64".into(), location, ..Offer::default() };
+        check(&[("fluidos-intent-location", "Milan")], &Place::from(&offer), "satisfies every intent");
+        check(&[("fluidos-intent-cpu", "1")], &Place::from(&offer), "cpu: 0, needed at least 1");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use super::{Quantity, QuantityError, Resource};
+use super::{Amounts, Quantity, QuantityError, Resource};
 
 /// At most this many alternatives of one text filter: more is no selection.
 const ALTERNATIVES_MAX: usize = 64;
@@ -42,6 +42,35 @@ pub struct K8SliceSelector {
     pub architecture: Option<TextFilter>,
     /// `cpuFilter`, `memoryFilter`, `podsFilter`, `storageFilter`, each at most once.
     pub quantities: Vec<(Resource, QuantityFilter)>,
+}
+
+/// A filter as texts: how it travels. No type of the wire and no kind is needed to say it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FilterText {
+    /// The named characteristic is this.
+    Match {
+        /// `architecture`, `cpu`, `memory`, `pods`, `storage`.
+        name: String,
+        /// The value.
+        value: String,
+    },
+    /// The named characteristic is between these, both included.
+    Range {
+        /// `cpu`, `memory`, `pods`, `storage`.
+        name: String,
+        /// The least.
+        min: Option<String>,
+        /// The most.
+        max: Option<String>,
+    },
+}
+
+impl FilterText {
+    fn name(&self) -> &str {
+        match self {
+            Self::Match { name, .. } | Self::Range { name, .. } => name,
+        }
+    }
 }
 
 /// Why filters are refused. The writer must correct them.
@@ -91,13 +120,75 @@ impl K8SliceSelector {
                 selector.architecture = Some(TextFilter::from_json(name, filter)?);
                 continue;
             }
-            let resource = FILTERED
-                .into_iter()
-                .find(|resource| name.strip_suffix("Filter") == Some(resource.name()))
-                .ok_or_else(|| SelectorError::Unknown { observed: name.chars().take(64).collect() })?;
+            let resource = filtered(name.strip_suffix("Filter").unwrap_or_default())
+                .map_err(|_| SelectorError::Unknown { observed: name.chars().take(64).collect() })?;
             selector.quantities.push((resource, QuantityFilter::from_json(name, filter)?));
         }
         Ok(selector)
+    }
+
+    /// Returns the selector of filters that came as texts.
+    ///
+    /// # Errors
+    /// [`SelectorError`] names the filter and what it needs.
+    pub fn from_texts(filters: &[FilterText]) -> Result<Self, SelectorError> {
+        let mut selector = Self::default();
+        for (index, filter) in filters.iter().enumerate() {
+            // Two filters over one thing could contradict each other; which one counts must not be a guess.
+            if filters[..index].iter().any(|earlier| earlier.name() == filter.name()) {
+                return Err(shape(filter.name(), "stands there twice, needed once".into()));
+            }
+            match filter {
+                FilterText::Match { name, value } if name == "architecture" => {
+                    selector.architecture = Some(TextFilter::Match(value.clone()));
+                }
+                FilterText::Match { name, value } => {
+                    let matched = QuantityFilter::Match(parse(name, value)?);
+                    selector.quantities.push((filtered(name)?, matched));
+                }
+                FilterText::Range { name, min, max } => {
+                    let bound = |text: &Option<String>| text.as_ref().map(|text| parse(name, text)).transpose();
+                    let range = QuantityFilter::range(name, bound(min)?, bound(max)?)?;
+                    selector.quantities.push((filtered(name)?, range));
+                }
+            }
+        }
+        Ok(selector)
+    }
+
+    /// Returns the filters as texts, to be sent. A choice of architectures has no form on the wire and is left out: whoever
+    /// asks checks the answers again.
+    pub fn to_texts(&self) -> Vec<FilterText> {
+        let architecture = match &self.architecture {
+            Some(TextFilter::Match(value)) => {
+                Some(FilterText::Match { name: "architecture".into(), value: value.clone() })
+            }
+            Some(TextFilter::OneOf(_)) | None => None,
+        };
+        let quantities = self.quantities.iter().map(|(resource, filter)| {
+            let name = resource.name().to_owned();
+            match filter {
+                QuantityFilter::Match(value) => FilterText::Match { name, value: value.to_string() },
+                QuantityFilter::Range { min, max } => {
+                    let text = |bound: &Option<Quantity>| bound.map(|bound| bound.to_string());
+                    FilterText::Range { name, min: text(min), max: text(max) }
+                }
+            }
+        });
+        architecture.into_iter().chain(quantities).collect()
+    }
+
+    /// Returns what is asked for at least, 0 where nothing is: what a surplus is measured by.
+    pub fn wanted(&self) -> Amounts {
+        let mut wanted = Amounts::default();
+        for (resource, filter) in &self.quantities {
+            let least = match filter {
+                QuantityFilter::Match(value) => Some(*value),
+                QuantityFilter::Range { min, .. } => *min,
+            };
+            wanted.set(*resource, least.map_or(0, |least| resource.asked(least)));
+        }
+        wanted
     }
 
     /// Returns the filter over one resource, if there is one.
@@ -181,6 +272,15 @@ fn name_and_data<'a>(filter: &str, value: &'a Value) -> Result<(&'a str, &'a Val
     }
 }
 
+fn filtered(name: &str) -> Result<Resource, SelectorError> {
+    let resource = FILTERED.into_iter().find(|resource| resource.name() == name);
+    resource.ok_or_else(|| SelectorError::Unknown { observed: name.chars().take(64).collect() })
+}
+
+fn parse(filter: &str, text: &str) -> Result<Quantity, SelectorError> {
+    Quantity::parse(text).map_err(|source| SelectorError::Quantity { filter: filter.into(), source })
+}
+
 /// Official inputs write numbers both as text and as numbers.
 fn quantity(filter: &str, value: &Value) -> Result<Option<Quantity>, SelectorError> {
     let text = match value {
@@ -189,8 +289,7 @@ fn quantity(filter: &str, value: &Value) -> Result<Option<Quantity>, SelectorErr
         Value::Number(number) => number.to_string(),
         other => return Err(shape(filter, format!("observed {other}, needed a quantity"))),
     };
-    let failed = |source| SelectorError::Quantity { filter: filter.into(), source };
-    Quantity::parse(&text).map(Some).map_err(failed)
+    parse(filter, &text).map(Some)
 }
 
 fn wrong_name(filter: &str, observed: &str) -> SelectorError {
@@ -222,6 +321,24 @@ mod tests {
         let one_or_more = QuantityFilter::Range { min: Some(Quantity::from_units(1)), max: None };
         assert_eq!(selector.quantity(Resource::Cpu), Some(&one_or_more));
         assert_eq!(K8SliceSelector::from_json(&Value::Null), Ok(K8SliceSelector::default()));
+    }
+
+    #[test]
+    fn filters_travel_as_texts() {
+        let selector = K8SliceSelector::from_json(&json!({
+            "architectureFilter": {"name": "Match", "data": {"value": "amd64"}},
+            "cpuFilter": {"name": "Range", "data": {"min": "500m", "max": "4"}},
+            "podsFilter": {"name": "Match", "data": {"value": 110}},
+        }))
+        .unwrap();
+        assert_eq!(K8SliceSelector::from_texts(&selector.to_texts()), Ok(selector.clone()));
+        assert_eq!(selector.wanted().to_string(), "cpu 500m, pods 110");
+        let wrong = FilterText::Match { name: "mods".into(), value: "1".into() };
+        assert!(matches!(K8SliceSelector::from_texts(&[wrong]), Err(SelectorError::Unknown { .. })));
+        let twice = ["1", "2"].map(|value| FilterText::Match { name: "cpu".into(), value: value.into() });
+        assert!(matches!(K8SliceSelector::from_texts(&twice), Err(SelectorError::Shape { .. })));
+        let wrong = FilterText::Range { name: "cpu".into(), min: Some("2".into()), max: Some("1".into()) };
+        assert!(matches!(K8SliceSelector::from_texts(&[wrong]), Err(SelectorError::Shape { .. })));
     }
 
     #[test]

@@ -263,7 +263,8 @@ impl Session {
     }
 
     fn refused(&self, kind: &str, code: String, message: String) -> LinkError {
-        let shortened = |text: String| text.chars().take(512).collect();
+        // They end up in logs and terminals: no control characters of somebody else's.
+        let shortened = |text: String| text.chars().filter(|c| !c.is_control()).take(512).collect();
         let (code, message) = (shortened(code), shortened(message));
         LinkError::Refused { peer: self.inner.peer.id, kind: kind.into(), code, message }
     }

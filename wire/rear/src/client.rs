@@ -1,25 +1,21 @@
-//! The buyer's side: one connection per seller, kept and used again.
+//! The buyer's side: one connection per seller, kept and used again, over whatever leads there ([`Connect`]).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fluidos_identity::{NodeId, NodeKey, Signed, TlsError, client_config, peer_node_id};
+use fluidos_identity::{NodeId, NodeKey, Signed, TlsError};
 use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
 
+use crate::connect::{Connect, Https, Target};
 use crate::messages::wire::Message;
-use crate::server::ALPN;
 use crate::service::Problem;
 use crate::{
     Contract, Flavor, PurchaseRequest, Refusal, RefusalCode, ReleaseTerms, ReserveRequest, Selector, Transaction,
@@ -30,26 +26,16 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A list of some thousand flavors.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Where a seller is and who it must be.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Target {
-    /// Where REAR answers.
-    pub address: SocketAddr,
-    /// The key it must prove; `None` takes any and [`Client::seller`] says which.
-    pub expected: Option<NodeId>,
-}
-
 /// One seller as its buyer sees it. Requests take turns on one connection; all are idempotent, so one that failed because
 /// the kept connection had gone is sent once more on a new one.
 pub struct Client {
-    target: Target,
-    connector: TlsConnector,
+    connect: Arc<dyn Connect>,
     open: Mutex<Option<Open>>,
 }
 
 struct Open {
     sender: http1::SendRequest<Full<Bytes>>,
-    seller: NodeId,
+    seller: Option<NodeId>,
     task: AbortHandle,
 }
 
@@ -63,30 +49,30 @@ impl Drop for Open {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The seller said no. Its reason is in it.
-    #[error("seller at {address} refused {step}: {refusal}")]
+    #[error("seller at {seller} refused {step}: {refusal}")]
     Refused {
         /// Where it is.
-        address: SocketAddr,
+        seller: String,
         /// What was asked.
         step: &'static str,
         /// Its answer.
         refusal: Refusal,
     },
     /// Nobody answered, or somebody else than expected.
-    #[error("seller at {address}: {step}: {reason}")]
+    #[error("seller at {seller}: {step}: {reason}")]
     Unreachable {
         /// Where it should be.
-        address: SocketAddr,
+        seller: String,
         /// What was tried.
         step: &'static str,
         /// What happened.
         reason: String,
     },
     /// It answered something that is not REAR, or too much of it.
-    #[error("seller at {address} answered {step} with {reason}")]
+    #[error("seller at {seller} answered {step} with {reason}")]
     Malformed {
         /// Where it is.
-        address: SocketAddr,
+        seller: String,
         /// What was asked.
         step: &'static str,
         /// What is wrong.
@@ -111,20 +97,19 @@ impl Client {
     /// # Errors
     /// [`TlsError`] if there is no certificate to be made of the key.
     pub fn new(key: &NodeKey, target: Target) -> Result<Self, TlsError> {
-        let config = client_config(key, target.expected, ALPN)?;
-        Ok(Self { target, connector: TlsConnector::from(Arc::new(config)), open: Mutex::new(None) })
+        Ok(Self::over(Arc::new(Https::new(key, target)?)))
     }
 
-    /// Returns where the seller is and who it must be.
-    pub fn target(&self) -> Target {
-        self.target
+    /// Returns a client of the seller that a connector leads to.
+    pub fn over(connect: Arc<dyn Connect>) -> Self {
+        Self { connect, open: Mutex::new(None) }
     }
 
-    /// Returns the key that the seller has proven, connecting if need be.
+    /// Returns the key that the seller has proven, connecting if need be; `None` for one that proves none.
     ///
     /// # Errors
     /// [`ClientError::Unreachable`].
-    pub async fn seller(&self) -> Result<NodeId, ClientError> {
+    pub async fn seller(&self) -> Result<Option<NodeId>, ClientError> {
         let mut open = self.open.lock().await;
         Ok(self.ready(&mut open).await?.0.seller)
     }
@@ -178,17 +163,15 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<M, ClientError> {
         let answer = self.send(step, method, path, body).await?;
-        let address = self.target.address;
-        M::read(&answer).map_err(|reason| ClientError::Malformed { address, step, reason })
+        M::read(&answer).map_err(|reason| self.malformed(step, reason))
     }
 
     fn written(&self, step: &'static str, message: &impl Message) -> Result<Vec<u8>, ClientError> {
-        let address = self.target.address;
-        message.write().map_err(|reason| ClientError::Malformed { address, step, reason })
+        message.write().map_err(|reason| self.malformed(step, reason))
     }
 
     async fn send(&self, step: &'static str, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {
-        let unreachable = |reason: String| ClientError::Unreachable { address: self.target.address, step, reason };
+        let unreachable = |reason: String| self.unreachable(step, reason);
         let body = Bytes::from(body);
         let mut open = self.open.lock().await;
         loop {
@@ -196,7 +179,7 @@ impl Client {
             let request = Request::builder()
                 .method(method.clone())
                 .uri(path)
-                .header(HOST, self.target.address.to_string())
+                .header(HOST, self.connect.host())
                 .header(CONTENT_TYPE, "application/json")
                 .body(Full::new(body.clone()))
                 .map_err(|error| unreachable(error.to_string()))?;
@@ -226,16 +209,10 @@ impl Client {
     }
 
     async fn read(&self, step: &'static str, response: http::Response<Incoming>) -> Result<Bytes, ClientError> {
-        let address = self.target.address;
         let status = response.status();
         let collected = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = collected
-            .map_err(|error| ClientError::Malformed {
-                address,
-                step,
-                reason: format!("more than {ANSWER_BYTES_MAX} bytes, or a broken body: {error}"),
-            })?
-            .to_bytes();
+        let too_much = |error| format!("more than {ANSWER_BYTES_MAX} bytes, or a broken body: {error}");
+        let body = collected.map_err(|error| self.malformed(step, too_much(error)))?.to_bytes();
         match status {
             StatusCode::NO_CONTENT => Ok(Bytes::new()),
             status if status.is_success() => Ok(body),
@@ -246,8 +223,10 @@ impl Client {
                     Ok(problem) if !problem.detail.is_empty() => problem.detail,
                     _ => String::from_utf8_lossy(&body).trim().to_owned(),
                 };
-                let detail = format!("{} ({})", detail.chars().take(512).collect::<String>(), status.as_u16());
-                Err(ClientError::Refused { address, step, refusal: Refusal::new(code, detail) })
+                // It ends up in logs and terminals: no control characters of somebody else's.
+                let detail: String = detail.chars().filter(|c| !c.is_control()).take(512).collect();
+                let detail = format!("{detail} ({})", status.as_u16());
+                Err(ClientError::Refused { seller: self.connect.host(), step, refusal: Refusal::new(code, detail) })
             }
         }
     }
@@ -262,26 +241,27 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Open, ClientError> {
-        let address = self.target.address;
-        let failed = |reason: String| ClientError::Unreachable { address, step: "connect", reason };
-        let connecting = async {
-            let stream = TcpStream::connect(address).await.map_err(|error| failed(error.to_string()))?;
-            stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-            let name = ServerName::IpAddress(address.ip().into());
-            self.connector.connect(name, stream).await.map_err(|error| failed(error.to_string()))
-        };
-        let stream = tokio::time::timeout(STEP_TIMEOUT, connecting)
+        let failed = |reason: String| self.unreachable("connect", reason);
+        let (stream, seller) = tokio::time::timeout(STEP_TIMEOUT, self.connect.connect())
             .await
-            .map_err(|_| failed(format!("no connection within {} s", STEP_TIMEOUT.as_secs())))??;
-        let seller = peer_node_id(stream.get_ref().1.peer_certificates()).map_err(|error| failed(error.to_string()))?;
-        let seller = seller.ok_or_else(|| failed("the seller proved no key".into()))?;
+            .map_err(|_| failed(format!("no connection within {} s", STEP_TIMEOUT.as_secs())))?
+            .map_err(failed)?;
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
+        let host = self.connect.host();
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%address, %error, "connection to seller ended");
+                tracing::debug!(seller = %host, %error, "connection to seller ended");
             }
         });
         Ok(Open { sender, seller, task: task.abort_handle() })
+    }
+
+    fn unreachable(&self, step: &'static str, reason: String) -> ClientError {
+        ClientError::Unreachable { seller: self.connect.host(), step, reason }
+    }
+
+    fn malformed(&self, step: &'static str, reason: String) -> ClientError {
+        ClientError::Malformed { seller: self.connect.host(), step, reason }
     }
 }

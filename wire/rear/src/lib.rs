@@ -12,11 +12,13 @@
 //! is received is dropped while parsing.
 //!
 //! This crate names no Kubernetes type: a [`Seller`] decides, whatever stands behind it. [`RearService`] is a tower service
-//! and knows no transport; [`serve`] mounts it on HTTPS.
+//! and knows no transport; [`serve`] mounts it on HTTPS, [`serve_stream`] on one stream of anything, such as a link.
 //!
-//! Limits: SUBSCRIBE, REFRESH and WITHDRAW of the protocol are not built; network authorizations are passed on as they are.
+//! Limits: SUBSCRIBE, REFRESH and WITHDRAW of the protocol are not built; the server speaks HTTPS only, the client also the
+//! plain HTTP of official sellers.
 
 mod client;
+mod connect;
 mod guard;
 mod messages;
 mod query;
@@ -25,7 +27,8 @@ mod server;
 mod service;
 mod terms;
 
-pub use client::{Client, ClientError, Target};
+pub use client::{Client, ClientError};
+pub use connect::{Connect, PlainHttp, Stream, Target};
 pub use fluidos_identity::Envelope;
 pub use messages::{
     Configuration, Contract, Flavor, FlavorType, Location, Party, Price, PurchaseRequest, ReserveRequest, Telemetry,
@@ -33,7 +36,7 @@ pub use messages::{
 };
 pub use query::{Selector, SelectorFilter};
 pub use seller::{Peer, Refusal, RefusalCode, Seller};
-pub use server::{ALPN, ServeError, serve};
+pub use server::{ALPN, ServeError, serve, serve_stream};
 pub use service::{BODY_BYTES_MAX, RearService};
 pub use terms::{
     CONTRACT_PURPOSE, ContractTerms, RELEASE_PURPOSE, ReleaseTerms, TermsError, check_contract, check_offer,

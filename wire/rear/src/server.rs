@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -132,7 +133,15 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, from: IpAddr, serv
         Ok(node) => node,
         Err(error) => return tracing::debug!(%from, %error, "REAR peer is no node"),
     };
-    let peer = Peer { node, address: Some(from) };
+    serve_stream(stream, Peer { node, address: Some(from) }, service).await;
+}
+
+/// Answers the requests of one peer on a stream that it has opened, until either side ends it. Who `peer` is must have been
+/// proven by whatever carries the stream.
+pub async fn serve_stream<S>(stream: S, peer: Peer, service: RearService)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);
         let service = service.clone();
@@ -145,6 +154,6 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, from: IpAddr, serv
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), answer);
     if let Err(error) = served.await {
-        tracing::debug!(%from, %error, "REAR connection ended");
+        tracing::debug!(?peer, %error, "REAR connection ended");
     }
 }

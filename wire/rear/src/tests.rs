@@ -243,7 +243,7 @@ fn purchase(terms: &Signed<ContractTerms>) -> PurchaseRequest {
 async fn a_contract_is_signed_by_both_and_released_by_one() {
     let (shop, buyer) = (Shop::open(1).await, key(2));
     let (client, seller) = (shop.client(&buyer), key(1).id());
-    assert_eq!(client.seller().await.unwrap(), seller);
+    assert_eq!(client.seller().await.unwrap(), Some(seller));
     let flavors = client.list_flavors(&Selector::default()).await.unwrap();
     assert_eq!(flavors, [flavor(&key(1))], "what is offered is what arrives");
     assert!(
@@ -405,6 +405,69 @@ async fn a_seller_that_came_back_is_found_again() {
     let shop = Shop::open_at(1, address).await;
     client.list_flavors(&Selector::default()).await.unwrap();
     shop.close().await;
+}
+
+/// A stream in memory whose other end is served: what a link does.
+struct InMemory {
+    service: RearService,
+    buyer: NodeId,
+    seller: NodeId,
+}
+
+#[async_trait]
+impl Connect for InMemory {
+    async fn connect(&self) -> Result<(Box<dyn Stream>, Option<NodeId>), String> {
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let peer = Peer { node: Some(self.buyer), address: None };
+        tokio::spawn(serve_stream(far, peer, self.service.clone()));
+        Ok((Box::new(near), Some(self.seller)))
+    }
+
+    fn host(&self) -> String {
+        self.seller.to_string()
+    }
+}
+
+#[tokio::test]
+async fn any_stream_with_a_proven_peer_carries_the_protocol() {
+    let (shop, buyer) = (Shop::open(1).await, key(2));
+    let seller = key(1).id();
+    let connect = InMemory { service: shop.service.clone(), buyer: buyer.id(), seller };
+    let client = Client::over(Arc::new(connect));
+    let terms = signed(&client, &buyer, seller, "tx-1").await;
+    let contract = client.purchase("tx-1", &purchase(&terms)).await.unwrap();
+    check_contract(contract.signed_terms.as_ref().unwrap(), &terms).unwrap();
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn an_official_seller_is_asked_in_plain_http() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 16 * 1024];
+        let length = stream.read(&mut request).await.unwrap();
+        stream
+            .write_all(
+                b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 17\r\n\r\nFlavor not found\n",
+            )
+            .await
+            .unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    let client = Client::over(Arc::new(PlainHttp { address }));
+    let mut request = ask(&key(2), None);
+    request.buyer.liqo_id = Some("consumer-1".into());
+    let refused = client.reserve(&request).await.unwrap_err();
+    assert_eq!(refused.to_string(), format!("seller at {address} refused reserve: not-found: Flavor not found (404)"));
+    let sent = server.await.unwrap();
+    assert!(
+        sent.starts_with("POST /api/v2/reservations HTTP/1.1") && sent.contains(r#""liqoID":"consumer-1""#),
+        "{sent}"
+    );
+    assert!(!sent.contains("kubeconfig"), "{sent}");
 }
 
 /// A kept connection whose end arrives while the next request is on its way.

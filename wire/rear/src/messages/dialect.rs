@@ -115,6 +115,7 @@ pub(super) fn normalise(value: Value) -> Result<Value, String> {
                 }
                 let key = spelling(&lower).map_or(key, str::to_owned);
                 let value = if OPAQUE.contains(&key.as_str()) { value } else { normalise(value)? };
+                let value = if key == "networkAuthorizations" { intents_from_wire(value) } else { value };
                 match normal.get(&key) {
                     Some(other) if *other != value => {
                         return Err(format!("`{key}` stands there twice with different values"));
@@ -133,6 +134,49 @@ fn spelling(lower: &str) -> Option<&'static str> {
     alias.or_else(|| KEYS.iter().copied().find(|key| key.eq_ignore_ascii_case(lower)))
 }
 
+/// Network intents have `resourceSelectors` with lists of `{key, value}` on the wire, and `resourceSelector` with maps in the
+/// API.
+fn intents_from_wire(value: Value) -> Value {
+    rename_deep(value, "resourceSelectors", "resourceSelector", &|selector| match selector {
+        Value::Array(pairs) => {
+            let pair = |pair: &Value| Some((pair["key"].as_str()?.to_owned(), pair["value"].clone()));
+            pairs.iter().map(pair).collect::<Option<Map<_, _>>>().map_or(Value::Array(pairs), Value::Object)
+        }
+        other => other,
+    })
+}
+
+fn intents_to_wire(value: Value) -> Value {
+    rename_deep(value, "resourceSelector", "resourceSelectors", &|selector| match selector {
+        Value::Object(labels) => {
+            labels.into_iter().map(|(key, value)| serde_json::json!({"key": key, "value": value})).collect()
+        }
+        other => other,
+    })
+}
+
+/// Renames a key wherever it stands and changes `selector.pod` and `selector.namespace` below it.
+fn rename_deep(value: Value, from: &str, to: &str, labels: &dyn Fn(Value) -> Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(|item| rename_deep(item, from, to, labels)).collect(),
+        Value::Object(fields) => {
+            let renamed = fields.into_iter().map(|(key, mut value)| {
+                if key != from {
+                    return (key, rename_deep(value, from, to, labels));
+                }
+                for name in ["pod", "namespace"] {
+                    if let Some(selector) = value.pointer_mut(&format!("/selector/{name}")) {
+                        *selector = labels(selector.take());
+                    }
+                }
+                (to.to_owned(), value)
+            });
+            Value::Object(renamed.collect())
+        }
+        scalar => scalar,
+    }
+}
+
 /// Returns the data of a flavor as official nodes read them: their misspelling beside the right word, and
 /// `carbonFootprint`.
 pub(super) fn data_to_wire(data: &Value) -> Value {
@@ -141,10 +185,13 @@ pub(super) fn data_to_wire(data: &Value) -> Value {
         if let Some(characteristics) = fields.get("characteristics").cloned() {
             fields.insert("charateristics".into(), characteristics);
         }
-        if let Some(properties) = fields.get_mut("properties").and_then(Value::as_object_mut)
-            && let Some(carbon) = properties.remove("carbon-footprint")
-        {
-            properties.insert("carbonFootprint".into(), carbon);
+        if let Some(properties) = fields.get_mut("properties").and_then(Value::as_object_mut) {
+            if let Some(carbon) = properties.remove("carbon-footprint") {
+                properties.insert("carbonFootprint".into(), carbon);
+            }
+            if let Some(intents) = properties.get_mut("networkAuthorizations") {
+                *intents = intents_to_wire(intents.take());
+            }
         }
     }
     wire
@@ -187,10 +234,16 @@ mod tests {
 
     #[test]
     fn data_are_written_as_official_nodes_read_them() {
-        let data = json!({"characteristics": {"cpu": "1"}, "properties": {"carbon-footprint": 1}});
+        let selector =
+            json!({"typeIdentifier": "PodNamespaceSelector", "selector": {"pod": {"app": "x"}, "namespace": {}}});
+        let intents = json!({"deniedCommunications": [{"name": "n", "source": {"isHotCluster": true, "resourceSelector": selector}}]});
+        let properties = json!({"carbon-footprint": 1, "networkAuthorizations": intents});
+        let data = json!({"characteristics": {"cpu": "1"}, "properties": properties});
         let wire = data_to_wire(&data);
         assert_eq!(wire["charateristics"], wire["characteristics"]);
-        assert_eq!(wire["properties"], json!({"carbonFootprint": 1}));
+        assert_eq!(wire["properties"]["carbonFootprint"], 1);
+        let source = &wire["properties"]["networkAuthorizations"]["deniedCommunications"][0]["source"];
+        assert_eq!(source["resourceSelectors"]["selector"]["pod"], json!([{"key": "app", "value": "x"}]));
         assert_eq!(normalise(wire).unwrap(), data);
     }
 }
