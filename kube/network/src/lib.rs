@@ -41,4 +41,4 @@ pub use error::Error;
 pub use nftables::Protocol;
 pub use node::{Attachment, NodeNetwork, Options};
 pub use proxy::{ServiceCaches, ServiceProxy};
-pub use rules::{ConfinedPod, FabricRoute, ServicePort};
+pub use rules::{ConfinedPod, FabricAccess, FabricRoute, ServicePort};

@@ -70,10 +70,13 @@ pub(crate) enum Expr {
     DestinationLocal,
     /// An answer to the source would not leave by the device that it came from.
     SourceElsewhere,
+    /// Belongs to a connection whose destination was translated: it goes through a Service.
+    Translated,
     /// Belongs to a connection that was let through before.
     Established,
     Protocol(Protocol),
     DestinationPort(u16),
+    DestinationSet(String),
     SourceDestinationSet(String),
     DestinationPortMap(String),
     PortMap(String),
@@ -533,6 +536,14 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
             mask(list, &6u32.to_ne_bytes());
             compare(list, false, &[0; 4]);
         }
+        Expr::Translated => {
+            // ct status (key 2): IPS_DST_NAT is bit 5.
+            element(list, "ct", |data| {
+                data.be32(1, REGISTER).be32(2, 2);
+            });
+            mask(list, &0x20u32.to_ne_bytes());
+            compare(list, false, &[0; 4]);
+        }
         Expr::Protocol(protocol) => {
             meta(list, META_PROTOCOL, REGISTER);
             compare(list, true, &[protocol.number()]);
@@ -540,6 +551,10 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
         Expr::DestinationPort(port) => {
             destination_port(list, REGISTER);
             compare(list, true, &port.to_be_bytes());
+        }
+        Expr::DestinationSet(set) => {
+            destination_address(list, REGISTER);
+            lookup(list, set, REGISTER, None);
         }
         Expr::SourceDestinationSet(set) => {
             source_address(list, QUARTER);
@@ -603,9 +618,11 @@ impl fmt::Display for Expr {
             Expr::DestinationLocal => write!(f, "fib daddr type local"),
             Expr::SourceElsewhere => write!(f, "fib saddr . iif oif missing"),
             Expr::Drop => write!(f, "drop"),
+            Expr::Translated => write!(f, "ct status dnat"),
             Expr::Established => write!(f, "ct state established,related"),
             Expr::Protocol(protocol) => write!(f, "meta l4proto {}", protocol.name()),
             Expr::DestinationPort(port) => write!(f, "th dport {port}"),
+            Expr::DestinationSet(set) => write!(f, "ip daddr @{set}"),
             Expr::SourceDestinationSet(set) => write!(f, "ip saddr . ip daddr @{set}"),
             Expr::DestinationPortMap(map) => write!(f, "ip daddr . meta l4proto . th dport vmap @{map}"),
             Expr::PortMap(map) => write!(f, "meta l4proto . th dport vmap @{map}"),

@@ -119,9 +119,9 @@ impl NodeNetwork {
 
     /// Confines exactly these pods.
     ///
-    /// A confined pod opens connections only to pods of this node's range, to the cluster's DNS and to its `allow_to`,
-    /// judged by where the connection really ends. So Services work that lead there, and this machine's own addresses,
-    /// its API, its LAN and everything else do not. Connections that others open to the pod are answered.
+    /// A confined pod opens connections only to its `allow_to` and, if it says so, to the pods of this node's range and the
+    /// cluster's DNS, judged by where the connection really ends. So Services work that lead there, and this machine's own
+    /// addresses, its API, its LAN and everything else do not. Connections that others open to the pod are answered.
     pub async fn set_confined(&self, pods: Vec<ConfinedPod>) -> Result<(), Error> {
         self.change(move |view| view.confined = pods).await
     }

@@ -9,7 +9,8 @@
 //!            ┌────────────────────────────────────┘
 //!            ▼ routed
 //!        forward: what is left with a Service address has no endpoint: reject.  A confined pod: only what it may reach
-//!        input:   a confined pod may ask the cluster's DNS, nothing else of this machine
+//!                 Another node's pod: its guests here; if trusted pods here, and through a Service pods elsewhere
+//!        input:   confined pods and trusted nodes may ask the cluster's DNS, nothing else of this machine
 //!            ▼
 //!        postrouting: hairpin and fabric get the gateway's address, the way outside the machine's
 //! ```
@@ -24,22 +25,38 @@ use std::net::Ipv4Addr;
 use crate::Cidr;
 use crate::nftables::{Chain, Expr, Hook, Key, KeyKind, Protocol, Ruleset, Set, Value, ValueKind};
 
-/// A pod that may open connections only to pods, to the cluster's DNS, to Services, and to the ranges given.
+/// A pod that may open connections only to what is said here.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfinedPod {
     /// The pod's address.
     pub address: Ipv4Addr,
-    /// What else it may reach. Judged after the translation of Service addresses.
+    /// What it may reach. Judged after the translation of Service addresses.
     pub allow_to: Vec<Cidr>,
+    /// Whether it may also reach this node's pods, its cluster's DNS and with them the Services that lead to pods.
+    pub own_cluster: bool,
 }
 
-/// A range of addresses that lies behind a device: pods of other nodes.
+/// A range of addresses that lies behind a device: pods and Services of another node. The device belongs to the fabric
+/// alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FabricRoute {
     /// The range.
     pub to: Cidr,
     /// The device's name.
     pub device: String,
+    /// What may be reached from there.
+    pub access: FabricAccess,
+}
+
+/// What a node of the fabric may open connections to here. Never this machine's own addresses, its LAN, or anything else
+/// behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FabricAccess {
+    /// Its guests here: confined pods that may reach that node, too.
+    Guests,
+    /// Also this node's pods and Services and the cluster's DNS, and through a Service another node of the fabric. Not
+    /// the guests of others.
+    Cluster,
 }
 
 /// One port of a Service with the endpoints that are ready for it.
@@ -132,23 +149,38 @@ pub(crate) fn plan(view: &View) -> Ruleset {
         value: ValueKind::Verdict,
         elements: confined
             .keys()
-            .map(|address| (vec![Key::Address(*address)], Value::Goto("confined-input".into())))
+            .map(|address| {
+                let own_cluster = view.confined.iter().any(|pod| pod.address == *address && pod.own_cluster);
+                let chain = if own_cluster { "dns-only" } else { "nothing" };
+                (vec![Key::Address(*address)], Value::Goto(chain.into()))
+            })
             .collect(),
     });
+    let guests: BTreeSet<Ipv4Addr> =
+        view.confined.iter().filter(|pod| !pod.own_cluster).map(|pod| pod.address).collect();
+    sets.push(Set {
+        name: "guests".into(),
+        key: &[KeyKind::Address],
+        value: ValueKind::None,
+        elements: guests.into_iter().map(|address| (vec![Key::Address(address)], Value::None)).collect(),
+    });
     for (address, allowed) in &confined {
-        let mut rules = vec![vec![Expr::Destination(view.pod_range), Expr::Accept]];
-        rules.extend(allowed.iter().map(|range| vec![Expr::Destination(*range), Expr::Accept]));
+        let mut rules: Vec<Vec<Expr>> =
+            allowed.iter().map(|range| vec![Expr::Destination(*range), Expr::Accept]).collect();
         rules.push(vec![Expr::RejectProhibited]);
         chains.push(Chain { name: format!("confined-{address}"), hook: None, rules });
     }
-    chains.push(confined_input(view));
+    chains.extend([from_fabric(view), fabric_input(view), dns_only(view)]);
+    chains.push(Chain { name: "nothing".into(), hook: None, rules: vec![vec![Expr::RejectProhibited]] });
     Ruleset { table: view.table(), chains, sets }
 }
 
 fn confined_by_address(view: &View) -> BTreeMap<Ipv4Addr, BTreeSet<Cidr>> {
     let mut confined: BTreeMap<Ipv4Addr, BTreeSet<Cidr>> = BTreeMap::new();
     for pod in &view.confined {
-        confined.entry(pod.address).or_default().extend(pod.allow_to.iter().copied());
+        let allowed = confined.entry(pod.address).or_default();
+        allowed.extend(pod.allow_to.iter().copied());
+        allowed.extend(pod.own_cluster.then_some(view.pod_range));
     }
     confined
 }
@@ -208,6 +240,7 @@ fn forward(view: &View) -> Chain {
         vec![from_pod(), Expr::Destination(view.service_range), Expr::Jump("refuse".into())],
         vec![Expr::Out(view.gateway_device()), Expr::Jump("refuse".into())],
         vec![from_pod(), Expr::SourceMap("confined".into())],
+        vec![Expr::InSet("fabric".into()), Expr::Jump("from-fabric".into())],
     ];
     Chain { name: "forward".into(), hook: Some(Hook::FilterForward), rules }
 }
@@ -216,6 +249,7 @@ fn input(view: &View) -> Chain {
     let rules = vec![
         vec![Expr::Established, Expr::Accept],
         vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceMap("confined-input".into())],
+        vec![Expr::InSet("fabric".into()), Expr::Jump("fabric-input".into())],
     ];
     Chain { name: "input".into(), hook: Some(Hook::FilterInput), rules }
 }
@@ -230,12 +264,41 @@ fn refuse() -> Vec<Vec<Expr>> {
     vec![vec![Expr::Protocol(Protocol::Tcp), Expr::RejectReset], vec![Expr::RejectPort]]
 }
 
-fn confined_input(view: &View) -> Chain {
+/// What others may reach through this machine.
+fn from_fabric(view: &View) -> Chain {
+    let mut rules = Vec::new();
+    for pod in &view.confined {
+        let here = Cidr::host(pod.address);
+        rules.extend(pod.allow_to.iter().map(|from| vec![Expr::Source(*from), Expr::Destination(here), Expr::Accept]));
+    }
+    rules.push(vec![Expr::DestinationSet("guests".into()), Expr::RejectProhibited]);
+    for from in trusted(view) {
+        rules.push(vec![Expr::Source(from), Expr::OutPrefix(view.cable_prefix()), Expr::Accept]);
+        // A pod at one node calls a Service here whose pod is at another: that node knows only us.
+        rules.push(vec![Expr::Source(from), Expr::OutSet("fabric".into()), Expr::Translated, Expr::Accept]);
+    }
+    rules.push(vec![Expr::RejectProhibited]);
+    Chain { name: "from-fabric".into(), hook: None, rules }
+}
+
+fn fabric_input(view: &View) -> Chain {
+    let mut rules: Vec<Vec<Expr>> =
+        trusted(view).into_iter().map(|from| vec![Expr::Source(from), Expr::Jump("dns-only".into())]).collect();
+    rules.push(vec![Expr::RejectProhibited]);
+    Chain { name: "fabric-input".into(), hook: None, rules }
+}
+
+/// The ranges from which the cluster may be reached.
+fn trusted(view: &View) -> BTreeSet<Cidr> {
+    view.fabric.iter().filter(|route| route.access == FabricAccess::Cluster).map(|route| route.to).collect()
+}
+
+fn dns_only(view: &View) -> Chain {
     let gateway = Cidr::host(view.gateway);
     let dns =
         |protocol| vec![Expr::Destination(gateway), Expr::Protocol(protocol), Expr::DestinationPort(53), Expr::Accept];
     let rules = vec![dns(Protocol::Udp), dns(Protocol::Tcp), vec![Expr::RejectProhibited]];
-    Chain { name: "confined-input".into(), hook: None, rules }
+    Chain { name: "dns-only".into(), hook: None, rules }
 }
 
 /// Of two Services that claim the same address or port the first in the list wins, so that the kernel never sees a

@@ -9,6 +9,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
+use crate::FabricAccess;
 use crate::nftables::Protocol;
 
 /// Longer than any answer on one machine takes.
@@ -147,6 +148,8 @@ fn pods_reach_each_other_the_machine_and_the_outside() {
         assert_eq!(tcp_from(&b, Ipv4Addr::LOCALHOST, 80).unwrap(), "b 127.0.0.1");
         assert_eq!(tcp(b.address, 80).unwrap(), "b 10.77.0.1", "the machine calls with the gateway's address");
         assert_eq!(tcp_from(&a, NEIGHBOUR, 80).unwrap(), "neighbour 192.0.2.1", "masqueraded");
+        let nobody = Ipv4Addr::new(10, 77, 0, 99);
+        assert_eq!(tcp_from(&a, nobody, 80), Err(io::ErrorKind::ConnectionRefused), "refused at once, not lost");
         network.destroy().await.unwrap();
     });
 }
@@ -281,7 +284,8 @@ fn a_confined_pod_reaches_pods_services_and_dns_only() {
             assert!(tcp_from(&a, address, port).is_ok(), "before it is confined: {address}:{port}");
         }
         let confined = |allow_to: &[&str]| {
-            vec![ConfinedPod { address: a.address, allow_to: allow_to.iter().map(|r| r.parse().unwrap()).collect() }]
+            let allow_to = allow_to.iter().map(|r| r.parse().unwrap()).collect();
+            vec![ConfinedPod { address: a.address, allow_to, own_cluster: true }]
         };
         network.set_confined(confined(&[])).await.unwrap();
         for (address, port) in [(lan, 7443), (network.gateway(), 7443), (at(1), 80), (NEIGHBOUR, 80), (at(21), 80)] {
@@ -298,45 +302,129 @@ fn a_confined_pod_reaches_pods_services_and_dns_only() {
         network.set_confined(confined(&["192.0.2.2/32"])).await.unwrap();
         assert_eq!(tcp_from(&a, NEIGHBOUR, 80).unwrap(), "neighbour 192.0.2.1");
         assert_eq!(tcp_from(&a, lan, 7443), Err(io::ErrorKind::HostUnreachable));
+        let mut stranger = confined(&["192.0.2.2/32"]);
+        stranger[0].own_cluster = false;
+        network.set_confined(stranger).await.unwrap();
+        assert_eq!(tcp_from(&a, NEIGHBOUR, 80).unwrap(), "neighbour 192.0.2.1");
+        for (address, port) in [(b.address, 80), (at(20), 80), (network.gateway(), 53), (at(10), 53), (lan, 7443)] {
+            let result = tcp_from(&a, address, port);
+            assert_eq!(result, Err(io::ErrorKind::HostUnreachable), "a stranger: {address}:{port}");
+        }
+        assert_eq!(tcp_from(&b, a.address, 80).unwrap(), "a 10.77.0.3", "others may call it");
+    });
+}
+
+/// A peer behind a device of its own: `device` here, a pod address there that leads back over it.
+fn peer(machine: &Machine, device: &'static str, subnet: u8, pod: Ipv4Addr) -> (PathBuf, FabricRoute) {
+    let netns = machine.dir.path().join(format!("flt-peer-{device}"));
+    namespace::create(&netns).unwrap();
+    let file = fs::File::open(&netns).unwrap();
+    let (here, there) = (Ipv4Addr::new(198, 51, 100, subnet + 1), Ipv4Addr::new(198, 51, 100, subnet + 2));
+    let mut routing = Routing::open().unwrap();
+    routing.add_veth(device, "up0", std::os::fd::AsFd::as_fd(&file)).unwrap();
+    let link = routing.link(device).unwrap().unwrap();
+    routing.add_address(link, here, 30).unwrap();
+    routing.set_up(link).unwrap();
+    namespace::within(&netns, move || {
+        let mut routing = Routing::open().unwrap();
+        routing.set_up(1).unwrap();
+        routing.add_address(1, pod, 32).unwrap();
+        let device = routing.link("up0").unwrap().unwrap();
+        routing.add_address(device, there, 30).unwrap();
+        routing.set_up(device).unwrap();
+        let everything = Route { to: Cidr::ANY, device, gateway: Some(here), source: Some(pod), metric: None };
+        routing.replace_route(everything).unwrap();
+        Ok(())
+    })
+    .unwrap();
+    (netns, FabricRoute { to: Cidr::new(pod, 24).unwrap(), device: device.into(), access: FabricAccess::Cluster })
+}
+
+#[test]
+fn the_fabric_joins_pods_and_services_and_nothing_else() {
+    on_machine(async |machine| {
+        let network = NodeNetwork::open(machine.options()).await.unwrap();
+        let a = network.attach("flt-a").await.unwrap();
+        let (one, two) = (Ipv4Addr::new(10, 88, 0, 2), Ipv4Addr::new(10, 89, 0, 2));
+        let (one_ns, one_route) = peer(&machine, "fab1", 0, one);
+        let (two_ns, two_route) = peer(&machine, "fab2", 4, two);
+        serve(&a.netns, "a", 80);
+        serve(&one_ns, "one", 80);
+        serve(&two_ns, "two", 80);
+        serve(&machine.neighbour(), "neighbour", 80);
+        for (address, port) in [([0, 0, 0, 0], 7443), ([10, 77, 0, 1], 53)] {
+            let listener = TcpListener::bind((Ipv4Addr::from(address), port)).unwrap();
+            std::thread::spawn(move || listener.incoming().flatten().for_each(|mut s| drop(s.write_all(b"machine"))));
+        }
+        network.set_routes(vec![one_route.clone(), two_route.clone()]).await.unwrap();
+        let at = |last| Ipv4Addr::new(10, 96, 0, last);
+        let services = vec![
+            service("d/far", [10, 96, 0, 30], &[(one, 80)]),
+            service("d/near", [10, 96, 0, 31], &[(a.address, 80)]),
+            service("d/two", [10, 96, 0, 32], &[(two, 80)]),
+            service("d/api", [10, 96, 0, 1], &[(network.gateway(), 7443)]),
+        ];
+        network.set_services(services).await.unwrap();
+        assert_eq!(tcp_from(&a, one, 80).unwrap(), "one 10.77.0.2", "a pod keeps its address");
+        assert_eq!(tcp(one, 80).unwrap(), "one 10.77.0.1", "the machine has the gateway's");
+        assert_eq!(tcp_from(&a, at(30), 80).unwrap(), "one 10.77.0.2", "a Service whose pod is elsewhere");
+        let from_one =
+            |address: Ipv4Addr, port: u16| namespace::within(&one_ns, move || Ok(tcp(address, port))).unwrap();
+        assert_eq!(from_one(a.address, 80).unwrap(), "a 10.88.0.2", "a pod elsewhere calls a pod here");
+        assert_eq!(from_one(at(31), 80).unwrap(), "a 10.88.0.2", "and a Service here");
+        assert_eq!(from_one(at(32), 80).unwrap(), "two 10.77.0.1", "and a Service here whose pod is at a third");
+        assert_eq!(from_one(at(10), 53).unwrap(), "machine", "and DNS");
+        let machine_lan = Ipv4Addr::new(192, 0, 2, 1);
+        let refused = [(network.gateway(), 7443), (machine_lan, 7443), (at(1), 80), (NEIGHBOUR, 80), (two, 80)];
+        for (address, port) in refused {
+            assert_eq!(from_one(address, port), Err(io::ErrorKind::HostUnreachable), "not {address}:{port}");
+        }
+        // A guest of the first, and a pod of this node.
+        let guest = network.attach("flt-guest").await.unwrap();
+        serve(&guest.netns, "guest", 80);
+        let confined = ConfinedPod { address: guest.address, allow_to: vec![one_route.to], own_cluster: false };
+        network.set_confined(vec![confined]).await.unwrap();
+        let only_guests = FabricRoute { access: FabricAccess::Guests, ..one_route };
+        network.set_routes(vec![only_guests, two_route]).await.unwrap();
+        assert_eq!(from_one(guest.address, 80).unwrap(), "guest 10.88.0.2", "its own guest");
+        assert_eq!(tcp_from(&guest, one, 80).unwrap(), "one 10.77.0.3", "and back");
+        for (address, port) in [(a.address, 80), (at(31), 80), (at(32), 80), (at(10), 53)] {
+            assert_eq!(from_one(address, port), Err(io::ErrorKind::HostUnreachable), "guests only: {address}:{port}");
+        }
+        let guest_address = guest.address;
+        let from_two = namespace::within(&two_ns, move || Ok(tcp(guest_address, 80))).unwrap();
+        assert_eq!(from_two, Err(io::ErrorKind::HostUnreachable), "the guest of another");
+        network.set_routes(Vec::new()).await.unwrap();
+        assert!(tcp(one, 80).is_err());
+        let missing = FabricRoute {
+            to: "10.88.0.0/24".parse().unwrap(),
+            device: "flt-none".into(),
+            access: FabricAccess::Guests,
+        };
+        let error = network.set_routes(vec![missing]).await.unwrap_err();
+        assert_eq!(error.errno(), Some(ENODEV));
     });
 }
 
 #[test]
-fn fabric_ranges_are_routed_and_not_translated() {
+fn a_thousand_services_are_one_transaction() {
     on_machine(async |machine| {
         let network = NodeNetwork::open(machine.options()).await.unwrap();
         let a = network.attach("flt-a").await.unwrap();
-        serve(&machine.neighbour(), "peer", 80);
-        let peer_pod = Ipv4Addr::new(10, 88, 0, 2);
-        namespace::within(&machine.neighbour(), move || {
-            let mut routing = Routing::open().unwrap();
-            routing.set_up(1).unwrap();
-            routing.add_address(1, peer_pod, 32).unwrap();
-            let device = routing.link("lan0").unwrap().unwrap();
-            let to = "10.77.0.0/24".parse().unwrap();
-            routing
-                .replace_route(Route {
-                    to,
-                    device,
-                    gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
-                    source: Some(peer_pod),
-                    metric: None,
-                })
-                .unwrap();
-            Ok(())
-        })
-        .unwrap();
-        let route = FabricRoute { to: "10.88.0.0/24".parse().unwrap(), device: "lan0".into() };
-        network.set_routes(vec![route]).await.unwrap();
-        assert_eq!(tcp_from(&a, peer_pod, 80).unwrap(), "peer 10.77.0.2", "a pod keeps its address");
-        assert_eq!(tcp(peer_pod, 80).unwrap(), "peer 10.77.0.1", "the machine has the gateway's");
-        network.set_services(vec![service("d/far", [10, 96, 0, 30], &[(peer_pod, 80)])]).await.unwrap();
-        assert_eq!(tcp_from(&a, Ipv4Addr::new(10, 96, 0, 30), 80).unwrap(), "peer 10.77.0.2");
-        network.set_routes(Vec::new()).await.unwrap();
-        assert!(tcp(peer_pod, 80).is_err());
-        let missing = FabricRoute { to: "10.88.0.0/24".parse().unwrap(), device: "flt-none".into() };
-        let error = network.set_routes(vec![missing]).await.unwrap_err();
-        assert_eq!(error.errno(), Some(ENODEV));
+        serve(&a.netns, "a", 80);
+        let services: Vec<ServicePort> = (0..1000u16)
+            .map(|number| {
+                let [high, low] = number.to_be_bytes();
+                let others = (10..14).map(|last| (Ipv4Addr::new(10, 77, 0, last), 80));
+                let mut endpoints = vec![(a.address, 80)];
+                endpoints.extend(others.filter(|_| number != 999));
+                service(&format!("d/s{number}"), [10, 96, 1 + high, low], &endpoints)
+            })
+            .collect();
+        let start = std::time::Instant::now();
+        network.set_services(services).await.unwrap();
+        println!("1000 Services of 5 endpoints set in {:?}", start.elapsed());
+        assert_eq!(tcp(Ipv4Addr::new(10, 96, 4, 231), 80).unwrap(), "a 10.77.0.1");
     });
 }
 
