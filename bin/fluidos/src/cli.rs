@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::image::{self, Image};
 use crate::node;
+use crate::reset::{self, Reset};
 
 #[derive(Parser)]
 #[command(
@@ -28,6 +29,8 @@ enum Verb {
     /// The images of this machine.
     #[command(subcommand)]
     Image(Image),
+    /// Take everything of a node off this machine; its key is kept.
+    Reset(Reset),
 }
 
 const UP_EXAMPLES: &str = "Examples:
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Up(up) => node::up(&up),
         Verb::Image(image) => image::run(&image),
+        Verb::Reset(reset) => reset::run(&reset),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 mod cli;
 mod image;
 mod node;
+mod reset;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

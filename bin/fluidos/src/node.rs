@@ -9,7 +9,7 @@
 
 mod api;
 mod directory;
-mod machine;
+pub mod machine;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

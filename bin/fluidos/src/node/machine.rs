@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
@@ -71,6 +72,32 @@ impl Machine {
     pub async fn stop(self, pods: StopPods) {
         self.kubelet.stop(pods).await;
     }
+}
+
+async fn open_network(directory: &Path, instance: &str, ranges: Ranges) -> Result<NodeNetwork> {
+    let cidr = |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
+    let options = substrate_network::Options {
+        instance: instance.to_owned(),
+        data_dir: directory.join("network"),
+        pod_cidr: cidr(ranges.pods)?,
+        service_cidr: cidr(ranges.services)?,
+    };
+    Ok(NodeNetwork::open(options).await?)
+}
+
+/// Takes the pods and the network of the node in `directory` off the machine; how many pods there were. No node runs in it.
+pub async fn leave(directory: &Path) -> Result<usize> {
+    let key = NodeKey::load_or_create(&directory.join("identity"))?;
+    let instance = key.id().tag();
+    let pods =
+        substrate_kubelet::leave(&directory.join("kubelet"), &instance, supervisor()?).await.context("end its pods")?;
+    if directory.join("network").exists() {
+        // Opening finds what there is; only what is found can be taken away.
+        let network =
+            open_network(directory, &instance, Ranges::of(&key)).await.context("find its network; it needs root")?;
+        network.destroy().await.context("remove its network")?;
+    }
+    Ok(pods)
 }
 
 /// How a pod's supervisor is started: this program again. By its file, so that replacing the binary does not matter to

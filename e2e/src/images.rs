@@ -1,0 +1,251 @@
+//! Images of real third-party programs, packed on this machine as OCI layouts: the programs come from Debian packages, with
+//! exactly the libraries that they need. No registry and no container engine takes part.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::command::run;
+use crate::root;
+
+/// Packages that the programs and their libraries come from.
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "nginx",
+    "redis-server",
+    "redis-tools",
+    "libatomic1",
+    "libc6",
+    "libcap2",
+    "libcrypt1",
+    "libgcc-s1",
+    "libgcrypt20",
+    "libgpg-error0",
+    "libhiredis0.14",
+    "libjemalloc2",
+    "liblz4-1",
+    "liblzf1",
+    "liblzma5",
+    "libpcre2-8-0",
+    "libssl3",
+    "libsystemd0",
+    "libzstd1",
+    "zlib1g",
+];
+
+/// An image that can be packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// A shell and small tools.
+    Busybox,
+    /// nginx.
+    Nginx,
+    /// The redis server.
+    Redis,
+    /// busybox with the redis client.
+    RedisClient,
+}
+
+impl Image {
+    /// What it is called.
+    pub fn reference(self) -> &'static str {
+        match self {
+            Self::Busybox => "docker.io/library/busybox:1",
+            Self::Nginx => "docker.io/library/nginx:1",
+            Self::Redis => "docker.io/library/redis:7",
+            Self::RedisClient => "docker.io/library/redis-client:7",
+        }
+    }
+
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Busybox => &["bin/busybox"],
+            Self::Nginx => &["usr/sbin/nginx", "bin/busybox"],
+            Self::Redis => &["usr/bin/redis-server", "usr/bin/redis-cli", "bin/busybox"],
+            Self::RedisClient => &["usr/bin/redis-cli", "bin/busybox"],
+        }
+    }
+
+    fn config(self) -> Value {
+        let path = "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        match self {
+            Self::Busybox | Self::RedisClient => json!({ "Env": [path], "Cmd": ["sh"] }),
+            Self::Nginx => {
+                json!({ "Env": [path], "Cmd": ["nginx", "-g", "daemon off;"], "ExposedPorts": { "80/tcp": {} } })
+            }
+            Self::Redis => json!({ "Env": [path], "Cmd": ["redis-server"], "ExposedPorts": { "6379/tcp": {} } }),
+        }
+    }
+
+    /// The OCI layout of this image; packed on first use and kept in `target/images`.
+    ///
+    /// # Errors
+    /// When a package cannot be had or a library is missing.
+    pub fn layout(self) -> Result<PathBuf> {
+        let name = self.reference().rsplit('/').next().unwrap_or_default().replace(':', "-");
+        let layout = root().join("target/images").join(name);
+        if !layout.join("index.json").exists() {
+            // Aside and then in place: a half packed image must not be taken for one, and several tests may pack at once.
+            let aside = layout.with_extension(std::process::id().to_string());
+            let _ = fs::remove_dir_all(&aside);
+            self.pack(&aside).with_context(|| format!("pack {}", self.reference()))?;
+            if fs::rename(&aside, &layout).is_err() {
+                fs::remove_dir_all(&aside)?; // somebody was faster
+            }
+        }
+        Ok(layout)
+    }
+
+    fn pack(self, layout: &Path) -> Result<()> {
+        let files = packages()?;
+        let rootfs = layout.join("rootfs");
+        for directory in [
+            "bin",
+            "dev",
+            "etc",
+            "proc",
+            "run",
+            "sys",
+            "tmp",
+            "root",
+            "var/log/nginx",
+            "var/lib/nginx",
+            "usr/bin",
+            "usr/sbin",
+            "usr/share/nginx/html",
+        ] {
+            fs::create_dir_all(rootfs.join(directory))?;
+        }
+        fs::write(
+            rootfs.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        )?;
+        fs::write(rootfs.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+        for program in self.programs() {
+            let source = inside(&files, Path::new(program))?;
+            fs::copy(&source, rootfs.join(program))?;
+            for library in libraries(&files, &source)? {
+                let target = rootfs.join(library.strip_prefix("/").unwrap_or(&library));
+                if let Some(parent) = target.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+                fs::copy(inside(&files, &library)?, target)?;
+            }
+        }
+        for applet in run("chroot", &[&rootfs.display().to_string(), "/bin/busybox", "--list"])?.lines() {
+            let link = rootfs.join("bin").join(applet);
+            if applet != "busybox" && !link.exists() {
+                std::os::unix::fs::symlink("busybox", link)?;
+            }
+        }
+        if self == Self::Nginx {
+            fs::create_dir_all(rootfs.join("etc/nginx"))?;
+            fs::copy(files.join("etc/nginx/mime.types"), rootfs.join("etc/nginx/mime.types"))?;
+        }
+        write_layout(layout, &rootfs, self.reference(), self.config())?;
+        fs::remove_dir_all(rootfs)?;
+        Ok(())
+    }
+}
+
+/// The unpacked packages, downloaded once.
+fn packages() -> Result<PathBuf> {
+    let directory = root().join("target/packages");
+    let done = directory.join("unpacked");
+    if done.join("complete").exists() {
+        return Ok(done);
+    }
+    fs::create_dir_all(&directory)?;
+    let status = Command::new("apt-get")
+        .args(["download", "-qq"])
+        .args(PACKAGES)
+        .current_dir(&directory)
+        .stderr(std::process::Stdio::null())
+        .status()?;
+    if !status.success() {
+        bail!("apt-get download {}: {status}; run apt-get update first", PACKAGES.join(" "));
+    }
+    for entry in fs::read_dir(&directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "deb") {
+            run("dpkg-deb", &["-x", &path.display().to_string(), &done.display().to_string()])?;
+        }
+    }
+    // Debian 12 merges /usr: programs name the loader in /lib64, packages bring it in /lib.
+    fs::write(done.join("complete"), "")?;
+    Ok(done)
+}
+
+/// The file that `path` names within `files`, where absolute links begin at `files` and not at this machine's root.
+fn inside(files: &Path, path: &Path) -> Result<PathBuf> {
+    let mut at = files.join(path.strip_prefix("/").unwrap_or(path));
+    for _ in 0..8 {
+        match fs::read_link(&at) {
+            Ok(target) if target.is_absolute() => at = files.join(target.strip_prefix("/").unwrap_or(&target)),
+            Ok(target) => at = at.parent().unwrap_or(files).join(target),
+            Err(_) => return Ok(at),
+        }
+    }
+    bail!("{} is a loop of links", path.display())
+}
+
+/// Libraries of a program, as paths inside `files`, found by following what each one says it needs.
+fn libraries(files: &Path, program: &Path) -> Result<BTreeSet<PathBuf>> {
+    let directories =
+        ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu"];
+    let (mut open, mut found) = (vec![program.to_owned()], BTreeSet::new());
+    while let Some(file) = open.pop() {
+        let text = run("readelf", &["-ld", &file.display().to_string()])?;
+        let interpreter =
+            text.lines().filter_map(|l| l.trim().strip_prefix("[Requesting program interpreter: ")?.strip_suffix(']'));
+        let needed = text.lines().filter_map(|l| l.split_once("Shared library: [")?.1.split(']').next());
+        for name in needed {
+            let Some(path) = directories.iter().map(|d| Path::new(d).join(name)).find(|p| files.join(p).exists())
+            else {
+                bail!("{} needs {name}, which no package of the list brings", file.display());
+            };
+            if found.insert(Path::new("/").join(&path)) {
+                open.push(inside(files, &path)?);
+            }
+        }
+        found.extend(interpreter.map(PathBuf::from));
+    }
+    Ok(found)
+}
+
+fn write_layout(layout: &Path, rootfs: &Path, reference: &str, config: Value) -> Result<()> {
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.follow_symlinks(false);
+    archive.append_dir_all(".", rootfs)?;
+    let put = |bytes: &[u8], media: &str| -> Result<Value> {
+        let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        fs::write(blobs.join(&hex), bytes)?;
+        Ok(json!({ "mediaType": media, "digest": format!("sha256:{hex}"), "size": bytes.len() }))
+    };
+    let layer = put(&archive.into_inner()?, "application/vnd.oci.image.layer.v1.tar")?;
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = json!({
+        "architecture": architecture, "os": "linux", "config": config,
+        "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+    });
+    let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json")?;
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": [layer],
+    });
+    let mut manifest = put(manifest.to_string().as_bytes(), "application/vnd.oci.image.manifest.v1+json")?;
+    manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": reference });
+    fs::write(layout.join("index.json"), json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string())?;
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    Ok(())
+}

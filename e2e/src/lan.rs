@@ -1,0 +1,101 @@
+//! A LAN on this machine: a bridge in a network namespace of its own, and one namespace for each machine on it. The
+//! machine's own network is not touched. Everything goes when the value is dropped.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+
+use crate::command::{output, run};
+
+/// What all names of one LAN begin with; others are never touched.
+const PREFIX: &str = "flt";
+
+/// A LAN.
+#[derive(Debug)]
+pub struct Lan {
+    name: String,
+    machines: Vec<String>,
+}
+
+/// A machine on a LAN: a network namespace with a cable.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its network namespace, as `ip netns` names it.
+    pub namespace: String,
+    /// Its address on the LAN.
+    pub address: Ipv4Addr,
+    cable: String,
+    lan: String,
+}
+
+impl Lan {
+    /// A LAN with a name of at most four characters, unique on this machine.
+    ///
+    /// # Errors
+    /// When namespaces cannot be made: it needs root.
+    pub fn new(name: &str) -> Result<Self> {
+        let lan = Self { name: format!("{PREFIX}-{name}"), machines: Vec::new() };
+        lan.clear();
+        run("ip", &["netns", "add", &lan.name])?;
+        run("ip", &["-n", &lan.name, "link", "add", "lan", "type", "bridge", "mcast_snooping", "0"])?;
+        run("ip", &["-n", &lan.name, "link", "set", "lan", "up"])?;
+        Ok(lan)
+    }
+
+    /// One more machine.
+    ///
+    /// # Errors
+    /// When its namespace or cable cannot be made.
+    pub fn machine(&mut self, name: &str) -> Result<Machine> {
+        let number = self.machines.len() + 1;
+        let machine = Machine {
+            namespace: format!("{}-{name}", self.name),
+            address: Ipv4Addr::new(192, 168, 77, number as u8),
+            cable: format!("c{number}"),
+            lan: self.name.clone(),
+        };
+        let (space, cable) = (machine.namespace.as_str(), machine.cable.as_str());
+        let _ = output("ip", &["netns", "del", space]);
+        run("ip", &["netns", "add", space])?;
+        self.machines.push(machine.namespace.clone());
+        run("ip", &["-n", &self.name, "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", space])?;
+        run("ip", &["-n", &self.name, "link", "set", cable, "master", "lan", "up"])?;
+        run("ip", &["-n", space, "link", "set", "lo", "up"])?;
+        run("ip", &["-n", space, "addr", "add", &format!("{}/24", machine.address), "dev", "eth0"])?;
+        run("ip", &["-n", space, "link", "set", "eth0", "up"])?;
+        run("ip", &["-n", space, "route", "add", "default", "dev", "eth0"])?;
+        Ok(machine)
+    }
+
+    fn clear(&self) {
+        let listed = run("ip", &["netns", "list"]).unwrap_or_default();
+        for line in listed.lines() {
+            let name = line.split(' ').next().unwrap_or_default();
+            if name == self.name || name.starts_with(&format!("{}-", self.name)) {
+                let _ = output("ip", &["netns", "del", name]);
+            }
+        }
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl Machine {
+    /// Pulls the cable out, or puts it back.
+    ///
+    /// # Errors
+    /// When there is no such cable.
+    pub fn plug(&self, plugged: bool) -> Result<()> {
+        let state = if plugged { "up" } else { "down" };
+        run("ip", &["-n", &self.lan, "link", "set", &self.cable, state]).map(|_| ())
+    }
+
+    /// The command line that runs a program on this machine. `nsenter` and not `ip netns exec`, which would hide cgroup v1.
+    pub fn enter(&self) -> Vec<String> {
+        vec!["nsenter".into(), format!("--net=/run/netns/{}", self.namespace)]
+    }
+}

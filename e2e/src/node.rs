@@ -1,0 +1,245 @@
+//! A node as its owner runs it: `fluidos up` in a directory, and kubectl with the kubeconfig that it wrote.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+
+use crate::lan::Machine;
+use crate::root;
+
+/// A node is ready within this time or it is not started.
+const READY: Duration = Duration::from_secs(30);
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// `--name`.
+    pub name: String,
+    /// `--data-dir`.
+    pub directory: PathBuf,
+    /// Where it runs; `None` is the machine's own network.
+    pub machine: Option<Machine>,
+    /// Further arguments of `up`.
+    pub arguments: Vec<String>,
+}
+
+/// A running node. Dropping it kills the process; its containers go with [`Node::remove`].
+#[derive(Debug)]
+pub struct Node {
+    /// How it was started.
+    pub setup: Setup,
+    /// How long it took until it was ready.
+    pub ready_after: Duration,
+    /// What it said when it was.
+    pub ready_line: String,
+    child: Child,
+}
+
+/// The program that is tested: what cargo built, or what `FLUIDOS_BIN` names.
+pub fn binary() -> PathBuf {
+    match std::env::var_os("FLUIDOS_BIN") {
+        Some(path) => path.into(),
+        None => root().join("target/debug/fluidos"),
+    }
+}
+
+impl Setup {
+    /// A node of this name in `parent/NAME`.
+    pub fn new(name: &str, parent: &Path) -> Self {
+        Self { name: name.into(), directory: parent.join(name), machine: None, arguments: Vec::new() }
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        match &self.machine {
+            Some(machine) => {
+                let enter = machine.enter();
+                let mut command = Command::new(&enter[0]);
+                command.args(&enter[1..]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        }
+    }
+
+    /// Starts it and waits until it is ready. What it logs goes to `DIRECTORY.log`.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time, with the end of its log.
+    pub fn start(&self) -> Result<Node> {
+        let log_path = self.directory.with_extension("log");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log_path)
+            .with_context(|| log_path.display().to_string())?;
+        let mut command = self.command(&binary());
+        command.arg("up").args(["--name", &self.name]).arg("--data-dir").arg(&self.directory).args(&self.arguments);
+        // A group of its own: Ctrl-C at the terminal is the story's to handle, not the node's.
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
+        let begun = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("start {}", self.name))?;
+        let stdout = child.stdout.take().ok_or_else(|| anyhow!("no standard output"))?;
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        match lines.recv_timeout(READY) {
+            Ok(line) if line.starts_with("ready ") => {
+                Ok(Node { setup: self.clone(), ready_after: begun.elapsed(), ready_line: line, child })
+            }
+            other => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let text = std::fs::read_to_string(&log_path).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(8).collect();
+                bail!(
+                    "{} is not ready ({other:?}); its log ends:\n{}",
+                    self.name,
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                )
+            }
+        }
+    }
+
+    /// Runs `fluidos` with arguments on the node's machine, with its directory as `--data-dir` in the environment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn fluidos(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.command(&binary());
+        command.args(arguments).env("FLUIDOS_DATA_DIR", &self.directory).env("KUBECONFIG", self.kubeconfig());
+        command.stdin(Stdio::null()).output().with_context(|| format!("fluidos {}", arguments.join(" ")))
+    }
+
+    /// Takes everything of the node off the machine; it must not be running.
+    ///
+    /// # Errors
+    /// What `fluidos reset` says.
+    pub fn reset(&self) -> Result<String> {
+        let output = self.fluidos(&["reset", "--yes", "--identity"])?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Loads an image into the node.
+    ///
+    /// # Errors
+    /// What `fluidos image load` says.
+    pub fn load(&self, layout: &Path) -> Result<()> {
+        let output = self.fluidos(&["image", "load", &layout.display().to_string()])?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// The kubeconfig that the node wrote.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.join("kubeconfig")
+    }
+
+    /// A kubectl command on this node.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(Path::new("kubectl"));
+        command.args(arguments).env("KUBECONFIG", self.kubeconfig());
+        // A cache of its own: another node may have the same address.
+        command.env("KUBECACHEDIR", self.directory.join("kubectl-cache"));
+        command
+    }
+}
+
+impl Node {
+    /// What kubectl prints.
+    ///
+    /// # Errors
+    /// When it fails, with what it says.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.setup.kubectl_command(arguments).stdin(Stdio::null()).output().context("kubectl")?;
+        if !output.status.success() {
+            bail!("kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim_end());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What kubectl prints when it is given `input`, and whether it succeeded.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        use std::io::Write;
+        let mut command = self.setup.kubectl_command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("kubectl")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            let _ = stdin.write_all(input.as_bytes()); // it may end without reading all
+        }
+        child.wait_with_output().context("kubectl")
+    }
+
+    /// Applies a manifest.
+    ///
+    /// # Errors
+    /// When kubectl fails, with what it says.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        let output = self.kubectl_with(&["apply", "-f", "-"], manifest)?;
+        if !output.status.success() {
+            bail!("kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// `kubectl get … -o json`.
+    ///
+    /// # Errors
+    /// When kubectl fails, with what it says.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let mut all = vec!["get", "-o", "json"];
+        all.extend(arguments);
+        Ok(serde_json::from_str(&self.kubectl(&all)?)?)
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM and waits until it has ended.
+    ///
+    /// # Errors
+    /// When it does not end within 20 s.
+    pub fn terminate(mut self) -> Result<Setup> {
+        crate::command::run("kill", &["-TERM", &self.pid().to_string()])?;
+        let pid = self.pid();
+        let child = &mut self.child;
+        crate::wait::until(&format!("{} ends", self.setup.name), Duration::from_secs(20), || match child.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(format!("process {pid} runs")),
+            Err(error) => Err(error.to_string()),
+        })?;
+        Ok(self.setup.clone())
+    }
+
+    /// Kills the process at once, as a crash would.
+    pub fn kill(mut self) -> Setup {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.setup.clone()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

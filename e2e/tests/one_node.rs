@@ -1,0 +1,254 @@
+//! One node: what a user does on a machine that has no Kubernetes.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use fluidos_e2e::command;
+use fluidos_e2e::images::Image;
+use fluidos_e2e::lan::Lan;
+use fluidos_e2e::node::{Node, Setup};
+use fluidos_e2e::wait::until;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const SHOP: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: site}
+data: {index.html: "hello from a config map\n"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: password}
+stringData: {password: open-sesame}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: busybox:1
+        command: [sh, -c, "echo serving; httpd -f -p 8080 -h /site"]
+        env:
+        - {name: PASSWORD, valueFrom: {secretKeyRef: {name: password, key: password}}}
+        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+        ports: [{name: http, containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /index.html, port: http}, periodSeconds: 1}
+        resources: {limits: {cpu: 200m, memory: 32Mi}}
+        volumeMounts: [{name: site, mountPath: /site}, {name: scratch, mountPath: /scratch}]
+      volumes:
+      - {name: site, configMap: {name: site}}
+      - {name: scratch, emptyDir: {}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}
+"#;
+
+struct Stage {
+    directory: tempfile::TempDir,
+    lan: Lan,
+    setups: Vec<Setup>,
+}
+
+/// Whatever a story ends with, nothing of it stays on the machine.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for setup in &self.setups {
+            if let Err(error) = setup.reset() {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}
+
+fn stage(name: &str) -> Stage {
+    Stage {
+        directory: tempfile::Builder::new().prefix("flt-").tempdir().unwrap(),
+        lan: Lan::new(name).unwrap(),
+        setups: Vec::new(),
+    }
+}
+
+fn start(stage: &mut Stage, name: &str) -> Node {
+    let mut setup = Setup::new(name, stage.directory.path());
+    setup.machine = Some(stage.lan.machine(name).unwrap());
+    setup.arguments = vec!["--on-stop".into(), "keep".into()];
+    stage.setups.push(setup.clone());
+    setup.start().unwrap()
+}
+
+fn pods(node: &Node) -> Vec<(String, String, String)> {
+    let list = node.get(&["pods", "-l", "app=web"]).unwrap();
+    let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| {
+            let ready = p["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "Ready");
+            (
+                text(&p["metadata"]["name"]),
+                text(&p["metadata"]["uid"]),
+                ready.map(|c| text(&c["status"])).unwrap_or_default(),
+            )
+        })
+        .collect()
+}
+
+fn all_ready(node: &Node, count: usize) -> Vec<(String, String, String)> {
+    until("all pods ready", LIMIT, || {
+        let pods = pods(node);
+        if pods.len() == count && pods.iter().all(|p| p.2 == "True") { Ok(pods) } else { Err(format!("{pods:?}")) }
+    })
+    .unwrap()
+}
+
+#[test]
+fn an_application_runs_and_is_looked_into_and_goes() {
+    let mut stage = stage("one");
+    let node = start(&mut stage, "farm");
+    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    let applied = node.apply(SHOP).unwrap();
+    assert!(applied.contains("deployment.apps/web created"), "{applied}");
+    node.kubectl(&["rollout", "status", "deploy/web", "--timeout=60s"]).unwrap();
+    let pods = all_ready(&node, 2);
+    let pod = pods[0].0.as_str();
+
+    assert_eq!(node.kubectl(&["logs", pod]).unwrap(), "serving\n");
+    let inside = |command: &str| node.kubectl(&["exec", pod, "--", "sh", "-c", command]).unwrap();
+    assert_eq!(inside("echo $PASSWORD $NODE"), "open-sesame farm\n");
+    assert_eq!(inside("wget -q -O - http://web.default.svc.cluster.local/"), "hello from a config map\n");
+    assert_eq!(inside("cat /proc/self/status | grep NoNewPrivs >/dev/null && touch /scratch/x && ls /scratch"), "x\n");
+    let failed = node.kubectl_with(&["exec", "-i", pod, "--", "sh", "-c", "cat; exit 7"], "typed\n").unwrap();
+    assert_eq!((failed.stdout.as_slice(), failed.status.code()), (&b"typed\n"[..], Some(7)));
+
+    // Follow the log of what is yet to be written.
+    let mut follow = node.setup.kubectl_command(&["logs", "-f", pod]).stdout(Stdio::piped()).spawn().unwrap();
+    inside("echo later > /proc/1/fd/1");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(follow.stdout.take().unwrap()));
+    assert_eq!(lines.next().unwrap().unwrap(), "serving");
+    assert_eq!(lines.next().unwrap().unwrap(), "later");
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+
+    // A crash is mended, and counted.
+    inside("killall httpd");
+    until("the container is restarted", LIMIT, || {
+        let restarts =
+            node.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount}"]).unwrap();
+        if restarts != "0" && !restarts.is_empty() { Ok(()) } else { Err(format!("restarts: {restarts:?}")) }
+    })
+    .unwrap();
+    all_ready(&node, 2);
+
+    // Scale and roll.
+    node.kubectl(&["scale", "deploy/web", "--replicas=3"]).unwrap();
+    all_ready(&node, 3);
+    node.kubectl(&["set", "env", "deploy/web", "VERSION=2"]).unwrap();
+    node.kubectl(&["rollout", "status", "deploy/web", "--timeout=60s"]).unwrap();
+
+    let described = node.kubectl(&["describe", "deploy", "web"]).unwrap();
+    assert!(described.contains("ScalingReplicaSet"), "{described}");
+    let output = node.kubectl_with(&["delete", "-f", "-", "--timeout=60s"], SHOP).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    until("nothing is left", LIMIT, || {
+        let left = node.get(&["pods,replicasets,endpointslices", "-l", "app=web"]).unwrap();
+        if left["items"].as_array().unwrap().is_empty() { Ok(()) } else { Err(left["items"].to_string()) }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_node_that_is_killed_comes_back_with_everything() {
+    let mut stage = stage("back");
+    let node = start(&mut stage, "farm");
+    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    node.apply(SHOP).unwrap();
+    let before = all_ready(&node, 2);
+    let processes = |node: &Node| {
+        let pod = &before[0].0;
+        node.kubectl(&[
+            "get",
+            "pod",
+            pod,
+            "-o",
+            "jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}",
+        ])
+        .unwrap()
+    };
+    let container = processes(&node);
+    let did = node.ready_line.split(' ').find(|w| w.starts_with("did=")).unwrap().to_owned();
+    let setup = node.kill();
+    let node = setup.start().unwrap();
+    assert!(node.ready_line.contains(&did), "the same directory is the same node");
+    assert_eq!(all_ready(&node, 2), before, "the same pods");
+    assert_eq!(processes(&node), container, "their containers ran on");
+    let setup = node.terminate().unwrap();
+    let begun = Instant::now();
+    let node = setup.start().unwrap();
+    assert_eq!(all_ready(&node, 2), before);
+    assert!(begun.elapsed() < LIMIT);
+    node.kubectl(&["delete", "deploy", "web", "--timeout=60s"]).unwrap();
+    until(
+        "the pods are gone",
+        LIMIT,
+        || if pods(&node).is_empty() { Ok(()) } else { Err(format!("{:?}", pods(&node))) },
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_reset_leaves_nothing_of_a_node() {
+    let mut stage = stage("rst");
+    let node = start(&mut stage, "farm");
+    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    node.apply(SHOP).unwrap();
+    all_ready(&node, 2);
+    let directory = node.setup.directory.display().to_string();
+    let ours = || command::run("pgrep", &["-f", &directory]).unwrap_or_default();
+    assert!(!ours().is_empty());
+    let refused = node.setup.reset().unwrap_err().to_string();
+    assert!(refused.contains("its node is running"), "{refused}");
+    let setup = node.kill();
+    let said = setup.reset().unwrap();
+    assert!(said.starts_with("2 pods ended"), "{said}");
+    assert_eq!(ours(), "", "no process");
+    let machine = setup.machine.as_ref().unwrap();
+    let links = command::run("ip", &["-n", &machine.namespace, "-o", "link"]).unwrap();
+    assert_eq!(links.lines().count(), 2, "lo and the cable: {links}");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&directory), "no mount");
+    assert_eq!(std::fs::read_dir(&setup.directory).unwrap().count(), 0, "no file");
+    stage.setups.clear();
+}
+
+#[test]
+fn what_cannot_start_says_why_in_one_line() {
+    let mut stage = stage("why");
+    let node = start(&mut stage, "farm");
+    let refused = |arguments: &[&str], expected: &str| {
+        let output = node.setup.fluidos(arguments).unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = told.lines().find(|l| l.starts_with("fluidos: ")).unwrap_or_default();
+        assert!(!output.status.success() && line.contains(expected), "{arguments:?}: {told}");
+    };
+    let directory = node.setup.directory.display().to_string();
+    refused(&["up", "--name", "other", "--data-dir", &directory], "in use");
+    let second = stage.directory.path().join("second").display().to_string();
+    refused(&["up", "--name", "other", "--data-dir", &second], "--api 127.0.0.1:6443: cannot listen");
+    let open = stage.directory.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    refused(&["up", "--name", "other", "--data-dir", &open.display().to_string()], "chmod 700");
+    refused(&["image", "load", "/nonexistent"], "/nonexistent");
+    refused(&["image", "pull", "nginx"], "registries are not built yet");
+}
