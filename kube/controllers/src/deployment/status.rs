@@ -95,7 +95,7 @@ fn progress(
         set(conditions, now, KIND, "True", "NewReplicaSetCreated", &format!("Created new replica set {name:?}"));
         return deadline_after(spec.progress_deadline_seconds, now, now);
     }
-    let Some(name) = new.map(|set| title(set)) else { return None };
+    let name = new.map(|set| title(set))?;
     if reason == "DeploymentPaused" {
         set(conditions, now, KIND, "Unknown", "DeploymentResumed", "Deployment is resumed");
         return deadline_after(spec.progress_deadline_seconds, now, now);

@@ -35,7 +35,7 @@ pub(crate) fn selector(service: &Service) -> Option<LabelSelector> {
     let spec = service.spec.as_ref()?;
     let labels = spec.selector.clone().filter(|labels| !labels.is_empty())?;
     let external = spec.type_.as_deref() == Some("ExternalName") || service.metadata.deletion_timestamp.is_some();
-    (!external).then(|| LabelSelector { match_labels: Some(labels), match_expressions: None })
+    (!external).then_some(LabelSelector { match_labels: Some(labels), match_expressions: None })
 }
 
 /// What should be for a Service; `pods` are those of its namespace.

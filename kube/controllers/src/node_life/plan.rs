@@ -244,7 +244,7 @@ mod tests {
     /// Heard at 00:59:00, judged at 01:00:00 with this grace.
     fn check(node: &Arc<Node>, pods: &[Arc<Pod>], grace_s: u64, expected: Expect) {
         let mut heartbeats = Heartbeats::default();
-        heartbeats.listen(&[node.clone()], &[lease("00:59:00")], at("00:59:00"));
+        heartbeats.listen(std::slice::from_ref(node), &[lease("00:59:00")], at("00:59:00"));
         let plan = plan(node, pods, &heartbeats, Duration::from_secs(grace_s), NOW.parse().unwrap());
         let names = |pods: &[Arc<Pod>]| pods.iter().map(|p| name(&p.metadata).to_owned()).collect::<Vec<_>>().join(",");
         let conditions: Vec<String> = plan.conditions.iter().map(|c| format!("{}={}", c.type_, c.status)).collect();
