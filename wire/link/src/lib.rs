@@ -12,7 +12,7 @@
 //!        ════ stream: {kind, header} then bytes ═══════════►  handler of that kind       both ways
 //!        ◄═══ datagram: channel (1 byte) + payload ═════════  receiver of that channel   both ways
 //! ```
-//! Both sides may dial at once: the same one of the two sessions is kept on both sides ([`tie`]). A dial is retried for ever,
+//! Both sides may dial at once: the same one of the two sessions is kept on both sides (`tie.rs`). A dial is retried for ever,
 //! and waits while there is a session with the peer it leads to.
 //!
 //! *Hostile peers*: everything is length first and bounded; what is malformed is refused and counted, and a peer that
