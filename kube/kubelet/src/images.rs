@@ -5,7 +5,8 @@
 //! DIR/blobs/sha256/HEX      content, verified, written once
 //! DIR/references/HEX        "docker.io/library/nginx:latest" → digest of a manifest
 //! DIR/layers/HEX32          one layer, unpacked: a lower directory of overlayfs
-//! DIR/tmp/                  what is not verified yet; emptied by the next collection
+//! DIR/leases/OWNER.HEX      layers that containers stand on
+//! DIR/tmp/                  what is not verified yet
 //! ```
 //!
 //! Several processes may use one directory (the node and `image load` beside it): there is no state but these
@@ -31,7 +32,7 @@ pub(crate) use digest::hex;
 pub use reference::{InvalidReference, Reference};
 pub use registry::Registry;
 pub use source::ImageSource;
-pub use store::{Blob, ImageStore, Listed};
+pub use store::{Blob, Hold, ImageStore, Listed};
 
 use std::io;
 use std::path::PathBuf;

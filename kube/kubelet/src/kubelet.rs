@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use substrate_network::NodeNetwork;
@@ -17,6 +17,7 @@ use crate::manager::{Manager, Pods, sweep_all};
 use crate::node::{self, Reserve};
 use crate::pod::names::ClusterDns;
 use crate::pod::resources::Capacity;
+use crate::pod::worker;
 use crate::runtime::{self, OciRuntime, Runtime};
 
 /// What a kubelet is started with.
@@ -60,7 +61,7 @@ pub enum Error {
     #[error(transparent)]
     Cgroups(#[from] cgroups::Error),
     /// The data directory.
-    #[error("create {}", path.display())]
+    #[error("create or remove {}", path.display())]
     Directory {
         /// Which.
         path: PathBuf,
@@ -128,7 +129,7 @@ impl Kubelet {
             runtime: Arc::new(runtime),
             images: ImageStore::open(dir.join("images"))?,
             image_sources: options.image_sources,
-            cgroups: Cgroups::detect(&format!("kubelet-{}", options.instance))?,
+            cgroups: Cgroups::detect(&cgroup_parent(&options.instance))?,
             network: options.network,
             dns: ClusterDns { address: options.cluster_dns, domain: options.cluster_domain },
             host_ip: options.node_address.to_string(),
@@ -141,6 +142,29 @@ impl Kubelet {
         let tasks = vec![tokio::spawn(manager.run()), tokio::spawn(node::run(Arc::clone(&shared), recovered.clone()))];
         Ok(Handle { shared, pods, tasks: Arc::new(tokio::sync::Mutex::new(tasks)), recovered })
     }
+}
+
+impl Kubelet {
+    /// Takes everything of a kubelet that does not run off the machine: its pods, its cgroups, its directory. What is not
+    /// there is fine.
+    ///
+    /// # Errors
+    /// Something of it stays; the message says what.
+    pub async fn purge(data_dir: &Path, instance: &str) -> Result<(), Error> {
+        if data_dir.join("run").exists() {
+            let runtime = OciRuntime::new(data_dir.join("run"), Vec::new())?;
+            for uid in runtime.list().await? {
+                runtime.remove(&uid).await?;
+            }
+        }
+        Cgroups::detect(&cgroup_parent(instance))?.remove("")?;
+        worker::remove_dir(data_dir).map_err(|source| Error::Directory { path: data_dir.to_owned(), source })
+    }
+}
+
+/// The name of a node's own cgroup.
+fn cgroup_parent(instance: &str) -> String {
+    format!("kubelet-{instance}")
 }
 
 impl Handle {

@@ -21,20 +21,25 @@ mod sandbox;
 mod seccomp;
 mod server;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, pipe, setsid};
+use nix::mount::{MsFlags, mount};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, execv, pipe, setsid};
 
 use crate::runtime::SandboxConfig;
 use crate::sys;
 
 /// The socket's name in the sandbox's directory.
 pub(crate) const SOCKET: &str = "socket";
+/// Says to our own program that it begins the second time.
+const SEALED: &str = "sealed";
 /// The sandbox's description in its directory.
 pub(crate) const SANDBOX_FILE: &str = "sandbox.json";
 /// A container's state in its directory.
@@ -44,11 +49,15 @@ pub(crate) const STATUS_FILE: &str = "status.json";
 ///
 /// Returns once the supervisor serves (in a child of its own), or with what went wrong on standard error.
 pub fn main(args: &[OsString]) -> ExitCode {
-    let [dir] = args else {
-        let _ = writeln!(io::stderr(), "the supervisor needs exactly one argument, its directory");
-        return ExitCode::from(64);
+    let done = match args {
+        [dir] => launch(Path::new(dir)),
+        [dir, word, launcher] if word == SEALED => serve(Path::new(dir), launcher),
+        _ => {
+            let _ = writeln!(io::stderr(), "the supervisor needs exactly one argument, its directory");
+            return ExitCode::from(64);
+        }
     };
-    match launch(&PathBuf::from(dir)) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let _ = writeln!(io::stderr(), "{e}"); // with standard error closed there is nobody to tell
@@ -74,35 +83,68 @@ fn launch(dir: &Path) -> io::Result<()> {
         ForkResult::Child => {
             drop(read);
             let mut launcher = File::from(write);
-            let served = set_up(dir).and_then(|(listener, config)| {
-                launcher.write_all(b"ok")?;
-                Ok((listener, config))
-            });
-            let code = match served {
-                Ok((listener, config)) => {
-                    drop(launcher);
-                    match server::serve(dir, &config, &listener) {
-                        Ok(()) => 0,
-                        Err(e) => note(dir, &format!("the supervisor of pod {} failed: {e}", config.pod_uid)),
-                    }
-                }
-                Err(e) => {
-                    let _ = launcher.write_all(e.to_string().as_bytes()); // the launcher then says that we died
-                    1
-                }
-            };
-            sys::exit_now(code)
+            let Err(e) = enter_and_seal(dir, &launcher);
+            let _ = launcher.write_all(e.to_string().as_bytes()); // the launcher then says that we died
+            sys::exit_now(1)
         }
     }
 }
 
-fn set_up(dir: &Path) -> io::Result<(UnixListener, SandboxConfig)> {
+/// Goes to the pod's namespaces and begins again there, from a read-only view of its own program: a container that gets
+/// hold of `/proc/PID/exe` of a process on its way to `execve` can then not write to the node's binary (CVE-2019-5736).
+fn enter_and_seal(dir: &Path, launcher: &File) -> io::Result<std::convert::Infallible> {
     setsid()?;
+    sandbox::enter(dir, &read_config(dir)?)?;
+    let program = dir.join("program");
+    File::create(&program)?;
+    // The running file itself belongs to the mounts we have just left; its path leads to the same file in ours.
+    let own = std::fs::read_link("/proc/self/exe")?;
+    let bind = |flags| mount(Some(&own), &program, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>);
+    bind(MsFlags::empty()).context(|| format!("seal {}", own.display()))?;
+    bind(MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID)
+        .context(|| format!("seal {}", own.display()))?;
+    let mut args: Vec<CString> = Vec::new();
+    for arg in std::fs::read("/proc/self/cmdline")?.split(|b| *b == 0) {
+        args.push(CString::new(arg).map_err(io::Error::other)?);
+    }
+    args.pop(); // what follows the last NUL
+    for arg in [SEALED.to_owned(), launcher.as_raw_fd().to_string()] {
+        args.push(CString::new(arg).map_err(io::Error::other)?);
+    }
+    let path = CString::new(program.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    execv(&path, &args).context(|| "begin again as a sealed program".into())
+}
+
+/// Serves in the pod's namespaces until the pod is shut down.
+fn serve(dir: &Path, launcher: &OsString) -> io::Result<()> {
+    let number = launcher.to_str().and_then(|n| n.parse().ok()).filter(|n| *n > 2);
+    let number = number.ok_or_else(|| io::Error::other("a sealed supervisor is only started by its launcher"))?;
+    let mut launcher = File::from(sys::adopt(number));
+    let config = match listen(dir).and_then(|listener| Ok((listener, read_config(dir)?))) {
+        Ok(ready) => ready,
+        Err(e) => {
+            let _ = launcher.write_all(e.to_string().as_bytes()); // the launcher then says that we died
+            return Err(e);
+        }
+    };
+    launcher.write_all(b"ok")?;
+    drop(launcher);
+    let (listener, config) = config;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    server::serve(dir, &listener)
+        .inspect_err(|e| note(dir, &format!("the supervisor of pod {} failed: {e}", config.pod_uid)))
+}
+
+fn read_config(dir: &Path) -> io::Result<SandboxConfig> {
     let path = dir.join(SANDBOX_FILE);
     let bytes = std::fs::read(&path).context(|| format!("read {}", path.display()))?;
-    let config: SandboxConfig =
-        serde_json::from_slice(&bytes).map_err(io::Error::from).context(|| format!("read {}", path.display()))?;
-    sandbox::enter(dir, &config)?;
+    serde_json::from_slice(&bytes).map_err(io::Error::from).context(|| format!("read {}", path.display()))
+}
+
+fn listen(dir: &Path) -> io::Result<UnixListener> {
     // The path may be longer than a socket's name can be: go there instead.
     nix::unistd::chdir(dir)?;
     match std::fs::remove_file(SOCKET) {
@@ -112,17 +154,12 @@ fn set_up(dir: &Path) -> io::Result<(UnixListener, SandboxConfig)> {
     let listener = UnixListener::bind(SOCKET).context(|| "bind the socket".into())?;
     listener.set_nonblocking(true)?;
     nix::unistd::chdir("/")?;
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    Ok((listener, config))
+    Ok(listener)
 }
 
 /// Leaves a last word where the kubelet finds it.
-fn note(dir: &Path, text: &str) -> i32 {
+fn note(dir: &Path, text: &str) {
     let _ = std::fs::write(dir.join("supervisor.error"), text); // it already is the last resort
-    1
 }
 
 /// Says what was being done when an error came.

@@ -130,9 +130,10 @@ pub fn unlock_terminal(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(number)
 }
 
-/// Takes ownership of a descriptor that the kernel has just handed over in a message.
+/// Takes ownership of a descriptor that the kernel has just handed over in a message, or that a launcher left open for us.
 pub fn adopt(fd: RawFd) -> OwnedFd {
-    // SAFETY: callers pass a descriptor received in this process by SCM_RIGHTS, which nobody else owns.
+    // SAFETY: callers pass a descriptor received by SCM_RIGHTS, or one inherited across execve and named by the program
+    // that did it; nobody else in this process owns either.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

@@ -79,13 +79,19 @@ async fn blobs_are_verified_shared_and_collected() {
         store.load(source, None).await.unwrap();
     }
     let two = store.find(&reference("two:1")).await.unwrap().unwrap();
-    store.unpacked(&two).await.unwrap();
+    store.unpacked(&two, "flt").await.unwrap();
     assert!(store.remove(&reference("one:1")).await.unwrap());
     assert!(!store.remove(&reference("one:1")).await.unwrap());
     assert!(!store.has(&good), "what no image names is collected");
     assert!(store.has(&Digest::of(&shared)), "what another image needs stays");
     assert_eq!(store.list().await.unwrap().len(), 1);
-    assert_eq!(store.unpacked(&two).await.unwrap().len(), 2);
+    // Somebody stands on the layers of the other: they outlive its name, until they are let go.
+    let layers = store.unpacked(&two, "flt").await.unwrap();
+    store.remove(&reference("two:1")).await.unwrap();
+    assert!(layers.iter().all(|l| l.is_dir()) && store.list().await.unwrap().is_empty());
+    store.release("flt").await.unwrap();
+    store.remove(&reference("two:1")).await.unwrap();
+    assert!(!layers.iter().any(|l| l.exists()));
 }
 
 #[tokio::test]
@@ -107,7 +113,7 @@ async fn unpack(dir: &Path, layer: Vec<u8>) -> Result<std::path::PathBuf, Error>
     let store = ImageStore::open(dir.join("store")).unwrap();
     store.load(source, None).await.unwrap();
     let image = store.find(&reference("x:1")).await.unwrap().unwrap();
-    Ok(store.unpacked(&image).await?.remove(0))
+    Ok(store.unpacked(&image, "flt").await?.remove(0))
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("survives_its_client", |w| Box::pin(survives_its_client(w))),
         ("dies_with_its_supervisor", |w| Box::pin(dies_with_its_supervisor(w))),
         ("forget_and_remove", |w| Box::pin(forget_and_remove(w))),
+        ("the_program_is_sealed", |w| Box::pin(the_program_is_sealed(w))),
         ("supervisor_is_small", |w| Box::pin(supervisor_is_small(w))),
     ];
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -77,7 +78,7 @@ impl World {
         let store = ImageStore::open(dir.path().join("images")).unwrap();
         store.load(source, None).await.unwrap();
         let image = store.find(&"busy:1".parse::<Reference>().unwrap()).await.unwrap().unwrap();
-        let paths = store.unpacked(&image).await.unwrap();
+        let paths = store.unpacked(&image, "flt").await.unwrap();
         let layers = paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
         let supervisor = vec![std::env::current_exe().unwrap().into(), "supervisor".into()];
         let runtime = OciRuntime::new(dir.path().join("pods"), supervisor).unwrap();
@@ -459,6 +460,16 @@ async fn forget_and_remove(world: &World) {
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     world.runtime.remove(POD).await.unwrap();
     assert!(world.runtime.list().await.unwrap().is_empty());
+}
+
+async fn the_program_is_sealed(world: &World) {
+    let process = std::path::PathBuf::from(format!("/proc/{}", supervisor_pid(world)));
+    let program = std::fs::read_link(process.join("exe")).unwrap();
+    assert_eq!(program, world.dir.path().join("pods").join(POD).join("program"));
+    let mounts = std::fs::read_to_string(process.join("mountinfo")).unwrap();
+    let line =
+        mounts.lines().find(|l| l.split(' ').nth(4) == program.to_str()).expect("it runs from a mount of its own");
+    assert!(line.split(' ').nth(5).unwrap().split(',').any(|o| o == "ro"), "{line}");
 }
 
 async fn supervisor_is_small(world: &World) {

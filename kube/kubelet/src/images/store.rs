@@ -14,6 +14,9 @@ use super::blobs::{BLOB_SIZE_MAX, Blobs};
 use super::config::{ConfigFile, DOCUMENT_SIZE_MAX, Descriptor, Index, Manifest, architecture};
 use super::{Digest, Error, Image, Reference, archive, unpack};
 
+/// Half-written files older than this were left by a crash.
+const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
 /// A blob of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +44,12 @@ struct Named {
     digest: Digest,
 }
 
+/// Keeps collections away: see [`ImageStore::hold`].
+#[derive(Debug)]
+pub struct Hold {
+    _lock: Flock<File>,
+}
+
 /// Images in one directory; cheap to clone. See the module for its layout.
 #[derive(Clone, Debug)]
 pub struct ImageStore(Arc<Inner>);
@@ -61,7 +70,7 @@ impl ImageStore {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
         use std::os::unix::fs::PermissionsExt;
         let root = root.into();
-        for dir in ["references", "layers"] {
+        for dir in ["references", "layers", "leases"] {
             let path = root.join(dir);
             fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         }
@@ -133,7 +142,7 @@ impl ImageStore {
     }
 
     /// Stores everything `from` gives under `digest`; nothing is kept unless it hashes to it. A blob that is
-    /// already here is not read again.
+    /// already here is not read again. Keep a [`hold`](Self::hold) until the image has its name.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::TooLarge`] (see [`BLOB_SIZE_MAX`]), or the disk does not take it.
@@ -205,18 +214,42 @@ impl ImageStore {
         .await
     }
 
-    /// The image's layers as directories, lowest first; unpacks those that are not yet.
+    /// The image's layers as directories, lowest first; unpacks those that are not yet. They stay until
+    /// [`release`](Self::release) of the same `owner`, whatever is removed meanwhile: containers stand on them.
     ///
     /// # Errors
     /// A layer is hostile, damaged, or does not fit on the disk.
-    pub async fn unpacked(&self, image: &Image) -> Result<Vec<PathBuf>, Error> {
+    pub async fn unpacked(&self, image: &Image, owner: &str) -> Result<Vec<PathBuf>, Error> {
         let _one = self.0.unpacking.lock().await;
-        let (store, layers) = (self.clone(), image.layers.clone());
+        let (store, layers, digest, owner) =
+            (self.clone(), image.layers.clone(), image.digest.clone(), owner.to_owned());
         blocking(move || {
             let _shared = store.lock(FlockArg::LockShared)?;
+            let lease = store.0.root.join("leases").join(format!("{owner}.{}", digest.hex()));
+            let names: Vec<&str> = layers.iter().map(layer_name).collect();
+            crate::files::write_durably(&lease, names.join("\n").as_bytes(), 0o600)
+                .map_err(Error::io("write", &lease))?;
             layers.iter().map(|digest| store.unpack(digest)).collect()
         })
         .await
+    }
+
+    /// `owner` needs its layers no more; one that has none is fine.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub async fn release(&self, owner: &str) -> Result<(), Error> {
+        let (dir, prefix) = (self.0.root.join("leases"), format!("{owner}."));
+        blocking(move || sweep(&dir, |name| !name.starts_with(&prefix))).await
+    }
+
+    /// While the answer lives nothing is collected: for whoever brings an image blob by blob.
+    ///
+    /// # Errors
+    /// The lock file cannot be opened.
+    pub async fn hold(&self) -> Result<Hold, Error> {
+        let store = self.clone();
+        blocking(move || store.lock(FlockArg::LockShared).map(|lock| Hold { _lock: lock })).await
     }
 
     /// Which directory [`unpacked`](Self::unpacked) paths are below.
@@ -318,10 +351,22 @@ impl ImageStore {
         for named in self.names()? {
             blobs.extend(self.blobs_of(&named.digest)?.into_iter().map(|b| b.digest.hex().to_owned()));
         }
-        let layers: HashSet<String> = blobs.iter().map(|hex| hex[..32].to_owned()).collect();
+        let mut layers: HashSet<String> = blobs.iter().map(|hex| hex[..32].to_owned()).collect();
+        let leases = self.0.root.join("leases");
+        for entry in fs::read_dir(&leases).map_err(Error::io("list", &leases))? {
+            let path = entry.map_err(Error::io("list", &leases))?.path();
+            let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+            layers.extend(text.lines().map(str::to_owned));
+        }
         sweep(&self.0.root.join("blobs/sha256"), |name| blobs.contains(name))?;
         sweep(&self.layers_dir(), |name| layers.contains(name))?;
-        Ok(())
+        // Nobody writes there now but a process that did not ask for the lock; what is a day old has no author any more.
+        let tmp = self.0.root.join("tmp");
+        let is_new = |name: &str| {
+            let modified = fs::metadata(tmp.join(name)).and_then(|m| m.modified()).ok();
+            modified.and_then(|m| m.elapsed().ok()).is_none_or(|age| age < LEFT_BEHIND)
+        };
+        sweep(&tmp, is_new)
     }
 
     fn reference_path(&self, reference: &Reference) -> PathBuf {

@@ -386,6 +386,7 @@ impl Starter<'_> {
         events.normal(self.pod, name, "Pulling", format!("Pulling image \"{text}\""));
         let started = std::time::Instant::now();
         let mut complaints = Vec::new();
+        let _held = self.shared.images.hold().await.map_err(|e| failed("ErrImagePull", chain(&e)))?;
         for source in &self.shared.image_sources {
             match source.fetch(reference, self.pod, &self.shared.images).await {
                 Ok(false) => {}
@@ -453,7 +454,12 @@ impl Starter<'_> {
         if args.is_empty() {
             return Err(failed("CreateContainerError", "no command specified".to_owned()));
         }
-        let layers = self.shared.images.unpacked(image).await.map_err(|e| failed("CreateContainerError", chain(&e)))?;
+        let layers = self
+            .shared
+            .images
+            .unpacked(image, uid(self.pod))
+            .await
+            .map_err(|e| failed("CreateContainerError", chain(&e)))?;
         let layers = layers.iter().filter_map(|p| p.file_name().map(|n| n.to_string_lossy().into_owned())).collect();
         let id = new_id().map_err(|e| failed("CreateContainerError", format!("find a new id: {e}")))?;
         let log = self.dir.log(&spec.name, attempt);

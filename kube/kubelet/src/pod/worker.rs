@@ -541,6 +541,7 @@ pub(crate) async fn sweep(shared: &Shared, uid: &str) -> Result<(), String> {
     if let Some(network) = &shared.network {
         network.detach(uid).await.map_err(|e| text(&e))?;
     }
+    shared.images.release(uid).await.map_err(|e| text(&e))?;
     let dir = PodDir::new(&shared.dir, uid);
     remove_dir(&dir.root().join("volumes")).map_err(|e| e.to_string())
 }

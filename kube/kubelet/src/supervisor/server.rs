@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use super::channel::received;
 use super::child::Stdio;
 use super::containers::{Containers, exit_code};
-use crate::runtime::{ExecConfig, MESSAGE_SIZE_MAX, Request, Response, SandboxConfig};
+use crate::runtime::{ExecConfig, MESSAGE_SIZE_MAX, Request, Response};
 
 /// Connections: the kubelet holds one to watch and one per running exec; a pod with more execs than this is abused.
 const CONNECTIONS_MAX: usize = 128;
@@ -25,7 +25,7 @@ const CONNECTIONS_MAX: usize = 128;
 const UNSENT_MAX: usize = 1 << 20;
 
 /// Serves until the pod is shut down.
-pub(super) fn serve(dir: &Path, _config: &SandboxConfig, listener: &UnixListener) -> io::Result<()> {
+pub(super) fn serve(dir: &Path, listener: &UnixListener) -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
     signals.thread_block()?;
