@@ -167,6 +167,17 @@ impl Cgroups {
         }
     }
 
+    /// Creates the parent, so that a machine that does not allow it is known at once.
+    ///
+    /// # Errors
+    /// The kernel refuses; with version 2 inside a container it usually does not hand down controllers.
+    pub fn prepare(&self) -> Result<(), Error> {
+        if self.version == Version::V2 {
+            self.delegate("")?;
+        }
+        self.dirs("").iter().try_for_each(|dir| fs::create_dir_all(dir).map_err(io_error("create", dir)))
+    }
+
     /// Creates the cgroup and writes its limits; both again when it exists.
     ///
     /// # Errors

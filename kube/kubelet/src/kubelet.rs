@@ -121,6 +121,8 @@ impl Kubelet {
         let pods_dir = dir.join("pods");
         std::fs::create_dir_all(&pods_dir).map_err(|source| Error::Directory { path: pods_dir, source })?;
         let runtime = OciRuntime::new(dir.join("run"), options.supervisor)?;
+        let cgroups = Cgroups::detect(&cgroup_parent(&options.instance))?;
+        cgroups.prepare()?;
         let shared = Arc::new(Shared {
             events: Recorder::start(options.client.clone(), &options.node_name),
             node_name: options.node_name,
@@ -129,7 +131,7 @@ impl Kubelet {
             runtime: Arc::new(runtime),
             images: ImageStore::open(dir.join("images"))?,
             image_sources: options.image_sources,
-            cgroups: Cgroups::detect(&cgroup_parent(&options.instance))?,
+            cgroups,
             network: options.network,
             dns: ClusterDns { address: options.cluster_dns, domain: options.cluster_domain },
             host_ip: options.node_address.to_string(),

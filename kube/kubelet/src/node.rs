@@ -1,7 +1,7 @@
 //! The Node object of this machine and its heartbeat.
 //!
 //! ```text
-//! start ─▶ Node (Ready=False, "recovering") ─▶ leftovers stopped ─▶ Ready=True ─▶ lease every 10 s, status every 5 min
+//! start ─▶ Node (Ready=False, "recovering") ─▶ leftovers stopped ─▶ Ready=True ─▶ lease every 10 s, status every 5 min or when the API says something else
 //! ```
 //!
 //! A machine that comes back must not be believed before it has stopped what was moved elsewhere meanwhile: Ready is
@@ -75,7 +75,13 @@ pub(crate) async fn run(shared: std::sync::Arc<Shared>, mut recovered: watch::Re
         }
         if now >= lease_due {
             lease_due = match renew(&shared).await {
-                Ok(()) => now + LEASE_INTERVAL,
+                Ok(()) => {
+                    // While we could not be heard, others said Unknown for us and tainted the Node.
+                    if is_misjudged(&shared, ready).await {
+                        status_due = now;
+                    }
+                    now + LEASE_INTERVAL
+                }
                 Err(e) => {
                     tracing::warn!(node = shared.node_name, "renew the node's lease: {e}");
                     now + RETRY
@@ -91,6 +97,17 @@ pub(crate) async fn run(shared: std::sync::Arc<Shared>, mut recovered: watch::Re
             }
         }
     }
+}
+
+/// Whether the API says something else about this machine than we do. An API that does not answer says nothing.
+async fn is_misjudged(shared: &Shared, ready: bool) -> bool {
+    let api: Api<Node> = Api::all(shared.client.clone());
+    let Ok(Some(node)) = api.get_opt(&shared.node_name).await else { return false };
+    let taints = node.spec.and_then(|s| s.taints).unwrap_or_default();
+    let conditions = node.status.and_then(|s| s.conditions).unwrap_or_default();
+    let wanted = if ready { "True" } else { "False" };
+    let agrees = conditions.iter().any(|c| c.type_ == "Ready" && c.status == wanted);
+    !agrees || (ready && taints.iter().any(|t| t.key == NOT_READY))
 }
 
 /// Creates the Node, or brings it up to date.

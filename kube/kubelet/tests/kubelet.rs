@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         ("unhealthy_containers_are_restarted", |w| Box::pin(unhealthy_containers_are_restarted(w))),
         ("a_restart_finds_what_runs", |w| Box::pin(a_restart_finds_what_runs(w))),
         ("stale_copies_stop_before_ready", |w| Box::pin(stale_copies_stop_before_ready(w))),
+        ("what_others_say_is_corrected", |w| Box::pin(what_others_say_is_corrected(w))),
         ("a_lost_supervisor_is_replaced", |w| Box::pin(a_lost_supervisor_is_replaced(w))),
     ];
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -548,6 +549,16 @@ async fn stale_copies_stop_before_ready(world: &mut World) {
     world.gone("deleted").await;
     let again = world.ready("evicted").await;
     assert_ne!(again["metadata"]["uid"], evicted["metadata"]["uid"]);
+}
+
+async fn what_others_say_is_corrected(world: &mut World) {
+    world.sh("judged", "sleep 1000").await;
+    world.ready("judged").await;
+    let lie = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "NodeNotReady"}]}});
+    let params = kube::api::PatchParams::default();
+    let changed = world.pods().patch_status("judged", &params, &kube::api::Patch::Merge(&lie)).await.unwrap();
+    assert_eq!(condition(&serde_json::to_value(changed).unwrap(), "Ready"), "False");
+    world.ready("judged").await;
 }
 
 async fn a_lost_supervisor_is_replaced(world: &mut World) {

@@ -235,6 +235,31 @@ fn conditions(view: &View<'_>, containers: &[ContainerStatus], phase: &str, befo
     all
 }
 
+/// Whether the API's status says what ours does. Times and what others add do not count.
+pub fn agree(api: Option<&PodStatus>, own: &PodStatus) -> bool {
+    let Some(api) = api else { return false };
+    let conditions = |s: &PodStatus| -> BTreeMap<String, String> {
+        s.conditions.iter().flatten().map(|c| (c.type_.clone(), c.status.clone())).collect()
+    };
+    let (theirs, ours) = (conditions(api), conditions(own));
+    let key = |c: &ContainerStatus| {
+        let state = c.state.clone().unwrap_or_default();
+        let waiting = state.waiting.and_then(|w| w.reason);
+        (
+            c.name.clone(),
+            c.ready,
+            c.restart_count,
+            waiting,
+            state.running.is_some(),
+            state.terminated.map(|t| t.exit_code),
+        )
+    };
+    let containers = |s: &PodStatus| -> Vec<_> { s.container_statuses.iter().flatten().map(key).collect() };
+    ours.iter().all(|(kind, status)| theirs.get(kind) == Some(status))
+        && (&api.phase, &api.pod_ip) == (&own.phase, &own.pod_ip)
+        && containers(api) == containers(own)
+}
+
 fn second(ns: i64) -> Timestamp {
     whole_second(Timestamp::from_nanosecond(i128::from(ns)).unwrap_or(Timestamp::UNIX_EPOCH))
 }

@@ -10,6 +10,13 @@ pub fn unsupported(pod: &Pod) -> Option<String> {
     let of_pod = [
         (spec.init_containers.iter().flatten().next().is_some(), "init containers"),
         (spec.share_process_namespace == Some(true), "shareProcessNamespace"),
+        (spec.active_deadline_seconds.is_some(), "activeDeadlineSeconds"),
+        (
+            spec.set_hostname_as_fqdn == Some(true) || spec.hostname_override.is_some(),
+            "setHostnameAsFQDN and hostnameOverride",
+        ),
+        (spec.resources.is_some(), "resources of a whole pod"),
+        (context.supplemental_groups_policy.as_deref() == Some("Strict"), "supplementalGroupsPolicy Strict"),
         (spec.host_users == Some(false), "user namespaces (hostUsers: false)"),
         (spec.runtime_class_name.as_deref().is_some_and(|n| n != "oci"), "runtime classes other than oci"),
         (context.sysctls.iter().flatten().next().is_some(), "sysctls"),
@@ -45,12 +52,16 @@ fn container(container: &Container, host_network: bool) -> Option<String> {
     let resources = container.resources.clone().unwrap_or_default();
     let listed = resources.limits.iter().flatten().chain(resources.requests.iter().flatten());
     let other = listed.map(|(name, _)| name).find(|n| !matches!(n.as_str(), "cpu" | "memory" | "ephemeral-storage"));
-    let hooks = container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some() || l.pre_stop.is_some());
+    let hooks = container
+        .lifecycle
+        .as_ref()
+        .is_some_and(|l| l.post_start.is_some() || l.pre_stop.is_some() || l.stop_signal.is_some());
     let checks = [
         (!host_network && ports.clone().any(|p| p.host_port.is_some_and(|p| p != 0)), "hostPort"),
         (mounts.clone().any(|m| m.sub_path_expr.is_some()), "subPathExpr"),
         (mounts.clone().any(|m| m.mount_propagation.as_deref().is_some_and(|p| p != "None")), "mountPropagation"),
         (container.volume_devices.iter().flatten().next().is_some(), "block volumes"),
+        (context.app_armor_profile.is_some_and(|p| p.type_ == "Localhost"), "AppArmor profiles of type Localhost"),
         (context.proc_mount.as_deref().is_some_and(|p| p != "Default"), "procMount"),
         (hooks, "lifecycle hooks"),
         (container.restart_policy.is_some(), "a restart policy per container"),

@@ -70,7 +70,7 @@ struct Worker {
     probing: BTreeMap<String, AbortHandle>,
     verdicts: mpsc::Receiver<(String, Verdict)>,
     verdicts_in: mpsc::Sender<(String, Verdict)>,
-    written: Option<PodStatus>,
+    written: Option<(PodStatus, tokio::time::Instant)>,
     /// Everything has been taken down; only the log is left.
     down: bool,
 }
@@ -164,7 +164,8 @@ impl Worker {
             return self.finish(&observed, gone).await;
         }
         let reported = gone || self.report(&observed).await;
-        Turn::Wait(if reported { plan.wake_at_ns } else { Some(now_ns() + plan::nanos(RETRY)) })
+        let again = (!reported).then(|| now_ns() + plan::nanos(RETRY));
+        Turn::Wait(plan.wake_at_ns.into_iter().chain(again).min())
     }
 
     fn begin_stopping(&mut self, gone: bool) {
@@ -428,7 +429,18 @@ impl Worker {
     /// Writes the status if it is new; `false` when that must be tried again.
     async fn report(&mut self, observed: &Observed) -> bool {
         let status = self.status(observed);
-        if self.written.as_ref() == Some(&status) || self.pod.status.as_ref() == Some(&status) {
+        let agrees = status::agree(self.pod.status.as_ref(), &status);
+        if let Some((written, at)) = self.written.as_ref().filter(|(written, _)| *written == status) {
+            // Others may have written over it (a node that was thought lost); or the watch has not shown ours yet.
+            if agrees || at.elapsed() < RETRY {
+                return agrees;
+            }
+            tracing::info!(
+                pod = self.pod.metadata.name,
+                phase = written.phase,
+                "the status was changed by others; writing it again"
+            );
+        } else if self.pod.status.as_ref() == Some(&status) {
             return true;
         }
         let meta = &self.pod.metadata;
@@ -443,7 +455,7 @@ impl Worker {
         let name = meta.name.as_deref().unwrap_or_default();
         match api.patch_status(name, &PatchParams::default(), &Patch::Merge(&body)).await {
             Ok(_) => {
-                self.written = Some(status);
+                self.written = Some((status, tokio::time::Instant::now()));
                 true
             }
             // The watch will say that it is gone, or replaced.
