@@ -185,6 +185,16 @@ pub(crate) fn replace(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), (Str
     batch.run(socket)
 }
 
+/// Whether the table is there.
+pub(crate) fn exists(socket: &mut Socket, name: &str) -> io::Result<bool> {
+    let mut ask = table(GETTABLE, name, 0);
+    ask.request_ack();
+    match socket.execute(ask) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
 /// Removes the table. Absence is fine.
 pub(crate) fn remove(socket: &mut Socket, name: &str) -> Result<(), (String, io::Error)> {
     let mut batch = Batch::new();
@@ -198,6 +208,7 @@ const ELEMENTS_MAX: usize = 800;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = 0;
+const GETTABLE: u16 = 1;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;

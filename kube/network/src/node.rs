@@ -1,4 +1,5 @@
 //! What one node owns on its machine's network, and the pods attached to it.
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::libc::{EEXIST, ENODEV, ESRCH};
 use nix::sys::socket::SockProtocol;
+use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use crate::address::Addresses;
@@ -60,9 +62,32 @@ struct Inner {
 struct State {
     routing: Routing,
     nftables: Socket,
-    addresses: Addresses,
+    saved: Saved,
     view: View,
     applied: Option<Ruleset>,
+}
+
+/// What has to be known again after a restart, before anything runs: otherwise a pod would be free for a moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Saved {
+    #[serde(flatten)]
+    addresses: Addresses,
+    /// As told by `set_confined`.
+    #[serde(default)]
+    confined: Vec<ConfinedPod>,
+    /// Pods attached to be confined. One that `set_confined` says nothing of may reach nothing.
+    #[serde(default)]
+    held: BTreeSet<String>,
+}
+
+impl Saved {
+    fn effective(&self) -> Vec<ConfinedPod> {
+        let told = |address: Ipv4Addr| self.confined.iter().any(|pod| pod.address == address);
+        let held = self.held.iter().filter_map(|uid| self.addresses.pods.get(uid));
+        let held = held.map(|number| self.addresses.address(*number)).filter(|address| !told(*address));
+        let nothing = |address| ConfinedPod { address, allow_to: Vec::new(), own_cluster: false };
+        self.confined.iter().cloned().chain(held.map(nothing)).collect()
+    }
 }
 
 impl NodeNetwork {
@@ -77,7 +102,14 @@ impl NodeNetwork {
     /// Gives a pod its namespace, address and routes. A second call answers the same, after mending what is missing.
     pub async fn attach(&self, pod_uid: &str) -> Result<Attachment, Error> {
         let (inner, pod_uid) = (self.inner.clone(), pod_uid.to_owned());
-        blocking("attach a pod", move || inner.attach(&pod_uid)).await
+        blocking("attach a pod", move || inner.attach(&pod_uid, false)).await
+    }
+
+    /// Like [`attach`](Self::attach), for a pod that is to be confined: from the first moment, over restarts, and until
+    /// [`set_confined`](Self::set_confined) names its address, it may reach nothing.
+    pub async fn attach_confined(&self, pod_uid: &str) -> Result<Attachment, Error> {
+        let (inner, pod_uid) = (self.inner.clone(), pod_uid.to_owned());
+        blocking("attach a pod", move || inner.attach(&pod_uid, true)).await
     }
 
     /// Takes a pod off the network and frees its address. Absence is fine.
@@ -88,7 +120,7 @@ impl NodeNetwork {
 
     /// The pods that have an address here, also those of earlier runs.
     pub async fn attached(&self) -> Vec<String> {
-        self.inner.state().addresses.pods.keys().cloned().collect()
+        self.inner.state().saved.addresses.pods.keys().cloned().collect()
     }
 
     /// Takes everything of this node off the machine: pods, device, rules, files.
@@ -117,13 +149,25 @@ impl NodeNetwork {
         self.change(move |view| view.services = services).await
     }
 
-    /// Confines exactly these pods.
+    /// Confines exactly these pods, also after a restart, until told otherwise or the pod is detached.
     ///
     /// A confined pod opens connections only to its `allow_to` and, if it says so, to the pods of this node's range and the
     /// cluster's DNS, judged by where the connection really ends. So Services work that lead there, and this machine's own
     /// addresses, its API, its LAN and everything else do not. Connections that others open to the pod are answered.
     pub async fn set_confined(&self, pods: Vec<ConfinedPod>) -> Result<(), Error> {
-        self.change(move |view| view.confined = pods).await
+        let inner = self.inner.clone();
+        let confine = move || {
+            let mut state = inner.state();
+            let before = std::mem::replace(&mut state.saved.confined, pods);
+            let done = save(&inner.options, &state.saved).and_then(|()| state.confine());
+            if done.is_err() {
+                // What holds in the kernel is what is told again after a restart.
+                state.saved.confined = before;
+                save(&inner.options, &state.saved)?;
+            }
+            done
+        };
+        blocking("confine pods", confine).await
     }
 
     /// Leads exactly these ranges to these devices, without translating this node's pod addresses on the way.
@@ -132,6 +176,12 @@ impl NodeNetwork {
     pub async fn set_routes(&self, routes: Vec<FabricRoute>) -> Result<(), Error> {
         let inner = self.inner.clone();
         blocking("set routes", move || inner.set_routes(routes)).await
+    }
+
+    /// Puts the rules back if somebody has removed them (`nft flush ruleset`, a firewall's restart).
+    pub async fn mend(&self) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        blocking("look after the rules", move || inner.state().mend()).await
     }
 
     async fn change(&self, edit: impl FnOnce(&mut View) + Send + 'static) -> Result<(), Error> {
@@ -154,14 +204,34 @@ impl State {
         self.view = view;
         Ok(())
     }
+
+    fn confine(&mut self) -> Result<(), Error> {
+        let confined = self.saved.effective();
+        self.change(|view| view.confined = confined)
+    }
+
+    fn mend(&mut self) -> Result<(), Error> {
+        let table = self.view.table();
+        let there = nftables::exists(&mut self.nftables, &table)
+            .map_err(|error| Error::netlink(format!("nftables {table}: find the table"), error))?;
+        if !there {
+            warn!(table, "the rules had been removed by somebody; they are made again");
+            self.applied = None;
+            self.change(|_| {})?;
+        }
+        Ok(())
+    }
 }
 
 impl Inner {
     fn open(options: Options) -> Result<Inner, Error> {
         check(&options)?;
-        let saved = load(&options)?;
-        let addresses = saved.unwrap_or_else(|| Addresses::new(options.pod_cidr));
-        let gateway = addresses.gateway();
+        let saved = load(&options)?.unwrap_or_else(|| Saved {
+            addresses: Addresses::new(options.pod_cidr),
+            confined: Vec::new(),
+            held: BTreeSet::new(),
+        });
+        let gateway = saved.addresses.gateway();
         let view = View {
             instance: options.instance.clone(),
             pod_range: options.pod_cidr,
@@ -169,14 +239,14 @@ impl Inner {
             gateway,
             services: Vec::new(),
             fabric: Vec::new(),
-            confined: Vec::new(),
+            confined: saved.effective(),
         };
         let mut routing = Routing::open().map_err(|error| Error::netlink("open a routing socket", error))?;
         let nftables = Socket::open(SockProtocol::NetlinkNetFilter)
             .map_err(|error| Error::netlink("open an nftables socket", error))?;
         open_gateway(&mut routing, &view)?;
         sysctl("net/ipv4/ip_forward", "1")?;
-        let mut state = State { routing, nftables, addresses, view, applied: None };
+        let mut state = State { routing, nftables, saved, view, applied: None };
         state.change(|_| {})?;
         info!(instance = options.instance, pods = %options.pod_cidr, services = %options.service_cidr, "network open");
         Ok(Inner { options, gateway, state: Mutex::new(state) })
@@ -195,16 +265,22 @@ impl Inner {
         format!("v{}-{number:x}", self.options.instance)
     }
 
-    fn attach(&self, pod_uid: &str) -> Result<Attachment, Error> {
+    fn attach(&self, pod_uid: &str, confined: bool) -> Result<Attachment, Error> {
         check_uid(pod_uid)?;
         let mut state = self.state();
-        let known = state.addresses.pods.contains_key(pod_uid);
-        let number = state.addresses.allocate(pod_uid)?;
-        if !known && let Err(error) = save(&self.options, &state.addresses) {
-            state.addresses.release(pod_uid);
-            return Err(error);
+        let mut saved = state.saved.clone();
+        let known = saved.addresses.pods.contains_key(pod_uid);
+        let number = saved.addresses.allocate(pod_uid)?;
+        let newly_held = confined && saved.held.insert(pod_uid.to_owned());
+        if !known || newly_held {
+            save(&self.options, &saved)?;
+            state.saved = saved;
         }
-        let address = state.addresses.address(number);
+        if confined {
+            // Before the pod has a cable.
+            state.confine()?;
+        }
+        let address = state.saved.addresses.address(number);
         let netns = self.namespace_path(pod_uid);
         let cable = self.cable(number);
         let refused = |what: &str| {
@@ -242,7 +318,7 @@ impl Inner {
     fn detach(&self, pod_uid: &str) -> Result<(), Error> {
         check_uid(pod_uid)?;
         let mut state = self.state();
-        if let Some(number) = state.addresses.pods.get(pod_uid).copied() {
+        if let Some(number) = state.saved.addresses.pods.get(pod_uid).copied() {
             let cable = self.cable(number);
             let refused = |error| Error::netlink(format!("remove {cable} of pod {pod_uid}"), error);
             if let Some(link) = state.routing.link(&cable).map_err(refused)? {
@@ -250,8 +326,13 @@ impl Inner {
             }
         }
         namespace::remove(&self.namespace_path(pod_uid))?;
-        if state.addresses.release(pod_uid).is_some() {
-            save(&self.options, &state.addresses)?;
+        if let Some(number) = state.saved.addresses.release(pod_uid) {
+            // Who gets the address next is somebody else.
+            let address = state.saved.addresses.address(number);
+            state.saved.confined.retain(|pod| pod.address != address);
+            state.saved.held.remove(pod_uid);
+            save(&self.options, &state.saved)?;
+            state.confine()?;
             debug!(pod = pod_uid, "detached");
         }
         Ok(())
@@ -282,7 +363,7 @@ impl Inner {
     }
 
     fn destroy(&self) -> Result<(), Error> {
-        let pods: Vec<String> = self.state().addresses.pods.keys().cloned().collect();
+        let pods: Vec<String> = self.state().saved.addresses.pods.keys().cloned().collect();
         for pod in pods {
             self.detach(&pod)?;
         }
@@ -391,28 +472,28 @@ fn state_path(options: &Options) -> PathBuf {
     options.data_dir.join("network.json")
 }
 
-/// Addresses of an earlier run. Another pod range begins anew: its pods are gone from the network with their range.
-fn load(options: &Options) -> Result<Option<Addresses>, Error> {
+/// What an earlier run saved. Another pod range begins anew: its pods are gone from the network with their range.
+fn load(options: &Options) -> Result<Option<Saved>, Error> {
     let path = state_path(options);
     let bytes = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|error| Error::file("read", &path, error))?,
     };
-    let addresses: Addresses = serde_json::from_slice(&bytes)
+    let saved: Saved = serde_json::from_slice(&bytes)
         .map_err(|error| Error::State { path: path.clone(), reason: error.to_string() })?;
-    if addresses.range != options.pod_cidr {
-        warn!(before = %addresses.range, now = %options.pod_cidr, "the pod range has changed; pods get new addresses");
+    if saved.addresses.range != options.pod_cidr {
+        warn!(before = %saved.addresses.range, now = %options.pod_cidr, "the pod range has changed; pods get new addresses");
         return Ok(None);
     }
-    Ok(Some(addresses))
+    Ok(Some(saved))
 }
 
 /// Written aside, then renamed: a crash leaves the old list or the new one.
-fn save(options: &Options, addresses: &Addresses) -> Result<(), Error> {
+fn save(options: &Options, saved: &Saved) -> Result<(), Error> {
     let path = state_path(options);
     let aside = path.with_extension("new");
-    let bytes = serde_json::to_vec(addresses)
-        .map_err(|error| Error::State { path: path.clone(), reason: error.to_string() })?;
+    let bytes =
+        serde_json::to_vec(saved).map_err(|error| Error::State { path: path.clone(), reason: error.to_string() })?;
     fs::create_dir_all(&options.data_dir).map_err(|error| Error::file("create", &options.data_dir, error))?;
     fs::write(&aside, bytes).map_err(|error| Error::file("write", &aside, error))?;
     fs::rename(&aside, &path).map_err(|error| Error::file("replace", &path, error))

@@ -74,7 +74,11 @@ impl ServiceProxy {
                 Ok(()) => {
                     debug!(ports = count, "Services set");
                     pause = PAUSE_MIN;
-                    caches.changed(&mut seen).await;
+                    while tokio::time::timeout(MEND_EVERY, caches.changed(&mut seen)).await.is_err() {
+                        if let Err(error) = network.mend().await {
+                            warn!(%error, "the rules could not be looked after");
+                        }
+                    }
                 }
                 Err(error) => {
                     warn!(%error, ?pause, "Services not set; will be tried again");
@@ -86,6 +90,8 @@ impl ServiceProxy {
     }
 }
 
+/// How long rules that somebody else has removed stay away at most, if nothing changes.
+const MEND_EVERY: Duration = Duration::from_secs(30);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 

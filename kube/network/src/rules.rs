@@ -22,11 +22,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Cidr;
 use crate::nftables::{Chain, Expr, Hook, Key, KeyKind, Protocol, Ruleset, Set, Value, ValueKind};
 
 /// A pod that may open connections only to what is said here.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConfinedPod {
     /// The pod's address.
     pub address: Ipv4Addr,

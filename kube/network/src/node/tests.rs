@@ -407,6 +407,56 @@ fn the_fabric_joins_pods_and_services_and_nothing_else() {
 }
 
 #[test]
+fn a_pod_to_be_confined_is_never_free() {
+    on_machine(async |machine| {
+        let options = Options { pod_cidr: "10.77.0.0/28".parse().unwrap(), ..machine.options() };
+        let network = NodeNetwork::open(options.clone()).await.unwrap();
+        let a = network.attach_confined("flt-a").await.unwrap();
+        let b = network.attach("flt-b").await.unwrap();
+        serve(&b.netns, "b", 80);
+        let refused = Err(io::ErrorKind::HostUnreachable);
+        assert_eq!(tcp_from(&a, b.address, 80), refused, "nothing has been said of it yet");
+        let told = ConfinedPod { address: a.address, allow_to: vec![], own_cluster: true };
+        network.set_confined(vec![told]).await.unwrap();
+        assert!(tcp_from(&a, b.address, 80).is_ok());
+        assert_eq!(tcp_from(&a, Ipv4Addr::new(192, 0, 2, 1), 80), refused);
+        drop(network);
+        let network = NodeNetwork::open(options).await.unwrap();
+        assert!(tcp_from(&a, b.address, 80).is_ok(), "what was said holds after a restart");
+        assert_eq!(tcp_from(&a, Ipv4Addr::new(192, 0, 2, 1), 80), refused, "and so does the rest");
+        network.set_confined(Vec::new()).await.unwrap();
+        assert_eq!(tcp_from(&a, b.address, 80), refused, "attached to be confined");
+        network.detach("flt-a").await.unwrap();
+        let mut attached = Vec::new();
+        for number in 0..12 {
+            let pod = network.attach(&format!("flt-{number}")).await.unwrap();
+            if pod.address == a.address {
+                assert!(tcp_from(&pod, b.address, 80).is_ok(), "the next with its address is another pod");
+                attached.push(pod);
+                break;
+            }
+        }
+        assert_eq!(attached.len(), 1, "the address was given again");
+    });
+}
+
+#[test]
+fn rules_that_somebody_removed_are_made_again() {
+    on_machine(async |machine| {
+        let network = NodeNetwork::open(machine.options()).await.unwrap();
+        let a = network.attach("flt-a").await.unwrap();
+        serve(&a.netns, "a", 80);
+        network.set_services(vec![service("d/s", [10, 96, 0, 20], &[(a.address, 80)])]).await.unwrap();
+        let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
+        nftables::remove(&mut socket, "substrate-a1").unwrap();
+        assert!(tcp(Ipv4Addr::new(10, 96, 0, 20), 80).is_err());
+        network.mend().await.unwrap();
+        assert_eq!(tcp(Ipv4Addr::new(10, 96, 0, 20), 80).unwrap(), "a 10.77.0.1");
+        network.mend().await.unwrap();
+    });
+}
+
+#[test]
 fn a_thousand_services_are_one_transaction() {
     on_machine(async |machine| {
         let network = NodeNetwork::open(machine.options()).await.unwrap();
