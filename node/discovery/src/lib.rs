@@ -1,1 +1,63 @@
-//! Discovery Manager (§6.4.1): the peering candidates database.
+//! Discovery Manager (§6.4.1): who could be a peer, and how it is reached.
+//!
+//! A *sighting* is one source's word that a node is somewhere. The *peering candidates database* is one KnownCluster for each
+//! node that was seen: it holds what sightings said and what the link proved. A node *is* its key: no sighting changes what
+//! is known about another key.
+//!
+//! ```text
+//! multicast DNS ─┐                          ┌─▶ KnownCluster (create, change, expire)
+//! --peer         ├─ Sighting ─▶ plan(View) ─┤─▶ Links::dial: known nodes are called until they answer
+//! who dials us  ─┘                          └─▶ rejected, with the reason (the last 64)
+//! Links: up, down, round trip ─▶ KnownCluster.status.link
+//! ```
+//! Watches KnownClusters (also those that a user writes) and links; writes KnownClusters.
+//!
+//! Limits: IPv4 multicast; no catalogs; a peer that is known by two addresses is called at the newest.
+
+mod act;
+mod manager;
+pub mod mdns;
+pub mod plan;
+mod signature;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use fluidos_identity::NodeId;
+
+pub use manager::{Handle, Options, run};
+pub use plan::Trust;
+
+/// Where the word came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The owner named its address.
+    Static,
+    /// It announced itself on the LAN.
+    Multicast,
+    /// It called us.
+    Inbound,
+}
+
+/// One source's word that a node is somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Whose word.
+    pub source: Source,
+    /// The node's key; for multicast as signed, for others as the link proved.
+    pub id: NodeId,
+    /// What it calls itself.
+    pub name: String,
+    /// Whose it says it is.
+    pub domain: String,
+    /// Where its REAR listens.
+    pub rear: SocketAddr,
+    /// Where its link listens, if it is known.
+    pub link: Option<SocketAddr>,
+}
+
+/// Attribute of a link's hello: the port of REAR.
+pub const ATTRIBUTE_REAR_PORT: &str = "rear-port";
+/// Attribute of a link's hello: the port on which links are accepted.
+pub const ATTRIBUTE_LINK_PORT: &str = "link-port";

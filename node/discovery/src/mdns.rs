@@ -1,0 +1,150 @@
+//! Multicast DNS (RFC 6762, RFC 6763): nodes on one LAN find each other with no configuration (D3).
+//!
+//! A node announces the service `_fluidos._udp.local.` with its key, name, domain and ports as TXT, signed. It answers the
+//! query of a newcomer at once, so nobody waits for the next announcement.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use fluidos_identity::{NodeId, NodeKey};
+use mdns_sd::{ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
+use tokio::sync::mpsc;
+
+use crate::{Sighting, Source, signature};
+
+const SERVICE: &str = "_fluidos._udp.local.";
+/// The only form of the announcement that is understood.
+const VERSION: &str = "1";
+
+/// Why there is no multicast DNS.
+#[derive(Debug, thiserror::Error)]
+#[error("multicast DNS: {0}; --no-mdns does without")]
+pub struct Error(#[from] mdns_sd::Error);
+
+/// Something that was heard on the LAN: a node, or what was not one and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A signed announcement.
+    Node(Sighting),
+    /// An announcement that is refused: its instance and the reason.
+    Refused(String, String),
+}
+
+/// What this node says of itself.
+pub struct Announcement<'a> {
+    /// Signs it.
+    pub key: &'a NodeKey,
+    /// The node's name.
+    pub name: &'a str,
+    /// The owner's domain.
+    pub domain: &'a str,
+    /// Port of REAR.
+    pub rear_port: u16,
+    /// Port of the link.
+    pub link_port: u16,
+}
+
+/// Announces and listens. Dropping it says good-bye.
+pub struct Mdns {
+    daemon: ServiceDaemon,
+    instance: String,
+}
+
+impl Mdns {
+    /// Announces this node and passes on what it hears.
+    ///
+    /// # Errors
+    /// When no socket can be opened or the announcement is refused.
+    pub fn start(announcement: &Announcement<'_>, heard: mpsc::Sender<Heard>) -> Result<Self, Error> {
+        let daemon = ServiceDaemon::new()?;
+        let tag = announcement.key.id().tag();
+        let fields = fields(announcement);
+        let properties: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let mut service =
+            ServiceInfo::new(SERVICE, &tag, &format!("{tag}.local."), (), announcement.link_port, &properties[..])?
+                .enable_addr_auto();
+        // The instance is named by the key's hash, so it is ours alone: probing for it would cost 750 ms.
+        service.set_requires_probe(false);
+        let instance = service.get_fullname().to_owned();
+        let events = daemon.browse(SERVICE)?;
+        daemon.register(service)?;
+        tokio::spawn(async move {
+            while let Ok(event) = events.recv_async().await {
+                if let ServiceEvent::ServiceResolved(service) = event
+                    && heard.send(read(&service)).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Ok(Self { daemon, instance })
+    }
+}
+
+impl Drop for Mdns {
+    fn drop(&mut self) {
+        // Peers forget us at once; a crash is noticed by the link.
+        let _ = self.daemon.unregister(&self.instance);
+        let _ = self.daemon.shutdown();
+    }
+}
+
+fn fields(announcement: &Announcement<'_>) -> BTreeMap<String, String> {
+    let mut fields: BTreeMap<String, String> = [
+        ("v", VERSION.to_owned()),
+        ("did", announcement.key.id().to_string()),
+        ("name", announcement.name.to_owned()),
+        ("domain", announcement.domain.to_owned()),
+        ("rear", announcement.rear_port.to_string()),
+        ("link", announcement.link_port.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into();
+    let signature = signature::sign(announcement.key, &fields);
+    fields.insert(signature::FIELD.to_owned(), signature);
+    fields
+}
+
+fn read(service: &ResolvedService) -> Heard {
+    let fields: BTreeMap<String, String> =
+        service.txt_properties.iter().map(|p| (p.key().to_owned(), p.val_str().to_owned())).collect();
+    let addresses = service.addresses.iter().map(|a| a.to_ip_addr());
+    match sighting(&fields, addresses) {
+        Ok(sighting) => Heard::Node(sighting),
+        Err(why) => Heard::Refused(service.fullname.chars().take(80).collect(), why),
+    }
+}
+
+/// Reads an announcement.
+///
+/// # Errors
+/// Why it is none.
+pub(crate) fn sighting(
+    fields: &BTreeMap<String, String>,
+    addresses: impl Iterator<Item = IpAddr>,
+) -> Result<Sighting, String> {
+    let field = |name: &str| fields.get(name).map(String::as_str).ok_or_else(|| format!("it has no field {name}"));
+    let port = |name: &str| match field(name)?.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("its field {name} is no port")),
+    };
+    if field("v")? != VERSION {
+        return Err(format!("it has version {:.8}, needed {VERSION}", field("v")?));
+    }
+    let id: NodeId = field("did")?.parse().map_err(|e| format!("its did: {e}"))?;
+    if !signature::holds(&id, fields) {
+        return Err(format!("it is not signed by {id}"));
+    }
+    let mut addresses: Vec<IpAddr> =
+        addresses.filter(|a| a.is_ipv4() && !a.is_loopback() && !a.is_unspecified()).collect();
+    addresses.sort();
+    let address = *addresses.first().ok_or("it has no IPv4 address that others reach")?;
+    Ok(Sighting {
+        source: Source::Multicast,
+        id,
+        name: field("name")?.to_owned(),
+        domain: field("domain")?.to_owned(),
+        rear: SocketAddr::new(address, port("rear")?),
+        link: Some(SocketAddr::new(address, port("link")?)),
+    })
+}

@@ -1,0 +1,142 @@
+//! What a sighting changes, as a pure function.
+
+use std::net::SocketAddr;
+
+use fluidos_identity::NodeId;
+use fluidos_model::kinds::{
+    KnownCluster, KnownClusterEndpoints, KnownClusterSource, KnownClusterSpec, KnownClusterTrust, names,
+};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+
+use crate::{Sighting, Source};
+
+/// Nodes that are kept; on a LAN of strangers more would only cost memory. About 1 KiB each.
+pub const KNOWN_MAX: usize = 4096;
+/// A node that was announced by multicast and is not heard or linked for so long is forgotten.
+pub const EXPIRY: SignedDuration = SignedDuration::from_secs(120);
+/// Longer names are refused: they become names of Kubernetes nodes.
+const NAME_LENGTH_MAX: usize = 63;
+
+/// Who may receive this owner's workloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Those that the owner named by address.
+    pub known: bool,
+    /// Those found on the LAN, too.
+    pub lan: bool,
+    /// These keys, however they were found.
+    pub keys: Vec<NodeId>,
+}
+
+impl Trust {
+    /// Whether a node that was found so is trusted.
+    pub fn covers(&self, id: &NodeId, source: Source) -> bool {
+        self.keys.contains(id) || (self.known && source == Source::Static) || (self.lan && source == Source::Multicast)
+    }
+}
+
+/// What is to be done about a sighting.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// A node that was not known.
+    Create(Box<KnownClusterSpec>, String),
+    /// It is known, and something is new.
+    Change(Box<KnownClusterSpec>, String),
+    /// Nothing is new; it was heard again.
+    Heard(String),
+    /// It is not taken, because.
+    Reject(String),
+}
+
+/// Decides about one sighting. `known` is the entry of this key, if there is one, and `count` how many there are.
+pub fn sighting(
+    sighting: &Sighting,
+    own: &NodeId,
+    known: Option<&KnownCluster>,
+    count: usize,
+    trust: &Trust,
+) -> Action {
+    if sighting.id == *own {
+        return Action::Reject("it is this node".into());
+    }
+    if !is_name(&sighting.name) {
+        return Action::Reject(format!(
+            "its name {:?} is no DNS label of at most {NAME_LENGTH_MAX} characters",
+            shown(&sighting.name)
+        ));
+    }
+    if sighting.domain.len() > 253 || sighting.domain.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Action::Reject(format!("its domain {:?} is none", shown(&sighting.domain)));
+    }
+    let name = names::known_cluster(&sighting.id.tag());
+    let did = sighting.id.to_string();
+    let Some(known) = known else {
+        if count >= KNOWN_MAX {
+            return Action::Reject(format!("{KNOWN_MAX} nodes are known already, which is the most"));
+        }
+        return Action::Create(Box::new(spec(sighting, sighting.source, trust)), name);
+    };
+    if known.spec.did.as_deref().is_some_and(|of| of != did) {
+        return Action::Reject(format!("{} belongs to {}", known.name_any(), known.spec.did.as_deref().unwrap_or("?")));
+    }
+    // What the owner named stays the owner's word, whoever else has seen the node.
+    let source = match known.spec.source {
+        Some(KnownClusterSource::Static) => Source::Static,
+        Some(KnownClusterSource::Multicast) if sighting.source == Source::Inbound => Source::Multicast,
+        _ => sighting.source,
+    };
+    let mut fresh = spec(sighting, source, trust);
+    if sighting.source == Source::Inbound && known.spec.source != Some(KnownClusterSource::Inbound) {
+        // Where it called from says less than where it is known to listen.
+        fresh.address.clone_from(&known.spec.address);
+        fresh.endpoints.clone_from(&known.spec.endpoints);
+    }
+    fresh.features.clone_from(&known.spec.features);
+    if fresh == known.spec { Action::Heard(name) } else { Action::Change(Box::new(fresh), name) }
+}
+
+fn spec(sighting: &Sighting, source: Source, trust: &Trust) -> KnownClusterSpec {
+    let text = |address: SocketAddr| vec![address.to_string()];
+    KnownClusterSpec {
+        address: sighting.rear.to_string(),
+        did: Some(sighting.id.to_string()),
+        name: Some(sighting.name.clone()),
+        domain: Some(sighting.domain.clone()),
+        endpoints: Some(KnownClusterEndpoints {
+            rear: text(sighting.rear),
+            link: sighting.link.map(text).unwrap_or_default(),
+        }),
+        features: Vec::new(),
+        source: Some(match source {
+            Source::Static => KnownClusterSource::Static,
+            Source::Multicast => KnownClusterSource::Multicast,
+            Source::Inbound => KnownClusterSource::Inbound,
+        }),
+        trust: Some(if trust.covers(&sighting.id, source) {
+            KnownClusterTrust::Trusted
+        } else {
+            KnownClusterTrust::Untrusted
+        }),
+    }
+}
+
+/// Whether an entry is over at `now`: its time is, and no link shows that it lives.
+pub fn is_expired(known: &KnownCluster, linked: bool, now: Timestamp) -> bool {
+    let status = known.status.as_ref();
+    let until = status.map(|s| s.expiration_time.as_str()).and_then(|t| t.parse::<Timestamp>().ok());
+    !linked && until.is_some_and(|until| until <= now)
+}
+
+fn is_name(name: &str) -> bool {
+    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = name.as_bytes();
+    name.len() <= NAME_LENGTH_MAX
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(NAME_LENGTH_MAX + 1).collect()
+}
