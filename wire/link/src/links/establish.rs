@@ -50,6 +50,11 @@ pub(super) async fn establish(
         close(&connection, code::SILENCED);
         return Err(refused(format!("{peer} sent too much garbage")));
     }
+    // Another address of a peer that is up, found out only now: its session is not disturbed.
+    if dialled && shared.session(&peer).is_some() {
+        close(&connection, code::DUPLICATE);
+        return Ok(Established::Duplicate(peer));
+    }
     let said = tokio::time::timeout(HELLO_TIMEOUT, hello(shared, &connection, peer, dialled)).await;
     match said {
         Ok(Ok(established)) => Ok(established),

@@ -64,6 +64,22 @@ async fn two_dials_at_once_leave_one_session_the_same_on_both_sides() {
 }
 
 #[tokio::test]
+async fn two_addresses_of_one_peer_are_one_session() {
+    let (a, b) = (node(1), node(2));
+    let wire = Wire::to(b.local_address().unwrap()).await;
+    let mut events = a.events();
+    a.dial(b.local_address().unwrap(), None);
+    up(&a, b.id()).await;
+    a.dial(wire.address, None);
+    let settled = |dials: &Vec<(_, DialStatus)>| dials.iter().all(|(_, status)| *status == DialStatus::Up(b.id()));
+    until("both dials lead to it", || a.dials(), settled).await;
+    assert!(matches!(events.recv().await, Ok(Event::Up(_))));
+    assert!(events.try_recv().is_err(), "the session was not disturbed");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn a_cut_wire_is_noticed_and_mended() {
     let (a, b) = (impatient(1, 1), impatient(2, 1));
     let wire = Wire::to(b.local_address().unwrap()).await;
