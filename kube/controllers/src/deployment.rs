@@ -8,8 +8,7 @@
 //! A ReplicaSet *is of* a template if its own is equal but for the label `pod-template-hash`. What may be missing or too
 //! many at a time is `maxUnavailable` and `maxSurge`; everything follows from the numbers in the ReplicaSets' status, so
 //! a controller that starts anew goes on where the last one stopped.
-//!
-//! Limit: a ReplicaSet without an owner is not adopted.
+//! A ReplicaSet that nobody manages and whose labels are selected is adopted, before anything else is done.
 mod act;
 mod plan;
 mod rollout;

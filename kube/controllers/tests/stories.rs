@@ -242,6 +242,11 @@ async fn owners_wait_or_let_go_as_asked() {
     assert_eq!(sets.len(), 1, "the ReplicaSet stays");
     assert_eq!(sets[0].metadata.owner_references, None);
     assert_eq!(world.api::<Pod>().list(&Default::default()).await.unwrap().items.len(), 3);
+    world.create::<Deployment>(deployment("r/web:1")).await;
+    complete(&world, "1").await;
+    assert_eq!(sizes(&world).await, [3], "the new Deployment has taken it over");
+    world.api::<Deployment>().delete("web", &DeleteParams::orphan()).await.unwrap();
+    gone("Deployments", world.api::<Deployment>()).await;
     // A pod that takes its time holds up the owner that is deleted in the foreground.
     let pods = world.api::<Pod>().list(&Default::default()).await.unwrap().items;
     let slow = pods[0].metadata.name.clone().unwrap();

@@ -1,4 +1,6 @@
 //! What one node owns on its machine's network, and the pods attached to it.
+mod saved;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -8,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::libc::{EEXIST, ENODEV, ESRCH};
 use nix::sys::socket::SockProtocol;
-use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
+use self::saved::{Saved, load, save, state_path};
 use crate::address::Addresses;
 use crate::netlink::Socket;
 use crate::nftables::{self, Ruleset};
@@ -65,29 +67,6 @@ struct State {
     saved: Saved,
     view: View,
     applied: Option<Ruleset>,
-}
-
-/// What has to be known again after a restart, before anything runs: otherwise a pod would be free for a moment.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Saved {
-    #[serde(flatten)]
-    addresses: Addresses,
-    /// As told by `set_confined`.
-    #[serde(default)]
-    confined: Vec<ConfinedPod>,
-    /// Pods attached to be confined. One that `set_confined` says nothing of may reach nothing.
-    #[serde(default)]
-    held: BTreeSet<String>,
-}
-
-impl Saved {
-    fn effective(&self) -> Vec<ConfinedPod> {
-        let told = |address: Ipv4Addr| self.confined.iter().any(|pod| pod.address == address);
-        let held = self.held.iter().filter_map(|uid| self.addresses.pods.get(uid));
-        let held = held.map(|number| self.addresses.address(*number)).filter(|address| !told(*address));
-        let nothing = |address| ConfinedPod { address, allow_to: Vec::new(), own_cluster: false };
-        self.confined.iter().cloned().chain(held.map(nothing)).collect()
-    }
 }
 
 impl NodeNetwork {
@@ -466,37 +445,6 @@ fn check_uid(pod_uid: &str) -> Result<(), Error> {
     let usable = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let fits = (1..=64).contains(&pod_uid.len()) && !pod_uid.starts_with('.') && pod_uid.bytes().all(usable);
     if fits { Ok(()) } else { Err(Error::PodUid(pod_uid.to_owned())) }
-}
-
-fn state_path(options: &Options) -> PathBuf {
-    options.data_dir.join("network.json")
-}
-
-/// What an earlier run saved. Another pod range begins anew: its pods are gone from the network with their range.
-fn load(options: &Options) -> Result<Option<Saved>, Error> {
-    let path = state_path(options);
-    let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|error| Error::file("read", &path, error))?,
-    };
-    let saved: Saved = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::State { path: path.clone(), reason: error.to_string() })?;
-    if saved.addresses.range != options.pod_cidr {
-        warn!(before = %saved.addresses.range, now = %options.pod_cidr, "the pod range has changed; pods get new addresses");
-        return Ok(None);
-    }
-    Ok(Some(saved))
-}
-
-/// Written aside, then renamed: a crash leaves the old list or the new one.
-fn save(options: &Options, saved: &Saved) -> Result<(), Error> {
-    let path = state_path(options);
-    let aside = path.with_extension("new");
-    let bytes =
-        serde_json::to_vec(saved).map_err(|error| Error::State { path: path.clone(), reason: error.to_string() })?;
-    fs::create_dir_all(&options.data_dir).map_err(|error| Error::file("create", &options.data_dir, error))?;
-    fs::write(&aside, bytes).map_err(|error| Error::file("write", &aside, error))?;
-    fs::rename(&aside, &path).map_err(|error| Error::file("replace", &path, error))
 }
 
 fn absent(result: io::Result<()>, path: &Path) -> Result<(), Error> {

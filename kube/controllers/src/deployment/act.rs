@@ -1,5 +1,4 @@
 //! Carries the plans of Deployments out.
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
@@ -13,7 +12,7 @@ use tracing::{debug, warn};
 use super::plan::{Plan, plan};
 use super::rollout::{Sized, replicas};
 use super::template::{self, REVISION, is_of_template};
-use crate::objects::{controller_of, name, namespace, uid};
+use crate::objects::{controller_of, controller_reference, name, namespace, uid};
 use crate::recorder::{Kind, Recorder};
 use crate::work::{Caches, Next, Rounds};
 
@@ -36,18 +35,12 @@ struct Actor {
 
 impl Actor {
     async fn round(&self, caches: &Caches) -> Next {
-        let mut sets: BTreeMap<String, Vec<Arc<ReplicaSet>>> = BTreeMap::new();
-        for set in caches.replica_sets.list() {
-            if let Some(owner) = controller_of(&set.metadata) {
-                sets.entry(owner.uid.clone()).or_default().push(set);
-            }
-        }
         let mut next = Next::default();
         for deployment in caches.deployments.list() {
-            let own = sets.get(uid(&deployment.metadata)).map(Vec::as_slice).unwrap_or_default();
+            let sets: Vec<Arc<ReplicaSet>> = caches.replica_sets.list_in(namespace(&deployment.metadata));
             // Only `Recreate` looks at pods.
             let pods: Vec<Arc<Pod>> = caches.pods.list_in(namespace(&deployment.metadata));
-            let plan = plan(&deployment, own, &pods, Timestamp::now());
+            let plan = plan(&deployment, &sets, &pods, Timestamp::now());
             next.wake_in(plan.wake);
             match self.carry_out(&deployment, plan).await {
                 Ok(()) => {}
@@ -67,6 +60,12 @@ impl Actor {
 
     async fn carry_out(&self, deployment: &Deployment, plan: Plan) -> Result<(), kube::Error> {
         let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace(&deployment.metadata));
+        for set in &plan.adopt {
+            let owner = controller_reference("apps/v1", "Deployment", &deployment.metadata);
+            let version = set.metadata.resource_version.clone();
+            let patch = json!({"metadata": {"resourceVersion": version, "ownerReferences": [owner]}});
+            sets.patch(name(&set.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        }
         if let Some(set) = &plan.create {
             self.create(deployment, &sets, set).await?;
         }

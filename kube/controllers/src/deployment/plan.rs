@@ -10,11 +10,13 @@ use k8s_openapi::jiff::Timestamp;
 use super::rollout::{self, Limits, Sized, replicas};
 use super::status::{is_complete, status};
 use super::template::{self, REVISION, is_of_template, number};
-use crate::objects::{controller_of, has_ended, uid};
+use crate::objects::{controller_of, has_ended, selects, uid};
 
 /// All that is to be done for one Deployment.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
+    /// ReplicaSets that nobody manages. Nothing else is planned before they are counted.
+    pub adopt: Vec<Arc<ReplicaSet>>,
     pub create: Option<ReplicaSet>,
     /// Sizes that change.
     pub scale: Vec<Sized>,
@@ -29,11 +31,25 @@ pub(crate) struct Plan {
     pub wake: Option<Duration>,
 }
 
-/// The plan for a Deployment whose ReplicaSets are `sets`; `pods` are those of its namespace.
+/// The plan for a Deployment; `sets` and `pods` are those of its namespace.
 pub(crate) fn plan(deployment: &Deployment, sets: &[Arc<ReplicaSet>], pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let limits = Limits::of(deployment);
-    let mut sets: Vec<Arc<ReplicaSet>> = sets.to_vec();
+    let selector = deployment.spec.as_ref().map(|spec| &spec.selector);
+    let selected = |set: &ReplicaSet| selector.is_some_and(|selector| selects(selector, set.metadata.labels.as_ref()));
+    if deployment.metadata.deletion_timestamp.is_none() {
+        let free = |set: &&Arc<ReplicaSet>| {
+            controller_of(&set.metadata).is_none() && set.metadata.deletion_timestamp.is_none() && selected(set)
+        };
+        plan.adopt = sets.iter().filter(free).cloned().collect();
+        if !plan.adopt.is_empty() {
+            return plan;
+        }
+    }
+    let own = |set: &&Arc<ReplicaSet>| {
+        controller_of(&set.metadata).is_some_and(|owner| owner.uid == uid(&deployment.metadata))
+    };
+    let mut sets: Vec<Arc<ReplicaSet>> = sets.iter().filter(own).cloned().collect();
     sets.sort_by_key(|set| (set.metadata.creation_timestamp.clone(), set.metadata.name.clone()));
     let new = sets.iter().find(|set| is_of_template(set, deployment)).cloned();
     let old: Vec<Arc<ReplicaSet>> = sets

@@ -36,7 +36,8 @@ fn set(of: &Deployment, revision: i64, wanted: i32, there: i32, available: i32) 
 
 fn check(deployment: &Deployment, sets: &[Arc<ReplicaSet>], pods: &[Arc<Pod>], expected: Expect) {
     let plan = plan(deployment, sets, pods, NOW.parse().unwrap());
-    let mut words = Vec::new();
+    let mut words: Vec<String> =
+        plan.adopt.iter().map(|set| format!("adopt {}", set.metadata.name.clone().unwrap())).collect();
     if let Some(set) = &plan.create {
         words.push(format!("create {} revision {}", replicas(set), number(&set.metadata, REVISION).unwrap()));
     }
@@ -223,6 +224,20 @@ fn scaling_rolling_back_and_history() {
         Available=True MinimumReplicasAvailable
         Progressing=True NewReplicaSetAvailable"#]],
     );
+}
+
+#[test]
+fn what_nobody_manages_is_adopted_first() {
+    let first = deployment("1", json!({}));
+    let mut orphan = ReplicaSet::clone(&set(&first, 1, 4, 4, 4));
+    orphan.metadata.owner_references = None;
+    check(&first, &[Arc::new(orphan.clone())], &[], expect!["adopt web-1"]);
+    orphan.metadata.labels = Some([("app".to_owned(), "other".to_owned())].into());
+    let words = expect![[r#"
+        create 4 revision 1
+        Available=False MinimumReplicasUnavailable
+        Progressing=True NewReplicaSetCreated"#]];
+    check(&first, &[Arc::new(orphan)], &[], words);
 }
 
 #[test]
