@@ -3,7 +3,7 @@
 //! ```text
 //!   flt-link-PID-a  10.199.0.1 ─── veth ─── 10.199.0.2  flt-link-PID-b
 //! ```
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 use std::fmt::Debug;
 use std::fs::File;

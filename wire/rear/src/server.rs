@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::guard::origin;
 use crate::{Peer, RearService};
 
 /// Protocol names offered in the handshake.
@@ -62,7 +63,7 @@ pub async fn serve(
             () = &mut stop => break,
             // Dropping it is safe: an accepted connection is only taken out of the queue when it is returned.
             accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => match Slot::take(&open, from.ip()) {
+                Ok((stream, from)) => match Slot::take(&open, origin(from.ip())) {
                     Some(slot) => {
                         connections.spawn(connection(acceptor.clone(), stream, from.ip(), service.clone(), slot));
                     }

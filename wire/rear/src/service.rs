@@ -15,7 +15,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde::Serialize;
 
-use crate::guard::{Guard, Who};
+use crate::guard::{Guard, Who, origin};
 use crate::messages::wire::{Message, id};
 use crate::terms::{open_contract, open_release};
 use crate::{FlavorType, Peer, PurchaseRequest, Refusal, RefusalCode, ReserveRequest, Selector, Seller};
@@ -177,7 +177,7 @@ impl RearService {
 fn who(peer: &Peer) -> Who {
     match (peer.node, peer.address) {
         (Some(node), _) => Who::Node(node),
-        (None, Some(address)) => Who::Address(address),
+        (None, Some(address)) => Who::Address(origin(address)),
         (None, None) => Who::Nobody,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The side that was dialled decides before it answers, so that a dialler whose session is not kept never believes in it.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -152,7 +153,7 @@ fn no_room<'a>(up: impl Iterator<Item = &'a PeerInfo>, newcomer: &PeerInfo) -> O
     for peer in up {
         all += 1;
         inbound += usize::from(!peer.dialled);
-        same_address += usize::from(!peer.dialled && peer.address.ip() == newcomer.address.ip());
+        same_address += usize::from(!peer.dialled && origin(peer.address.ip()) == origin(newcomer.address.ip()));
     }
     if all >= SESSIONS_MAX {
         return Some(format!("{SESSIONS_MAX} peers are up, which is the most"));
@@ -166,6 +167,15 @@ fn no_room<'a>(up: impl Iterator<Item = &'a PeerInfo>, newcomer: &PeerInfo) -> O
     (same_address >= INBOUND_PER_ADDRESS_MAX).then(|| {
         format!("{INBOUND_PER_ADDRESS_MAX} peers have dialled in from {}, which is the most", newcomer.address.ip())
     })
+}
+
+/// Returns what an address is counted as: one in IPv6 stands for its /64, which is one customer's, and one that is IPv4 inside
+/// IPv6 for its IPv4.
+fn origin(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
 }
 
 fn close(connection: &quinn::Connection, code: quinn::VarInt) {
@@ -215,6 +225,10 @@ mod tests {
         let crowd: Vec<_> = (0..INBOUND_PER_ADDRESS_MAX).map(|_| peer(7, false)).collect();
         check(&crowd, &peer(7, false), Some("dialled in from 0.0.0.7"));
         check(&crowd, &peer(8, false), None);
+        let v6 = |text: &str| PeerInfo { address: text.parse().unwrap(), ..peer(0, false) };
+        let crowd: Vec<_> = (0..INBOUND_PER_ADDRESS_MAX).map(|_| v6("[2001:db8::1]:1")).collect();
+        check(&crowd, &v6("[2001:db8::2]:1"), Some("dialled in from 2001:db8::2"));
+        check(&crowd, &v6("[2001:db8:0:1::2]:1"), None);
         let all: Vec<_> = (0..SESSIONS_MAX as u32).map(|host| peer(host, true)).collect();
         check(&all, &peer(9999, true), Some("1024 peers are up"));
     }
