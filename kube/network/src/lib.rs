@@ -24,6 +24,7 @@
 //!
 //! Needs root. `unsafe` is not used: sockets and namespaces go through `nix`.
 mod address;
+mod conntrack;
 mod dns;
 mod error;
 mod namespace;

@@ -120,20 +120,25 @@ pub(crate) struct Answer {
 impl Answer {
     /// The attributes after a fixed part of `fixed` bytes. What is cut short ends the list.
     pub fn attributes(&self, fixed: usize) -> impl Iterator<Item = (u16, &[u8])> {
-        let mut rest = self.body.get(fixed..).unwrap_or_default();
-        std::iter::from_fn(move || {
-            let length = usize::from(u16::from_ne_bytes(rest.get(0..2)?.try_into().ok()?));
-            let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & !NESTED;
-            let value = rest.get(4..length)?;
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            Some((kind, value))
-        })
+        attributes(self.body.get(fixed..).unwrap_or_default())
     }
 
     /// Four bytes of the fixed part as a number.
     pub fn u32_at(&self, offset: usize) -> Option<u32> {
         Some(u32::from_ne_bytes(self.body.get(offset..offset + 4)?.try_into().ok()?))
     }
+}
+
+/// The attributes in a list, such as the value of a nested one. What is cut short ends the list.
+pub(crate) fn attributes(list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(rest.get(0..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & !NESTED;
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
 }
 
 /// A netlink socket. It stays in the network namespace of the thread that opened it, whoever uses it later.

@@ -18,7 +18,7 @@ use crate::netlink::Socket;
 use crate::nftables::{self, Ruleset};
 use crate::route::{Route, Routing};
 use crate::rules::{self, View};
-use crate::{Cidr, ConfinedPod, Error, FabricRoute, ServicePort, namespace};
+use crate::{Cidr, ConfinedPod, Error, FabricRoute, ServicePort, conntrack, namespace};
 
 /// What a node network is made with.
 #[derive(Clone, Debug)]
@@ -125,7 +125,8 @@ impl NodeNetwork {
 
     /// Makes exactly these Services work. One transaction; on refusal the earlier ones stay.
     pub async fn set_services(&self, services: Vec<ServicePort>) -> Result<(), Error> {
-        self.change(move |view| view.services = services).await
+        let inner = self.inner.clone();
+        blocking("set Services", move || inner.state().set_services(services)).await
     }
 
     /// Confines exactly these pods, also after a restart, until told otherwise or the pod is detached.
@@ -162,11 +163,6 @@ impl NodeNetwork {
         let inner = self.inner.clone();
         blocking("look after the rules", move || inner.state().mend()).await
     }
-
-    async fn change(&self, edit: impl FnOnce(&mut View) + Send + 'static) -> Result<(), Error> {
-        let inner = self.inner.clone();
-        blocking("change rules", move || inner.state().change(edit)).await
-    }
 }
 
 impl State {
@@ -181,6 +177,19 @@ impl State {
             self.applied = Some(ruleset);
         }
         self.view = view;
+        Ok(())
+    }
+
+    fn set_services(&mut self, services: Vec<ServicePort>) -> Result<(), Error> {
+        let stale = conntrack::stale(&self.view.services, &services);
+        self.change(|view| view.services = services)?;
+        if !stale.is_empty() {
+            // The rules are right already; a kernel that cannot be asked forgets by itself after a while.
+            match conntrack::forget(&mut self.nftables, &stale) {
+                Ok(count) => debug!(count, "UDP connections to gone endpoints forgotten"),
+                Err(error) => warn!(%error, "UDP connections to gone endpoints stay until they are idle"),
+            }
+        }
         Ok(())
     }
 

@@ -57,8 +57,7 @@ impl ServiceProxy {
     /// Makes Services work on `network` until dropped. Rules that the kernel refuses are tried again, after 1 s and
     /// twice as long each time up to 30 s, and whenever something changes.
     ///
-    /// Limits: TCP and UDP; no session affinity, no traffic policies, no load balancer or external addresses. A UDP
-    /// client that keeps its socket keeps its endpoint, even a gone one, until the kernel forgets the pair (30 s to 2 min).
+    /// Limits: TCP and UDP; no session affinity, no traffic policies, no load balancer or external addresses.
     pub async fn run(caches: ServiceCaches, network: NodeNetwork) {
         caches.services.synced().await;
         caches.slices.synced().await;

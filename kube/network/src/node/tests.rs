@@ -457,6 +457,41 @@ fn rules_that_somebody_removed_are_made_again() {
 }
 
 #[test]
+fn a_udp_client_that_keeps_its_socket_follows_the_service() {
+    on_machine(async |machine| {
+        let network = NodeNetwork::open(machine.options()).await.unwrap();
+        let (a, b, c) = (
+            network.attach("flt-a").await.unwrap(),
+            network.attach("flt-b").await.unwrap(),
+            network.attach("flt-c").await.unwrap(),
+        );
+        serve(&b.netns, "b", 53);
+        serve(&c.netns, "c", 53);
+        let leads_to = |pod: &Attachment| {
+            let mut port = service("d/dns", [10, 96, 0, 20], &[(pod.address, 53)]);
+            (port.protocol, port.port) = (Protocol::Udp, 53);
+            vec![port]
+        };
+        let socket = namespace::within(&a.netns, || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(SOON)).unwrap();
+            socket.connect("10.96.0.20:53").unwrap();
+            Ok(socket)
+        })
+        .unwrap();
+        let ask = || {
+            socket.send(b"x").unwrap();
+            let mut buffer = [0; 64];
+            socket.recv(&mut buffer).map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned())
+        };
+        network.set_services(leads_to(&b)).await.unwrap();
+        assert_eq!(ask().unwrap(), "b 10.77.0.2");
+        network.set_services(leads_to(&c)).await.unwrap();
+        assert_eq!(ask().unwrap(), "c 10.77.0.2");
+    });
+}
+
+#[test]
 fn a_thousand_services_are_one_transaction() {
     on_machine(async |machine| {
         let network = NodeNetwork::open(machine.options()).await.unwrap();
