@@ -36,7 +36,7 @@ spec:
       containers:
       - name: web
         image: busybox:1
-        command: [sh, -c, "echo serving; httpd -f -p 8080 -h /site"]
+        command: [sh, -c, "echo serving; httpd -f -p 8080 -h /site; exit 1"]
         env:
         - {name: PASSWORD, valueFrom: {secretKeyRef: {name: password, key: password}}}
         - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
