@@ -1,1 +1,79 @@
-//! Resource Acquisition Manager (§6.4.3): importer, exporter, contract manager.
+//! Resource Acquisition Manager (§6.4.3): buys capacity from other owners and sells this owner's.
+//!
+//! A *contract* is terms that both parties have signed over the same bytes; each keeps its own copy as a `Contract`. A *hold*
+//! is capacity promised for a minute, while a buyer makes up its mind. What is held or sold stands in the `Ledger`, which is
+//! the truth: everything else is derived from it.
+//!
+//! ```text
+//!          buyer                                             seller
+//!  Solver ─▶ importer ──── list, reserve, purchase ────▶ exporter ─▶ Ledger `pool`
+//!             │ Discovery, PeeringCandidates,                │
+//!             │ Reservation, Transaction                     │
+//!             ▼                                              ▼
+//!          Contract, Allocation                          Contract, Allocation
+//!             ▲                                              ▲
+//!  contract_manager ◀──────────── release ───────────▶ contract_manager
+//! ```
+//! Watches Solvers, KnownClusters, Reservations, Contracts and Allocations; writes those of its own, the Ledger, and nothing
+//! else. Reads Flavors, which are the Local Resource Manager's.
+//!
+//! Limits: K8Slices only; prices are shown and not charged (every contract is at price 0); a buyer takes one offer per Solver
+//! and does not put several together; official nodes, which sign nothing, are not bought from.
+
+mod books;
+mod contracts;
+mod convert;
+mod events;
+mod terms;
+
+pub mod contract_manager;
+pub mod exporter;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fluidos_identity::NodeKey;
+use fluidos_model::kinds::NodeIdentity;
+use fluidos_model::market::Amounts;
+use fluidos_rear as rear;
+
+pub use books::BooksError;
+pub use terms::CONTRACT_TERM;
+
+/// Who writes, in events.
+pub const MANAGER: &str = "fluidos-acquisition";
+/// A buyer compares, signs and buys within seconds; a minute leaves room for a lost answer that is asked for again.
+pub const HOLD: Duration = Duration::from_secs(60);
+
+/// Makes a client of a peer. It must prove the key that the target names, if it names one.
+pub type Dial = Arc<dyn Fn(rear::Target) -> Result<rear::Client, String> + Send + Sync>;
+
+/// What the Resource Acquisition Manager is told.
+#[derive(Clone)]
+pub struct Options {
+    /// The node's key: contracts are signed with it.
+    pub key: NodeKey,
+    /// Who the node says it is; `ip` is where peers reach its REAR.
+    pub identity: NodeIdentity,
+    /// What the owner consents to sell; `None` sells nothing.
+    pub offer: Option<Amounts>,
+    /// How long a hold lasts. The same for the life of a Ledger: terms are made again from it.
+    pub hold: Duration,
+    /// The way to a peer.
+    pub dial: Dial,
+}
+
+impl Options {
+    /// Returns options with the usual hold, HTTPS as the way to peers, and the key's DID in the identity.
+    pub fn new(key: NodeKey, mut identity: NodeIdentity, offer: Option<Amounts>) -> Self {
+        identity.additional_information.get_or_insert_default().did = Some(key.id().to_string());
+        let dialling = key.clone();
+        let dial = move |target| rear::Client::new(&dialling, target).map_err(|error| error.to_string());
+        Self { key, identity, offer, hold: HOLD, dial: Arc::new(dial) }
+    }
+}
+
+/// Cuts a text of somebody else to a length, so that it fits into a status or an event.
+fn bounded(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
+}

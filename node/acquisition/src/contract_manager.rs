@@ -1,0 +1,92 @@
+//! Contract manager: ends contracts on both sides.
+//!
+//! A contract *ends* when somebody deletes it, its time is over, or the other side releases it. One that is deleted here is
+//! told to the other side, signed, before it goes (finalizer `fluidos.eu/release`).
+//!
+//! ```text
+//! deleted ─▶ Allocation goes, Ledger is freed ─▶ tell ─┬─ told, or nothing to tell ─▶ gone
+//!                                                 ▲    ├─ unreachable: later ──┐
+//!                                                 └────┼───────────────────────┘
+//!                                                      └─ a day is over: gone, with a Warning event
+//! ```
+//! What the other side releases comes through the exporter, which lets the contract go without an answer.
+
+mod act;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fluidos_model::kinds::{Contract, KnownCluster, names};
+use jiff::Timestamp;
+use kube::{Api, Client};
+use substrate_client::Cache;
+use tokio::task::JoinSet;
+
+use self::plan::{Try, View};
+use crate::Options;
+use crate::books::Books;
+
+/// Deleting a Solver ends its contracts together: they are looked at together.
+const GATHER: Duration = Duration::from_millis(10);
+/// Time alone ends contracts, and what could not be written is written later.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Others are told at the same time; each is one small request. More wait their turn.
+const TELLING_MAX: usize = 16;
+
+/// Ends contracts for ever.
+pub async fn run(client: Client, options: Options) {
+    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let peers = Cache::<KnownCluster>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    tokio::join!(contracts.synced(), peers.synced());
+    let (mut contracts_changed, mut peers_changed) = (contracts.changes(), peers.changes());
+    let books = Books::new(&client);
+    let mut tries: BTreeMap<String, Try> = BTreeMap::new();
+    let mut busy: BTreeSet<String> = BTreeSet::new();
+    let mut working = JoinSet::new();
+    loop {
+        contracts_changed.mark_unchanged();
+        peers_changed.mark_unchanged();
+        let (contract_list, peer_list, now) = (contracts.list(), peers.list(), Timestamp::now());
+        let view = View {
+            own: options.key.id(),
+            contracts: contract_list.iter().map(AsRef::as_ref).collect(),
+            peers: peer_list.iter().map(AsRef::as_ref).collect(),
+            tries: &tries,
+        };
+        let plan = plan::plan(&view, now);
+        let known: BTreeSet<&str> = contract_list.iter().filter_map(|known| known.metadata.uid.as_deref()).collect();
+        tries.retain(|uid, _| known.contains(uid.as_str()));
+        for (uid, action) in plan.actions {
+            if working.len() >= TELLING_MAX || !busy.insert(uid.clone()) {
+                continue;
+            }
+            let (client, options, books) = (client.clone(), options.clone(), books.clone());
+            working.spawn(async move {
+                let done = act::act(&client, &options, &books, &action).await;
+                (uid, done)
+            });
+        }
+        let wait = plan.look_again.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+        let wait = wait.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+        // Each arm only waits, or takes a result that is kept here: losing the race loses nothing.
+        tokio::select! {
+            _ = contracts_changed.changed() => {}
+            _ = peers_changed.changed() => {}
+            () = tokio::time::sleep(wait) => {}
+            Some(done) = working.join_next() => match done {
+                Ok((uid, done)) => {
+                    busy.remove(&uid);
+                    if let Err(error) = done {
+                        tracing::debug!(%error, "a contract did not end yet");
+                        tries.entry(uid).or_default().failed(Timestamp::now(), error.to_string());
+                    }
+                }
+                Err(error) => tracing::error!(%error, "ending a contract broke off"),
+            },
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}

@@ -1,0 +1,96 @@
+//! Carries a plan out. Every effect of the contract manager is here.
+
+use std::net::SocketAddr;
+
+use fluidos_identity::{NodeId, SignedError};
+use fluidos_model::kinds::Contract;
+use fluidos_rear as rear;
+use jiff::Timestamp;
+use kube::Client;
+
+use super::plan::Action;
+use crate::books::{Books, BooksError};
+use crate::terms::TermsProblem;
+use crate::{Options, contracts, events, terms};
+
+/// Why a contract has not ended yet. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("contract: {0}")]
+    Api(#[from] kube::Error),
+    #[error(transparent)]
+    Books(#[from] BooksError),
+    #[error(transparent)]
+    Terms(#[from] TermsProblem),
+    #[error("release: {0}")]
+    Release(#[from] SignedError),
+    #[error("{other} cannot be told of the end of contract {contract}: {reason}")]
+    Untold { contract: String, other: NodeId, reason: String },
+}
+
+/// Does one thing of a plan.
+pub(super) async fn act(client: &Client, options: &Options, books: &Books, action: &Action) -> Result<(), Error> {
+    match action {
+        Action::Expire { contract } => Ok(contracts::delete(client, contract).await?),
+        Action::Tell { contract, other, addresses, sells } => {
+            end_here(client, books, contract, *sells).await?;
+            match tell(options, contract, *other, addresses).await? {
+                Told::Yes => {}
+                Told::No(refusal) => {
+                    let message = format!("{other} does not accept the end of this contract: {refusal}");
+                    events::warn(client, contract.as_ref(), "ReleaseRefused", &message).await;
+                }
+            }
+            Ok(contracts::forget(client, contract).await?)
+        }
+        Action::Forget { contract, sells, warning } => {
+            end_here(client, books, contract, *sells).await?;
+            if let Some(warning) = warning {
+                events::warn(client, contract.as_ref(), "ReleaseGivenUp", warning).await;
+            }
+            Ok(contracts::forget(client, contract).await?)
+        }
+    }
+}
+
+/// Whether the other side hears it or not, nothing is used here and nothing promised any more.
+async fn end_here(client: &Client, books: &Books, contract: &Contract, sells: bool) -> Result<(), Error> {
+    use kube::ResourceExt as _;
+    contracts::unallocate(client, &contract.name_any()).await?;
+    if sells {
+        books.free(&contract.spec.transaction_id).await?;
+    }
+    Ok(())
+}
+
+enum Told {
+    Yes,
+    No(rear::Refusal),
+}
+
+async fn tell(options: &Options, contract: &Contract, other: NodeId, addresses: &[SocketAddr]) -> Result<Told, Error> {
+    let signed = terms::of_contract(contract)?;
+    let mut release = rear::ReleaseTerms::of(&signed, "the contract was deleted", Timestamp::now())?;
+    release.sign(&options.key)?;
+    let name = || signed.value().contract_id.clone();
+    let untold = |reason: String| Error::Untold { contract: name(), other, reason };
+    let mut last = "no address of it is known".to_owned();
+    for address in addresses {
+        let target = rear::Target { address: *address, expected: Some(other) };
+        let peer = match (options.dial)(target) {
+            Ok(peer) => peer,
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        };
+        match peer.release(&release).await {
+            Ok(()) => return Ok(Told::Yes),
+            Err(rear::ClientError::Refused { refusal, .. }) if !refusal.is_retryable() => {
+                return Ok(Told::No(refusal));
+            }
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(untold(last))
+}

@@ -1,0 +1,148 @@
+//! Every choice of the contract manager: a pure function from the view to a plan.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fluidos_identity::NodeId;
+use fluidos_model::kinds::{Contract, KnownCluster, names};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use crate::terms;
+
+/// The other side is told for so long; then it is given up. Its copy ends by its own time.
+pub(super) const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
+/// After a try that failed; doubled each time up to the most, which a day holds some 1,400 times.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MOST: Duration = Duration::from_secs(60);
+/// 2^7 times the first is beyond the most.
+const DOUBLINGS_MAX: u32 = 7;
+
+/// What is looked at.
+pub(super) struct View<'a> {
+    /// This node.
+    pub own: NodeId,
+    /// All contracts.
+    pub contracts: Vec<&'a Contract>,
+    /// Who is known, and where.
+    pub peers: Vec<&'a KnownCluster>,
+    /// What was tried, by uid of the contract.
+    pub tries: &'a BTreeMap<String, Try>,
+}
+
+/// How often telling the other side has failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Try {
+    pub failures: u32,
+    pub last: Option<Timestamp>,
+    pub reason: String,
+}
+
+impl Try {
+    pub fn failed(&mut self, now: Timestamp, reason: String) {
+        self.failures = self.failures.saturating_add(1);
+        (self.last, self.reason) = (Some(now), reason);
+    }
+
+    /// When to try again.
+    fn due(&self) -> Option<Timestamp> {
+        let doublings = self.failures.saturating_sub(1).min(DOUBLINGS_MAX);
+        terms::shifted(self.last?, (RETRY_FIRST * 2u32.pow(doublings)).min(RETRY_MOST), 1)
+    }
+}
+
+/// What is to be done with one contract.
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    /// Its time is over.
+    Expire { contract: Box<Contract> },
+    /// Tell the other side, at the first of these addresses that answers; then let it go.
+    Tell { contract: Box<Contract>, other: NodeId, addresses: Vec<SocketAddr>, sells: bool },
+    /// Let it go without a word; `warning` is why somebody should know.
+    Forget { contract: Box<Contract>, sells: bool, warning: Option<String> },
+}
+
+/// What to do now, and when to look again.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// By uid of the contract.
+    pub actions: Vec<(String, Action)>,
+    pub look_again: Option<Timestamp>,
+}
+
+/// Decides about every contract.
+pub(super) fn plan(view: &View, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    for contract in &view.contracts {
+        let Some(uid) = contract.uid() else { continue };
+        let later = match of_one(view, contract, &uid, now) {
+            Next::Now(action) => {
+                plan.actions.push((uid, action));
+                None
+            }
+            Next::At(at) => Some(at),
+            Next::Never => None,
+        };
+        plan.look_again = [plan.look_again, later].into_iter().flatten().min();
+    }
+    plan
+}
+
+enum Next {
+    Now(Action),
+    At(Timestamp),
+    Never,
+}
+
+fn of_one(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
+    let Some(deleted) = &contract.metadata.deletion_timestamp else {
+        let until = contract.spec.expiration_time.as_ref().and_then(|until| until.parse::<Timestamp>().ok());
+        return match until {
+            Some(until) if until <= now => Next::Now(Action::Expire { contract: Box::new(contract.clone()) }),
+            Some(until) => Next::At(until),
+            None => Next::Never,
+        };
+    };
+    if !contract.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER_RELEASE) {
+        return Next::Never;
+    }
+    let tried = view.tries.get(uid);
+    if let Some(due) = tried.and_then(Try::due).filter(|due| *due > now) {
+        return Next::At(due);
+    }
+    let contract = Box::new(contract.clone());
+    let Ok(signed) = terms::of_contract(&contract) else {
+        // Nobody has signed it: there is nothing that could be released.
+        return Next::Now(Action::Forget { contract, sells: false, warning: None });
+    };
+    let parties = signed.value();
+    let sells = parties.seller == view.own;
+    let other = if sells { parties.buyer } else { parties.seller };
+    if !sells && parties.buyer != view.own {
+        return Next::Now(Action::Forget { contract, sells, warning: None });
+    }
+    if terms::shifted(deleted.0, GIVE_UP, 1).is_none_or(|last| last <= now) {
+        let reason = tried.map_or_else(String::new, |tried| format!(": {}", tried.reason));
+        let warning = format!("{other} was not told of the end within a day{reason}");
+        return Next::Now(Action::Forget { contract, sells, warning: Some(warning) });
+    }
+    let addresses = addresses(view, &contract, other, sells);
+    Next::Now(Action::Tell { contract, other, addresses, sells })
+}
+
+/// Where the other side may be: where it is known to be, then where it said it was.
+fn addresses(view: &View, contract: &Contract, other: NodeId, sells: bool) -> Vec<SocketAddr> {
+    let did = other.to_string();
+    let known = view.peers.iter().filter(|peer| peer.spec.did.as_ref() == Some(&did));
+    let said = if sells { &contract.spec.buyer.ip } else { &contract.spec.seller.ip };
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for text in known.map(|peer| &peer.spec.address).chain([said]) {
+        if let Ok(address) = text.parse()
+            && !addresses.contains(&address)
+        {
+            addresses.push(address);
+        }
+    }
+    addresses
+}

@@ -1,0 +1,106 @@
+//! The plan as text.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::collections::BTreeMap;
+
+use expect_test::{Expect, expect};
+use fluidos_identity::NodeKey;
+use fluidos_model::kinds::{Contract, KnownCluster, KnownClusterSpec};
+use fluidos_model::market::{Amounts, Commitment, CommitmentState};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::plan::{Action, Try, View, plan};
+use crate::{contracts, convert, terms};
+
+fn key(seed: u8) -> NodeKey {
+    NodeKey::from_seed([seed; 32]).unwrap()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// A contract by which 1 buys from 2, seen at either.
+fn contract(deleted: Option<i64>) -> Contract {
+    let commitment = Commitment {
+        transaction: "t".into(),
+        buyer: key(1).id().to_string(),
+        flavor: "f".into(),
+        amounts: Amounts { cpu_milli: 1, ..Amounts::default() },
+        state: CommitmentState::Held { until: at(60) },
+    };
+    let signed = terms::of_commitment(&commitment, key(2).id(), crate::HOLD).unwrap();
+    let mut spec = fluidos_model::kinds::ContractSpec {
+        expiration_time: Some("1970-01-12T13:46:40Z".into()), // 1,000,000 s
+        signed_terms: Some(convert::signed_terms(signed.envelope())),
+        ..Default::default()
+    };
+    spec.buyer.ip = "192.0.2.1:7300".into();
+    spec.seller.ip = "192.0.2.2:7300".into();
+    let mut contract = contracts::contract("c", spec, key(2).id(), None);
+    contract.metadata.uid = Some("uid".into());
+    contract.metadata.deletion_timestamp = deleted.map(|second| Time(at(second)));
+    contract
+}
+
+fn check(own: u8, contract: &Contract, tries: &[(u32, i64)], now: i64, expected: Expect) {
+    let spec = KnownClusterSpec {
+        address: "192.0.2.22:7300".into(),
+        did: Some(key(2).id().to_string()),
+        ..KnownClusterSpec::default()
+    };
+    let known = KnownCluster::new("k", spec);
+    let tries: BTreeMap<String, Try> = tries
+        .iter()
+        .map(|(failures, last)| {
+            ("uid".to_owned(), Try { failures: *failures, last: Some(at(*last)), reason: "no route".into() })
+        })
+        .collect();
+    let view = View { own: key(own).id(), contracts: vec![contract], peers: vec![&known], tries: &tries };
+    let plan = plan(&view, at(now));
+    let mut lines: Vec<String> = plan
+        .actions
+        .iter()
+        .map(|(_, action)| match action {
+            Action::Expire { .. } => "expire".into(),
+            Action::Tell { other, addresses, sells, .. } => {
+                format!("tell {} at {addresses:?} sells={sells}", other.tag())
+            }
+            Action::Forget { sells, warning, .. } => format!("forget sells={sells} {warning:?}"),
+        })
+        .collect();
+    lines.extend(plan.look_again.map(|at| format!("look again at {at}")));
+    expected.assert_eq(&lines.join("\n"));
+}
+
+#[test]
+fn a_contract_lives_until_its_time_is_over() {
+    check(1, &contract(None), &[], 10, expect!["look again at 1970-01-12T13:46:40Z"]);
+    check(1, &contract(None), &[], 1_000_000, expect!["expire"]);
+}
+
+#[test]
+fn the_other_side_is_told_where_it_is_known_to_be_first() {
+    check(1, &contract(Some(5)), &[], 10, expect!["tell 8139770e at [192.0.2.22:7300, 192.0.2.2:7300] sells=false"]);
+    check(2, &contract(Some(5)), &[], 10, expect!["tell 8a88e3dd at [192.0.2.1:7300] sells=true"]);
+}
+
+#[test]
+fn tries_are_spaced_and_end_after_a_day() {
+    check(1, &contract(Some(5)), &[(1, 10)], 10, expect!["look again at 1970-01-01T00:00:10.5Z"]);
+    check(1, &contract(Some(5)), &[(1, 10)], 11, expect!["tell 8139770e at [192.0.2.22:7300, 192.0.2.2:7300] sells=false"]);
+    check(1, &contract(Some(5)), &[(20, 100)], 110, expect!["look again at 1970-01-01T00:02:40Z"]);
+    check(1, &contract(Some(5)), &[(20, 86_000)], 86_405, expect![[r#"forget sells=false Some("did:key:z6Mko9hTggMwjSTEaJaPUfE6tqcy2xvU6BnNq3e3o8qVBiyH was not told of the end within a day: no route")"#]]);
+}
+
+#[test]
+fn what_is_nobodys_business_is_let_go() {
+    check(3, &contract(Some(5)), &[], 10, expect!["forget sells=false None"]);
+    let mut unsigned = contract(Some(5));
+    unsigned.spec.signed_terms = None;
+    check(1, &unsigned, &[], 10, expect!["forget sells=false None"]);
+    let mut released = contract(Some(5));
+    released.metadata.finalizers = None;
+    check(1, &released, &[], 10, expect![[r#""#]]);
+}

@@ -1,0 +1,144 @@
+//! Contract and Allocation objects, as both sides write and end them.
+
+use fluidos_identity::NodeId;
+use fluidos_model::kinds::{Allocation, AllocationPhase, AllocationSpec, Contract, ContractSpec, GenericRef, names};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde_json::json;
+
+/// Others may change the finalizers of a contract at the same time, of which there are a handful.
+const TRIES_MAX: u32 = 8;
+
+/// Why a contract could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error("contract {name}: {source}")]
+    Api { name: String, source: kube::Error },
+    #[error("contract {name} exists with other terms")]
+    Taken { name: String },
+    #[error("contract {name} is ending")]
+    Ending { name: String },
+}
+
+/// Returns a contract object. `owner` is what it goes with, at the buyer its Solver.
+pub(crate) fn contract(name: &str, spec: ContractSpec, peer: NodeId, owner: Option<OwnerReference>) -> Contract {
+    let mut contract = Contract::new(name, spec);
+    contract.metadata.namespace = Some(names::NAMESPACE.into());
+    contract.metadata.finalizers = Some(vec![names::FINALIZER_RELEASE.into()]);
+    contract.metadata.owner_references = owner.map(|owner| vec![owner]);
+    contract.labels_mut().insert(names::LABEL_PEER.into(), peer.tag());
+    contract.annotations_mut().insert(names::ANNOTATION_PEER_DID.into(), peer.to_string());
+    contract
+}
+
+/// Writes a contract. The same one again changes nothing.
+pub(crate) async fn write(client: &Client, contract: &Contract) -> Result<Contract, WriteError> {
+    let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
+    let name = contract.name_any();
+    let failed = |source| WriteError::Api { name: name.clone(), source };
+    let written = match api.create(&PostParams::default(), contract).await {
+        Ok(written) => written,
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let known = api.get(&name).await.map_err(failed)?;
+            let payload = |contract: &Contract| contract.spec.signed_terms.as_ref().map(|terms| terms.payload.clone());
+            if payload(&known) != payload(contract) {
+                return Err(WriteError::Taken { name });
+            }
+            if known.metadata.deletion_timestamp.is_some() {
+                return Err(WriteError::Ending { name });
+            }
+            known
+        }
+        Err(source) => return Err(failed(source)),
+    };
+    if written.status.is_none() {
+        let status = json!({"status": {"phase": "Active"}});
+        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.map_err(failed)?;
+    }
+    Ok(written)
+}
+
+/// Writes the allocation of a contract, which goes with it. One that is there stays as it is.
+pub(crate) async fn allocate(client: &Client, contract: &Contract) -> kube::Result<()> {
+    let api = Api::<Allocation>::namespaced(client.clone(), names::NAMESPACE);
+    let contract_name = contract.name_any();
+    let name = names::allocation(&contract_name);
+    let reference = GenericRef {
+        name: contract_name.clone(),
+        namespace: names::NAMESPACE.into(),
+        api_version: Contract::api_version(&()).into_owned(),
+        kind: Contract::kind(&()).into_owned(),
+    };
+    let mut allocation = Allocation::new(&name, AllocationSpec { contract: reference, forwarding: false });
+    allocation.metadata.namespace = Some(names::NAMESPACE.into());
+    allocation.metadata.owner_references = contract.controller_owner_ref(&()).map(|owner| vec![owner]);
+    allocation.labels_mut().insert(names::LABEL_CONTRACT.into(), contract_name);
+    for key in [names::LABEL_PEER] {
+        if let Some(value) = contract.labels().get(key) {
+            allocation.labels_mut().insert(key.into(), value.clone());
+        }
+    }
+    let created = match api.create(&PostParams::default(), &allocation).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
+        other => other?,
+    };
+    let status = json!({
+        "metadata": {"resourceVersion": created.metadata.resource_version},
+        "status": {
+            "status": AllocationPhase::Inactive,
+            "lastUpdateTime": jiff::Timestamp::now().to_string(),
+            "message": "not in use yet",
+        },
+    });
+    match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
+        // Whoever uses it was faster, and knows better.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// Takes the allocation of a contract away. It need not be there.
+pub(crate) async fn unallocate(client: &Client, contract: &str) -> kube::Result<()> {
+    let api = Api::<Allocation>::namespaced(client.clone(), names::NAMESPACE);
+    absent_is_well(api.delete(&names::allocation(contract), &DeleteParams::background()).await.map(|_| ()))
+}
+
+/// Asks for the end of a contract: the other side is told before it goes.
+pub(crate) async fn delete(client: &Client, contract: &Contract) -> kube::Result<()> {
+    let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
+    let only_this = Preconditions { uid: contract.uid(), resource_version: None };
+    let params = DeleteParams { preconditions: Some(only_this), ..DeleteParams::background() };
+    absent_is_well(api.delete(&contract.name_any(), &params).await.map(|_| ()))
+}
+
+/// Lets a contract go without another word to the other side, and asks for its end if nobody has.
+pub(crate) async fn forget(client: &Client, contract: &Contract) -> kube::Result<()> {
+    unallocate(client, &contract.name_any()).await?;
+    let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
+    let (name, uid) = (contract.name_any(), contract.uid());
+    for _ in 0..TRIES_MAX {
+        let Some(known) = api.get_opt(&name).await?.filter(|known| known.uid() == uid) else { return Ok(()) };
+        if known.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER_RELEASE) {
+            let kept: Vec<_> =
+                known.finalizers().iter().filter(|finalizer| *finalizer != names::FINALIZER_RELEASE).collect();
+            let version = &known.metadata.resource_version;
+            let patch = json!({"metadata": {"resourceVersion": version, "finalizers": kept}});
+            match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => continue,
+                other => absent_is_well(other.map(|_| ()))?,
+            }
+        }
+        return if known.metadata.deletion_timestamp.is_some() { Ok(()) } else { delete(client, contract).await };
+    }
+    tracing::warn!(contract = name, "others keep changing a contract that is to go; it is tried again");
+    Ok(())
+}
+
+/// What is gone need not be taken away; what has its name now is something else.
+fn absent_is_well(result: kube::Result<()>) -> kube::Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => other,
+    }
+}

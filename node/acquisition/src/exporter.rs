@@ -1,0 +1,260 @@
+//! Exporter: sells what the owner offers. It is the [`rear::Seller`] behind every transport.
+//!
+//! ```text
+//! list ──────▶ own Flavors that match
+//! reserve ───▶ may this be cut from the offer? ─▶ hold in the Ledger ─▶ terms
+//! purchase ──▶ the same bytes, signed by the buyer? ─▶ sign ─▶ commit in the Ledger ─▶ Contract ─▶ Allocation
+//! release ───▶ signed by a party? ─▶ free the Ledger ─▶ Contract goes
+//! ```
+//! Consent is the offer: whoever proves a key may buy what is free. A killed seller loses nothing: terms are made from the
+//! Ledger, a sale that was not finished is finished when its buyer asks again, and given up when it does not.
+
+mod act;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fluidos_identity::{NodeId, Signed};
+use fluidos_model::kinds::{Configuration, Contract, FlavorType, KnownCluster, names};
+use fluidos_model::market::{COMMITMENTS_MAX, Commitment, Pool};
+use fluidos_rear as rear;
+use fluidos_rear::{Refusal, RefusalCode, Seller};
+use jiff::Timestamp;
+use kube::{Api, Client};
+
+use crate::books::{Books, BooksError};
+use crate::{Options, contracts, convert, terms};
+
+/// Holds end by the second; looking more often finds nothing.
+const SWEEP_LEAST: Duration = Duration::from_millis(250);
+/// Contracts and Ledger are compared at least this often.
+const SWEEP_MOST: Duration = Duration::from_secs(10);
+
+/// The seller of this node.
+pub struct Exporter {
+    client: Client,
+    options: Options,
+    books: Books,
+    /// What buyers said about themselves when they reserved, by transaction: at most one per promise.
+    buyers: Mutex<BTreeMap<String, rear::Party>>,
+}
+
+impl Exporter {
+    /// Returns the seller. Nothing is sold before [`Exporter::open`].
+    pub fn new(client: Client, options: Options) -> Self {
+        let books = Books::new(&client);
+        Self { client, options, books, buyers: Mutex::default() }
+    }
+
+    /// Opens the Ledger with the capacity of the offer. A lower one than before keeps every promise.
+    ///
+    /// # Errors
+    /// [`BooksError`] if the Ledger cannot be written or read.
+    pub async fn open(&self) -> Result<(), BooksError> {
+        self.books.open(self.options.offer).await
+    }
+
+    /// Opens the Ledger and keeps it and the contracts in order, for ever.
+    pub async fn run(self: Arc<Self>) {
+        while let Err(error) = self.open().await {
+            tracing::warn!(%error, "the books cannot be opened yet");
+            tokio::time::sleep(SWEEP_MOST).await;
+        }
+        loop {
+            let next = match self.sweep(Timestamp::now()).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!(%error, "books and contracts were not compared");
+                    None
+                }
+            };
+            let until_next = next.and_then(|next| Duration::try_from(next.duration_since(Timestamp::now())).ok());
+            tokio::time::sleep(until_next.unwrap_or(SWEEP_MOST).clamp(SWEEP_LEAST, SWEEP_MOST)).await;
+        }
+    }
+
+    /// Ends what is over and mends what was interrupted; returns when the next promise ends.
+    async fn sweep(&self, now: Timestamp) -> Result<Option<Timestamp>, act::Error> {
+        // Contracts first: one that is listed was committed before, so what has no promise afterwards has lost it.
+        let mut sold = act::sold(&self.client, self.options.key.id()).await?;
+        let Some(pool) = self.books.read().await? else { return Ok(None) };
+        let names: Vec<&str> = sold.iter().filter_map(|contract| contract.metadata.name.as_deref()).collect();
+        let mending = plan::mend(&pool, &names, self.options.hold, now);
+        for (transaction, why) in &mending.free {
+            tracing::info!(transaction, why, "a promise ends");
+        }
+        let freed = |pool: &Pool| {
+            let pool = mending.free.iter().fold(pool.clone(), |pool, (transaction, _)| pool.release(transaction));
+            Ok::<_, BooksError>(pool.expire(now))
+        };
+        let pool = self.books.change(freed).await?;
+        // One that ends already is the contract manager's: it has freed its promise and tells the buyer.
+        sold.retain(|known| known.metadata.deletion_timestamp.is_none());
+        for contract in
+            sold.iter().filter(|known| known.metadata.name.as_ref().is_some_and(|n| mending.end.contains(n)))
+        {
+            tracing::info!(contract = contract.metadata.name, "a contract ends: nothing is promised for it any more");
+            contracts::forget(&self.client, contract).await?;
+        }
+        self.buyers().retain(|transaction, _| pool.commitment(transaction).is_some());
+        Ok(pool.next_expiry())
+    }
+
+    fn buyers(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, rear::Party>> {
+        // A map of what others said about themselves is never half written.
+        self.buyers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the buyer of a transaction said about itself; after a restart, what is known of it from elsewhere.
+    async fn buyer(&self, transaction: &str, buyer: NodeId) -> Result<rear::Party, act::Error> {
+        let told = self.buyers().get(transaction).cloned();
+        if let Some(told) = told {
+            return Ok(told);
+        }
+        let api = Api::<KnownCluster>::namespaced(self.client.clone(), names::NAMESPACE);
+        let known = api.list(&Default::default()).await?.items;
+        let known = known.into_iter().find(|known| known.spec.did.as_deref() == Some(&buyer.to_string()));
+        Ok(known.map_or_else(
+            || rear::Party { node_id: buyer.tag(), ..rear::Party::default() },
+            |known| rear::Party {
+                node_id: buyer.tag(),
+                address: known.spec.address,
+                domain: known.spec.domain.unwrap_or_default(),
+                name: known.spec.name,
+                ..rear::Party::default()
+            },
+        ))
+    }
+
+    fn terms(&self, commitment: &Commitment) -> Result<Signed<rear::ContractTerms>, Refusal> {
+        terms::of_commitment(commitment, self.options.key.id(), self.options.hold).map_err(|error| {
+            tracing::warn!(%error, "a promise has no terms");
+            Refusal::new(RefusalCode::Internal, "the terms of this transaction cannot be written")
+        })
+    }
+
+    /// The contract of a promise that has been sold, written if it is not there.
+    async fn contract(
+        &self,
+        commitment: &Commitment,
+        signed: &Signed<rear::ContractTerms>,
+        request: &rear::PurchaseRequest,
+        buyer: NodeId,
+    ) -> Result<rear::Contract, act::Error> {
+        let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
+        let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?;
+        let party = self.buyer(&commitment.transaction, buyer).await?;
+        let spec = plan::contract_spec(&flavor, signed, request, &party, &self.options.identity)?;
+        let object = contracts::contract(&signed.value().contract_id, spec, buyer, None);
+        let written = contracts::write(&self.client, &object).await?;
+        contracts::allocate(&self.client, &written).await?;
+        Ok(plan::sold(&written, &flavor))
+    }
+}
+
+#[async_trait]
+impl Seller for Exporter {
+    async fn list_flavors(&self, selector: &rear::Selector, _: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
+        let Some(wanted) = plan::selector(selector)? else { return Ok(Vec::new()) };
+        let flavors = act::flavors(&self.client, self.options.key.id()).await?;
+        Ok(plan::listed(&flavors, &wanted))
+    }
+
+    async fn reserve(&self, request: rear::ReserveRequest, buyer: NodeId) -> Result<rear::Transaction, Refusal> {
+        let asked = request.configuration.as_ref().map(plan::asked).transpose()?;
+        let flavor = act::flavor(&self.client, &request.flavor_id, self.options.key.id()).await?;
+        let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: request.flavor_id.clone() })?;
+        let transaction = request.transaction_id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+        let held = self.books.change(|pool| {
+            // The time of the try that counts, or a hold would begin in the past.
+            let now = Timestamp::now();
+            let wish = plan::Wish { transaction: &transaction, buyer, amounts: asked, hold: self.options.hold };
+            let hold = plan::admit(&flavor, pool, &wish, now)?;
+            pool.hold(&hold, now).map_err(plan::refusal)
+        });
+        let pool = held.await.map_err(|error: act::Error| Refusal::from(error))?;
+        let gone = || Refusal::new(RefusalCode::Internal, "what was held is gone");
+        let commitment = pool.commitment(&transaction).ok_or_else(gone)?;
+        let terms = self.terms(commitment)?;
+        {
+            let mut buyers = self.buyers();
+            if buyers.len() < COMMITMENTS_MAX || buyers.contains_key(&transaction) {
+                buyers.insert(transaction.clone(), request.buyer.clone());
+            }
+        }
+        let configuration =
+            Configuration { flavor_type: FlavorType::K8Slice, data: terms.value().configuration.clone() };
+        Ok(rear::Transaction {
+            id: transaction,
+            flavor_id: request.flavor_id,
+            configuration: Some(convert::wire_configuration(&configuration)),
+            buyer: request.buyer,
+            cluster_id: buyer.to_string(),
+            expiration: commitment.until(),
+            terms: Some(terms.envelope()),
+        })
+    }
+
+    async fn purchase(
+        &self,
+        transaction_id: &str,
+        request: rear::PurchaseRequest,
+        mut signed: Signed<rear::ContractTerms>,
+        buyer: NodeId,
+    ) -> Result<rear::Contract, Refusal> {
+        let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
+        let commitment = pool.commitment(transaction_id).filter(|known| known.buyer == buyer.to_string());
+        let commitment = commitment.ok_or_else(|| {
+            let detail =
+                format!("transaction {transaction_id} is not held for {buyer}: it never was, or its time is over");
+            Refusal::new(RefusalCode::Expired, detail)
+        })?;
+        let offered = self.terms(commitment)?;
+        let differs = |error: rear::TermsError| Refusal::new(RefusalCode::Conflict, error.to_string());
+        rear::check_purchase(&offered.envelope(), &signed, buyer).map_err(differs)?;
+        signed.sign(&self.options.key).map_err(|error| {
+            tracing::warn!(%error, "a contract could not be signed");
+            Refusal::new(RefusalCode::Internal, "the contract cannot be signed")
+        })?;
+        let until = signed.value().until.as_ref().and_then(|until| until.parse::<Timestamp>().ok());
+        let contract = &signed.value().contract_id;
+        let sold = |pool: &Pool| pool.commit(transaction_id, contract, until, Timestamp::now()).map_err(plan::refusal);
+        self.books.change(sold).await.map_err(|error: act::Error| Refusal::from(error))?;
+        Ok(self.contract(commitment, &signed, &request, buyer).await?)
+    }
+
+    async fn release(
+        &self,
+        contract_id: &str,
+        release: Signed<rear::ReleaseTerms>,
+        party: NodeId,
+    ) -> Result<(), Refusal> {
+        let forbidden = |error: rear::TermsError| Refusal::new(RefusalCode::Forbidden, error.to_string());
+        let api = Api::<Contract>::namespaced(self.client.clone(), names::NAMESPACE);
+        let known = api.get_opt(contract_id).await.map_err(act::Error::from)?;
+        let Some(known) = known else {
+            // Sold, but its contract was never written: only the ledger knows, and its terms are made from it.
+            let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
+            if let Some(commitment) = plan::sold_as(&pool, contract_id) {
+                rear::check_release(&release, &self.terms(commitment)?).map_err(forbidden)?;
+                self.books.free(&commitment.transaction).await.map_err(act::Error::from)?;
+            }
+            return Ok(());
+        };
+        let signed = terms::of_contract(&known).map_err(|error| {
+            tracing::warn!(%error, "a release of a contract that holds no terms");
+            Refusal::new(RefusalCode::Conflict, format!("contract {contract_id} has no terms that could be released"))
+        })?;
+        rear::check_release(&release, &signed).map_err(forbidden)?;
+        tracing::info!(contract = contract_id, %party, reason = release.value().reason, "released by the other side");
+        if signed.value().seller == self.options.key.id() {
+            self.books.free(&signed.value().transaction_id).await.map_err(act::Error::from)?;
+        }
+        Ok(contracts::forget(&self.client, &known).await.map_err(act::Error::from)?)
+    }
+}

@@ -1,0 +1,215 @@
+//! Every choice of the exporter: pure functions from what is there to what is answered or mended.
+
+use std::time::Duration;
+
+use fluidos_identity::{NodeId, Signed};
+use fluidos_model::kinds::{
+    Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, Flavor, FlavorSpec, FlavorType, NodeIdentity,
+    TelemetryServer, names,
+};
+use fluidos_model::market::{
+    Amounts, Commitment, CommitmentState, FilterText, HoldRequest, K8SliceSelector, LedgerRefusal, Pool,
+};
+use fluidos_rear as rear;
+use fluidos_rear::{Refusal, RefusalCode};
+use jiff::Timestamp;
+
+use super::act;
+use crate::{bounded, convert, terms};
+
+/// A sale that is not finished so long after its hold was over is given up: its buyer has stopped asking.
+const UNFINISHED: Duration = Duration::from_secs(60);
+/// An endpoint of telemetry is a URL.
+const ENDPOINT_LENGTH_MAX: usize = 2048;
+const INTENTS_MAX: usize = 32;
+
+/// Returns the filters of a list request, or `None` if it is about what is not sold here.
+pub(super) fn selector(asked: &rear::Selector) -> Result<Option<K8SliceSelector>, Refusal> {
+    if asked.flavor_type.is_some_and(|wanted| wanted != rear::FlavorType::K8Slice) {
+        return Ok(None);
+    }
+    let named = |filter: &rear::SelectorFilter| match filter {
+        rear::SelectorFilter::Match { name, .. } | rear::SelectorFilter::Range { name, .. } => name.clone(),
+    };
+    // Those ask for services.
+    if asked.filters.iter().map(named).any(|name| matches!(name.as_str(), "category" | "tags")) {
+        return Ok(None);
+    }
+    let texts: Vec<FilterText> = asked
+        .filters
+        .iter()
+        .map(|filter| match filter.clone() {
+            rear::SelectorFilter::Match { name, value } => FilterText::Match { name, value },
+            rear::SelectorFilter::Range { name, min, max } => FilterText::Range { name, min, max },
+        })
+        .collect();
+    let read = K8SliceSelector::from_texts(&texts);
+    read.map(Some).map_err(|error| Refusal::new(RefusalCode::Malformed, error.to_string()))
+}
+
+/// Returns the flavors of which something can be bought that passes the filters. One that is sold out is told to who asks
+/// for anything: so a buyer learns why.
+pub(super) fn listed(flavors: &[Flavor], wanted: &K8SliceSelector) -> Vec<rear::Flavor> {
+    let matching = flavors.iter().filter_map(|flavor| {
+        let name = flavor.metadata.name.as_deref()?;
+        flavor.spec.offer(name).ok()?.amounts_for(wanted).ok()?;
+        Some(convert::wire_flavor(name, &flavor.spec))
+    });
+    matching.collect()
+}
+
+/// Returns the amounts of a configuration.
+pub(super) fn asked(configuration: &rear::Configuration) -> Result<Amounts, Refusal> {
+    if configuration.flavor_type != rear::FlavorType::K8Slice {
+        let detail = format!("{} is not sold here, only k8slice", configuration.flavor_type.as_str());
+        return Err(Refusal::new(RefusalCode::NotBuilt, detail));
+    }
+    let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: configuration.data.clone() };
+    configuration.amounts().map_err(|error| Refusal::new(RefusalCode::Malformed, error.to_string()))
+}
+
+/// What a buyer wants held.
+pub(super) struct Wish<'a> {
+    pub transaction: &'a str,
+    pub buyer: NodeId,
+    /// `None` is all there is.
+    pub amounts: Option<Amounts>,
+    pub hold: Duration,
+}
+
+/// Decides whether a wish may be held, and returns the hold. The ledger has the last word on what is free.
+pub(super) fn admit(flavor: &Flavor, pool: &Pool, wish: &Wish, now: Timestamp) -> Result<HoldRequest, Refusal> {
+    let name = flavor.metadata.name.clone().unwrap_or_default();
+    let until = terms::shifted(now, wish.hold, 1);
+    let until = until.ok_or_else(|| Refusal::new(RefusalCode::Internal, "the clock is beyond what can be counted"))?;
+    let known = pool.commitment(wish.transaction).filter(|known| !known.is_over(now));
+    let free = pool.free(now);
+    // Asked again, "all there is" is what it was the first time.
+    let amounts = wish.amounts.or(known.map(|known| known.amounts)).unwrap_or(free);
+    if known.is_none() {
+        let offer = flavor.spec.offer(&name).map_err(|error| {
+            tracing::warn!(flavor = name, %error, "own flavor cannot be read");
+            Refusal::new(RefusalCode::Internal, "the flavor cannot be read")
+        })?;
+        // What is written in the flavor is what was free a moment ago; the pool knows what is free now.
+        let offer = fluidos_model::market::Offer { whole: free, ..offer };
+        if let Some((resource, observed, needed)) = free.shortfalls(&amounts).first() {
+            return Err(refusal(LedgerRefusal::TooLittle {
+                resource: *resource,
+                observed: *observed,
+                needed: *needed,
+            })
+            .into_refusal());
+        }
+        offer.allows(&amounts).map_err(|mismatch| Refusal::new(RefusalCode::Conflict, mismatch.to_string()))?;
+    }
+    Ok(HoldRequest {
+        transaction: wish.transaction.into(),
+        buyer: wish.buyer.to_string(),
+        flavor: name,
+        amounts,
+        until,
+    })
+}
+
+/// Returns what a buyer is told when the ledger does not promise.
+pub(super) fn refusal(refusal: LedgerRefusal) -> act::Error {
+    let code = match &refusal {
+        LedgerRefusal::TooLittle { .. } | LedgerRefusal::Nothing | LedgerRefusal::Conflict { .. } => {
+            RefusalCode::Conflict
+        }
+        LedgerRefusal::NotHeld { .. } | LedgerRefusal::HoldExpired { .. } => RefusalCode::Expired,
+        LedgerRefusal::TooManyHolds { .. } => RefusalCode::TooMany,
+        LedgerRefusal::Full => RefusalCode::Unavailable,
+    };
+    act::Error::Refused(Refusal::new(code, refusal.to_string()))
+}
+
+/// Returns the promise that was sold under this contract.
+pub(super) fn sold_as<'a>(pool: &'a Pool, name: &str) -> Option<&'a Commitment> {
+    pool.commitments
+        .iter()
+        .find(|known| matches!(&known.state, CommitmentState::Committed { contract, .. } if contract == name))
+}
+
+/// The contract that a seller keeps.
+pub(super) fn contract_spec(
+    flavor: &Flavor,
+    signed: &Signed<rear::ContractTerms>,
+    request: &rear::PurchaseRequest,
+    buyer: &rear::Party,
+    seller: &NodeIdentity,
+) -> Result<ContractSpec, act::Error> {
+    let terms = signed.value();
+    let telemetry = request.telemetry.as_ref().map(|telemetry| TelemetryServer {
+        endpoint: bounded(&telemetry.endpoint, ENDPOINT_LENGTH_MAX),
+        intents: telemetry.intents.iter().take(INTENTS_MAX).map(|intent| bounded(intent, 64)).collect(),
+    });
+    Ok(ContractSpec {
+        flavor: embedded(flavor),
+        transaction_id: terms.transaction_id.clone(),
+        configuration: Some(Configuration { flavor_type: FlavorType::K8Slice, data: terms.configuration.clone() }),
+        buyer: convert::identity(buyer, terms.buyer),
+        buyer_cluster_id: terms.buyer.to_string(),
+        seller: seller.clone(),
+        expiration_time: terms.until.clone(),
+        ingress_telemetry_endpoint: telemetry,
+        signed_terms: Some(convert::signed_terms(signed.envelope())),
+        ..ContractSpec::default()
+    })
+}
+
+/// The answer to a purchase.
+pub(super) fn sold(contract: &Contract, flavor: &Flavor) -> rear::Contract {
+    let spec = &contract.spec;
+    rear::Contract {
+        id: contract.metadata.name.clone().unwrap_or_default(),
+        transaction_id: spec.transaction_id.clone(),
+        flavor: convert::wire_flavor(flavor.metadata.name.as_deref().unwrap_or_default(), &flavor.spec),
+        configuration: spec.configuration.as_ref().map(convert::wire_configuration),
+        buyer: convert::party(&spec.buyer),
+        buyer_cluster_id: spec.buyer_cluster_id.clone(),
+        seller: convert::party(&spec.seller),
+        expiration: spec.expiration_time.as_ref().and_then(|until| until.parse().ok()),
+        extra: spec.extra_information.clone(),
+        network_requests: None,
+        telemetry: None,
+        signed_terms: spec.signed_terms.as_ref().map(convert::envelope),
+    }
+}
+
+/// What does not fit together any more.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Mending {
+    /// Promises that nobody needs, with the reason.
+    pub free: Vec<(String, String)>,
+    /// Contracts for which nothing is promised.
+    pub end: Vec<String>,
+}
+
+/// Compares the ledger, which is the truth, with the contracts that were sold.
+pub(super) fn mend(pool: &Pool, sold: &[&str], hold: Duration, now: Timestamp) -> Mending {
+    let mut mending = Mending::default();
+    for commitment in &pool.commitments {
+        let CommitmentState::Committed { contract, .. } = &commitment.state else { continue };
+        let written = sold.contains(&contract.as_str());
+        let given_up = match terms::issued(commitment, hold) {
+            Ok(issued) => terms::shifted(issued, hold + UNFINISHED, 1).is_none_or(|last| last <= now),
+            // Somebody else wrote it: without a time it cannot be too late.
+            Err(_) => false,
+        };
+        if !written && given_up {
+            let why = format!("contract {contract} was sold and never written");
+            mending.free.push((commitment.transaction.clone(), why));
+        }
+    }
+    let promised = |name: &str| sold_as(pool, name).is_some_and(|commitment| !commitment.is_over(now));
+    mending.end = sold.iter().filter(|name| !promised(name)).map(|name| (*name).to_owned()).collect();
+    mending
+}
+
+fn embedded(flavor: &Flavor) -> EmbeddedFlavor {
+    let name = flavor.metadata.name.clone().unwrap_or_default();
+    let spec: FlavorSpec = flavor.spec.clone();
+    EmbeddedFlavor { metadata: EmbeddedMeta { name, namespace: names::NAMESPACE.into() }, spec, status: None }
+}

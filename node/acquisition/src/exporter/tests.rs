@@ -1,0 +1,147 @@
+//! The choices of the exporter as text.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use expect_test::{Expect, expect};
+use fluidos_identity::NodeKey;
+use fluidos_model::kinds::{Flavor, FlavorSpec, FlavorTypeData};
+use fluidos_model::market::{Amounts, Pool};
+use fluidos_rear as rear;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::plan::{Wish, admit, asked, listed, mend, refusal, selector};
+use crate::{HOLD, terms};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn cpu(cpu_milli: u64) -> Amounts {
+    Amounts { cpu_milli, memory_bytes: 1 << 30, pods: 10, ..Amounts::default() }
+}
+
+fn flavor() -> Flavor {
+    let type_data = json!({
+        "characteristics": {"architecture": "amd64", "cpu": "4", "memory": "8Gi", "pods": "110"},
+        "policies": {"partitionability": {"cpuStep": "500m", "memoryStep": "1Mi", "podsStep": "1"}},
+    });
+    let spec = FlavorSpec {
+        flavor_type: FlavorTypeData { type_data, ..FlavorTypeData::default() },
+        availability: true,
+        ..FlavorSpec::default()
+    };
+    Flavor::new("f", spec)
+}
+
+fn pool() -> Pool {
+    Pool {
+        capacity: Amounts { cpu_milli: 4000, memory_bytes: 8 << 30, pods: 110, ..Amounts::default() },
+        commitments: vec![],
+    }
+}
+
+fn hold(pool: &Pool, buyer: u8, transaction: &str, amounts: Option<Amounts>, second: i64) -> Result<Pool, String> {
+    let buyer = NodeKey::from_seed([buyer; 32]).unwrap().id();
+    let wish = Wish { transaction, buyer, amounts, hold: HOLD };
+    let request = admit(&flavor(), pool, &wish, at(second)).map_err(|refusal| refusal.to_string())?;
+    pool.hold(&request, at(second)).map_err(|error| refusal(error).to_string())
+}
+
+fn check(observed: Result<Pool, String>, expected: Expect) {
+    let text = observed.map_or_else(
+        |refusal| refusal,
+        |pool| {
+            let line = |known: &fluidos_model::market::Commitment| {
+                format!("{} {} until {}", known.transaction, known.amounts, known.until().unwrap())
+            };
+            pool.commitments.iter().map(line).collect::<Vec<_>>().join("\n")
+        },
+    );
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn what_is_free_and_may_be_cut_is_held() {
+    let one = hold(&pool(), 1, "t1", Some(cpu(1500)), 0);
+    check(one.clone(), expect!["t1 cpu 1500m, memory 1Gi, pods 10 until 1970-01-01T00:01:00Z"]);
+    let one = one.unwrap();
+    check(hold(&one, 1, "t1", Some(cpu(1500)), 5), expect!["t1 cpu 1500m, memory 1Gi, pods 10 until 1970-01-01T00:01:00Z"]);
+    check(hold(&one, 1, "t1", Some(cpu(500)), 5), expect!["conflict: transaction t1 exists with other content"]);
+    check(hold(&one, 2, "t1", Some(cpu(1500)), 5), expect!["conflict: transaction t1 exists with other content"]);
+    check(hold(&one, 2, "t2", Some(cpu(3000)), 5), expect!["conflict: cpu: 2500m free, needed 3"]);
+    check(hold(&one, 2, "t2", Some(cpu(3000)), 60), expect!["t2 cpu 3, memory 1Gi, pods 10 until 1970-01-01T00:02:00Z"]);
+    check(hold(&one, 2, "t2", None, 5), expect![[r#"
+        t1 cpu 1500m, memory 1Gi, pods 10 until 1970-01-01T00:01:00Z
+        t2 cpu 2500m, memory 7Gi, pods 100 until 1970-01-01T00:01:05Z"#]]);
+    check(hold(&one, 2, "t2", Some(cpu(750)), 5), expect!["conflict: cpu: 2500m (at least 0, in steps of 500m) offered, needed 750m"]);
+    check(hold(&one, 2, "t2", Some(Amounts::default()), 5), expect!["conflict: amounts: nothing offered, needed something"]);
+    let all = hold(&pool(), 1, "all", None, 0).unwrap();
+    check(hold(&all, 1, "all", None, 5), expect!["all cpu 4, memory 8Gi, pods 110 until 1970-01-01T00:01:00Z"]);
+    check(hold(&all, 2, "t2", None, 5), expect!["conflict: amounts: nothing offered, needed something"]);
+}
+
+fn query(filters: &[(&str, &str)]) -> rear::Selector {
+    let filters = filters
+        .iter()
+        .map(|(name, value)| rear::SelectorFilter::Match { name: (*name).into(), value: (*value).into() })
+        .collect();
+    rear::Selector { flavor_type: None, filters }
+}
+
+#[test]
+fn only_what_matches_is_listed() {
+    let names = |asked: &rear::Selector| match selector(asked) {
+        Ok(Some(wanted)) => {
+            format!("{:?}", listed(&[flavor()], &wanted).iter().map(|f| f.id.clone()).collect::<Vec<_>>())
+        }
+        Ok(None) => "nothing of that kind".into(),
+        Err(refusal) => refusal.to_string(),
+    };
+    let seen: Vec<String> = [
+        query(&[]),
+        query(&[("architecture", "amd64"), ("cpu", "1500m")]),
+        query(&[("architecture", "arm64")]),
+        query(&[("cpu", "5")]),
+        query(&[("cpu", "much")]),
+        query(&[("category", "database")]),
+        rear::Selector { flavor_type: Some(rear::FlavorType::Service), filters: vec![] },
+    ]
+    .iter()
+    .map(names)
+    .collect();
+    expect![[r#"
+        ["f"]
+        ["f"]
+        []
+        []
+        malformed: filter `cpu`: `much` is not a quantity: needed a number with a unit such as 250m, 1.5, 2Gi or 1e3
+        nothing of that kind
+        nothing of that kind"#]].assert_eq(&seen.join("\n"));
+    let vm = rear::Configuration { flavor_type: rear::FlavorType::Vm, data: json!({}) };
+    expect!["not-built: vm is not sold here, only k8slice"].assert_eq(&asked(&vm).unwrap_err().to_string());
+}
+
+#[test]
+fn the_ledger_is_the_truth() {
+    let pool = hold(&pool(), 1, "t1", Some(cpu(500)), 0).unwrap();
+    let pool = hold(&pool, 1, "t2", Some(cpu(500)), 0).unwrap();
+    let commitment = pool.commitment("t1").unwrap();
+    let name = terms::contract_name(commitment);
+    let until = terms::shifted(at(0), terms::CONTRACT_TERM, 1);
+    let pool = pool.commit("t1", &name, until, at(1)).unwrap();
+    let told = |sold: &[&str], second| format!("{:?}", mend(&pool, sold, HOLD, at(second)));
+    // Held ones end by themselves; a sale has 60 s after its hold to be written; a contract without a promise ends.
+    let seen = [
+        told(&[], 119),
+        told(&[], 120),
+        told(&[&name], 120),
+        told(&[&name, "contract-x"], 120),
+        told(&[&name], 31_536_000),
+    ];
+    expect![[r#"
+        Mending { free: [], end: [] }
+        Mending { free: [("t1", "contract contract-f-d7da2217cced was sold and never written")], end: [] }
+        Mending { free: [], end: [] }
+        Mending { free: [], end: ["contract-x"] }
+        Mending { free: [], end: ["contract-f-d7da2217cced"] }"#]].assert_eq(&seen.join("\n"));
+}

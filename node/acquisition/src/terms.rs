@@ -1,0 +1,131 @@
+//! The terms of a promise: a pure function of what stands in the ledger.
+//!
+//! Nothing else is kept between a hold and its sale, so a seller that was killed offers the same bytes again, and a buyer's
+//! signature over them still holds.
+
+use std::time::Duration;
+
+use fluidos_identity::{IdError, NodeId, Signed, SignedError};
+use fluidos_model::kinds::{Configuration, Contract, FlavorError, names};
+use fluidos_model::market::{Commitment, CommitmentState};
+use fluidos_rear as rear;
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+/// How long a contract lasts, as with official nodes.
+pub const CONTRACT_TERM: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A contract's name is a label value, at most 63 characters: 9 for `contract-`, up to 40 of the flavor, a dash, and these.
+const SUFFIX_BYTES: usize = 6;
+
+/// Why a promise has no terms, or a contract none that hold.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TermsProblem {
+    #[error("buyer: {0}")]
+    Buyer(#[from] IdError),
+    #[error("commitment {transaction} has no time, or one that cannot be counted from")]
+    Time { transaction: String },
+    #[error(transparent)]
+    Amounts(#[from] FlavorError),
+    #[error(transparent)]
+    Signed(#[from] SignedError),
+    #[error("contract {contract} has no signed terms")]
+    Unsigned { contract: String },
+}
+
+/// Returns the terms of a promise, which are the same bytes however often they are made.
+pub(crate) fn of_commitment(
+    commitment: &Commitment,
+    seller: NodeId,
+    hold: Duration,
+) -> Result<Signed<rear::ContractTerms>, TermsProblem> {
+    let issued = issued(commitment, hold)?;
+    let until = shifted(issued, CONTRACT_TERM, 1).ok_or_else(|| no_time(commitment))?;
+    let terms = rear::ContractTerms {
+        version: 1,
+        contract_id: contract_name(commitment),
+        transaction_id: commitment.transaction.clone(),
+        flavor_id: commitment.flavor.clone(),
+        flavor_type: rear::FlavorType::K8Slice.as_str().into(),
+        configuration: Configuration::k8slice(&commitment.amounts)?.data,
+        buyer: commitment.buyer.parse()?,
+        seller,
+        price: Default::default(),
+        issued: issued.to_string(),
+        until: Some(until.to_string()),
+    };
+    Ok(terms.into_signed()?)
+}
+
+/// Returns when a promise was made.
+pub(crate) fn issued(commitment: &Commitment, hold: Duration) -> Result<Timestamp, TermsProblem> {
+    let (until, before) = match &commitment.state {
+        CommitmentState::Held { until } => (Some(*until), hold),
+        CommitmentState::Committed { until, .. } => (*until, CONTRACT_TERM),
+    };
+    until.and_then(|until| shifted(until, before, -1)).ok_or_else(|| no_time(commitment))
+}
+
+/// Returns the name of the contract that a promise becomes, at both parties.
+pub(crate) fn contract_name(commitment: &Commitment) -> String {
+    let digest = Sha256::digest(format!("{}\n{}", commitment.transaction, commitment.buyer));
+    let suffix: String = digest.iter().take(SUFFIX_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    names::contract(&commitment.flavor, &suffix)
+}
+
+/// Returns the terms of a contract with the signatures that hold.
+pub(crate) fn of_contract(contract: &Contract) -> Result<Signed<rear::ContractTerms>, TermsProblem> {
+    let unsigned = || TermsProblem::Unsigned { contract: contract.metadata.name.clone().unwrap_or_default() };
+    let envelope = crate::convert::envelope(contract.spec.signed_terms.as_ref().ok_or_else(unsigned)?);
+    Ok(Signed::open(&envelope, rear::CONTRACT_PURPOSE)?)
+}
+
+/// Says whether a name may be that of an object and the value of a label.
+pub(crate) fn is_label(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let bytes = name.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|byte| inner(*byte))
+        && bytes.first() != Some(&b'-')
+        && bytes.last() != Some(&b'-')
+}
+
+pub(crate) fn shifted(time: Timestamp, by: Duration, sign: i32) -> Option<Timestamp> {
+    let by = SignedDuration::try_from(by).ok()?;
+    time.checked_add(if sign < 0 { -by } else { by }).ok()
+}
+
+fn no_time(commitment: &Commitment) -> TermsProblem {
+    TermsProblem::Time { transaction: commitment.transaction.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use fluidos_identity::NodeKey;
+    use fluidos_model::market::{Amounts, HoldRequest, Pool};
+
+    use super::*;
+
+    #[test]
+    fn a_promise_has_the_same_terms_before_and_after_it_is_sold() {
+        let (buyer, seller) = (NodeKey::from_seed([1; 32]).unwrap().id(), NodeKey::from_seed([2; 32]).unwrap().id());
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let amounts = Amounts { cpu_milli: 500, memory_bytes: 1 << 30, pods: 3, ..Amounts::default() };
+        let request = HoldRequest {
+            transaction: "t".into(),
+            buyer: buyer.to_string(),
+            flavor: format!("{}.example-k8slice-{}", "long".repeat(30), "ab".repeat(16)),
+            amounts,
+            until: shifted(now, crate::HOLD, 1).unwrap(),
+        };
+        let pool = Pool { capacity: amounts, commitments: vec![] }.hold(&request, now).unwrap();
+        let held = of_commitment(pool.commitment("t").unwrap(), seller, crate::HOLD).unwrap();
+        let until = held.value().until.as_ref().map(|until| until.parse().unwrap());
+        let pool = pool.commit("t", &held.value().contract_id, until, now).unwrap();
+        let sold = of_commitment(pool.commitment("t").unwrap(), seller, crate::HOLD).unwrap();
+        assert_eq!(held.bytes(), sold.bytes());
+        assert_eq!(held.value().issued, now.to_string());
+        assert!(is_label(&held.value().contract_id), "{}", held.value().contract_id);
+        assert!(!is_label("Contract") && !is_label("a/b") && !is_label("") && !is_label(&"a".repeat(64)));
+    }
+}
