@@ -19,6 +19,7 @@ mod requests;
 mod run;
 mod schedule;
 mod scores;
+mod track;
 mod view;
 
 pub use lookup::{label_selector_matches, node_matches_affinity, node_selector_term_matches, tolerates};

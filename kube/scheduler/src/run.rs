@@ -1,6 +1,5 @@
 //! The loop: caches in, bindings, conditions and events out.
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,8 @@ use tracing::{debug, warn};
 
 use crate::queue::{BackOff, Queue, uid};
 use crate::schedule::schedule;
-use crate::view::{View, has_ended, node_name};
+use crate::track::Tracker;
+use crate::view::{has_ended, node_name};
 
 /// How the scheduler works.
 #[derive(Clone, Debug)]
@@ -59,6 +59,7 @@ pub async fn run(client: Client, options: Options) {
     let mut scheduler = Scheduler {
         writer: Writer { client, name: options.name },
         queue: Queue::new(back_off),
+        tracker: Tracker::default(),
         assumed: BTreeMap::new(),
         in_flight: JoinSet::new(),
     };
@@ -81,6 +82,7 @@ pub async fn run(client: Client, options: Options) {
 struct Scheduler {
     writer: Writer,
     queue: Queue,
+    tracker: Tracker,
     /// Pods for which a node is chosen that are not seen bound yet, with the node.
     assumed: BTreeMap<String, (Arc<Pod>, String)>,
     in_flight: JoinSet<Result<(), Failed>>,
@@ -102,11 +104,8 @@ impl Scheduler {
         let by_uid: BTreeMap<&str, &Arc<Pod>> = pods.iter().map(|pod| (uid(pod), pod)).collect();
         self.assumed
             .retain(|uid, _| by_uid.get(uid.as_str()).is_some_and(|pod| node_name(pod).is_none() && !has_ended(pod)));
-        let cluster = fingerprint(&nodes, &pods);
-        let mut view = View::new(nodes, pods.iter().cloned(), namespaces);
-        for (pod, node) in self.assumed.values() {
-            view.assume(pod.clone(), node);
-        }
+        self.tracker.sync(&nodes, &namespaces, &pods, self.assumed.values());
+        let cluster = self.tracker.generation();
         let (gated, waiting): (Vec<_>, Vec<_>) =
             pods.iter().filter(|pod| self.is_ours(pod)).cloned().partition(|pod| is_gated(pod));
         for pod in gated {
@@ -121,16 +120,16 @@ impl Scheduler {
         }
         let (ready, next) = self.queue.ready(waiting, cluster, Instant::now());
         for pod in ready {
-            match schedule(&view, &pod) {
+            match schedule(self.tracker.view(), &pod) {
                 Ok(choice) => {
-                    view.assume(pod.clone(), &choice.node);
+                    self.tracker.assume(pod.clone(), &choice.node);
                     self.assumed.insert(uid(&pod).to_owned(), (pod.clone(), choice.node.clone()));
                     self.make_room().await;
                     let writer = self.writer.clone();
                     self.in_flight.spawn(async move { writer.bind(&pod, &choice.node).await });
                 }
                 Err(error) => {
-                    self.queue.failed(uid(&pod), Some(cluster), Instant::now());
+                    self.queue.failed(uid(&pod), Some(self.tracker.generation()), Instant::now());
                     self.report(pod, "Unschedulable", error.to_string()).await;
                 }
             }
@@ -275,17 +274,4 @@ fn condition_of(pod: &Pod) -> Option<Value> {
     let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
     let condition = conditions.find(|condition| condition.type_ == "PodScheduled")?;
     Some(json!({"reason": condition.reason, "message": condition.message}))
-}
-
-/// Changes when nodes or the pods on them do, which may make room.
-fn fingerprint(nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for node in nodes {
-        (&node.metadata.uid, &node.metadata.resource_version).hash(&mut hasher);
-    }
-    for pod in pods.iter().filter(|pod| node_name(pod).is_some() && !has_ended(pod)) {
-        // Labels matter to the affinity of others.
-        (uid(pod), node_name(pod), &pod.metadata.labels).hash(&mut hasher);
-    }
-    hasher.finish()
 }

@@ -80,16 +80,44 @@ impl View {
             let info = NodeInfo::new(node);
             view.nodes.insert(info.name().to_owned(), info);
         }
-        for namespace in namespaces {
-            let name = namespace.metadata.name.clone().unwrap_or_default();
-            view.namespaces.insert(name, namespace.metadata.labels.clone().unwrap_or_default());
-        }
+        view.set_namespaces(&namespaces.into_iter().collect::<Vec<_>>());
         for pod in pods.into_iter().filter(|pod| !has_ended(pod)) {
             if let Some(node) = node_name(&pod).map(str::to_owned) {
                 view.assume(pod, &node);
             }
         }
         view
+    }
+
+    pub(crate) fn set_namespaces(&mut self, namespaces: &[Arc<Namespace>]) {
+        let labels = |namespace: &Arc<Namespace>| {
+            let metadata = &namespace.metadata;
+            (metadata.name.clone().unwrap_or_default(), metadata.labels.clone().unwrap_or_default())
+        };
+        self.namespaces = namespaces.iter().map(labels).collect();
+    }
+
+    /// Puts a node in, or a newer version of it, which keeps its pods.
+    pub(crate) fn put_node(&mut self, node: Arc<Node>) {
+        let mut fresh = NodeInfo::new(node);
+        if let Some(known) = self.nodes.remove(fresh.name()) {
+            (fresh.pods, fresh.requested, fresh.counted) = (known.pods, known.requested, known.counted);
+        }
+        self.nodes.insert(fresh.name().to_owned(), fresh);
+    }
+
+    pub(crate) fn remove_node(&mut self, name: &str) {
+        self.nodes.remove(name);
+    }
+
+    /// Takes a pod off the node where it was counted.
+    pub(crate) fn forget(&mut self, pod: &Pod, node: &str) {
+        let Some(info) = self.nodes.get_mut(node) else { return };
+        if let Some(at) = info.pods.iter().position(|known| known.metadata.uid == pod.metadata.uid) {
+            let known = info.pods.swap_remove(at);
+            info.requested.subtract(&pod_requests(&known));
+            info.counted.subtract(&counted(&known));
+        }
     }
 
     /// Counts a pod on a node, whether it is bound yet or not.
