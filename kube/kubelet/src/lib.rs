@@ -19,7 +19,6 @@ mod events;
 pub mod files;
 pub mod images;
 mod kubelet;
-mod leave;
 mod manager;
 pub mod node;
 pub mod pod;
@@ -31,4 +30,3 @@ mod sys;
 
 pub(crate) use kubelet::Shared;
 pub use kubelet::{Error, Handle, Kubelet, Options, StopPods};
-pub use leave::leave;

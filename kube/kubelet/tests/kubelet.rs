@@ -387,7 +387,9 @@ async fn a_pod_lives_and_ends(world: &mut World) {
     let follow = LogOptions { follow: true, tail_lines: Some(0), ..LogOptions::default() };
     let mut follower = world.handle.logs(&world.target(&pod, "main"), &follow).await.unwrap();
     let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let asked = Instant::now();
     world.delete("web").await;
+    println!("deleted to gone: {} ms", asked.elapsed().as_millis());
     let said = tokio::time::timeout(Duration::from_secs(5), follower.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(said, "bye\n", "it was asked before it was killed");
     world.wait_event("web", "Killing: Stopping container main").await;

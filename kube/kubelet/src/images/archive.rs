@@ -21,7 +21,7 @@ use super::config::{DOCUMENT_SIZE_MAX, Descriptor, Index, LAYERS_MAX, Manifest};
 use super::store::manifest_for_this_machine;
 use super::{Digest, Error, Reference};
 
-/// Files in an archive: 110 layers of one image are 113 files; archives of a hundred images are rare.
+/// Files in an archive: 100 layers of one image are 103 files; archives of a hundred images are rare.
 const ENTRIES_MAX: usize = 20_000;
 const OCI_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";

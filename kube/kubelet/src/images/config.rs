@@ -8,8 +8,8 @@ use super::{Digest, Error, Reference};
 
 /// Manifests and configurations are a few KiB; registries refuse manifests above 4 MiB, and so do we.
 pub(crate) const DOCUMENT_SIZE_MAX: u64 = 4 << 20;
-/// overlayfs takes its lower directories in one page of mount options: 4096 bytes at 33 each leave room for 110.
-pub(crate) const LAYERS_MAX: usize = 110;
+/// overlayfs takes its options in one page: 100 lower directories at 33 bytes each leave 800 for the paths of the upper one.
+pub(crate) const LAYERS_MAX: usize = 100;
 
 /// An image in the store, ready to be run.
 #[derive(Clone, Debug)]

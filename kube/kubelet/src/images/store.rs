@@ -380,7 +380,7 @@ impl ImageStore {
     }
 }
 
-/// A layer's directory: 128 bits of its digest, so that 110 of them fit into one page of mount options.
+/// A layer's directory: 128 bits of its digest, so that 100 of them fit into one page of mount options.
 fn layer_name(digest: &Digest) -> &str {
     &digest.hex()[..32]
 }

@@ -112,8 +112,16 @@ fn overlay(sources: &Sources<'_>, root: &Path) -> io::Result<()> {
     fs::set_permissions(&upper, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let options =
         format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), sources.dir.join("work").display());
-    mount(Some("overlay"), root, Some("overlay"), device_flag(config), Some(options.as_str()))
-        .context(|| format!("mount {} layers as overlay", config.layers.len()))
+    // What a container writes to its root ends with it: without `volatile` its end waits until all of it is on disk.
+    let volatile = format!("{options},volatile");
+    let mounted = match mount(Some("overlay"), root, Some("overlay"), device_flag(config), Some(volatile.as_str())) {
+        // Before Linux 5.10 there is no such option.
+        Err(Errno::EINVAL) => {
+            mount(Some("overlay"), root, Some("overlay"), device_flag(config), Some(options.as_str()))
+        }
+        other => other,
+    };
+    mounted.context(|| format!("mount {} layers as overlay", config.layers.len()))
 }
 
 fn system_mounts(rooted: &Rooted, sources: &Sources<'_>) -> io::Result<()> {
