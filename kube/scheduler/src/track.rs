@@ -192,5 +192,8 @@ mod tests {
         tracker.sync(&nodes, &[], &bound, assumed.iter());
         check(&tracker, &nodes, &bound);
         assert_eq!(tracker.generation(), generation, "seen where it was thought to be");
+        let (nodes, elsewhere) = ([nodes[0].clone(), node("b", "4", "00")], [pod("p", Some("b"), json!({}))]);
+        tracker.sync(&nodes, &[], &elsewhere, assumed.iter());
+        check(&tracker, &nodes, &elsewhere);
     }
 }
