@@ -28,6 +28,7 @@ mod terms;
 
 pub mod contract_manager;
 pub mod exporter;
+pub mod importer;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -89,9 +89,23 @@ fn the_other_side_is_told_where_it_is_known_to_be_first() {
 #[test]
 fn tries_are_spaced_and_end_after_a_day() {
     check(1, &contract(Some(5)), &[(1, 10)], 10, expect!["look again at 1970-01-01T00:00:10.5Z"]);
-    check(1, &contract(Some(5)), &[(1, 10)], 11, expect!["tell 8139770e at [192.0.2.22:7300, 192.0.2.2:7300] sells=false"]);
+    check(
+        1,
+        &contract(Some(5)),
+        &[(1, 10)],
+        11,
+        expect!["tell 8139770e at [192.0.2.22:7300, 192.0.2.2:7300] sells=false"],
+    );
     check(1, &contract(Some(5)), &[(20, 100)], 110, expect!["look again at 1970-01-01T00:02:40Z"]);
-    check(1, &contract(Some(5)), &[(20, 86_000)], 86_405, expect![[r#"forget sells=false Some("did:key:z6Mko9hTggMwjSTEaJaPUfE6tqcy2xvU6BnNq3e3o8qVBiyH was not told of the end within a day: no route")"#]]);
+    check(
+        1,
+        &contract(Some(5)),
+        &[(20, 86_000)],
+        86_405,
+        expect![[
+            r#"forget sells=false Some("did:key:z6Mko9hTggMwjSTEaJaPUfE6tqcy2xvU6BnNq3e3o8qVBiyH was not told of the end within a day: no route")"#
+        ]],
+    );
 }
 
 #[test]

@@ -65,16 +65,31 @@ fn what_is_free_and_may_be_cut_is_held() {
     let one = hold(&pool(), 1, "t1", Some(cpu(1500)), 0);
     check(one.clone(), expect!["t1 cpu 1500m, memory 1Gi, pods 10 until 1970-01-01T00:01:00Z"]);
     let one = one.unwrap();
-    check(hold(&one, 1, "t1", Some(cpu(1500)), 5), expect!["t1 cpu 1500m, memory 1Gi, pods 10 until 1970-01-01T00:01:00Z"]);
+    check(
+        hold(&one, 1, "t1", Some(cpu(1500)), 5),
+        expect!["t1 cpu 1500m, memory 1Gi, pods 10 until 1970-01-01T00:01:00Z"],
+    );
     check(hold(&one, 1, "t1", Some(cpu(500)), 5), expect!["conflict: transaction t1 exists with other content"]);
     check(hold(&one, 2, "t1", Some(cpu(1500)), 5), expect!["conflict: transaction t1 exists with other content"]);
     check(hold(&one, 2, "t2", Some(cpu(3000)), 5), expect!["conflict: cpu: 2500m free, needed 3"]);
-    check(hold(&one, 2, "t2", Some(cpu(3000)), 60), expect!["t2 cpu 3, memory 1Gi, pods 10 until 1970-01-01T00:02:00Z"]);
-    check(hold(&one, 2, "t2", None, 5), expect![[r#"
+    check(
+        hold(&one, 2, "t2", Some(cpu(3000)), 60),
+        expect!["t2 cpu 3, memory 1Gi, pods 10 until 1970-01-01T00:02:00Z"],
+    );
+    check(
+        hold(&one, 2, "t2", None, 5),
+        expect![[r#"
         t1 cpu 1500m, memory 1Gi, pods 10 until 1970-01-01T00:01:00Z
-        t2 cpu 2500m, memory 7Gi, pods 100 until 1970-01-01T00:01:05Z"#]]);
-    check(hold(&one, 2, "t2", Some(cpu(750)), 5), expect!["conflict: cpu: 2500m (at least 0, in steps of 500m) offered, needed 750m"]);
-    check(hold(&one, 2, "t2", Some(Amounts::default()), 5), expect!["conflict: amounts: nothing offered, needed something"]);
+        t2 cpu 2500m, memory 7Gi, pods 100 until 1970-01-01T00:01:05Z"#]],
+    );
+    check(
+        hold(&one, 2, "t2", Some(cpu(750)), 5),
+        expect!["conflict: cpu: 2500m (at least 0, in steps of 500m) offered, needed 750m"],
+    );
+    check(
+        hold(&one, 2, "t2", Some(Amounts::default()), 5),
+        expect!["conflict: amounts: nothing offered, needed something"],
+    );
     let all = hold(&pool(), 1, "all", None, 0).unwrap();
     check(hold(&all, 1, "all", None, 5), expect!["all cpu 4, memory 8Gi, pods 110 until 1970-01-01T00:01:00Z"]);
     check(hold(&all, 2, "t2", None, 5), expect!["conflict: amounts: nothing offered, needed something"]);
@@ -116,7 +131,8 @@ fn only_what_matches_is_listed() {
         []
         malformed: filter `cpu`: `much` is not a quantity: needed a number with a unit such as 250m, 1.5, 2Gi or 1e3
         nothing of that kind
-        nothing of that kind"#]].assert_eq(&seen.join("\n"));
+        nothing of that kind"#]]
+    .assert_eq(&seen.join("\n"));
     let vm = rear::Configuration { flavor_type: rear::FlavorType::Vm, data: json!({}) };
     expect!["not-built: vm is not sold here, only k8slice"].assert_eq(&asked(&vm).unwrap_err().to_string());
 }
@@ -143,5 +159,6 @@ fn the_ledger_is_the_truth() {
         Mending { free: [("t1", "contract contract-f-d7da2217cced was sold and never written")], end: [] }
         Mending { free: [], end: [] }
         Mending { free: [], end: ["contract-x"] }
-        Mending { free: [], end: ["contract-f-d7da2217cced"] }"#]].assert_eq(&seen.join("\n"));
+        Mending { free: [], end: ["contract-f-d7da2217cced"] }"#]]
+    .assert_eq(&seen.join("\n"));
 }

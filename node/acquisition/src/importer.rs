@@ -1,0 +1,108 @@
+//! Importer: a Solver becomes a contract.
+//!
+//! ```text
+//! Solver ─▶ Discovery: trusted peers are asked, in parallel ─▶ PeeringCandidates, best first
+//!              │ what was filtered out, and why, is in its message
+//!              ▼
+//!           Reservation: the best is held and bought; refused? the next
+//!              ▼
+//!           Transaction ─▶ Contract ─▶ Allocation ─▶ (fabric makes it Active) ─▶ Solver is Solved
+//! ```
+//! A peer has *refused* if it answered and what it offers is not what is asked for, or if it did not sell it. A peer that
+//! does not answer, or about which something is not measured yet, is *pending*.
+//!
+//! | state | goes on when | ends |
+//! |---|---|---|
+//! | nobody has answered | a KnownCluster changes, every 2 s | `Timed Out` after 5 min |
+//! | all have refused, some are pending | a KnownCluster changes, every second | `Failed` 5 s after the last refusal |
+//! | all have refused | | `Failed` at once |
+
+mod act;
+mod ask;
+mod buy;
+mod plan;
+mod status;
+#[cfg(test)]
+mod tests;
+mod view;
+mod weigh;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fluidos_model::kinds::{Allocation, Contract, KnownCluster, Reservation, Solver, names};
+use futures::future::select_all;
+use jiff::Timestamp;
+use kube::{Api, Client};
+use substrate_client::Cache;
+use tokio::task::JoinSet;
+
+use self::act::Done;
+use self::view::{Searches, View};
+use crate::Options;
+
+/// Changes come in bursts: they are looked at together.
+const GATHER: Duration = Duration::from_millis(5);
+/// Time alone ends a search; a search that is under way says itself when to look again.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Solvers that are worked on at the same time; more wait their turn. Each has at most one connection per peer.
+const WORKING_MAX: usize = 16;
+/// After something that the API did not do.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Works on Solvers for ever.
+pub async fn run(client: Client, options: Options) {
+    let solvers = Cache::<Solver>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let peers = Cache::<KnownCluster>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let reservations = Cache::<Reservation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let allocations = Cache::<Allocation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    tokio::join!(solvers.synced(), peers.synced(), reservations.synced(), contracts.synced(), allocations.synced());
+    let mut changes =
+        [solvers.changes(), peers.changes(), reservations.changes(), contracts.changes(), allocations.changes()];
+    let mut searches = Searches::default();
+    let mut busy: BTreeSet<String> = BTreeSet::new();
+    let mut working: JoinSet<(String, Result<Done, act::Error>)> = JoinSet::new();
+    loop {
+        changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
+        let now = Timestamp::now();
+        let solver_list = solvers.list();
+        searches.keep(solver_list.iter().filter_map(|solver| solver.metadata.uid.as_deref()));
+        let view = View {
+            solvers: solver_list.iter().map(AsRef::as_ref).collect(),
+            reservations: by_name(&reservations.list()),
+            contracts: by_name(&contracts.list()),
+            allocations: by_name(&allocations.list()),
+            peers: view::peers(peers.list().iter().map(AsRef::as_ref), options.key.id(), now),
+            searches: &searches,
+        };
+        let plan = plan::plan(&view, now);
+        for (uid, solver, action) in plan.actions {
+            if working.len() >= WORKING_MAX || !busy.insert(uid.clone()) {
+                continue;
+            }
+            let (client, options) = (client.clone(), options.clone());
+            working.spawn(async move { (uid, act::act(&client, &options, &solver, action).await) });
+        }
+        let wait = plan.look_again.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+        let wait = wait.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+        let changed = select_all(changes.iter_mut().map(|changes| Box::pin(changes.changed())));
+        // Each arm only waits, or takes a result that is kept here: losing the race loses nothing.
+        tokio::select! {
+            _ = changed => {}
+            () = tokio::time::sleep(wait) => {}
+            Some(done) = working.join_next() => match done {
+                Ok((uid, done)) => {
+                    busy.remove(&uid);
+                    searches.done(&uid, done, Timestamp::now());
+                }
+                Err(error) => tracing::error!(%error, "work on a Solver broke off"),
+            },
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
+fn by_name<K: kube::Resource>(list: &[std::sync::Arc<K>]) -> BTreeMap<String, std::sync::Arc<K>> {
+    list.iter().filter_map(|object| Some((object.meta().name.clone()?, object.clone()))).collect()
+}

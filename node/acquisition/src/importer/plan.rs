@@ -1,0 +1,244 @@
+//! Every choice of the importer: a pure function from the view to a plan.
+
+use std::time::Duration;
+
+use fluidos_model::intent::{Intents, parse};
+use fluidos_model::kinds::{AllocationPhase, FlavorType, Phase, Solver, SolverStatus, names};
+use fluidos_model::market::K8SliceSelector;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use super::status::{self, Step};
+use super::view::{Offered, Peer, Search, View};
+use crate::terms;
+
+/// The official time-out of a Solver.
+const TIMED_OUT: Duration = Duration::from_secs(5 * 60);
+/// Somebody is pending while others have refused: so long it is waited for. A Solver fails within 10 s of the last refusal.
+const PENDING_GRACE: Duration = Duration::from_secs(5);
+/// Peers that do not answer are asked again this often, sooner when something is heard of them.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const ASK_PENDING_AGAIN: Duration = Duration::from_secs(1);
+/// What is measured of peers changes all the time: they are not asked more often for that.
+const NEWS_PAUSE: Duration = Duration::from_millis(200);
+/// Caches of several kinds are not current at the same moment: a contract that is missing is missed after this time.
+const MISSING_GRACE: Duration = Duration::from_secs(2);
+
+/// What is to be done for one Solver.
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    /// Write how it stands. `over` says that nothing follows by itself, and why is told in an event if it failed.
+    Write { status: Box<SolverStatus> },
+    /// Ask these peers.
+    Ask { peers: Vec<Peer>, selector: Box<K8SliceSelector>, intents: Box<Intents> },
+    /// Reserve and buy from one of them.
+    Buy { offered: Box<Offered> },
+    /// Go on with a reservation that was interrupted.
+    Resume,
+    /// Make the contract usable.
+    Allocate { contract: String },
+    /// Its contract seems to be gone: look, and say so.
+    Ended { contract: String, status: Box<SolverStatus> },
+}
+
+/// What to do now, and when to look again.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Uid, the Solver as it was looked at, and what to do.
+    pub actions: Vec<(String, Solver, Action)>,
+    pub look_again: Option<Timestamp>,
+}
+
+pub(super) enum Next {
+    Now(Action),
+    At(Timestamp),
+    Wait,
+}
+
+/// Decides about every Solver.
+pub(super) fn plan(view: &View, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let nothing = Search::default();
+    for solver in view.solvers.iter().filter(|solver| solver.metadata.deletion_timestamp.is_none()) {
+        let Some(uid) = solver.uid() else { continue };
+        let search = view.searches.get(&uid).unwrap_or(&nothing);
+        let later = match next(view, solver, search, now) {
+            Next::Now(action) => {
+                plan.actions.push((uid, (*solver).clone(), action));
+                None
+            }
+            Next::At(at) => Some(at),
+            Next::Wait => None,
+        };
+        plan.look_again = [plan.look_again, later].into_iter().flatten().min();
+    }
+    plan
+}
+
+fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
+    if let Some(at) = search.not_before.filter(|at| *at > now) {
+        return Next::At(at);
+    }
+    if search.outdated.is_some() && search.outdated == solver.metadata.resource_version {
+        return Next::Wait;
+    }
+    let (spec, old) = (&solver.spec, solver.status.clone().unwrap_or_default());
+    let write = |status: SolverStatus| Next::Now(Action::Write { status: Box::new(status) });
+    let fail = |step, reason: String| write(status::ended(&old, Phase::Failed, step, &reason, now));
+    let unfinished = spec.reserve_and_buy && old.reserve_and_buy != Phase::Solved;
+    match old.solver_phase.phase {
+        Phase::Failed | Phase::TimedOut => return Next::Wait,
+        // Somebody asks for more than was done: the search goes on with a new clock.
+        Phase::Solved
+            if unfinished || (spec.reserve_and_buy && spec.wants_peering() && old.peering != Phase::Solved) =>
+        {
+            return write(status::resumed(&old, now));
+        }
+        Phase::Solved if spec.reserve_and_buy => return ended(view, solver, search, &old, now),
+        Phase::Solved => return Next::Wait,
+        _ => {}
+    }
+    if !spec.find_candidate && !spec.reserve_and_buy {
+        let idle = status::waiting(&old, "nothing is asked for: set findCandidate or reserveAndBuy", now);
+        return idle.map_or(Next::Wait, write);
+    }
+    let selector = match selector(solver) {
+        Ok(selector) => selector,
+        Err(reason) => return fail(Step::Find, reason),
+    };
+    let intents = parse(solver.annotations().iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    if !intents.is_clear() {
+        return fail(Step::Find, intents.warnings().join("; "));
+    }
+    let Some(started) = status::started(&old) else {
+        return write(status::begun(&old, now));
+    };
+    let over = terms::shifted(started, TIMED_OUT, 1).unwrap_or(now);
+    let reservation = view.reservation(solver).and_then(|reservation| reservation.status.as_ref());
+    let contract = search.bought.clone().or_else(|| {
+        reservation.filter(|status| status.phase.phase == Phase::Solved)?.contract.as_ref().map(|it| it.name.clone())
+    });
+    if let Some(contract) = contract {
+        return bought(view, solver, &contract, &old, over, now);
+    }
+    if over <= now {
+        return write(status::ended(&old, Phase::TimedOut, Step::of(spec, &old), &outlook(view, search), now));
+    }
+    if reservation
+        .is_some_and(|status| status.phase.phase == Phase::Running && !search.ended.contains(&status.transaction_id))
+    {
+        return Next::Now(Action::Resume);
+    }
+    let ask = || {
+        let (selector, intents) = (Box::new(selector.clone()), Box::new(intents.clone()));
+        Next::Now(Action::Ask { peers: view.peers.clone(), selector, intents })
+    };
+    let Some((asked_at, asked)) = &search.asked else {
+        return if view.peers.is_empty() { nobody(view, search, &old, over, now) } else { ask() };
+    };
+    let left = search.findings.offered.iter().find(|offered| !search.tried.contains_key(&offered.candidate));
+    if let Some(offered) = left {
+        if !spec.reserve_and_buy {
+            return write(status::found(&old, &super::weigh::told(&search.findings), now));
+        }
+        return Next::Now(Action::Buy { offered: Box::new(offered.clone()) });
+    }
+    let refused = !search.findings.refused.is_empty() || !search.tried.is_empty();
+    let news = *asked != view.peers;
+    let again = |pause: Duration| {
+        let at = terms::shifted(*asked_at, if news { NEWS_PAUSE } else { pause }, 1);
+        at.filter(|at| *at > now).map_or_else(ask, |at| Next::At(at.min(over)))
+    };
+    if !refused {
+        if view.peers.is_empty() {
+            return nobody(view, search, &old, over, now);
+        }
+        if let Some(told) = status::waiting(&old, &outlook(view, search), now) {
+            return write(told);
+        }
+        return again(ASK_AGAIN);
+    }
+    let patience = search.last_refusal.and_then(|last| terms::shifted(last, PENDING_GRACE, 1));
+    if !search.findings.pending.is_empty() && patience.is_some_and(|until| until > now) {
+        return again(ASK_PENDING_AGAIN);
+    }
+    let step = if search.tried.is_empty() { Step::Find } else { Step::Buy };
+    fail(step, outlook(view, search))
+}
+
+/// Nobody may be asked: waits, and says so once.
+fn nobody(view: &View, search: &Search, old: &SolverStatus, over: Timestamp, now: Timestamp) -> Next {
+    let told = status::waiting(old, &outlook(view, search), now);
+    told.map_or(Next::At(over), |status| Next::Now(Action::Write { status: Box::new(status) }))
+}
+
+/// Why nothing is bought yet, or was not: peer, step, rule.
+fn outlook(view: &View, search: &Search) -> String {
+    let findings = &search.findings;
+    let reasons = search.tried.values().chain(&findings.refused).chain(&findings.pending).map(ToString::to_string);
+    let reasons: Vec<String> = reasons.collect();
+    match reasons.is_empty() {
+        true if view.peers.is_empty() => "no trusted peer is known, needed at least one".into(),
+        true => "no peer has answered yet".into(),
+        false => reasons.join("; "),
+    }
+}
+
+/// What follows the purchase.
+fn bought(view: &View, solver: &Solver, name: &str, old: &SolverStatus, over: Timestamp, now: Timestamp) -> Next {
+    let write = |status: SolverStatus| Next::Now(Action::Write { status: Box::new(status) });
+    if !solver.spec.wants_peering() {
+        return write(status::bought(old, &format!("contract {name} is bought; no peering is asked for"), now));
+    }
+    let allocation = view.allocations.get(&names::allocation(name));
+    let Some(allocation) = allocation else {
+        if over <= now {
+            let reason = format!("contract {name} is bought, but its allocation is not there");
+            return write(status::ended(old, Phase::TimedOut, Step::Peer, &reason, now));
+        }
+        return Next::Now(Action::Allocate { contract: name.into() });
+    };
+    let status = allocation.status.clone().unwrap_or_default();
+    match status.status {
+        AllocationPhase::Active => write(status::solved(old, now)),
+        AllocationPhase::Error => {
+            let reason = format!("allocation of {name}: {}", status.message);
+            write(status::ended(old, Phase::Failed, Step::Peer, &reason, now))
+        }
+        phase if over <= now => {
+            let reason = format!("allocation of {name} is {phase:?}, needed Active: {}", status.message);
+            write(status::ended(old, Phase::TimedOut, Step::Peer, &reason, now))
+        }
+        _ => {
+            let told = status::peering(old, &format!("contract {name} is bought; its allocation is awaited"), now);
+            told.map_or(Next::At(over), write)
+        }
+    }
+}
+
+/// A Solver that is solved: is what it bought still there?
+fn ended(view: &View, solver: &Solver, search: &Search, old: &SolverStatus, now: Timestamp) -> Next {
+    let reservation = view.reservation(solver).and_then(|reservation| reservation.status.as_ref());
+    let named = reservation.and_then(|status| status.contract.as_ref()).map(|contract| contract.name.clone());
+    let Some(name) = named.or_else(|| search.bought.clone()) else { return Next::Wait };
+    let lives = view.contracts.get(&name).is_some_and(|known| known.metadata.deletion_timestamp.is_none());
+    if lives {
+        return Next::Wait;
+    }
+    let since = old.solver_phase.end_time.as_ref().and_then(|time| time.parse::<Timestamp>().ok());
+    if let Some(at) = since.and_then(|since| terms::shifted(since, MISSING_GRACE, 1)).filter(|at| *at > now) {
+        return Next::At(at);
+    }
+    let reason = format!("contract {name} has ended: it was released by the other side, deleted, or its time was over");
+    let status = Box::new(status::ended(old, Phase::Failed, Step::Buy, &reason, now));
+    Next::Now(Action::Ended { contract: name, status })
+}
+
+/// The filters of a Solver, or why it cannot be worked on.
+fn selector(solver: &Solver) -> Result<K8SliceSelector, String> {
+    let selector = solver.spec.selector.as_ref().ok_or("selector is absent, needed one with a flavorType")?;
+    if selector.flavor_type != FlavorType::K8Slice {
+        return Err(format!("{} is not bought: only K8Slice is built", selector.flavor_type.as_str()));
+    }
+    K8SliceSelector::from_json(&selector.filters).map_err(|error| error.to_string())
+}

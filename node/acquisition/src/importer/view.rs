@@ -1,0 +1,194 @@
+//! The view of the importer: what it looks at, and what it remembers of each search. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use fluidos_identity::NodeId;
+use fluidos_model::kinds::{
+    Allocation, Contract, EmbeddedFlavor, KnownCluster, KnownClusterTrust, Reservation, Solver, names,
+};
+use fluidos_model::market::Amounts;
+use jiff::Timestamp;
+
+use super::PAUSE;
+use super::act::{Done, Error};
+use crate::{bounded, terms};
+
+/// Peers of one search: more are not asked, those known longest first by name. A catalog is for more.
+const PEERS_MAX: usize = 64;
+
+/// What is looked at.
+pub(super) struct View<'a> {
+    pub solvers: Vec<&'a Solver>,
+    pub reservations: BTreeMap<String, Arc<Reservation>>,
+    pub contracts: BTreeMap<String, Arc<Contract>>,
+    pub allocations: BTreeMap<String, Arc<Allocation>>,
+    /// Who may be asked.
+    pub peers: Vec<Peer>,
+    pub searches: &'a Searches,
+}
+
+/// A node that may be asked: trusted, and not this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// What to call it.
+    pub name: String,
+    /// Where its REAR answers.
+    pub address: SocketAddr,
+    /// The key it must prove, if that is known.
+    pub did: Option<NodeId>,
+    /// Measured round trip.
+    pub latency_micros: Option<u64>,
+}
+
+/// Something that can be bought.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Offered {
+    /// Name of its PeeringCandidate.
+    pub candidate: String,
+    /// What to call the seller.
+    pub peer: String,
+    pub address: SocketAddr,
+    /// The key that the seller has proven.
+    pub seller: NodeId,
+    pub flavor: EmbeddedFlavor,
+    /// What would be bought.
+    pub buys: Amounts,
+}
+
+/// Why a peer is out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub peer: String,
+    /// `list`, `reserve`, `purchase`, …
+    pub step: &'static str,
+    /// The rule with what was observed and needed.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}: {}", self.peer, self.step, self.reason)
+    }
+}
+
+/// What asking everybody has brought.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Findings {
+    /// Best first.
+    pub offered: Vec<Offered>,
+    /// Who answered and is out.
+    pub refused: Vec<Refused>,
+    /// Who did not answer, or of whom something is not known yet.
+    pub pending: Vec<Refused>,
+}
+
+/// What is remembered of the search of one Solver. After a restart it is asked again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Search {
+    /// When and whom, at the last time.
+    pub asked: Option<(Timestamp, Vec<Peer>)>,
+    pub findings: Findings,
+    /// Candidates that were tried and not sold, by their names.
+    pub tried: BTreeMap<String, Refused>,
+    /// Transactions that came to nothing.
+    pub ended: BTreeSet<String>,
+    /// When the last peer refused.
+    pub last_refusal: Option<Timestamp>,
+    /// The contract that was bought.
+    pub bought: Option<String>,
+    /// The Solver as it was before this process wrote it, which a cache may still show.
+    pub outdated: Option<String>,
+    /// Nothing is done before.
+    pub not_before: Option<Timestamp>,
+}
+
+/// All searches, by uid of the Solver.
+#[derive(Debug, Default)]
+pub(super) struct Searches(BTreeMap<String, Search>);
+
+impl Searches {
+    pub fn get(&self, uid: &str) -> Option<&Search> {
+        self.0.get(uid)
+    }
+
+    #[cfg(test)]
+    pub fn insert(&mut self, uid: &str, search: Search) {
+        self.0.insert(uid.into(), search);
+    }
+
+    /// Forgets searches of Solvers that are gone.
+    pub fn keep<'a>(&mut self, uids: impl Iterator<Item = &'a str>) {
+        let uids: BTreeSet<&str> = uids.collect();
+        self.0.retain(|uid, _| uids.contains(uid.as_str()));
+    }
+
+    /// Remembers what came of an action.
+    pub fn done(&mut self, uid: &str, done: Result<Done, Error>, now: Timestamp) {
+        let search = self.0.entry(uid.to_owned()).or_default();
+        search.not_before = None;
+        match done {
+            Ok(Done::Asked { peers, findings }) => {
+                // The same peer again with a newer figure is no new refusal, or it would be waited for ever.
+                let known = |new: &Refused| search.findings.refused.iter().any(|old| old.peer == new.peer);
+                if !findings.refused.iter().all(known) {
+                    search.last_refusal = Some(now);
+                }
+                search.asked = Some((now, peers));
+                search.findings = findings;
+            }
+            Ok(Done::Bought { contract }) => search.bought = Some(contract),
+            Ok(Done::Refused { candidate, transaction, refused }) => {
+                search.last_refusal = Some(now);
+                search.ended.extend(transaction);
+                search.tried.insert(candidate, refused);
+            }
+            Ok(Done::Wrote { outdated }) => search.outdated = outdated,
+            Ok(Done::Nothing) => {}
+            Err(error) => {
+                tracing::debug!(%error, "work on a Solver is tried again");
+                search.not_before = terms::shifted(now, PAUSE, 1);
+            }
+        }
+    }
+}
+
+/// Returns who may be asked, by name.
+pub(super) fn peers<'a>(known: impl Iterator<Item = &'a KnownCluster>, own: NodeId, now: Timestamp) -> Vec<Peer> {
+    known.filter_map(|known| peer(known, own, now)).take(PEERS_MAX).collect()
+}
+
+fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {
+    let (spec, status) = (&known.spec, known.status.as_ref());
+    if spec.trust != Some(KnownClusterTrust::Trusted) || known.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let expires = status.and_then(|status| status.expiration_time.parse::<Timestamp>().ok());
+    if expires.is_some_and(|expires| expires <= now) {
+        return None;
+    }
+    // A DID that cannot be read could not be proven: nobody is asked in its name.
+    let did = spec.did.as_ref().map(|did| did.parse::<NodeId>()).transpose().ok()?;
+    if did == Some(own) {
+        return None;
+    }
+    let name = spec.name.as_ref().or(known.metadata.name.as_ref())?;
+    let link = status.and_then(|status| status.link.as_ref());
+    Some(Peer {
+        name: bounded(name, 63),
+        address: spec.address.parse().ok()?,
+        did,
+        latency_micros: link.and_then(|link| link.round_trip_micros),
+    })
+}
+
+impl View<'_> {
+    /// The reservation of a Solver, if it is this Solver's and not that of an earlier one of its name.
+    pub fn reservation(&self, solver: &Solver) -> Option<&Reservation> {
+        let name = names::reservation(solver.metadata.name.as_deref()?);
+        let reservation = self.reservations.get(&name)?;
+        let owners = reservation.metadata.owner_references.as_ref()?;
+        owners.iter().any(|owner| Some(&owner.uid) == solver.metadata.uid.as_ref()).then_some(reservation.as_ref())
+    }
+}
