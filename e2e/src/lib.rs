@@ -12,6 +12,7 @@ pub mod command;
 pub mod images;
 pub mod lan;
 pub mod node;
+pub mod stage;
 pub mod wait;
 
 use std::path::PathBuf;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use fluidos_e2e::command;
 use fluidos_e2e::images::Image;
-use fluidos_e2e::lan::Lan;
-use fluidos_e2e::node::{Node, Setup};
+use fluidos_e2e::node::Node;
+use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -54,37 +54,8 @@ metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}
 "#;
 
-struct Stage {
-    directory: tempfile::TempDir,
-    lan: Lan,
-    setups: Vec<Setup>,
-}
-
-/// Whatever a story ends with, nothing of it stays on the machine.
-impl Drop for Stage {
-    fn drop(&mut self) {
-        for setup in &self.setups {
-            if let Err(error) = setup.reset() {
-                eprintln!("{error:#}");
-            }
-        }
-    }
-}
-
-fn stage(name: &str) -> Stage {
-    Stage {
-        directory: tempfile::Builder::new().prefix("flt-").tempdir().unwrap(),
-        lan: Lan::new(name).unwrap(),
-        setups: Vec::new(),
-    }
-}
-
 fn start(stage: &mut Stage, name: &str) -> Node {
-    let mut setup = Setup::new(name, stage.directory.path());
-    setup.machine = Some(stage.lan.machine(name).unwrap());
-    setup.arguments = vec!["--on-stop".into(), "keep".into()];
-    stage.setups.push(setup.clone());
-    setup.start().unwrap()
+    stage.start(name, &["--no-mdns"]).unwrap()
 }
 
 fn pods(node: &Node) -> Vec<(String, String, String)> {
@@ -115,7 +86,7 @@ fn all_ready(node: &Node, count: usize) -> Vec<(String, String, String)> {
 
 #[test]
 fn an_application_runs_and_is_looked_into_and_goes() {
-    let mut stage = stage("one");
+    let mut stage = Stage::new("one").unwrap();
     let node = start(&mut stage, "farm");
     node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
     let applied = node.apply(SHOP).unwrap();
@@ -170,7 +141,7 @@ fn an_application_runs_and_is_looked_into_and_goes() {
 
 #[test]
 fn a_node_that_is_killed_comes_back_with_everything() {
-    let mut stage = stage("back");
+    let mut stage = Stage::new("back").unwrap();
     let node = start(&mut stage, "farm");
     node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
     node.apply(SHOP).unwrap();
@@ -209,7 +180,7 @@ fn a_node_that_is_killed_comes_back_with_everything() {
 
 #[test]
 fn a_reset_leaves_nothing_of_a_node() {
-    let mut stage = stage("rst");
+    let mut stage = Stage::new("rst").unwrap();
     let node = start(&mut stage, "farm");
     node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
     node.apply(SHOP).unwrap();
@@ -229,12 +200,11 @@ fn a_reset_leaves_nothing_of_a_node() {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&directory), "no mount");
     assert_eq!(std::fs::read_dir(&setup.directory).unwrap().count(), 0, "no file");
-    stage.setups.clear();
 }
 
 #[test]
 fn what_cannot_start_says_why_in_one_line() {
-    let mut stage = stage("why");
+    let mut stage = Stage::new("why").unwrap();
     let node = start(&mut stage, "farm");
     let refused = |arguments: &[&str], expected: &str| {
         let output = node.setup.fluidos(arguments).unwrap();
@@ -244,9 +214,9 @@ fn what_cannot_start_says_why_in_one_line() {
     };
     let directory = node.setup.directory.display().to_string();
     refused(&["up", "--name", "other", "--data-dir", &directory], "in use");
-    let second = stage.directory.path().join("second").display().to_string();
+    let second = stage.directory().join("second").display().to_string();
     refused(&["up", "--name", "other", "--data-dir", &second], "--api 127.0.0.1:6443: cannot listen");
-    let open = stage.directory.path().join("open");
+    let open = stage.directory().join("open");
     std::fs::create_dir(&open).unwrap();
     refused(&["up", "--name", "other", "--data-dir", &open.display().to_string()], "chmod 700");
     refused(&["image", "load", "/nonexistent"], "/nonexistent");

@@ -1,14 +1,20 @@
 //! The command line: what can be asked for, and who answers.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod config;
+pub mod up;
+
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use self::up::{OnStop, Up};
 use crate::image::{self, Image};
+use crate::look::{self, Look};
 use crate::node;
 use crate::reset::{self, Reset};
+
+/// Exit code for a command line that cannot be understood, as clap's.
+const USAGE: u8 = 2;
 
 #[derive(Parser)]
 #[command(
@@ -24,68 +30,91 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Run a node until it is told to stop.
-    #[command(after_help = UP_EXAMPLES)]
+    #[command(after_help = up::EXAMPLES)]
     Up(Box<Up>),
     /// The images of this machine.
     #[command(subcommand)]
     Image(Image),
     /// Take everything of a node off this machine; its key is kept.
     Reset(Reset),
+    /// Nodes that could be peers, and how they are reached.
+    #[command(visible_alias = "peer")]
+    Peers(Look),
+    /// What is sold here.
+    #[command(visible_alias = "flavor")]
+    Flavors(Look),
+    /// What was bought and sold.
+    #[command(visible_alias = "contract")]
+    Contracts(Look),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  fluidos completion bash > /etc/bash_completion.d/fluidos")]
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
-const UP_EXAMPLES: &str = "Examples:
-  fluidos up --name farm --data-dir /var/lib/fluidos
-  fluidos up --name grid --domain grid.example --data-dir /var/lib/fluidos --offer cpu=4,memory=8Gi,pods=50 --location city=Milan
-  fluidos up --name farm --data-dir /var/lib/fluidos --peer 192.0.2.7:7300";
-
-/// What a node is told when it starts.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Up {
-    /// The node's name: its Node object, and how peers call it.
-    #[arg(long, env = "FLUIDOS_NAME")]
-    pub name: String,
-    /// The owner's domain. It is a claim, not a proof.
-    #[arg(long, env = "FLUIDOS_DOMAIN", default_value = "fluidos.eu")]
-    pub domain: String,
-    /// Where the node keeps its key, objects, images and contracts. The same directory is the same node.
-    #[arg(long, env = "FLUIDOS_DATA_DIR")]
-    pub data_dir: PathBuf,
-    /// Where the Kubernetes API listens.
-    #[arg(long, env = "FLUIDOS_API", default_value = "127.0.0.1:6443")]
-    pub api: SocketAddr,
-    /// Where peers reach this node: TCP for REAR, UDP for the link.
-    #[arg(long, env = "FLUIDOS_REAR", default_value = "0.0.0.0:7300")]
-    pub rear: SocketAddr,
-    /// Do not run pods here: no kubelet, no Node for this machine, no root needed.
-    #[arg(long, env = "FLUIDOS_NO_AGENT")]
-    pub no_agent: bool,
-    /// What happens to running containers when the node is told to stop with SIGTERM.
-    #[arg(long, env = "FLUIDOS_ON_STOP", value_enum, default_value_t = OnStop::Keep)]
-    pub on_stop: OnStop,
+impl Verb {
+    /// Whether the verb is about this machine rather than about an API.
+    fn is_of_machine(&self) -> Option<&'static str> {
+        match self {
+            Self::Up(_) => Some("up"),
+            Self::Image(_) => Some("image"),
+            Self::Reset(_) => Some("reset"),
+            _ => None,
+        }
+    }
 }
 
-/// What happens to containers at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OnStop {
-    /// They run on.
-    Keep,
-    /// They are stopped.
-    Stop,
-}
-
-/// Runs what the command line says.
-pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match cli.verb {
+/// Runs what the command line says. `as_plugin` tells that kubectl called.
+pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
+    let mut command = Cli::command();
+    if as_plugin {
+        command = command.bin_name("kubectl fluidos");
+    }
+    let command = match config::with_file(command, arguments) {
+        Ok(command) => command,
+        Err(error) => return failed(&error),
+    };
+    let verb = match command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli.verb,
+        Err(error) => {
+            let _ = error.print(); // with nowhere to write there is nobody to tell
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    if let (true, Some(name)) = (as_plugin, verb.is_of_machine()) {
+        return failed(&anyhow::anyhow!("{name} is about this machine, not about a cluster; run: fluidos {name}"));
+    }
+    let result = match verb {
         Verb::Up(up) => node::up(&up),
         Verb::Image(image) => image::run(&image),
         Verb::Reset(reset) => reset::run(&reset),
+        Verb::Peers(look) => look::run(look::Subject::Peers, &look),
+        Verb::Flavors(look) => look::run(look::Subject::Flavors, &look),
+        Verb::Contracts(look) => look::run(look::Subject::Contracts, &look),
+        Verb::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "fluidos", &mut std::io::stdout());
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("fluidos: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("fluidos: {error:#}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
     }
 }

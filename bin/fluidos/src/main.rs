@@ -2,6 +2,7 @@
 
 mod cli;
 mod image;
+mod look;
 mod node;
 mod reset;
 
@@ -17,5 +18,7 @@ fn main() -> ExitCode {
         // Before any thread is started: it forks.
         return substrate_kubelet::supervisor::main(&arguments[2..]);
     }
-    cli::main()
+    let program = arguments.first().map(std::path::Path::new).and_then(std::path::Path::file_name);
+    let as_plugin = program.is_some_and(|name| name == "kubectl-fluidos");
+    cli::main(&arguments, as_plugin)
 }

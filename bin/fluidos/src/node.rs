@@ -10,19 +10,21 @@
 mod api;
 mod directory;
 pub mod machine;
+mod peers;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use fluidos_identity::{NodeKey, fabric_prefix};
-use fluidos_model::market::Location;
 use fluidos_orchestrator::{gate, placement};
 use substrate_kubelet::StopPods;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use self::api::Api;
+use self::peers::Doors;
 use crate::cli::{OnStop, Up};
 
 /// The Kubernetes version whose API this is.
@@ -42,9 +44,15 @@ pub struct Ranges {
 impl Ranges {
     /// The /20 of the node's key: pods in its first half, Services in its last 256 addresses. So both are unique among
     /// peers, and a pod reaches either over the link without translation.
-    fn of(key: &NodeKey) -> Self {
+    pub fn of(key: &NodeKey) -> Self {
         let base = u32::from(fabric_prefix(&key.id(), 0).v4);
         Self { pods: (Ipv4Addr::from(base), 21), services: (Ipv4Addr::from(base + 0xf00), 24) }
+    }
+
+    /// What the owner has said counts more.
+    fn given(up: &Up, key: &NodeKey) -> Self {
+        let own = Self::of(key);
+        Self { pods: up.pod_cidr.unwrap_or(own.pods), services: up.service_cidr.unwrap_or(own.services) }
     }
 }
 
@@ -62,21 +70,24 @@ pub fn up(up: &Up) -> Result<()> {
 }
 
 async fn run(up: &Up) -> Result<()> {
-    let key = NodeKey::load_or_create(&up.data_dir.join("identity"))?;
-    let ranges = Ranges::of(&key);
+    let key = Arc::new(NodeKey::load_or_create(&up.data_dir.join("identity"))?);
+    let ranges = Ranges::given(up, &key);
     let mut api = Api::open(up, ranges).await?;
+    let doors = Doors::open(up, &key).await?;
     let mut parts = JoinSet::new();
     controllers(&api, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
-    api.server.add_admission(std::sync::Arc::new(gate::Gate::new(api.client("fluidos-gate"))));
+    api.server.add_admission(Arc::new(gate::Gate::new(api.client("fluidos-gate"))));
     let machine =
         if up.no_agent { None } else { Some(machine::Machine::start(up, &key, &api, ranges, &mut parts).await?) };
     api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
-    parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location: Location::default() }));
+    let location = up.location.clone().unwrap_or_default();
+    parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
+    peers::discover(up, key.clone(), &api, &doors, &mut parts)?;
     if let Some(machine) = &machine {
         machine.ready().await;
     }
-    ready(up, &key, &api);
+    ready(up, &key, &api, &doors)?;
     let stop = wait(up).await?;
     tracing::info!(?stop, "stopping");
     if let Some(machine) = machine {
@@ -86,6 +97,7 @@ async fn run(up: &Up) -> Result<()> {
         }
     }
     parts.shutdown().await;
+    doors.links.stop().await;
     Ok(())
 }
 
@@ -98,14 +110,16 @@ fn controllers(api: &Api, parts: &mut JoinSet<()>) {
 
 /// The one line on standard output: everything serves.
 #[allow(clippy::print_stdout)] // it is what scripts wait for
-fn ready(up: &Up, key: &NodeKey, api: &Api) {
+fn ready(up: &Up, key: &NodeKey, api: &Api, doors: &Doors) -> Result<()> {
     println!(
-        "ready name={} did={} api=https://{} kubeconfig={}",
+        "ready name={} did={} api=https://{} rear=https://{} kubeconfig={}",
         up.name,
         key.id(),
         api.address(),
+        doors.address()?,
         up.data_dir.join("kubeconfig").display()
     );
+    Ok(())
 }
 
 /// Waits for the signal that ends the node. SIGTERM is a service manager's: pods run on unless told otherwise. Ctrl-C is

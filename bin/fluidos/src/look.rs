@@ -1,0 +1,218 @@
+//! The verbs that look: `peers`, `flavors`, `contracts`. They ask the API with the caller's rights, as kubectl does. What is
+//! not known is `?`, never 0.
+#![allow(clippy::print_stdout)] // the answer of a verb
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use fluidos_model::kinds::{Contract, Flavor, KnownCluster, LinkState, names};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde::Serialize;
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// KnownClusters.
+    Peers,
+    /// Flavors.
+    Flavors,
+    /// Contracts.
+    Contracts,
+}
+
+/// How to look.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Look {
+    /// What to print: table, wide, json, yaml or name.
+    #[arg(short, long, default_value = "table", value_parser = ["table", "wide", "json", "yaml", "name"])]
+    output: String,
+    /// The kubeconfig; else $KUBECONFIG, else ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context in it.
+    #[arg(long)]
+    context: Option<String>,
+    /// Where our kinds are.
+    #[arg(short, long, default_value = names::NAMESPACE)]
+    namespace: String,
+}
+
+struct Table {
+    heading: &'static [&'static str],
+    wide: usize,
+    rows: Vec<Vec<String>>,
+    empty: &'static str,
+}
+
+/// Does what the verb says.
+pub fn run(subject: Subject, look: &Look) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = client(look).await?;
+        match subject {
+            Subject::Peers => list::<KnownCluster>(client, look, "knownclusters", peers).await,
+            Subject::Flavors => list::<Flavor>(client, look, "flavors", flavors).await,
+            Subject::Contracts => list::<Contract>(client, look, "contracts", contracts).await,
+        }
+    })
+}
+
+async fn client(look: &Look) -> Result<kube::Client> {
+    let path = look
+        .kubeconfig
+        .clone()
+        .or_else(|| std::env::var_os("KUBECONFIG").map(PathBuf::from))
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config")))
+        .ok_or_else(|| anyhow!("no kubeconfig: give --kubeconfig or KUBECONFIG (the node wrote DIR/kubeconfig)"))?;
+    Ok(substrate_client::from_kubeconfig(&path, look.context.as_deref()).await?)
+}
+
+async fn list<K>(client: kube::Client, look: &Look, plural: &str, table: fn(&[K]) -> Table) -> Result<()>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + serde::de::DeserializeOwned,
+{
+    let objects = Api::<K>::namespaced(client, &look.namespace).list(&ListParams::default()).await;
+    let objects = objects.with_context(|| format!("list {plural} in namespace {}", look.namespace))?.items;
+    match look.output.as_str() {
+        "json" => println!("{}", serde_json::to_string_pretty(&objects)?),
+        "yaml" => println!("{}", serde_saphyr::to_string(&objects).map_err(|e| anyhow!("{e}"))?),
+        "name" => objects.iter().for_each(|o| println!("{plural}/{}", o.name_any())),
+        "table" | "wide" => print(&table(&objects), look.output == "wide"),
+        other => bail!("unknown output {other}"),
+    }
+    Ok(())
+}
+
+fn print(table: &Table, wide: bool) {
+    if table.rows.is_empty() {
+        eprintln!("{}", table.empty);
+        return;
+    }
+    let columns = if wide { table.heading.len() } else { table.wide };
+    let width = |column: usize| {
+        let cells = table.rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0).max(table.heading[column].len())
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        println!("{}", padded.join("   ").trim_end());
+    };
+    line(table.heading[..columns].to_vec());
+    for row in &table.rows {
+        line(row[..columns].iter().map(String::as_str).collect());
+    }
+}
+
+fn known(text: &str) -> String {
+    if text.is_empty() { "?".into() } else { text.to_owned() }
+}
+
+fn option(text: Option<&str>) -> String {
+    known(text.unwrap_or_default())
+}
+
+fn peers(objects: &[KnownCluster]) -> Table {
+    let rows = objects.iter().map(|peer| {
+        let link = peer.status.as_ref().and_then(|s| s.link.as_ref());
+        let state = match link.map(|l| l.state) {
+            Some(LinkState::Up) => "up",
+            Some(LinkState::Down) => "down",
+            Some(LinkState::Dialing) => "dialing",
+            None => "?",
+        };
+        let latency = link.filter(|l| l.state == LinkState::Up).and_then(|l| l.round_trip_micros);
+        vec![
+            option(peer.spec.name.as_deref()),
+            option(peer.spec.domain.as_deref()),
+            state.into(),
+            latency.map_or("?".into(), |micros| format!("{:.1}ms", micros as f64 / 1000.0)),
+            peer.spec.trust.map_or("?".into(), |t| format!("{t:?}").to_lowercase()),
+            peer.spec.source.map_or("?".into(), |s| format!("{s:?}").to_lowercase()),
+            known(&peer.spec.address),
+            option(peer.spec.did.as_deref()),
+            link.map_or_else(String::new, |l| l.message.clone()),
+        ]
+    });
+    Table {
+        heading: &["NAME", "DOMAIN", "LINK", "LATENCY", "TRUST", "SOURCE", "ADDRESS", "DID", "MESSAGE"],
+        wide: 7,
+        rows: rows.collect(),
+        empty: "No peers are known. Possible reasons: nobody runs on this LAN; the access point or switch blocks multicast (name one: fluidos up --peer ADDR:PORT); this node was started with --no-mdns; UDP port 5353 or the peer's --rear port is blocked by a firewall.",
+    }
+}
+
+fn flavors(objects: &[Flavor]) -> Table {
+    let rows = objects.iter().map(|flavor| {
+        let slice = flavor.spec.k8slice().ok();
+        let amount = |text: Option<&str>| option(text);
+        let place = flavor.spec.location.as_ref();
+        vec![
+            flavor.name_any(),
+            slice.as_ref().map_or("?".into(), |s| known(&s.characteristics.architecture)),
+            amount(slice.as_ref().map(|s| s.characteristics.cpu.0.as_str())),
+            amount(slice.as_ref().map(|s| s.characteristics.memory.0.as_str())),
+            amount(slice.as_ref().map(|s| s.characteristics.pods.0.as_str())),
+            option(place.map(|p| p.city.as_str())),
+            flavor.spec.availability.to_string(),
+            option(place.map(|p| p.country.as_str())),
+            known(&flavor.spec.owner.domain),
+        ]
+    });
+    Table {
+        heading: &["NAME", "ARCH", "CPU", "MEMORY", "PODS", "CITY", "AVAILABLE", "COUNTRY", "OWNER"],
+        wide: 7,
+        rows: rows.collect(),
+        empty: "Nothing is sold here. To sell: fluidos up --offer cpu=4,memory=8Gi,pods=50",
+    }
+}
+
+fn contracts(objects: &[Contract]) -> Table {
+    let rows = objects.iter().map(|contract| {
+        let amounts = contract.spec.configuration.as_ref().map(|c| &c.data);
+        let amount = |name: &str| match amounts.map(|data| &data[name]) {
+            Some(serde_json::Value::String(text)) => known(text),
+            Some(serde_json::Value::Number(number)) => number.to_string(),
+            _ => "?".into(),
+        };
+        let party = |identity: &fluidos_model::kinds::NodeIdentity| {
+            let name = identity.additional_information.as_ref().and_then(|i| i.name.as_deref());
+            format!("{} ({})", option(name), known(&identity.domain))
+        };
+        let status = contract.status.as_ref();
+        vec![
+            contract.name_any(),
+            party(&contract.spec.buyer),
+            party(&contract.spec.seller),
+            amount("cpu"),
+            amount("memory"),
+            amount("pods"),
+            status.map_or("?".into(), |s| s.phase.as_str().to_owned()),
+            contract.spec.signed_terms.as_ref().map_or("0".into(), |t| t.signatures.len().to_string()),
+            option(contract.spec.expiration_time.as_deref()),
+        ]
+    });
+    Table {
+        heading: &["NAME", "BUYER", "SELLER", "CPU", "MEMORY", "PODS", "PHASE", "SIGNATURES", "EXPIRES"],
+        wide: 8,
+        rows: rows.collect(),
+        empty: "There are no contracts: nothing was bought or sold.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_never_0() {
+        let peer = KnownCluster::new("k", Default::default());
+        let row = &peers(&[peer]).rows[0];
+        assert_eq!(row[..7], ["?", "?", "?", "?", "?", "?", "?"].map(str::to_owned));
+    }
+}

@@ -1,0 +1,74 @@
+//! The way to other nodes: links, and who is found at the other end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT};
+use fluidos_identity::NodeKey;
+use fluidos_link::Links;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::api::Api;
+use crate::cli::Up;
+
+/// The doors to peers, open.
+pub struct Doors {
+    /// UDP: the links.
+    pub links: Links,
+    /// TCP: REAR.
+    pub rear: TcpListener,
+}
+
+impl Doors {
+    /// Opens both at `--rear`.
+    pub async fn open(up: &Up, key: &NodeKey) -> Result<Self> {
+        let taken = || format!("--rear {}: cannot listen; free the port or choose another", up.rear);
+        let rear = TcpListener::bind(up.rear).await.with_context(taken)?;
+        // The port that TCP was given, when it was left to the kernel.
+        let address = SocketAddr::new(up.rear.ip(), rear.local_addr()?.port());
+        let mut options = fluidos_link::Options::new(address, up.name.clone(), incarnation());
+        options.domain.clone_from(&up.domain);
+        for attribute in [ATTRIBUTE_REAR_PORT, ATTRIBUTE_LINK_PORT] {
+            options.attributes.insert(attribute.to_owned(), address.port().to_string());
+        }
+        let links = Links::start(key.clone(), options).with_context(taken)?;
+        Ok(Self { links, rear })
+    }
+
+    /// Where peers reach this node.
+    pub fn address(&self) -> Result<SocketAddr> {
+        Ok(self.rear.local_addr()?)
+    }
+}
+
+/// Grows with every start.
+fn incarnation() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Looks for nodes, for ever.
+pub fn discover(up: &Up, key: Arc<NodeKey>, api: &Api, doors: &Doors, parts: &mut JoinSet<()>) -> Result<()> {
+    let port = doors.address()?.port();
+    let options = fluidos_discovery::Options {
+        client: api.client("fluidos-discovery"),
+        key,
+        name: up.name.clone(),
+        domain: up.domain.clone(),
+        links: doors.links.clone(),
+        rear_port: port,
+        link_port: port,
+        peers: up.peer.clone(),
+        mdns: !up.no_mdns,
+        trust: up.trust.0.clone(),
+    };
+    parts.spawn(async move {
+        if let Err(error) = fluidos_discovery::run(options, Default::default()).await {
+            // The rest of the node is of use without; the operator is told.
+            tracing::error!(%error, "discovery has ended");
+        }
+    });
+    Ok(())
+}

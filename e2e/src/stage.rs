@@ -1,0 +1,68 @@
+//! A stage: a LAN, a directory and the nodes on it. Whatever a story ends with, nothing of it stays on the machine.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::lan::Lan;
+use crate::node::{Node, Setup};
+
+/// Where a story is played.
+#[derive(Debug)]
+pub struct Stage {
+    directory: PathBuf,
+    lan: Lan,
+    setups: Vec<Setup>,
+}
+
+impl Stage {
+    /// A stage with a name of at most four characters, unique on this machine.
+    ///
+    /// # Errors
+    /// When its namespaces or its directory cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("flt-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        Ok(Self { directory, lan: Lan::new(name)?, setups: Vec::new() })
+    }
+
+    /// Where the nodes' directories are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A node on a machine of its own, not yet started.
+    ///
+    /// # Errors
+    /// When its machine cannot be made.
+    pub fn setup(&mut self, name: &str, arguments: &[&str]) -> Result<Setup> {
+        let mut setup = Setup::new(name, &self.directory);
+        setup.machine = Some(self.lan.machine(name)?);
+        setup.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.setups.push(setup.clone());
+        Ok(setup)
+    }
+
+    /// A node on a machine of its own, ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start(&mut self, name: &str, arguments: &[&str]) -> Result<Node> {
+        self.setup(name, arguments)?.start()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for setup in self.setups.iter().filter(|setup| setup.directory.join("identity").exists()) {
+            if let Err(error) = setup.reset() {
+                eprintln!("{}: {error:#}", setup.name);
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("the nodes' logs are kept in {}", self.directory.display());
+        } else if let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            eprintln!("{}: {error}", self.directory.display());
+        }
+    }
+}
