@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT};
@@ -31,6 +31,8 @@ impl Doors {
         let address = SocketAddr::new(up.rear.ip(), rear.local_addr()?.port());
         let mut options = fluidos_link::Options::new(address, up.name.clone(), incarnation());
         options.domain.clone_from(&up.domain);
+        // A machine that died is noticed after three unanswered words: that time is the beginning of every fail-over.
+        (options.keep_alive, options.idle_timeout) = (Duration::from_secs(2), Duration::from_secs(6));
         for attribute in [ATTRIBUTE_REAR_PORT, ATTRIBUTE_LINK_PORT] {
             options.attributes.insert(attribute.to_owned(), address.port().to_string());
         }
