@@ -9,12 +9,13 @@
 //!           Transaction ─▶ Contract ─▶ Allocation ─▶ (fabric makes it Active) ─▶ Solver is Solved
 //! ```
 //! A peer has *refused* if it answered and what it offers is not what is asked for, or if it did not sell it. A peer that
-//! does not answer, or about which something is not measured yet, is *pending*.
+//! does not answer, or about which something is not measured yet, is *pending*. A peer that offers nothing at all has refused,
+//! but may have started a moment ago: it is asked again for as long.
 //!
 //! | state | goes on when | ends |
 //! |---|---|---|
 //! | nobody has answered | a KnownCluster changes, every 2 s | `Timed Out` after 5 min |
-//! | all have refused, some are pending | a KnownCluster changes, every second | `Failed` 5 s after the last refusal |
+//! | all have refused, some are pending or offer nothing | a KnownCluster changes, every second | `Failed` 5 s after the last refusal |
 //! | all have refused | | `Failed` at once |
 
 mod act;

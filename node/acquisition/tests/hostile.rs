@@ -193,6 +193,71 @@ async fn forged_replayed_and_foreign_purchases_are_refused() {
     seller.empty().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_writers_of_one_ledger_do_not_promise_the_same_twice() {
+    let seller = Node::without_rooms(1, "grid", Some(4000)).await;
+    let replicas: Vec<_> =
+        (0..2).map(|_| Arc::new(Exporter::new(seller.client.clone(), seller.options.clone()))).collect();
+    replicas[0].open().await.unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..16u8 {
+        let (exporter, buyer) =
+            (replicas[usize::from(number % 2)].clone(), NodeKey::from_seed([100 + number; 32]).unwrap());
+        let request = request(&seller, &format!("t{number}"), 1000);
+        asking.spawn(async move { exporter.reserve(request, buyer.id()).await });
+    }
+    let answers = asking.join_all().await;
+    let held = answers.iter().filter(|answer| answer.is_ok()).count();
+    let reasons: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+    assert_eq!(held, 4, "{reasons:?}");
+    assert!(reasons.iter().all(|refusal| refusal.code == RefusalCode::Conflict), "{reasons:?}");
+    let pool = seller.ledger().await;
+    assert_eq!(pool.commitments.iter().map(|known| known.amounts.cpu_milli).sum::<u64>(), 4000);
+    assert_eq!(pool.commitments.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_that_was_never_written_is_given_up_and_capacity_may_be_lowered() {
+    let mut seller = Node::start(1, "grid", Some(2000)).await;
+    let buyer = NodeKey::from_seed([9; 32]).unwrap();
+    let held = seller.rear(&buyer).reserve(&request(&seller, "kept", 500)).await.unwrap();
+    let mut signed = terms(&held);
+    signed.sign(&buyer).unwrap();
+    seller.rear(&buyer).purchase("kept", &purchase(&signed)).await.unwrap();
+    seller.kill().await;
+    // Killed between the two writes, three minutes ago.
+    let ledgers = seller.api::<Ledger>();
+    let mut ledger = ledgers.get("pool").await.unwrap();
+    let mut lost = ledger.spec.commitments[0].clone();
+    let until = Timestamp::now() + jiff::SignedDuration::from_secs(365 * 24 * 3600 - 180);
+    (lost.transaction_id, lost.contract, lost.until) =
+        ("lost".into(), Some("contract-lost".into()), Some(until.to_string()));
+    ledger.spec.commitments.push(lost);
+    ledgers.replace("pool", &Default::default(), &ledger).await.unwrap();
+    seller.options.offer = Some(support::cpu(100));
+    seller.open(|exporter| exporter).await;
+    until_ledger(&seller, &["kept"]).await;
+    let pool = seller.ledger().await;
+    assert_eq!(pool.capacity.cpu_milli, 100, "the owner's word counts from now on");
+    assert_eq!(refused(seller.rear(&buyer).reserve(&request(&seller, "t2", 50)).await), RefusalCode::Conflict);
+    // The other way round: a contract for which nothing is promised goes.
+    seller.kill().await;
+    let mut ledger = ledgers.get("pool").await.unwrap();
+    ledger.spec.commitments.clear();
+    ledgers.replace("pool", &Default::default(), &ledger).await.unwrap();
+    assert_eq!(seller.list::<Contract>().await.len(), 1);
+    seller.open(|exporter| exporter).await;
+    seller.empty().await;
+}
+
+async fn until_ledger(seller: &Node, transactions: &[&str]) {
+    until("the ledger has its promises", async || {
+        let left: Vec<String> = seller.ledger().await.commitments.into_iter().map(|known| known.transaction).collect();
+        if left == transactions { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+}
+
 /// A seller between the wire and the exporter.
 struct Between {
     exporter: Arc<Exporter>,

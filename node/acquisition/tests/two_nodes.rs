@@ -141,3 +141,22 @@ async fn who_offers_too_little_or_elsewhere_has_refused() {
     let message = buyer.solver_is("typo", "Failed").await;
     assert!(message.contains("did you mean fluidos-intent-latency?"), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_has_just_started_gets_a_moment_to_offer() {
+    let (buyer, seller) = (Node::start(1, "farm", None).await, Node::start(2, "grid", None).await);
+    buyer.know(&seller).await;
+    buyer.solver_with("early", "1", &[], json!({"reserveAndBuy": true})).await;
+    until("it was asked and offers nothing", async || {
+        let found = buyer.list::<Discovery>().await;
+        let message = found.first().and_then(|it| it.status.clone()).unwrap_or_default().phase.message;
+        if message.contains("grid: list: nothing offered") { Ok(()) } else { Err(message) }
+    })
+    .await;
+    let status = buyer.api::<Solver>().get("early").await.unwrap().status.unwrap();
+    assert_eq!(status.solver_phase.phase, Phase::Running);
+    let start = Instant::now();
+    let message = buyer.solver_is("early", "Failed").await;
+    assert_eq!(message, "grid: list: nothing offered, needed a K8Slice");
+    assert!(start.elapsed().as_secs() < 10);
+}

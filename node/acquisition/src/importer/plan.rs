@@ -14,7 +14,7 @@ use crate::terms;
 
 /// The official time-out of a Solver.
 const TIMED_OUT: Duration = Duration::from_secs(5 * 60);
-/// Somebody is pending while others have refused: so long it is waited for. A Solver fails within 10 s of the last refusal.
+/// Somebody may offer something in a moment while all others have refused: so long it is waited for. A Solver fails within 10 s of the last refusal.
 const PENDING_GRACE: Duration = Duration::from_secs(5);
 /// Peers that do not answer are asked again this often, sooner when something is heard of them.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -159,7 +159,7 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
         return again(ASK_AGAIN);
     }
     let patience = search.last_refusal.and_then(|last| terms::shifted(last, PENDING_GRACE, 1));
-    if !search.findings.pending.is_empty() && patience.is_some_and(|until| until > now) {
+    if search.findings.open && patience.is_some_and(|until| until > now) {
         return again(ASK_PENDING_AGAIN);
     }
     let step = if search.tried.is_empty() { Step::Find } else { Step::Buy };

@@ -1,1 +1,435 @@
+//! What is decided for one Solver, as text: a view in, the next step out.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+use fluidos_identity::NodeKey;
+use fluidos_model::intent;
+use fluidos_model::kinds::{
+    Allocation, AllocationPhase, Contract, ContractSpec, KnownCluster, KnownClusterSpec, KnownClusterTrust, Phase,
+    Reservation, Solver, SolverStatus,
+};
+use fluidos_model::market::K8SliceSelector;
+use fluidos_rear as rear;
+use jiff::Timestamp;
+use kube::Resource as _;
+use serde_json::{Value, json};
+
+use super::act::Done;
+use super::plan::{Action, plan};
+use super::view::{Findings, Peer, Refused, Search, Searches, View, peers};
+use super::weigh::{Answer, told, weigh};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn solver(spec: Value, annotations: &[(&str, &str)], phase: Phase) -> Solver {
+    let mut whole = json!({
+        "intentID": "i", "findCandidate": true, "reserveAndBuy": true, "establishPeering": true,
+        "selector": {"flavorType": "K8Slice", "filters": {"cpuFilter": {"name": "Range", "data": {"min": "1"}}}},
+    });
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let mut solver = Solver::new("s", serde_json::from_value(whole).unwrap());
+    solver.metadata.uid = Some("uid".into());
+    solver.metadata.resource_version = Some("7".into());
+    solver.metadata.annotations =
+        Some(annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
+    let mut status = SolverStatus::default();
+    if phase != Phase::Idle {
+        status.solver_phase.phase = phase;
+        status.solver_phase.start_time = Some(at(0).to_string());
+        status.solver_phase.end_time = phase.is_final().then(|| at(0).to_string());
+    }
+    if phase == Phase::Solved {
+        (status.reserve_and_buy, status.peering) = (Phase::Solved, Phase::Solved);
+    }
+    solver.status = Some(status);
+    solver
+}
+
+fn running() -> Solver {
+    solver(json!({}), &[], Phase::Running)
+}
+
+fn peer(name: &str) -> Peer {
+    Peer { name: name.into(), address: "192.0.2.1:7300".parse().unwrap(), did: None, latency_micros: None }
+}
+
+fn flavor(id: &str, cpu: &str, city: &str) -> rear::Flavor {
+    rear::Flavor {
+        id: id.into(),
+        provider_id: "p".into(),
+        flavor_type: rear::FlavorType::K8Slice,
+        data: json!({
+            "characteristics": {"architecture": "amd64", "cpu": cpu, "memory": "1Gi", "pods": "10"},
+            "policies": {"partitionability": {"cpuStep": "500m"}},
+        }),
+        location: rear::Location { city: city.into(), ..rear::Location::default() },
+        price: rear::Price::default(),
+        owner: rear::Party::default(),
+        availability: true,
+        network_property_type: String::new(),
+    }
+}
+
+fn answer(seed: u8, flavors: Vec<rear::Flavor>) -> Answer {
+    Ok((NodeKey::from_seed([seed; 32]).unwrap().id(), flavors))
+}
+
+fn found(filters: Value, intents: &[(&str, &str)], answers: Vec<(Peer, Answer)>) -> Findings {
+    let selector = K8SliceSelector::from_json(&filters).unwrap();
+    weigh(&selector, &intent::parse(intents.iter().copied()), &answers)
+}
+
+/// Grid offers what is asked for.
+fn grid() -> Findings {
+    found(
+        json!({"cpuFilter": {"name": "Range", "data": {"min": "1"}}}),
+        &[],
+        vec![(peer("grid"), answer(2, vec![flavor("f", "4", "Milan")]))],
+    )
+}
+
+fn refused(peer: &str) -> Refused {
+    Refused { peer: peer.into(), step: "list", reason: "cpu: 1 offered, needed at least 2".into() }
+}
+
+struct Case {
+    solver: Solver,
+    peers: Vec<Peer>,
+    search: Search,
+    reservation: Option<Value>,
+    contract: bool,
+    allocation: Option<AllocationPhase>,
+}
+
+fn case(solver: Solver, peers: &[Peer], search: Search) -> Case {
+    Case { solver, peers: peers.to_vec(), search, reservation: None, contract: false, allocation: None }
+}
+
+fn asked(second: i64, peers: &[Peer], findings: Findings) -> Search {
+    Search { asked: Some((at(second), peers.to_vec())), findings, ..Search::default() }
+}
+
+fn check(case: &Case, second: i64, expected: Expect) {
+    let mut searches = Searches::default();
+    searches.insert("uid", case.search.clone());
+    let mut reservations = BTreeMap::new();
+    if let Some(status) = &case.reservation {
+        let mut reservation = Reservation::new("reservation-s", Default::default());
+        reservation.metadata.owner_references = case.solver.controller_owner_ref(&()).map(|owner| vec![owner]);
+        reservation.status = Some(serde_json::from_value(status.clone()).unwrap());
+        reservations.insert("reservation-s".to_owned(), Arc::new(reservation));
+    }
+    let mut contracts = BTreeMap::new();
+    if case.contract {
+        contracts.insert("contract-c".to_owned(), Arc::new(Contract::new("contract-c", ContractSpec::default())));
+    }
+    let mut allocations = BTreeMap::new();
+    if let Some(phase) = case.allocation {
+        let mut allocation = Allocation::new("allocation-c", Default::default());
+        allocation.status.get_or_insert_default().status = phase;
+        allocations.insert("allocation-c".to_owned(), Arc::new(allocation));
+    }
+    let peers = case.peers.clone();
+    let view = View { solvers: vec![&case.solver], reservations, contracts, allocations, peers, searches: &searches };
+    let plan = plan(&view, at(second));
+    let mut lines: Vec<String> = plan
+        .actions
+        .iter()
+        .map(|(_, _, action)| match action {
+            Action::Write { status } => {
+                let steps = [status.find_candidate, status.reserve_and_buy, status.peering];
+                let phase = &status.solver_phase;
+                format!("write {steps:?} {}: {}", phase.phase, phase.message)
+            }
+            Action::Ask { peers, .. } => format!("ask {:?}", peers.iter().map(|it| &it.name).collect::<Vec<_>>()),
+            Action::Buy { offered } => format!("buy {} of {}: {}", offered.candidate, offered.peer, offered.buys),
+            Action::Resume => "resume".into(),
+            Action::Allocate { contract } => format!("allocate {contract}"),
+            Action::Ended { contract, status } => format!("ended? {contract}: {}", status.solver_phase.message),
+        })
+        .collect();
+    lines.extend(plan.look_again.map(|at| format!("look again at {at}")));
+    expected.assert_eq(&lines.join("\n"));
+}
+
+#[test]
+fn a_search_begins_asks_and_buys_the_best() {
+    let grid_peer = [peer("grid")];
+    check(
+        &case(solver(json!({}), &[], Phase::Idle), &[], Search::default()),
+        0,
+        expect!["write [Running, Idle, Idle] Running: Solver is looking for peers"],
+    );
+    check(
+        &case(running(), &[], Search::default()),
+        0,
+        expect!["write [Idle, Idle, Idle] Running: no trusted peer is known, needed at least one"],
+    );
+    check(&case(running(), &grid_peer, Search::default()), 0, expect![[r#"ask ["grid"]"#]]);
+    check(
+        &case(running(), &grid_peer, asked(0, &grid_peer, grid())),
+        0,
+        expect!["buy peeringcandidate-f-8139770e of grid: cpu 1, memory 1Gi, pods 10"],
+    );
+    let only_find = solver(json!({"reserveAndBuy": false}), &[], Phase::Running);
+    check(
+        &case(only_find, &grid_peer, asked(0, &grid_peer, grid())),
+        0,
+        expect!["write [Solved, Idle, Idle] Solved: No need to reserve and buy the resources: Peering Candidate found"],
+    );
+    let nothing = solver(json!({"reserveAndBuy": false, "findCandidate": false}), &[], Phase::Idle);
+    check(
+        &case(nothing, &grid_peer, Search::default()),
+        0,
+        expect!["write [Idle, Idle, Idle] Idle: nothing is asked for: set findCandidate or reserveAndBuy"],
+    );
+}
+
+#[test]
+fn what_cannot_be_looked_for_fails_at_once() {
+    let wrong = json!({"selector": {"flavorType": "K8Slice", "filters": {"modsFilter": {}}}});
+    check(
+        &case(solver(wrong, &[], Phase::Idle), &[], Search::default()),
+        0,
+        expect![
+            "write [Failed, Idle, Idle] Failed: filter `modsFilter` is not known: needed one of architectureFilter, cpuFilter, memoryFilter, podsFilter, storageFilter"
+        ],
+    );
+    let service = json!({"selector": {"flavorType": "Service"}});
+    check(
+        &case(solver(service, &[], Phase::Idle), &[], Search::default()),
+        0,
+        expect!["write [Failed, Idle, Idle] Failed: Service is not bought: only K8Slice is built"],
+    );
+    check(
+        &case(solver(json!({"selector": null}), &[], Phase::Idle), &[], Search::default()),
+        0,
+        expect!["write [Failed, Idle, Idle] Failed: selector is absent, needed one with a flavorType"],
+    );
+    let typo = solver(json!({}), &[("fluidos-intent-citty", "x")], Phase::Idle);
+    check(
+        &case(typo, &[], Search::default()),
+        0,
+        expect!["write [Failed, Idle, Idle] Failed: fluidos-intent-citty: no such intent"],
+    );
+}
+
+#[test]
+fn it_waits_for_peers_and_not_for_those_that_refused() {
+    let (one, two) = ([peer("grid")], [peer("grid"), peer("cloud")]);
+    let away = || Findings { pending: vec![refused("grid")], open: true, ..Findings::default() };
+    let mut waiting = running();
+    waiting.status.as_mut().unwrap().solver_phase.message = "grid: list: cpu: 1 offered, needed at least 2".into();
+    // Nobody has answered: again and again, sooner when a peer appears, until the time is over.
+    check(
+        &case(running(), &one, asked(10, &one, away())),
+        11,
+        expect!["write [Idle, Idle, Idle] Running: grid: list: cpu: 1 offered, needed at least 2"],
+    );
+    check(&case(waiting.clone(), &one, asked(10, &one, away())), 11, expect!["look again at 1970-01-01T00:00:12Z"]);
+    check(&case(waiting.clone(), &one, asked(10, &one, away())), 12, expect![[r#"ask ["grid"]"#]]);
+    check(&case(waiting.clone(), &two, asked(10, &one, away())), 11, expect![[r#"ask ["grid", "cloud"]"#]]);
+    check(
+        &case(waiting, &one, asked(299, &one, away())),
+        300,
+        expect!["write [TimedOut, Idle, Idle] Timed Out: grid: list: cpu: 1 offered, needed at least 2"],
+    );
+    // All have refused: at once; with somebody pending a little later.
+    let out = Findings { refused: vec![refused("grid")], ..Findings::default() };
+    check(
+        &case(running(), &one, asked(10, &one, out.clone())),
+        10,
+        expect!["write [Failed, Idle, Idle] Failed: grid: list: cpu: 1 offered, needed at least 2"],
+    );
+    let half = Findings { pending: vec![refused("cloud")], open: true, ..out };
+    let search = Search { last_refusal: Some(at(10)), ..asked(10, &two, half) };
+    check(&case(running(), &two, search.clone()), 10, expect!["look again at 1970-01-01T00:00:11Z"]);
+    check(&case(running(), &two, search.clone()), 11, expect![[r#"ask ["grid", "cloud"]"#]]);
+    check(
+        &case(running(), &two, search),
+        15,
+        expect![
+            "write [Failed, Idle, Idle] Failed: grid: list: cpu: 1 offered, needed at least 2; cloud: list: cpu: 1 offered, needed at least 2"
+        ],
+    );
+}
+
+#[test]
+fn who_did_not_sell_is_not_asked_again() {
+    let one = [peer("grid")];
+    let mut search = asked(0, &one, grid());
+    search.tried.insert(
+        "peeringcandidate-f-8139770e".into(),
+        Refused { peer: "grid".into(), step: "reserve", reason: "cpu: 0 free, needed 1".into() },
+    );
+    check(
+        &case(running(), &one, search),
+        1,
+        expect!["write [Solved, Failed, Idle] Failed: grid: reserve: cpu: 0 free, needed 1"],
+    );
+}
+
+#[test]
+fn what_is_bought_is_used_and_watched() {
+    let bought = |solver, allocation| Case {
+        search: Search { bought: Some("contract-c".into()), ..Search::default() },
+        contract: true,
+        allocation,
+        ..case(solver, &[], Search::default())
+    };
+    check(&bought(running(), None), 1, expect!["allocate contract-c"]);
+    check(
+        &bought(running(), Some(AllocationPhase::Inactive)),
+        1,
+        expect!["write [Solved, Solved, Running] Running: contract contract-c is bought; its allocation is awaited"],
+    );
+    check(
+        &bought(running(), Some(AllocationPhase::Inactive)),
+        300,
+        expect!["write [Solved, Solved, TimedOut] Timed Out: allocation of contract-c is Inactive, needed Active: "],
+    );
+    check(
+        &bought(running(), Some(AllocationPhase::Error)),
+        1,
+        expect!["write [Solved, Solved, Failed] Failed: allocation of contract-c: "],
+    );
+    check(
+        &bought(running(), Some(AllocationPhase::Active)),
+        1,
+        expect!["write [Solved, Solved, Solved] Solved: Solver has completed all the phases"],
+    );
+    check(
+        &bought(solver(json!({"establishPeering": false}), &[], Phase::Running), None),
+        1,
+        expect!["write [Solved, Solved, Idle] Solved: contract contract-c is bought; no peering is asked for"],
+    );
+    let solved =
+        |contract| Case { contract, ..bought(solver(json!({}), &[], Phase::Solved), Some(AllocationPhase::Active)) };
+    check(&solved(true), 100, expect![[r#""#]]);
+    check(&solved(false), 1, expect!["look again at 1970-01-01T00:00:02Z"]);
+    check(
+        &solved(false),
+        100,
+        expect![
+            "ended? contract-c: contract contract-c has ended: it was released by the other side, deleted, or its time was over"
+        ],
+    );
+    // What an earlier process began.
+    let begun = json!({"phase": {"phase": "Running"}, "transactionID": "t"});
+    let mut interrupted = Case { reservation: Some(begun), ..case(running(), &[peer("grid")], Search::default()) };
+    check(&interrupted, 1, expect!["resume"]);
+    interrupted.search.ended.insert("t".into());
+    check(&interrupted, 1, expect![[r#"ask ["grid"]"#]]);
+    let done = json!({"phase": {"phase": "Solved"}, "transactionID": "t", "contract": {"name": "contract-c"}});
+    check(&Case { reservation: Some(done), contract: true, ..interrupted }, 1, expect!["allocate contract-c"]);
+}
+
+#[test]
+fn a_stale_view_and_a_fresh_failure_are_waited_out() {
+    let outdated = Search { outdated: Some("7".into()), ..Search::default() };
+    check(&case(running(), &[peer("grid")], outdated), 1, expect![[r#""#]]);
+    let paused = Search { not_before: Some(at(5)), ..Search::default() };
+    check(&case(running(), &[peer("grid")], paused.clone()), 1, expect!["look again at 1970-01-01T00:00:05Z"]);
+    check(&case(running(), &[peer("grid")], paused), 5, expect![[r#"ask ["grid"]"#]]);
+    let mut going = running();
+    going.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
+    check(&case(going, &[peer("grid")], Search::default()), 1, expect![[r#""#]]);
+}
+
+#[test]
+fn answers_are_weighed_with_reasons() {
+    let quick = Peer { latency_micros: Some(4_000), ..peer("quick") };
+    let answers = vec![
+        (peer("away"), Err("no answer within 2 s".into())),
+        (peer("empty"), answer(2, vec![])),
+        (peer("big"), answer(3, vec![flavor("f", "4", "Milan")])),
+        (quick, answer(4, vec![flavor("f", "1500m", "Milan"), flavor("g", "8", "Turin")])),
+        (
+            peer("odd"),
+            answer(5, vec![flavor("f", "much", "Milan"), rear::Flavor { data: json!([]), ..flavor("g", "1", "") }]),
+        ),
+        (peer("sold-out"), answer(6, vec![rear::Flavor { availability: false, ..flavor("f", "4", "Milan") }])),
+    ];
+    let show = |intents: &[(&str, &str)], filters: Value| {
+        let findings = found(filters, intents, answers.clone());
+        let offered: Vec<String> = findings.offered.iter().map(|it| format!("{} {}", it.candidate, it.buys)).collect();
+        format!("{}\n{}", offered.join("\n"), told(&findings).replace("; ", "\n  "))
+    };
+    let min = |cpu: &str| json!({"cpuFilter": {"name": "Range", "data": {"min": cpu}}});
+    // The least surplus first: two of three find exactly what is asked for.
+    expect![[r#"
+        peeringcandidate-f-ed4928c6 cpu 2, memory 1Gi, pods 10
+        peeringcandidate-g-ca93ac17 cpu 2, memory 1Gi, pods 10
+        2 Peering Candidates found
+          not empty: list: nothing offered, needed a K8Slice
+          not quick: list: cpu: 1500m (at least 0, in steps of 500m) offered, needed at least 1600m
+          not odd: list: K8Slice cpu: `much` is not a quantity: needed a number with a unit such as 250m, 1.5, 2Gi or 1e3
+          not odd: list: flavor data is no object, or 2 bytes, needed at most 16384
+          not sold-out: list: f: cpu 4, memory 1Gi, pods 10 is free, and it says that nothing can be bought
+          not away: list: no answer within 2 s"#]].assert_eq(&show(&[], min("1600m")));
+    expect![[r#"
+        peeringcandidate-f-ca93ac17 cpu 1, memory 1Gi, pods 10
+        peeringcandidate-g-ca93ac17 cpu 1, memory 1Gi, pods 10
+        2 Peering Candidates found
+          not empty: list: nothing offered, needed a K8Slice
+          not odd: list: K8Slice cpu: `much` is not a quantity: needed a number with a unit such as 250m, 1.5, 2Gi or 1e3
+          not odd: list: flavor data is no object, or 2 bytes, needed at most 16384
+          not sold-out: list: f: cpu 4, memory 1Gi, pods 10 is free, and it says that nothing can be bought
+          not away: list: no answer within 2 s
+          not big: list: latency: ?, needed at most 10ms"#]].assert_eq(&show(&[("fluidos-intent-latency", "10ms")], min("1")));
+    // A preference only orders.
+    let soft = [("fluidos-intent-location", "turin"), ("fluidos.eu/soft-intents", "location")];
+    expect![[r#"
+        peeringcandidate-g-ca93ac17 cpu 1, memory 1Gi, pods 10
+        peeringcandidate-f-ca93ac17 cpu 1, memory 1Gi, pods 10
+        peeringcandidate-f-ed4928c6 cpu 1, memory 1Gi, pods 10
+        3 Peering Candidates found
+          not empty: list: nothing offered, needed a K8Slice
+          not odd: list: K8Slice cpu: `much` is not a quantity: needed a number with a unit such as 250m, 1.5, 2Gi or 1e3
+          not odd: list: flavor data is no object, or 2 bytes, needed at most 16384
+          not sold-out: list: f: cpu 4, memory 1Gi, pods 10 is free, and it says that nothing can be bought
+          not away: list: no answer within 2 s"#]].assert_eq(&show(&soft, min("1")));
+}
+
+#[test]
+fn only_trusted_peers_that_can_be_asked_are() {
+    let own = NodeKey::from_seed([1; 32]).unwrap().id();
+    let known = |name: &str, trust, did: Option<String>, address: &str, expires: &str| {
+        let mut known = KnownCluster::new(
+            name,
+            KnownClusterSpec { address: address.into(), did, trust, ..KnownClusterSpec::default() },
+        );
+        known.status.get_or_insert_default().expiration_time = expires.into();
+        known
+    };
+    let trusted = Some(KnownClusterTrust::Trusted);
+    let all = [
+        known("good", trusted, None, "192.0.2.1:7300", ""),
+        known("unsaid", None, None, "192.0.2.1:7300", ""),
+        known("untrusted", Some(KnownClusterTrust::Untrusted), None, "192.0.2.1:7300", ""),
+        known("itself", trusted, Some(own.to_string()), "192.0.2.1:7300", ""),
+        known("nonsense", trusted, Some("did:key:x".into()), "192.0.2.1:7300", ""),
+        known("nowhere", trusted, None, "somewhere", ""),
+        known("over", trusted, None, "192.0.2.1:7300", "1970-01-01T00:00:10Z"),
+        known("not-over", trusted, None, "192.0.2.1:7300", "1970-01-01T00:00:11Z"),
+    ];
+    let names: Vec<String> = peers(all.iter(), own, at(10)).into_iter().map(|peer| peer.name).collect();
+    assert_eq!(names, ["good", "not-over"]);
+}
+
+#[test]
+fn a_peer_that_refuses_again_does_not_put_off_the_end() {
+    let mut searches = Searches::default();
+    let asked = |reason: &str| {
+        let refused = Refused { reason: reason.into(), ..refused("grid") };
+        Ok(Done::Asked { peers: vec![], findings: Findings { refused: vec![refused], ..Findings::default() } })
+    };
+    searches.done("uid", asked("latency: 5ms, needed at most 4ms"), at(1));
+    searches.done("uid", asked("latency: 6ms, needed at most 4ms"), at(3));
+    assert_eq!(searches.get("uid").unwrap().last_refusal, Some(at(1)));
+}

@@ -82,6 +82,8 @@ pub(super) struct Findings {
     pub refused: Vec<Refused>,
     /// Who did not answer, or of whom something is not known yet.
     pub pending: Vec<Refused>,
+    /// Somebody may offer something in a moment: who is pending, or who offers nothing at all.
+    pub open: bool,
 }
 
 /// What is remembered of the search of one Solver. After a restart it is asked again.

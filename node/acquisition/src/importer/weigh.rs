@@ -27,6 +27,8 @@ pub(super) fn weigh(selector: &K8SliceSelector, intents: &Intents, answers: &[(P
         match answer {
             Err(reason) => findings.pending.push(refused(reason.clone())),
             Ok((_, flavors)) if flavors.is_empty() => {
+                // It may have started a moment ago and not know yet what it offers.
+                findings.open = true;
                 findings.refused.push(refused("nothing offered, needed a K8Slice".into()));
             }
             Ok((seller, flavors)) => {
@@ -40,6 +42,7 @@ pub(super) fn weigh(selector: &K8SliceSelector, intents: &Intents, answers: &[(P
             }
         }
     }
+    findings.open |= !findings.pending.is_empty();
     findings.offered = ordered(selector, fitting);
     findings
 }
