@@ -10,6 +10,7 @@ use substrate_network::NodeNetwork;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::Guests;
 use crate::cgroups::{self, Cgroups};
 use crate::events::Recorder;
 use crate::images::{self, ImageSource, ImageStore};
@@ -46,6 +47,8 @@ pub struct Options {
     pub instance: String,
     /// What of the machine is kept from pods.
     pub reserve: Reserve,
+    /// Who knows the pods that run here for others; without, there are none.
+    pub guests: Option<Arc<dyn Guests>>,
 }
 
 /// Why a kubelet cannot start; the message says what to mend.
@@ -90,6 +93,7 @@ pub(crate) struct Shared {
     pub image_sources: Vec<Arc<dyn ImageSource>>,
     pub cgroups: Cgroups,
     pub network: Option<Arc<NodeNetwork>>,
+    pub guests: Option<Arc<dyn Guests>>,
     pub dns: ClusterDns,
     pub host_ip: String,
     pub capacity: Capacity,
@@ -133,6 +137,7 @@ impl Kubelet {
             image_sources: options.image_sources,
             cgroups,
             network: options.network,
+            guests: options.guests,
             dns: ClusterDns { address: options.cluster_dns, domain: options.cluster_domain },
             host_ip: options.node_address.to_string(),
             capacity: node::capacity(),

@@ -17,6 +17,7 @@ pub mod capabilities;
 pub mod cgroups;
 mod events;
 pub mod files;
+mod guests;
 pub mod images;
 mod kubelet;
 mod manager;
@@ -28,5 +29,6 @@ pub mod runtime;
 pub mod supervisor;
 mod sys;
 
+pub use guests::Guests;
 pub(crate) use kubelet::Shared;
 pub use kubelet::{Error, Handle, Kubelet, Options, StopPods};

@@ -25,7 +25,7 @@ use substrate_apiserver::node_proxy::{ContainerTarget, ExecOptions, ExecOutput, 
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
 use substrate_kubelet::images::{Error as ImageError, ImageSource, ImageStore, Reference};
 use substrate_kubelet::node::Reserve;
-use substrate_kubelet::{Handle, Kubelet, Options, StopPods};
+use substrate_kubelet::{Guests, Handle, Kubelet, Options, StopPods};
 use substrate_network::NodeNetwork;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         ("a_restart_finds_what_runs", |w| Box::pin(a_restart_finds_what_runs(w))),
         ("stale_copies_stop_before_ready", |w| Box::pin(stale_copies_stop_before_ready(w))),
         ("what_others_say_is_corrected", |w| Box::pin(what_others_say_is_corrected(w))),
+        ("a_guest_waits_for_its_owner", |w| Box::pin(a_guest_waits_for_its_owner(w))),
         ("a_lost_supervisor_is_replaced", |w| Box::pin(a_lost_supervisor_is_replaced(w))),
     ];
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -93,6 +94,19 @@ impl ImageSource for Carrier {
         }
         store.tag(reference, &image.digest).await?;
         Ok(true)
+    }
+}
+
+/// Pods of the name `guest` are somebody else's, who says by a file that they may start.
+struct Confirmed(std::path::PathBuf);
+
+impl Guests for Confirmed {
+    fn is_guest(&self, pod: &Pod) -> bool {
+        pod.metadata.name.as_deref() == Some("guest")
+    }
+
+    fn may_start(&self, _pod: &Pod) -> bool {
+        self.0.exists()
     }
 }
 
@@ -270,6 +284,7 @@ async fn kubelet(dir: &Path, client: &kube::Client, network: &Arc<NodeNetwork>) 
         image_sources: vec![Arc::new(Carrier(ImageStore::open(dir.join("carrier")).unwrap()))],
         instance: "f17e".into(),
         reserve: Reserve { cpu_milli: 100, memory_bytes: 0 },
+        guests: Some(Arc::new(Confirmed(dir.join("confirmed")))),
     })
     .await
     .unwrap();
@@ -561,6 +576,20 @@ async fn what_others_say_is_corrected(world: &mut World) {
     let changed = world.pods().patch_status("judged", &params, &kube::api::Patch::Merge(&lie)).await.unwrap();
     assert_eq!(condition(&serde_json::to_value(changed).unwrap(), "Ready"), "False");
     world.ready("judged").await;
+}
+
+async fn a_guest_waits_for_its_owner(world: &mut World) {
+    let spec = json!({"containers": [{"name": "main", "image": "busy:1", "args": ["sleep 1000"]}]});
+    world.create("guest", spec).await;
+    let waiting = world.wait("guest", |pod| main_status(pod)["state"]["waiting"]["reason"] == "AwaitingOwner").await;
+    assert_eq!(waiting["status"]["phase"], "Pending");
+    std::fs::write(world.dir.path().join("confirmed"), "").unwrap();
+    world.ready("guest").await;
+    // What runs is not asked about: a restart of the kubelet leaves it alone.
+    std::fs::remove_file(world.dir.path().join("confirmed")).unwrap();
+    let container = main_status(&world.ready("guest").await)["containerID"].clone();
+    world.restart().await;
+    assert_eq!(main_status(&world.ready("guest").await)["containerID"], container);
 }
 
 async fn a_lost_supervisor_is_replaced(world: &mut World) {

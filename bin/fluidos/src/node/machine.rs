@@ -56,6 +56,7 @@ impl Machine {
             image_sources: Vec::new(),
             instance,
             reserve: Default::default(),
+            guests: None,
         })
         .await
         .context("kubelet")?;

@@ -154,6 +154,13 @@ impl Starter<'_> {
             self.shared.events.warning(self.pod, None, "NotSupported", message.clone());
             return Err(Failure { reason: "NotSupported", message, retry: Retry::Never });
         }
+        if let Some(guests) = &self.shared.guests
+            && guests.is_guest(self.pod)
+            && !guests.may_start(self.pod)
+        {
+            let message = "its owner has not confirmed that it shall still run here".to_owned();
+            return Err(Failure { reason: "AwaitingOwner", message, retry: Retry::Soon });
+        }
         let mut sources = self.sources().await?;
         self.tokens(&mut sources).await?;
         let (netns, pod_ip) = self.network().await?;
@@ -192,7 +199,10 @@ impl Starter<'_> {
             let message = "this node has no pod network; only pods with hostNetwork run here".to_owned();
             return Err(Failure { reason: "NetworkNotReady", message, retry: Retry::Never });
         };
-        let attached = network.attach(uid(self.pod)).await.map_err(|e| self.no_sandbox(chain(&e)))?;
+        let guest = self.shared.guests.as_ref().is_some_and(|guests| guests.is_guest(self.pod));
+        let uid = uid(self.pod);
+        let attached = if guest { network.attach_confined(uid).await } else { network.attach(uid).await };
+        let attached = attached.map_err(|e| self.no_sandbox(chain(&e)))?;
         Ok((Some(attached.netns), attached.address.to_string()))
     }
 
