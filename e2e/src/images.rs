@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -33,6 +33,7 @@ const PACKAGES: &[&str] = &[
     "liblzma5",
     "libpcre2-8-0",
     "libssl3",
+    "libstdc++6",
     "libsystemd0",
     "libzstd1",
     "zlib1g",
@@ -93,7 +94,10 @@ impl Image {
             // Aside and then in place: a half packed image must not be taken for one, and several tests may pack at once.
             let aside = layout.with_extension(std::process::id().to_string());
             let _ = fs::remove_dir_all(&aside);
-            self.pack(&aside).with_context(|| format!("pack {}", self.reference()))?;
+            if let Err(error) = self.pack(&aside) {
+                fs::remove_dir_all(&aside)?;
+                return Err(error.context(format!("pack {}", self.reference())));
+            }
             if fs::rename(&aside, &layout).is_err() {
                 fs::remove_dir_all(&aside)?; // somebody was faster
             }
@@ -143,10 +147,6 @@ impl Image {
                 std::os::unix::fs::symlink("busybox", link)?;
             }
         }
-        if self == Self::Nginx {
-            fs::create_dir_all(rootfs.join("etc/nginx"))?;
-            fs::copy(files.join("etc/nginx/mime.types"), rootfs.join("etc/nginx/mime.types"))?;
-        }
         write_layout(layout, &rootfs, self.reference(), self.config())?;
         fs::remove_dir_all(rootfs)?;
         Ok(())
@@ -157,7 +157,8 @@ impl Image {
 fn packages() -> Result<PathBuf> {
     let directory = root().join("target/packages");
     let done = directory.join("unpacked");
-    if done.join("complete").exists() {
+    let list = PACKAGES.join(" ");
+    if fs::read_to_string(done.join("complete")).is_ok_and(|of| of == list) {
         return Ok(done);
     }
     fs::create_dir_all(&directory)?;
@@ -176,8 +177,7 @@ fn packages() -> Result<PathBuf> {
             run("dpkg-deb", &["-x", &path.display().to_string(), &done.display().to_string()])?;
         }
     }
-    // Debian 12 merges /usr: programs name the loader in /lib64, packages bring it in /lib.
-    fs::write(done.join("complete"), "")?;
+    fs::write(done.join("complete"), list)?;
     Ok(done)
 }
 
