@@ -67,6 +67,33 @@ impl Lan {
         Ok(machine)
     }
 
+    /// A LAN that an earlier process left, to be taken away.
+    pub fn found(name: &str) -> Self {
+        Self { name: format!("{PREFIX}-{name}"), machines: Vec::new() }
+    }
+
+    /// A machine of such a LAN. Its cable and address are not known.
+    pub fn found_machine(&self, name: &str) -> Machine {
+        Machine {
+            namespace: format!("{}-{name}", self.name),
+            address: Ipv4Addr::UNSPECIFIED,
+            cable: String::new(),
+            lan: self.name.clone(),
+        }
+    }
+
+    /// Connects this machine itself to the LAN, at 192.168.77.254, so that a person can look at the nodes.
+    ///
+    /// # Errors
+    /// When the cable cannot be made.
+    pub fn connect_host(&self) -> Result<()> {
+        let _ = output("ip", &["link", "del", &self.name]);
+        run("ip", &["link", "add", &self.name, "type", "veth", "peer", "name", "host", "netns", &self.name])?;
+        run("ip", &["-n", &self.name, "link", "set", "host", "master", "lan", "up"])?;
+        run("ip", &["addr", "add", "192.168.77.254/24", "dev", &self.name])?;
+        run("ip", &["link", "set", &self.name, "up"]).map(|_| ())
+    }
+
     fn clear(&self) {
         let listed = run("ip", &["netns", "list"]).unwrap_or_default();
         for line in listed.lines() {

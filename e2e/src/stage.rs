@@ -26,6 +26,20 @@ impl Stage {
         Ok(Self { directory, lan: Lan::new(name)?, setups: Vec::new() })
     }
 
+    /// A stage in a directory that must not exist.
+    ///
+    /// # Errors
+    /// When its namespaces or its directory cannot be made.
+    pub fn at(name: &str, directory: PathBuf) -> Result<Self> {
+        std::fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
+        Ok(Self { directory, lan: Lan::new(name)?, setups: Vec::new() })
+    }
+
+    /// The LAN.
+    pub fn lan(&self) -> &Lan {
+        &self.lan
+    }
+
     /// Where the nodes' directories are.
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -26,6 +26,11 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command at the root without showing it; what it said is shown if it fails.
+pub fn quiet(program: &str, arguments: &[&str]) -> Result<()> {
+    output(program, arguments).map(|_| ())
+}
+
 /// What a command prints.
 pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let shown = format!("{program} {}", arguments.join(" "));

@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything beyond cargo.
 #![allow(clippy::print_stdout)] // talking to people is what it is for
 
+mod demo;
 mod machine;
 mod test;
 mod tidy;
@@ -18,6 +19,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// The main job: three owners, one continuum, one command.
+    Demo(demo::Demo),
     /// Run every test, and first everything that a test needs: what it installs, it says.
     Test(test::Test),
     /// Check what code cannot show: which room uses which, and what is absent where.
@@ -26,6 +29,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
+        Task::Demo(demo) => demo.run(),
         Task::Test(test) => test.run(),
         Task::Tidy(tidy) => tidy.run(),
     };
