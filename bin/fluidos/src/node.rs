@@ -10,9 +10,10 @@
 mod api;
 mod directory;
 pub mod machine;
+mod market;
 mod peers;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ async fn run(up: &Up) -> Result<()> {
     let ranges = Ranges::given(up, &key);
     let mut api = Api::open(up, ranges).await?;
     let doors = Doors::open(up, &key).await?;
+    let (links, rear) = (doors.links.clone(), doors.address()?);
     let mut parts = JoinSet::new();
     controllers(&api, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
@@ -84,10 +86,11 @@ async fn run(up: &Up) -> Result<()> {
     let location = up.location.clone().unwrap_or_default();
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
     peers::discover(up, key.clone(), &api, &doors, &mut parts)?;
+    market::open(up, &key, &api, doors.rear, &mut parts)?;
     if let Some(machine) = &machine {
         machine.ready().await;
     }
-    ready(up, &key, &api, &doors)?;
+    ready(up, &key, &api, rear)?;
     let stop = wait(up).await?;
     tracing::info!(?stop, "stopping");
     if let Some(machine) = machine {
@@ -97,7 +100,7 @@ async fn run(up: &Up) -> Result<()> {
         }
     }
     parts.shutdown().await;
-    doors.links.stop().await;
+    links.stop().await;
     Ok(())
 }
 
@@ -110,13 +113,13 @@ fn controllers(api: &Api, parts: &mut JoinSet<()>) {
 
 /// The one line on standard output: everything serves.
 #[allow(clippy::print_stdout)] // it is what scripts wait for
-fn ready(up: &Up, key: &NodeKey, api: &Api, doors: &Doors) -> Result<()> {
+fn ready(up: &Up, key: &NodeKey, api: &Api, rear: SocketAddr) -> Result<()> {
     println!(
         "ready name={} did={} api=https://{} rear=https://{} kubeconfig={}",
         up.name,
         key.id(),
         api.address(),
-        doors.address()?,
+        rear,
         up.data_dir.join("kubeconfig").display()
     );
     Ok(())

@@ -45,7 +45,7 @@ impl Machine {
         let dns_address = network.dns_address();
         let kubelet = Kubelet::start(substrate_kubelet::Options {
             node_name: up.name.clone(),
-            node_address: machine_address().unwrap_or(gateway),
+            node_address: address().unwrap_or(gateway),
             data_dir: up.data_dir.join("kubelet"),
             client: api.client(&format!("kubelet-{}", up.name)),
             network: Some(Arc::new(network)),
@@ -110,7 +110,7 @@ fn supervisor() -> Result<Vec<OsString>> {
 }
 
 /// The address by which others reach this machine: the one that the way to anywhere begins with. Nothing is sent.
-fn machine_address() -> Option<Ipv4Addr> {
+pub fn address() -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?; // TEST-NET-1 (RFC 5737)
     match socket.local_addr().ok()?.ip() {

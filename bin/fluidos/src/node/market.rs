@@ -1,0 +1,69 @@
+//! Buying and selling: what is offered, the REAR door, and the managers behind it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use fluidos_acquisition::{Options, contract_manager, exporter::Exporter, importer};
+use fluidos_identity::{ClientAuth, NodeKey, server_config};
+use fluidos_model::kinds::{AdditionalInformation, NodeIdentity};
+use fluidos_rear::{ALPN, RearService};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::api::Api;
+use super::machine;
+use crate::cli::Up;
+
+/// Starts the managers of resources and acquisition, and serves REAR.
+pub fn open(up: &Up, key: &NodeKey, api: &Api, rear: TcpListener, parts: &mut JoinSet<()>) -> Result<()> {
+    let identity = identity(up, key, rear.local_addr()?);
+    let options = Options::new(key.clone(), identity.clone(), up.offer);
+    parts.spawn(fluidos_resources::run(
+        api.client("fluidos-resources"),
+        fluidos_resources::Options {
+            node: key.id(),
+            identity,
+            offer: up.offer,
+            location: up.location.clone().unwrap_or_default(),
+            architecture: architecture().into(),
+        },
+    ));
+    let exporter = Arc::new(Exporter::new(api.client("fluidos-exporter"), options.clone()));
+    parts.spawn(exporter.clone().run());
+    parts.spawn(importer::run(api.client("fluidos-importer"), options.clone()));
+    parts.spawn(contract_manager::run(api.client("fluidos-contract-manager"), options));
+    let tls = Arc::new(server_config(key, ClientAuth::Accept, ALPN).context("REAR")?);
+    parts.spawn(async move {
+        let served = fluidos_rear::serve(rear, tls, RearService::new(exporter), std::future::pending()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "REAR is not served any more");
+        }
+    });
+    Ok(())
+}
+
+/// Who this node says it is, and where it answers.
+fn identity(up: &Up, key: &NodeKey, rear: SocketAddr) -> NodeIdentity {
+    let did = key.id().to_string();
+    let ip = if rear.ip().is_unspecified() { machine::address().map_or(rear.ip(), IpAddr::V4) } else { rear.ip() };
+    NodeIdentity {
+        domain: up.domain.clone(),
+        node_id: did.rsplit(':').next().unwrap_or_default().to_owned(),
+        ip: SocketAddr::new(ip, rear.port()).to_string(),
+        additional_information: Some(AdditionalInformation {
+            did: Some(did),
+            name: Some(up.name.clone()),
+            ..Default::default()
+        }),
+    }
+}
+
+/// The machine's architecture as Kubernetes spells it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
