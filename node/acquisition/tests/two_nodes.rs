@@ -33,6 +33,8 @@ async fn a_solver_becomes_a_contract_of_both_and_goes_with_all_it_bought() {
     let (ours, theirs) = (bought.spec.signed_terms.unwrap(), sold.spec.signed_terms.unwrap());
     assert_eq!(ours, theirs, "both keep the same bytes with the same signatures");
     assert_eq!(ours.signatures.len(), 2);
+    let name = bought.spec.seller.additional_information.unwrap().name;
+    assert_eq!((name.as_deref(), bought.spec.seller.ip), (Some("grid"), seller.address.to_string()));
     let configuration = bought.spec.configuration.unwrap().amounts().unwrap();
     assert_eq!(configuration.to_string(), "cpu 1500m, memory 64Mi, pods 1");
     let pool = seller.ledger().await;

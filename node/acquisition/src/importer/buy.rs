@@ -206,7 +206,7 @@ async fn trade(
         Err((error, false)) => return Err(stop("purchase")(told(error))),
         Err((error, true)) => {
             let open = contracts::contract(&name, spec(&signed), offered.seller, owner(solver));
-            take_back(client, &open).await?;
+            take_back(client, open).await?;
             return Err(stop("purchase")(told(error)));
         }
     };
@@ -220,7 +220,7 @@ async fn trade(
         Ok(both) => both,
         Err(reason) => {
             let open = contracts::contract(&name, spec(&signed), offered.seller, owner(solver));
-            take_back(client, &open).await?;
+            take_back(client, open).await?;
             return Err(stop("purchase")(reason));
         }
     };
@@ -293,8 +293,10 @@ async fn purchase(
 }
 
 /// Nobody knows whether the seller has sold: it is told that nothing is wanted, however long that takes.
-async fn take_back(client: &Client, contract: &Contract) -> Result<(), Stop> {
-    match contracts::write(client, contract).await {
+async fn take_back(client: &Client, mut contract: Contract) -> Result<(), Stop> {
+    // Over from the beginning: nobody takes it for one that can be used.
+    contract.spec.expiration_time = Some(Timestamp::now().to_string());
+    match contracts::write(client, &contract).await {
         Ok(written) => Ok(contracts::delete(client, &written).await?),
         Err(WriteError::Ending { .. }) => Ok(()),
         Err(error) => Err(error.into()),

@@ -121,13 +121,14 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
     if let Some(contract) = contract {
         return bought(view, solver, &contract, &old, over, now);
     }
-    if over <= now {
-        return write(status::ended(&old, Phase::TimedOut, Step::of(spec, &old), &outlook(view, search), now));
-    }
+    // Before any time-out: what was begun may have been sold, and somebody must take it.
     if reservation
         .is_some_and(|status| status.phase.phase == Phase::Running && !search.ended.contains(&status.transaction_id))
     {
         return Next::Now(Action::Resume);
+    }
+    if over <= now {
+        return write(status::ended(&old, Phase::TimedOut, Step::of(spec, &old), &outlook(view, search), now));
     }
     let ask = || {
         let (selector, intents) = (Box::new(selector.clone()), Box::new(intents.clone()));

@@ -323,6 +323,7 @@ fn what_is_bought_is_used_and_watched() {
     let begun = json!({"phase": {"phase": "Running"}, "transactionID": "t"});
     let mut interrupted = Case { reservation: Some(begun), ..case(running(), &[peer("grid")], Search::default()) };
     check(&interrupted, 1, expect!["resume"]);
+    check(&interrupted, 1000, expect!["resume"]);
     interrupted.search.ended.insert("t".into());
     check(&interrupted, 1, expect![[r#"ask ["grid"]"#]]);
     let done = json!({"phase": {"phase": "Solved"}, "transactionID": "t", "contract": {"name": "contract-c"}});
