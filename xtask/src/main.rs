@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)] // talking to people is what it is for
 
 mod demo;
+mod dist;
 mod machine;
 mod test;
 mod tidy;
@@ -21,6 +22,8 @@ struct Cli {
 enum Task {
     /// The main job: three owners, one continuum, one command.
     Demo(demo::Demo),
+    /// Pack the binary, a systemd unit, completions and an example into a tar.
+    Dist(dist::Dist),
     /// Run every test, and first everything that a test needs: what it installs, it says.
     Test(test::Test),
     /// Check what code cannot show: which room uses which, and what is absent where.
@@ -30,6 +33,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Demo(demo) => demo.run(),
+        Task::Dist(dist) => dist.run(),
         Task::Test(test) => test.run(),
         Task::Tidy(tidy) => tidy.run(),
     };
