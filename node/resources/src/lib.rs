@@ -51,7 +51,9 @@ pub struct Options {
 }
 
 /// Keeps the flavor and the identity current for ever.
-pub async fn run(client: Client, options: Options) {
+pub async fn run(client: Client, mut options: Options) {
+    // By it own flavors are told from others'.
+    options.identity.additional_information.get_or_insert_default().did = Some(options.node.to_string());
     let flavors = Cache::<Flavor>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let ledgers = Cache::<Ledger>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let only =

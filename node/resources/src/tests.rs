@@ -79,22 +79,58 @@ fn offered(options: &Options) -> Flavor {
 fn the_flavor_is_what_can_still_be_sold() {
     let (options, one) =
         (options(Some(OFFER)), Amounts { cpu_milli: 1500, memory_bytes: 1 << 30, pods: 10, ..Amounts::default() });
-    check(&options, Some(&ledger(&[])), &[], 0, expect![[r#"offer grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#]]);
-    check(&options, Some(&ledger(&[one])), &[offered(&options)], 1, expect![[r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"2500m","memory":"7Gi","pods":"100"} {}"#]]);
+    check(
+        &options,
+        Some(&ledger(&[])),
+        &[],
+        0,
+        expect![[
+            r#"offer grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#
+        ]],
+    );
+    check(
+        &options,
+        Some(&ledger(&[one])),
+        &[offered(&options)],
+        1,
+        expect![[
+            r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"2500m","memory":"7Gi","pods":"100"} {}"#
+        ]],
+    );
     check(&options, Some(&ledger(&[one])), &[offered(&options)], 60, expect![[r#""#]]);
-    check(&options, Some(&ledger(&[OFFER])), &[offered(&options)], 1, expect![[r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {}"#]]);
+    check(
+        &options,
+        Some(&ledger(&[OFFER])),
+        &[offered(&options)],
+        1,
+        expect![[
+            r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {}"#
+        ]],
+    );
 }
 
 #[test]
 fn without_books_nothing_is_said_and_without_an_offer_nothing_is_left() {
     check(&options(Some(OFFER)), None, &[], 0, expect![[r#""#]]);
     check(&options(None), Some(&ledger(&[])), &[], 0, expect![[r#""#]]);
-    check(&options(None), None, &[offered(&options(Some(OFFER)))], 0, expect!["withdraw grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72"]);
+    check(
+        &options(None),
+        None,
+        &[offered(&options(Some(OFFER)))],
+        0,
+        expect!["withdraw grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72"],
+    );
     let mut renamed = options(Some(OFFER));
     renamed.identity.domain = "new.example".into();
-    check(&renamed, Some(&ledger(&[])), &[offered(&options(Some(OFFER)))], 0, expect![[r#"
+    check(
+        &renamed,
+        Some(&ledger(&[])),
+        &[offered(&options(Some(OFFER)))],
+        0,
+        expect![[r#"
         withdraw grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72
-        offer new.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#]]);
+        offer new.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#]],
+    );
     let mut foreign = offered(&options(Some(OFFER)));
     foreign.metadata.name = Some("foreign".into());
     foreign.spec.owner.additional_information = None;
@@ -108,7 +144,15 @@ fn what_the_owner_adds_to_the_flavor_stays() {
     flavor.spec.price.amount = "3".into();
     flavor.spec.flavor_type.type_data["properties"] = json!({"carbon-footprint": {"embodied": 53000}});
     check(&options, Some(&ledger(&[])), &[flavor.clone()], 0, expect![[r#""#]]);
-    check(&options, Some(&ledger(&[OFFER])), &[flavor], 0, expect![[r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="3" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {"carbon-footprint":{"embodied":53000}}"#]]);
+    check(
+        &options,
+        Some(&ledger(&[OFFER])),
+        &[flavor],
+        0,
+        expect![[
+            r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="3" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {"carbon-footprint":{"embodied":53000}}"#
+        ]],
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use fluidos_identity::NodeKey;
-use fluidos_model::kinds::{AdditionalInformation, Flavor, Ledger, LedgerSpec, NodeIdentity, crds, names};
+use fluidos_model::kinds::{Flavor, Ledger, LedgerSpec, NodeIdentity, crds, names};
 use fluidos_model::market::{Amounts, HoldRequest, Location, Pool};
 use fluidos_resources::Options;
 use jiff::{SignedDuration, Timestamp};
@@ -69,7 +69,6 @@ async fn flavor_is(client: &Client, what: &str, cpu: &str, available: bool) {
 async fn the_flavor_follows_the_ledger_and_goes_with_the_offer() {
     let client = api().await;
     let node = NodeKey::from_seed([7; 32]).unwrap().id();
-    let more = AdditionalInformation { did: Some(node.to_string()), ..AdditionalInformation::default() };
     let offer = Amounts { cpu_milli: 2000, memory_bytes: 1 << 30, pods: 10, ..Amounts::default() };
     let options = Options {
         node,
@@ -77,7 +76,7 @@ async fn the_flavor_follows_the_ledger_and_goes_with_the_offer() {
             domain: "grid.example".into(),
             node_id: node.tag(),
             ip: "192.0.2.1:7300".into(),
-            additional_information: Some(more),
+            additional_information: None,
         },
         offer: Some(offer),
         location: Location::default(),
