@@ -123,9 +123,7 @@ fn group(name: &str, versions: &BTreeMap<String, Vec<Arc<Kind>>>) -> Value {
 }
 
 /// Stable versions first, as clients prefer the first.
-fn by_preference(
-    versions: &BTreeMap<String, Vec<Arc<Kind>>>,
-) -> impl Iterator<Item = (&String, &Vec<Arc<Kind>>)> {
+fn by_preference(versions: &BTreeMap<String, Vec<Arc<Kind>>>) -> impl Iterator<Item = (&String, &Vec<Arc<Kind>>)> {
     let mut ordered: Vec<_> = versions.iter().collect();
     ordered.sort_by_key(|(version, _)| {
         let rank = if version.contains("alpha") { 2 } else { u8::from(version.contains("beta")) };

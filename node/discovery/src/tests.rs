@@ -56,27 +56,62 @@ fn what_is_new_is_kept_and_trusted_as_the_owner_says() {
     let lan = seen(Source::Multicast, 1, "grid", "192.168.1.2:7300");
     check(&lan, None, &trust(), expect!["create 192.168.1.2:7300 Multicast Untrusted"]);
     check(&lan, None, &Trust { lan: true, ..trust() }, expect!["create 192.168.1.2:7300 Multicast Trusted"]);
-    check(&lan, None, &Trust { keys: vec![key(1).id()], ..Trust::default() }, expect!["create 192.168.1.2:7300 Multicast Trusted"]);
-    check(&seen(Source::Static, 1, "grid", "192.168.1.2:7300"), None, &trust(), expect!["create 192.168.1.2:7300 Static Trusted"]);
-    check(&seen(Source::Inbound, 1, "grid", "192.168.1.2:7300"), None, &trust(), expect!["create 192.168.1.2:7300 Inbound Untrusted"]);
+    check(
+        &lan,
+        None,
+        &Trust { keys: vec![key(1).id()], ..Trust::default() },
+        expect!["create 192.168.1.2:7300 Multicast Trusted"],
+    );
+    check(
+        &seen(Source::Static, 1, "grid", "192.168.1.2:7300"),
+        None,
+        &trust(),
+        expect!["create 192.168.1.2:7300 Static Trusted"],
+    );
+    check(
+        &seen(Source::Inbound, 1, "grid", "192.168.1.2:7300"),
+        None,
+        &trust(),
+        expect!["create 192.168.1.2:7300 Inbound Untrusted"],
+    );
 }
 
 #[test]
 fn an_address_that_changes_is_followed_and_the_owners_word_stays() {
     let first = known(&seen(Source::Multicast, 1, "grid", "192.168.1.2:7300"), &trust());
     check(&seen(Source::Multicast, 1, "grid", "192.168.1.2:7300"), Some(&first), &trust(), expect!["heard"]);
-    check(&seen(Source::Multicast, 1, "grid", "192.168.1.7:7300"), Some(&first), &trust(), expect!["change 192.168.1.7:7300 Multicast Untrusted"]);
+    check(
+        &seen(Source::Multicast, 1, "grid", "192.168.1.7:7300"),
+        Some(&first),
+        &trust(),
+        expect!["change 192.168.1.7:7300 Multicast Untrusted"],
+    );
     let named = known(&seen(Source::Static, 1, "grid", "192.168.1.2:7300"), &trust());
-    check(&seen(Source::Multicast, 1, "grid", "192.168.1.7:7300"), Some(&named), &trust(), expect!["change 192.168.1.7:7300 Static Trusted"]);
+    check(
+        &seen(Source::Multicast, 1, "grid", "192.168.1.7:7300"),
+        Some(&named),
+        &trust(),
+        expect!["change 192.168.1.7:7300 Static Trusted"],
+    );
     check(&seen(Source::Inbound, 1, "grid", "192.168.1.2:40000"), Some(&named), &trust(), expect!["heard"]);
 }
 
 #[test]
 fn nobody_takes_the_place_of_another() {
     let grid = known(&seen(Source::Multicast, 1, "grid", "192.168.1.2:7300"), &trust());
-    check(&seen(Source::Multicast, 2, "grid", "192.168.1.3:7300"), Some(&grid), &trust(), expect!["reject: knowncluster-8a88e3dd belongs to did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX"]);
+    check(
+        &seen(Source::Multicast, 2, "grid", "192.168.1.3:7300"),
+        Some(&grid),
+        &trust(),
+        expect!["reject: knowncluster-8a88e3dd belongs to did:key:z6Mkon3Necd6NkkyfoGoHxid2znGc59LU3K7mubaRcFbLfLX"],
+    );
     check(&seen(Source::Multicast, 9, "me", "192.168.1.3:7300"), None, &trust(), expect!["reject: it is this node"]);
-    check(&seen(Source::Multicast, 1, "Bad_Name", "192.168.1.3:7300"), None, &trust(), expect![[r#"reject: its name "Bad_Name" is no DNS label of at most 63 characters"#]]);
+    check(
+        &seen(Source::Multicast, 1, "Bad_Name", "192.168.1.3:7300"),
+        None,
+        &trust(),
+        expect![[r#"reject: its name "Bad_Name" is no DNS label of at most 63 characters"#]],
+    );
 }
 
 #[test]
