@@ -1,0 +1,102 @@
+//! A *deal* is what the fabric reads of a Contract: who sells how much of what to whom, until when.
+
+use std::net::IpAddr;
+
+use fluidos_identity::{FabricPrefix, NodeId};
+use fluidos_model::kinds::{Contract, FlavorLocation, NodeIdentity};
+use fluidos_model::market::Amounts;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Deal {
+    pub name: String,
+    pub buyer: NodeId,
+    pub seller: NodeId,
+    /// The name that the seller says.
+    pub seller_name: String,
+    pub amounts: Amounts,
+    pub location: FlavorLocation,
+    pub architecture: String,
+    pub deleting: bool,
+    pub until: Option<Timestamp>,
+}
+
+impl Deal {
+    /// Returns the deal of a contract, or why it has none that the fabric can serve.
+    pub(crate) fn of(contract: &Contract) -> Result<Self, String> {
+        let party = |who: &str, identity: &NodeIdentity| -> Result<NodeId, String> {
+            let did = identity.additional_information.as_ref().and_then(|more| more.did.as_deref());
+            did.ok_or(format!("its {who} has no DID"))?.parse().map_err(|error| format!("its {who}: {error}"))
+        };
+        let spec = &contract.spec;
+        let slice = spec.flavor.spec.k8slice().map_err(|error| error.to_string())?;
+        let amounts = match &spec.configuration {
+            Some(configuration) => configuration.amounts(),
+            None => slice.characteristics.amounts(),
+        };
+        let until = match &spec.expiration_time {
+            Some(text) => Some(text.parse().map_err(|error| format!("its expirationTime {text:?}: {error}"))?),
+            None => None,
+        };
+        Ok(Self {
+            name: contract.name_any(),
+            buyer: party("buyer", &spec.buyer)?,
+            seller: party("seller", &spec.seller)?,
+            seller_name: spec
+                .seller
+                .additional_information
+                .as_ref()
+                .and_then(|more| more.name.clone())
+                .unwrap_or_default(),
+            amounts: amounts.map_err(|error| error.to_string())?,
+            location: spec.flavor.spec.location.clone().unwrap_or_default(),
+            architecture: slice.characteristics.architecture,
+            deleting: contract.metadata.deletion_timestamp.is_some(),
+            until,
+        })
+    }
+
+    /// Says whether it is neither ended nor over.
+    pub(crate) fn is_live(&self, now: Timestamp) -> bool {
+        !self.deleting && self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// Says whether an address may be a pod's of the node with this prefix: its IPv4 pods have the first half of the block
+/// (the last /24 is its Services').
+pub(crate) fn is_pod_address(prefix: &FabricPrefix, address: &str) -> bool {
+    match address.parse() {
+        Ok(IpAddr::V4(v4)) => prefix.holds_v4(v4) && (v4.to_bits() & 0xfff) < 0x800,
+        Ok(IpAddr::V6(v6)) => prefix.holds_v6(v6),
+        Err(_) => false,
+    }
+}
+
+/// Says whether an address is anything of the node with this prefix.
+pub(crate) fn is_fabric_address(prefix: &FabricPrefix, address: &str) -> bool {
+    match address.parse() {
+        Ok(IpAddr::V4(v4)) => prefix.holds_v4(v4),
+        Ok(IpAddr::V6(v6)) => prefix.holds_v6(v6),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use fluidos_identity::{NodeKey, fabric_prefix};
+
+    use super::*;
+
+    #[test]
+    fn a_pods_address_is_in_the_first_half_of_its_nodes_block() {
+        let prefix = fabric_prefix(&NodeKey::from_seed([3; 32]).unwrap().id(), 0); // 100.125.80.0/20
+        assert!(is_pod_address(&prefix, "100.125.80.5") && is_pod_address(&prefix, "100.125.87.255"));
+        for foreign in ["100.125.88.1", "100.125.95.10", "100.125.96.1", "10.0.0.1", "127.0.0.1", "::1", "x"] {
+            assert!(!is_pod_address(&prefix, foreign), "{foreign}");
+        }
+        assert!(is_fabric_address(&prefix, "100.125.95.10") && !is_fabric_address(&prefix, "192.168.0.1"));
+    }
+}

@@ -1,0 +1,213 @@
+//! Putting it together: options in, a handle out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fluidos_identity::{FabricPrefix, NodeId, NodeKey};
+use fluidos_link::Links;
+use fluidos_model::kinds::{Allocation, Contract, names};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
+use kube::{Api, Client, ResourceExt as _};
+use substrate_apiserver::node_proxy::NodeProxies;
+use substrate_client::Cache;
+use substrate_kubelet::images::{ImageSource, ImageStore};
+use tokio::sync::watch;
+
+use crate::deal::Deal;
+use crate::twins::{self, Origin};
+use crate::{Error, frames, images, reflection, streams, virtual_node};
+
+/// Answers which prefix a peer holds, or `None` while nobody knows.
+pub type PrefixOf = Arc<dyn Fn(&NodeId) -> Option<FabricPrefix> + Send + Sync>;
+
+/// What a fabric is started with.
+#[derive(Clone)]
+pub struct Options {
+    /// Its client, with its own user.
+    pub client: Client,
+    /// This node.
+    pub key: Arc<NodeKey>,
+    /// Its links.
+    pub links: Links,
+    /// The name of this machine's Node: no virtual node gets it, even if there is no such Node.
+    pub node_name: String,
+    /// Who reaches the machines of pods: virtual nodes are added, and twins are reached through it.
+    pub proxies: NodeProxies,
+    /// Where images are that this node gives to its providers; without it none are given.
+    pub images: Option<ImageStore>,
+    /// The cluster DNS, as twins of this node's pods reach it.
+    pub dns_address: Ipv4Addr,
+    /// The domain of this cluster's names, as `cluster.local`.
+    pub cluster_domain: String,
+    /// Where the pods of a peer are: addresses that it reports are believed only there.
+    pub prefix_of: PrefixOf,
+}
+
+/// The fabric of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Fabric {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all rooms of the fabric share.
+pub(crate) struct Shared {
+    pub client: Client,
+    pub key: Arc<NodeKey>,
+    pub links: Links,
+    pub node_name: String,
+    pub proxies: NodeProxies,
+    pub images: Option<ImageStore>,
+    pub dns_address: Ipv4Addr,
+    pub cluster_domain: String,
+    pub prefix_of: PrefixOf,
+    /// When this process started, in milliseconds since 1970.
+    pub epoch: u64,
+    sequence: AtomicU64,
+    pub contracts: Cache<Contract>,
+    pub allocations: Cache<Allocation>,
+    pub nodes: Cache<Node>,
+    pub pods: Cache<Pod>,
+    pub namespaces: Cache<Namespace>,
+    pub config_maps: Cache<ConfigMap>,
+    pub secrets: Cache<Secret>,
+    pub services: Cache<Service>,
+    /// Contracts whose provider has said Ready on the stream that is open.
+    pub ready: watch::Sender<BTreeSet<String>>,
+    /// What consumers have confirmed since this process started: uids of their pods by contract.
+    confirmed: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    confirmations: watch::Sender<u64>,
+    pub providing: twins::Providing,
+}
+
+impl Fabric {
+    /// Starts to watch, and answers peers from now on. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Somebody else answers for one of the stream kinds on these links.
+    pub fn start(options: Options) -> Result<Self, Error> {
+        let client = options.client;
+        let ours = || Api::namespaced(client.clone(), names::NAMESPACE);
+        let shared = Arc::new(Shared {
+            epoch: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0),
+            sequence: AtomicU64::new(0),
+            contracts: Cache::start(ours()),
+            allocations: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
+            nodes: Cache::start(Api::all(client.clone())),
+            pods: Cache::start(Api::all(client.clone())),
+            namespaces: Cache::start(Api::all(client.clone())),
+            config_maps: Cache::start(Api::all(client.clone())),
+            secrets: Cache::start(Api::all(client.clone())),
+            services: Cache::start(Api::all(client.clone())),
+            ready: watch::Sender::new(BTreeSet::new()),
+            confirmed: Mutex::default(),
+            confirmations: watch::Sender::new(0),
+            providing: twins::Providing::default(),
+            client,
+            key: options.key,
+            links: options.links,
+            node_name: options.node_name,
+            proxies: options.proxies,
+            images: options.images,
+            dns_address: options.dns_address,
+            cluster_domain: options.cluster_domain,
+            prefix_of: options.prefix_of,
+        });
+        shared.links.handle(frames::DESIRED, Arc::new(twins::Handler(shared.clone())))?;
+        streams::serve(&shared)?;
+        images::serve(&shared)?;
+        Ok(Self { shared })
+    }
+
+    /// Works for ever.
+    pub async fn run(self) {
+        let shared = &self.shared;
+        shared.synced().await;
+        tokio::join!(virtual_node::run(shared.clone()), reflection::run(shared.clone()), twins::run(shared.clone()));
+    }
+
+    /// Says whether this pod may be started: twins only after their consumer has confirmed them since this process
+    /// started; every other pod always.
+    pub fn is_confirmed(&self, pod: &Pod) -> bool {
+        match (pod.labels().get(names::LABEL_CONTRACT), Origin::of(pod)) {
+            (Some(contract), Some(origin)) => {
+                self.shared.confirmed().get(contract).is_some_and(|uids| uids.contains(&origin.uid))
+            }
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    /// A counter that grows whenever [`Fabric::is_confirmed`] may answer otherwise than before.
+    pub fn confirmations(&self) -> watch::Receiver<u64> {
+        self.shared.confirmations.subscribe()
+    }
+
+    /// Where the kubelet finds images of twins.
+    pub fn image_source(&self) -> Arc<dyn ImageSource> {
+        Arc::new(images::PeerImages(self.shared.clone()))
+    }
+}
+
+impl Shared {
+    pub(crate) fn id(&self) -> NodeId {
+        self.key.id()
+    }
+
+    pub(crate) async fn synced(&self) {
+        tokio::join!(
+            self.contracts.synced(),
+            self.allocations.synced(),
+            self.nodes.synced(),
+            self.pods.synced(),
+            self.namespaces.synced(),
+            self.config_maps.synced(),
+            self.secrets.synced(),
+            self.services.synced(),
+        );
+    }
+
+    /// Returns the next number of what this node wants.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Returns the live deal of this name between the two.
+    ///
+    /// # Errors
+    /// [`Error::NoContract`] says what is wrong with it.
+    pub(crate) fn live_deal(&self, contract: &str, buyer: NodeId, seller: NodeId) -> Result<Deal, Error> {
+        let none = |reason: String| Error::NoContract { contract: frames::cut(contract, 63), reason };
+        let found = self.contracts.get(names::NAMESPACE, contract).ok_or_else(|| none("there is none".into()))?;
+        let deal = Deal::of(&found).map_err(&none)?;
+        if deal.buyer != buyer || deal.seller != seller {
+            return Err(none("it is between others".into()));
+        }
+        if !deal.is_live(Timestamp::now()) {
+            return Err(none("it has ended".into()));
+        }
+        Ok(deal)
+    }
+
+    /// Takes note that the consumer wants these.
+    pub(crate) fn confirm<'a>(&self, contract: &str, uids: impl IntoIterator<Item = &'a String>) {
+        self.confirmed().entry(contract.into()).or_default().extend(uids.into_iter().cloned());
+        self.confirmations.send_modify(|n| *n += 1);
+    }
+
+    /// Takes note that it wants no others than these.
+    pub(crate) fn confirm_only(&self, contract: &str, uids: BTreeSet<String>) {
+        if uids.is_empty() {
+            self.confirmed().remove(contract)
+        } else {
+            self.confirmed().insert(contract.into(), uids)
+        };
+        self.confirmations.send_modify(|n| *n += 1);
+    }
+
+    fn confirmed(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,307 @@
+//! Images follow the pod: a provider takes what it does not have from the consumer, over the link.
+//!
+//! ```text
+//! provider                                               consumer
+//! kubelet ─▶ PeerImages ── image/1 {contract, uid, reference} ──▶ Shelf: is it an image of a pod on that contract?
+//!                       ◀── the digest of its manifest ──────────
+//!            ImageStore ◀── blob/1 {contract, uid, digest} ──────  bytes, verified by their digest before they have a name
+//! ```
+//! What is here already is not sent again, so an interrupted image goes on with the blob that was interrupted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fluidos_identity::NodeId;
+use fluidos_link::{Handler, LinkError, LinkStream, PeerInfo, RequestHandler, RequestRefusal};
+use fluidos_model::kinds::names;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use substrate_kubelet::images::{BLOB_SIZE_MAX, Digest, Error, ImageSource, ImageStore, Reference};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::deal::Deal;
+use crate::fabric::Shared;
+use crate::frames;
+use crate::twins::Origin;
+
+const IMAGE: &str = "image/1";
+const BLOB: &str = "blob/1";
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A link that gives nothing for this long does not work.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A blob is asked for again when the link breaks; each time it begins anew.
+const TRIES_MAX: u32 = 3;
+/// A manifest names its layers: 100 of them are 20 KiB.
+const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// Layers of one image; overlayfs takes 500.
+const BLOBS_MAX: usize = 512;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ImageRequest {
+    contract: String,
+    uid: String,
+    reference: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ImageAnswer {
+    digest: Digest,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct BlobHeader {
+    contract: String,
+    uid: String,
+    digest: Digest,
+}
+
+/// What the bytes of a blob begin with: their number, or why there are none.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum BlobAnswer {
+    Size(u64),
+    Refused(String),
+}
+
+/// Answers providers from now on.
+pub(crate) fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
+    let shelf = Arc::new(Shelf(shared.clone()));
+    shared.links.handle_requests(IMAGE, shelf.clone())?;
+    shared.links.handle(BLOB, shelf)
+}
+
+/// The consumer's side: the images that pods on a contract name, and no others.
+struct Shelf(Arc<Shared>);
+
+impl Shelf {
+    /// The images of the pod, which must be on a virtual node of a contract with the peer.
+    fn named(&self, provider: NodeId, contract: &str, uid: &str) -> Result<BTreeSet<String>, String> {
+        let deal = self.0.live_deal(contract, self.0.id(), provider).map_err(|error| error.to_string())?;
+        let is_on = |node: &str| {
+            self.0.nodes.get("", node).is_some_and(|node| {
+                node.labels().contains_key(names::VIRTUAL_NODE)
+                    && node.labels().get(names::LABEL_CONTRACT) == Some(&deal.name)
+            })
+        };
+        let pods = self.0.pods.list();
+        let pod = pods.iter().find(|pod| pod.uid().as_deref() == Some(uid)).and_then(|pod| pod.spec.as_ref());
+        let spec =
+            pod.filter(|spec| spec.node_name.as_deref().is_some_and(is_on)).ok_or("no such pod is on this contract")?;
+        Ok(images(spec))
+    }
+
+    fn store(&self) -> Result<&ImageStore, String> {
+        self.0.images.as_ref().ok_or_else(|| "this node gives no images".to_owned())
+    }
+
+    async fn image(&self, provider: NodeId, request: &ImageRequest) -> Result<Digest, String> {
+        let named = self.named(provider, &request.contract, &request.uid)?;
+        if !named.contains(&normal(&request.reference)?) {
+            return Err("the pod does not name this image".into());
+        }
+        let reference = parse(&request.reference)?;
+        let blobs = self.store()?.blobs(&reference).await.map_err(|error| error.to_string())?;
+        blobs.first().map(|manifest| manifest.digest.clone()).ok_or_else(|| "the image is empty".into())
+    }
+
+    /// Opens a blob of one of the pod's images.
+    async fn blob(&self, provider: NodeId, header: &BlobHeader) -> Result<(u64, tokio::fs::File), String> {
+        let store = self.store()?;
+        for reference in self.named(provider, &header.contract, &header.uid)? {
+            let Ok(blobs) = store.blobs(&parse(&reference)?).await else { continue };
+            if let Some(blob) = blobs.iter().find(|blob| blob.digest == header.digest) {
+                let file = store.open_blob(&blob.digest).await.map_err(|error| error.to_string())?;
+                return Ok((blob.size, file));
+            }
+        }
+        Err("no image of the pod has this blob".into())
+    }
+}
+
+fn images(spec: &k8s_openapi::api::core::v1::PodSpec) -> BTreeSet<String> {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    containers.filter_map(|container| normal(container.image.as_deref()?).ok()).collect()
+}
+
+fn parse(reference: &str) -> Result<Reference, String> {
+    reference.parse().map_err(|error: substrate_kubelet::images::InvalidReference| error.to_string())
+}
+
+fn normal(reference: &str) -> Result<String, String> {
+    parse(reference).map(|reference| reference.to_string())
+}
+
+#[async_trait]
+impl RequestHandler for Shelf {
+    async fn request(&self, peer: &PeerInfo, request: Value) -> Result<Value, RequestRefusal> {
+        let refused = |why: String| RequestRefusal::new("image", why);
+        let request: ImageRequest = serde_json::from_value(request).map_err(|error| refused(error.to_string()))?;
+        let digest = self.image(peer.id, &request).await.map_err(refused)?;
+        serde_json::to_value(ImageAnswer { digest }).map_err(|error| refused(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl Handler for Shelf {
+    async fn stream(&self, peer: &PeerInfo, header: Value, mut stream: LinkStream) {
+        let opened = match serde_json::from_value::<BlobHeader>(header) {
+            Ok(header) => self.blob(peer.id, &header).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let sent = match opened {
+            Ok((size, mut file)) => {
+                async {
+                    frames::write(&mut stream, "blob", &BlobAnswer::Size(size)).await?;
+                    tokio::io::copy(&mut file, &mut stream).await.map_err(crate::Error::stream("blob"))?;
+                    Ok(())
+                }
+                .await
+            }
+            Err(why) => frames::write(&mut stream, "blob", &BlobAnswer::Refused(why)).await,
+        };
+        if let Err(error) = sent {
+            tracing::debug!(peer = %peer.id, %error, "a blob was not sent");
+            return stream.abandon();
+        }
+        let _ = stream.shutdown().await;
+        // The peer closes its direction when it has all: until then nothing must be thrown away.
+        let mut rest = [0; 64];
+        let _ = tokio::time::timeout(STALL_TIMEOUT, stream.read(&mut rest)).await;
+    }
+}
+
+/// A source of the kubelet: the consumer of a twin.
+pub(crate) struct PeerImages(pub Arc<Shared>);
+
+#[async_trait]
+impl ImageSource for PeerImages {
+    fn name(&self) -> &str {
+        "the owner of the pod"
+    }
+
+    async fn fetch(&self, reference: &Reference, pod: &Pod, store: &ImageStore) -> Result<bool, Error> {
+        let (Some(contract), Some(origin)) = (pod.labels().get(names::LABEL_CONTRACT), Origin::of(pod)) else {
+            return Ok(false);
+        };
+        let failed = |why: String| Error::Source { source_name: self.name().to_owned(), why };
+        let found = self
+            .0
+            .contracts
+            .get(names::NAMESPACE, contract)
+            .ok_or_else(|| failed(format!("contract {contract} is gone")))?;
+        let consumer = Deal::of(&found).map_err(&failed)?.buyer;
+        let request =
+            ImageRequest { contract: contract.clone(), uid: origin.uid.clone(), reference: reference.to_string() };
+        let answer: ImageAnswer = self
+            .0
+            .links
+            .request(&consumer, IMAGE, &request, ANSWER_TIMEOUT)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        if reference.digest().is_some_and(|wanted| *wanted != answer.digest) {
+            return Err(failed(format!("it gives {} for {reference}", answer.digest)));
+        }
+        let _hold = store.hold().await?;
+        let get = |digest: Digest, size_max: u64| {
+            let header = BlobHeader { contract: contract.clone(), uid: origin.uid.clone(), digest };
+            async move { self.blob(consumer, &header, size_max, store).await }
+        };
+        get(answer.digest.clone(), MANIFEST_BYTES_MAX).await?;
+        let manifest = manifest(store, &answer.digest).await.map_err(failed)?;
+        for (digest, size) in manifest {
+            get(digest, size).await?;
+        }
+        store.tag(reference, &answer.digest).await?;
+        Ok(true)
+    }
+}
+
+impl PeerImages {
+    /// Brings one blob, which has at most `size_max` bytes.
+    async fn blob(
+        &self,
+        consumer: NodeId,
+        header: &BlobHeader,
+        size_max: u64,
+        store: &ImageStore,
+    ) -> Result<(), Error> {
+        let mut tries = 0;
+        while !store.has(&header.digest) {
+            tries += 1;
+            match self.blob_once(consumer, header, size_max, store).await {
+                Err(error) if tries < TRIES_MAX => {
+                    tracing::info!(digest = %header.digest, %error, "a blob is asked for again")
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn blob_once(
+        &self,
+        consumer: NodeId,
+        header: &BlobHeader,
+        size_max: u64,
+        store: &ImageStore,
+    ) -> Result<(), Error> {
+        let failed = |why: String| Error::Source {
+            source_name: self.name().to_owned(),
+            why: format!("{}: {why}", header.digest),
+        };
+        let mut stream = self.0.links.open(&consumer, BLOB, header).await.map_err(|error| failed(error.to_string()))?;
+        let answering = frames::read::<BlobAnswer>(&mut stream, "blob", 16 * 1024);
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, answering).await.map_err(|_| failed("no answer".into()))?;
+        let size = match answer.map_err(|error| failed(error.to_string()))? {
+            BlobAnswer::Size(size) if size <= size_max => size,
+            BlobAnswer::Size(size) => return Err(failed(format!("has {size} bytes, at most {size_max}"))),
+            BlobAnswer::Refused(why) => return Err(failed(frames::cut(&why, 512))),
+        };
+        let bytes = Patient(stream).take(size);
+        store.write(&header.digest, bytes).await.map(drop)
+    }
+}
+
+/// Configuration and layers of a manifest with their sizes.
+async fn manifest(store: &ImageStore, digest: &Digest) -> Result<Vec<(Digest, u64)>, String> {
+    #[derive(Deserialize)]
+    struct Descriptor {
+        digest: Digest,
+        size: u64,
+    }
+    #[derive(Deserialize)]
+    struct Manifest {
+        config: Descriptor,
+        layers: Vec<Descriptor>,
+    }
+    let file = store.open_blob(digest).await.map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes).await.map_err(|error| error.to_string())?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| format!("manifest {digest}: {error}"))?;
+    let blobs: Vec<_> =
+        std::iter::once(manifest.config).chain(manifest.layers).map(|blob| (blob.digest, blob.size)).collect();
+    if blobs.len() > BLOBS_MAX {
+        return Err(format!("manifest {digest} names {} blobs, at most {BLOBS_MAX}", blobs.len()));
+    }
+    match blobs.iter().find(|(_, size)| *size > BLOB_SIZE_MAX) {
+        Some((digest, size)) => Err(format!("blob {digest} has {size} bytes, at most {BLOB_SIZE_MAX}")),
+        None => Ok(blobs),
+    }
+}
+
+/// A stream that fails when nothing comes for too long.
+struct Patient(LinkStream);
+
+impl tokio::io::AsyncRead for Patient {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}

@@ -1,0 +1,226 @@
+//! The objects of a twin, made of what its consumer sent: field by field, so that what is not known here is not taken. Pure.
+
+use std::collections::BTreeMap;
+
+use fluidos_identity::{FabricPrefix, NodeId};
+use fluidos_model::kinds::names;
+use fluidos_model::market::{Amounts, Quantity, Resource};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, Namespace, Pod, PodDNSConfig, PodSecurityContext, PodSpec, ResourceRequirements,
+    SeccompProfile, Secret, SecurityContext,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::deal::{Deal, is_fabric_address};
+use crate::frames::Put;
+use crate::reflection::named;
+
+/// Labels of a pod; real ones have fewer than ten.
+const LABELS_MAX: usize = 64;
+
+/// What a twin consists of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Twin {
+    pub namespace: Namespace,
+    pub config_maps: Vec<ConfigMap>,
+    pub secrets: Vec<Secret>,
+    pub pod: Pod,
+}
+
+/// Returns the namespace here of a namespace of a consumer.
+pub(crate) fn namespace_name(consumer: &NodeId, namespace: &str) -> String {
+    let hash: String = Sha256::digest(namespace).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    names::twin_namespace(&consumer.tag(), namespace, &hash)
+}
+
+/// Returns the objects of a twin.
+///
+/// # Errors
+/// Why the pod may not run here, in words.
+pub(crate) fn build(deal: &Deal, put: &Put, prefix: Option<&FabricPrefix>) -> Result<Twin, String> {
+    let metadata = &put.pod.metadata;
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (from, name, uid) = (text(&metadata.namespace), text(&metadata.name), text(&metadata.uid));
+    if [&from, &name].iter().any(|part| part.is_empty() || part.contains('/') || part.len() > 253) {
+        return Err("a pod needs a namespace and a name".into());
+    }
+    let spec = put.pod.spec.as_ref().ok_or("it has no spec")?;
+    super::admit::admit(spec)?;
+    let namespace = namespace_name(&deal.buyer, &from);
+    let ours = labels(deal);
+    let named = named(spec);
+    let bare = |name: String| ObjectMeta {
+        name: Some(name),
+        namespace: Some(namespace.clone()),
+        labels: Some(ours.clone()),
+        ..ObjectMeta::default()
+    };
+    let config_maps =
+        put.config_maps.iter().filter(|map| named.config_maps.contains(&map.name_any())).map(|map| ConfigMap {
+            metadata: bare(map.name_any()),
+            data: map.data.clone(),
+            binary_data: map.binary_data.clone(),
+            immutable: None,
+        });
+    let secrets = put.secrets.iter().filter(|secret| named.secrets.contains(&secret.name_any())).map(|secret| Secret {
+        metadata: bare(secret.name_any()),
+        data: secret.data.clone(),
+        type_: Some("Opaque".into()),
+        ..Secret::default()
+    });
+    let mut pod_labels: BTreeMap<String, String> = put
+        .pod
+        .labels()
+        .iter()
+        .filter(|(key, _)| !is_reserved(key))
+        .take(LABELS_MAX)
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    pod_labels.extend(ours.clone());
+    let origin = BTreeMap::from([(names::ANNOTATION_ORIGIN.to_owned(), format!("{from}/{name}/{uid}"))]);
+    let pod = Pod {
+        metadata: ObjectMeta { labels: Some(pod_labels), annotations: Some(origin), ..bare(name) },
+        spec: Some(pod_spec(deal, spec, prefix)?),
+        status: None,
+    };
+    let peer = BTreeMap::from([(names::ANNOTATION_PEER_DID.to_owned(), deal.buyer.to_string())]);
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(namespace.clone()),
+            labels: Some(ours.clone()),
+            annotations: Some(peer),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    Ok(Twin { namespace, config_maps: config_maps.collect(), secrets: secrets.collect(), pod })
+}
+
+fn labels(deal: &Deal) -> BTreeMap<String, String> {
+    let pairs = [(names::LABEL_CONTRACT, deal.name.clone()), (names::LABEL_PEER, deal.buyer.tag())];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Labels of the system and of this fabric are this cluster's to give.
+fn is_reserved(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let under = |of: &str| domain == of || domain.ends_with(&format!(".{of}"));
+    under("kubernetes.io") || under("k8s.io") || under("fluidos.eu")
+}
+
+fn pod_spec(deal: &Deal, spec: &PodSpec, prefix: Option<&FabricPrefix>) -> Result<PodSpec, String> {
+    let runtime_default = || SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None };
+    let context = spec.security_context.clone().unwrap_or_default();
+    let seccomp_profile = context.seccomp_profile.clone().or_else(|| Some(runtime_default()));
+    let twin = |container: &Container| confined(container, &deal.amounts);
+    Ok(PodSpec {
+        containers: spec.containers.iter().map(twin).collect(),
+        init_containers: spec.init_containers.as_ref().map(|init| init.iter().map(twin).collect()),
+        volumes: spec.volumes.clone(),
+        restart_policy: spec.restart_policy.clone(),
+        termination_grace_period_seconds: spec.termination_grace_period_seconds,
+        active_deadline_seconds: spec.active_deadline_seconds,
+        hostname: spec.hostname.clone(),
+        subdomain: spec.subdomain.clone(),
+        host_aliases: spec.host_aliases.clone(),
+        share_process_namespace: spec.share_process_namespace,
+        security_context: Some(PodSecurityContext { seccomp_profile, ..context }),
+        dns_policy: Some("None".into()),
+        dns_config: Some(dns(spec.dns_config.clone().unwrap_or_default(), prefix)?),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        ..PodSpec::default()
+    })
+}
+
+/// A twin resolves at its consumer and nowhere else.
+fn dns(config: PodDNSConfig, prefix: Option<&FabricPrefix>) -> Result<PodDNSConfig, String> {
+    let prefix = prefix.ok_or("where its consumer's addresses are is not known yet")?;
+    let servers: Vec<String> =
+        config.nameservers.into_iter().flatten().filter(|server| is_fabric_address(prefix, server)).collect();
+    if servers.is_empty() {
+        return Err(format!("none of its name servers is its consumer's own, in {prefix}"));
+    }
+    Ok(PodDNSConfig { nameservers: Some(servers), ..config })
+}
+
+/// What a container leaves unset is set; it uses no more than was bought.
+fn confined(container: &Container, bought: &Amounts) -> Container {
+    let context = container.security_context.clone().unwrap_or_default();
+    let security_context =
+        SecurityContext { allow_privilege_escalation: context.allow_privilege_escalation.or(Some(false)), ..context };
+    let given = container.resources.clone().unwrap_or_default();
+    let (mut limits, mut requests) = (given.limits.unwrap_or_default(), given.requests.unwrap_or_default());
+    for (name, resource) in [("cpu", Resource::Cpu), ("memory", Resource::Memory)] {
+        let all = bought.get(resource);
+        let within =
+            limits.get(name).and_then(|limit| amount(resource, limit)).is_some_and(|limit| limit <= all && limit > 0);
+        if !within {
+            limits.insert(name.into(), Text(resource.text(all)));
+        }
+        // Absent, it would become the limit.
+        requests.entry(name.into()).or_insert_with(|| Text("0".into()));
+    }
+    let resources = ResourceRequirements { limits: Some(limits), requests: Some(requests), claims: None };
+    Container { security_context: Some(security_context), resources: Some(resources), ..container.clone() }
+}
+
+fn amount(resource: Resource, text: &Text) -> Option<u64> {
+    Quantity::parse(&text.0).ok().map(|quantity| resource.asked(quantity))
+}
+
+/// What a pod asks for: the sum of its containers, or the largest of those that run before them.
+///
+/// # Errors
+/// An amount is none, or of something that is not sold.
+pub(crate) fn asked(spec: &PodSpec) -> Result<Amounts, String> {
+    let of = |container: &Container| -> Result<Amounts, String> {
+        let mut amounts = Amounts::default();
+        let requests = container.resources.iter().flat_map(|r| r.requests.iter().flatten());
+        for (name, text) in requests {
+            let resource = match name.as_str() {
+                "cpu" => Resource::Cpu,
+                "memory" => Resource::Memory,
+                "ephemeral-storage" => Resource::Storage,
+                other => return Err(format!("{other} is not sold")),
+            };
+            amounts.set(resource, amount(resource, text).ok_or_else(|| format!("{name} {:?} is no amount", text.0))?);
+        }
+        Ok(amounts)
+    };
+    let mut sum = Amounts { pods: 1, ..Amounts::default() };
+    for container in &spec.containers {
+        sum = sum.checked_add(&of(container)?).ok_or("it asks for more than can be counted")?;
+    }
+    for container in spec.init_containers.iter().flatten() {
+        let init = of(container)?;
+        for resource in Resource::ALL {
+            sum.set(resource, sum.get(resource).max(init.get(resource)));
+        }
+    }
+    Ok(sum)
+}
+
+/// Says whether one more pod fits into what was bought, beside the twins that there are.
+///
+/// # Errors
+/// What is missing, in words.
+pub(crate) fn fits(deal: &Deal, twins: &[Pod], spec: &PodSpec) -> Result<(), String> {
+    let mut sum = asked(spec)?;
+    let is_over =
+        |pod: &&Pod| matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+    for twin in twins.iter().filter(|pod| !is_over(pod)) {
+        let other = twin.spec.as_ref().map(asked).transpose()?.unwrap_or_default();
+        sum = sum.checked_add(&other).ok_or("together they ask for more than can be counted")?;
+    }
+    let short: Vec<String> = deal
+        .amounts
+        .shortfalls(&sum)
+        .iter()
+        .map(|(r, bought, needed)| format!("{}: {} bought, {} needed", r.name(), r.text(*bought), r.text(*needed)))
+        .collect();
+    if short.is_empty() { Ok(()) } else { Err(format!("it does not fit into the contract: {}", short.join(", "))) }
+}

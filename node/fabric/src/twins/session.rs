@@ -1,0 +1,424 @@
+//! One stream of desired state, at the provider.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fluidos_identity::Envelope;
+use fluidos_link::{LinkStream, PeerInfo};
+use fluidos_model::kinds::names;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, PodCondition, PodStatus, Secret};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
+
+use super::build::{self, Twin};
+use super::{Contract, Origin};
+use crate::Error;
+use crate::deal::Deal;
+use crate::fabric::Shared;
+use crate::frames::{self, Change, Expected, FRAME_BYTES_MAX, PODS_MAX, Put, Reported};
+use crate::tasks::Task;
+use crate::virtual_node::absent_is_well;
+
+/// Frames that wait while one is carried out; then the stream holds the consumer back.
+const WAITING_MAX: usize = 4;
+/// A name that is still in use is tried again, and contracts end by time.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// A consumer that does not take a frame for this long does not work.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+struct Session<'a> {
+    shared: &'a Arc<Shared>,
+    deal: Deal,
+    to: tokio::io::WriteHalf<LinkStream>,
+    /// Named in `Begin`, or put since.
+    wanted: BTreeSet<String>,
+    begun: bool,
+    synced: bool,
+    ready: bool,
+    /// Put, but their name is still another's.
+    waiting: BTreeMap<String, Put>,
+    /// What was said of each twin.
+    said: BTreeMap<String, PodStatus>,
+    /// To be told when they are gone.
+    leaving: BTreeSet<String>,
+}
+
+/// Serves a stream until it ends.
+pub(super) async fn run(shared: &Arc<Shared>, peer: &PeerInfo, contract: String, stream: LinkStream) {
+    shared.synced().await;
+    let (from, mut to) = tokio::io::split(stream);
+    let deal = match shared.live_deal(&contract, peer.id, shared.id()) {
+        Ok(deal) => deal,
+        Err(error) => {
+            tracing::warn!(peer = %peer.id, %error, "desired state refused");
+            close(&mut to, &error).await;
+            return;
+        }
+    };
+    let providing = shared.providing.contract(&deal.name);
+    let newer = providing.take_over();
+    let served = async {
+        let session = Session {
+            shared,
+            deal,
+            to,
+            wanted: BTreeSet::new(),
+            begun: false,
+            synced: false,
+            ready: false,
+            waiting: BTreeMap::new(),
+            said: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+        };
+        session.serve(&providing, from).await;
+    };
+    // What a session that is replaced leaves half done, the newer one finds in the API.
+    tokio::select! {
+        () = served => {}
+        () = newer.cancelled() => tracing::debug!(contract, "a newer stream took over"),
+    }
+}
+
+async fn close(to: &mut tokio::io::WriteHalf<LinkStream>, error: &Error) {
+    // One that cannot be told sees the end of the stream.
+    let telling = async {
+        frames::write(to, "the end of the stream", &Reported::Closing { reason: error.to_string() }).await?;
+        to.shutdown().await.map_err(Error::stream("the end of the stream"))?;
+        tokio::time::sleep(Duration::from_millis(200)).await; // dropping a stream stops what has not been read yet
+        Ok::<_, Error>(())
+    };
+    let _ = tokio::time::timeout(WRITE_TIMEOUT, telling).await;
+}
+
+impl Session<'_> {
+    async fn serve(mut self, providing: &Contract, mut from: tokio::io::ReadHalf<LinkStream>) {
+        let mut last = providing.last.lock().await;
+        let mut expected = Expected {
+            contract: self.deal.name.clone(),
+            consumer: self.deal.buyer,
+            provider: self.deal.seller,
+            last: *last,
+        };
+        let (sender, mut frames) = mpsc::channel(WAITING_MAX);
+        let _reader = Task::spawn(async move {
+            loop {
+                let envelope = frames::read::<Envelope>(&mut from, "desired state", FRAME_BYTES_MAX).await;
+                let is_last = envelope.is_err();
+                if sender.send(envelope).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        let mut pods = self.shared.pods.changes();
+        let mut contracts = self.shared.contracts.changes();
+        let ended = loop {
+            pods.mark_unchanged();
+            if let Err(error) = self.report().await {
+                break error;
+            }
+            // Each arm only waits or takes one whole frame: losing the race loses nothing.
+            let step = tokio::select! {
+                frame = frames.recv() => match frame {
+                    Some(Ok(envelope)) => match expected.open(&envelope) {
+                        Ok(desired) => {
+                            *last = expected.last;
+                            self.take(desired.change).await
+                        }
+                        Err(error) => Err(error),
+                    },
+                    Some(Err(error)) => Err(error),
+                    None => Err(Error::stream("desired state")(std::io::ErrorKind::UnexpectedEof.into())),
+                },
+                _ = pods.changed() => Ok(()),
+                _ = contracts.changed() => self.still_live(),
+                () = tokio::time::sleep(LOOK_AGAIN) => match self.still_live() {
+                    Ok(()) => self.put_waiting().await,
+                    ended => ended,
+                },
+            };
+            if let Err(error) = step {
+                break error;
+            }
+        };
+        tracing::info!(contract = self.deal.name, peer = %self.deal.buyer, error = %ended, "the stream of desired state ended");
+        close(&mut self.to, &ended).await;
+    }
+
+    fn still_live(&self) -> Result<(), Error> {
+        self.shared.live_deal(&self.deal.name, self.deal.buyer, self.deal.seller).map(drop)
+    }
+
+    async fn take(&mut self, change: Change) -> Result<(), Error> {
+        match change {
+            Change::Begin { pods } if !self.begun => {
+                self.begun = true;
+                self.wanted = pods.into_iter().collect();
+                self.shared.confirm_only(&self.deal.name, self.wanted.clone());
+                for twin in self.twins().await? {
+                    if !origin_uid(&twin).is_some_and(|uid| self.wanted.contains(&uid)) {
+                        self.delete(&twin, None).await?;
+                    }
+                }
+                Ok(())
+            }
+            _ if !self.begun => {
+                Err(Error::Malformed { what: "desired state", reason: "it does not begin with Begin".into() })
+            }
+            Change::Begin { .. } => Err(Error::Malformed { what: "desired state", reason: "it begins twice".into() }),
+            Change::Put(put) => self.put(*put).await,
+            Change::Delete { uid, grace_seconds } => {
+                self.wanted.remove(&uid);
+                self.waiting.remove(&uid);
+                self.shared.confirm_only(&self.deal.name, self.wanted.clone());
+                match self.twins().await?.iter().find(|twin| origin_uid(twin).as_ref() == Some(&uid)) {
+                    Some(twin) => {
+                        self.delete(twin, grace_seconds).await?;
+                        self.leaving.insert(uid);
+                        Ok(())
+                    }
+                    None => self.say(Reported::Gone { uid }).await,
+                }
+            }
+            Change::Synced => {
+                self.synced = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a twin, or brings what goes with it up to date.
+    async fn put(&mut self, put: Put) -> Result<(), Error> {
+        let uid = put.pod.metadata.uid.clone().unwrap_or_default();
+        self.waiting.remove(&uid);
+        match self.make(&put, &uid).await? {
+            Made::Done => {
+                self.wanted.insert(uid.clone());
+                self.shared.confirm(&self.deal.name, [&uid]);
+                Ok(())
+            }
+            Made::Later => {
+                self.waiting.insert(uid, put);
+                Ok(())
+            }
+            Made::Refused(reason) => {
+                tracing::info!(contract = self.deal.name, uid, reason, "a pod is refused");
+                self.say(Reported::Refused { uid, reason }).await
+            }
+        }
+    }
+
+    async fn put_waiting(&mut self) -> Result<(), Error> {
+        for (_, put) in std::mem::take(&mut self.waiting) {
+            self.put(put).await?;
+        }
+        Ok(())
+    }
+
+    async fn make(&self, put: &Put, uid: &str) -> Result<Made, Error> {
+        let prefix = (self.shared.prefix_of)(&self.deal.buyer);
+        let refused = |reason: String| {
+            let name = put.pod.name_any();
+            Made::Refused(format!("pods {:?} is forbidden: {reason}", frames::cut(&name, 253)))
+        };
+        let twin = match build::build(&self.deal, put, prefix.as_ref()) {
+            Ok(twin) => twin,
+            Err(reason) => return Ok(refused(reason)),
+        };
+        let twins = self.twins().await?;
+        let known = twins.iter().find(|known| origin_uid(known).as_deref() == Some(uid));
+        if known.is_none() {
+            if twins.len() >= PODS_MAX {
+                return Ok(refused(format!("there are {} twins, at most {PODS_MAX}", twins.len())));
+            }
+            if let Err(reason) = twin.pod.spec.as_ref().map_or(Ok(()), |spec| build::fits(&self.deal, &twins, spec)) {
+                return Ok(refused(reason));
+            }
+        }
+        match self.write(&twin, known.is_some()).await {
+            Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 409 => Ok(Made::Later),
+            Err(Error::Api { source: kube::Error::Api(status), .. })
+                if matches!(status.code, 400 | 403 | 413 | 422) =>
+            {
+                // A namespace that is on its way out takes no new objects for a moment.
+                let is_ending = self.shared.namespaces.get("", &twin.namespace.name_any());
+                match is_ending.is_some_and(|found| found.metadata.deletion_timestamp.is_some()) {
+                    true => Ok(Made::Later),
+                    false => Ok(Made::Refused(status.message)),
+                }
+            }
+            Err(Error::NoContract { reason, .. }) => Ok(refused(reason)),
+            other => other.map(|()| Made::Done),
+        }
+    }
+
+    /// Writes a twin: what it needs first.
+    async fn write(&self, twin: &Twin, known: bool) -> Result<(), Error> {
+        let client = &self.shared.client;
+        let namespace = twin.namespace.name_any();
+        let api = Api::<Namespace>::all(client.clone());
+        match api.create(&PostParams::default(), &twin.namespace).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let found = api.get(&namespace).await.map_err(Error::api(format!("read namespace {namespace}")))?;
+                // Eight digits of a key can be made to measure; the whole key cannot.
+                let owner = found.annotations().get(names::ANNOTATION_PEER_DID);
+                if owner.map(String::as_str) != Some(self.deal.buyer.to_string().as_str()) {
+                    let reason = format!("namespace {namespace} belongs to somebody else here");
+                    return Err(Error::NoContract { contract: self.deal.name.clone(), reason });
+                }
+            }
+            other => drop(other.map_err(Error::api(format!("create namespace {namespace}")))?),
+        }
+        for map in &twin.config_maps {
+            put_object::<ConfigMap>(client, map).await?;
+        }
+        for secret in &twin.secrets {
+            put_object::<Secret>(client, secret).await?;
+        }
+        if known {
+            return Ok(());
+        }
+        let action = format!("create pod {namespace}/{}", twin.pod.name_any());
+        let api = Api::<Pod>::namespaced(client.clone(), &namespace);
+        api.create(&PostParams::default(), &twin.pod).await.map(drop).map_err(Error::api(action))
+    }
+
+    /// The twins of the contract as the API has them now.
+    async fn twins(&self) -> Result<Vec<Pod>, Error> {
+        let of_contract = ListParams::default().labels(&format!("{}={}", names::LABEL_CONTRACT, self.deal.name));
+        let list = Api::<Pod>::all(self.shared.client.clone()).list(&of_contract).await;
+        Ok(list.map_err(Error::api("list twins"))?.items)
+    }
+
+    async fn delete(&self, twin: &Pod, grace_seconds: Option<u32>) -> Result<(), Error> {
+        delete(self.shared, twin, grace_seconds).await
+    }
+
+    /// Says what is new about twins.
+    async fn report(&mut self) -> Result<(), Error> {
+        if !self.begun {
+            return Ok(());
+        }
+        let mut here = BTreeMap::new();
+        for pod in self.shared.pods.list() {
+            if pod.labels().get(names::LABEL_CONTRACT) == Some(&self.deal.name)
+                && let Some(uid) = origin_uid(&pod)
+            {
+                here.insert(uid, pod);
+            }
+        }
+        for (uid, pod) in &here {
+            let status = seen(pod);
+            if self.said.get(uid) != Some(&status) {
+                self.said.insert(uid.clone(), status.clone());
+                self.say(Reported::Observed { uid: uid.clone(), status: Box::new(status) }).await?;
+            }
+        }
+        let absent: Vec<String> =
+            self.said.keys().chain(&self.leaving).filter(|uid| !here.contains_key(*uid)).cloned().collect();
+        if !absent.is_empty() || (self.synced && !self.ready) {
+            // What is watched may be behind what was just written.
+            let now: BTreeSet<String> = self.twins().await?.iter().filter_map(origin_uid).collect();
+            for uid in absent.into_iter().filter(|uid| !now.contains(uid)) {
+                self.said.remove(&uid);
+                self.leaving.remove(&uid);
+                self.say(Reported::Gone { uid }).await?;
+            }
+            if self.synced && !self.ready && now.iter().all(|uid| self.wanted.contains(uid)) {
+                self.ready = true;
+                self.say(Reported::Ready).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn say(&mut self, reported: Reported) -> Result<(), Error> {
+        let writing = async {
+            frames::write(&mut self.to, "observed state", &reported).await?;
+            self.to.flush().await.map_err(Error::stream("observed state"))
+        };
+        tokio::time::timeout(WRITE_TIMEOUT, writing).await.unwrap_or_else(|_| {
+            Err(Error::stream("observed state")(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                "the consumer does not read",
+            )))
+        })
+    }
+}
+
+enum Made {
+    Done,
+    /// Its name is still in use.
+    Later,
+    Refused(String),
+}
+
+fn origin_uid(pod: &Pod) -> Option<String> {
+    Origin::of(pod).map(|origin| origin.uid)
+}
+
+/// Deletes this very twin; one that is being deleted already may be given less time.
+pub(super) async fn delete(shared: &Shared, twin: &Pod, grace_seconds: Option<u32>) -> Result<(), Error> {
+    let (namespace, name) = (twin.namespace().unwrap_or_default(), twin.name_any());
+    if twin.metadata.deletion_timestamp.is_some() && grace_seconds.is_none() {
+        return Ok(());
+    }
+    let api = Api::<Pod>::namespaced(shared.client.clone(), &namespace);
+    let same = Preconditions { uid: twin.uid(), resource_version: None };
+    let grace = grace_seconds.map(|seconds| {
+        let own = twin.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        // At least a second: a kubelet is to stop it, not the API to forget it; and no longer than the twin itself says.
+        seconds.clamp(1, u32::try_from(own).unwrap_or(1).max(1))
+    });
+    let params = DeleteParams { grace_period_seconds: grace, preconditions: Some(same), ..DeleteParams::default() };
+    absent_is_well(api.delete(&name, &params).await.map(drop))
+        .map_err(Error::api(format!("delete pod {namespace}/{name}")))
+}
+
+/// Creates an object, or replaces what it holds.
+async fn put_object<K>(client: &kube::Client, object: &K) -> Result<(), Error>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let action = || format!("write {} {namespace}/{name}", K::kind(&()));
+    let api = Api::<K>::namespaced(client.clone(), &namespace);
+    match api.create(&PostParams::default(), object).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        other => return other.map(drop).map_err(Error::api(action())),
+    }
+    api.replace(&name, &PostParams::default(), object).await.map(drop).map_err(Error::api(action()))
+}
+
+/// What a consumer is told of a twin: nothing of this cluster's machines.
+fn seen(pod: &Pod) -> PodStatus {
+    let status = pod.status.clone().unwrap_or_default();
+    let unscheduled = |c: &PodCondition| c.type_ == "PodScheduled" && c.status == "False";
+    let waits = status.conditions.iter().flatten().any(unscheduled);
+    let (reason, message) = match waits {
+        true => (Some("Unschedulable".to_owned()), Some("the provider has no machine for it now".to_owned())),
+        false => (status.reason, status.message),
+    };
+    let conditions = status.conditions.map(|all| all.into_iter().filter(|c| c.type_ != "PodScheduled").collect());
+    PodStatus {
+        phase: status.phase,
+        conditions,
+        reason,
+        message,
+        start_time: status.start_time,
+        pod_ip: status.pod_ip,
+        pod_ips: status.pod_ips,
+        container_statuses: status.container_statuses,
+        init_container_statuses: status.init_container_statuses,
+        ..PodStatus::default()
+    }
+}
