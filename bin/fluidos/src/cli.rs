@@ -8,10 +8,14 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::up::{OnStop, Up};
+use crate::check::{self, Check};
+use crate::connection::Connection;
 use crate::image::{self, Image};
 use crate::look::{self, Look};
 use crate::node;
 use crate::reset::{self, Reset};
+use crate::trace::{self, Trace};
+use crate::why::{self, Why};
 
 /// Exit code for a command line that cannot be understood, as clap's.
 const USAGE: u8 = 2;
@@ -23,6 +27,8 @@ const USAGE: u8 = 2;
     about = "Machines and clusters of different owners run each other's Kubernetes workloads under a contract both have signed."
 )]
 struct Cli {
+    #[command(flatten)]
+    connection: Connection,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -46,6 +52,14 @@ enum Verb {
     /// What was bought and sold.
     #[command(visible_alias = "contract")]
     Contracts(Look),
+    /// Why a workload is where it is, or nowhere.
+    #[command(after_help = "Examples:\n  fluidos why api-5d4f -n shop\n  fluidos why deployment/api -n shop")]
+    Why(Why),
+    /// What happened to a workload, and when.
+    #[command(after_help = "Example:\n  fluidos trace deployment/api -n shop")]
+    Trace(Trace),
+    /// What works and what does not, with a remedy each.
+    Check(Check),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  fluidos completion bash > /etc/bash_completion.d/fluidos")]
     Completion {
@@ -61,6 +75,7 @@ impl Verb {
             Self::Up(_) => Some("up"),
             Self::Image(_) => Some("image"),
             Self::Reset(_) => Some("reset"),
+            Self::Check(check) if check.pre => Some("check --pre"),
             _ => None,
         }
     }
@@ -76,13 +91,14 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Ok(command) => command,
         Err(error) => return failed(&error),
     };
-    let verb = match command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli.verb,
-        Err(error) => {
-            let _ = error.print(); // with nowhere to write there is nobody to tell
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-        }
-    };
+    let Cli { connection, verb } =
+        match command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
+            Ok(cli) => cli,
+            Err(error) => {
+                let _ = error.print(); // with nowhere to write there is nobody to tell
+                return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            }
+        };
     if let (true, Some(name)) = (as_plugin, verb.is_of_machine()) {
         return failed(&anyhow::anyhow!("{name} is about this machine, not about a cluster; run: fluidos {name}"));
     }
@@ -90,9 +106,12 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Up(up) => node::up(&up),
         Verb::Image(image) => image::run(&image),
         Verb::Reset(reset) => reset::run(&reset),
-        Verb::Peers(look) => look::run(look::Subject::Peers, &look),
-        Verb::Flavors(look) => look::run(look::Subject::Flavors, &look),
-        Verb::Contracts(look) => look::run(look::Subject::Contracts, &look),
+        Verb::Peers(look) => look::run(look::Subject::Peers, &connection, &look),
+        Verb::Flavors(look) => look::run(look::Subject::Flavors, &connection, &look),
+        Verb::Contracts(look) => look::run(look::Subject::Contracts, &connection, &look),
+        Verb::Why(why) => why::run(&connection, &why),
+        Verb::Trace(trace) => trace::run(&connection, &trace),
+        Verb::Check(check) => check::run(&connection, &check),
         Verb::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "fluidos", &mut std::io::stdout());
             Ok(())

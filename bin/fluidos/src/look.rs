@@ -2,13 +2,13 @@
 //! not known is `?`, never 0.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, anyhow, bail};
 use fluidos_model::kinds::{Contract, Flavor, KnownCluster, LinkState, names};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
+
+use crate::connection::{Connection, with};
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +27,6 @@ pub struct Look {
     /// What to print: table, wide, json, yaml or name.
     #[arg(short, long, default_value = "table", value_parser = ["table", "wide", "json", "yaml", "name"])]
     output: String,
-    /// The kubeconfig; else $KUBECONFIG, else ~/.kube/config.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The context in it.
-    #[arg(long)]
-    context: Option<String>,
-    /// Where our kinds are.
-    #[arg(short, long, default_value = names::NAMESPACE)]
-    namespace: String,
 }
 
 struct Table {
@@ -46,29 +37,25 @@ struct Table {
 }
 
 /// Does what the verb says.
-pub fn run(subject: Subject, look: &Look) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client = client(look).await?;
+pub fn run(subject: Subject, connection: &Connection, look: &Look) -> Result<()> {
+    with(async {
+        let client = connection.client().await?;
+        let namespace = connection.namespace_or(names::NAMESPACE);
         match subject {
-            Subject::Peers => list::<KnownCluster>(client, look, "knownclusters", peers).await,
-            Subject::Flavors => list::<Flavor>(client, look, "flavors", flavors).await,
-            Subject::Contracts => list::<Contract>(client, look, "contracts", contracts).await,
+            Subject::Peers => list::<KnownCluster>(client, look, namespace, "knownclusters", peers).await,
+            Subject::Flavors => list::<Flavor>(client, look, namespace, "flavors", flavors).await,
+            Subject::Contracts => list::<Contract>(client, look, namespace, "contracts", contracts).await,
         }
     })
 }
 
-async fn client(look: &Look) -> Result<kube::Client> {
-    let path = look
-        .kubeconfig
-        .clone()
-        .or_else(|| std::env::var_os("KUBECONFIG").map(PathBuf::from))
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config")))
-        .ok_or_else(|| anyhow!("no kubeconfig: give --kubeconfig or KUBECONFIG (the node wrote DIR/kubeconfig)"))?;
-    Ok(substrate_client::from_kubeconfig(&path, look.context.as_deref()).await?)
-}
-
-async fn list<K>(client: kube::Client, look: &Look, plural: &str, table: fn(&[K]) -> Table) -> Result<()>
+async fn list<K>(
+    client: kube::Client,
+    look: &Look,
+    namespace: &str,
+    plural: &str,
+    table: fn(&[K]) -> Table,
+) -> Result<()>
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -76,8 +63,8 @@ where
         + Serialize
         + serde::de::DeserializeOwned,
 {
-    let objects = Api::<K>::namespaced(client, &look.namespace).list(&ListParams::default()).await;
-    let objects = objects.with_context(|| format!("list {plural} in namespace {}", look.namespace))?.items;
+    let objects = Api::<K>::namespaced(client, namespace).list(&ListParams::default()).await;
+    let objects = objects.with_context(|| format!("list {plural} in namespace {}", namespace))?.items;
     match look.output.as_str() {
         "json" => println!("{}", serde_json::to_string_pretty(&objects)?),
         "yaml" => println!("{}", serde_saphyr::to_string(&objects).map_err(|e| anyhow!("{e}"))?),

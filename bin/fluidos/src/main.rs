@@ -1,10 +1,15 @@
 //! `fluidos`: parse, compose by role, run.
 
+mod check;
 mod cli;
+mod connection;
 mod image;
 mod look;
 mod node;
 mod reset;
+mod story;
+mod trace;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

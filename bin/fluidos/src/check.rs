@@ -1,0 +1,170 @@
+//! `fluidos check`: what works and what does not, and how to mend it.
+#![allow(clippy::print_stdout)] // the answer of a verb
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use fluidos_model::kinds::{Contract, KnownCluster, LinkState, names};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+use crate::connection::{Connection, with};
+
+/// What is checked.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Check {
+    /// Check this machine before `fluidos up`, not a running node.
+    #[arg(long)]
+    pub pre: bool,
+    /// With --pre: the directory that the node would use.
+    #[arg(long, env = "FLUIDOS_DATA_DIR", default_value = "/var/lib/fluidos")]
+    data_dir: PathBuf,
+    /// With --pre: where the API would listen.
+    #[arg(long, env = "FLUIDOS_API", default_value = "127.0.0.1:6443")]
+    api: SocketAddr,
+    /// With --pre: where peers would reach the node.
+    #[arg(long, env = "FLUIDOS_REAR", default_value = "0.0.0.0:7300")]
+    rear: SocketAddr,
+}
+
+/// One thing that was looked at.
+struct Finding {
+    what: String,
+    /// What is wrong and how to mend it; `None` is well.
+    wrong: Option<(String, &'static str)>,
+    /// The node does without it.
+    optional: bool,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, wrong: Option<(String, &'static str)>) -> Self {
+        Self { what: what.into(), wrong, optional: false }
+    }
+
+    fn optional(self) -> Self {
+        Self { optional: true, ..self }
+    }
+}
+
+/// Does what the verb says.
+pub fn run(connection: &Connection, check: &Check) -> Result<()> {
+    let findings = if check.pre { machine(check) } else { with(node(connection))? };
+    let mut broken = 0;
+    for finding in &findings {
+        match &finding.wrong {
+            None => println!("✓ {}", finding.what),
+            Some((seen, remedy)) => {
+                let glyph = if finding.optional { "–" } else { "✗" };
+                println!("{glyph} {}: {seen}\n    {remedy}", finding.what);
+                broken += usize::from(!finding.optional);
+            }
+        }
+    }
+    if broken > 0 {
+        bail!("{broken} of {} checks failed", findings.len());
+    }
+    Ok(())
+}
+
+fn exists(what: &str, path: &str, remedy: &'static str) -> Finding {
+    Finding::new(what, (!Path::new(path).exists()).then(|| (format!("{path} is not there"), remedy)))
+}
+
+fn machine(check: &Check) -> Vec<Finding> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let root = status.lines().any(|l| l.starts_with("Uid:") && l.split_whitespace().nth(2) == Some("0"));
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let overlay = filesystems.lines().any(|l| l.ends_with("overlay"));
+    let cgroups =
+        Path::new("/sys/fs/cgroup/cgroup.controllers").exists() || Path::new("/sys/fs/cgroup/memory").exists();
+    let taken = |error: std::io::Error| (error.to_string(), "free the port or choose another");
+    vec![
+        Finding::new(
+            "root",
+            (!root)
+                .then(|| ("this is another user".into(), "run as root, or: fluidos up --no-agent runs no pods here")),
+        ),
+        Finding::new(
+            "overlay file system",
+            (!overlay).then(|| ("the kernel does not have it".into(), "modprobe overlay")),
+        ),
+        Finding::new(
+            "cgroups for memory and CPU",
+            (!cgroups).then(|| ("none are mounted".into(), "mount cgroup2 at /sys/fs/cgroup")),
+        ),
+        exists("network namespaces", "/proc/self/ns/net", "use a kernel with CONFIG_NET_NS"),
+        exists("TUN device for the way to peers", "/dev/net/tun", "modprobe tun"),
+        Finding::new(format!("--api {} is free", check.api), TcpListener::bind(check.api).err().map(taken)),
+        Finding::new(format!("--rear {} is free for TCP", check.rear), TcpListener::bind(check.rear).err().map(taken)),
+        Finding::new(format!("--rear {} is free for UDP", check.rear), UdpSocket::bind(check.rear).err().map(taken)),
+        Finding::new(format!("--data-dir {}", check.data_dir.display()), directory(&check.data_dir)),
+        Finding::new("kubectl", kubectl()).optional(),
+    ]
+}
+
+fn directory(path: &Path) -> Option<(String, &'static str)> {
+    use std::os::unix::fs::PermissionsExt;
+    let remedy = "chmod 700 it, or choose another";
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_dir() => Some(("it is not a directory".into(), remedy)),
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+            Some((format!("others may read it: {:03o}", metadata.permissions().mode() & 0o777), remedy))
+        }
+        _ => None,
+    }
+}
+
+fn kubectl() -> Option<(String, &'static str)> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|p| p.join("kubectl").exists());
+    (!found)
+        .then(|| ("it is not on the PATH".into(), "install it to look at the node; the node itself does not need it"))
+}
+
+async fn node(connection: &Connection) -> Result<Vec<Finding>> {
+    let client = connection.client().await?;
+    let mut findings = Vec::new();
+    let version = client.apiserver_version().await;
+    findings.push(Finding::new(
+        "the API answers",
+        version.err().map(|e| (e.to_string(), "is the node running? fluidos up")),
+    ));
+    if findings.iter().any(|f| f.wrong.is_some()) {
+        return Ok(findings);
+    }
+    let all = ListParams::default();
+    for node in Api::<Node>::all(client.clone()).list(&all).await? {
+        let ready = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == "Ready");
+        let wrong = match ready {
+            Some(ready) if ready.status == "True" => None,
+            Some(ready) => Some((
+                ready.message.clone().unwrap_or_else(|| "not ready".into()),
+                "its machine or the link to it is away; kubectl describe node",
+            )),
+            None => Some(("it has never reported".into(), "kubectl describe node")),
+        };
+        findings.push(Finding::new(format!("node {} is ready", node.name_any()), wrong));
+    }
+    let peers = Api::<KnownCluster>::namespaced(client.clone(), names::NAMESPACE).list(&all).await?.items;
+    for peer in &peers {
+        let link = peer.status.as_ref().and_then(|s| s.link.as_ref());
+        let up = link.is_some_and(|l| l.state == LinkState::Up);
+        let seen = || link.map_or_else(|| "never".to_owned(), |l| format!("down since {} {}", l.since, l.message));
+        let name = peer.spec.name.as_deref().unwrap_or("?");
+        let remedy = "is it running, and does a firewall let UDP through to its --rear port?";
+        findings.push(Finding::new(format!("link to {name}"), (!up).then(|| (seen(), remedy))));
+    }
+    for contract in Api::<Contract>::namespaced(client.clone(), names::NAMESPACE).list(&all).await? {
+        let signatures = contract.spec.signed_terms.as_ref().map_or(0, |t| t.signatures.len());
+        let wrong = (signatures < 2)
+            .then(|| (format!("it has {signatures} signatures"), "it proves nothing; delete its Solver"));
+        findings.push(Finding::new(format!("contract {}", contract.name_any()), wrong));
+    }
+    let pods = Api::<Pod>::all(client).list(&all).await?;
+    let stuck = pods.iter().filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending")).count();
+    let wrong = (stuck > 0).then(|| (format!("{stuck} wait"), "kubectl get pods -A; fluidos why NAME -n NAMESPACE"));
+    findings.push(Finding::new("pods are placed", wrong).optional());
+    Ok(findings)
+}

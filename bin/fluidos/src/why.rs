@@ -1,0 +1,96 @@
+//! `fluidos why`: why a workload is where it is, or nowhere, in words.
+#![allow(clippy::print_stdout)] // the answer of a verb
+
+use anyhow::Result;
+use fluidos_model::kinds::names;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::connection::{Connection, with};
+use crate::story::Story;
+
+/// What is asked.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Why {
+    /// TYPE/NAME, as deployment/api; a bare name is a pod.
+    workload: String,
+    /// What to print: text or json.
+    #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
+    output: String,
+}
+
+/// Does what the verb says.
+pub fn run(connection: &Connection, why: &Why) -> Result<()> {
+    let story = with(async {
+        let client = connection.client().await?;
+        Story::of(&client, connection.namespace_or("default"), &why.workload).await
+    })?;
+    if why.output == "json" {
+        let pods: Vec<Value> = story
+            .pods
+            .iter()
+            .map(|p| json!({ "pod": p.name_any(), "node": node(p), "because": because(p, &story) }))
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&pods)?);
+        return Ok(());
+    }
+    if story.pods.is_empty() {
+        println!("{} has no pods.", story.asked);
+    }
+    for pod in &story.pods {
+        match node(pod) {
+            Some(node) => println!("pod/{} is on {node}:", pod.name_any()),
+            None => println!("pod/{} is nowhere yet:", pod.name_any()),
+        }
+        for line in because(pod, &story) {
+            println!("  {line}");
+        }
+    }
+    Ok(())
+}
+
+fn node(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
+}
+
+/// The reasons, most telling first.
+fn because(pod: &Pod, story: &Story) -> Vec<String> {
+    let mut lines = Vec::new();
+    match pod.annotations().get(names::ANNOTATION_DECISION).and_then(|d| d.split_once(": ")) {
+        Some((chosen, why)) => lines.push(format!("placed on {chosen}: {why}")),
+        None if node(pod).is_some() => {
+            lines.push("it carries no intent and its namespace does not let it leave, so the scheduler chose".into())
+        }
+        None => {}
+    }
+    if let Some(contract) = node(pod).and_then(|n| story.contracts.get(n)) {
+        let until = contract.spec.expiration_time.as_deref().unwrap_or("?");
+        lines.push(format!("that node is contract {}, until {until}", contract.name_any()));
+    }
+    let status = pod.status.as_ref();
+    for condition in status.iter().flat_map(|s| s.conditions.iter().flatten()) {
+        let told = condition.message.as_deref().unwrap_or_default();
+        let placed = condition.type_ == "fluidos.eu/Placed" && node(pod).is_some();
+        if condition.status != "True" && !told.is_empty() && !placed {
+            lines.push(format!("{} is {}: {told}", condition.type_, condition.status));
+        }
+    }
+    for container in status.iter().flat_map(|s| s.container_statuses.iter().flatten()) {
+        if let Some(waiting) = container.state.as_ref().and_then(|s| s.waiting.as_ref()) {
+            let (reason, told) =
+                (waiting.reason.as_deref().unwrap_or("?"), waiting.message.as_deref().unwrap_or_default());
+            lines.push(format!("container {} waits: {reason} {told}", container.name).trim_end().to_owned());
+        }
+    }
+    if node(pod).is_none() {
+        for solver in &story.solvers {
+            let phase = solver.status.clone().unwrap_or_default().solver_phase;
+            lines.push(format!("Solver {} is {}: {}", solver.name_any(), phase.phase.as_str(), phase.message));
+        }
+    }
+    if lines.is_empty() {
+        lines.push("nothing has been said about it yet".into());
+    }
+    lines
+}
