@@ -9,7 +9,10 @@
 //! What is here already is not sent again, so an interrupted image goes on with the blob that was interrupted.
 
 use std::collections::BTreeSet;
+use std::future::Future as _;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +24,7 @@ use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use substrate_kubelet::images::{BLOB_SIZE_MAX, Digest, Error, ImageSource, ImageStore, Reference};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 
 use crate::deal::Deal;
 use crate::fabric::Shared;
@@ -261,7 +264,7 @@ impl PeerImages {
             BlobAnswer::Size(size) => return Err(failed(format!("has {size} bytes, at most {size_max}"))),
             BlobAnswer::Refused(why) => return Err(failed(frames::cut(&why, 512))),
         };
-        let bytes = Patient(stream).take(size);
+        let bytes = Patient::new(stream).take(size);
         store.write(&header.digest, bytes).await.map(drop)
     }
 }
@@ -294,14 +297,32 @@ async fn manifest(store: &ImageStore, digest: &Digest) -> Result<Vec<(Digest, u6
 }
 
 /// A stream that fails when nothing comes for too long.
-struct Patient(LinkStream);
+struct Patient {
+    stream: LinkStream,
+    stall: std::pin::Pin<Box<tokio::time::Sleep>>,
+}
 
-impl tokio::io::AsyncRead for Patient {
+impl Patient {
+    fn new(stream: LinkStream) -> Self {
+        Self { stream, stall: Box::pin(tokio::time::sleep(STALL_TIMEOUT)) }
+    }
+}
+
+impl AsyncRead for Patient {
     fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_read(context, buffer)
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Pending => match self.stall.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+                Poll::Pending => Poll::Pending,
+            },
+            ready => {
+                self.stall.as_mut().reset(tokio::time::Instant::now() + STALL_TIMEOUT);
+                ready
+            }
+        }
     }
 }
