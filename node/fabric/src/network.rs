@@ -1,0 +1,240 @@
+//! Network Manager of the fabric (§6.4.4): pods and Services of nodes under contract reach each other.
+//!
+//! A **fabric route** leads to the prefix of one peer: the /20 that follows from its key, in which its pods and its Services
+//! have their addresses. There is one while a contract with the peer is live, whoever of the two buys.
+//!
+//! ```text
+//!  pod ── cable ── kernel: kube/network's rules ── flt<instance> (TUN, MTU 1280)
+//!                                                        │ ▲
+//!                           destination ─▶ peer's prefix │ │ source in the prefix of the peer that sent it,
+//!                                      (table.rs)        ▼ │ destination a pod or Service of this node (table.rs)
+//!                                             datagrams of the link, encrypted, channel 1
+//!
+//!  Contracts ─▶ plan(View) ─┬─▶ table: who sends and gets what
+//!                           └─▶ NodeNetwork::set_routes: what the kernel leads here, and what may be reached from there
+//! ```
+//! *Service of A, called at B, served at C*: B's packet comes to A, whose rules translate the Service address to C's pod and
+//! the source to A's gateway, because C knows A and not B. The reply comes back to A, which translates it for B.
+//!
+//! *Sizes*: every path takes 1,280 bytes, so pods may themselves speak QUIC (1,200 bytes and headers) and, later, IPv6. The
+//! kernel tells larger senders so (ICMP, fragmentation needed) and cuts what may be cut. A datagram of the link carries that
+//! once QUIC has measured the path: 1,413 bytes on Ethernet, but only 1,161 in its first round trips, at its minimum of 1,200.
+//! A packet that does not fit goes in two parts (`packet.rs`). *Hops*: the kernels on both sides count them down, so nothing
+//! goes round for ever.
+//!
+//! *Speed*: the kernel hands over and takes up to 64 KiB of a TCP stream at a time (segmentation offload); no task and no
+//! allocation per packet; what the link cannot send is dropped, as by any router.
+//!
+//! Watches Contracts; writes nothing into the API. Must run in the network namespace in which the [`NodeNetwork`] was opened.
+//!
+//! Limits: IPv4; a clash of two prefixes (about one in 1,024 for a pair) is refused and reported, the second attempt of a key
+//! is not negotiated yet; pod ranges outside the fabric prefix are refused, they need translation.
+
+mod counters;
+mod device;
+mod packet;
+mod plan;
+mod pump;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use fluidos_identity::{FabricPrefix, NodeId, fabric_prefix};
+use fluidos_link::{LinkError, Links};
+use fluidos_model::kinds::Contract;
+use jiff::Timestamp;
+use substrate_client::Cache;
+use substrate_network::{Cidr, FabricRoute, NodeNetwork};
+
+pub use self::counters::{Counters, Dropped};
+pub use self::device::MTU;
+pub use self::plan::{Peer, Refused};
+
+use self::counters::Counting;
+use self::device::Device;
+use self::plan::{Own, View};
+use self::table::Table;
+
+/// Channel of the link's datagrams that carries packets.
+pub const CHANNEL: u8 = 1;
+/// How often contracts are looked at that ended by time, and what failed is tried again.
+const TICK: Duration = Duration::from_secs(5);
+/// Before a device that somebody has taken away is made again: what took it may do so again.
+const REOPEN: Duration = Duration::from_secs(1);
+
+/// What the network of the fabric is told.
+#[derive(Clone)]
+pub struct Options {
+    /// This node.
+    pub own: NodeId,
+    /// The contracts of this node, shared with whoever else watches them.
+    pub contracts: Cache<Contract>,
+    /// Carry the packets.
+    pub links: Links,
+    /// This node's pods and Services; its instance names the device.
+    pub network: NodeNetwork,
+}
+
+/// Why there is no network to other nodes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The TUN device cannot be had.
+    #[error(
+        "device {name} for packets to other nodes: {source}; needed are /dev/net/tun, CAP_NET_ADMIN and that no other process has a device of that name"
+    )]
+    Device {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Somebody takes the packets already.
+    #[error("packets of other nodes: {0}")]
+    Channel(#[from] LinkError),
+    /// The addresses of this node's pods or Services are not those that others expect.
+    #[error(
+        "{what} {range} is outside {prefix}, which follows from this node's key and is where others look for it; translation between them is not built yet"
+    )]
+    Range {
+        /// Pod or Service range.
+        what: &'static str,
+        /// The range.
+        range: Cidr,
+        /// Where it would have to be.
+        prefix: Cidr,
+    },
+}
+
+/// What can be asked of the running network. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    table: RwLock<Arc<Table>>,
+    refused: Mutex<Vec<Refused>>,
+    counting: Counting,
+}
+
+impl Handle {
+    /// What has been counted since the start.
+    pub fn counters(&self) -> Counters {
+        self.shared.counting.read()
+    }
+
+    /// The peers that packets are exchanged with.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.shared.table().peers().to_vec()
+    }
+
+    /// The peers under contract that packets are not exchanged with, and why.
+    pub fn refused(&self) -> Vec<Refused> {
+        self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Shared {
+    fn table(&self) -> Arc<Table> {
+        // One assignment writes it, so there is never half of it.
+        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, own: &Own, plan: &plan::Plan) {
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Table::new(own, &plan.peers));
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for news in plan.refused.iter().filter(|one| !refused.contains(one)) {
+            tracing::warn!(peer = %news.peer, prefix = %news.prefix, "no packets to or from a peer: {}", news.reason);
+        }
+        refused.clone_from(&plan.refused);
+    }
+}
+
+/// Returns where the pods and Services of a node are.
+pub fn prefix(node: &NodeId) -> Cidr {
+    let prefix = fabric_prefix(node, 0);
+    // The length is a constant below 33.
+    Cidr::new(prefix.v4, FabricPrefix::V4_BITS).unwrap_or(Cidr::host(prefix.v4))
+}
+
+/// Carries packets until dropped. The device goes with it.
+///
+/// # Errors
+/// [`Error`] at once when the ranges do not fit, the device cannot be made, or the channel is taken. A device that is lost
+/// later is made again.
+pub async fn run(options: Options, handle: Handle) -> Result<(), Error> {
+    let own = own(&options)?;
+    let mut datagrams = options.links.handle_datagrams(CHANNEL)?;
+    let name = format!("flt{}", options.network.options().instance);
+    let mut device = open(&name)?;
+    options.contracts.synced().await;
+    loop {
+        let shared = &*handle.shared;
+        // Dropping the others is safe: packets under way are lost as on any network.
+        let lost = tokio::select! {
+            error = pump::outgoing(&device, &options.links, shared) => error,
+            error = pump::incoming(&device, &mut datagrams, shared) => error,
+            never = follow(&options, &own, &name, shared) => match never {},
+        };
+        tracing::warn!(device = name, error = %lost, "the device is gone; it is made again");
+        drop(device);
+        device = loop {
+            tokio::time::sleep(REOPEN).await;
+            match open(&name) {
+                Ok(device) => break device,
+                Err(error) => tracing::warn!(%error, "it is tried again"),
+            }
+        };
+    }
+}
+
+fn own(options: &Options) -> Result<Own, Error> {
+    let prefix = prefix(&options.own);
+    let (pods, services) = (options.network.options().pod_cidr, options.network.options().service_cidr);
+    for (what, range) in [("pod range", pods), ("Service range", services)] {
+        if !prefix.contains(range.network()) || range.prefix_len() < prefix.prefix_len() {
+            return Err(Error::Range { what, range, prefix });
+        }
+    }
+    Ok(Own { id: options.own, prefix, pods, services })
+}
+
+fn open(name: &str) -> Result<Device, Error> {
+    Device::open(name).map_err(|source| Error::Device { name: name.to_owned(), source })
+}
+
+/// Keeps table and routes as the contracts say.
+async fn follow(options: &Options, own: &Own, device: &str, shared: &Shared) -> std::convert::Infallible {
+    let mut changes = options.contracts.changes();
+    let mut tick = tokio::time::interval(TICK);
+    let mut applied: Option<Vec<FabricRoute>> = None;
+    loop {
+        changes.mark_unchanged();
+        let contracts = options.contracts.list();
+        let view = View::new(own, contracts.iter().map(AsRef::as_ref), Timestamp::now());
+        let plan = plan::plan(own, &view);
+        // First who may send, then what leads there: nobody has a route whose packets are not judged.
+        shared.set(own, &plan);
+        let routes = plan.routes(device);
+        if applied.as_ref() != Some(&routes) {
+            match options.network.set_routes(routes.clone()).await {
+                Ok(()) => {
+                    tracing::info!(device, peers = routes.len(), "routes to other nodes");
+                    applied = Some(routes);
+                }
+                Err(error) => tracing::warn!(%error, "routes to other nodes cannot be set; it is tried again"),
+            }
+        }
+        tokio::select! {
+            // Losing the race loses nothing: both keep what they have not yet given.
+            changed = changes.changed() => if changed.is_err() {
+                tick.tick().await;
+            },
+            _ = tick.tick() => {}
+        }
+    }
+}

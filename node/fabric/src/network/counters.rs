@@ -1,0 +1,97 @@
+//! What happened to packets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a packet was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// Not IPv4, with options, or not as long as it says.
+    Malformed,
+    /// Its source is not an address of the node that sent it.
+    ForeignSource,
+    /// Its destination is neither a pod nor a Service of this node; or, on the way out, of no peer under contract.
+    ForeignDestination,
+    /// It came from a peer without a live contract.
+    NoContract,
+    /// There is no link to the peer, or the link did not take it.
+    LinkDown,
+    /// The kernel did not take it.
+    Device,
+}
+
+impl Dropped {
+    const COUNT: usize = 6;
+}
+
+/// What has been counted since the start. Bytes are those of IP packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Packets given to links.
+    pub sent_packets: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Packets taken from peers.
+    pub received_packets: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Of those sent: too long for one datagram, sent in two parts.
+    pub parted_packets: u64,
+    dropped_outgoing: [u64; Dropped::COUNT],
+    dropped_incoming: [u64; Dropped::COUNT],
+}
+
+impl Counters {
+    /// Packets from here that were dropped for this reason.
+    pub fn dropped_outgoing(&self, why: Dropped) -> u64 {
+        self.dropped_outgoing.get(why as usize).copied().unwrap_or(0)
+    }
+
+    /// Packets from peers that were dropped for this reason.
+    pub fn dropped_incoming(&self, why: Dropped) -> u64 {
+        self.dropped_incoming.get(why as usize).copied().unwrap_or(0)
+    }
+}
+
+/// The counters while they count.
+#[derive(Default)]
+pub(super) struct Counting {
+    pub(super) sent: Tally,
+    pub(super) received: Tally,
+    pub(super) parted_packets: AtomicU64,
+}
+
+/// One direction.
+#[derive(Default)]
+pub(super) struct Tally {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    dropped: [AtomicU64; Dropped::COUNT],
+}
+
+impl Tally {
+    pub(super) fn count(&self, packets: u64, bytes: u64) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn drop(&self, why: Dropped, packets: u64) {
+        if let Some(counter) = self.dropped.get(why as usize) {
+            counter.fetch_add(packets, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Counting {
+    pub(super) fn read(&self) -> Counters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            sent_packets: read(&self.sent.packets),
+            sent_bytes: read(&self.sent.bytes),
+            received_packets: read(&self.received.packets),
+            received_bytes: read(&self.received.bytes),
+            parted_packets: read(&self.parted_packets),
+            dropped_outgoing: self.sent.dropped.each_ref().map(read),
+            dropped_incoming: self.received.dropped.each_ref().map(read),
+        }
+    }
+}

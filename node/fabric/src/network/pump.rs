@@ -1,0 +1,117 @@
+//! The two loops that move packets. Every packet is judged by the table that holds at that moment.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use fluidos_identity::NodeId;
+use fluidos_link::{Datagram, LinkError, Links, Session};
+use tokio::sync::mpsc;
+
+use super::Shared;
+use super::counters::Dropped;
+use super::device::{BATCH, Device, is_gone};
+use super::packet::{Framer, Joiner, addresses};
+
+/// From the kernel to the peers, until the device is gone. Returns how it was lost.
+pub(super) async fn outgoing(device: &Device, links: &Links, shared: &Shared) -> io::Error {
+    let mut reader = device.reader();
+    let mut framer = Framer::new();
+    let tally = &shared.counting.sent;
+    loop {
+        let packets = match reader.read().await {
+            Ok(packets) => packets,
+            // One hand-over of a pod's that makes no sense, not the device.
+            Err(error) if error.raw_os_error().is_none() => {
+                tally.drop(Dropped::Malformed, 1);
+                continue;
+            }
+            Err(error) => return error,
+        };
+        let table = shared.table();
+        // Most of a batch goes to one peer. Kept no longer: a newer session may replace it.
+        let mut session: Option<(NodeId, Option<Session>)> = None;
+        for packet in packets {
+            let peer = match addresses(packet).and_then(|addresses| table.outgoing(addresses)) {
+                Ok(peer) => peer,
+                Err(why) => {
+                    tally.drop(why, 1);
+                    continue;
+                }
+            };
+            if session.as_ref().is_none_or(|(of, _)| *of != peer) {
+                session = Some((peer, links.get(&peer)));
+            }
+            let Some((_, Some(session))) = &session else {
+                tally.drop(Dropped::LinkDown, 1);
+                continue;
+            };
+            match send(session, &mut framer, packet) {
+                Ok(in_parts) => {
+                    tally.count(1, packet.len() as u64);
+                    shared.counting.parted_packets.fetch_add(in_parts.into(), Ordering::Relaxed);
+                }
+                Err(_) => tally.drop(Dropped::LinkDown, 1),
+            }
+        }
+    }
+}
+
+/// Sends one packet; says whether it took two datagrams.
+fn send(session: &Session, framer: &mut Framer, packet: &[u8]) -> Result<bool, LinkError> {
+    match session.send_datagram_frame(framer.whole(packet)) {
+        Err(LinkError::TooLarge { .. }) => {
+            for part in framer.parts(packet) {
+                session.send_datagram_frame(part)?;
+            }
+            Ok(true)
+        }
+        other => other.map(|()| false),
+    }
+}
+
+/// From the peers to the kernel, until the device is gone. Returns how it was lost.
+pub(super) async fn incoming(device: &Device, datagrams: &mut mpsc::Receiver<Datagram>, shared: &Shared) -> io::Error {
+    let mut writer = device.writer();
+    let mut joiner = Joiner::default();
+    let mut batch = Vec::with_capacity(BATCH);
+    let tally = &shared.counting.received;
+    loop {
+        if datagrams.recv_many(&mut batch, BATCH).await == 0 {
+            // The links have ended; whoever ended them ends this, too.
+            return std::future::pending().await;
+        }
+        let table = shared.table();
+        joiner.retain(|peer| table.knows(peer));
+        let (mut count, mut bytes) = (0, 0);
+        for Datagram { peer, payload } in batch.drain(..) {
+            let taken = if table.knows(&peer) { joiner.packet(peer, payload) } else { Err(Dropped::NoContract) };
+            let judged = taken.and_then(|packet| match packet {
+                Some(packet) => {
+                    table.incoming(&peer, addresses(&packet)?)?;
+                    Ok(Some(packet))
+                }
+                None => Ok(None),
+            });
+            match judged {
+                Ok(Some(packet)) if writer.push(&packet) => {
+                    count += 1;
+                    bytes += packet.len() as u64;
+                }
+                // A batch of datagrams has no more packets than the writer has room.
+                Ok(_) => {}
+                Err(why) => tally.drop(why, 1),
+            }
+        }
+        if count == 0 {
+            continue;
+        }
+        match writer.flush().await {
+            Ok(()) => tally.count(count, bytes),
+            Err(error) if is_gone(&error) => return error,
+            Err(error) => {
+                tracing::debug!(%error, "the kernel did not take packets of other nodes");
+                tally.drop(Dropped::Device, count);
+            }
+        }
+    }
+}

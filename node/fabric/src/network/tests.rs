@@ -1,0 +1,225 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+mod kernel;
+mod lan;
+
+use std::net::Ipv4Addr;
+
+use bytes::{Buf as _, Bytes};
+use expect_test::{Expect, expect};
+use fluidos_identity::{NodeId, NodeKey};
+use fluidos_model::kinds::{
+    AdditionalInformation, Contract, ContractSpec, ContractStatus, EmbeddedFlavor, FlavorSpec, FlavorTypeData,
+    NodeIdentity, Phase,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::counters::Dropped;
+use super::packet::{Addresses, Framer, Joiner, addresses};
+use super::plan::{Own, View, plan};
+use super::table::Table;
+use super::{MTU, prefix};
+
+fn key(seed: u8) -> NodeKey {
+    NodeKey::from_seed([seed; 32]).unwrap()
+}
+
+fn id(seed: u8) -> NodeId {
+    key(seed).id()
+}
+
+/// Address number `host` of a node.
+fn of(seed: u8, host: u32) -> Ipv4Addr {
+    prefix(&id(seed)).nth(host).unwrap()
+}
+
+/// As `fluidos up` lays them out: pods first, Services last.
+fn own(seed: u8) -> Own {
+    let range = |host, bits| substrate_network::Cidr::new(of(seed, host), bits).unwrap();
+    Own { id: id(seed), prefix: prefix(&id(seed)), pods: range(0, 21), services: range(0xf00, 24) }
+}
+
+/// A contract as acquisition writes it.
+fn contract(name: &str, buyer: NodeId, seller: NodeId) -> Contract {
+    let party = |id: NodeId| NodeIdentity {
+        additional_information: Some(AdditionalInformation { did: Some(id.to_string()), ..Default::default() }),
+        ..Default::default()
+    };
+    let flavor_type = FlavorTypeData { type_data: serde_json::json!({}), ..Default::default() };
+    let flavor = EmbeddedFlavor { spec: FlavorSpec { flavor_type, ..Default::default() }, ..Default::default() };
+    let spec = ContractSpec { flavor, buyer: party(buyer), seller: party(seller), ..Default::default() };
+    let mut contract = Contract::new(name, spec);
+    contract.metadata.namespace = Some("fluidos".into());
+    contract
+}
+
+fn active(buyer: NodeId, seller: NodeId, made: i64) -> Contract {
+    let mut contract = contract("c", buyer, seller);
+    contract.metadata.creation_timestamp = Some(Time(Timestamp::from_second(made).unwrap()));
+    contract.status = Some(ContractStatus { phase: Phase::Active, message: String::new() });
+    contract
+}
+
+fn check(contracts: &[Contract], expected: Expect) {
+    let view = View::new(&own(1), contracts.iter(), Timestamp::from_second(1000).unwrap());
+    let plan = plan(&own(1), &view);
+    let mut told = String::new();
+    for peer in &plan.peers {
+        told += &format!("{} {} {:?}\n", peer.id.tag(), peer.prefix, peer.access);
+    }
+    for refused in &plan.refused {
+        told += &format!("{} refused: {}\n", refused.peer.tag(), refused.reason);
+    }
+    expected.assert_eq(&told);
+}
+
+#[test]
+fn a_route_lasts_as_long_as_a_contract_and_is_as_wide() {
+    let (buys, sells) = (active(id(1), id(2), 1), active(id(2), id(1), 2));
+    check(
+        &[buys.clone()],
+        expect![[r#"
+            8139770e 100.77.176.0/20 Cluster
+        "#]],
+    );
+    check(
+        &[sells.clone()],
+        expect![[r#"
+            8139770e 100.77.176.0/20 Guests
+        "#]],
+    );
+    check(
+        &[buys.clone(), sells.clone()],
+        expect![[r#"
+            8139770e 100.77.176.0/20 Cluster
+        "#]],
+    );
+    let mut ending = sells.clone();
+    ending.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    let mut over = sells.clone();
+    over.spec.expiration_time = Some("1970-01-01T00:16:40Z".into());
+    let mut pending = sells.clone();
+    pending.status = None;
+    let mut keyless = sells;
+    keyless.spec.buyer.additional_information = None;
+    let (of_others, with_itself) = (active(id(2), id(3), 1), active(id(1), id(1), 1));
+    check(&[ending, over, pending, keyless, of_others, with_itself], expect![""]);
+}
+
+/// Keys whose prefixes meet: about one pair in 1,024.
+fn same_prefix() -> (NodeId, NodeId) {
+    let mut seen = std::collections::HashMap::new();
+    (0..u32::MAX)
+        .find_map(|seed| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&seed.to_be_bytes());
+            let id = NodeKey::from_seed(bytes).unwrap().id();
+            seen.insert(prefix(&id), id).map(|other| (other, id))
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_prefix_is_whose_contract_is_the_oldest() {
+    let (a, b) = same_prefix();
+    for (first, second) in [(a, b), (b, a)] {
+        let contracts = [active(id(1), second, 20), active(id(1), first, 10)];
+        let plan = plan(&own(1), &View::new(&own(1), contracts.iter(), Timestamp::from_second(1000).unwrap()));
+        let peers: Vec<_> = plan.peers.iter().map(|peer| peer.id).collect();
+        assert_eq!(peers, [first]);
+        assert_eq!(plan.refused.len(), 1);
+        assert_eq!(plan.refused[0].peer, second);
+        assert!(plan.refused[0].reason.contains(&first.to_string()), "{}", plan.refused[0].reason);
+    }
+    // Nobody gets this node's own, however old the contract.
+    let own = Own { id: a, prefix: prefix(&a), pods: prefix(&a), services: prefix(&a) };
+    let plan = plan(&own, &View::new(&own, [active(a, b, 0)].iter(), Timestamp::MAX));
+    assert!(plan.peers.is_empty() && plan.refused[0].reason.contains(&a.to_string()));
+}
+
+#[test]
+fn packets_are_judged_by_both_their_ends() {
+    let peers = plan(&own(1), &View::new(&own(1), [active(id(1), id(2), 1)].iter(), Timestamp::UNIX_EPOCH)).peers;
+    let table = Table::new(&own(1), &peers);
+    let packet = |source, destination| Addresses { source, destination };
+    let incoming = |peer: u8, source, destination| table.incoming(&id(peer), packet(source, destination));
+    assert_eq!(incoming(2, of(2, 5), of(1, 5)), Ok(()));
+    assert_eq!(incoming(2, of(2, 4095), of(1, 0xf0a)), Ok(()));
+    assert_eq!(incoming(3, of(3, 5), of(1, 5)), Err(Dropped::NoContract));
+    for spoofed in [of(3, 5), of(1, 5), Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 1)] {
+        assert_eq!(incoming(2, spoofed, of(1, 5)), Err(Dropped::ForeignSource), "{spoofed}");
+    }
+    // Between pods and Services, this node's LAN, loopback, everybody, the peer itself, another.
+    let multicast = Ipv4Addr::new(224, 0, 0, 251);
+    for elsewhere in [of(1, 0x900), Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::LOCALHOST, multicast, of(2, 6), of(3, 5)] {
+        assert_eq!(incoming(2, of(2, 5), elsewhere), Err(Dropped::ForeignDestination), "{elsewhere}");
+    }
+    assert_eq!(table.outgoing(packet(of(1, 5), of(2, 5))), Ok(id(2)));
+    assert_eq!(table.outgoing(packet(of(1, 5), of(3, 5))), Err(Dropped::ForeignDestination));
+    assert_eq!(table.outgoing(packet(Ipv4Addr::new(192, 0, 2, 1), of(2, 5))), Err(Dropped::ForeignSource));
+    let empty = Table::default();
+    assert_eq!(empty.outgoing(packet(of(1, 5), of(2, 5))), Err(Dropped::ForeignSource));
+    assert_eq!(empty.incoming(&id(2), packet(of(2, 5), of(1, 5))), Err(Dropped::NoContract));
+}
+
+/// An IPv4 packet of this length; its check sum is the kernel's affair.
+fn packet(source: Ipv4Addr, destination: Ipv4Addr, length: usize) -> Vec<u8> {
+    let mut packet: Vec<u8> = (0..length).map(|i| i as u8).collect();
+    packet[..2].copy_from_slice(&[0x45, 0]);
+    packet[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+    packet[12..16].copy_from_slice(&source.octets());
+    packet[16..20].copy_from_slice(&destination.octets());
+    packet
+}
+
+#[test]
+fn only_whole_plain_ipv4_is_read() {
+    let good = packet(of(1, 5), of(2, 5), 100);
+    assert_eq!(addresses(&good), Ok(Addresses { source: of(1, 5), destination: of(2, 5) }));
+    let changed = |at: usize, byte: u8| {
+        let mut packet = good.clone();
+        packet[at] = byte;
+        packet
+    };
+    let long = packet(of(1, 5), of(2, 5), usize::from(MTU) + 1);
+    let options = changed(0, 0x46);
+    for bad in [&[][..], &good[..19], &good[..99], &[&good[..], &[0]].concat(), &changed(0, 0x65), &options, &long] {
+        assert_eq!(addresses(bad), Err(Dropped::Malformed), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_packet_too_long_for_a_datagram_arrives_in_two_parts_in_any_order() {
+    let (mut framer, mut joiner) = (Framer::new(), Joiner::default());
+    let whole = packet(of(1, 5), of(2, 5), usize::from(MTU));
+    let payload = |mut frame: Bytes| {
+        assert_eq!(frame.get_u8(), super::CHANNEL);
+        frame
+    };
+    let sent = payload(framer.whole(&whole));
+    assert_eq!(joiner.packet(id(2), sent), Ok(Some(Bytes::from(whole.clone()))));
+    for swap in [false, true] {
+        let mut parts = framer.parts(&whole).map(payload);
+        // The least that a datagram of the link holds.
+        assert!(parts.iter().all(|part| part.len() <= 1161));
+        if swap {
+            parts.swap(0, 1);
+        }
+        let [first, second] = parts;
+        assert_eq!(joiner.packet(id(2), first), Ok(None));
+        assert_eq!(joiner.packet(id(3), second.clone()), Ok(None), "another peer's part is another packet's");
+        assert_eq!(joiner.packet(id(2), second), Ok(Some(Bytes::from(whole.clone()))));
+        joiner.retain(|peer| *peer != id(3));
+    }
+    // A part that was lost takes nothing with it but its packet.
+    let [lost, _] = framer.parts(&whole).map(payload);
+    let [first, second] = framer.parts(&whole).map(payload);
+    assert_eq!(joiner.packet(id(2), lost), Ok(None));
+    assert_eq!(joiner.packet(id(2), first.clone()), Ok(None));
+    assert_eq!(joiner.packet(id(2), first), Ok(None), "the same part twice is not a packet");
+    assert_eq!(joiner.packet(id(2), second), Ok(Some(Bytes::from(whole))));
+    assert_eq!(joiner.packet(id(2), Bytes::new()), Err(Dropped::Malformed));
+    assert_eq!(joiner.packet(id(2), Bytes::from_static(&[0, 1, 2])), Err(Dropped::Malformed));
+    assert_eq!(joiner.packet(id(2), vec![0; 1300].into()), Err(Dropped::Malformed));
+}
