@@ -78,13 +78,13 @@ fn check(contracts: &[Contract], expected: Expect) {
 fn a_route_lasts_as_long_as_a_contract_and_is_as_wide() {
     let (buys, sells) = (active(id(1), id(2), 1), active(id(2), id(1), 2));
     check(
-        &[buys.clone()],
+        std::slice::from_ref(&buys),
         expect![[r#"
             8139770e 100.77.176.0/20 Cluster
         "#]],
     );
     check(
-        &[sells.clone()],
+        std::slice::from_ref(&sells),
         expect![[r#"
             8139770e 100.77.176.0/20 Guests
         "#]],

@@ -271,6 +271,26 @@ fn what_a_peer_forges_is_dropped_and_counted() {
 }
 
 #[test]
+fn a_path_too_narrow_for_a_packet_takes_it_in_parts() {
+    on_lan(async |lan| {
+        let Three { a, b, .. } = three(&lan).await;
+        // 1,300 bytes leave 1,272 for QUIC: too few for 1,280 and what QUIC adds.
+        for node in [&a, &b] {
+            node.here(async { ip("link set lan0 mtu 1300") }).await;
+        }
+        let (at_a, at_b) = (a.pod("web").await, b.guest("api", &a).await);
+        serve(&at_b, 80);
+        until("a route", || ping(&at_a, at_b.address, 56), |answered| *answered).await;
+        // QUIC finds out within a few lost packets that the path does not take what it took before.
+        until("a large packet", || ping(&at_a, at_b.address, usize::from(MTU) - 28), |answered| *answered).await;
+        transfer(&at_a, &at_b, 1 << 20);
+        transfer(&at_b, &at_a, 1 << 20);
+        let parted = [&a, &b].map(|node| node.fabric.counters().parted_packets);
+        assert!(parted.iter().all(|parted| *parted > 500), "{parted:?}");
+    });
+}
+
+#[test]
 fn a_device_that_somebody_removed_is_made_again() {
     on_lan(async |lan| {
         let Three { a, b, .. } = three(&lan).await;
