@@ -19,7 +19,7 @@ pub struct Check {
     #[arg(long)]
     pub pre: bool,
     /// With --pre: the directory that the node would use.
-    #[arg(long, env = "FLUIDOS_DATA_DIR", default_value = "/var/lib/fluidos")]
+    #[arg(long, env = "FLUIDOS_DATA_DIR", default_value = "/var/lib/fluidos", value_parser = crate::cli::up::directory)]
     data_dir: PathBuf,
     /// With --pre: where the API would listen.
     #[arg(long, env = "FLUIDOS_API", default_value = "127.0.0.1:6443")]

@@ -48,7 +48,7 @@ pub enum Image {
 #[derive(clap::Args, Clone, Debug)]
 pub struct Place {
     /// The node's directory.
-    #[arg(long, env = "FLUIDOS_DATA_DIR")]
+    #[arg(long, env = "FLUIDOS_DATA_DIR", value_parser = crate::cli::up::directory)]
     data_dir: PathBuf,
 }
 

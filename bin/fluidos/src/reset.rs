@@ -13,7 +13,7 @@ use crate::node::machine;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Reset {
     /// The node's directory.
-    #[arg(long, env = "FLUIDOS_DATA_DIR")]
+    #[arg(long, env = "FLUIDOS_DATA_DIR", value_parser = crate::cli::up::directory)]
     data_dir: PathBuf,
     /// Do not ask.
     #[arg(long)]

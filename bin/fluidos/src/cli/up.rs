@@ -28,7 +28,7 @@ pub struct Up {
     #[arg(long, env = "FLUIDOS_DOMAIN", default_value = "fluidos.eu")]
     pub domain: String,
     /// Where the node keeps its key, objects, images and contracts. The same directory is the same node.
-    #[arg(long, env = "FLUIDOS_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "FLUIDOS_DATA_DIR", value_name = "DIR", value_parser = directory)]
     pub data_dir: PathBuf,
     /// Where the Kubernetes API listens.
     #[arg(long, env = "FLUIDOS_API", default_value = "127.0.0.1:6443", value_name = "ADDR:PORT")]
@@ -98,6 +98,11 @@ impl FromStr for TrustFlag {
         }
         Ok(Self(trust))
     }
+}
+
+/// A path that means the same whatever the working directory: it goes into mounts and to other processes.
+pub fn directory(text: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(text)
 }
 
 fn name(text: &str) -> Result<String> {

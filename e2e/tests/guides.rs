@@ -1,0 +1,53 @@
+//! The commands of the guides, run as they are written.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::process::Command;
+
+use fluidos_e2e::images::Image;
+use fluidos_e2e::node::binary;
+use fluidos_e2e::stage::Stage;
+
+/// The text of all `sh` blocks of a guide, as one script that stops at the first failure.
+fn script(guide: &str) -> String {
+    let text = std::fs::read_to_string(fluidos_e2e::root().join("docs/guides").join(guide)).unwrap();
+    let blocks: Vec<&str> = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!blocks.is_empty(), "{guide} has no commands");
+    // What a guide starts in the background must not outlive a failure.
+    format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{}", blocks.join("\n"))
+}
+
+#[test]
+fn one_machine() {
+    let mut stage = Stage::new("one").unwrap();
+    let setup = stage.setup("guide", &[]).unwrap();
+    std::fs::create_dir_all(&setup.directory).unwrap();
+    let enter = setup.machine.as_ref().unwrap().enter();
+    let path = format!("{}:{}", binary().parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let log = setup.directory.join("guide.log");
+    let writing = std::fs::File::create(&log).unwrap();
+    let status = Command::new(&enter[0])
+        .arg(&enter[1])
+        .args(["bash", "-c", &script("one-machine.md")])
+        .current_dir(&setup.directory)
+        .env("PATH", path)
+        .env("BUSYBOX", Image::Busybox.layout().unwrap())
+        .env("KUBECACHEDIR", setup.directory.join("kubectl-cache"))
+        .stdin(std::process::Stdio::null())
+        .stdout(writing.try_clone().unwrap())
+        .stderr(writing)
+        .status()
+        .unwrap();
+    let told = std::fs::read_to_string(&log).unwrap();
+    assert!(status.success(), "{told}");
+    for expected in [
+        "✓ root",
+        "farm   Ready",
+        "docker.io/library/busybox:1",
+        "successfully rolled out",
+        "placed on farm: an own node",
+        "Scheduled",
+        "its key is kept",
+    ] {
+        assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
+    }
+}
