@@ -94,7 +94,7 @@ async fn reflect(shared: Arc<Shared>, deal: Deal) {
         shared.nodes.changes(),
     ];
     let mut stream: Option<Stream> = None;
-    let mut state = State::default();
+    let mut state = State::new(Timestamp::now());
     let mut retry = RETRY_MIN;
     let mut retry_at = tokio::time::Instant::now();
     loop {
@@ -104,9 +104,14 @@ async fn reflect(shared: Arc<Shared>, deal: Deal) {
             && tokio::time::Instant::now() >= retry_at
             && let Some(session) = shared.links.get(&deal.seller)
         {
+            let (since, was_connected) = (state.since, state.was_connected);
             match begin(&shared, &deal, &session, &mut state).await {
                 Ok(opened) => stream = Some(opened),
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    // It is still the same silence.
+                    state = State { since, was_connected, ..State::default() };
+                    failed = Some(error);
+                }
             }
         }
         let now = Timestamp::now();

@@ -121,10 +121,10 @@ fn serve(shared: &Arc<Shared>, view: &View, served: &mut BTreeMap<String, String
         keep
     });
     for (node, (contract, peer)) in wanted {
-        if !served.contains_key(&node) {
+        served.entry(node).or_insert_with_key(|node| {
             let remote = RemoteNode { shared: shared.clone(), peer, contract: contract.clone() };
-            shared.proxies.register(&node, Arc::new(remote));
-            served.insert(node, contract);
-        }
+            shared.proxies.register(node, Arc::new(remote));
+            contract
+        });
     }
 }

@@ -20,9 +20,10 @@ async fn a_contract_becomes_a_node_of_exactly_its_size_and_goes_with_it() {
     let pair = Pair::ready().await;
     let node = pair.node_is("grid", "True").await;
     let status = node.status.clone().unwrap();
-    let amounts = |of: Option<std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>| {
-        of.unwrap().into_iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect::<Vec<_>>()
-    };
+    let amounts =
+        |of: Option<std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>| {
+            of.unwrap().into_iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect::<Vec<_>>()
+        };
     assert_eq!(amounts(status.allocatable), ["cpu=1500m", "memory=1Gi", "pods=5"]);
     assert_eq!(amounts(status.capacity), ["cpu=1500m", "memory=1Gi", "pods=5"]);
     assert_eq!(node.labels()["fluidos.eu/virtual-node"], "true");
@@ -32,11 +33,17 @@ async fn a_contract_becomes_a_node_of_exactly_its_size_and_goes_with_it() {
     assert!(node.annotations()["fluidos.eu/location"].contains("Milan"), "{:?}", node.annotations());
     assert!(node.annotations()["fluidos.eu/latency-micros"].parse::<u64>().unwrap() > 0);
     let nodes = pair.farm.nodes();
-    until("no taint but its own", || async { taints(&nodes.get("grid").await.unwrap()) }, |t| *t == ["fluidos.eu/virtual-node:NoSchedule"]).await;
+    until(
+        "no taint but its own",
+        || async { taints(&nodes.get("grid").await.unwrap()) },
+        |t| *t == ["fluidos.eu/virtual-node:NoSchedule"],
+    )
+    .await;
     let leases = Api::<Lease>::namespaced(pair.farm.client.clone(), "kube-node-lease");
     until("a lease", || async { leases.get_opt("grid").await.unwrap() }, Option::is_some).await;
     let allocations = Api::<Allocation>::namespaced(pair.farm.client.clone(), "fluidos");
-    let phase = || async { allocations.list(&Default::default()).await.unwrap().items[0].status.clone().unwrap_or_default() };
+    let phase =
+        || async { allocations.list(&Default::default()).await.unwrap().items[0].status.clone().unwrap_or_default() };
     let active = until("allocation active", phase, |s| s.status == AllocationPhase::Active).await;
     assert_eq!(active.resource_ref.unwrap().name, "grid");
 
@@ -51,7 +58,8 @@ async fn a_contract_becomes_a_node_of_exactly_its_size_and_goes_with_it() {
     until("lease gone", || async { leases.get_opt("grid").await.unwrap() }, Option::is_none).await;
     let namespaces = Api::<Namespace>::all(pair.grid.client.clone());
     let ending = || async { namespaces.get_opt(&pair.twin_namespace()).await.unwrap() };
-    until("twin namespace ends", ending, |ns| ns.as_ref().is_none_or(|ns| ns.metadata.deletion_timestamp.is_some())).await;
+    until("twin namespace ends", ending, |ns| ns.as_ref().is_none_or(|ns| ns.metadata.deletion_timestamp.is_some()))
+        .await;
     assert!(pair.farm.proxies.get("grid").is_none());
 }
 
@@ -64,9 +72,13 @@ async fn a_pod_lives_at_its_provider_with_what_it_names_and_nothing_else() {
     let pair = Pair::ready().await;
     let farm = &pair.farm;
     farm.create::<ConfigMap>(json!({"metadata": {"name": "settings", "namespace": "shop"}, "data": {"COLOUR": "red", "API_SERVICE_PORT": "1"}})).await;
-    farm.create::<Secret>(json!({"metadata": {"name": "password", "namespace": "shop"}, "data": {"key": "c2VjcmV0"}})).await;
-    farm.create::<Secret>(json!({"metadata": {"name": "private", "namespace": "shop"}, "data": {"key": "c2VjcmV0"}})).await;
-    let service: Service = farm.create(json!({"metadata": {"name": "api", "namespace": "shop"}, "spec": {"ports": [{"port": 8080}]}})).await;
+    farm.create::<Secret>(json!({"metadata": {"name": "password", "namespace": "shop"}, "data": {"key": "c2VjcmV0"}}))
+        .await;
+    farm.create::<Secret>(json!({"metadata": {"name": "private", "namespace": "shop"}, "data": {"key": "c2VjcmV0"}}))
+        .await;
+    let service: Service = farm
+        .create(json!({"metadata": {"name": "api", "namespace": "shop"}, "spec": {"ports": [{"port": 8080}]}}))
+        .await;
     let made = pod("web", "grid", |pod| {
         pod["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
         pod["spec"]["containers"][0]["env"] = json!([
@@ -82,7 +94,10 @@ async fn a_pod_lives_at_its_provider_with_what_it_names_and_nothing_else() {
     assert_eq!((status.host_ip, status.host_ips), (None, None));
     let container = &status.container_statuses.unwrap()[0];
     assert_eq!((container.image.as_str(), container.ready), ("flt/app:1", true));
-    assert!(status.conditions.unwrap().iter().all(|c| c.type_ != "fluidos.eu/Placed"), "a peer writes no condition of ours");
+    assert!(
+        status.conditions.unwrap().iter().all(|c| c.type_ != "fluidos.eu/Placed"),
+        "a peer writes no condition of ours"
+    );
 
     let twin = pair.twin("web").await;
     let spec = twin.spec.clone().unwrap();
@@ -100,7 +115,8 @@ async fn a_pod_lives_at_its_provider_with_what_it_names_and_nothing_else() {
     let dns = spec.dns_config.unwrap();
     assert_eq!(dns.nameservers.unwrap(), [dns_of(farm.links.id()).to_string()]);
     assert_eq!(dns.searches.unwrap(), ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
-    let env: Vec<(String, String)> = main.env.iter().flatten().map(|e| (e.name.clone(), e.value.clone().unwrap_or_default())).collect();
+    let env: Vec<(String, String)> =
+        main.env.iter().flatten().map(|e| (e.name.clone(), e.value.clone().unwrap_or_default())).collect();
     let value = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
     assert_eq!(value("API_SERVICE_HOST"), service.spec.unwrap().cluster_ip.as_deref());
     assert_eq!(value("API_SERVICE_PORT"), None, "what the ConfigMap says wins");
@@ -115,7 +131,10 @@ async fn a_pod_lives_at_its_provider_with_what_it_names_and_nothing_else() {
     let colour = || async { maps.get("settings").await.unwrap().data.unwrap()["COLOUR"].clone() };
     assert_eq!(colour().await, "red");
     let change = Patch::Merge(json!({"data": {"COLOUR": "blue"}}));
-    Api::<ConfigMap>::namespaced(farm.client.clone(), "shop").patch("settings", &PatchParams::default(), &change).await.unwrap();
+    Api::<ConfigMap>::namespaced(farm.client.clone(), "shop")
+        .patch("settings", &PatchParams::default(), &change)
+        .await
+        .unwrap();
     until("the change arrives", colour, |colour| colour == "blue").await;
 
     // Logs, terminals, ports.
@@ -123,12 +142,20 @@ async fn a_pod_lives_at_its_provider_with_what_it_names_and_nothing_else() {
     assert_eq!(logs, format!("{there}/web main tail=Some(3)\n"));
     let proxy = farm.proxies.get("grid").unwrap();
     let target = pair.target(&pod);
-    let exec = |command: &str| ExecOptions { command: vec![command.into()], stdin: true, stdout: true, ..ExecOptions::default() };
+    let exec = |command: &str| ExecOptions {
+        command: vec![command.into()],
+        stdin: true,
+        stdout: true,
+        ..ExecOptions::default()
+    };
     let mut session = proxy.exec(&target, &exec("cat")).await.unwrap();
     let long = "x".repeat(200_000);
     session.resize.send(TerminalSize { width: 80, height: 25 }).await.unwrap();
     assert_eq!(session.output.recv().await.unwrap(), ExecOutput::Stderr("cat\n".into()));
-    assert_eq!(session.output.recv().await.unwrap(), ExecOutput::Stderr("TerminalSize { width: 80, height: 25 }".into()));
+    assert_eq!(
+        session.output.recv().await.unwrap(),
+        ExecOutput::Stderr("TerminalSize { width: 80, height: 25 }".into())
+    );
     session.stdin.send(long.clone().into()).await.unwrap();
     drop(session.stdin);
     drop(session.resize);
@@ -152,16 +179,26 @@ async fn a_pod_lives_at_its_provider_with_what_it_names_and_nothing_else() {
     pair.machine.holds_on.store(true, Ordering::Relaxed);
     farm.delete::<Pod>("shop", "web").await;
     let twins = pair.twins();
-    until("twin is told to stop", || async { twins.get("web").await.unwrap().metadata.deletion_timestamp }, Option::is_some).await;
+    until(
+        "twin is told to stop",
+        || async { twins.get("web").await.unwrap().metadata.deletion_timestamp },
+        Option::is_some,
+    )
+    .await;
     assert!(farm.pods("shop").get_opt("web").await.unwrap().is_some(), "its twin still runs");
     pair.machine.holds_on.store(false, Ordering::Relaxed);
     pair.no_pod("web").await;
     pair.no_twin("web").await;
     let left = || async { (secrets.get_opt("password").await.unwrap(), maps.get_opt("settings").await.unwrap()) };
     let ending = || async { Api::<Namespace>::all(pair.grid.client.clone()).get_opt(&there).await.unwrap() };
-    until("what went with it goes", || async { (left().await, ending().await) }, |((secret, map), namespace)| {
-        (secret.is_none() && map.is_none()) || namespace.as_ref().is_none_or(|ns| ns.metadata.deletion_timestamp.is_some())
-    })
+    until(
+        "what went with it goes",
+        || async { (left().await, ending().await) },
+        |((secret, map), namespace)| {
+            (secret.is_none() && map.is_none())
+                || namespace.as_ref().is_none_or(|ns| ns.metadata.deletion_timestamp.is_some())
+        },
+    )
     .await;
 }
 
@@ -177,7 +214,11 @@ async fn a_cut_link_is_said_at_once_and_stale_twins_stop_before_the_node_is_read
     let node = pair.node_is("grid", "Unknown").await;
     assert_eq!(condition(&node, "MemoryPressure"), "Unknown");
     let nodes = pair.farm.nodes();
-    let wanted = ["fluidos.eu/virtual-node:NoSchedule", "node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"];
+    let wanted = [
+        "fluidos.eu/virtual-node:NoSchedule",
+        "node.kubernetes.io/unreachable:NoSchedule",
+        "node.kubernetes.io/unreachable:NoExecute",
+    ];
     until("tainted", || async { taints(&nodes.get("grid").await.unwrap()) }, |taints| *taints == wanted).await;
     let is_ready = |pod: &Pod| {
         let conditions = pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
@@ -191,7 +232,12 @@ async fn a_cut_link_is_said_at_once_and_stale_twins_stop_before_the_node_is_read
     pair.machine.holds_on.store(true, Ordering::Relaxed);
     pair.wire.set_cut(false);
     let twins = pair.twins();
-    until("stale twin is told to stop", || async { twins.get("stale").await.unwrap().metadata.deletion_timestamp }, Option::is_some).await;
+    until(
+        "stale twin is told to stop",
+        || async { twins.get("stale").await.unwrap().metadata.deletion_timestamp },
+        Option::is_some,
+    )
+    .await;
     tokio::time::sleep(std::time::Duration::from_millis(700)).await;
     assert_ne!(condition(&nodes.get("grid").await.unwrap(), "Ready"), "True", "a stale twin still runs");
     pair.machine.holds_on.store(false, Ordering::Relaxed);
@@ -216,7 +262,8 @@ async fn after_a_restart_of_the_provider_nothing_starts_that_is_not_confirmed() 
     assert!(!fabric.is_confirmed(&twin));
     let own: Pod = from(json!({"metadata": {"name": "own"}}));
     assert!(fabric.is_confirmed(&own));
-    let pretender: Pod = from(json!({"metadata": {"name": "x", "labels": {"reservation.fluidos.eu/contract": CONTRACT}}}));
+    let pretender: Pod =
+        from(json!({"metadata": {"name": "x", "labels": {"reservation.fluidos.eu/contract": CONTRACT}}}));
     assert!(!fabric.is_confirmed(&pretender));
 }
 
@@ -248,12 +295,18 @@ async fn a_pod_that_may_not_run_there_says_why_and_its_node_goes_on() {
         "the provider refused it: pods \"bad\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostPID=true), \
          privileged (container \"main\" must not set securityContext.privileged=true)"
     );
-    let ask = |name: &str, cpu: &str| pod(name, "grid", |pod| pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = Value::from(cpu));
+    let ask = |name: &str, cpu: &str| {
+        pod(name, "grid", |pod| pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = Value::from(cpu))
+    };
     pair.farm.create::<Pod>(ask("first", "1")).await;
     pair.pod_is("first", "running", |pod| phase_is(pod, "Running")).await;
     pair.farm.create::<Pod>(ask("second", "600m")).await;
     let second = pair.pod_is("second", "refused", |pod| !message(pod).is_empty()).await;
-    assert!(message(&second).ends_with("does not fit into the contract: cpu: 1500m bought, 1600m needed"), "{}", message(&second));
+    assert!(
+        message(&second).ends_with("does not fit into the contract: cpu: 1500m bought, 1600m needed"),
+        "{}",
+        message(&second)
+    );
     pair.farm.delete::<Pod>("shop", "bad").await;
     pair.no_pod("bad").await;
     // What did not fit fits when others have ended; it is asked for again.

@@ -43,7 +43,9 @@ pub(crate) struct State {
     pub put: BTreeMap<String, [u8; 32]>,
     /// Asked to be deleted.
     pub deleted: BTreeSet<String>,
-    /// How twins stand. Kept when the stream ends: nobody knows better.
+    /// Whether the last stream has been served.
+    pub was_connected: bool,
+    /// How twins stand.
     pub observed: BTreeMap<String, PodStatus>,
     /// Why there is no twin, and when that was said.
     pub refused: BTreeMap<String, (String, Timestamp)>,
@@ -65,12 +67,16 @@ pub(crate) enum Action {
 }
 
 impl State {
-    /// A stream has been opened.
+    /// There has been no stream yet.
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self { since: Some(now), ..Self::default() }
+    }
+
+    /// A stream has been opened. What the last one said is not believed any more.
     pub(crate) fn connect(&mut self, view: &View) {
         let wanted = view.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
         let named = wanted.filter_map(|pod| pod.uid()).take(PODS_MAX).collect();
-        let observed = std::mem::take(&mut self.observed);
-        *self = Self { connected: true, named, observed, ..Self::default() };
+        *self = Self { connected: true, named, ..Self::default() };
     }
 
     /// It has ended.
@@ -78,6 +84,7 @@ impl State {
         if self.connected || self.since.is_none() {
             self.since = Some(now);
         }
+        self.was_connected |= self.connected;
         self.connected = false;
         self.ready = false;
     }
@@ -100,6 +107,11 @@ impl State {
         }
     }
 
+    /// Whether nobody can say anything about twins. A node that has just started looks for its peers first.
+    fn is_lost(&self, now: Timestamp) -> bool {
+        self.was_connected || self.since.is_some_and(|since| now.duration_since(since) >= PATIENCE)
+    }
+
     fn knows(&self, uid: &str) -> bool {
         self.named.contains(uid) || self.put.contains_key(uid)
     }
@@ -114,9 +126,6 @@ impl State {
             self.deleted.remove(uid);
             self.refused.remove(uid);
             self.gone.remove(uid);
-        }
-        if !self.connected {
-            self.observed.retain(|uid, _| here.contains(uid));
         }
     }
 }
@@ -198,7 +207,7 @@ fn said(pod: &Pod, uid: &str, view: &View, state: &State, now: Timestamp) -> Opt
         status::refused(&old, reason)
     } else if state.connected && state.gone.contains(uid) && pod.metadata.deletion_timestamp.is_none() {
         status::lost(&old, now)
-    } else if !state.connected && state.since.is_some() {
+    } else if !state.connected && state.is_lost(now) {
         status::doubted(&old, now)
     } else if let Some(observed) = state.observed.get(uid) {
         status::merged(pod, observed, view.prefix.as_ref())

@@ -87,10 +87,13 @@ pub(crate) fn build(deal: &Deal, put: &Put, prefix: Option<&FabricPrefix>) -> Re
         status: None,
     };
     let peer = BTreeMap::from([(names::ANNOTATION_PEER_DID.to_owned(), deal.buyer.to_string())]);
+    // On a cluster that has the admission of Kubernetes, it watches too.
+    let mut namespace_labels = ours.clone();
+    namespace_labels.insert("pod-security.kubernetes.io/enforce".into(), "baseline".into());
     let namespace = Namespace {
         metadata: ObjectMeta {
             name: Some(namespace.clone()),
-            labels: Some(ours.clone()),
+            labels: Some(namespace_labels),
             annotations: Some(peer),
             ..ObjectMeta::default()
         },

@@ -27,6 +27,8 @@ use crate::virtual_node::absent_is_well;
 
 /// Frames that wait while one is carried out; then the stream holds the consumer back.
 const WAITING_MAX: usize = 4;
+/// Pods that wait for a name that is still in use; each may be a frame.
+const NAMES_MAX: usize = 16;
 /// A name that is still in use is tried again, and contracts end by time.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// A consumer that does not take a frame for this long does not work.
@@ -202,9 +204,13 @@ impl Session<'_> {
                 self.shared.confirm(&self.deal.name, [&uid]);
                 Ok(())
             }
-            Made::Later => {
+            Made::Later if self.waiting.len() < NAMES_MAX => {
                 self.waiting.insert(uid, put);
                 Ok(())
+            }
+            Made::Later => {
+                let reason = format!("its name is in use, and {NAMES_MAX} others wait for theirs");
+                self.say(Reported::Refused { uid, reason }).await
             }
             Made::Refused(reason) => {
                 tracing::info!(contract = self.deal.name, uid, reason, "a pod is refused");

@@ -1,6 +1,6 @@
 //! Every choice about virtual nodes: a pure function from the view to a plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fluidos_model::kinds::{AllocationPhase, names};
 use jiff::{SignedDuration, Timestamp};
@@ -39,7 +39,9 @@ pub(crate) enum Action {
 /// The plan for a view.
 pub(crate) fn plan(view: &View, now: Timestamp) -> Vec<Action> {
     let mut actions = Vec::new();
-    let mut taken: BTreeSet<String> = view.taken.iter().chain(view.nodes.keys()).cloned().collect();
+    // Who has each name, which nobody knows of what is not virtual.
+    let mut names: BTreeMap<String, Option<String>> = view.taken.iter().map(|name| (name.clone(), None)).collect();
+    names.extend(view.nodes.iter().map(|(name, node)| (name.clone(), Some(node.peer.clone()))));
     for (name, node) in &view.nodes {
         match view.places.get(&node.contract) {
             None => gone(name, node, &mut actions),
@@ -55,8 +57,8 @@ pub(crate) fn plan(view: &View, now: Timestamp) -> Vec<Action> {
             continue;
         }
         if let Some((allocation, _)) = &place.allocation {
-            let name = choose_name(view, place, &taken);
-            taken.insert(name.clone());
+            let name = choose_name(view, place, &names);
+            names.insert(name.clone(), Some(place.deal.seller.to_string()));
             actions.push(Action::Create(Box::new(object::node(&name, &place.deal, latency(view, place)))));
             actions.push(Action::Allocation {
                 name: allocation.clone(),
@@ -190,20 +192,20 @@ fn latency(view: &View, place: &Place) -> Option<u64> {
 }
 
 /// The peer's name; with its tag when another has the name; numbered for further contracts.
-fn choose_name(view: &View, place: &Place, taken: &BTreeSet<String>) -> String {
+fn choose_name(view: &View, place: &Place, names: &BTreeMap<String, Option<String>>) -> String {
     let said = view.links.get(&place.deal.seller).map_or(place.deal.seller_name.as_str(), |link| link.name.as_str());
     let peer = place.deal.seller.to_string();
-    let is_own = |name: &str| view.nodes.get(name).is_some_and(|node| node.peer == peer);
+    let is_own = |name: &str| names.get(name).is_some_and(|of| of.as_deref() == Some(peer.as_str()));
     let plain = label(said);
     let tag = place.deal.seller.tag();
     let base = match plain {
-        Some(plain) if !taken.contains(&plain) || is_own(&plain) => plain,
+        Some(plain) if !names.contains_key(&plain) || is_own(&plain) => plain,
         Some(plain) => format!("{plain}-{tag}"),
         None => format!("peer-{tag}"),
     };
     let numbered = (2..).map(|n| format!("{base}-{n}"));
     // There are fewer nodes than numbers.
-    std::iter::once(base.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(base)
+    std::iter::once(base.clone()).chain(numbered).find(|name| !names.contains_key(name)).unwrap_or(base)
 }
 
 /// What may be a node's name of what a peer calls itself.

@@ -141,7 +141,11 @@ impl Side {
 
     pub async fn create<K>(&self, object: Value) -> K
     where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + serde::Serialize + DeserializeOwned,
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + serde::Serialize
+            + DeserializeOwned,
     {
         let object: K = from(object);
         let api = Api::<K>::namespaced(self.client.clone(), &object.namespace().unwrap());
@@ -154,7 +158,10 @@ impl Side {
 
     pub async fn delete<K>(&self, namespace: &str, name: &str)
     where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned,
     {
         Api::<K>::namespaced(self.client.clone(), namespace).delete(name, &DeleteParams::default()).await.unwrap();
     }
@@ -175,7 +182,11 @@ pub fn from<T: DeserializeOwned>(value: Value) -> T {
 }
 
 /// Waits until `observe` gives what `done` accepts; a time-out reports the last.
-pub async fn until<T: Debug, F: Future<Output = T>>(what: &str, observe: impl Fn() -> F, done: impl Fn(&T) -> bool) -> T {
+pub async fn until<T: Debug, F: Future<Output = T>>(
+    what: &str,
+    observe: impl Fn() -> F,
+    done: impl Fn(&T) -> bool,
+) -> T {
     let deadline = tokio::time::Instant::now() + WAIT;
     loop {
         let observed = observe().await;
@@ -287,7 +298,12 @@ impl Pair {
     }
 
     pub fn target(&self, pod: &Pod) -> ContainerTarget {
-        ContainerTarget { namespace: "shop".into(), pod: pod.name_any(), pod_uid: pod.uid().unwrap(), container: "main".into() }
+        ContainerTarget {
+            namespace: "shop".into(),
+            pod: pod.name_any(),
+            pod_uid: pod.uid().unwrap(),
+            container: "main".into(),
+        }
     }
 }
 
@@ -339,7 +355,8 @@ impl Machine {
         let spec = pod.spec.clone().unwrap();
         if pod.metadata.deletion_timestamp.is_some() {
             if !self.holds_on.load(Ordering::Relaxed) {
-                let _ = api.delete(&name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await;
+                let _ =
+                    api.delete(&name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await;
             }
         } else if spec.node_name.is_none() {
             let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": MACHINE}});
@@ -350,7 +367,8 @@ impl Machine {
         {
             let n = self.count.fetch_add(1, Ordering::Relaxed);
             let lies = self.lies.load(Ordering::Relaxed);
-            let address = if lies { Ipv4Addr::new(192, 168, 1, 1) } else { Ipv4Addr::from_bits(self.prefix.to_bits() + n) };
+            let address =
+                if lies { Ipv4Addr::new(192, 168, 1, 1) } else { Ipv4Addr::from_bits(self.prefix.to_bits() + n) };
             let status = json!({"status": {
                 "phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "hostIP": "10.9.9.9", "hostIPs": [{"ip": "10.9.9.9"}],
                 "message": if lies { "\u{1b}[31m".to_owned() + &"x".repeat(5000) } else { String::new() },
@@ -364,7 +382,11 @@ impl Machine {
 
 #[async_trait]
 impl NodeProxy for Machine {
-    async fn logs(&self, target: &ContainerTarget, options: &LogOptions) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
+    async fn logs(
+        &self,
+        target: &ContainerTarget,
+        options: &LogOptions,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
         let text = format!("{}/{} {} tail={:?}\n", target.namespace, target.pod, target.container, options.tail_lines);
         let first = futures::stream::iter([Ok(Bytes::from(text))]);
         match options.follow {
