@@ -220,5 +220,5 @@ fn what_cannot_start_says_why_in_one_line() {
     std::fs::create_dir(&open).unwrap();
     refused(&["up", "--name", "other", "--data-dir", &open.display().to_string()], "chmod 700");
     refused(&["image", "load", "/nonexistent"], "/nonexistent");
-    refused(&["image", "pull", "nginx"], "registries are not built yet");
+    refused(&["image", "pull", "127.0.0.1:9/nginx"], "image pull 127.0.0.1:9/nginx");
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use substrate_kubelet::images::{ImageStore, Reference};
+use substrate_kubelet::images::{ImageStore, Reference, Registry};
 
 /// What is done with images.
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -19,7 +19,7 @@ pub enum Image {
         #[command(flatten)]
         place: Place,
     },
-    /// Pull an image from a registry. Not built yet.
+    /// Pull an image from a registry, without credentials.
     Pull {
         /// The image, as `docker.io/library/nginx:1.25`.
         reference: Reference,
@@ -58,9 +58,7 @@ pub fn run(image: &Image) -> Result<()> {
     runtime.block_on(async {
         match image {
             Image::Load { file, name, place } => load(&place.data_dir, file, name.clone()).await,
-            Image::Pull { reference, .. } => bail!(
-                "image pull {reference}: registries are not built yet; save the image elsewhere (docker save, skopeo copy) and run: fluidos image load FILE"
-            ),
+            Image::Pull { reference, place } => pull(&place.data_dir, reference).await,
             Image::Ls { output, place } => list(&place.data_dir, output).await,
             Image::Rm { reference, place } => remove(&place.data_dir, reference).await,
         }
@@ -82,6 +80,15 @@ async fn load(data_dir: &Path, file: &Path, name: Option<Reference>) -> Result<(
     for image in brought {
         println!("{} {} ({})", image.reference, image.digest, human(image.size_bytes));
     }
+    Ok(())
+}
+
+async fn pull(data_dir: &Path, reference: &Reference) -> Result<()> {
+    let store = store(data_dir)?;
+    eprintln!("pulling {reference}");
+    Registry.pull(reference, &store).await.with_context(|| format!("image pull {reference}"))?;
+    let size: u64 = store.blobs(reference).await?.iter().map(|b| b.size).sum();
+    println!("{reference} ({})", human(size));
     Ok(())
 }
 

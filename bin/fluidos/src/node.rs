@@ -9,6 +9,7 @@
 
 mod api;
 mod directory;
+mod fabric;
 pub mod machine;
 mod market;
 mod peers;
@@ -50,6 +51,11 @@ impl Ranges {
         Self { pods: (Ipv4Addr::from(base), 21), services: (Ipv4Addr::from(base + 0xf00), 24) }
     }
 
+    /// The Service address of the cluster's DNS: the tenth, as everywhere.
+    fn dns(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.services.0) + 10)
+    }
+
     /// What the owner has said counts more.
     fn given(up: &Up, key: &NodeKey) -> Self {
         let own = Self::of(key);
@@ -80,8 +86,14 @@ async fn run(up: &Up) -> Result<()> {
     controllers(&api, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
     api.server.add_admission(Arc::new(gate::Gate::new(api.client("fluidos-gate"))));
-    let machine =
-        if up.no_agent { None } else { Some(machine::Machine::start(up, &key, &api, ranges, &mut parts).await?) };
+    let mut machine = None;
+    if up.no_agent {
+        // Without pods of its own it has no images to give and no DNS that twins could ask.
+        let fabric = fabric::start(up, key.clone(), &api, links.clone(), None, ranges.dns())?;
+        parts.spawn(fabric.run());
+    } else {
+        machine = Some(machine::Machine::start(up, &key, &api, ranges, &links, &mut parts).await?);
+    }
     api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
     let location = up.location.clone().unwrap_or_default();
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));

@@ -21,6 +21,7 @@ mod deal;
 mod error;
 mod fabric;
 mod frames;
+pub mod guests;
 mod images;
 pub mod network;
 mod reflection;

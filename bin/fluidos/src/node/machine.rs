@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use fluidos_identity::NodeKey;
+use fluidos_link::Links;
+use substrate_kubelet::images::{ImageStore, Registry};
 use substrate_kubelet::{Handle, Kubelet, StopPods};
 use substrate_network::{Cidr, DnsOptions, DnsServer, NodeNetwork, ServiceCaches, ServiceProxy};
 use tokio::task::JoinSet;
 
 use super::Ranges;
 use super::api::Api;
+use super::fabric;
 use crate::cli::Up;
 
 /// The machine that this process runs on.
@@ -25,7 +28,14 @@ pub struct Machine {
 
 impl Machine {
     /// Takes the machine into use.
-    pub async fn start(up: &Up, key: &NodeKey, api: &Api, ranges: Ranges, parts: &mut JoinSet<()>) -> Result<Self> {
+    pub async fn start(
+        up: &Up,
+        key: &Arc<NodeKey>,
+        api: &Api,
+        ranges: Ranges,
+        links: &Links,
+        parts: &mut JoinSet<()>,
+    ) -> Result<Self> {
         let instance = key.id().tag();
         let cidr =
             |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
@@ -43,6 +53,10 @@ impl Machine {
         parts.spawn(ServiceProxy::run(caches, network.clone()));
         let gateway = network.gateway();
         let dns_address = network.dns_address();
+        let images = ImageStore::open(up.data_dir.join("kubelet/images"))?;
+        let dns = dns_address.unwrap_or(gateway);
+        let peers = fabric::start(up, key.clone(), api, links.clone(), Some(images), dns)?;
+        fabric::connect(key, api, links.clone(), network.clone(), parts);
         let kubelet = Kubelet::start(substrate_kubelet::Options {
             node_name: up.name.clone(),
             node_address: address().unwrap_or(gateway),
@@ -53,14 +67,16 @@ impl Machine {
             cluster_domain: "cluster.local".into(),
             node_labels: BTreeMap::new(),
             supervisor: supervisor()?,
-            image_sources: Vec::new(),
+            // A peer's image comes from the peer; a registry may have the rest.
+            image_sources: vec![peers.image_source(), Arc::new(Registry)],
             instance,
             reserve: Default::default(),
-            guests: None,
+            guests: Some(Arc::new(fabric::Confirmed(peers.clone()))),
         })
         .await
         .context("kubelet")?;
         api.proxies.register(&up.name, Arc::new(kubelet.clone()));
+        parts.spawn(peers.run());
         Ok(Self { gateway, kubelet })
     }
 
