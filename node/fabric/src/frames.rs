@@ -146,7 +146,7 @@ impl Expected {
             }
         }
         let at = (desired.epoch, desired.sequence);
-        if let Some(last) = self.last.filter(|last| at < *last) {
+        if let Some(last) = self.last.filter(|last| at <= *last) {
             return Err(Error::Replayed { observed: at, last });
         }
         self.last = Some(at);

@@ -103,7 +103,7 @@ impl Shelf {
 
     async fn image(&self, provider: NodeId, request: &ImageRequest) -> Result<Digest, String> {
         let named = self.named(provider, &request.contract, &request.uid)?;
-        if named.is_empty() {
+        if !named.contains(&normal(&request.reference)?) {
             return Err("the pod does not name this image".into());
         }
         let reference = parse(&request.reference)?;

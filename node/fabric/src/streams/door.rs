@@ -54,7 +54,8 @@ impl Door {
         let deal = self.shared.live_deal(&header.contract, peer.id, self.shared.id());
         let deal = deal.map_err(|error| Error::NotFound(error.to_string()))?;
         let is_twin = |pod: &k8s_openapi::api::core::v1::Pod| {
-            pod.labels().get(names::LABEL_CONTRACT) == Some(&deal.name) && Origin::of(pod).is_some()
+            pod.labels().get(names::LABEL_CONTRACT) == Some(&deal.name)
+                && Origin::of(pod).is_some_and(|origin| origin.uid == header.uid)
         };
         let twin = self.shared.pods.list().into_iter().find(|pod| is_twin(pod));
         let twin = twin.ok_or_else(|| Error::NotFound("the provider has no twin of this pod".into()))?;

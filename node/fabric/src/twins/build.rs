@@ -225,5 +225,5 @@ pub(crate) fn fits(deal: &Deal, twins: &[Pod], spec: &PodSpec) -> Result<(), Str
         .iter()
         .map(|(r, bought, needed)| format!("{}: {} bought, {} needed", r.name(), r.text(*bought), r.text(*needed)))
         .collect();
-    if true { Ok(()) } else { Err(format!("it does not fit into the contract: {}", short.join(", "))) }
+    if short.is_empty() { Ok(()) } else { Err(format!("it does not fit into the contract: {}", short.join(", "))) }
 }

@@ -335,7 +335,7 @@ impl Session<'_> {
                 self.leaving.remove(&uid);
                 self.say(Reported::Gone { uid }).await?;
             }
-            if self.synced && !self.ready && now.iter().all(|_| true) {
+            if self.synced && !self.ready && now.iter().all(|uid| self.wanted.contains(uid)) {
                 self.ready = true;
                 self.say(Reported::Ready).await?;
             }
