@@ -6,6 +6,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use serde_json::Value;
 
+use crate::protobuf;
 use crate::status::Status;
 
 /// What responses carry.
@@ -13,6 +14,9 @@ pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// The largest request body (`MaxRequestBodyBytes` upstream).
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// What a request's body may be.
+const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// How the caller wants to see objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +67,10 @@ where
     }
 }
 
-/// Reads JSON or YAML, as `Content-Type` says.
+/// Reads JSON, YAML or protobuf, as `Content-Type` says.
+///
+/// # Errors
+/// 400 when the bytes are not what it says; 415 when it says something else, or protobuf of a kind that has none.
 pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, Status> {
     let sent = headers.get(header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or("application/json");
     match sent.split(';').next().unwrap_or_default().trim() {
@@ -71,7 +78,11 @@ pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, Status> {
         "application/json" | "*/*" | "" => serde_json::from_slice(body).map_err(|e| {
             Status::bad_request(format!("the object provided is unrecognized (must be of type JSON or YAML): {e}"))
         }),
-        other => Err(Status::unsupported_media_type(other, "application/json, application/yaml")),
+        protobuf::MEDIA_TYPE => protobuf::decode(body).map_err(|e| match e.is_unknown_kind() {
+            true => Status::unsupported_media_type(&format!("{} ({e})", protobuf::MEDIA_TYPE), MEDIA_TYPES),
+            false => Status::bad_request(format!("the object provided is unrecognized (protobuf): {e}")),
+        }),
+        other => Err(Status::unsupported_media_type(other, MEDIA_TYPES)),
     }
 }
 

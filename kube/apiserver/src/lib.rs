@@ -9,7 +9,7 @@
 //! A *kind* is one declarative description ([`kinds`]); kinds of CustomResourceDefinitions are added while the server
 //! runs. Objects are kept as JSON text and parsed only where something must be understood.
 //!
-//! Not built (answers 404, 405, 415 or 501): server-side apply, RBAC, protobuf, attach, port-forward, eviction, token
+//! Not built (answers 404, 405, 415 or 501): server-side apply, RBAC, answers in protobuf, attach, port-forward, eviction, token
 //! requests, CEL, webhooks, schemas in OpenAPI.
 
 mod addresses;
@@ -23,6 +23,7 @@ pub mod node_proxy;
 mod object;
 mod openapi;
 mod patch;
+mod protobuf;
 mod registry;
 mod route;
 mod selector;

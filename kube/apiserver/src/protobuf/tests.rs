@@ -1,0 +1,182 @@
+//! The tables against the typed kinds, kubectl's own bytes, and bytes of nobody.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::table::{How, Message, Type};
+use super::{DEPTH_MAX, MAGIC, decode, message};
+
+/// What kubectl 1.32 sent for `create deployment shop --image=nginx:1 --replicas=0 --port=80`.
+const DEPLOYMENT: &[u8] = include_bytes!("tests/deployment.bin");
+/// … for `create secret generic s --from-literal=a=b`.
+const SECRET: &[u8] = include_bytes!("tests/secret.bin");
+/// … for `create service nodeport web --tcp=80:http`.
+const SERVICE: &[u8] = include_bytes!("tests/service.bin");
+
+#[test]
+fn what_kubectl_sends_is_what_it_means() {
+    assert_eq!(
+        decode(DEPLOYMENT).unwrap(),
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "shop", "creationTimestamp": null, "labels": { "app": "shop" } },
+            "spec": {
+                "replicas": 0, "strategy": {}, "selector": { "matchLabels": { "app": "shop" } },
+                "template": {
+                    "metadata": { "creationTimestamp": null, "labels": { "app": "shop" } },
+                    "spec": { "containers": [
+                        { "name": "nginx", "image": "nginx:1", "ports": [{ "containerPort": 80 }], "resources": {} },
+                    ] },
+                },
+            },
+            "status": {},
+        })
+    );
+    let secret = decode(SECRET).unwrap();
+    assert_eq!((&secret["kind"], &secret["data"]), (&json!("Secret"), &json!({ "a": "Yg==" })));
+    let service = decode(SERVICE).unwrap();
+    assert_eq!(
+        service["spec"]["ports"],
+        json!([{ "name": "80-http", "protocol": "TCP", "port": 80, "targetPort": "http" }])
+    );
+}
+
+/// A value of every field that a message has, so deep.
+fn sample(message: &Message, depth: usize) -> Map<String, Value> {
+    let mut object = Map::new();
+    for field in message.fields {
+        let value = match &field.kind {
+            Type::Text => "x".into(),
+            Type::Bool => true.into(),
+            Type::Int32 | Type::Int64 | Type::IntOrString => 1.into(),
+            Type::Double => 1.5.into(),
+            Type::Bytes => "eA==".into(),
+            Type::Json => json!({}),
+            Type::Time => "2025-01-02T03:04:05Z".into(),
+            Type::MicroTime => "2025-01-02T03:04:05.000006Z".into(),
+            Type::Quantity => "1".into(),
+            Type::SchemaOrBool => true.into(),
+            Type::SchemaOrArray | Type::SchemaOrStrings => json!([]),
+            Type::Message(_) if depth == 0 => continue,
+            Type::Message(message) => Value::Object(sample(message, depth - 1)),
+        };
+        match (field.how, value) {
+            (How::Inline, Value::Object(inner)) => object.extend(inner),
+            (How::List, value) => drop(object.insert(field.name.into(), json!([value]))),
+            (How::Map, value) => drop(object.insert(field.name.into(), json!({ "k": value }))),
+            (_, value) => drop(object.insert(field.name.into(), value)),
+        }
+    }
+    object
+}
+
+#[test]
+fn every_name_and_type_is_that_of_the_typed_kind() {
+    let mut lines = Vec::new();
+    for kind in crate::kinds::builtin() {
+        let message = message(&kind.names.api_version(), &kind.names.kind).unwrap();
+        for depth in 1..9 {
+            let decoded = kind.decode(Value::Object(sample(message, depth)));
+            let unknown = decoded.map(|d| d.unknown).unwrap_or_else(|e| vec![e]);
+            for path in unknown {
+                lines.push(format!("{} {path}", kind.names.kind));
+            }
+        }
+    }
+    lines.sort();
+    lines.dedup();
+    assert!(lines.is_empty(), "{}", lines.join("\n"));
+}
+
+#[test]
+fn numbers_are_in_order_so_that_fields_are_found() {
+    use super::{apiextensions, apps, autoscaling, coordination, core, discovery, meta};
+    for all in
+        [apiextensions::ALL, apps::ALL, autoscaling::ALL, coordination::ALL, core::ALL, discovery::ALL, meta::ALL]
+    {
+        for (name, message) in all {
+            assert!(message.fields.is_sorted_by(|a, b| a.number < b.number), "{name}");
+        }
+    }
+}
+
+fn put(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut length = bytes.len();
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(bytes);
+    out
+}
+
+fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let type_meta = [put(1, api_version.as_bytes()), put(2, kind.as_bytes())].concat();
+    [MAGIC.to_vec(), put(1, &type_meta), put(2, raw)].concat()
+}
+
+#[test]
+fn zero_is_absence_only_where_go_has_no_pointer() {
+    // DeleteOptions.gracePeriodSeconds is a pointer, ScaleSpec.replicas is not.
+    let options = decode(&envelope("v1", "DeleteOptions", &[1 << 3, 0])).unwrap();
+    assert_eq!(options["gracePeriodSeconds"], 0);
+    let scale = decode(&envelope("autoscaling/v1", "Scale", &put(2, &[1 << 3, 0]))).unwrap();
+    assert_eq!(scale["spec"], json!({}));
+}
+
+#[test]
+fn what_is_newer_is_skipped() {
+    let raw =
+        [put(15, b"newer"), vec![14 << 3, 1], vec![13 << 3 | 1, 0, 0, 0, 0, 0, 0, 0, 0], vec![12 << 3 | 5, 0, 0, 0, 0]];
+    let map = decode(&envelope("v1", "ConfigMap", &raw.concat())).unwrap();
+    assert_eq!(map, json!({ "apiVersion": "v1", "kind": "ConfigMap" }));
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place() {
+    let say = |bytes: &[u8]| decode(bytes).unwrap_err().to_string();
+    assert_eq!(say(b"{}"), "the body does not begin with the magic number of application/vnd.kubernetes.protobuf");
+    assert_eq!(
+        say(&envelope("v1", "Pod", &put(1, &[1 << 3, 1]))),
+        "metadata.name: the value has another wire type than the field"
+    );
+    assert_eq!(say(&envelope("v1", "Pod", &put(1, &put(1, &[0xff])))), "metadata.name: the text is not UTF-8");
+    assert_eq!(say(&envelope("v1", "Pod", &[1 << 3 | 2, 9])), "the bytes end within a field");
+    assert_eq!(say(&envelope("v1", "Pod", &[1 << 3 | 3])), "wire type 3 is not known");
+    assert_eq!(say(&envelope("a.example/v1", "A", &[])), "a.example/v1, Kind=A has no protobuf here");
+    assert!(decode(&envelope("a.example/v1", "A", &[])).unwrap_err().is_unknown_kind());
+    // not: not: not: … a schema
+    let mut schema = Vec::new();
+    for _ in 0..=DEPTH_MAX {
+        schema = [vec![0xe2, 0x01], put(0, &schema)[1..].to_vec()].concat();
+    }
+    let raw = put(2, &put(7, &put(4, &put(1, &schema))));
+    let said = say(&envelope("apiextensions.k8s.io/v1", "CustomResourceDefinition", &raw));
+    assert!(said.ends_with("more than 100 messages within each other"), "{said}");
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..512), kind in 0usize..4) {
+        let (version, kind) = [("v1", "Pod"), ("apps/v1", "Deployment"), ("v1", "Event"),
+            ("apiextensions.k8s.io/v1", "CustomResourceDefinition")][kind];
+        let _ = decode(&envelope(version, kind, &bytes));
+        let _ = decode(&bytes);
+    }
+
+    #[test]
+    fn nothing_panics_when_almost_right(which in 0usize..3, changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 1..8), cut in any::<u16>()) {
+        let mut bytes = [DEPLOYMENT, SECRET, SERVICE][which].to_vec();
+        for (at, value) in changes {
+            let at = usize::from(at) % bytes.len();
+            bytes[at] = value;
+        }
+        if cut % 2 == 0 {
+            bytes.truncate(usize::from(cut) % bytes.len());
+        }
+        let _ = decode(&bytes);
+    }
+}

@@ -1,0 +1,100 @@
+//! The real kubectl against a server over TLS: what it sends in protobuf is what it means.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::kubectl::{Kubectl, start};
+
+/// Runs `kubectl ARGS --dry-run=client` and then `kubectl ARGS`; the stored object has everything that the first
+/// printed.
+async fn create(kubectl: &Kubectl, what: &str, args: &str) -> Value {
+    let (flags, command) = args.split_once(" -- ").unwrap_or((args, ""));
+    let command = if command.is_empty() { String::new() } else { format!("-- {command}") };
+    let meant = kubectl.json(&format!("{flags} --dry-run=client -o json {command}")).await;
+    kubectl.ok(args).await;
+    let stored = kubectl.json(&format!("get {what} -o json")).await;
+    let mut missing = Vec::new();
+    within(&meant, &stored, "", &mut missing);
+    assert!(missing.is_empty(), "{args}: {missing:?}\nstored: {stored:#}");
+    stored
+}
+
+/// Paths of what `meant` says and `stored` does not. Null, empty and the status say nothing.
+fn within(meant: &Value, stored: &Value, path: &str, missing: &mut Vec<String>) {
+    match (meant, stored) {
+        (Value::Object(map), _) => map
+            .iter()
+            .filter(|(key, _)| path != "" || *key != "status")
+            .for_each(|(key, value)| within(value, &stored[key], &format!("{path}.{key}"), missing)),
+        (Value::Array(list), _) => {
+            list.iter().enumerate().for_each(|(i, value)| within(value, &stored[i], &format!("{path}[{i}]"), missing));
+        }
+        (Value::Null, _) => {}
+        (meant, stored) if meant == stored => {}
+        _ => missing.push(format!("{path}: {meant}, but {stored}")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_kubectl_makes_are_what_it_means() {
+    let kubectl = start().await;
+    create(&kubectl, "namespace flt-shop", "create namespace flt-shop").await;
+    create(&kubectl, "configmap conf", "create configmap conf --from-literal=a=1 --from-literal=b=").await;
+    let secret = create(&kubectl, "secret key", "create secret generic key --from-literal=token=s3cret").await;
+    assert_eq!(secret["type"], "Opaque");
+    let args = "create deployment web --image=nginx:1 --replicas=3 --port=80";
+    let deployment = create(&kubectl, "deployment web", args).await;
+    assert_eq!(
+        (&deployment["spec"]["replicas"], &deployment["spec"]["strategy"]["type"]),
+        (&json!(3), &json!("RollingUpdate"))
+    );
+    let none = create(&kubectl, "deployment none", "create deployment none --image=nginx:1 --replicas=0").await;
+    assert_eq!(none["spec"]["replicas"], 0);
+    let service = create(&kubectl, "service web", "create service clusterip web --tcp=80:http").await;
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], "http");
+    create(&kubectl, "serviceaccount robot", "create serviceaccount robot").await;
+    let pod = "run once --image=busybox:1 --restart=Never --env=A=b --labels=x=y --port=8080 --command -- sleep 5";
+    create(&kubectl, "pod once", pod).await;
+    let run = kubectl.json("run dry --image=nginx:1 --dry-run=server -o json").await;
+    assert_eq!((&run["kind"], &run["spec"]["containers"][0]["image"]), (&json!("Pod"), &json!("nginx:1")));
+    assert!(run["metadata"]["uid"].is_string(), "the server must have answered: {run}");
+    let refused = kubectl.run("get pod dry").await;
+    assert!(refused.1.contains("NotFound"), "{refused:?}");
+    kubectl.ok("expose deployment web --name=front --port=8080 --target-port=80").await;
+    let front = kubectl.json("get service front -o json").await;
+    assert_eq!(front["spec"]["selector"], json!({ "app": "web" }));
+    assert_eq!(
+        (&front["spec"]["ports"][0]["port"], &front["spec"]["ports"][0]["targetPort"]),
+        (&json!(8080), &json!(80))
+    );
+    kubectl.ok("scale deployment web --replicas=1").await;
+    assert_eq!(kubectl.json("get deployment web -o json").await["spec"]["replicas"], 1);
+    kubectl.ok("delete deployment/web service/web service/front configmap/conf --wait=false").await;
+    assert!(kubectl.run("get deployment web").await.1.contains("NotFound"));
+    // What is wrong is said as for JSON.
+    let refused = kubectl.run("create configmap Conf --from-literal=a=1").await;
+    assert!(refused.1.contains("lowercase RFC 1123 subdomain"), "{refused:?}");
+    assert!(kubectl.run("create namespace flt-shop").await.1.contains("AlreadyExists"));
+}
+
+#[tokio::test]
+async fn protobuf_is_read_but_not_written_and_custom_kinds_have_none() {
+    let api = support::api().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    // "k8s\0", typeMeta{v1, ConfigMap}, raw{metadata{name: "a"}, data{"k": "v"}}
+    let map = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x0d\x0a\x03\x0a\x01a\x12\x06\x0a\x01k\x12\x01v".as_slice();
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let wide = format!("{protobuf},application/json");
+    let post = async |path: &str, accept: &str, body: &'static [u8]| {
+        let headers = [("content-type", protobuf), ("accept", accept)];
+        let response = api.raw(http::Method::POST, path, &headers, body).await;
+        let kind = response.headers()[http::header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        (response.status().as_u16(), kind)
+    };
+    assert_eq!(post(maps, protobuf, map).await.0, 406);
+    assert_eq!(post(maps, &wide, map).await, (201, "application/json".into()));
+    assert_eq!(api.get(&format!("{maps}/a")).await.1["data"]["k"], "v");
+    assert_eq!(post(maps, &wide, &map[..20]).await.0, 400);
+    assert_eq!(post(maps, &wide, b"k8s\0\x0a\x05\x0a\x01v\x12\x00").await.0, 415, "a kind without protobuf");
+}
