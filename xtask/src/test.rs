@@ -23,6 +23,8 @@ impl Test {
         }
         // The stories in e2e run the binary itself.
         run("cargo", &["build", "--locked", "--package", "fluidos"])?;
+        // The story of two machines begins with what a user copies to them.
+        crate::dist::Dist { debug: true }.run()?;
         run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
         // The main job, whole: the same command that a newcomer runs.
         run("cargo", &["xtask", "demo"])

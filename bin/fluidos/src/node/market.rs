@@ -18,6 +18,7 @@ use crate::cli::Up;
 /// Starts the managers of resources and acquisition, and serves REAR.
 pub fn open(up: &Up, key: &NodeKey, api: &Api, rear: TcpListener, parts: &mut JoinSet<()>) -> Result<()> {
     let identity = identity(up, key, rear.local_addr()?);
+    warn_of_too_much(up);
     let options = Options::new(key.clone(), identity.clone(), up.offer);
     parts.spawn(fluidos_resources::run(
         api.client("fluidos-resources"),
@@ -56,6 +57,22 @@ fn identity(up: &Up, key: &NodeKey, rear: SocketAddr) -> NodeIdentity {
             name: Some(up.name.clone()),
             ..Default::default()
         }),
+    }
+}
+
+/// The owner's word counts, even if the machine has less; but the owner is told.
+fn warn_of_too_much(up: &Up) {
+    let has = substrate_kubelet::node::capacity();
+    if let Some(offer) = up.offer.filter(|_| !up.no_agent)
+        && (offer.cpu_milli > has.cpu_milli || offer.memory_bytes > has.memory_bytes)
+    {
+        tracing::warn!(
+            offered_cpu_milli = offer.cpu_milli,
+            cpu_milli = has.cpu_milli,
+            offered_memory_bytes = offer.memory_bytes,
+            memory_bytes = has.memory_bytes,
+            "--offer is more than this machine has"
+        );
     }
 }
 
