@@ -46,6 +46,10 @@ async fn a_contract_becomes_a_node_of_exactly_its_size_and_goes_with_it() {
         || async { allocations.list(&Default::default()).await.unwrap().items[0].status.clone().unwrap_or_default() };
     let active = until("allocation active", phase, |s| s.status == AllocationPhase::Active).await;
     assert_eq!(active.resource_ref.unwrap().name, "grid");
+    let sold = Api::<Allocation>::namespaced(pair.grid.client.clone(), "fluidos");
+    let phase =
+        || async { sold.list(&Default::default()).await.unwrap().items[0].status.clone().unwrap_or_default().status };
+    until("the seller's allocation active", phase, |phase| *phase == AllocationPhase::Active).await;
 
     // The contract ends: the node and its pods go, and all that was at the provider.
     pair.farm.create::<Pod>(pod("web", "grid", |_| {})).await;
@@ -265,6 +269,28 @@ async fn after_a_restart_of_the_provider_nothing_starts_that_is_not_confirmed() 
     let pretender: Pod =
         from(json!({"metadata": {"name": "x", "labels": {"reservation.fluidos.eu/contract": CONTRACT}}}));
     assert!(!fabric.is_confirmed(&pretender));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_settled_is_not_written_again() {
+    let pair = Pair::ready().await;
+    pair.farm.create::<Pod>(pod("web", "grid", |_| {})).await;
+    let uid = pair.pod_is("web", "running", |pod| phase_is(pod, "Running")).await.uid();
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let versions = async || {
+        let node = pair.farm.nodes().get("grid").await.unwrap().resource_version();
+        let pod = pair.farm.pods("shop").get("web").await.unwrap();
+        assert_eq!(pod.uid(), uid);
+        let twin = pair.twin("web").await.resource_version();
+        let allocations = Api::<Allocation>::namespaced(pair.farm.client.clone(), "fluidos");
+        let allocation = allocations.list(&Default::default()).await.unwrap().items[0].resource_version();
+        [node, pod.resource_version(), twin, allocation]
+    };
+    let before = versions().await;
+    // Two rounds of looking again, and what else happens in the API wakes everybody.
+    pair.farm.create::<Pod>(pod("other", "elsewhere", |_| {})).await;
+    tokio::time::sleep(std::time::Duration::from_millis(4500)).await;
+    assert_eq!(versions().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

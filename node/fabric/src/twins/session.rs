@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use fluidos_identity::Envelope;
 use fluidos_link::{LinkStream, PeerInfo};
-use fluidos_model::kinds::names;
+use fluidos_model::kinds::{Allocation, AllocationPhase, names};
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, PodCondition, PodStatus, Secret};
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
@@ -338,9 +340,25 @@ impl Session<'_> {
             if self.synced && !self.ready && now.iter().all(|uid| self.wanted.contains(uid)) {
                 self.ready = true;
                 self.say(Reported::Ready).await?;
+                self.in_use().await;
             }
         }
         Ok(())
+    }
+
+    /// Says on this side's Allocation that the buyer uses it. One that official tools took away is not made again.
+    async fn in_use(&self) {
+        let name = names::allocation(&self.deal.name);
+        let known = self.shared.allocations.get(names::NAMESPACE, &name);
+        if known.is_none_or(|known| known.status.as_ref().is_some_and(|s| s.status == AllocationPhase::Active)) {
+            return;
+        }
+        let message = "the buyer has said what shall run here";
+        let status = json!({"status": {"status": AllocationPhase::Active, "lastUpdateTime": Timestamp::now().to_string(), "message": message}});
+        let api = Api::<Allocation>::namespaced(self.shared.client.clone(), names::NAMESPACE);
+        if let Err(error) = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
+            tracing::warn!(allocation = name, %error, "its status stays behind");
+        }
     }
 
     async fn say(&mut self, reported: Reported) -> Result<(), Error> {

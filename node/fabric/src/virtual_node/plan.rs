@@ -152,10 +152,12 @@ fn replaced(found: &Node, wanted: &Node, state: State, cordoned: bool, now: Time
     (node != *found).then_some(node)
 }
 
-/// A quarter more or less is another latency; every measurement is a little different.
+/// A quarter more or less is another latency, and a millisecond: every measurement is a little different, and a short way
+/// differs by more than itself.
 fn is_other_latency(old: &str, new: &str) -> bool {
+    const LEAST_MICROS: u64 = 1000;
     match (old.parse::<u64>(), new.parse::<u64>()) {
-        (Ok(old), Ok(new)) => old.abs_diff(new) > old / 4,
+        (Ok(old), Ok(new)) => old.abs_diff(new) > (old / 4).max(LEAST_MICROS),
         _ => true,
     }
 }

@@ -256,6 +256,7 @@ impl Pair {
         let terms = contract(CONTRACT, pair.farm.links.id(), pair.grid.links.id(), "1500m", "1Gi", "5");
         pair.grid.contract(&terms).await;
         pair.farm.contract(&terms).await;
+        pair.grid.create::<Allocation>(allocation(CONTRACT)).await;
         pair.farm.create::<Allocation>(allocation(CONTRACT)).await;
         pair.node_is("grid", "True").await;
         pair
