@@ -13,15 +13,15 @@ pub fn api(client: &Client) -> Api<KnownCluster> {
     Api::namespaced(client.clone(), names::NAMESPACE)
 }
 
-/// A new entry; one that somebody has just made is left to the next sighting.
-pub async fn create(client: &Client, name: &str, spec: KnownClusterSpec) -> kube::Result<()> {
+/// A new entry. `false` if somebody has just made one of that name: it is looked at again.
+pub async fn create(client: &Client, name: &str, spec: KnownClusterSpec) -> kube::Result<bool> {
     let source = spec.source;
     let mut known = KnownCluster::new(name, spec);
     known.metadata.namespace = Some(names::NAMESPACE.to_owned());
     match api(client).create(&PostParams::default(), &known).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error),
-        Ok(_) => heard(client, name, source).await,
+        Ok(_) => heard(client, name, source).await.map(|()| true),
     }
 }
 
@@ -42,6 +42,12 @@ pub async fn heard(client: &Client, name: &str, source: Option<KnownClusterSourc
 /// How the link stands.
 pub async fn link(client: &Client, name: &str, link: &KnownClusterLink) -> kube::Result<()> {
     let status = json!({ "status": { "link": link, "lastUpdateTime": Timestamp::now().to_string() } });
+    ignore(api(client).patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.map(|_| ()))
+}
+
+/// An entry whose node is gone: its time is over now.
+pub async fn gone(client: &Client, name: &str) -> kube::Result<()> {
+    let status = json!({ "status": { "expirationTime": Timestamp::now().to_string() } });
     ignore(api(client).patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.map(|_| ()))
 }
 

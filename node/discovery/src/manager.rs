@@ -1,6 +1,6 @@
 //! The manager: sightings in, KnownClusters and dialled links out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,8 @@ use crate::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Sighting, Source, act};
 const HEARD_MAX: usize = 256;
 /// How often round trips are written, names resolved again, and what is over removed.
 const TICK: Duration = Duration::from_secs(5);
+/// The copy of what is known follows a write within milliseconds.
+const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Rejections that can be looked at.
 const REJECTED_MAX: usize = 64;
 /// A round trip that changed less than this is not written: every write wakes all who watch.
@@ -85,6 +87,8 @@ struct Manager {
     /// What is dialled, and for whom.
     dialled: BTreeMap<SocketAddr, Option<NodeId>>,
     written: BTreeMap<NodeId, KnownClusterLink>,
+    /// Tags of nodes that said good-bye and have not been heard since. Bounded by what is known.
+    gone: BTreeSet<String>,
 }
 
 /// Runs discovery until dropped.
@@ -114,6 +118,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
         named: BTreeMap::new(),
         dialled: BTreeMap::new(),
         written: BTreeMap::new(),
+        gone: BTreeSet::new(),
     };
     for peer in manager.options.links.peers() {
         manager.up(&peer).await;
@@ -125,6 +130,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
             Some(heard) = heard.recv() => match heard {
                 Heard::Node(sighting) => manager.sighted(&sighting).await,
                 Heard::Refused(who, why) => manager.handle.reject(who, why),
+                Heard::Gone(tag) => manager.said_good_bye(tag).await,
             },
             event = events.recv() => match event {
                 Ok(Event::Up(peer)) => manager.up(&peer).await,
@@ -152,15 +158,34 @@ impl Manager {
     }
 
     async fn sighted(&mut self, sighting: &Sighting) {
+        self.gone.remove(&sighting.id.tag());
+        // What a link and an announcement say of a new node at the same time must not both be a creation.
+        if self.judge(sighting).await {
+            self.judge(sighting).await;
+        }
+    }
+
+    /// Does what a sighting asks for; `true` if somebody else made the entry meanwhile, and it is to be judged again.
+    async fn judge(&mut self, sighting: &Sighting) -> bool {
         let known = self.entry(&sighting.id);
         let action =
             plan::sighting(sighting, &self.own, known.as_deref(), self.known.list().len(), &self.options.trust);
         let client = &self.options.client;
         let result = match action {
-            Action::Create(spec, name) => {
-                tracing::info!(name = sighting.name, did = %sighting.id, source = ?sighting.source, "a node was found");
-                act::create(client, &name, *spec).await
-            }
+            Action::Create(spec, name) => match act::create(client, &name, *spec).await {
+                Ok(created) => {
+                    if created {
+                        tracing::info!(name = sighting.name, did = %sighting.id, source = ?sighting.source, "a node was found");
+                    }
+                    self.seen(&name).await;
+                    if created && self.written.remove(&sighting.id).is_some() {
+                        // The entry is a new one, the link is not.
+                        self.refresh().await;
+                    }
+                    return !created;
+                }
+                Err(error) => Err(error),
+            },
             Action::Change(spec, name) => act::change(client, &name, &spec).await,
             Action::Heard(name) => act::heard(client, &name, known.and_then(|k| k.spec.source)).await,
             Action::Reject(why) => {
@@ -171,6 +196,35 @@ impl Manager {
             }
         };
         if let Err(error) = result {
+            tracing::warn!(%error, "a KnownCluster could not be written");
+        }
+        false
+    }
+
+    /// Waits until the copy of what is known has this entry.
+    async fn seen(&self, name: &str) {
+        let mut changes = self.known.changes();
+        let there =
+            async { while self.known.get(names::NAMESPACE, name).is_none() && changes.changed().await.is_ok() {} };
+        // A copy that lags so long shows in the API server; the next sighting comes.
+        let _ = tokio::time::timeout(COPY_TIMEOUT, there).await;
+    }
+
+    /// A good-bye is not signed. It ends only what no link shows to live, and who is there is found again within seconds.
+    async fn said_good_bye(&mut self, tag: String) {
+        let Some(known) = self.known.get(names::NAMESPACE, &names::known_cluster(&tag)) else { return };
+        let id = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok());
+        if known.spec.source != Some(KnownClusterSource::Multicast) {
+            return;
+        }
+        self.gone.insert(tag);
+        if id.is_none_or(|id| self.options.links.get(&id).is_none()) {
+            self.end(&known).await;
+        }
+    }
+
+    async fn end(&self, known: &KnownCluster) {
+        if let Err(error) = act::gone(&self.options.client, &known.name_any()).await {
             tracing::warn!(%error, "a KnownCluster could not be written");
         }
     }
@@ -212,6 +266,15 @@ impl Manager {
     async fn down(&mut self, peer: &NodeId, reason: String) {
         if self.options.links.get(peer).is_none() {
             self.write_link(peer, LinkState::Down, reason).await;
+            // It was heard until now, by the link. From now on it has the time of a node that was just announced.
+            if let Some(known) = self.entry(peer) {
+                if self.gone.contains(&peer.tag()) {
+                    self.end(&known).await;
+                } else if let Err(error) = act::heard(&self.options.client, &known.name_any(), known.spec.source).await
+                {
+                    tracing::warn!(%error, "a KnownCluster could not be written");
+                }
+            }
         }
     }
 
@@ -266,6 +329,7 @@ impl Manager {
             let linked = id.is_some_and(|id| self.options.links.get(&id).is_some());
             if plan::is_expired(&known, linked, Timestamp::now()) {
                 tracing::info!(name = known.name_any(), "a node was not heard for long: forgotten");
+                self.gone.retain(|tag| names::known_cluster(tag) != known.name_any());
                 if let Err(error) = act::remove(&self.options.client, &known.name_any()).await {
                     tracing::warn!(%error, "a KnownCluster could not be removed");
                 }

@@ -5,14 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use fluidos_identity::{NodeId, NodeKey};
-use mdns_sd::{ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
+use mdns_sd::{Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::sync::mpsc;
 
 use crate::{Sighting, Source, signature};
 
 const SERVICE: &str = "_fluidos._udp.local.";
+/// How often what is known is asked for again: often enough that a node which answers does not expire ([`crate::plan::EXPIRY`]).
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// The only form of the announcement that is understood.
 const VERSION: &str = "1";
 
@@ -28,6 +31,8 @@ pub enum Heard {
     Node(Sighting),
     /// An announcement that is refused: its instance and the reason.
     Refused(String, String),
+    /// The node with this tag said good-bye, or did not answer any more. Anybody can forge it.
+    Gone(String),
 }
 
 /// What this node says of itself.
@@ -68,16 +73,41 @@ impl Mdns {
         let instance = service.get_fullname().to_owned();
         let events = daemon.browse(SERVICE)?;
         daemon.register(service)?;
-        tokio::spawn(async move {
-            while let Ok(event) = events.recv_async().await {
-                if let ServiceEvent::ServiceResolved(service) = event
-                    && heard.send(read(&service)).await.is_err()
-                {
-                    return;
-                }
-            }
-        });
+        tokio::spawn(listen(daemon.clone(), events, heard));
         Ok(Self { daemon, instance })
+    }
+}
+
+/// Passes on what is heard until nobody wants it or the daemon ends. A node that goes on as before is no event for the daemon:
+/// asking again tells of all that it still knows.
+async fn listen(daemon: ServiceDaemon, mut events: Receiver<ServiceEvent>, heard: mpsc::Sender<Heard>) {
+    let mut again = tokio::time::interval(ASK_AGAIN);
+    again.reset();
+    loop {
+        // Losing the race loses nothing: an event stays in its channel.
+        let news = tokio::select! {
+            event = events.recv_async() => match event {
+                Ok(ServiceEvent::ServiceResolved(service)) => read(&service),
+                Ok(ServiceEvent::ServiceRemoved(_, instance)) => {
+                    Heard::Gone(instance.split('.').next().unwrap_or_default().to_owned())
+                }
+                Ok(_) => continue,
+                Err(_) => return,
+            },
+            _ = again.tick() => match daemon.browse(SERVICE) {
+                Ok(fresh) => {
+                    events = fresh;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the LAN cannot be asked; it is tried again");
+                    continue;
+                }
+            },
+        };
+        if heard.send(news).await.is_err() {
+            return;
+        }
     }
 }
 

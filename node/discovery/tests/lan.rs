@@ -1,0 +1,328 @@
+//! Nodes that find each other on a LAN by real multicast, over real links, with an API server each. Needs root.
+//!
+//! ```text
+//!  thread flt-lan: flt-lan (bridge) ─┬─ lan0 192.0.2.1 ─ thread flt-node-1: API, Links, discovery
+//!                                    ├─ lan0 192.0.2.2 ─ thread flt-node-2: the same
+//!                                    └─ lan0 192.0.2.3 ─ thread flt-node-3: a stranger who forges
+//! ```
+//! The sockets of multicast DNS and of links belong to the namespace of the thread that opens them, so each machine is one
+//! thread with a network namespace of its own; all of it is gone with the threads.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Handle, Options, Trust, run};
+use fluidos_identity::{NodeId, NodeKey};
+use fluidos_link::Links;
+use fluidos_model::kinds::{KnownCluster, KnownClusterSource, KnownClusterTrust, LinkState, crds, names};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use mdns_sd::{ServiceDaemon, ServiceInfo};
+use nix::sched::{CloneFlags, unshare};
+use substrate_apiserver::auth::{Tokens, User};
+use substrate_apiserver::node_proxy::NodeProxies;
+use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_store::Store;
+use tokio::sync::oneshot;
+
+/// What a newcomer is promised.
+const FOUND: Duration = Duration::from_secs(2);
+/// Much longer than anything else here takes, also on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(20);
+const PORT: u16 = 7300;
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("the program `ip`");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs the test beside a bridge.
+fn on_lan<F: AsyncFnOnce() + Send + 'static>(test: F) {
+    let thread = std::thread::Builder::new().name("flt-lan".into()).spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        ip("link add flt-lan type bridge");
+        ip("link set flt-lan up");
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+    });
+    thread.unwrap().join().unwrap();
+}
+
+fn key(seed: u8) -> NodeKey {
+    NodeKey::from_seed([seed; 32]).unwrap()
+}
+
+/// A machine on the bridge.
+struct Machine {
+    seed: u8,
+    runtime: tokio::runtime::Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Machine {
+    async fn new(seed: u8) -> Self {
+        let (thread_id, got_thread_id) = std::sync::mpsc::channel();
+        let (wired, is_wired) = std::sync::mpsc::channel();
+        let (started, is_started) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let work = move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            thread_id.send(nix::unistd::gettid()).unwrap();
+            is_wired.recv().unwrap();
+            ip(&format!("address add 192.0.2.{seed}/24 dev lan0"));
+            ip("link set lan0 up");
+            ip("link set lo up");
+            // A bridge of pods, as every node has one: an address that nobody else reaches, and smaller than the LAN's.
+            ip("link add sb-pods type bridge");
+            ip(&format!("address add 100.64.{seed}.1/24 dev sb-pods"));
+            ip("link set sb-pods up");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            started.send(runtime.handle().clone()).unwrap();
+            let _ = runtime.block_on(stopped);
+        };
+        let thread = std::thread::Builder::new().name(format!("flt-node-{seed}")).spawn(work).unwrap();
+        let machine = got_thread_id.recv().unwrap();
+        ip(&format!("link add flt-lan-{seed} type veth peer name lan0 netns {machine}"));
+        ip(&format!("link set flt-lan-{seed} master flt-lan up"));
+        wired.send(()).unwrap();
+        Self { seed, runtime: is_started.await.unwrap(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    async fn here<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        self.runtime.spawn(work).await.unwrap()
+    }
+
+    async fn node(&self, trust: Trust) -> Node {
+        let seed = self.seed;
+        self.here(async move { Node::start(seed, trust).await }).await
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "machine {} failed", self.seed);
+        }
+    }
+}
+
+/// A node as far as discovery needs one.
+struct Node {
+    id: NodeId,
+    client: Client,
+    links: Links,
+    handle: Handle,
+    running: tokio::task::JoinHandle<()>,
+    started: Instant,
+}
+
+impl Node {
+    async fn start(seed: u8, trust: Trust) -> Self {
+        let client = api().await;
+        let started = Instant::now();
+        let attributes = [ATTRIBUTE_REAR_PORT, ATTRIBUTE_LINK_PORT].map(|name| (name.to_owned(), PORT.to_string()));
+        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        let links = Links::start(
+            key(seed),
+            fluidos_link::Options {
+                domain: "grid.example".into(),
+                attributes: attributes.into(),
+                keep_alive: Duration::from_millis(300),
+                idle_timeout: Duration::from_millis(1500),
+                ..fluidos_link::Options::new(listen, format!("node{seed}"), 1)
+            },
+        )
+        .unwrap();
+        let handle = Handle::default();
+        let options = Options {
+            client: client.clone(),
+            key: Arc::new(key(seed)),
+            name: format!("node{seed}"),
+            domain: "grid.example".into(),
+            links: links.clone(),
+            rear_port: PORT,
+            link_port: PORT,
+            peers: Vec::new(),
+            mdns: true,
+            trust,
+        };
+        let running = run(options, handle.clone());
+        let running = tokio::spawn(async move { running.await.unwrap() });
+        Self { id: key(seed).id(), client, links, handle, running, started }
+    }
+
+    async fn known(&self) -> Vec<KnownCluster> {
+        let api = Api::<KnownCluster>::namespaced(self.client.clone(), names::NAMESPACE);
+        api.list(&Default::default()).await.unwrap().items
+    }
+
+    /// One line for each known node.
+    async fn told(&self) -> String {
+        let line = |known: &KnownCluster| {
+            let link = known.status.as_ref().and_then(|status| status.link.as_ref()).map(|link| link.state);
+            let (spec, link) = (&known.spec, link.map_or("none".into(), |state| format!("{state:?}")));
+            let word = |text: &Option<String>| text.clone().unwrap_or_default();
+            let (source, trust) = (spec.source.unwrap(), spec.trust.unwrap());
+            format!("{} {} {} {source:?} {trust:?} {link}\n", word(&spec.name), word(&spec.domain), spec.address)
+        };
+        self.known().await.iter().map(line).collect()
+    }
+
+    async fn tells(&self, what: &str, expected: &str) -> Duration {
+        let start = Instant::now();
+        loop {
+            let seen = self.told().await;
+            if seen == expected {
+                return start.elapsed();
+            }
+            let waited = start.elapsed();
+            assert!(waited < DEADLINE, "{what}: not within {DEADLINE:?}; last seen: {seen:?}; needed: {expected:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn api() -> Client {
+    let server = ApiServer::new(ApiOptions {
+        store: Store::memory().unwrap(),
+        service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+        tokens: Tokens::default(),
+        proxies: NodeProxies::default(),
+        admission: Vec::new(),
+        version: "v1.34.0".into(),
+    })
+    .unwrap();
+    server.bootstrap(None).await.unwrap();
+    let client = substrate_client::in_process(server.as_user(User::new("admin", &["system:masters"])));
+    for crd in crds() {
+        Api::all(client.clone()).create(&PostParams::default(), &crd).await.unwrap();
+    }
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some(names::NAMESPACE.into());
+    Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+    client
+}
+
+/// Announces that `id` is at this machine, with a signature that is nobody's.
+fn forge(instance: &str, id: NodeId) -> ServiceDaemon {
+    let daemon = ServiceDaemon::new().unwrap();
+    let signature = "A".repeat(86);
+    let did = id.to_string();
+    let port = PORT.to_string();
+    let fields = [
+        ("v", "1"),
+        ("did", &did),
+        ("name", "forged"),
+        ("domain", "x"),
+        ("rear", &port),
+        ("link", &port),
+        ("sig", &signature),
+    ];
+    let service =
+        ServiceInfo::new("_fluidos._udp.local.", instance, &format!("{instance}.local."), (), PORT, &fields[..]);
+    let mut service = service.unwrap().enable_addr_auto();
+    service.set_requires_probe(false);
+    daemon.register(service).unwrap();
+    daemon
+}
+
+#[test]
+fn nodes_on_a_lan_find_each_other_and_nobody_else() {
+    on_lan(async || {
+        let (one, two, three) = (Machine::new(1).await, Machine::new(2).await, Machine::new(3).await);
+        let a = one.node(Trust { known: true, lan: true, ..Trust::default() }).await;
+        let b = two.node(Trust { known: true, ..Trust::default() }).await;
+        let (at_a, at_b) = (
+            "node2 grid.example 192.0.2.2:7300 Multicast Trusted Up\n",
+            "node1 grid.example 192.0.2.1:7300 Multicast Untrusted Up\n",
+        );
+        a.tells("A finds B", at_a).await;
+        b.tells("B finds A", at_b).await;
+        let found = b.started.elapsed();
+        println!("found and linked after {found:?}");
+        assert!(found < FOUND, "{found:?}");
+        assert_eq!(a.known().await[0].spec.did, Some(b.id.to_string()));
+        assert_eq!(a.links.get(&b.id).map(|session| session.peer().name.clone()).as_deref(), Some("node2"));
+
+        // A stranger takes nobody's place and is nobody: not under A's instance, nor under one of its own.
+        let (of_a, nobody) = (a.id, key(9).id());
+        let forging = three.here(async move { [forge("intruder", of_a), forge(&nobody.tag(), nobody)] }).await;
+        let start = Instant::now();
+        loop {
+            let rejected = b.handle.rejected();
+            let seen = |id: NodeId| rejected.iter().any(|(_, _, why)| why.contains(&format!("not signed by {id}")));
+            if seen(a.id) && seen(nobody) {
+                break;
+            }
+            assert!(start.elapsed() < DEADLINE, "the forged ones are rejected; last seen: {rejected:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for daemon in forging {
+            let _ = daemon.shutdown();
+        }
+        assert_eq!((a.told().await.as_str(), b.told().await.as_str()), (at_a, at_b));
+
+        // A cable that is pulled is no good-bye: B is called until it answers.
+        ip("link set flt-lan-2 down");
+        a.tells("B is down", &at_a.replace("Up", "Down")).await;
+        let left = || async {
+            let until: jiff::Timestamp = a.known().await[0].status.clone().unwrap().expiration_time.parse().unwrap();
+            until.duration_since(jiff::Timestamp::now()).as_secs()
+        };
+        // However long the link was up before.
+        assert!((100..=120).contains(&left().await), "{}", left().await);
+        ip("link set flt-lan-2 up");
+        a.tells("B is back", at_a).await;
+        b.tells("A is back", at_b).await;
+
+        // B says good-bye and is forgotten, not after its time but at the next look.
+        b.running.abort();
+        let (links, client) = (b.links.clone(), b.client.clone());
+        two.here(async move { links.stop().await }).await;
+        let gone = a.tells("B is forgotten", "").await;
+        println!("forgotten after {gone:?}");
+        drop(client);
+        let start = Instant::now();
+        while !a.links.dials().is_empty() {
+            assert!(start.elapsed() < DEADLINE, "B is called no more; last seen: {:?}", a.links.dials());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+}
+
+#[test]
+fn who_is_behind_no_multicast_is_found_by_its_call() {
+    on_lan(async || {
+        let (one, two) = (Machine::new(1).await, Machine::new(2).await);
+        let a = one.node(Trust { known: true, lan: true, ..Trust::default() }).await;
+        // Only A's cable lets multicast pass: B hears nothing and is not heard, and has A's address by hand.
+        let b = two
+            .here(async {
+                let links = Links::start(
+                    key(2),
+                    fluidos_link::Options {
+                        attributes: [(ATTRIBUTE_REAR_PORT.to_owned(), PORT.to_string())].into(),
+                        ..fluidos_link::Options::new(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)), "node2", 1)
+                    },
+                )
+                .unwrap();
+                links.dial(SocketAddr::from(([192, 0, 2, 1], PORT)), None);
+                links
+            })
+            .await;
+        a.tells("A is called", "node2  192.0.2.2:7300 Inbound Untrusted Up\n").await;
+        let known = a.known().await.remove(0);
+        assert_eq!(known.spec.source, Some(KnownClusterSource::Inbound));
+        assert_eq!(known.spec.trust, Some(KnownClusterTrust::Untrusted));
+        assert_eq!(known.status.unwrap().link.unwrap().state, LinkState::Up);
+        two.here(async move { b.stop().await }).await;
+        // Nobody announced it, so it does not end by itself.
+        a.tells("B is down", "node2  192.0.2.2:7300 Inbound Untrusted Down\n").await;
+    });
+}
