@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything beyond cargo.
 #![allow(clippy::print_stdout)] // talking to people is what it is for
 
+mod bench;
 mod demo;
 mod dist;
 mod machine;
@@ -20,6 +21,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure what the documentation says: bench main-job.
+    Bench(bench::Bench),
     /// The main job: three owners, one continuum, one command.
     Demo(demo::Demo),
     /// Pack the binary, a systemd unit, completions and an example into a tar.
@@ -32,6 +35,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
+        Task::Bench(bench) => bench.run(),
         Task::Demo(demo) => demo.run(),
         Task::Dist(dist) => dist.run(),
         Task::Test(test) => test.run(),

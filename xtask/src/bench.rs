@@ -1,0 +1,73 @@
+//! `cargo xtask bench NAME`: the measurements behind the figures in the documentation. Never part of the tests.
+
+mod main_job;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::machine::{install, output, root, run};
+
+/// Options of the task.
+#[derive(clap::Args)]
+pub struct Bench {
+    /// Which: main-job.
+    name: String,
+    /// Measure the debug build.
+    #[arg(long)]
+    debug: bool,
+}
+
+impl Bench {
+    pub fn run(&self) -> Result<()> {
+        if self.name != "main-job" {
+            bail!("there is no bench {:?}; there is: main-job", self.name);
+        }
+        install()?;
+        let profile = if self.debug { "debug" } else { "release" };
+        let mut build = vec!["build", "--locked", "--package", "fluidos"];
+        if !self.debug {
+            build.push("--release");
+        }
+        run("cargo", &build)?;
+        let binary = root().join("target").join(profile).join("fluidos");
+        let calibration = calibration()?;
+        println!("calibration: {calibration}");
+        let figures = main_job::measure(&binary)?;
+        let result = json!({
+            "bench": self.name, "command": format!("cargo xtask bench {}", self.name), "profile": profile,
+            "commit": output("git", &["rev-parse", "--short", "HEAD"])?.trim(),
+            "date": output("date", &["-u", "+%F"])?.trim(), "calibration": calibration, "figures": figures,
+        });
+        let path: PathBuf = root().join("bench/results").join(format!("{}.json", self.name));
+        std::fs::create_dir_all(path.parent().context("no folder")?)?;
+        std::fs::write(&path, serde_json::to_string_pretty(&result)? + "\n")?;
+        println!("{}", path.display());
+        Ok(())
+    }
+}
+
+/// What kind of machine this is: figures of another are not comparable.
+fn calibration() -> Result<Value> {
+    let directory = root().join("target");
+    let file = directory.join("fdatasync.probe");
+    let mut times = Vec::new();
+    for i in 0..50u8 {
+        std::fs::write(&file, [i; 1024])?;
+        let handle = std::fs::File::open(&file)?;
+        let begun = Instant::now();
+        handle.sync_data()?;
+        times.push(begun.elapsed().as_micros() as u64);
+    }
+    std::fs::remove_file(&file)?;
+    times.sort_unstable();
+    let kernel = Command::new("uname").arg("-r").output()?;
+    Ok(json!({
+        "cores": std::thread::available_parallelism()?.get(),
+        "kernel": String::from_utf8_lossy(&kernel.stdout).trim(),
+        "fdatasync_p50_us": times[times.len() / 2],
+    }))
+}

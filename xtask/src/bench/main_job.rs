@@ -1,0 +1,191 @@
+//! The figures of the main job: what one node costs, and how long a user waits.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+use fluidos_e2e::images::Image;
+use fluidos_e2e::node::{Node, Setup};
+use fluidos_e2e::stage::Stage;
+use fluidos_e2e::wait::until;
+use serde_json::{Value, json};
+
+/// Runs of what is measured several times.
+const RUNS: usize = 7;
+/// How long an idle node is watched.
+const IDLE: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Measures everything with this program.
+pub fn measure(binary: &Path) -> Result<Value> {
+    let mut figures = serde_json::Map::new();
+    figures.insert("binary_mib".into(), json!(round(std::fs::metadata(binary)?.len() as f64 / f64::from(1 << 20))));
+    figures.insert("up_to_ready_ms".into(), spread(ready(binary)?));
+    idle(binary, &mut figures)?;
+    figures.insert("second_node_to_virtual_node_ready_ms".into(), spread(virtual_node(binary)?));
+    pods(binary, &mut figures)?;
+    Ok(Value::Object(figures))
+}
+
+fn round(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+/// Median, least and most.
+fn spread(mut values: Vec<f64>) -> Value {
+    values.sort_by(f64::total_cmp);
+    let text = json!({
+        "p50": round(values[values.len() / 2]), "min": round(values[0]), "max": round(values[values.len() - 1]), "runs": values.len(),
+    });
+    println!("  {text}");
+    text
+}
+
+fn setup(stage: &mut Stage, binary: &Path, name: &str, arguments: &[&str]) -> Result<Setup> {
+    let mut setup = stage.setup(name, arguments)?;
+    setup.program = binary.to_owned();
+    Ok(setup)
+}
+
+fn ready(binary: &Path) -> Result<Vec<f64>> {
+    println!("up to ready");
+    let mut stage = Stage::new("bnch")?;
+    let mut times = Vec::new();
+    for run in 0..RUNS {
+        let node = setup(&mut stage, binary, &format!("n{run}"), &["--no-mdns"])?.start()?;
+        times.push(node.ready_after.as_secs_f64() * 1000.0);
+        node.terminate()?;
+    }
+    Ok(times)
+}
+
+/// Proportional set sizes and processor time of a node with nothing to do.
+fn idle(binary: &Path, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
+    println!("idle");
+    let mut stage = Stage::new("bnch")?;
+    let node = setup(&mut stage, binary, "idle", &[])?.start()?;
+    std::thread::sleep(Duration::from_secs(5)); // what starts has settled
+    let before = ticks(node.pid())?;
+    std::thread::sleep(IDLE);
+    let spent = (ticks(node.pid())? - before) as f64 / 100.0; // USER_HZ
+    figures.insert("idle_cpu_percent_of_a_core".into(), json!(round(spent / IDLE.as_secs_f64() * 1000.0) / 10.0));
+    figures.insert("idle_pss_mib".into(), json!(round(pss_kib(node.pid())? as f64 / 1024.0)));
+    println!("  {} MiB, {} % of a core", figures["idle_pss_mib"], figures["idle_cpu_percent_of_a_core"]);
+    node.terminate()?;
+    Ok(())
+}
+
+fn ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+}
+
+fn pss_kib(pid: u32) -> Result<u64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap_or_default();
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+const SOLVER: &str = r#"
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: Solver
+metadata: {name: waiting, namespace: fluidos}
+spec:
+  selector: {flavorType: K8Slice, filters: {cpuFilter: {name: Range, data: {min: 100m}}, memoryFilter: {name: Range, data: {min: 64Mi}}, podsFilter: {name: Range, data: {min: 2}}}}
+  intentID: bench
+  findCandidate: true
+  reserveAndBuy: true
+  establishPeering: true
+"#;
+
+/// From the start of the second node until its capacity is a ready Node at the first, where a Solver waits.
+fn virtual_node(binary: &Path) -> Result<Vec<f64>> {
+    println!("second node started to virtual node ready");
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let mut stage = Stage::new("bnch")?;
+        let farm = setup(&mut stage, binary, "farm", &["--trust", "lan"])?.start()?;
+        farm.apply(SOLVER)?;
+        let grid = setup(&mut stage, binary, "grid", &["--offer", "cpu=1,memory=1Gi,pods=10"])?;
+        let begun = Instant::now();
+        let mut watch = farm.setup.kubectl_command(&["wait", "--for=create", "node/grid", "--timeout=60s"]).spawn()?;
+        let grid = grid.start()?;
+        watch.wait()?;
+        farm.kubectl(&["wait", "--for=condition=Ready", "node/grid", "--timeout=60s"])?;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        drop((farm, grid));
+    }
+    Ok(times)
+}
+
+/// From a pod's creation until it is Ready, here and at a provider; the image is present.
+fn pods(binary: &Path, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
+    let mut stage = Stage::new("bnch")?;
+    let farm = setup(&mut stage, binary, "farm", &["--trust", "lan"])?.start()?;
+    let grid = setup(&mut stage, binary, "grid", &["--offer", "cpu=1,memory=1Gi,pods=30", "--location", "city=Milan"])?
+        .start()?;
+    for node in [&farm, &grid] {
+        node.setup.load(&Image::Busybox.layout()?)?;
+    }
+    farm.apply(&SOLVER.replace("min: 2", "min: 20"))?;
+    until("the virtual node", LIMIT, || {
+        farm.kubectl(&["wait", "--for=condition=Ready", "node/grid", "--timeout=1s"]).map_err(|e| format!("{e:#}"))
+    })?;
+    for (name, node) in [("pod_local_ms", "farm"), ("pod_at_provider_ms", "grid")] {
+        println!("{name}");
+        let mut times = Vec::new();
+        for run in 0..RUNS {
+            times.push(one_pod(&farm, &format!("p{run}"), node)?);
+        }
+        figures.insert(name.into(), spread(times));
+    }
+    Ok(())
+}
+
+/// Seen by one watch: from the event that it was created to the event that it is Ready. Times in objects have whole seconds.
+fn one_pod(farm: &Node, name: &str, node: &str) -> Result<f64> {
+    let manifest = format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  nodeSelector: {{kubernetes.io/hostname: {node}}}
+  containers: [{{name: a, image: "busybox:1", command: [sleep, "1000"]}}]
+"#
+    );
+    let arguments = ["get", "pods", "--watch-only", "--output-watch-events", "-o", "json"];
+    let mut watch = farm.setup.kubectl_command(&arguments).stdout(Stdio::piped()).spawn()?;
+    let stdout = watch.stdout.take().ok_or_else(|| anyhow!("no output"))?;
+    let (sender, events) = mpsc::channel();
+    std::thread::spawn(move || {
+        for event in serde_json::Deserializer::from_reader(stdout).into_iter::<Value>().map_while(Result::ok) {
+            if sender.send((Instant::now(), event)).is_err() {
+                return;
+            }
+        }
+    });
+    std::thread::sleep(Duration::from_millis(500)); // the watch is open
+    farm.apply(&manifest)?;
+    let mut created = None;
+    let taken = loop {
+        let Ok((at, event)) = events.recv_timeout(LIMIT) else { bail!("pod {name} is not ready within {LIMIT:?}") };
+        let pod = &event["object"];
+        if pod["metadata"]["name"] != name {
+            continue;
+        }
+        let created = *created.get_or_insert(at);
+        let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        if conditions.any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            break at - created;
+        }
+    };
+    watch.kill()?;
+    watch.wait()?;
+    farm.kubectl(&["delete", "pod", name, "--wait=true"])?;
+    Ok(taken.as_secs_f64() * 1000.0)
+}
