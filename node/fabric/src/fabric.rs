@@ -64,7 +64,9 @@ pub(crate) struct Shared {
     pub cluster_domain: String,
     pub prefix_of: PrefixOf,
     /// When this process started, in milliseconds since 1970.
-    pub epoch: u64,
+    started: u64,
+    /// Epochs of contracts whose provider had seen a later one. By contract: a provider that lies harms its own only.
+    epochs: Mutex<BTreeMap<String, u64>>,
     sequence: AtomicU64,
     pub contracts: Cache<Contract>,
     pub allocations: Cache<Allocation>,
@@ -91,7 +93,8 @@ impl Fabric {
         let client = options.client;
         let ours = || Api::namespaced(client.clone(), names::NAMESPACE);
         let shared = Arc::new(Shared {
-            epoch: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0),
+            started: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0),
+            epochs: Mutex::default(),
             sequence: AtomicU64::new(0),
             contracts: Cache::start(ours()),
             allocations: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
@@ -174,6 +177,23 @@ impl Shared {
         self.sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Returns the epoch of what is wanted under a contract: when this process started, or later.
+    pub(crate) fn epoch(&self, contract: &str) -> u64 {
+        let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        epochs.get(contract).map_or(self.started, |later| self.started.max(*later))
+    }
+
+    /// The provider has accepted this epoch before: our clock has gone back, as on a device without one of its own.
+    pub(crate) fn go_on_after(&self, contract: &str, newest: u64) {
+        let later = self.epoch(contract).max(newest.saturating_add(1));
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).insert(contract.into(), later);
+    }
+
+    /// Forgets epochs of contracts that are not there any more.
+    pub(crate) fn keep_epochs(&self, keep: impl Fn(&str) -> bool) {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).retain(|contract, _| keep(contract));
+    }
+
     /// Returns the live deal of this name between the two.
     ///
     /// # Errors
@@ -205,6 +225,16 @@ impl Shared {
             self.confirmed().insert(contract.into(), uids)
         };
         self.confirmations.send_modify(|n| *n += 1);
+    }
+
+    /// Forgets what was confirmed under contracts that are not live.
+    pub(crate) fn confirm_under(&self, live: &BTreeSet<String>) {
+        let mut confirmed = self.confirmed();
+        let before = confirmed.len();
+        confirmed.retain(|contract, _| live.contains(contract));
+        if confirmed.len() != before {
+            self.confirmations.send_modify(|n| *n += 1);
+        }
     }
 
     fn confirmed(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {

@@ -91,7 +91,12 @@ pub(crate) enum Reported {
     /// What was not named in `Begin` has stopped; the rest is confirmed.
     Ready,
     /// Why the stream ends now.
-    Closing { reason: String },
+    Closing {
+        reason: String,
+        /// The newest epoch that was accepted, if what was sent is older: a consumer whose clock went back goes on from it.
+        #[serde(default, rename = "newestEpoch", skip_serializing_if = "Option::is_none")]
+        newest_epoch: Option<u64>,
+    },
 }
 
 /// Returns what is wanted with the consumer's signature over the bytes that are sent.

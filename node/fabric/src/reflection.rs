@@ -60,6 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let deals = list.iter().filter_map(|contract| Deal::of(contract).ok()).filter(|deal| deal.buyer == shared.id());
         let deals: BTreeMap<String, Deal> = deals.map(|deal| (deal.name.clone(), deal)).collect();
         tasks.retain(|name, _| deals.contains_key(name));
+        shared.keep_epochs(|contract| deals.contains_key(contract));
         for (name, deal) in deals {
             let shared = shared.clone();
             tasks.entry(name).or_insert_with(|| Task::spawn(reflect(shared, deal)));
@@ -213,7 +214,7 @@ async fn send(
         contract: deal.name.clone(),
         consumer: shared.id(),
         provider: deal.seller,
-        epoch: shared.epoch,
+        epoch: shared.epoch(&deal.name),
         sequence: shared.next_sequence(),
         change,
     };
@@ -248,7 +249,12 @@ fn hear(shared: &Shared, deal: &Deal, state: &mut State, reported: Reported, fai
             state.ready = true;
             say_ready(shared, &deal.name, true);
         }
-        Reported::Closing { reason } => *failed = Some(Error::Closing(frames::cut(&reason, 512))),
+        Reported::Closing { reason, newest_epoch } => {
+            if let Some(newest) = newest_epoch {
+                shared.go_on_after(&deal.name, newest);
+            }
+            *failed = Some(Error::Closing(frames::cut(&reason, 512)));
+        }
         other => state.hear(other, Timestamp::now()),
     }
 }

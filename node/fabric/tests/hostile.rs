@@ -275,6 +275,46 @@ async fn logs_and_terminals_are_for_the_one_whose_twin_it_is() {
     assert!(ask(&stage.farm, CONTRACT, "web", "other").await.contains("not one of the pod's"));
 }
 
+/// A provider that has seen a later epoch; notes what it is sent.
+struct Forward(tokio::sync::mpsc::UnboundedSender<u64>);
+
+#[async_trait::async_trait]
+impl fluidos_link::Handler for Forward {
+    async fn stream(&self, _peer: &fluidos_link::PeerInfo, _header: Value, stream: LinkStream) {
+        let mut stream = Stream(stream);
+        let payload = stream.read().await["payload"].as_str().unwrap().to_owned();
+        let desired: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        let epoch = desired["epoch"].as_u64().unwrap();
+        self.0.send(epoch).unwrap();
+        stream.send(&json!({"closing": {"reason": "older", "newestEpoch": epoch + 1000}})).await;
+        stream.read().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_whose_clock_went_back_goes_on_from_what_its_provider_has_seen() {
+    let (farm, grid) = (Side::start("farm", 1).await, Side::bare("grid", 2).await);
+    let (sender, mut epochs) = tokio::sync::mpsc::unbounded_channel();
+    grid.links.handle("desired/1", std::sync::Arc::new(Forward(sender))).unwrap();
+    farm.links.dial(grid.address, Some(grid.links.id()));
+    farm.contract(&contract(CONTRACT, farm.links.id(), grid.links.id(), "1", "1Gi", "5")).await;
+    let mut next = async || tokio::time::timeout(WAIT, epochs.recv()).await.unwrap().unwrap();
+    let first = next().await;
+    assert_eq!([next().await, next().await], [first + 1001, first + 2002]);
+    // And the real provider says what it has seen.
+    let stage = Stage::new().await;
+    for epoch in [9, 8] {
+        let mut stream = stage.farm().await;
+        stream.send(&stage.good(epoch, 1, begin())).await;
+        if epoch == 8 {
+            assert_eq!(stream.read().await["closing"]["newestEpoch"], json!(9));
+        } else {
+            stream.send(&stage.good(epoch, 2, json!("synced"))).await;
+            assert_eq!(stream.read().await, json!("ready"));
+        }
+    }
+}
+
 /// An image of one layer, as an OCI archive.
 fn archive(directory: &std::path::Path, name: &str) -> std::path::PathBuf {
     let mut layer = tar::Builder::new(Vec::new());

@@ -91,8 +91,13 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &PeerInfo, contract: String,
 
 async fn close(to: &mut tokio::io::WriteHalf<LinkStream>, error: &Error) {
     // One that cannot be told sees the end of the stream.
+    let newest_epoch = match error {
+        Error::Replayed { last, .. } => Some(last.0),
+        _ => None,
+    };
     let telling = async {
-        frames::write(to, "the end of the stream", &Reported::Closing { reason: error.to_string() }).await?;
+        let closing = Reported::Closing { reason: error.to_string(), newest_epoch };
+        frames::write(to, "the end of the stream", &closing).await?;
         to.shutdown().await.map_err(Error::stream("the end of the stream"))?;
         tokio::time::sleep(Duration::from_millis(200)).await; // dropping a stream stops what has not been read yet
         Ok::<_, Error>(())

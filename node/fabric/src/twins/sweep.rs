@@ -70,6 +70,7 @@ async fn sweep(shared: &Shared, idle: &mut Idle) {
     let live: BTreeSet<String> =
         deals.filter(|deal| deal.seller == shared.id() && deal.is_live(now)).map(|deal| deal.name).collect();
     shared.providing.retain(|contract| live.contains(contract));
+    shared.confirm_under(&live);
     let (pods, namespaces) = (shared.pods.list(), shared.namespaces.list());
     let (config_maps, secrets) = (shared.config_maps.list(), shared.secrets.list());
     let view = View {
