@@ -2,7 +2,9 @@
 
 pub mod connect;
 mod delete;
+mod port_forward;
 mod read;
+mod spdy;
 mod subresource;
 mod watch;
 mod write;

@@ -1,7 +1,7 @@
-//! Subresources that are streams into a pod's machine: log, exec.
+//! Subresources that are streams into a pod's machine: log, exec, port-forward.
 //!
 //! exec speaks WebSocket `v5.channel.k8s.io` (KEP-4006; kubectl from 1.31) and `v4.channel.k8s.io` (older clients): the
-//! first byte of a message names its channel. Not built: attach, port-forward, SPDY.
+//! first byte of a message names its channel. Port-forward is told of in [`super::port_forward`]. Not built: attach; exec over SPDY.
 
 use futures::{SinkExt, StreamExt};
 use http::{Response, StatusCode, header};
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, handshake::derive_accept_key};
 
-use super::{Call, read};
+use super::{Call, port_forward, read};
 use crate::body::Body;
 use crate::node_proxy::{ContainerTarget, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy, TerminalSize};
 use crate::object::meta;
@@ -50,7 +50,8 @@ pub async fn answer(
     match (call.route.subresource.as_str(), call.method.as_str()) {
         ("log", "GET") => log(server, call, &pod).await,
         ("exec", "GET" | "POST") => exec(server, call, &pod, upgrade).await,
-        ("log" | "exec", _) => Err(Status::method_not_allowed()),
+        ("portforward", "GET" | "POST") => port_forward(server, call, &pod, upgrade),
+        ("log" | "exec" | "portforward", _) => Err(Status::method_not_allowed()),
         (other, _) => Err(Status::not_implemented(&format!("pods/{other}"))),
     }
 }
@@ -84,6 +85,16 @@ fn target(
             }
         }
     };
+    machine(server, pod, container)
+}
+
+/// The machine that runs `pod`.
+fn machine(
+    server: &ApiServer,
+    pod: &Value,
+    container: &str,
+) -> Result<(std::sync::Arc<dyn NodeProxy>, ContainerTarget), Status> {
+    let name = meta(pod, "name");
     let node = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty());
     let node = node.ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
     let proxy = server
@@ -177,6 +188,11 @@ async fn exec(
             Err(error) => tracing::debug!(%error, "exec: the connection was not upgraded"),
         }
     });
+    Ok(websocket_response(key, protocol))
+}
+
+/// 101: from here on, WebSocket.
+fn websocket_response(key: &header::HeaderValue, protocol: &'static str) -> Response<Body> {
     let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -186,7 +202,79 @@ async fn exec(
     if let Ok(accept) = derive_accept_key(key.as_bytes()).parse() {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    Ok(response)
+    response
+}
+
+/// Connections to the pod's ports, over whichever of the two transports the caller speaks.
+fn port_forward(
+    server: &ApiServer,
+    call: &Call,
+    pod: &Value,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Result<Response<Body>, Status> {
+    let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+    if phase != "Running" {
+        return Err(Status::bad_request(format!(
+            "unable to forward port because pod is not running. Current status={phase}"
+        )));
+    }
+    let text = |name: &str| call.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let offers = |name: &str, wanted: &str| text(name).split(',').any(|o| o.trim() == wanted);
+    let refused = |offered: &str, needed: &str| {
+        Status::bad_request(format!(
+            "unable to negotiate protocol: client supports [{offered}], server accepts [{needed}]"
+        ))
+    };
+    let upgrade = |needed: &str| {
+        upgrade.ok_or_else(|| Status::bad_request(format!("{needed}: this connection cannot be upgraded")))
+    };
+    let (proxy, target) = machine(server, pod, "")?;
+    match text("upgrade").to_ascii_lowercase().as_str() {
+        "websocket" => {
+            if !offers("sec-websocket-protocol", port_forward::WEBSOCKET) {
+                return Err(refused(text("sec-websocket-protocol"), port_forward::WEBSOCKET));
+            }
+            let key = call
+                .headers
+                .get(header::SEC_WEBSOCKET_KEY)
+                .ok_or_else(|| Status::bad_request("no Sec-WebSocket-Key"))?;
+            let upgrade = upgrade("websocket")?;
+            tokio::spawn(async move {
+                match upgrade.await {
+                    Ok(upgraded) => {
+                        let config = WebSocketConfig::default()
+                            .max_message_size(Some(MESSAGE_BYTES_MAX))
+                            .max_frame_size(Some(MESSAGE_BYTES_MAX));
+                        let socket =
+                            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+                        port_forward::over_websocket(socket, proxy, target).await;
+                    }
+                    Err(error) => tracing::debug!(%error, "port-forward: the connection was not upgraded"),
+                }
+            });
+            Ok(websocket_response(key, port_forward::WEBSOCKET))
+        }
+        "spdy/3.1" => {
+            if !offers("x-stream-protocol-version", port_forward::STREAMS) {
+                return Err(refused(text("x-stream-protocol-version"), port_forward::STREAMS));
+            }
+            let upgrade = upgrade("SPDY/3.1")?;
+            tokio::spawn(async move {
+                match upgrade.await {
+                    Ok(upgraded) => port_forward::over_connection(TokioIo::new(upgraded), proxy, target).await,
+                    Err(error) => tracing::debug!(%error, "port-forward: the connection was not upgraded"),
+                }
+            });
+            let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, header::HeaderValue::from_static("SPDY/3.1"));
+            headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+            headers.insert("x-stream-protocol-version", header::HeaderValue::from_static(port_forward::STREAMS));
+            Ok(response)
+        }
+        other => Err(Status::bad_request(format!("unable to upgrade: {other:?}; needed is websocket or SPDY/3.1"))),
+    }
 }
 
 /// Carries a session over a socket until the command ends or the caller goes.
