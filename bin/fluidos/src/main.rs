@@ -1,5 +1,6 @@
 //! `fluidos`: parse, compose by role, run.
 
+mod allocator;
 mod check;
 mod cli;
 mod connection;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         // Before any thread is started: it forks.
         return substrate_kubelet::supervisor::main(&arguments[2..]);
     }
+    allocator::set_up();
     let program = arguments.first().map(std::path::Path::new).and_then(std::path::Path::file_name);
     let as_plugin = program.is_some_and(|name| name == "kubectl-fluidos");
     cli::main(&arguments, as_plugin)
