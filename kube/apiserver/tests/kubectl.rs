@@ -25,7 +25,7 @@ fn within(meant: &Value, stored: &Value, path: &str, missing: &mut Vec<String>) 
     match (meant, stored) {
         (Value::Object(map), _) => map
             .iter()
-            .filter(|(key, _)| path != "" || *key != "status")
+            .filter(|(key, _)| !path.is_empty() || *key != "status")
             .for_each(|(key, value)| within(value, &stored[key], &format!("{path}.{key}"), missing)),
         (Value::Array(list), _) => {
             list.iter().enumerate().for_each(|(i, value)| within(value, &stored[i], &format!("{path}[{i}]"), missing));
