@@ -277,20 +277,23 @@ async fn what_has_settled_is_not_written_again() {
     pair.farm.create::<Pod>(pod("web", "grid", |_| {})).await;
     let uid = pair.pod_is("web", "running", |pod| phase_is(pod, "Running")).await.uid();
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    let versions = async || {
-        let node = pair.farm.nodes().get("grid").await.unwrap().resource_version();
+    let seen = async || {
+        // The first round trips of a link are slower than later ones: its latency may be measured better meanwhile.
+        let mut node = pair.farm.nodes().get("grid").await.unwrap();
+        node.annotations_mut().remove("fluidos.eu/latency-micros");
+        (node.metadata.resource_version, node.metadata.managed_fields) = (None, None);
         let pod = pair.farm.pods("shop").get("web").await.unwrap();
         assert_eq!(pod.uid(), uid);
         let twin = pair.twin("web").await.resource_version();
         let allocations = Api::<Allocation>::namespaced(pair.farm.client.clone(), "fluidos");
         let allocation = allocations.list(&Default::default()).await.unwrap().items[0].resource_version();
-        [node, pod.resource_version(), twin, allocation]
+        (node, [pod.resource_version(), twin, allocation])
     };
-    let before = versions().await;
+    let before = seen().await;
     // Two rounds of looking again, and what else happens in the API wakes everybody.
     pair.farm.create::<Pod>(pod("other", "elsewhere", |_| {})).await;
     tokio::time::sleep(std::time::Duration::from_millis(4500)).await;
-    assert_eq!(versions().await, before);
+    assert_eq!(seen().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
