@@ -345,8 +345,10 @@ impl Session<'_> {
             if self.synced && !self.ready && now.iter().all(|uid| self.wanted.contains(uid)) {
                 self.ready = true;
                 self.say(Reported::Ready).await?;
-                self.in_use().await;
             }
+        }
+        if self.ready {
+            self.in_use().await; // again as long as it does not say so: it may be written after the stream has begun
         }
         Ok(())
     }
