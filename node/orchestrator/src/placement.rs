@@ -8,7 +8,7 @@ pub mod view;
 
 use std::time::Duration;
 
-use fluidos_model::kinds::{Solver, names};
+use fluidos_model::kinds::{Contract, Solver, names};
 use fluidos_model::market::Location;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client};
@@ -37,18 +37,22 @@ pub async fn run(client: Client, options: Options) {
     let pods = Cache::<Pod>::start(Api::all(client.clone()));
     let nodes = Cache::<Node>::start(Api::all(client.clone()));
     let solvers = Cache::<Solver>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    tokio::join!(pods.synced(), nodes.synced(), solvers.synced());
+    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    tokio::join!(pods.synced(), nodes.synced(), solvers.synced(), contracts.synced());
+    let mut contracts_changed = contracts.changes();
     let (mut pods_changed, mut nodes_changed, mut solvers_changed) =
         (pods.changes(), nodes.changes(), solvers.changes());
     loop {
-        for changes in [&mut pods_changed, &mut nodes_changed, &mut solvers_changed] {
+        for changes in [&mut pods_changed, &mut nodes_changed, &mut solvers_changed, &mut contracts_changed] {
             changes.mark_unchanged();
         }
         let (pod_list, node_list, solver_list) = (pods.list(), nodes.list(), solvers.list());
+        let contract_list = contracts.list();
         let view = View::new(
             node_list.iter().map(AsRef::as_ref),
             pod_list.iter().map(AsRef::as_ref),
             solver_list.iter().map(AsRef::as_ref),
+            contract_list.iter().map(AsRef::as_ref),
             &options.location,
         );
         for action in plan::plan(&view, jiff::Timestamp::now()) {
@@ -61,6 +65,7 @@ pub async fn run(client: Client, options: Options) {
             _ = pods_changed.changed() => {}
             _ = nodes_changed.changed() => {}
             _ = solvers_changed.changed() => {}
+            _ = contracts_changed.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
         tokio::time::sleep(GATHER).await;

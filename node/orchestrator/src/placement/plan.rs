@@ -142,6 +142,9 @@ fn refusal(pod: &PodView, node: &NodeView) -> Option<String> {
     if let Some(closed) = &node.closed {
         return Some(closed.clone());
     }
+    if node.bought_for.as_ref().is_some_and(|workload| *workload != pod.workload) {
+        return Some("it was bought for another workload".into());
+    }
     if let Some((key, value)) = pod.node_selector.iter().find(|(key, value)| node.labels.get(*key) != Some(value)) {
         return Some(format!("it has not the label {key}={value}"));
     }

@@ -1,10 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use expect_test::{Expect, expect};
-use fluidos_model::kinds::{Phase, Solver};
+use fluidos_model::kinds::{Contract, Phase, Solver};
 use fluidos_model::market::Location;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 
 use super::plan::{Action, plan};
@@ -16,6 +17,7 @@ fn node(name: &str, cpu: &str, city: Option<&str>) -> Node {
         "status": {"allocatable": {"cpu": cpu, "memory": "4Gi", "pods": "10"}, "conditions": [{"type": "Ready", "status": "True"}]}});
     if let Some(city) = city {
         node["metadata"]["labels"]["fluidos.eu/virtual-node"] = "true".into();
+        node["metadata"]["labels"]["reservation.fluidos.eu/contract"] = format!("contract-{name}").into();
         node["metadata"]["annotations"]["fluidos.eu/location"] = json!({"city": city}).to_string().into();
         node["metadata"]["annotations"]["fluidos.eu/latency-micros"] = "1500".into();
         node["spec"] = json!({"taints": [{"key": "fluidos.eu/virtual-node", "effect": "NoSchedule"}]});
@@ -48,6 +50,7 @@ fn on(mut pod: Pod, node: &str) -> Pod {
 
 fn solver(name: &str, workload: &str, phase: Phase, ended: i64) -> Solver {
     let mut solver = Solver::new(name, Default::default());
+    solver.metadata.uid = Some(format!("uid-{name}"));
     solver.metadata.labels = Some([("fluidos.eu/solver-for".to_owned(), workload.to_owned())].into());
     let status = solver.status.get_or_insert_default();
     status.solver_phase.phase = phase;
@@ -56,9 +59,34 @@ fn solver(name: &str, workload: &str, phase: Phase, ended: i64) -> Solver {
     solver
 }
 
+/// The contract of the virtual node `node`, bought by this Solver.
+fn contract(node: &str, solver: &Solver) -> Contract {
+    let mut contract = Contract::new(&format!("contract-{node}"), Default::default());
+    contract.metadata.owner_references = Some(vec![OwnerReference {
+        kind: "Solver".into(),
+        uid: solver.metadata.uid.clone().unwrap_or_default(),
+        ..OwnerReference::default()
+    }]);
+    contract
+}
+
+/// A Solver that a person wrote: what it bought is for whoever fits.
+fn by_hand() -> Solver {
+    let mut solver = Solver::new("by-hand", Default::default());
+    solver.metadata.uid = Some("uid-by-hand".into());
+    solver
+}
+
+/// Every virtual node was bought by hand.
 fn check(nodes: &[Node], pods: &[Pod], solvers: &[Solver], expected: Expect) {
+    let contracts = ["grid", "cloud"].map(|node| contract(node, &by_hand()));
+    let solvers: Vec<Solver> = solvers.iter().cloned().chain([by_hand()]).collect();
+    check_bought(nodes, pods, &solvers, &contracts, expected);
+}
+
+fn check_bought(nodes: &[Node], pods: &[Pod], solvers: &[Solver], contracts: &[Contract], expected: Expect) {
     let own = Location { city: "Turin".into(), ..Location::default() };
-    let view = View::new(nodes.iter(), pods.iter(), solvers.iter(), &own);
+    let view = View::new(nodes.iter(), pods.iter(), solvers.iter(), contracts.iter(), &own);
     let lines: Vec<String> = plan(&view, Timestamp::from_second(1000).unwrap())
         .iter()
         .map(|action| match action {
@@ -186,4 +214,16 @@ fn one_node_is_not_filled_twice_and_unneeded_capacity_goes() {
             say b warning=false: no node fits (farm: location: Turin, needed Milan; grid: cpu: 1000m free, needed 2000m). Solver placement-06f8faea looks for peers
             drop gone"#]],
     );
+}
+
+#[test]
+fn what_was_bought_for_one_workload_is_not_taken_by_another() {
+    let solvers = [solver("for-db", "w-db", Phase::Solved, 999), solver("for-api", "w-api", Phase::Running, 0)];
+    let pods =
+        [pod("api", "w-api", "300m", &[("location", "Milan")]), pod("db", "w-db", "1500m", &[("location", "Milan")])];
+    let nodes = [node("farm", "1", None), node("grid", "1500m", Some("Milan")), node("cloud", "2", Some("Milan"))];
+    // Grid is the database's, however well the api would fit; whose cloud is, is not known yet.
+    check_bought(&nodes, &pods, &solvers, &[contract("grid", &solvers[0])], expect![[r#"
+        open db -> ["grid"] virtual=true: a peer's node under contract; satisfies every intent; not farm: location: Turin, needed Milan; not cloud: its contract is not known yet
+        say api warning=false: no node fits (farm: location: Turin, needed Milan; grid: it was bought for another workload; cloud: its contract is not known yet). Solver for-api looks for peers"#]]);
 }

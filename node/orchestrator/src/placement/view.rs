@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fluidos_model::intent::{self, Intents, Place};
-use fluidos_model::kinds::{FlavorLocation, Phase, Solver, names};
+use fluidos_model::kinds::{Contract, FlavorLocation, Phase, Solver, names};
 use fluidos_model::market::Location;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
@@ -72,6 +72,8 @@ pub struct NodeView {
     pub free: Room,
     /// Its labels, for node selectors.
     pub labels: BTreeMap<String, String>,
+    /// The workload that it was bought for; only its pods go there. `None` is for everybody.
+    pub bought_for: Option<String>,
 }
 
 /// A pod that waits at the gate.
@@ -133,6 +135,7 @@ impl View {
         nodes: impl Iterator<Item = &'a Node>,
         pods: impl Iterator<Item = &'a Pod>,
         solvers: impl Iterator<Item = &'a Solver>,
+        contracts: impl Iterator<Item = &'a Contract>,
         own_location: &Location,
     ) -> Self {
         let pods: Vec<&Pod> = pods.collect();
@@ -150,13 +153,34 @@ impl View {
         }
         view.workloads.sort();
         view.workloads.dedup();
+        let solvers: Vec<&Solver> = solvers.collect();
+        let buyers = buyers(&solvers, contracts);
         view.nodes = nodes.map(|node| node_view(node, used.get(node.name_any().as_str()), own_location)).collect();
         let mut waiting: Vec<&Pod> = pods.into_iter().filter(|pod| is_waiting(pod)).collect();
         waiting.sort_by_key(|pod| (pod.creation_timestamp().map(|t| t.0), pod.name_any()));
         view.waiting = waiting.into_iter().map(pod_view).collect();
-        view.solvers = solvers.filter_map(solver_view).collect();
+        for node in view.nodes.iter_mut().filter(|node| node.is_virtual) {
+            let contract = node.labels.get(names::LABEL_CONTRACT);
+            match contract.and_then(|contract| buyers.get(contract)) {
+                Some(buyer) => node.bought_for.clone_from(buyer),
+                // Its contract has not been seen yet: whose it is must be known before anybody takes it.
+                None => node.closed = Some("its contract is not known yet".into()),
+            }
+        }
+        view.solvers = solvers.into_iter().filter_map(solver_view).collect();
         view
     }
+}
+
+/// The workload for which each contract was bought; `None` when a person's Solver bought it, for whoever fits.
+fn buyers<'a>(solvers: &[&Solver], contracts: impl Iterator<Item = &'a Contract>) -> BTreeMap<String, Option<String>> {
+    contracts
+        .filter_map(|contract| {
+            let owner = contract.owner_references().iter().find(|owner| owner.kind == "Solver")?;
+            let solver = solvers.iter().find(|solver| solver.uid().as_deref() == Some(owner.uid.as_str()))?;
+            Some((contract.name_any(), solver.labels().get(names::LABEL_SOLVER_FOR).cloned()))
+        })
+        .collect()
 }
 
 /// The node that a pod is on, or that its gate was opened onto.
@@ -231,7 +255,7 @@ fn node_view(node: &Node, used: Option<&Room>, own_location: &Location) -> NodeV
         memory_bytes: u64::try_from(free.memory_bytes).ok(),
         latency_micros: latency,
     };
-    NodeView { name: node.name_any(), is_virtual, closed, place, free, labels: node.labels().clone() }
+    NodeView { name: node.name_any(), is_virtual, closed, place, free, labels: node.labels().clone(), bought_for: None }
 }
 
 fn pod_view(pod: &Pod) -> PodView {
