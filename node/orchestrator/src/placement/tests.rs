@@ -223,7 +223,13 @@ fn what_was_bought_for_one_workload_is_not_taken_by_another() {
         [pod("api", "w-api", "300m", &[("location", "Milan")]), pod("db", "w-db", "1500m", &[("location", "Milan")])];
     let nodes = [node("farm", "1", None), node("grid", "1500m", Some("Milan")), node("cloud", "2", Some("Milan"))];
     // Grid is the database's, however well the api would fit; whose cloud is, is not known yet.
-    check_bought(&nodes, &pods, &solvers, &[contract("grid", &solvers[0])], expect![[r#"
+    check_bought(
+        &nodes,
+        &pods,
+        &solvers,
+        &[contract("grid", &solvers[0])],
+        expect![[r#"
         open db -> ["grid"] virtual=true: a peer's node under contract; satisfies every intent; not farm: location: Turin, needed Milan; not cloud: its contract is not known yet
-        say api warning=false: no node fits (farm: location: Turin, needed Milan; grid: it was bought for another workload; cloud: its contract is not known yet). Solver for-api looks for peers"#]]);
+        say api warning=false: no node fits (farm: location: Turin, needed Milan; grid: it was bought for another workload; cloud: its contract is not known yet). Solver for-api looks for peers"#]],
+    );
 }
