@@ -5,7 +5,7 @@
 //! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint |
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
-//! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker |
+//! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker, DiscoveryPolicy (ours) |
 //! | `fluidos.eu/v1` | FLUIDOSDeployment |
 //!
 //! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object). Enumerations are in the
@@ -16,6 +16,7 @@ mod broker;
 mod contract;
 mod deployment;
 mod discovery;
+mod discovery_policy;
 mod flavor;
 mod known_cluster;
 mod ledger;
@@ -35,6 +36,10 @@ pub use deployment::{FLUIDOSDeployment, FLUIDOSDeploymentSpec, FLUIDOSDeployment
 pub use discovery::{
     Discovery, DiscoverySpec, DiscoveryStatus, EmbeddedPeeringCandidate, PeeringCandidate, PeeringCandidateList,
     PeeringCandidateSpec, PeeringCandidateStatus,
+};
+pub use discovery_policy::{
+    DiscoveryPolicy, DiscoveryPolicySpec, DiscoveryPolicyStatus, FeatureOperator, FeatureRequirement, IncomingDiscovery,
+    MulticastState, MulticastStatus, OutgoingDiscovery, RejectedPeer,
 };
 pub use flavor::{
     EmbeddedFlavor, Flavor, FlavorError, FlavorLocation, FlavorPrice, FlavorSpec, FlavorStatus, FlavorTypeData, Gpu,
@@ -75,6 +80,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Transaction::crd(),
         Ledger::crd(),
         KnownCluster::crd(),
+        DiscoveryPolicy::crd(),
         Broker::crd(),
         FLUIDOSDeployment::crd(),
     ];

@@ -3,7 +3,7 @@
 //! Nodes of three owners start on this machine, each in a network namespace of its own on one bridge that plays the LAN. The
 //! demo looks at them as a user does, with kubectl and HTTP; it never reads their inside.
 
-mod steps;
+pub mod steps;
 mod undo;
 
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ impl Demo {
     }
 
     fn play(&self, steps: &mut Vec<Step>) -> Result<()> {
-        let mut story = Story::new(self.json)?;
+        let mut story = Story::new(self.json, fluidos_e2e::node::binary())?;
         type Part = fn(&mut Story) -> Result<()>;
         let parts: [(&'static str, Part); 8] = [
             ("start three nodes", Story::start),

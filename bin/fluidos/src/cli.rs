@@ -13,6 +13,7 @@ use crate::connection::Connection;
 use crate::image::{self, Image};
 use crate::look::{self, Look};
 use crate::node;
+use crate::peers::{self, Peers};
 use crate::reset::{self, Reset};
 use crate::trace::{self, Trace};
 use crate::why::{self, Why};
@@ -44,8 +45,11 @@ enum Verb {
     /// Take everything of a node off this machine; its key is kept.
     Reset(Reset),
     /// Nodes that could be peers, and how they are reached.
-    #[command(visible_alias = "peer")]
-    Peers(Look),
+    #[command(
+        visible_alias = "peer",
+        after_help = "Examples:\n  fluidos peers -o wide\n  fluidos peers --rejected\n  kubectl get knownclusters -n fluidos -l feature.fluidos.eu/country=Italy"
+    )]
+    Peers(Peers),
     /// What is sold here.
     #[command(visible_alias = "flavor")]
     Flavors(Look),
@@ -106,7 +110,7 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Up(up) => node::up(&up),
         Verb::Image(image) => image::run(&image),
         Verb::Reset(reset) => reset::run(&reset),
-        Verb::Peers(look) => look::run(look::Subject::Peers, &connection, &look),
+        Verb::Peers(peers) => peers::run(&connection, &peers),
         Verb::Flavors(look) => look::run(look::Subject::Flavors, &connection, &look),
         Verb::Contracts(look) => look::run(look::Subject::Contracts, &connection, &look),
         Verb::Why(why) => why::run(&connection, &why),

@@ -1,9 +1,9 @@
-//! The verbs that look: `peers`, `flavors`, `contracts`. They ask the API with the caller's rights, as kubectl does. What is
+//! The verbs that look: `flavors`, `contracts`, and the tables of all that look. They ask the API with the caller's rights, as kubectl does. What is
 //! not known is `?`, never 0.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
 use anyhow::{Context, Result, anyhow, bail};
-use fluidos_model::kinds::{Contract, Flavor, KnownCluster, LinkState, names};
+use fluidos_model::kinds::{Contract, Flavor, names};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
@@ -13,8 +13,6 @@ use crate::connection::{Connection, with};
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// KnownClusters.
-    Peers,
     /// Flavors.
     Flavors,
     /// Contracts.
@@ -29,11 +27,16 @@ pub struct Look {
     output: String,
 }
 
-struct Table {
-    heading: &'static [&'static str],
-    wide: usize,
-    rows: Vec<Vec<String>>,
-    empty: &'static str,
+/// What is printed as rows.
+pub struct Table {
+    /// The names of the columns.
+    pub heading: &'static [&'static str],
+    /// How many of them are printed without `-o wide`.
+    pub narrow: usize,
+    /// A cell for each column.
+    pub rows: Vec<Vec<String>>,
+    /// What is said when there is no row.
+    pub empty: String,
 }
 
 /// Does what the verb says.
@@ -42,7 +45,6 @@ pub fn run(subject: Subject, connection: &Connection, look: &Look) -> Result<()>
         let client = connection.client().await?;
         let namespace = connection.namespace_or(names::NAMESPACE);
         match subject {
-            Subject::Peers => list::<KnownCluster>(client, look, namespace, "knownclusters", peers).await,
             Subject::Flavors => list::<Flavor>(client, look, namespace, "flavors", flavors).await,
             Subject::Contracts => list::<Contract>(client, look, namespace, "contracts", contracts).await,
         }
@@ -65,22 +67,48 @@ where
 {
     let objects = Api::<K>::namespaced(client, namespace).list(&ListParams::default()).await;
     let objects = objects.with_context(|| format!("list {plural} in namespace {}", namespace))?.items;
+    show(look, plural, &objects, table)
+}
+
+/// Prints objects as it was asked for.
+pub fn show<K: kube::Resource<DynamicType = ()> + Serialize>(
+    look: &Look,
+    plural: &str,
+    objects: &[K],
+    table: impl FnOnce(&[K]) -> Table,
+) -> Result<()> {
     match look.output.as_str() {
-        "json" => println!("{}", serde_json::to_string_pretty(&objects)?),
-        "yaml" => println!("{}", serde_saphyr::to_string(&objects).map_err(|e| anyhow!("{e}"))?),
         "name" => objects.iter().for_each(|o| println!("{plural}/{}", o.name_any())),
-        "table" | "wide" => print(&table(&objects), look.output == "wide"),
-        other => bail!("unknown output {other}"),
+        "table" | "wide" => print(&table(objects), look.output == "wide"),
+        _ => structured(look, &objects)?,
     }
     Ok(())
 }
 
-fn print(table: &Table, wide: bool) {
+/// Prints anything as JSON or YAML.
+pub fn structured(look: &Look, value: &impl Serialize) -> Result<()> {
+    match look.output.as_str() {
+        "json" => println!("{}", serde_json::to_string_pretty(value)?),
+        "yaml" => println!("{}", serde_saphyr::to_string(value).map_err(|e| anyhow!("{e}"))?),
+        other => bail!("-o {other} is not for this; needed json or yaml"),
+    }
+    Ok(())
+}
+
+impl Look {
+    /// Whether rows are asked for, and whether all of their columns.
+    pub fn is_table(&self) -> Option<bool> {
+        matches!(self.output.as_str(), "table" | "wide").then(|| self.output == "wide")
+    }
+}
+
+/// Prints rows with a heading, or the sentence for none.
+pub fn print(table: &Table, wide: bool) {
     if table.rows.is_empty() {
         eprintln!("{}", table.empty);
         return;
     }
-    let columns = if wide { table.heading.len() } else { table.wide };
+    let columns = if wide { table.heading.len() } else { table.narrow };
     let width = |column: usize| {
         let cells = table.rows.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or(0).max(table.heading[column].len())
@@ -96,42 +124,14 @@ fn print(table: &Table, wide: bool) {
     }
 }
 
-fn known(text: &str) -> String {
+/// A text, or `?` for one that is empty.
+pub fn known(text: &str) -> String {
     if text.is_empty() { "?".into() } else { text.to_owned() }
 }
 
-fn option(text: Option<&str>) -> String {
+/// A text, or `?` for none.
+pub fn option(text: Option<&str>) -> String {
     known(text.unwrap_or_default())
-}
-
-fn peers(objects: &[KnownCluster]) -> Table {
-    let rows = objects.iter().map(|peer| {
-        let link = peer.status.as_ref().and_then(|s| s.link.as_ref());
-        let state = match link.map(|l| l.state) {
-            Some(LinkState::Up) => "up",
-            Some(LinkState::Down) => "down",
-            Some(LinkState::Dialing) => "dialing",
-            None => "?",
-        };
-        let latency = link.filter(|l| l.state == LinkState::Up).and_then(|l| l.round_trip_micros);
-        vec![
-            option(peer.spec.name.as_deref()),
-            option(peer.spec.domain.as_deref()),
-            state.into(),
-            latency.map_or("?".into(), |micros| format!("{:.1}ms", micros as f64 / 1000.0)),
-            peer.spec.trust.map_or("?".into(), |t| format!("{t:?}").to_lowercase()),
-            peer.spec.source.map_or("?".into(), |s| format!("{s:?}").to_lowercase()),
-            known(&peer.spec.address),
-            option(peer.spec.did.as_deref()),
-            link.map_or_else(String::new, |l| l.message.clone()),
-        ]
-    });
-    Table {
-        heading: &["NAME", "DOMAIN", "LINK", "LATENCY", "TRUST", "SOURCE", "ADDRESS", "DID", "MESSAGE"],
-        wide: 7,
-        rows: rows.collect(),
-        empty: "No peers are known. Possible reasons: nobody runs on this LAN; the access point or switch blocks multicast (name one: fluidos up --peer ADDR:PORT); this node was started with --no-mdns; UDP port 5353 or the peer's --rear port is blocked by a firewall.",
-    }
 }
 
 fn flavors(objects: &[Flavor]) -> Table {
@@ -153,9 +153,9 @@ fn flavors(objects: &[Flavor]) -> Table {
     });
     Table {
         heading: &["NAME", "ARCH", "CPU", "MEMORY", "PODS", "CITY", "AVAILABLE", "COUNTRY", "OWNER"],
-        wide: 7,
+        narrow: 7,
         rows: rows.collect(),
-        empty: "Nothing is sold here. To sell: fluidos up --offer cpu=4,memory=8Gi,pods=50",
+        empty: "Nothing is sold here. To sell: fluidos up --offer cpu=4,memory=8Gi,pods=50".into(),
     }
 }
 
@@ -186,20 +186,8 @@ fn contracts(objects: &[Contract]) -> Table {
     });
     Table {
         heading: &["NAME", "BUYER", "SELLER", "CPU", "MEMORY", "PODS", "PHASE", "SIGNATURES", "EXPIRES"],
-        wide: 8,
+        narrow: 8,
         rows: rows.collect(),
-        empty: "There are no contracts: nothing was bought or sold.",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_known_is_never_0() {
-        let peer = KnownCluster::new("k", Default::default());
-        let row = &peers(&[peer]).rows[0];
-        assert_eq!(row[..7], ["?", "?", "?", "?", "?", "?", "?"].map(str::to_owned));
+        empty: "There are no contracts: nothing was bought or sold.".into(),
     }
 }

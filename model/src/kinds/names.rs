@@ -38,6 +38,10 @@ pub const ANNOTATION_WORKLOAD: &str = "fluidos.eu/workload";
 pub const LABEL_SOLVER_FOR: &str = "fluidos.eu/solver-for";
 /// Finalizer of a contract: the other side must be told first.
 pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";
+/// Prefix of the labels of a KnownCluster that hold what the node says of itself, such as `feature.fluidos.eu/city`.
+pub const LABEL_FEATURE_PREFIX: &str = "feature.fluidos.eu/";
+/// Name of the DiscoveryPolicy that is always there, and whose status tells what discovery saw.
+pub const DISCOVERY_POLICY: &str = "default";
 /// Name of the one Ledger.
 pub const LEDGER: &str = "pool";
 /// Names in Kubernetes are at most this long.

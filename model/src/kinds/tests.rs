@@ -82,6 +82,7 @@ fn kinds_have_the_official_names() {
         "Transaction reservation.fluidos.eu/v1alpha1 transactions [tr]",
         "Ledger reservation.fluidos.eu/v1alpha1 ledgers []",
         "KnownCluster network.fluidos.eu/v1alpha1 knownclusters [kclust,kclusts]",
+        "DiscoveryPolicy network.fluidos.eu/v1alpha1 discoverypolicies [dpol]",
         "Broker network.fluidos.eu/v1alpha1 brokers [broker,brokers]",
         "FLUIDOSDeployment fluidos.eu/v1 fluidosdeployments [fd]",
     ];

@@ -1,11 +1,17 @@
 //! Writes what was decided into KnownClusters.
 
-use fluidos_model::kinds::{KnownCluster, KnownClusterLink, KnownClusterSource, KnownClusterSpec, names};
+use std::collections::BTreeMap;
+
+use fluidos_model::kinds::{
+    DiscoveryPolicy, DiscoveryPolicySpec, DiscoveryPolicyStatus, KnownCluster, KnownClusterLink, KnownClusterSource,
+    KnownClusterSpec, names,
+};
 use jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+use crate::features::Features;
 use crate::plan::EXPIRY;
 
 /// The KnownClusters of this node.
@@ -18,6 +24,7 @@ pub async fn create(client: &Client, name: &str, spec: KnownClusterSpec) -> kube
     let source = spec.source;
     let mut known = KnownCluster::new(name, spec);
     known.metadata.namespace = Some(names::NAMESPACE.to_owned());
+    known.metadata.labels = Some(labels(&known.spec));
     match api(client).create(&PostParams::default(), &known).await {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error),
@@ -25,10 +32,26 @@ pub async fn create(client: &Client, name: &str, spec: KnownClusterSpec) -> kube
     }
 }
 
-/// An entry with something new.
-pub async fn change(client: &Client, name: &str, spec: &KnownClusterSpec) -> kube::Result<()> {
-    api(client).patch(name, &PatchParams::default(), &Patch::Merge(json!({ "spec": spec }))).await?;
+/// An entry with something new; `before` is what it was.
+pub async fn change(
+    client: &Client,
+    name: &str,
+    before: Option<&KnownCluster>,
+    spec: &KnownClusterSpec,
+) -> kube::Result<()> {
+    let old = before.into_iter().flat_map(|known| known.labels().keys());
+    let mut wanted: BTreeMap<String, Option<String>> =
+        old.filter(|key| key.starts_with(names::LABEL_FEATURE_PREFIX)).map(|key| (key.clone(), None)).collect();
+    wanted.extend(labels(spec).into_iter().map(|(key, value)| (key, Some(value))));
+    let change = json!({ "metadata": { "labels": wanted }, "spec": spec });
+    api(client).patch(name, &PatchParams::default(), &Patch::Merge(change)).await?;
     heard(client, name, spec.source).await
+}
+
+/// Features as labels, so that `kubectl get knownclusters -l` filters by them.
+fn labels(spec: &KnownClusterSpec) -> BTreeMap<String, String> {
+    let features = Features::from_list(&spec.features);
+    features.iter().map(|(key, value)| (format!("{}{key}", names::LABEL_FEATURE_PREFIX), value.to_owned())).collect()
 }
 
 /// An entry that was heard again: only what was announced by multicast ends by itself.
@@ -62,4 +85,27 @@ fn ignore(result: kube::Result<()>) -> kube::Result<()> {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other,
     }
+}
+
+/// The policy whose status tells what discovery sees; made if it is not there.
+pub async fn default_policy(client: &Client) -> kube::Result<()> {
+    let mut policy = DiscoveryPolicy::new(names::DISCOVERY_POLICY, DiscoveryPolicySpec::default());
+    policy.metadata.namespace = Some(names::NAMESPACE.to_owned());
+    match policies(client).create(&PostParams::default(), &policy).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// What discovery sees, or what is wrong with a policy.
+pub async fn policy_status(client: &Client, name: &str, status: &DiscoveryPolicyStatus) -> kube::Result<()> {
+    let change = json!({ "status": {
+        "message": status.message, "multicast": status.multicast, "rejected": status.rejected,
+    } });
+    ignore(policies(client).patch_status(name, &PatchParams::default(), &Patch::Merge(change)).await.map(|_| ()))
+}
+
+/// The DiscoveryPolicies of this node.
+pub fn policies(client: &Client) -> Api<DiscoveryPolicy> {
+    Api::namespaced(client.clone(), names::NAMESPACE)
 }

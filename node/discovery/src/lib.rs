@@ -10,24 +10,31 @@
 //! who dials us  ─┘                          └─▶ rejected, with the reason (the last 64)
 //! Links: up, down, round trip ─▶ KnownCluster.status.link
 //! ```
-//! Watches KnownClusters (also those that a user writes) and links; writes KnownClusters.
+//! A *DiscoveryPolicy* says what is told of this node by which approach, and who becomes a candidate; its status tells who was
+//! rejected and why. Watches KnownClusters (also those that a user writes), DiscoveryPolicies, Contracts (a party of one is
+//! not dropped) and links; writes KnownClusters and the status of the DiscoveryPolicy `default`.
 //!
-//! Limits: IPv4 multicast; no catalogs; a peer that is known by two addresses is called at the newest.
+//! Limits: no catalogs; addresses of one cable only (`fe80::`) are not used; an inbound peer says its features once a session.
 
 mod act;
+pub mod features;
 mod manager;
 pub mod mdns;
 pub mod plan;
+pub mod policy;
 mod signature;
+mod status;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use fluidos_identity::NodeId;
 
-pub use manager::{Handle, Options, run};
+pub use features::Features;
+pub use manager::{Options, run};
 pub use plan::Trust;
+pub use status::Handle;
 
 /// Where the word came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,9 +62,15 @@ pub struct Sighting {
     pub rear: SocketAddr,
     /// Where its link listens, if it is known.
     pub link: Option<SocketAddr>,
+    /// Where else it may be, at the same ports.
+    pub further: Vec<IpAddr>,
+    /// What it says of itself; `None` if this source says nothing about it.
+    pub features: Option<Features>,
 }
 
 /// Attribute of a link's hello: the port of REAR.
 pub const ATTRIBUTE_REAR_PORT: &str = "rear-port";
 /// Attribute of a link's hello: the port on which links are accepted.
 pub const ATTRIBUTE_LINK_PORT: &str = "link-port";
+/// Attribute of a link's hello: what the node says of itself, as [`Features`] writes it.
+pub const ATTRIBUTE_FEATURES: &str = "features";

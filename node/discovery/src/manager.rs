@@ -1,21 +1,26 @@
 //! The manager: sightings in, KnownClusters and dialled links out.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fluidos_identity::{NodeId, NodeKey};
 use fluidos_link::{Event, Links, PeerInfo};
-use fluidos_model::kinds::{KnownCluster, KnownClusterLink, KnownClusterSource, LinkState, names};
+use fluidos_model::kinds::{
+    Contract, DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, KnownClusterLink, KnownClusterSource, LinkState,
+    MulticastState, MulticastStatus, NodeIdentity, names,
+};
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use substrate_client::Cache;
 use tokio::sync::{broadcast, mpsc};
 
-use crate::mdns::{Announcement, Heard, Mdns};
-use crate::plan::{self, Action, Trust};
-use crate::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Sighting, Source, act};
+use crate::mdns::{self, Announcement, Heard, Mdns};
+use crate::plan::{self, Action, Rules, Trust};
+use crate::policy::{self, Policies};
+use crate::status::Handle;
+use crate::{ATTRIBUTE_FEATURES, ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features, Sighting, Source, act};
 
 /// What was heard and not yet looked at. A flood waits in the kernel and is dropped there.
 const HEARD_MAX: usize = 256;
@@ -23,8 +28,6 @@ const HEARD_MAX: usize = 256;
 const TICK: Duration = Duration::from_secs(5);
 /// The copy of what is known follows a write within milliseconds.
 const COPY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Rejections that can be looked at.
-const REJECTED_MAX: usize = 64;
 /// A round trip that changed less than this is not written: every write wakes all who watch.
 const ROUND_TRIP_STEP: f64 = 0.2;
 
@@ -50,31 +53,8 @@ pub struct Options {
     pub mdns: bool,
     /// Who may receive workloads.
     pub trust: Trust,
-}
-
-/// What can be asked of running discovery.
-#[derive(Clone, Default)]
-pub struct Handle {
-    rejected: Arc<Mutex<VecDeque<(Timestamp, String, String)>>>,
-}
-
-impl Handle {
-    /// The last announcements that were not taken: when, whose, why.
-    pub fn rejected(&self) -> Vec<(Timestamp, String, String)> {
-        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    fn reject(&self, who: String, why: String) {
-        let mut rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
-        if rejected.back().is_some_and(|(_, w, y)| (w, y) == (&who, &why)) {
-            return;
-        }
-        tracing::debug!(who, why, "announcement not taken");
-        if rejected.len() == REJECTED_MAX {
-            rejected.pop_front();
-        }
-        rejected.push_back((Timestamp::now(), who, why));
-    }
+    /// What this node says of itself.
+    pub features: Features,
 }
 
 struct Manager {
@@ -82,6 +62,12 @@ struct Manager {
     own: NodeId,
     handle: Handle,
     known: Cache<KnownCluster>,
+    rules: Cache<DiscoveryPolicy>,
+    contracts: Cache<Contract>,
+    policies: Policies,
+    mdns: Option<Mdns>,
+    /// What is announced now: whether, and with which features.
+    announced: Option<(bool, Features)>,
     /// What the owner named, resolved.
     named: BTreeMap<SocketAddr, String>,
     /// What is dialled, and for whom.
@@ -97,29 +83,30 @@ struct Manager {
 /// [`crate::mdns::Error`] at once when multicast DNS cannot be had.
 pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Error> {
     let (sender, mut heard) = mpsc::channel(HEARD_MAX);
-    let announcement = Announcement {
-        key: &options.key,
-        name: &options.name,
-        domain: &options.domain,
-        rear_port: options.rear_port,
-        link_port: options.link_port,
-    };
-    let _mdns = if options.mdns { Some(Mdns::start(&announcement, sender.clone())?) } else { None };
+    let mdns = if options.mdns { Some(Mdns::start(sender.clone())?) } else { None };
     let mut events = options.links.events();
     let known = Cache::start(act::api(&options.client));
-    known.synced().await;
-    let mut changes = known.changes();
+    let rules = Cache::start(act::policies(&options.client));
+    let contracts = Cache::start(kube::Api::namespaced(options.client.clone(), names::NAMESPACE));
+    tokio::join!(known.synced(), rules.synced(), contracts.synced());
+    let (mut changes, mut rule_changes) = (known.changes(), rules.changes());
     let own = options.key.id();
     let mut manager = Manager {
         options,
         own,
         handle,
         known,
+        rules,
+        contracts,
+        policies: Policies::default(),
+        mdns,
+        announced: None,
         named: BTreeMap::new(),
         dialled: BTreeMap::new(),
         written: BTreeMap::new(),
         gone: BTreeSet::new(),
     };
+    manager.obey().await;
     for peer in manager.options.links.peers() {
         manager.up(&peer).await;
     }
@@ -128,8 +115,19 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
         // Losing the race loses nothing: each of these keeps what it has not yet given.
         tokio::select! {
             Some(heard) = heard.recv() => match heard {
-                Heard::Node(sighting) => manager.sighted(&sighting).await,
-                Heard::Refused(who, why) => manager.handle.reject(who, why),
+                Heard::Node(sighting) => {
+                    if sighting.id != own {
+                        let instance = mdns::instance(&sighting.id.tag());
+                        manager.handle.hear(&instance);
+                        // Its first words may have come by a cable on which it has no address that others reach.
+                        manager.handle.taken(&instance);
+                    }
+                    manager.sighted(&sighting).await;
+                }
+                Heard::Refused(who, why) => {
+                    manager.handle.hear(&who);
+                    manager.handle.reject(&who, &why, Timestamp::now());
+                }
                 Heard::Gone(tag) => manager.said_good_bye(tag).await,
             },
             event = events.recv() => match event {
@@ -139,11 +137,16 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),
             },
             _ = changes.changed() => manager.dial(),
+            _ = rule_changes.changed() => {
+                manager.obey().await;
+                manager.refilter().await;
+            }
             _ = tick.tick() => {
                 manager.resolve().await;
                 manager.refresh().await;
                 manager.expire().await;
                 manager.dial();
+                manager.tell().await;
             }
         }
     }
@@ -168,13 +171,14 @@ impl Manager {
     /// Does what a sighting asks for; `true` if somebody else made the entry meanwhile, and it is to be judged again.
     async fn judge(&mut self, sighting: &Sighting) -> bool {
         let known = self.entry(&sighting.id);
-        let action =
-            plan::sighting(sighting, &self.own, known.as_deref(), self.known.list().len(), &self.options.trust);
+        let rules = Rules { own: self.own, trust: &self.options.trust, policies: &self.policies };
+        let action = plan::sighting(sighting, known.as_deref(), self.known.list().len(), &rules);
         let client = &self.options.client;
         let result = match action {
             Action::Create(spec, name) => match act::create(client, &name, *spec).await {
                 Ok(created) => {
                     if created {
+                        self.handle.taken(&who(&sighting.name, &sighting.id));
                         tracing::info!(name = sighting.name, did = %sighting.id, source = ?sighting.source, "a node was found");
                     }
                     self.seen(&name).await;
@@ -186,11 +190,11 @@ impl Manager {
                 }
                 Err(error) => Err(error),
             },
-            Action::Change(spec, name) => act::change(client, &name, &spec).await,
+            Action::Change(spec, name) => act::change(client, &name, known.as_deref(), &spec).await,
             Action::Heard(name) => act::heard(client, &name, known.and_then(|k| k.spec.source)).await,
             Action::Reject(why) => {
                 if sighting.id != self.own {
-                    self.handle.reject(format!("{} {}", shown(&sighting.name), sighting.id), why);
+                    self.handle.reject(&who(&sighting.name, &sighting.id), &why, Timestamp::now());
                 }
                 Ok(())
             }
@@ -256,6 +260,8 @@ impl Manager {
                     domain: peer.domain.clone(),
                     rear: SocketAddr::new(peer.address.ip(), rear_port),
                     link,
+                    further: Vec::new(),
+                    features: peer.attributes.get(ATTRIBUTE_FEATURES).and_then(|text| Features::parse(text).ok()),
                 };
                 self.sighted(&sighting).await;
             }
@@ -337,12 +343,114 @@ impl Manager {
         }
     }
 
+    /// Announces what policies let be told, and tells what is wrong with a policy.
+    async fn obey(&mut self) {
+        let objects = self.rules.list();
+        self.policies = Policies::new(objects.iter().map(|policy| &**policy));
+        let (told, wrong) = self.policies.told(&self.options.features);
+        if let Err(error) = self.options.links.set_attribute(ATTRIBUTE_FEATURES, &told.to_string()) {
+            tracing::warn!(%error, "features cannot be told on links");
+        }
+        self.announce(told);
+        for policy in objects.iter().filter(|policy| policy.name_any() != names::DISCOVERY_POLICY) {
+            let message = policy::fault(&policy.spec).or_else(|| wrong.clone()).unwrap_or_default();
+            if policy.status.as_ref().is_none_or(|status| status.message != message) {
+                let status = DiscoveryPolicyStatus { message, ..Default::default() };
+                self.write(&policy.name_any(), &status).await;
+            }
+        }
+        if !objects.iter().any(|policy| policy.name_any() == names::DISCOVERY_POLICY) {
+            if let Err(error) = act::default_policy(&self.options.client).await {
+                tracing::warn!(%error, "the DiscoveryPolicy default could not be made");
+            }
+        }
+    }
+
+    fn announce(&mut self, told: Features) {
+        let Some(mdns) = &mut self.mdns else { return };
+        let wanted = (self.policies.announces(KnownClusterSource::Multicast), told);
+        if self.announced.as_ref() == Some(&wanted) {
+            return;
+        }
+        let announcement = Announcement {
+            key: &self.options.key,
+            name: &self.options.name,
+            domain: &self.options.domain,
+            rear_port: self.options.rear_port,
+            link_port: self.options.link_port,
+            features: &wanted.1,
+        };
+        match mdns.announce(wanted.0.then_some(&announcement)) {
+            Ok(()) => self.announced = Some(wanted),
+            Err(error) => tracing::warn!(%error, "this node cannot be announced"),
+        }
+    }
+
+    /// Drops candidates that policies take no longer. A party of a contract stays until that ends.
+    async fn refilter(&mut self) {
+        for known in self.known.list() {
+            let did = known.spec.did.clone().unwrap_or_default();
+            let Some(why) = plan::refused(&known.spec, &self.policies).filter(|_| !self.is_bound(&did)) else {
+                continue;
+            };
+            let name = known.spec.name.clone().unwrap_or_default();
+            self.handle.reject(&format!("{name} {did}"), &why, Timestamp::now());
+            if let Err(error) = act::remove(&self.options.client, &known.name_any()).await {
+                tracing::warn!(%error, "a KnownCluster could not be removed");
+            }
+        }
+    }
+
+    /// Whether there is a contract with this node.
+    fn is_bound(&self, did: &str) -> bool {
+        let of = |party: &NodeIdentity| party.additional_information.as_ref().and_then(|i| i.did.clone());
+        let contracts = self.contracts.list();
+        contracts.iter().any(|c| [&c.spec.buyer, &c.spec.seller].into_iter().any(|p| of(p).as_deref() == Some(did)))
+    }
+
+    /// Writes what discovery sees, if it has changed.
+    async fn tell(&mut self) {
+        let state = match (&self.mdns, &self.announced) {
+            (None, _) => MulticastState::Off,
+            (Some(_), Some((true, _))) => MulticastState::Announcing,
+            (Some(_), _) => MulticastState::Listening,
+        };
+        let objects = self.rules.list();
+        let Some(policy) = objects.iter().find(|policy| policy.name_any() == names::DISCOVERY_POLICY) else { return };
+        let known = policy.status.as_ref().and_then(|status| status.multicast.as_ref()).map(|m| m.state);
+        if !self.handle.is_due(Instant::now()) && known == Some(state) {
+            return;
+        }
+        let (_, wrong) = self.policies.told(&self.options.features);
+        let status = DiscoveryPolicyStatus {
+            message: policy::fault(&policy.spec).or(wrong).unwrap_or_default(),
+            multicast: Some(MulticastStatus { state, heard: self.handle.heard() }),
+            rejected: self.handle.rejected(),
+        };
+        self.write(names::DISCOVERY_POLICY, &status).await;
+    }
+
+    async fn write(&self, policy: &str, status: &DiscoveryPolicyStatus) {
+        if let Err(error) = act::policy_status(&self.options.client, policy, status).await {
+            tracing::warn!(%error, policy, "the status of a DiscoveryPolicy could not be written");
+        }
+    }
+
+    /// Whether links of IPv6 can be dialled: the socket is one of IPv6, which on Linux carries IPv4, too.
+    fn speaks_both(&self) -> bool {
+        self.options.links.local_address().is_ok_and(|address| address.is_ipv6())
+    }
+
     /// Looks up the addresses that the owner named; a name may lead elsewhere later.
     async fn resolve(&mut self) {
-        let mut named = BTreeMap::new();
+        let (mut named, both) = (BTreeMap::new(), self.speaks_both());
         for peer in &self.options.peers {
             match tokio::net::lookup_host(peer).await {
-                Ok(addresses) => named.extend(addresses.filter(SocketAddr::is_ipv4).take(1).map(|a| (a, peer.clone()))),
+                Ok(addresses) => {
+                    let mut usable: Vec<SocketAddr> = addresses.filter(|a| both || a.is_ipv4()).collect();
+                    usable.sort(); // IPv4 first
+                    named.extend(usable.first().map(|address| (*address, peer.clone())));
+                }
                 Err(error) => tracing::warn!(peer, %error, "the address of a peer cannot be found; it is tried again"),
             }
         }
@@ -353,6 +461,7 @@ impl Manager {
 
     /// Calls everybody who is known and should be called, and nobody else.
     fn dial(&mut self) {
+        let both = self.speaks_both();
         let mut wanted: BTreeMap<SocketAddr, Option<NodeId>> = BTreeMap::new();
         for known in self.known.list() {
             // Who called us is called back only if it is named or announced: it may be behind a translator.
@@ -360,12 +469,11 @@ impl Manager {
                 continue;
             }
             let id = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok());
-            let endpoints = known.spec.endpoints.iter().flat_map(|e| e.link.iter());
+            let endpoints: Vec<&String> = known.spec.endpoints.iter().flat_map(|e| e.link.iter()).collect();
             // An entry that a user wrote has only the address; the link listens on the same port.
-            let address = endpoints.chain([&known.spec.address]).find_map(|text| text.parse::<SocketAddr>().ok());
-            if let Some(address) = address {
-                wanted.insert(address, id);
-            }
+            let texts = if endpoints.is_empty() { vec![&known.spec.address] } else { endpoints };
+            let addresses = texts.into_iter().filter_map(|text| text.parse::<SocketAddr>().ok());
+            wanted.extend(addresses.filter(|a| both || a.is_ipv4()).map(|address| (address, id)));
         }
         for address in self.named.keys() {
             wanted.entry(*address).or_insert(None);
@@ -380,6 +488,7 @@ impl Manager {
     }
 }
 
-fn shown(text: &str) -> String {
-    text.chars().take(64).collect()
+/// How a node is named in lists of those that were not taken.
+fn who(name: &str, id: &NodeId) -> String {
+    format!("{} {id}", name.chars().take(64).collect::<String>())
 }

@@ -1,6 +1,6 @@
 //! Multicast DNS (RFC 6762, RFC 6763): nodes on one LAN find each other with no configuration (D3).
 //!
-//! A node announces the service `_fluidos._udp.local.` with its key, name, domain and ports as TXT, signed. It answers the
+//! A node announces the service `_fluidos._udp.local.` with its key, name, domain, ports and features as TXT, signed. It answers the
 //! query of a newcomer at once, so nobody waits for the next announcement.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use fluidos_identity::{NodeId, NodeKey};
 use mdns_sd::{Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::sync::mpsc;
 
-use crate::{Sighting, Source, signature};
+use crate::{Features, Sighting, Source, plan, signature};
 
 const SERVICE: &str = "_fluidos._udp.local.";
 /// How often what is known is asked for again: often enough that a node which answers does not expire ([`crate::plan::EXPIRY`]).
@@ -47,21 +47,40 @@ pub struct Announcement<'a> {
     pub rear_port: u16,
     /// Port of the link.
     pub link_port: u16,
+    /// What is told about it.
+    pub features: &'a Features,
 }
 
 /// Announces and listens. Dropping it says good-bye.
 pub struct Mdns {
     daemon: ServiceDaemon,
-    instance: String,
+    /// What is announced now.
+    instance: Option<String>,
 }
 
 impl Mdns {
-    /// Announces this node and passes on what it hears.
+    /// Listens, and passes on what it hears. Nothing is announced yet.
     ///
     /// # Errors
-    /// When no socket can be opened or the announcement is refused.
-    pub fn start(announcement: &Announcement<'_>, heard: mpsc::Sender<Heard>) -> Result<Self, Error> {
+    /// When no socket can be opened.
+    pub fn start(heard: mpsc::Sender<Heard>) -> Result<Self, Error> {
         let daemon = ServiceDaemon::new()?;
+        let events = daemon.browse(SERVICE)?;
+        tokio::spawn(listen(daemon.clone(), events, heard));
+        Ok(Self { daemon, instance: None })
+    }
+
+    /// Announces this node, in place of what was announced before; `None` says good-bye.
+    ///
+    /// # Errors
+    /// When the announcement is refused.
+    pub fn announce(&mut self, announcement: Option<&Announcement<'_>>) -> Result<(), Error> {
+        let Some(announcement) = announcement else {
+            if let Some(instance) = self.instance.take() {
+                self.daemon.unregister(&instance)?;
+            }
+            return Ok(());
+        };
         let tag = announcement.key.id().tag();
         let fields = fields(announcement);
         let properties: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -70,11 +89,8 @@ impl Mdns {
                 .enable_addr_auto();
         // The instance is named by the key's hash, so it is ours alone: probing for it would cost 750 ms.
         service.set_requires_probe(false);
-        let instance = service.get_fullname().to_owned();
-        let events = daemon.browse(SERVICE)?;
-        daemon.register(service)?;
-        tokio::spawn(listen(daemon.clone(), events, heard));
-        Ok(Self { daemon, instance })
+        self.instance = Some(service.get_fullname().to_owned());
+        Ok(self.daemon.register(service)?)
     }
 }
 
@@ -114,9 +130,16 @@ async fn listen(daemon: ServiceDaemon, mut events: Receiver<ServiceEvent>, heard
 impl Drop for Mdns {
     fn drop(&mut self) {
         // Peers forget us at once; a crash is noticed by the link.
-        let _ = self.daemon.unregister(&self.instance);
+        if let Some(instance) = &self.instance {
+            let _ = self.daemon.unregister(instance);
+        }
         let _ = self.daemon.shutdown();
     }
+}
+
+/// The full name under which a node is announced.
+pub(crate) fn instance(tag: &str) -> String {
+    format!("{tag}.{SERVICE}")
 }
 
 fn fields(announcement: &Announcement<'_>) -> BTreeMap<String, String> {
@@ -127,6 +150,7 @@ fn fields(announcement: &Announcement<'_>) -> BTreeMap<String, String> {
         ("domain", announcement.domain.to_owned()),
         ("rear", announcement.rear_port.to_string()),
         ("link", announcement.link_port.to_string()),
+        ("features", announcement.features.to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
@@ -165,10 +189,10 @@ pub(crate) fn sighting(
     if !signature::holds(&id, fields) {
         return Err(format!("it is not signed by {id}"));
     }
-    let mut addresses: Vec<IpAddr> =
-        addresses.filter(|a| a.is_ipv4() && !a.is_loopback() && !a.is_unspecified()).collect();
-    addresses.sort();
-    let address = *addresses.first().ok_or("it has no IPv4 address that others reach")?;
+    let mut addresses = plan::addresses(addresses).into_iter();
+    let address = addresses.next().ok_or("it has no address that others reach")?;
+    // A node of before there were features says nothing about them.
+    let features = fields.get("features").map(|text| Features::parse(text)).transpose()?;
     Ok(Sighting {
         source: Source::Multicast,
         id,
@@ -176,5 +200,7 @@ pub(crate) fn sighting(
         domain: field("domain")?.to_owned(),
         rear: SocketAddr::new(address, port("rear")?),
         link: Some(SocketAddr::new(address, port("link")?)),
+        further: addresses.collect(),
+        features,
     })
 }

@@ -1,6 +1,6 @@
 //! What a sighting changes, as a pure function.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
@@ -9,12 +9,16 @@ use fluidos_model::kinds::{
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
+use crate::features::Features;
+use crate::policy::Policies;
 use crate::{Sighting, Source};
 
 /// Nodes that are kept; on a LAN of strangers more would only cost memory. About 1 KiB each.
 pub const KNOWN_MAX: usize = 4096;
 /// A node that was announced by multicast and is not heard or linked for so long is forgotten.
 pub const EXPIRY: SignedDuration = SignedDuration::from_secs(120);
+/// Addresses of one node that are tried: two networks, each with both versions of IP.
+const ADDRESSES_MAX: usize = 4;
 /// Longer names are refused: they become names of Kubernetes nodes.
 const NAME_LENGTH_MAX: usize = 63;
 
@@ -49,15 +53,19 @@ pub enum Action {
     Reject(String),
 }
 
+/// What a sighting is judged by.
+pub struct Rules<'a> {
+    /// This node's key.
+    pub own: NodeId,
+    /// Who may receive workloads.
+    pub trust: &'a Trust,
+    /// Who becomes a candidate.
+    pub policies: &'a Policies,
+}
+
 /// Decides about one sighting. `known` is the entry of this key, if there is one, and `count` how many there are.
-pub fn sighting(
-    sighting: &Sighting,
-    own: &NodeId,
-    known: Option<&KnownCluster>,
-    count: usize,
-    trust: &Trust,
-) -> Action {
-    if sighting.id == *own {
+pub fn sighting(sighting: &Sighting, known: Option<&KnownCluster>, count: usize, rules: &Rules<'_>) -> Action {
+    if sighting.id == rules.own {
         return Action::Reject("it is this node".into());
     }
     if !is_name(&sighting.name) {
@@ -75,7 +83,11 @@ pub fn sighting(
         if count >= KNOWN_MAX {
             return Action::Reject(format!("{KNOWN_MAX} nodes are known already, which is the most"));
         }
-        return Action::Create(Box::new(spec(sighting, sighting.source, trust)), name);
+        let fresh = spec(sighting, sighting.source, rules.trust);
+        return match refused(&fresh, rules.policies) {
+            Some(why) => Action::Reject(why),
+            None => Action::Create(Box::new(fresh), name),
+        };
     };
     if known.spec.did.as_deref().is_some_and(|of| of != did) {
         return Action::Reject(format!("{} belongs to {}", known.name_any(), known.spec.did.as_deref().unwrap_or("?")));
@@ -86,28 +98,42 @@ pub fn sighting(
         Some(KnownClusterSource::Multicast) if sighting.source == Source::Inbound => Source::Multicast,
         _ => sighting.source,
     };
-    let mut fresh = spec(sighting, source, trust);
+    let mut fresh = spec(sighting, source, rules.trust);
     if sighting.source == Source::Inbound && known.spec.source != Some(KnownClusterSource::Inbound) {
         // Where it called from says less than where it is known to listen.
         fresh.address.clone_from(&known.spec.address);
         fresh.endpoints.clone_from(&known.spec.endpoints);
     }
-    fresh.features.clone_from(&known.spec.features);
+    if sighting.features.is_none() {
+        fresh.features.clone_from(&known.spec.features);
+    }
+    if let Some(why) = refused(&fresh, rules.policies) {
+        return Action::Reject(why);
+    }
     if fresh == known.spec { Action::Heard(name) } else { Action::Change(Box::new(fresh), name) }
 }
 
+/// Why policies do not take an entry, or take it no longer.
+pub fn refused(spec: &KnownClusterSpec, policies: &Policies) -> Option<String> {
+    let (source, trust) = (spec.source?, spec.trust?);
+    policies.admit(source, trust, &Features::from_list(&spec.features)).err()
+}
+
 fn spec(sighting: &Sighting, source: Source, trust: &Trust) -> KnownClusterSpec {
-    let text = |address: SocketAddr| vec![address.to_string()];
+    let texts = |address: SocketAddr| {
+        let further = sighting.further.iter().map(|ip| SocketAddr::new(*ip, address.port()));
+        std::iter::once(address).chain(further).map(|address| address.to_string()).collect::<Vec<_>>()
+    };
     KnownClusterSpec {
         address: sighting.rear.to_string(),
         did: Some(sighting.id.to_string()),
         name: Some(sighting.name.clone()),
         domain: Some(sighting.domain.clone()),
         endpoints: Some(KnownClusterEndpoints {
-            rear: text(sighting.rear),
-            link: sighting.link.map(text).unwrap_or_default(),
+            rear: texts(sighting.rear),
+            link: sighting.link.map(texts).unwrap_or_default(),
         }),
-        features: Vec::new(),
+        features: sighting.features.as_ref().map(Features::to_list).unwrap_or_default(),
         source: Some(match source {
             Source::Static => KnownClusterSource::Static,
             Source::Multicast => KnownClusterSource::Multicast,
@@ -119,6 +145,22 @@ fn spec(sighting: &Sighting, source: Source, trust: &Trust) -> KnownClusterSpec 
             KnownClusterTrust::Untrusted
         }),
     }
+}
+
+/// The addresses of those that a node announced which are tried: those of IPv4 first, as every node listens on it.
+pub fn addresses(announced: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    // An address of one cable only (fe80::/10) says nothing without the name of the cable, which no text of ours has.
+    let of_one_cable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let mut addresses: Vec<IpAddr> = announced
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !of_one_cable(ip))
+        .collect();
+    addresses.sort(); // IPv4 sorts first
+    addresses.dedup();
+    addresses.truncate(ADDRESSES_MAX);
+    addresses
 }
 
 /// Whether an entry is over at `now`: its time is, and no link shows that it lives.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
 use fluidos_identity::NodeKey;
-use fluidos_model::kinds::{KnownCluster, names};
+use fluidos_model::kinds::{DiscoveryPolicy, KnownCluster, KnownClusterSource, KnownClusterTrust, names};
 use jiff::Timestamp;
+use serde_json::json;
 
-use crate::plan::{self, Action, Trust};
-use crate::{Sighting, Source, mdns, signature};
+use crate::plan::{self, Action, Rules, Trust};
+use crate::policy::{self, Policies};
+use crate::{Features, Sighting, Source, mdns, signature};
 
 fn key(seed: u8) -> NodeKey {
     NodeKey::from_seed([seed; 32]).unwrap()
@@ -23,6 +25,8 @@ fn seen(source: Source, seed: u8, name: &str, address: &str) -> Sighting {
         domain: "grid.example".into(),
         rear: address.parse().unwrap(),
         link,
+        further: Vec::new(),
+        features: None,
     }
 }
 
@@ -30,15 +34,19 @@ fn trust() -> Trust {
     Trust { known: true, ..Trust::default() }
 }
 
+fn decide(sighting: &Sighting, before: Option<&KnownCluster>, trust: &Trust, policies: &Policies) -> Action {
+    plan::sighting(sighting, before, 0, &Rules { own: key(9).id(), trust, policies })
+}
+
 fn known(sighting: &Sighting, trust: &Trust) -> KnownCluster {
-    match plan::sighting(sighting, &key(9).id(), None, 0, trust) {
+    match decide(sighting, None, trust, &Policies::default()) {
         Action::Create(spec, name) => KnownCluster::new(&name, *spec),
         other => panic!("{other:?}"),
     }
 }
 
 fn check(sighting: &Sighting, before: Option<&KnownCluster>, trust: &Trust, expected: Expect) {
-    let told = match plan::sighting(sighting, &key(9).id(), before, 0, trust) {
+    let told = match decide(sighting, before, trust, &Policies::default()) {
         Action::Create(spec, _) => {
             format!("create {} {:?} {:?}", spec.address, spec.source.unwrap(), spec.trust.unwrap())
         }
@@ -130,6 +138,7 @@ fn an_announcement_must_be_signed_by_whom_it_names() {
     let good = read(&signed(1)).unwrap();
     assert_eq!((good.id, good.link.unwrap().port()), (key(1).id(), 7301));
     assert!(read(&signed(2)).unwrap_err().contains("not signed by"));
+    assert_eq!(good.features, None, "a node of before there were features says nothing about them");
     for (field, value) in [("rear", "7400"), ("name", "cloud"), ("extra", "x")] {
         let mut changed = signed(1);
         changed.insert(field.into(), value.into());
@@ -147,4 +156,139 @@ fn only_what_was_heard_on_the_lan_ends_by_itself() {
     assert!(plan::is_expired(&grid, false, now));
     assert!(!plan::is_expired(&grid, true, now), "a link shows that it lives");
     assert_eq!(grid.metadata.name.unwrap(), names::known_cluster(&key(1).id().tag()));
+}
+
+#[test]
+fn of_many_addresses_those_that_others_reach_are_tried() {
+    let announced =
+        ["fe80::1", "fd00::7", "10.0.0.9", "127.0.0.1", "169.254.1.1", "::1", "10.0.0.2", "10.0.0.9", "fd00::8"];
+    let tried = plan::addresses(announced.map(|text| text.parse().unwrap()).into_iter());
+    assert_eq!(
+        tried.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.0.0.2", "10.0.0.9", "fd00::7", "fd00::8"]
+    );
+    let mut grid = seen(Source::Multicast, 1, "grid", "10.0.0.2:7300");
+    grid.further = vec!["fd00::7".parse().unwrap()];
+    let endpoints = known(&grid, &trust()).spec.endpoints.unwrap();
+    assert_eq!(endpoints.link, ["10.0.0.2:7300", "[fd00::7]:7300"]);
+    assert_eq!(endpoints.rear, endpoints.link);
+}
+
+#[test]
+fn features_are_words_and_few() {
+    let features = Features::parse("city=Milan,sells=compute").unwrap();
+    assert_eq!((features.get("city"), features.get("country")), (Some("Milan"), None));
+    assert_eq!(features.to_string(), "city=Milan,sells=compute");
+    assert_eq!(Features::from_list(&features.to_list()), features);
+    assert_eq!(Features::parse(""), Ok(Features::default()));
+    assert_eq!(crate::features::word(" São Paulo! "), "S-o-Paulo");
+    let many = (0..17).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join(",");
+    let long = (0..4).map(|i| format!("k{i}={}", "x".repeat(60))).collect::<Vec<_>>().join(",");
+    for (text, why) in [
+        ("city", "has no value"),
+        ("=x", "is none"),
+        ("a=-x", "is none"),
+        ("a b=x", "is none"),
+        ("a=x,a=y", "stands there twice"),
+        (&many, "needed at most 16"),
+        (&long, "needed at most"),
+    ] {
+        assert!(Features::parse(text).unwrap_err().contains(why), "{text}: {:?}", Features::parse(text));
+    }
+}
+
+fn policy(name: &str, spec: serde_json::Value) -> DiscoveryPolicy {
+    DiscoveryPolicy::new(name, serde_json::from_value(spec).unwrap())
+}
+
+#[test]
+fn a_policy_says_who_becomes_a_candidate() {
+    let admitted = |spec: serde_json::Value| {
+        let features = Features::parse("country=Italy,sells=compute").unwrap();
+        let policies = Policies::new([&policy("eu", spec)]);
+        policies.admit(KnownClusterSource::Multicast, KnownClusterTrust::Untrusted, &features)
+    };
+    let rule = |key: &str, operator: &str, values: &[&str]| json!({"incoming": {"matchExpressions": [{"key": key, "operator": operator, "values": values}]}});
+    for spec in [
+        json!({}),
+        json!({"incoming": {"matchLabels": {"sells": "compute"}}}),
+        json!({"incoming": {"approaches": ["Multicast", "Catalog"], "minimumTrust": "Untrusted"}}),
+        rule("country", "In", &["France", "Italy"]),
+        rule("country", "NotIn", &["Elsewhere"]),
+        rule("city", "NotIn", &["Milan"]),
+        rule("sells", "Exists", &[]),
+        rule("tee", "DoesNotExist", &[]),
+    ] {
+        assert_eq!(admitted(spec.clone()), Ok(()), "{spec}");
+    }
+    for (spec, why) in [
+        (json!({"incoming": {"matchLabels": {"sells": "data"}}}), "policy eu: sells is compute, needed data"),
+        (json!({"incoming": {"approaches": ["Catalog"]}}), "policy eu: found by Multicast, needed one of [Catalog]"),
+        (
+            json!({"incoming": {"minimumTrust": "Trusted"}}),
+            "policy eu: it is Untrusted, needed Trusted (--trust says who is)",
+        ),
+        (rule("country", "In", &["France"]), "policy eu: country is Italy, needed one of France"),
+        (rule("city", "In", &["Milan"]), "policy eu: city is not told, needed one of Milan"),
+        (rule("country", "NotIn", &["Italy"]), "policy eu: country is Italy, needed none of Italy"),
+        (rule("city", "Exists", &[]), "policy eu: city is not told, needed any"),
+        (rule("sells", "DoesNotExist", &[]), "policy eu: sells is compute, needed none"),
+        // One that cannot be read is no open door.
+        (rule("country", "In", &[]), "policy eu: matchExpressions country: In has no values, needed at least one"),
+        (rule("country", "Exists", &["x"]), "policy eu: matchExpressions country: Exists has values, needed none"),
+    ] {
+        assert_eq!(admitted(spec.clone()), Err(why.to_owned()), "{spec}");
+    }
+    let strict = Policies::new([&policy("none", json!({"incoming": {"approaches": []}}))]);
+    let grid = seen(Source::Multicast, 1, "grid", "192.168.1.2:7300");
+    assert_eq!(
+        decide(&grid, None, &trust(), &strict),
+        Action::Reject("policy none: found by Multicast, needed one of []".into())
+    );
+    let named = seen(Source::Static, 1, "grid", "192.168.1.2:7300");
+    assert!(matches!(decide(&named, None, &trust(), &strict), Action::Create(..)), "the owner's word is not filtered");
+    // What a node says of itself can change: then it is judged again.
+    let before = known(&Sighting { features: Features::parse("country=Italy").ok(), ..grid.clone() }, &trust());
+    assert_eq!(before.spec.features, ["country=Italy"]);
+    let italy = Policies::new([&policy("eu", json!({"incoming": {"matchLabels": {"country": "Italy"}}}))]);
+    let moved = Sighting { features: Features::parse("country=Elsewhere").ok(), ..grid.clone() };
+    assert!(matches!(decide(&moved, Some(&before), &trust(), &italy), Action::Reject(_)));
+    assert!(matches!(decide(&grid, Some(&before), &trust(), &italy), Action::Heard(_)), "what was told stays told");
+    assert_eq!(policy::fault(&Default::default()), None);
+}
+
+#[test]
+fn a_policy_says_what_is_told() {
+    let own = Features::parse("city=Milan,country=Italy,sells=compute").unwrap();
+    let told = |specs: &[serde_json::Value]| {
+        let policies: Vec<_> = specs.iter().map(|spec| policy("p", spec.clone())).collect();
+        let policies = Policies::new(&policies);
+        let (told, wrong) = policies.told(&own);
+        (policies.announces(KnownClusterSource::Multicast), told.to_string(), wrong.unwrap_or_default())
+    };
+    let all = (true, own.to_string(), String::new());
+    assert_eq!(told(&[]), all);
+    assert_eq!(told(&[json!({"outgoing": {}})]), all);
+    assert_eq!(told(&[json!({"outgoing": {"approaches": []}})]).0, false);
+    assert_eq!(
+        told(&[
+            json!({"outgoing": {"features": ["country", "hardware"], "labels": {"hardware": "lidar"}}}),
+            json!({"outgoing": {"approaches": ["Multicast"], "labels": {"secret": "x"}}})
+        ]),
+        (true, "country=Italy,hardware=lidar".into(), String::new())
+    );
+    let (_, kept, wrong) = told(&[json!({"outgoing": {"labels": {"a b": "x"}}})]);
+    assert_eq!(kept, own.to_string());
+    assert!(wrong.contains("is none"), "{wrong}");
+}
+
+proptest::proptest! {
+    /// Whatever a stranger writes is read or refused, and what is read is written the same.
+    #[test]
+    fn features_of_strangers_never_surprise(text in ".{0,300}") {
+        if let Ok(features) = Features::parse(&text) {
+            proptest::prop_assert!(features.to_string().len() <= crate::features::TEXT_MAX);
+            proptest::prop_assert_eq!(Features::parse(&features.to_string()), Ok(features));
+        }
+    }
 }

@@ -9,20 +9,24 @@
 //! thread with a network namespace of its own; all of it is gone with the threads.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Handle, Options, Trust, run};
+use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features, Handle, Options, Trust, run};
 use fluidos_identity::{NodeId, NodeKey};
 use fluidos_link::Links;
-use fluidos_model::kinds::{KnownCluster, KnownClusterSource, KnownClusterTrust, LinkState, crds, names};
+use fluidos_model::kinds::{
+    DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, KnownClusterSource, KnownClusterTrust, LinkState,
+    MulticastState, crds, names,
+};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use mdns_sd::{ServiceDaemon, ServiceInfo};
 use nix::sched::{CloneFlags, unshare};
+use serde_json::json;
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
@@ -65,6 +69,10 @@ struct Machine {
 
 impl Machine {
     async fn new(seed: u8) -> Self {
+        Self::with(seed, Some(Ipv4Addr::new(192, 0, 2, seed))).await
+    }
+
+    async fn with(seed: u8, v4: Option<Ipv4Addr>) -> Self {
         let (thread_id, got_thread_id) = std::sync::mpsc::channel();
         let (wired, is_wired) = std::sync::mpsc::channel();
         let (started, is_started) = oneshot::channel();
@@ -73,7 +81,11 @@ impl Machine {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             thread_id.send(nix::unistd::gettid()).unwrap();
             is_wired.recv().unwrap();
-            ip(&format!("address add 192.0.2.{seed}/24 dev lan0"));
+            if let Some(v4) = v4 {
+                ip(&format!("address add {v4}/24 dev lan0"));
+            }
+            // Addresses of IPv6 are used at once, without asking whether somebody has them.
+            ip(&format!("address add fd00:db8::{seed}/64 dev lan0 nodad"));
             ip("link set lan0 up");
             ip("link set lo up");
             // A bridge of pods, as every node has one: an address that nobody else reaches, and smaller than the LAN's.
@@ -97,8 +109,12 @@ impl Machine {
     }
 
     async fn node(&self, trust: Trust) -> Node {
+        self.node_on(Ipv4Addr::UNSPECIFIED.into(), trust).await
+    }
+
+    async fn node_on(&self, listen: IpAddr, trust: Trust) -> Node {
         let seed = self.seed;
-        self.here(async move { Node::start(seed, trust).await }).await
+        self.here(async move { Node::start(seed, listen, trust).await }).await
     }
 }
 
@@ -123,11 +139,11 @@ struct Node {
 }
 
 impl Node {
-    async fn start(seed: u8, trust: Trust) -> Self {
+    async fn start(seed: u8, listen: IpAddr, trust: Trust) -> Self {
         let client = api().await;
         let started = Instant::now();
         let attributes = [ATTRIBUTE_REAR_PORT, ATTRIBUTE_LINK_PORT].map(|name| (name.to_owned(), PORT.to_string()));
-        let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        let listen = SocketAddr::from((listen, PORT));
         let links = Links::start(
             key(seed),
             fluidos_link::Options {
@@ -151,6 +167,7 @@ impl Node {
             peers: Vec::new(),
             mdns: true,
             trust,
+            features: Features::parse(&format!("country=Italy,rack=r{seed}")).unwrap(),
         };
         let running = run(options, handle.clone());
         let running = tokio::spawn(async move { running.await.unwrap() });
@@ -160,6 +177,32 @@ impl Node {
     async fn known(&self) -> Vec<KnownCluster> {
         let api = Api::<KnownCluster>::namespaced(self.client.clone(), names::NAMESPACE);
         api.list(&Default::default()).await.unwrap().items
+    }
+
+    /// Applies a DiscoveryPolicy.
+    async fn policy(&self, name: &str, spec: serde_json::Value) {
+        let api = Api::<DiscoveryPolicy>::namespaced(self.client.clone(), names::NAMESPACE);
+        let policy = DiscoveryPolicy::new(name, serde_json::from_value(spec).unwrap());
+        api.create(&PostParams::default(), &policy).await.unwrap();
+    }
+
+    async fn remove_policy(&self, name: &str) {
+        let api = Api::<DiscoveryPolicy>::namespaced(self.client.clone(), names::NAMESPACE);
+        api.delete(name, &Default::default()).await.unwrap();
+    }
+
+    /// Waits until the policy `default` tells this.
+    async fn policy_tells(&self, what: &str, is: impl Fn(&DiscoveryPolicyStatus) -> bool) {
+        let api = Api::<DiscoveryPolicy>::namespaced(self.client.clone(), names::NAMESPACE);
+        let start = Instant::now();
+        loop {
+            let seen = api.get_opt(names::DISCOVERY_POLICY).await.unwrap().and_then(|policy| policy.status);
+            if seen.as_ref().is_some_and(&is) {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}; last seen: {seen:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// One line for each known node.
@@ -256,7 +299,7 @@ fn nodes_on_a_lan_find_each_other_and_nobody_else() {
         let start = Instant::now();
         loop {
             let rejected = b.handle.rejected();
-            let seen = |id: NodeId| rejected.iter().any(|(_, _, why)| why.contains(&format!("not signed by {id}")));
+            let seen = |id: NodeId| rejected.iter().any(|r| r.reason.contains(&format!("not signed by {id}")));
             if seen(a.id) && seen(nobody) {
                 break;
             }
@@ -293,6 +336,62 @@ fn nodes_on_a_lan_find_each_other_and_nobody_else() {
             assert!(start.elapsed() < DEADLINE, "B is called no more; last seen: {:?}", a.links.dials());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    });
+}
+
+#[test]
+fn a_policy_drops_candidates_and_takes_them_again() {
+    on_lan(async || {
+        let (one, two) = (Machine::new(1).await, Machine::new(2).await);
+        let a = one.node(Trust { known: true, ..Trust::default() }).await;
+        a.policy("french", json!({"incoming": {"matchLabels": {"country": "France"}}})).await;
+        let b = two.node(Trust { known: true, ..Trust::default() }).await;
+        b.tells("B finds A", "node1 grid.example 192.0.2.1:7300 Multicast Untrusted Up\n").await;
+        a.policy_tells("A says whom it did not take, and why", |status| {
+            status.rejected.iter().any(|r| {
+                r.peer == format!("node2 {}", b.id) && r.reason == "policy french: country is Italy, needed France"
+            })
+        })
+        .await;
+        assert_eq!(a.told().await, "");
+        // The rule is gone: B is taken when it is heard again, which is when it announces something new.
+        a.remove_policy("french").await;
+        b.policy("more", json!({"outgoing": {"features": ["country", "hardware"], "labels": {"hardware": "lidar"}}}))
+            .await;
+        let at_a = "node2 grid.example 192.0.2.2:7300 Multicast Untrusted Up\n";
+        a.tells("A finds B", at_a).await;
+        let start = Instant::now();
+        while a.known().await[0].spec.features != ["country=Italy", "hardware=lidar"] {
+            assert!(start.elapsed() < DEADLINE, "last seen: {:?}", a.known().await[0].spec.features);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(a.known().await[0].metadata.labels.as_ref().unwrap()["feature.fluidos.eu/hardware"], "lidar");
+        a.policy_tells("nobody is rejected any more", |status| {
+            let multicast = status.multicast.as_ref();
+            multicast.is_some_and(|m| m.state == MulticastState::Announcing && m.heard == 1)
+        })
+        .await;
+        // A rule that comes later drops who is there already.
+        a.policy("with-tee", json!({"incoming": {"matchExpressions": [{"key": "tee", "operator": "Exists"}]}})).await;
+        a.tells("B is dropped", "").await;
+        // Nothing is announced any more, and A forgets nothing that a link shows to live.
+        b.policy("quiet", json!({"outgoing": {"approaches": ["Catalog"]}})).await;
+        b.policy_tells("B only listens", |status| {
+            status.multicast.as_ref().is_some_and(|m| m.state == MulticastState::Listening)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn nodes_find_each_other_where_there_is_only_ipv6() {
+    on_lan(async || {
+        let (one, two) = (Machine::with(1, None).await, Machine::with(2, None).await);
+        let listen = Ipv6Addr::UNSPECIFIED.into();
+        let a = one.node_on(listen, Trust { known: true, lan: true, ..Trust::default() }).await;
+        let b = two.node_on(listen, Trust { known: true, ..Trust::default() }).await;
+        a.tells("A finds B", "node2 grid.example [fd00:db8::2]:7300 Multicast Trusted Up\n").await;
+        b.tells("B finds A", "node1 grid.example [fd00:db8::1]:7300 Multicast Untrusted Up\n").await;
     });
 }
 

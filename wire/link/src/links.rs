@@ -152,7 +152,8 @@ pub struct Links {
 
 struct Shared {
     key: NodeKey,
-    hello: Hello,
+    /// What the next session begins with.
+    hello: RwLock<Hello>,
     endpoint: quinn::Endpoint,
     transport: Arc<quinn::TransportConfig>,
     sessions: Mutex<HashMap<NodeId, Session>>,
@@ -198,7 +199,7 @@ impl Links {
         let endpoint = quinn::Endpoint::new(endpoint_config(&key), Some(config), socket, runtime).map_err(bind)?;
         let shared = Arc::new(Shared {
             key,
-            hello,
+            hello: RwLock::new(hello),
             endpoint,
             transport,
             sessions: Mutex::default(),
@@ -232,6 +233,19 @@ impl Links {
     pub fn local_address(&self) -> Result<SocketAddr, LinkError> {
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
         self.shared.endpoint.local_addr().map_err(|source| LinkError::Bind { address, source })
+    }
+
+    /// Changes what peers are told early, from the next session on.
+    ///
+    /// # Errors
+    /// [`LinkError::OwnHello`] if it is beyond its bounds; nothing is changed then.
+    pub fn set_attribute(&self, name: &str, value: &str) -> Result<(), LinkError> {
+        let mut hello = self.shared.hello.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = hello.clone();
+        changed.attributes.insert(name.into(), value.into());
+        changed.check().map_err(|error| LinkError::OwnHello(error.to_string()))?;
+        *hello = changed;
+        Ok(())
     }
 
     /// Hands streams of a kind to a handler, from now on and for all peers.
@@ -270,7 +284,8 @@ impl Links {
     }
 
     /// Dials this address for ever: again after every failure, and when the session it led to has ended. With
-    /// `expected`, a node with another key is refused. Dialling an address again changes whom to expect.
+    /// `expected`, a node with another key is refused, and one that does not answer for long is tried less often. Dialling
+    /// an address again changes whom to expect.
     pub fn dial(&self, address: SocketAddr, expected: Option<NodeId>) {
         dial::start(&self.shared, address, expected);
     }
@@ -367,6 +382,10 @@ impl Links {
 }
 
 impl Shared {
+    fn hello(&self) -> Hello {
+        self.hello.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn session(&self, peer: &NodeId) -> Option<Session> {
         lock(&self.sessions).get(peer).filter(|session| session.is_alive()).cloned()
     }

@@ -108,7 +108,7 @@ impl Session {
             features: hello.features,
             attributes: hello.attributes,
             incarnation: hello.incarnation,
-            address: connection.remote_address(),
+            address: canonical(connection.remote_address()),
             dialled: dialler != id,
             version,
             session,
@@ -268,6 +268,11 @@ impl Session {
         let (code, message) = (shortened(code), shortened(message));
         LinkError::Refused { peer: self.inner.peer.id, kind: kind.into(), code, message }
     }
+}
+
+/// An address of IPv4 that a socket of IPv6 shows is the same address.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Returns why a connection ended, in words. What the peer wrote is not repeated: its code is enough.

@@ -12,8 +12,12 @@ use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
 use serde_json::{Value, json};
 
+use crate::demo::steps::Story;
+
 /// Runs of what is measured several times.
 const RUNS: usize = 7;
+/// Deaths of a machine: each is half a minute of waiting, and the longest of them is what p99 is taken for.
+const DEATHS: usize = 11;
 /// How long an idle node is watched.
 const IDLE: Duration = Duration::from_secs(20);
 const LIMIT: Duration = Duration::from_secs(90);
@@ -26,6 +30,7 @@ pub fn measure(binary: &Path) -> Result<Value> {
     idle(binary, &mut figures)?;
     figures.insert("second_node_to_virtual_node_ready_ms".into(), spread(virtual_node(binary)?));
     pods(binary, &mut figures)?;
+    figures.insert("machine_death_to_page_ms".into(), spread(deaths(binary)?));
     Ok(Value::Object(figures))
 }
 
@@ -75,6 +80,20 @@ fn idle(binary: &Path, figures: &mut serde_json::Map<String, Value>) -> Result<(
     println!("  {} MiB, {} % of a core", figures["idle_pss_mib"], figures["idle_cpu_percent_of_a_core"]);
     node.terminate()?;
     Ok(())
+}
+
+/// From the death of the machine that hosts the shop's api until the page works again, on a new stage each time.
+fn deaths(binary: &Path) -> Result<Vec<f64>> {
+    println!("machine death to page works");
+    let mut times = Vec::new();
+    for _ in 0..DEATHS {
+        let mut story = Story::new(true, binary.to_owned())?;
+        for part in [Story::start, Story::discover, Story::apply, Story::buy, Story::look, Story::page] {
+            part(&mut story)?;
+        }
+        times.push(story.fail_over()?.outage.as_secs_f64() * 1000.0);
+    }
+    Ok(times)
 }
 
 fn ticks(pid: u32) -> Result<u64> {

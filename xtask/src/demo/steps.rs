@@ -1,12 +1,14 @@
 //! The steps of the demo. Each looks at the nodes from outside: kubectl, HTTP, processes, cables.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fluidos_e2e::command;
 use fluidos_e2e::images::Image;
+use fluidos_e2e::lan::Machine;
 use fluidos_e2e::node::{Node, Setup};
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
@@ -30,6 +32,15 @@ pub struct Story {
     cloud: Option<Node>,
     /// What was sold when the machine died.
     contracts: Vec<String>,
+    /// What the nodes run.
+    program: PathBuf,
+}
+
+/// A machine that died, and how long the page was away.
+pub struct Death {
+    setup: Setup,
+    machine: Machine,
+    pub outage: Duration,
 }
 
 /// What kubectl lists.
@@ -48,10 +59,10 @@ fn is_ready(object: &Value) -> bool {
 }
 
 impl Story {
-    pub fn new(json: bool) -> Result<Self> {
+    pub fn new(json: bool, program: PathBuf) -> Result<Self> {
         let stage = Stage::at("demo", directory())?;
         stage.lan().connect_host()?;
-        Ok(Self { json, stage: Some(stage), farm: None, grid: None, cloud: None, contracts: Vec::new() })
+        Ok(Self { json, stage: Some(stage), farm: None, grid: None, cloud: None, contracts: Vec::new(), program })
     }
 
     fn tell(&self, line: &str) {
@@ -85,6 +96,7 @@ impl Story {
             let domain = format!("{name}.example");
             let location = format!("city={city},country=Italy");
             let mut setup = stage.setup(name, &["--domain", &domain, "--location", &location])?;
+            setup.program = story.program.clone();
             setup.arguments.extend(more.iter().map(ToString::to_string));
             let address = setup.machine.as_ref().map(|m| m.address).context("no machine")?;
             setup.arguments.extend(["--api".into(), format!("{address}:6443")]);
@@ -227,7 +239,14 @@ impl Story {
         std::mem::forget(self.stage.take());
     }
 
+    /// The machine that hosts the api dies, and comes back after the page works again elsewhere.
     pub fn survive(&mut self) -> Result<()> {
+        let death = self.fail_over()?;
+        self.come_back(&death.setup, &death.machine)
+    }
+
+    /// Kills the machine that hosts the api and waits until the page works again.
+    pub fn fail_over(&mut self) -> Result<Death> {
         self.contracts = names_of(self.cloud()?, "contracts")?;
         let cloud = self.cloud.take().context("cloud does not run")?;
         let machine = cloud.setup.machine.clone().context("no machine")?;
@@ -262,15 +281,16 @@ impl Story {
             Ok(page) => Err(page),
             Err(error) => Err(error),
         })?;
+        let outage = begun.elapsed();
         self.tell(&format!(
             "the api runs on {place}, in Milan as it must; the page works again after {:.1} s",
-            begun.elapsed().as_secs_f64()
+            outage.as_secs_f64()
         ));
-        self.come_back(&setup, &machine)
+        Ok(Death { setup, machine, outage })
     }
 
     /// The machine returns: no stale copy runs, its contracts are known, nothing is sold twice.
-    fn come_back(&mut self, setup: &Setup, machine: &fluidos_e2e::lan::Machine) -> Result<()> {
+    fn come_back(&mut self, setup: &Setup, machine: &Machine) -> Result<()> {
         machine.plug(true)?;
         let cloud = setup.start()?;
         let farm = self.farm()?;

@@ -77,7 +77,7 @@ fn warn_of_too_much(up: &Up) {
 }
 
 /// The machine's architecture as Kubernetes spells it.
-fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT};
+use fluidos_discovery::features::word;
+use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features};
 use fluidos_identity::NodeKey;
 use fluidos_link::Links;
 use tokio::net::TcpListener;
@@ -65,6 +66,7 @@ pub fn discover(up: &Up, key: Arc<NodeKey>, api: &Api, doors: &Doors, parts: &mu
         peers: up.peer.clone(),
         mdns: !up.no_mdns,
         trust: up.trust.0.clone(),
+        features: features(up),
     };
     parts.spawn(async move {
         if let Err(error) = fluidos_discovery::run(options, Default::default()).await {
@@ -73,4 +75,19 @@ pub fn discover(up: &Up, key: Arc<NodeKey>, api: &Api, doors: &Doors, parts: &mu
         }
     });
     Ok(())
+}
+
+/// What the node says of itself: where it is, what it sells, what it is.
+fn features(up: &Up) -> Features {
+    let place = up.location.clone().unwrap_or_default();
+    let sells = up.offer.as_ref().is_some_and(|offer| *offer != Default::default());
+    let words = [
+        ("arch", word(super::market::architecture())),
+        ("city", word(&place.city)),
+        ("country", word(&place.country)),
+        ("sells", if sells { "compute".into() } else { String::new() }),
+    ];
+    let told = words.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value));
+    // Four short words are within every bound.
+    Features::new(told).unwrap_or_default()
 }

@@ -74,13 +74,13 @@ async fn dial_loop(
                 Ok(Established::Duplicate(peer)) => {
                     leads_to = Some(peer);
                     failures = failures.saturating_add(1);
-                    tokio::time::sleep(wait_before_dial(failures, seed)).await;
+                    tokio::time::sleep(wait_before_dial(failures, expected.is_some(), seed)).await;
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     tracing::debug!(%address, failures, %error, "dial failed");
                     status.send_replace(DialStatus::Trying { failures, last_error: error.to_string() });
-                    tokio::time::sleep(wait_before_dial(failures, seed)).await;
+                    tokio::time::sleep(wait_before_dial(failures, expected.is_some(), seed)).await;
                 }
             }
         }

@@ -100,12 +100,13 @@ async fn hello(
     } else {
         connection.accept_bi().await.map_err(broken)?
     };
+    let ours = shared.hello();
     if dialled {
-        frame::write(&mut send, "hello", &shared.hello, HELLO_BYTES_MAX).await?;
+        frame::write(&mut send, "hello", &ours, HELLO_BYTES_MAX).await?;
     }
     let theirs: Hello = frame::read(&mut receive, "hello", HELLO_BYTES_MAX).await?;
     theirs.check()?;
-    let version = shared.hello.common_version(&theirs)?;
+    let version = ours.common_version(&theirs)?;
     let number = shared.session_count.fetch_add(1, Ordering::Relaxed) + 1;
     let dialler = if dialled { shared.key.id() } else { peer };
     let session = Session::new(connection.clone(), peer, theirs, version, number, dialler);
@@ -113,7 +114,7 @@ async fn hello(
         return Ok(Established::Duplicate(peer));
     }
     if !dialled {
-        frame::write(&mut send, "hello", &shared.hello, HELLO_BYTES_MAX).await?;
+        frame::write(&mut send, "hello", &ours, HELLO_BYTES_MAX).await?;
     }
     Ok(Established::Session(session))
 }
