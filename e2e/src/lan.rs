@@ -87,7 +87,6 @@ impl Lan {
     /// # Errors
     /// When the cable cannot be made.
     pub fn connect_host(&self) -> Result<()> {
-        let _ = output("ip", &["link", "del", &self.name]);
         run("ip", &["link", "add", &self.name, "type", "veth", "peer", "name", "host", "netns", &self.name])?;
         run("ip", &["-n", &self.name, "link", "set", "host", "master", "lan", "up"])?;
         run("ip", &["addr", "add", "192.168.77.254/24", "dev", &self.name])?;
@@ -95,6 +94,7 @@ impl Lan {
     }
 
     fn clear(&self) {
+        let _ = output("ip", &["link", "del", &self.name]); // the cable to this machine; most have none
         let listed = run("ip", &["netns", "list"]).unwrap_or_default();
         for line in listed.lines() {
             let name = line.split(' ').next().unwrap_or_default();
