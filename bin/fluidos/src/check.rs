@@ -1,6 +1,8 @@
 //! `fluidos check`: what works and what does not, and how to mend it.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
+pub mod machine;
+
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +32,7 @@ pub struct Check {
 }
 
 /// One thing that was looked at.
-struct Finding {
+pub struct Finding {
     what: String,
     /// What is wrong and how to mend it; `None` is well.
     wrong: Option<(String, &'static str)>,
@@ -50,7 +52,7 @@ impl Finding {
 
 /// Does what the verb says.
 pub fn run(connection: &Connection, check: &Check) -> Result<()> {
-    let findings = if check.pre { machine(check) } else { with(node(connection))? };
+    let findings = if check.pre { before(check) } else { with(node(connection))? };
     let mut broken = 0;
     for finding in &findings {
         match &finding.wrong {
@@ -68,40 +70,17 @@ pub fn run(connection: &Connection, check: &Check) -> Result<()> {
     Ok(())
 }
 
-fn exists(what: &str, path: &str, remedy: &'static str) -> Finding {
-    Finding::new(what, (!Path::new(path).exists()).then(|| (format!("{path} is not there"), remedy)))
-}
-
-fn machine(check: &Check) -> Vec<Finding> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let root = status.lines().any(|l| l.starts_with("Uid:") && l.split_whitespace().nth(2) == Some("0"));
-    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let overlay = filesystems.lines().any(|l| l.ends_with("overlay"));
-    let cgroups =
-        Path::new("/sys/fs/cgroup/cgroup.controllers").exists() || Path::new("/sys/fs/cgroup/memory").exists();
+fn before(check: &Check) -> Vec<Finding> {
     let taken = |error: std::io::Error| (error.to_string(), "free the port or choose another");
-    vec![
-        Finding::new(
-            "root",
-            (!root)
-                .then(|| ("this is another user".into(), "run as root, or: fluidos up --no-agent runs no pods here")),
-        ),
-        Finding::new(
-            "overlay file system",
-            (!overlay).then(|| ("the kernel does not have it".into(), "modprobe overlay")),
-        ),
-        Finding::new(
-            "cgroups for memory and CPU",
-            (!cgroups).then(|| ("none are mounted".into(), "mount cgroup2 at /sys/fs/cgroup")),
-        ),
-        exists("network namespaces", "/proc/self/ns/net", "use a kernel with CONFIG_NET_NS"),
-        exists("TUN device for the way to peers", "/dev/net/tun", "modprobe tun"),
+    let mut findings = machine::findings(&machine::look());
+    findings.extend([
         Finding::new(format!("--api {} is free", check.api), TcpListener::bind(check.api).err().map(taken)),
         Finding::new(format!("--rear {} is free for TCP", check.rear), TcpListener::bind(check.rear).err().map(taken)),
         Finding::new(format!("--rear {} is free for UDP", check.rear), UdpSocket::bind(check.rear).err().map(taken)),
         Finding::new(format!("--data-dir {}", check.data_dir.display()), directory(&check.data_dir)),
         Finding::new("kubectl", kubectl()).optional(),
-    ]
+    ]);
+    findings
 }
 
 fn directory(path: &Path) -> Option<(String, &'static str)> {
