@@ -168,7 +168,7 @@ fn a_node_that_is_killed_comes_back_with_everything() {
     let begun = Instant::now();
     let node = setup.start().unwrap();
     assert_eq!(all_ready(&node, 2), before);
-    assert!(begun.elapsed() < LIMIT);
+    assert!(begun.elapsed() < LIMIT, "started and ready again within {LIMIT:?}, not {:?}", begun.elapsed());
     node.kubectl(&["delete", "deploy", "web", "--timeout=60s"]).unwrap();
     until(
         "the pods are gone",
@@ -231,7 +231,7 @@ fn a_reset_leaves_nothing_of_a_node() {
     all_ready(&node, 2);
     let directory = node.setup.directory.display().to_string();
     let ours = || command::run("pgrep", &["-f", &directory]).unwrap_or_default();
-    assert!(!ours().is_empty());
+    assert!(!ours().is_empty(), "processes of the running node are found by {directory}");
     let refused = node.setup.reset().unwrap_err().to_string();
     assert!(refused.contains("its node is running"), "{refused}");
     let setup = node.kill();
