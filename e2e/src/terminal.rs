@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::command::run;
 use crate::wait::until;
 
 /// A line of a shell is answered within this time, also across a link.
@@ -71,6 +72,17 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).and_then(|()| self.keys.flush()).context("the terminal is closed")
     }
 
+    /// Changes the size of the terminal, as when a window is pulled larger: who runs on it is told.
+    ///
+    /// # Errors
+    /// When the program has ended.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        let program = run("pgrep", &["-P", &self.child.id().to_string()])?;
+        let terminal = std::fs::read_link(format!("/proc/{program}/fd/0")).context("the terminal of the program")?;
+        let (rows, columns) = (rows.to_string(), columns.to_string());
+        run("stty", &["-F", &terminal.display().to_string(), "rows", &rows, "cols", &columns]).map(|_| ())
+    }
+
     /// Waits until the screen shows `text`; all that it has shown so far.
     ///
     /// # Errors
@@ -115,12 +127,16 @@ mod tests {
     #[test]
     fn a_program_on_a_terminal_sees_one() {
         let mut command = Command::new("sh");
-        command.args(["-c", r#"tty; stty size; read -r line; echo "read $line '$WORD'"; exit 7"#]).env("WORD", "it's");
+        command
+            .args(["-c", r#"tty; stty size; read -r line; echo "read $line '$WORD'"; stty size; exit 7"#])
+            .env("WORD", "it's");
         let mut terminal = Terminal::open(&command, 33, 101).unwrap();
         let screen = terminal.shows("33 101").unwrap();
         assert!(screen.starts_with("/dev/pts/"), "{screen:?}");
+        terminal.resize(20, 70).unwrap();
         terminal.types("a line").unwrap();
         terminal.shows("read a line 'it's'").unwrap();
+        terminal.shows("20 70").unwrap();
         assert_eq!(terminal.ends().unwrap(), Some(7));
     }
 }

@@ -149,6 +149,10 @@ fn a_person_works_in(farm: &Node, pod: &str) {
     let screen = terminal.shows(&format!("42 in {name}")).unwrap();
     let typed = screen.matches("echo $((40+2))").count();
     assert_eq!(typed, 1, "{pod}: the terminal inside shows what is typed, once: {screen:?}");
+    // The window is pulled larger; the size follows on a way of its own, so it is asked for until it is there.
+    terminal.resize(50, 140).unwrap();
+    terminal.types("until stty size | grep '50 140'; do usleep 20000; done; echo pulled to $((50+0))").unwrap();
+    terminal.shows("pulled to 50").unwrap();
     // Ctrl-C ends what runs there, not the session.
     terminal.types("echo begun; sleep 600").unwrap();
     terminal.shows("\nbegun").unwrap();
