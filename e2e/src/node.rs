@@ -160,12 +160,14 @@ impl Setup {
         command.stdin(Stdio::null()).output().with_context(|| format!("fluidos {}", arguments.join(" ")))
     }
 
-    /// Takes everything of the node off the machine; it must not be running.
+    /// Takes everything of the node off the machine; it must not be running. If its machine is gone, that of this process
+    /// has the processes, mounts and cgroups all the same.
     ///
     /// # Errors
     /// What `fluidos reset` says.
     pub fn reset(&self) -> Result<String> {
-        let output = self.fluidos(&["reset", "--yes", "--identity"])?;
+        let machine = self.machine.clone().filter(Machine::exists);
+        let output = Self { machine, ..self.clone() }.fluidos(&["reset", "--yes", "--identity"])?;
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr));
         }

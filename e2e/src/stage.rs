@@ -83,12 +83,17 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        let mut is_clean = true;
         for setup in self.setups.iter().filter(|setup| setup.directory.join("identity").exists()) {
             if let Err(error) = setup.reset() {
                 eprintln!("{}: {error:#}", setup.name);
+                is_clean = false;
             }
         }
-        if std::thread::panicking() {
+        if !is_clean {
+            // The directory says what else there is on the machine: without it nobody could take it away.
+            eprintln!("not all is gone; what is left is told by {}", self.directory.display());
+        } else if std::thread::panicking() {
             eprintln!("the nodes' logs are kept in {}", self.directory.display());
         } else if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             eprintln!("{}: {error}", self.directory.display());

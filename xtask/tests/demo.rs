@@ -11,9 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fluidos_e2e::command::run;
+use fluidos_e2e::lan::Machine;
 use fluidos_e2e::node::{binary, kubectl};
 use fluidos_e2e::wait::until;
-use fluidos_e2e::{claim, http};
+use fluidos_e2e::{claim, http, lan};
 use serde_json::Value;
 
 /// A demo that is kept refuses the next one, so these stories come one after the other.
@@ -72,9 +73,18 @@ fn steps(output: &Output) -> Vec<(String, bool)> {
     list.iter().map(|s| (s["name"].as_str().unwrap().to_owned(), s["ok"].as_bool().unwrap())).collect()
 }
 
-/// Nothing of a demo is on the machine: no namespace, cable, process, cgroup mount or file.
-fn nothing_is_left() {
+/// The instances of the three nodes that run now: what they call their cgroups.
+fn instances() -> Vec<String> {
+    let found = ["farm", "grid", "cloud"].map(|name| Machine::found("demo", name).instances().unwrap()).concat();
+    assert_eq!(found.len(), 3, "one node runs on each machine, and their devices say {found:?}");
+    assert!(found.iter().all(|one| !lan::cgroups_of(one).is_empty()), "the cgroups of {found:?} are found");
+    found
+}
+
+/// Nothing of a demo is on the machine: no namespace, cable, process, mount or file, and no cgroup of these instances.
+fn nothing_is_left(instances: &[String]) {
     let mut left = Vec::new();
+    left.extend(instances.iter().flat_map(|one| lan::cgroups_of(one)).map(|path| format!("cgroup {}", path.display())));
     let namespaces = run("ip", &["netns", "list"]).unwrap();
     left.extend(namespaces.lines().filter(|l| l.starts_with("flt-demo")).map(|l| format!("namespace {l}")));
     let links = run("ip", &["-o", "link"]).unwrap();
@@ -121,7 +131,7 @@ fn json_prints_every_step_and_nothing_else() {
         "leave nothing behind",
     ];
     assert_eq!(steps(&output), expected.map(|name| (name.to_owned(), true)));
-    nothing_is_left();
+    nothing_is_left(&[]);
 }
 
 #[test]
@@ -154,9 +164,10 @@ fn what_is_kept_can_be_looked_at_and_is_taken_away() {
         stderr(&refused)
     );
     assert!(!processes(&format!("{}/", directory().display())).is_empty(), "the refused one has ended the kept one");
+    let instances = instances();
     let undone = demo(&["--undo"]).output().unwrap();
     assert!(undone.status.success(), "{}: {}{}", undone.status, stdout(&undone), stderr(&undone));
-    nothing_is_left();
+    nothing_is_left(&instances);
     let again = demo(&["--undo"]).output().unwrap();
     assert!(again.status.success() && stdout(&again).contains("nothing to take away"), "{}", stdout(&again));
 }
@@ -180,6 +191,7 @@ fn ctrl_c_in_the_middle_of_a_step_leaves_nothing() {
     let mut child = spawn(demo(&["--json"]).process_group(0));
     let group = child.id();
     is_buying(&mut child);
+    let instances = instances();
     // Who comes now waits for this one, and does not take its namespaces away.
     let mut second = spawn(&mut demo(&["--undo"]));
     let mut said = String::new();
@@ -194,7 +206,7 @@ fn ctrl_c_in_the_middle_of_a_step_leaves_nothing() {
     assert!(steps.last().is_some_and(|(_, ok)| !ok), "the step that was interrupted is not well: {steps:?}");
     let second = second.wait_with_output().unwrap();
     assert!(second.status.success() && stdout(&second).contains("nothing to take away"), "{}", stdout(&second));
-    nothing_is_left();
+    nothing_is_left(&instances);
 }
 
 #[test]
@@ -204,9 +216,10 @@ fn what_a_killed_demo_leaves_is_taken_away() {
     is_buying(&mut child);
     child.kill().unwrap();
     child.wait().unwrap();
+    let instances = instances();
     let undone = demo(&["--undo"]).output().unwrap();
     assert!(undone.status.success(), "{}: {}{}", undone.status, stdout(&undone), stderr(&undone));
-    nothing_is_left();
+    nothing_is_left(&instances);
 }
 
 #[test]
@@ -226,5 +239,5 @@ fn a_step_that_fails_is_said_and_leaves_nothing() {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert_eq!(steps(&output), [("start three nodes".to_owned(), false)], "later steps are not tried");
     assert!(stderr(&output).contains("this machine is broken"), "why is said: {}", stderr(&output));
-    nothing_is_left();
+    nothing_is_left(&[]);
 }

@@ -1,12 +1,12 @@
 //! `cargo xtask demo --undo`: takes away what a demo left, by the process numbers that it wrote down.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use fluidos_e2e::command;
-use fluidos_e2e::lan::Lan;
+use fluidos_e2e::lan::{Lan, Machine};
 use fluidos_e2e::node::Setup;
 use fluidos_e2e::wait::until;
 
@@ -47,17 +47,14 @@ pub fn run() -> Result<()> {
     for pid in fs::read_to_string(pids_file()).unwrap_or_default().lines() {
         end(pid)?;
     }
-    let lan = Lan::found(NAME);
     for name in ["farm", "grid", "cloud"] {
         let mut setup = Setup::new(name, &directory);
-        setup.machine = Some(lan.found_machine(name)).filter(|machine| {
-            Path::new("/run/netns").join(&machine.namespace).exists() // what is gone cannot be entered
-        });
+        setup.machine = Some(Machine::found(NAME, name));
         if setup.directory.join("identity").exists() {
             print!("{name}: {}", setup.reset()?);
         }
     }
-    drop(lan);
+    drop(Lan::found(NAME));
     fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
     println!("nothing is left");
     Ok(())
