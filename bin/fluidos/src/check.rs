@@ -11,8 +11,10 @@ use fluidos_model::kinds::{Contract, KnownCluster, LinkState, names};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
 
 use crate::connection::{Connection, with};
+use crate::output::Output;
 
 /// What is checked.
 #[derive(clap::Args, Clone, Debug)]
@@ -20,6 +22,9 @@ pub struct Check {
     /// Check this machine before `fluidos up`, not a running node.
     #[arg(long)]
     pub pre: bool,
+    /// What to print; wide is the same as table, name is what was looked at.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
     /// With --pre: the directory that the node would use.
     #[arg(long, env = "FLUIDOS_DATA_DIR", default_value = "/var/lib/fluidos", value_parser = crate::cli::up::directory)]
     data_dir: PathBuf,
@@ -48,22 +53,34 @@ impl Finding {
     fn optional(self) -> Self {
         Self { optional: true, ..self }
     }
+
+    fn text(&self) -> String {
+        match &self.wrong {
+            None => format!("✓ {}", self.what),
+            Some((seen, remedy)) => {
+                let glyph = if self.optional { "–" } else { "✗" };
+                format!("{glyph} {}: {seen}\n    {remedy}", self.what)
+            }
+        }
+    }
+
+    fn value(&self) -> Value {
+        let (seen, remedy) = self.wrong.as_ref().map(|(seen, remedy)| (seen, remedy)).unzip();
+        json!({ "what": self.what, "ok": self.wrong.is_none(), "optional": self.optional, "seen": seen, "remedy": remedy })
+    }
 }
 
 /// Does what the verb says.
 pub fn run(connection: &Connection, check: &Check) -> Result<()> {
     let findings = if check.pre { before(check) } else { with(node(connection))? };
-    let mut broken = 0;
-    for finding in &findings {
-        match &finding.wrong {
-            None => println!("✓ {}", finding.what),
-            Some((seen, remedy)) => {
-                let glyph = if finding.optional { "–" } else { "✗" };
-                println!("{glyph} {}: {seen}\n    {remedy}", finding.what);
-                broken += usize::from(!finding.optional);
-            }
-        }
+    if let Some(text) = check.output.structured(&findings.iter().map(Finding::value).collect::<Vec<_>>())? {
+        println!("{text}");
+    } else if check.output == Output::Name {
+        findings.iter().for_each(|finding| println!("{}", finding.what));
+    } else {
+        findings.iter().for_each(|finding| println!("{}", finding.text()));
     }
+    let broken = findings.iter().filter(|finding| finding.wrong.is_some() && !finding.optional).count();
     if broken > 0 {
         bail!("{broken} of {} checks failed", findings.len());
     }

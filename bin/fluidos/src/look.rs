@@ -2,13 +2,14 @@
 //! not known is `?`, never 0.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use fluidos_model::kinds::{Contract, Flavor, KnownCluster, LinkState, names};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
 
 use crate::connection::{Connection, with};
+use crate::output::Output;
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +25,9 @@ pub enum Subject {
 /// How to look.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Look {
-    /// What to print: table, wide, json, yaml or name.
-    #[arg(short, long, default_value = "table", value_parser = ["table", "wide", "json", "yaml", "name"])]
-    output: String,
+    /// What to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
 }
 
 struct Table {
@@ -65,12 +66,12 @@ where
 {
     let objects = Api::<K>::namespaced(client, namespace).list(&ListParams::default()).await;
     let objects = objects.with_context(|| format!("list {plural} in namespace {}", namespace))?.items;
-    match look.output.as_str() {
-        "json" => println!("{}", serde_json::to_string_pretty(&objects)?),
-        "yaml" => println!("{}", serde_saphyr::to_string(&objects).map_err(|e| anyhow!("{e}"))?),
-        "name" => objects.iter().for_each(|o| println!("{plural}/{}", o.name_any())),
-        "table" | "wide" => print(&table(&objects), look.output == "wide"),
-        other => bail!("unknown output {other}"),
+    if let Some(text) = look.output.structured(&objects)? {
+        println!("{text}");
+    } else if look.output == Output::Name {
+        objects.iter().for_each(|o| println!("{plural}/{}", o.name_any()));
+    } else {
+        print(&table(&objects), look.output == Output::Wide);
     }
     Ok(())
 }

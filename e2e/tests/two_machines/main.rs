@@ -1,7 +1,9 @@
 //! The README's way for two machines: copy the tar, `up`, `up --peer`, `kubectl apply`.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use std::path::{Path, PathBuf};
+mod plugin;
+
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fluidos_e2e::command::run;
@@ -10,6 +12,8 @@ use fluidos_e2e::node::Node;
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::terminal::Terminal;
 use fluidos_e2e::wait::until;
+
+use self::plugin::Plugin;
 
 const APP: &str = r#"
 apiVersion: apps/v1
@@ -128,7 +132,11 @@ fn from_the_tar_to_a_pod_at_the_neighbour() {
         a_person_works_in(&farm, pod);
         a_port_is_forwarded(&farm, pod);
     }
-    the_same_verbs_under_kubectl(&farm, &stage.directory().join("plugins"));
+    let plugin = Plugin::new(&farm, &stage.directory().join("plugins"));
+    plugin.lists_what_there_is();
+    plugin.says_why();
+    plugin.needs_no_kubeconfig();
+    plugin.leaves_the_machine_alone();
     farm.kubectl(&["delete", "deploy/hello", "pod/local", "--timeout=60s"]).unwrap();
     until("the virtual node is gone", Duration::from_secs(60), || {
         let nodes = farm.kubectl(&["get", "nodes", "-o", "name"]).map_err(|e| e.to_string())?;
@@ -178,65 +186,4 @@ fn a_port_is_forwarded(farm: &Node, pod: &str) {
         if said.contains("Connection refused") { Ok(()) } else { Err(format!("{pod}: {said:?}")) }
     })
     .unwrap();
-}
-
-/// The binary under the name `kubectl-fluidos` on the PATH: kubectl calls it.
-fn the_same_verbs_under_kubectl(farm: &Node, plugins: &Path) {
-    std::fs::create_dir(plugins).unwrap();
-    std::os::unix::fs::symlink(&farm.setup.program, plugins.join("kubectl-fluidos")).unwrap();
-    let path = format!("{}:{}", plugins.display(), std::env::var("PATH").unwrap());
-    let kubeconfig = farm.setup.kubeconfig().display().to_string();
-    let ask = |words: &[&str]| {
-        let mut command = farm.setup.kubectl_command(&["fluidos"]);
-        // Only the flag says where the API is.
-        command.args(words).env("PATH", &path).env_remove("FLUIDOS_DATA_DIR").env("KUBECONFIG", "/nonexistent");
-        command.output().unwrap()
-    };
-    let told = |words: &[&str]| {
-        let output = ask(words);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "kubectl fluidos {}: {}: {err}", words.join(" "), output.status);
-        out.into_owned()
-    };
-    for verb in ["peers", "contracts"] {
-        let before = told(&["--kubeconfig", &kubeconfig, "-n", "fluidos", verb]);
-        let after = told(&[verb, "--kubeconfig", &kubeconfig, "--namespace", "fluidos", "--context", "farm"]);
-        let column = |table: &str| table.lines().filter_map(|l| l.split(' ').next()).map(str::to_owned).collect();
-        let (before, after): (Vec<String>, Vec<String>) = (column(&before), column(&after));
-        assert_eq!(before, after, "kubectl fluidos {verb}: flags before and after the verb");
-        assert_eq!(before.len(), 2, "kubectl fluidos {verb}: a heading and one line: {before:?}");
-        let name = &before[1];
-        let printed = |output: &str| told(&[verb, "-o", output, "--kubeconfig", &kubeconfig]);
-        let json: serde_json::Value = serde_json::from_str(&printed("json")).unwrap();
-        assert!(json.to_string().contains(name), "{verb} -o json has no {name}: {json}");
-        let yaml = printed("yaml");
-        assert!(yaml.contains("apiVersion:") && yaml.contains(name), "{verb} -o yaml has no {name}: {yaml}");
-        let names = printed("name");
-        assert_eq!(names.lines().count(), 1, "{verb} -o name: one line each: {names:?}");
-        let (table, wide) = (printed("table"), printed("wide"));
-        let columns = |table: &str| table.lines().next().unwrap_or_default().split_whitespace().count();
-        assert!(columns(&wide) > columns(&table), "{verb} -o wide has more columns:\n{table}{wide}");
-    }
-    for words in [
-        &["--kubeconfig", &kubeconfig, "why", "deploy/hello"][..],
-        &["why", "deploy/hello", "--kubeconfig", &kubeconfig],
-        &["why", "-n", "default", "deploy/hello", "--kubeconfig", &kubeconfig],
-    ] {
-        let why = told(words);
-        assert!(why.contains("is on grid") && why.contains("that node is contract"), "{words:?}: {why}");
-    }
-    let elsewhere = ask(&["why", "deploy/hello", "-n", "fluidos", "--kubeconfig", &kubeconfig]);
-    assert!(!elsewhere.status.success(), "why looks in another namespace than was said: {elsewhere:?}");
-    for words in
-        [&["up", "--name", "x", "--data-dir", "/nonexistent"][..], &["image", "ls"], &["reset"], &["check", "--pre"]]
-    {
-        let output = ask(words);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            !output.status.success() && said.contains("is about this machine, not about a cluster; run: fluidos"),
-            "kubectl fluidos {}: {}: {said}",
-            words.join(" "),
-            output.status
-        );
-    }
 }
