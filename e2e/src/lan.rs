@@ -2,6 +2,7 @@
 //! machine's own network is not touched. Everything goes when the value is dropped.
 
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -72,22 +73,11 @@ impl Lan {
         Self { name: format!("{PREFIX}-{name}"), machines: Vec::new() }
     }
 
-    /// A machine of such a LAN. Its cable and address are not known.
-    pub fn found_machine(&self, name: &str) -> Machine {
-        Machine {
-            namespace: format!("{}-{name}", self.name),
-            address: Ipv4Addr::UNSPECIFIED,
-            cable: String::new(),
-            lan: self.name.clone(),
-        }
-    }
-
     /// Connects this machine itself to the LAN, at 192.168.77.254, so that a person can look at the nodes.
     ///
     /// # Errors
     /// When the cable cannot be made.
     pub fn connect_host(&self) -> Result<()> {
-        let _ = output("ip", &["link", "del", &self.name]);
         run("ip", &["link", "add", &self.name, "type", "veth", "peer", "name", "host", "netns", &self.name])?;
         run("ip", &["-n", &self.name, "link", "set", "host", "master", "lan", "up"])?;
         run("ip", &["addr", "add", "192.168.77.254/24", "dev", &self.name])?;
@@ -95,6 +85,7 @@ impl Lan {
     }
 
     fn clear(&self) {
+        let _ = output("ip", &["link", "del", &self.name]); // the cable to this machine; most have none
         let listed = run("ip", &["netns", "list"]).unwrap_or_default();
         for line in listed.lines() {
             let name = line.split(' ').next().unwrap_or_default();
@@ -112,6 +103,13 @@ impl Drop for Lan {
 }
 
 impl Machine {
+    /// A machine of a LAN that an earlier process left. Its cable and address are not known.
+    pub fn found(lan: &str, name: &str) -> Self {
+        let lan = format!("{PREFIX}-{lan}");
+        let namespace = format!("{lan}-{name}");
+        Self { namespace, address: Ipv4Addr::UNSPECIFIED, cable: String::new(), lan }
+    }
+
     /// Pulls the cable out, or puts it back.
     ///
     /// # Errors
@@ -121,8 +119,31 @@ impl Machine {
         run("ip", &["-n", &self.lan, "link", "set", &self.cable, state]).map(|_| ())
     }
 
+    /// What the nodes that run here call what they make on a machine, as their gateway devices tell: `sb-INSTANCE`.
+    ///
+    /// # Errors
+    /// When the machine cannot be entered.
+    pub fn instances(&self) -> Result<Vec<String>> {
+        let devices = run("ip", &["-n", &self.namespace, "-o", "link"])?;
+        let names = devices.lines().filter_map(|line| line.split(": ").nth(1));
+        Ok(names.filter_map(|name| name.strip_prefix("sb-")).map(str::to_owned).collect())
+    }
+
+    /// Whether its network namespace is there.
+    pub fn exists(&self) -> bool {
+        Path::new("/run/netns").join(&self.namespace).exists()
+    }
+
     /// The command line that runs a program on this machine. `nsenter` and not `ip netns exec`, which would hide cgroup v1.
     pub fn enter(&self) -> Vec<String> {
         vec!["nsenter".into(), format!("--net=/run/netns/{}", self.namespace)]
     }
+}
+
+/// The cgroups that a node of this instance has on this machine, whichever version they are.
+pub fn cgroups_of(instance: &str) -> Vec<PathBuf> {
+    let mount = Path::new("/sys/fs/cgroup");
+    let controllers = std::fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
+    let places = std::iter::once(mount.to_owned()).chain(controllers);
+    places.map(|place| place.join(format!("kubelet-{instance}"))).filter(|path| path.exists()).collect()
 }

@@ -8,11 +8,15 @@
 //! images: real programs from Debian packages, packed as OCI layouts
 //! ```
 
+pub mod claim;
 pub mod command;
+pub mod http;
 pub mod images;
 pub mod lan;
 pub mod node;
 pub mod stage;
+pub mod terminal;
+pub mod virtual_machine;
 pub mod wait;
 
 use std::path::PathBuf;

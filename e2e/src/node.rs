@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -15,6 +15,9 @@ use crate::root;
 
 /// A node is ready within this time or it is not started.
 const READY: Duration = Duration::from_secs(30);
+
+/// `kubectl port-forward` listens within this time.
+const FORWARD: Duration = Duration::from_secs(10);
 
 /// How a node is started.
 #[derive(Clone, Debug)]
@@ -43,6 +46,29 @@ pub struct Node {
     child: Child,
 }
 
+/// A running `kubectl port-forward`; dropping it ends it.
+#[derive(Debug)]
+pub struct Forward {
+    /// Where it listens on the node's machine.
+    pub address: String,
+    child: Child,
+    complaints: Arc<Mutex<Vec<String>>>,
+}
+
+impl Forward {
+    /// What it has said on standard error so far.
+    pub fn complaints(&self) -> String {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The program that is tested: what cargo built, or what `FLUIDOS_BIN` names.
 pub fn binary() -> PathBuf {
     match std::env::var_os("FLUIDOS_BIN") {
@@ -53,8 +79,9 @@ pub fn binary() -> PathBuf {
 
 /// kubectl: what the PATH has, else what `cargo xtask` brought.
 pub fn kubectl() -> PathBuf {
-    let brought = root().join("target/tools/kubectl");
-    if brought.exists() { brought } else { "kubectl".into() }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).any(|directory| directory.join("kubectl").exists());
+    if on_path { "kubectl".into() } else { root().join("target/tools/kubectl") }
 }
 
 impl Setup {
@@ -133,12 +160,14 @@ impl Setup {
         command.stdin(Stdio::null()).output().with_context(|| format!("fluidos {}", arguments.join(" ")))
     }
 
-    /// Takes everything of the node off the machine; it must not be running.
+    /// Takes everything of the node off the machine; it must not be running. If its machine is gone, that of this process
+    /// has the processes, mounts and cgroups all the same.
     ///
     /// # Errors
     /// What `fluidos reset` says.
     pub fn reset(&self) -> Result<String> {
-        let output = self.fluidos(&["reset", "--yes", "--identity"])?;
+        let machine = self.machine.clone().filter(Machine::exists);
+        let output = Self { machine, ..self.clone() }.fluidos(&["reset", "--yes", "--identity"])?;
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr));
         }
@@ -220,6 +249,56 @@ impl Node {
         let mut all = vec!["get", "-o", "json"];
         all.extend(arguments);
         Ok(serde_json::from_str(&self.kubectl(&all)?)?)
+    }
+
+    /// `kubectl port-forward` to a port of a pod, when it listens.
+    ///
+    /// # Errors
+    /// When it says no port within 10 s.
+    pub fn forward(&self, pod: &str, port: u16) -> Result<Forward> {
+        let arguments = ["port-forward", "--address", "127.0.0.1", pod, &format!(":{port}")];
+        let mut command = self.setup.kubectl_command(&arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("kubectl port-forward")?;
+        let stdout = child.stdout.take().ok_or_else(|| anyhow!("no standard output"))?;
+        let stderr = child.stderr.take().ok_or_else(|| anyhow!("no standard error"))?;
+        let mut forward = Forward { child, address: String::new(), complaints: Arc::default() };
+        let complaints = forward.complaints.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                complaints.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let (sender, line) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line); // only the first is asked for; the rest must be read all the same
+            }
+        });
+        let line = line.recv_timeout(FORWARD);
+        let address = line.as_ref().ok().and_then(|l| l.strip_prefix("Forwarding from ")?.split(' ').next());
+        match address {
+            Some(address) => forward.address = address.to_owned(),
+            None => bail!(
+                "kubectl port-forward {pod} :{port} says {line:?} {:?}, needed a line \"Forwarding from ...\"",
+                forward.complaints()
+            ),
+        }
+        Ok(forward)
+    }
+
+    /// What a program on the node's machine gets from an address with HTTP.
+    ///
+    /// # Errors
+    /// When nothing answers, with what was said.
+    pub fn fetch(&self, address: &str) -> Result<String> {
+        let url = format!("http://{address}/");
+        let mut command = self.setup.command(Path::new("busybox"));
+        let output = command.args(["wget", "-q", "-O", "-", &url]).stdin(Stdio::null()).output().context("busybox")?;
+        if !output.status.success() {
+            bail!("{url}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The process.

@@ -1,9 +1,11 @@
-//! A stage: a LAN, a directory and the nodes on it. Whatever a story ends with, nothing of it stays on the machine.
+//! A stage: a LAN, a directory and the nodes on it. Whatever a story ends with, nothing of it stays on the machine. A stage
+//! is exclusive: a second one of the same name, in whatever process, waits until the first is gone.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::claim::Claim;
 use crate::lan::Lan;
 use crate::node::{Node, Setup};
 
@@ -13,26 +15,39 @@ pub struct Stage {
     directory: PathBuf,
     lan: Lan,
     setups: Vec<Setup>,
+    /// Last, so that it is given back when everything else is gone.
+    _claim: Claim,
 }
 
 impl Stage {
-    /// A stage with a name of at most four characters, unique on this machine.
+    /// A stage with a name of at most four characters. It waits until no other process has a stage of this name.
     ///
     /// # Errors
     /// When its namespaces or its directory cannot be made.
     pub fn new(name: &str) -> Result<Self> {
+        let claim = Claim::take(name)?;
         let directory = std::env::temp_dir().join(format!("flt-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        Ok(Self { directory, lan: Lan::new(name)?, setups: Vec::new() })
+        Self::open(claim, directory)
     }
 
-    /// A stage in a directory that must not exist.
+    /// A stage of a name that is claimed already, in a directory that must not exist.
     ///
     /// # Errors
     /// When its namespaces or its directory cannot be made.
-    pub fn at(name: &str, directory: PathBuf) -> Result<Self> {
+    pub fn at(claim: Claim, directory: PathBuf) -> Result<Self> {
         std::fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
-        Ok(Self { directory, lan: Lan::new(name)?, setups: Vec::new() })
+        Self::open(claim, directory)
+    }
+
+    fn open(claim: Claim, directory: PathBuf) -> Result<Self> {
+        match Lan::new(claim.name()) {
+            Ok(lan) => Ok(Self { directory, lan, setups: Vec::new(), _claim: claim }),
+            Err(error) => {
+                std::fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
+                Err(error)
+            }
+        }
     }
 
     /// The LAN.
@@ -68,12 +83,17 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        let mut is_clean = true;
         for setup in self.setups.iter().filter(|setup| setup.directory.join("identity").exists()) {
             if let Err(error) = setup.reset() {
                 eprintln!("{}: {error:#}", setup.name);
+                is_clean = false;
             }
         }
-        if std::thread::panicking() {
+        if !is_clean {
+            // The directory says what else there is on the machine: without it nobody could take it away.
+            eprintln!("not all is gone; what is left is told by {}", self.directory.display());
+        } else if std::thread::panicking() {
             eprintln!("the nodes' logs are kept in {}", self.directory.display());
         } else if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             eprintln!("{}: {error}", self.directory.display());

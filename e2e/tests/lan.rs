@@ -51,13 +51,15 @@ fn three_owners_find_each_other_by_multicast() {
     expect_peers(&grid, &[["cloud", "Up", "Untrusted", "Multicast"], ["farm", "Up", "Untrusted", "Multicast"]]);
     let table = farm.setup.fluidos(&["peers"]).unwrap();
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
-    let grid_row = table.lines().find(|l| l.starts_with("grid ")).unwrap();
+    let grid_row =
+        table.lines().find(|l| l.starts_with("grid ")).unwrap_or_else(|| panic!("no line of grid:\n{table}"));
     assert!(
         grid_row.contains("grid.example") && grid_row.contains(" up ") && grid_row.contains("192.168.77.2:7300"),
         "{table}"
     );
     let names = farm.setup.fluidos(&["peer", "-o", "name"]).unwrap();
-    assert_eq!(String::from_utf8_lossy(&names.stdout).lines().count(), 2);
+    let names = String::from_utf8_lossy(&names.stdout).into_owned();
+    assert_eq!(names.lines().count(), 2, "one line for each of two peers: {names}");
     // One dies without a word: the others notice.
     cloud.kill();
     expect_peers(&farm, &[["cloud", "Down", "Trusted", "Multicast"], ["grid", "Up", "Trusted", "Multicast"]]);

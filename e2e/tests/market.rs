@@ -77,11 +77,13 @@ fn a_solver_becomes_a_contract_that_both_have_signed_and_goes_again() {
     farm.apply(&solver("first", "500m")).unwrap();
     phase(&farm, "first", "Solved");
     let (ours, theirs) = (list(&farm, "contracts"), list(&grid, "contracts"));
-    assert_eq!((ours.len(), theirs.len()), (1, 1));
+    assert_eq!((ours.len(), theirs.len()), (1, 1), "contracts at farm and at grid: {ours:?} {theirs:?}");
     assert_eq!(ours[0]["spec"]["signedTerms"], theirs[0]["spec"]["signedTerms"], "both keep the same signed bytes");
-    assert_eq!(ours[0]["spec"]["signedTerms"]["signatures"].as_array().unwrap().len(), 2);
+    let signatures = &ours[0]["spec"]["signedTerms"]["signatures"];
+    assert_eq!(signatures.as_array().map_or(0, Vec::len), 2, "buyer and seller have signed: {signatures}");
     let bought = &ours[0]["spec"]["configuration"]["data"];
-    assert_eq!((bought["cpu"].as_str(), bought["memory"].as_str()), (Some("500m"), Some("256Mi")));
+    let amounts = (bought["cpu"].as_str(), bought["memory"].as_str());
+    assert_eq!(amounts, (Some("500m"), Some("256Mi")), "the contract sells what the Solver asked for: {bought}");
     assert!(!ours[0].to_string().contains("kubeconfig\":\""), "no credential is in it");
     let table = farm.setup.fluidos(&["contracts"]).unwrap();
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
@@ -97,8 +99,10 @@ fn a_solver_becomes_a_contract_that_both_have_signed_and_goes_again() {
 
     // The seller dies and comes back: the contract is known and the ledger holds it.
     let grid = grid.kill().start().unwrap();
-    assert_eq!(list(&grid, "contracts").len(), 1);
-    assert_eq!(list(&grid, "ledgers")[0]["spec"]["commitments"].as_array().unwrap().len(), 1);
+    let known = list(&grid, "contracts");
+    assert_eq!(known.len(), 1, "contracts that the seller still knows: {known:?}");
+    let held = &list(&grid, "ledgers")[0]["spec"]["commitments"];
+    assert_eq!(held.as_array().map_or(0, Vec::len), 1, "its ledger holds that one: {held}");
 
     farm.kubectl(&["delete", "solver", "first", "second", "-n", "fluidos", "--timeout=30s"]).unwrap();
     for node in [&farm, &grid] {
@@ -125,8 +129,12 @@ fn who_is_not_trusted_is_not_asked_and_who_offers_nothing_sells_nothing() {
         if up == 2 { Ok(()) } else { Err(format!("{up} links")) }
     })
     .unwrap();
-    assert!(list(&grid, "flavors").is_empty());
+    let offered = list(&grid, "flavors");
+    assert!(offered.is_empty(), "grid was started without --offer and sells {offered:?}");
     farm.apply(&solver("first", "500m")).unwrap();
     phase(&farm, "first", "Failed");
-    assert!(list(&farm, "contracts").is_empty() && list(&cloud, "contracts").is_empty());
+    for node in [&farm, &cloud] {
+        let contracts = list(node, "contracts");
+        assert!(contracts.is_empty(), "{} has signed {contracts:?}", node.setup.name);
+    }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use fluidos_e2e::command;
 use fluidos_e2e::images::Image;
+use fluidos_e2e::lan;
 use fluidos_e2e::node::Node;
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
@@ -168,7 +169,7 @@ fn a_node_that_is_killed_comes_back_with_everything() {
     let begun = Instant::now();
     let node = setup.start().unwrap();
     assert_eq!(all_ready(&node, 2), before);
-    assert!(begun.elapsed() < LIMIT);
+    assert!(begun.elapsed() < LIMIT, "started and ready again within {LIMIT:?}, not {:?}", begun.elapsed());
     node.kubectl(&["delete", "deploy", "web", "--timeout=60s"]).unwrap();
     until(
         "the pods are gone",
@@ -231,13 +232,17 @@ fn a_reset_leaves_nothing_of_a_node() {
     all_ready(&node, 2);
     let directory = node.setup.directory.display().to_string();
     let ours = || command::run("pgrep", &["-f", &directory]).unwrap_or_default();
-    assert!(!ours().is_empty());
+    assert!(!ours().is_empty(), "processes of the running node are found by {directory}");
+    let instances = node.setup.machine.as_ref().unwrap().instances().unwrap();
+    let [instance] = instances.as_slice() else { panic!("one node runs here, and its devices say {instances:?}") };
+    assert!(!lan::cgroups_of(instance).is_empty(), "cgroups of the running node are found by {instance}");
     let refused = node.setup.reset().unwrap_err().to_string();
     assert!(refused.contains("its node is running"), "{refused}");
     let setup = node.kill();
     let said = setup.reset().unwrap();
     assert!(said.starts_with("2 pods ended"), "{said}");
     assert_eq!(ours(), "", "no process");
+    assert_eq!(lan::cgroups_of(instance), Vec::<std::path::PathBuf>::new(), "no cgroup");
     let machine = setup.machine.as_ref().unwrap();
     let links = command::run("ip", &["-n", &machine.namespace, "-o", "link"]).unwrap();
     assert_eq!(links.lines().count(), 2, "lo and the cable: {links}");

@@ -38,8 +38,8 @@ pub use discovery::{
     PeeringCandidateSpec, PeeringCandidateStatus,
 };
 pub use discovery_policy::{
-    DiscoveryPolicy, DiscoveryPolicySpec, DiscoveryPolicyStatus, FeatureOperator, FeatureRequirement, IncomingDiscovery,
-    MulticastState, MulticastStatus, OutgoingDiscovery, RejectedPeer,
+    DiscoveryPolicy, DiscoveryPolicySpec, DiscoveryPolicyStatus, FeatureOperator, FeatureRequirement,
+    IncomingDiscovery, MulticastState, MulticastStatus, OutgoingDiscovery, RejectedPeer,
 };
 pub use flavor::{
     EmbeddedFlavor, Flavor, FlavorError, FlavorLocation, FlavorPrice, FlavorSpec, FlavorStatus, FlavorTypeData, Gpu,

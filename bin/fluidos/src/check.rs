@@ -1,6 +1,8 @@
 //! `fluidos check`: what works and what does not, and how to mend it.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
+pub mod machine;
+
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -9,8 +11,10 @@ use fluidos_model::kinds::{Contract, KnownCluster, LinkState, names};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
 
 use crate::connection::{Connection, with};
+use crate::output::Output;
 
 /// What is checked.
 #[derive(clap::Args, Clone, Debug)]
@@ -18,6 +22,9 @@ pub struct Check {
     /// Check this machine before `fluidos up`, not a running node.
     #[arg(long)]
     pub pre: bool,
+    /// What to print; wide is the same as table, name is what was looked at.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
     /// With --pre: the directory that the node would use.
     #[arg(long, env = "FLUIDOS_DATA_DIR", default_value = "/var/lib/fluidos", value_parser = crate::cli::up::directory)]
     data_dir: PathBuf,
@@ -30,7 +37,7 @@ pub struct Check {
 }
 
 /// One thing that was looked at.
-struct Finding {
+pub struct Finding {
     what: String,
     /// What is wrong and how to mend it; `None` is well.
     wrong: Option<(String, &'static str)>,
@@ -46,62 +53,51 @@ impl Finding {
     fn optional(self) -> Self {
         Self { optional: true, ..self }
     }
+
+    fn text(&self) -> String {
+        match &self.wrong {
+            None => format!("✓ {}", self.what),
+            Some((seen, remedy)) => {
+                let glyph = if self.optional { "–" } else { "✗" };
+                format!("{glyph} {}: {seen}\n    {remedy}", self.what)
+            }
+        }
+    }
+
+    fn value(&self) -> Value {
+        let (seen, remedy) = self.wrong.as_ref().map(|(seen, remedy)| (seen, remedy)).unzip();
+        json!({ "what": self.what, "ok": self.wrong.is_none(), "optional": self.optional, "seen": seen, "remedy": remedy })
+    }
 }
 
 /// Does what the verb says.
 pub fn run(connection: &Connection, check: &Check) -> Result<()> {
-    let findings = if check.pre { machine(check) } else { with(node(connection))? };
-    let mut broken = 0;
-    for finding in &findings {
-        match &finding.wrong {
-            None => println!("✓ {}", finding.what),
-            Some((seen, remedy)) => {
-                let glyph = if finding.optional { "–" } else { "✗" };
-                println!("{glyph} {}: {seen}\n    {remedy}", finding.what);
-                broken += usize::from(!finding.optional);
-            }
-        }
+    let findings = if check.pre { before(check) } else { with(node(connection))? };
+    if let Some(text) = check.output.structured(&findings.iter().map(Finding::value).collect::<Vec<_>>())? {
+        println!("{text}");
+    } else if check.output == Output::Name {
+        findings.iter().for_each(|finding| println!("{}", finding.what));
+    } else {
+        findings.iter().for_each(|finding| println!("{}", finding.text()));
     }
+    let broken = findings.iter().filter(|finding| finding.wrong.is_some() && !finding.optional).count();
     if broken > 0 {
         bail!("{broken} of {} checks failed", findings.len());
     }
     Ok(())
 }
 
-fn exists(what: &str, path: &str, remedy: &'static str) -> Finding {
-    Finding::new(what, (!Path::new(path).exists()).then(|| (format!("{path} is not there"), remedy)))
-}
-
-fn machine(check: &Check) -> Vec<Finding> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let root = status.lines().any(|l| l.starts_with("Uid:") && l.split_whitespace().nth(2) == Some("0"));
-    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let overlay = filesystems.lines().any(|l| l.ends_with("overlay"));
-    let cgroups =
-        Path::new("/sys/fs/cgroup/cgroup.controllers").exists() || Path::new("/sys/fs/cgroup/memory").exists();
+fn before(check: &Check) -> Vec<Finding> {
     let taken = |error: std::io::Error| (error.to_string(), "free the port or choose another");
-    vec![
-        Finding::new(
-            "root",
-            (!root)
-                .then(|| ("this is another user".into(), "run as root, or: fluidos up --no-agent runs no pods here")),
-        ),
-        Finding::new(
-            "overlay file system",
-            (!overlay).then(|| ("the kernel does not have it".into(), "modprobe overlay")),
-        ),
-        Finding::new(
-            "cgroups for memory and CPU",
-            (!cgroups).then(|| ("none are mounted".into(), "mount cgroup2 at /sys/fs/cgroup")),
-        ),
-        exists("network namespaces", "/proc/self/ns/net", "use a kernel with CONFIG_NET_NS"),
-        exists("TUN device for the way to peers", "/dev/net/tun", "modprobe tun"),
+    let mut findings = machine::findings(&machine::look());
+    findings.extend([
         Finding::new(format!("--api {} is free", check.api), TcpListener::bind(check.api).err().map(taken)),
         Finding::new(format!("--rear {} is free for TCP", check.rear), TcpListener::bind(check.rear).err().map(taken)),
         Finding::new(format!("--rear {} is free for UDP", check.rear), UdpSocket::bind(check.rear).err().map(taken)),
         Finding::new(format!("--data-dir {}", check.data_dir.display()), directory(&check.data_dir)),
         Finding::new("kubectl", kubectl()).optional(),
-    ]
+    ]);
+    findings
 }
 
 fn directory(path: &Path) -> Option<(String, &'static str)> {

@@ -72,16 +72,16 @@ enum Verb {
     },
 }
 
-impl Verb {
-    /// Whether the verb is about this machine rather than about an API.
-    fn is_of_machine(&self) -> Option<&'static str> {
-        match self {
-            Self::Up(_) => Some("up"),
-            Self::Image(_) => Some("image"),
-            Self::Reset(_) => Some("reset"),
-            Self::Check(check) if check.pre => Some("check --pre"),
-            _ => None,
-        }
+/// The verb, if it is about this machine rather than about an API; as far as can be told from what was given.
+fn of_machine(command: clap::Command, arguments: &[std::ffi::OsString]) -> Option<&'static str> {
+    // What such a verb still needs does not matter: it is refused.
+    let matches = command.ignore_errors(true).try_get_matches_from(arguments).ok()?;
+    match matches.subcommand()? {
+        ("up", _) => Some("up"),
+        ("image", _) => Some("image"),
+        ("reset", _) => Some("reset"),
+        ("check", check) if check.get_flag("pre") => Some("check --pre"),
+        _ => None,
     }
 }
 
@@ -95,6 +95,9 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Ok(command) => command,
         Err(error) => return failed(&error),
     };
+    if let Some(name) = of_machine(command.clone(), arguments).filter(|_| as_plugin) {
+        return failed(&anyhow::anyhow!("{name} is about this machine, not about a cluster; run: fluidos {name}"));
+    }
     let Cli { connection, verb } =
         match command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
             Ok(cli) => cli,
@@ -103,9 +106,6 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
                 return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
             }
         };
-    if let (true, Some(name)) = (as_plugin, verb.is_of_machine()) {
-        return failed(&anyhow::anyhow!("{name} is about this machine, not about a cluster; run: fluidos {name}"));
-    }
     let result = match verb {
         Verb::Up(up) => node::up(&up),
         Verb::Image(image) => image::run(&image),
@@ -139,5 +139,21 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn verbs_of_the_machine_are_known_before_they_are_complete() {
+        let verb = |line: &str| {
+            let words: Vec<_> = line.split(' ').map(std::ffi::OsString::from).collect();
+            super::of_machine(super::Cli::command(), &words)
+        };
+        assert_eq!(verb("fluidos up"), Some("up"));
+        assert_eq!(verb("fluidos -n shop up --name x"), Some("up"));
+        assert_eq!(verb("fluidos --kubeconfig up image load"), Some("image"));
+        assert_eq!(verb("fluidos reset --nonsense"), Some("reset"));
+        assert_eq!(verb("fluidos check --pre"), Some("check --pre"));
+        for line in ["fluidos", "fluidos check", "fluidos peers -n up", "fluidos why up", "fluidos nonsense"] {
+            assert_eq!(verb(line), None, "{line}");
+        }
     }
 }

@@ -2,13 +2,14 @@
 //! not known is `?`, never 0.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use fluidos_model::kinds::{Contract, Flavor, names};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
 
 use crate::connection::{Connection, with};
+use crate::output::Output;
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +23,9 @@ pub enum Subject {
 /// How to look.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Look {
-    /// What to print: table, wide, json, yaml or name.
-    #[arg(short, long, default_value = "table", value_parser = ["table", "wide", "json", "yaml", "name"])]
-    output: String,
+    /// What to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
 }
 
 /// What is printed as rows.
@@ -77,33 +78,24 @@ pub fn show<K: kube::Resource<DynamicType = ()> + Serialize>(
     objects: &[K],
     table: impl FnOnce(&[K]) -> Table,
 ) -> Result<()> {
-    match look.output.as_str() {
-        "name" => objects.iter().for_each(|o| println!("{plural}/{}", o.name_any())),
-        "table" | "wide" => print(&table(objects), look.output == "wide"),
-        _ => structured(look, &objects)?,
+    if look.output == Output::Name {
+        objects.iter().for_each(|o| println!("{plural}/{}", o.name_any()));
+        return Ok(());
     }
-    Ok(())
+    show_values(look, &objects, || table(objects))
 }
 
-/// Prints anything as JSON or YAML.
-pub fn structured(look: &Look, value: &impl Serialize) -> Result<()> {
-    match look.output.as_str() {
-        "json" => println!("{}", serde_json::to_string_pretty(value)?),
-        "yaml" => println!("{}", serde_saphyr::to_string(value).map_err(|e| anyhow!("{e}"))?),
-        other => bail!("-o {other} is not for this; needed json or yaml"),
+/// Prints what has no names of its own.
+pub fn show_values(look: &Look, value: &impl Serialize, table: impl FnOnce() -> Table) -> Result<()> {
+    match look.output.structured(value)? {
+        Some(text) => println!("{text}"),
+        None => print(&table(), look.output == Output::Wide),
     }
     Ok(())
-}
-
-impl Look {
-    /// Whether rows are asked for, and whether all of their columns.
-    pub fn is_table(&self) -> Option<bool> {
-        matches!(self.output.as_str(), "table" | "wide").then(|| self.output == "wide")
-    }
 }
 
 /// Prints rows with a heading, or the sentence for none.
-pub fn print(table: &Table, wide: bool) {
+fn print(table: &Table, wide: bool) {
     if table.rows.is_empty() {
         eprintln!("{}", table.empty);
         return;

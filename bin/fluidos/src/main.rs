@@ -7,6 +7,7 @@ mod connection;
 mod image;
 mod look;
 mod node;
+mod output;
 mod peers;
 mod reset;
 mod story;

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 
 use self::api::Api;
 use self::peers::Doors;
+use crate::check;
 use crate::cli::{OnStop, Up};
 
 /// The Kubernetes version whose API this is.
@@ -67,6 +68,10 @@ impl Ranges {
 pub fn up(up: &Up) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FLUIDOS_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    if !up.no_agent {
+        // Before anything is made: what cannot start leaves nothing.
+        check::machine::require(&check::machine::look())?;
+    }
     directory::prepare(&up.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2) // a device has no more to give, and a server's load is in the kernel

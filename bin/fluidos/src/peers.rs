@@ -28,13 +28,7 @@ pub fn run(connection: &Connection, peers: &Peers) -> Result<()> {
         let policy = policies.get_opt(names::DISCOVERY_POLICY).await.context("get discoverypolicies/default")?;
         let seen = policy.and_then(|policy| policy.status).unwrap_or_default();
         if peers.rejected {
-            return match peers.look.is_table() {
-                Some(wide) => {
-                    look::print(&rejected(&seen), wide);
-                    Ok(())
-                }
-                None => look::structured(&peers.look, &seen.rejected),
-            };
+            return look::show_values(&peers.look, &seen.rejected, || rejected(&seen));
         }
         let objects = Api::<KnownCluster>::namespaced(client, namespace).list(&ListParams::default()).await;
         let objects = objects.with_context(|| format!("list knownclusters in namespace {namespace}"))?.items;

@@ -1,6 +1,8 @@
 //! `fluidos trace`: what happened to a workload, and when.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -8,6 +10,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, with};
+use crate::output::Output;
 use crate::story::Story;
 
 /// What is asked.
@@ -15,9 +18,9 @@ use crate::story::Story;
 pub struct Trace {
     /// TYPE/NAME, as deployment/api; a bare name is a pod.
     workload: String,
-    /// What to print: table or json.
-    #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
-    output: String,
+    /// What to print; wide is the same as table, which has every column.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
 }
 
 struct Step {
@@ -33,10 +36,14 @@ pub fn run(connection: &Connection, trace: &Trace) -> Result<()> {
         Story::of(&client, connection.namespace_or("default"), &trace.workload).await
     })?;
     let steps = steps(&story);
-    if trace.output == "json" {
-        let rows: Vec<Value> =
-            steps.iter().map(|s| json!({ "at": s.at.to_string(), "object": s.of, "what": s.what })).collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+    let row = |step: &Step| json!({ "at": step.at.to_string(), "object": step.of, "what": step.what });
+    if let Some(text) = trace.output.structured(&steps.iter().map(row).collect::<Vec<Value>>())? {
+        println!("{text}");
+        return Ok(());
+    }
+    if trace.output == Output::Name {
+        let objects: BTreeSet<&str> = steps.iter().map(|step| step.of.as_str()).collect();
+        objects.iter().for_each(|object| println!("{object}"));
         return Ok(());
     }
     let Some(first) = steps.first().map(|s| s.at) else {

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, with};
+use crate::output::Output;
 use crate::story::Story;
 
 /// What is asked.
@@ -15,9 +16,9 @@ use crate::story::Story;
 pub struct Why {
     /// TYPE/NAME, as deployment/api; a bare name is a pod.
     workload: String,
-    /// What to print: text or json.
-    #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
-    output: String,
+    /// What to print; wide is the same as table, which has every reason.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
 }
 
 /// Does what the verb says.
@@ -26,13 +27,13 @@ pub fn run(connection: &Connection, why: &Why) -> Result<()> {
         let client = connection.client().await?;
         Story::of(&client, connection.namespace_or("default"), &why.workload).await
     })?;
-    if why.output == "json" {
-        let pods: Vec<Value> = story
-            .pods
-            .iter()
-            .map(|p| json!({ "pod": p.name_any(), "node": node(p), "because": because(p, &story) }))
-            .collect();
-        println!("{}", serde_json::to_string_pretty(&pods)?);
+    let reasons = |pod: &Pod| json!({ "pod": pod.name_any(), "node": node(pod), "because": because(pod, &story) });
+    if let Some(text) = why.output.structured(&story.pods.iter().map(reasons).collect::<Vec<Value>>())? {
+        println!("{text}");
+        return Ok(());
+    }
+    if why.output == Output::Name {
+        story.pods.iter().for_each(|pod| println!("pod/{}", pod.name_any()));
         return Ok(());
     }
     if story.pods.is_empty() {

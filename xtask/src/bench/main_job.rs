@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
+use fluidos_e2e::claim::Claim;
 use fluidos_e2e::images::Image;
 use fluidos_e2e::node::{Node, Setup};
 use fluidos_e2e::stage::Stage;
@@ -87,7 +88,7 @@ fn deaths(binary: &Path) -> Result<Vec<f64>> {
     println!("machine death to page works");
     let mut times = Vec::new();
     for _ in 0..DEATHS {
-        let mut story = Story::new(true, binary.to_owned())?;
+        let mut story = Story::new(true, Claim::take(crate::demo::NAME)?, binary.to_owned())?;
         for part in [Story::start, Story::discover, Story::apply, Story::buy, Story::look, Story::page] {
             part(&mut story)?;
         }

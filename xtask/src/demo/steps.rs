@@ -6,7 +6,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use fluidos_e2e::claim::Claim;
 use fluidos_e2e::command;
+use fluidos_e2e::http;
 use fluidos_e2e::images::Image;
 use fluidos_e2e::lan::Machine;
 use fluidos_e2e::node::{Node, Setup};
@@ -14,7 +16,7 @@ use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
 use serde_json::Value;
 
-use super::directory;
+use super::{directory, undo};
 
 /// Long enough for a slow machine; each step says how long it took.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -59,10 +61,14 @@ fn is_ready(object: &Value) -> bool {
 }
 
 impl Story {
-    pub fn new(json: bool, program: PathBuf) -> Result<Self> {
-        let stage = Stage::at("demo", directory())?;
-        stage.lan().connect_host()?;
-        Ok(Self { json, stage: Some(stage), farm: None, grid: None, cloud: None, contracts: Vec::new(), program })
+    pub fn new(json: bool, claim: Claim, program: PathBuf) -> Result<Self> {
+        let stage = Stage::at(claim, directory())?;
+        let story =
+            Self { json, stage: Some(stage), farm: None, grid: None, cloud: None, contracts: Vec::new(), program };
+        if let Some(stage) = &story.stage {
+            stage.lan().connect_host()?;
+        }
+        Ok(story)
     }
 
     fn tell(&self, line: &str) {
@@ -85,6 +91,13 @@ impl Story {
         [&self.farm, &self.grid, &self.cloud].into_iter().flatten()
     }
 
+    /// Writes down who runs, so that `--undo` finds the nodes of a demo that was kept or killed.
+    fn note_pids(&self) -> Result<()> {
+        let pids: Vec<String> = self.nodes().map(|n| n.pid().to_string()).collect();
+        let path = undo::pids_file();
+        std::fs::write(&path, pids.join("\n")).with_context(|| path.display().to_string())
+    }
+
     pub fn start(&mut self) -> Result<()> {
         for image in [Image::Nginx, Image::Redis, Image::RedisClient] {
             image.layout()?;
@@ -105,11 +118,12 @@ impl Story {
             Ok(node)
         };
         self.farm = Some(start(self, "farm", "Turin", &["--trust", "lan"])?);
+        self.note_pids()?;
         self.grid = Some(start(self, "grid", "Milan", &["--offer", &all])?);
+        self.note_pids()?;
         // Cloud sells less CPU than the database asks for.
         self.cloud = Some(start(self, "cloud", "Milan", &["--offer", "cpu=500m,memory=1Gi,pods=10"])?);
-        let pids: Vec<String> = self.nodes().map(|n| n.pid().to_string()).collect();
-        std::fs::write(directory().join("pids"), pids.join("\n"))?;
+        self.note_pids()?;
         // Only farm has the images: no registry has them, and nobody gives them to the providers.
         for image in [Image::Nginx, Image::Redis, Image::RedisClient] {
             self.farm()?.setup.load(&image.layout()?)?;
@@ -210,7 +224,7 @@ impl Story {
     /// The page's text; each time it is asked for, the database counts.
     fn fetch(&self) -> std::result::Result<String, String> {
         let machine = self.farm().map_err(|e| e.to_string())?.setup.machine.clone().ok_or("no machine")?;
-        get(&format!("{}:{PAGE_PORT}", machine.address))
+        http::get(&format!("{}:{PAGE_PORT}", machine.address))
     }
 
     pub fn page(&mut self) -> Result<()> {
@@ -225,18 +239,18 @@ impl Story {
         Ok(())
     }
 
-    pub fn keep(mut self) {
-        let farm = self.farm.as_ref().map(|n| n.setup.clone());
+    /// Leaves everything running; what to do with it, in lines that a shell understands.
+    pub fn keep(mut self) -> String {
+        let mut lines = Vec::new();
+        let page = self.farm.as_ref().and_then(|farm| farm.setup.machine.as_ref()).map(|machine| machine.address);
         for node in [self.farm.take(), self.grid.take(), self.cloud.take()].into_iter().flatten() {
-            let kubeconfig = node.setup.kubeconfig();
-            println!("export KUBECONFIG={}   # {}", kubeconfig.display(), node.setup.name);
+            lines.push(format!("export KUBECONFIG={}   # {}", node.setup.kubeconfig().display(), node.setup.name));
             std::mem::forget(node); // it runs on
         }
-        if let Some(address) = farm.and_then(|f| f.machine).map(|m| m.address) {
-            println!("the page: http://{address}:{PAGE_PORT}/");
-        }
-        println!("to take it all away: cargo xtask demo --undo");
+        lines.extend(page.map(|address| format!("# the page: http://{address}:{PAGE_PORT}/")));
+        lines.push("# to take it all away: cargo xtask demo --undo".into());
         std::mem::forget(self.stage.take());
+        lines.join("\n")
     }
 
     /// The machine that hosts the api dies, and comes back after the page works again elsewhere.
@@ -318,7 +332,7 @@ impl Story {
             "cloud is back: no stale copy runs, it knows its {sold} contract, and nothing is sold twice"
         ));
         self.cloud = Some(cloud);
-        Ok(())
+        self.note_pids()
     }
 
     pub fn leave(&mut self) -> Result<()> {
@@ -354,7 +368,6 @@ impl Story {
             node.terminate()?;
         }
         drop(self.stage.take());
-        let _ = command::output("ip", &["link", "del", "flt-demo"]);
         let processes = command::output("pgrep", &["-f", &directory().display().to_string()])?;
         if processes.status.success() {
             bail!("processes are left: {}", String::from_utf8_lossy(&processes.stdout));
@@ -369,9 +382,7 @@ impl Drop for Story {
         for node in [self.farm.take(), self.grid.take(), self.cloud.take()].into_iter().flatten() {
             drop(node.kill());
         }
-        if self.stage.take().is_some() {
-            let _ = command::output("ip", &["link", "del", "flt-demo"]);
-        }
+        drop(self.stage.take());
     }
 }
 
@@ -406,17 +417,4 @@ fn kill_all(setup: &Setup) -> Result<()> {
         let output = command::output("pgrep", &["-f", &pattern]).map_err(|e| e.to_string())?;
         if output.status.success() { Err(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Ok(()) }
     })
-}
-
-/// `GET /` over HTTP/1.0.
-fn get(address: &str) -> std::result::Result<String, String> {
-    use std::io::{Read, Write};
-    let parsed = address.parse().map_err(|_| format!("{address} is no address"))?;
-    let mut stream =
-        std::net::TcpStream::connect_timeout(&parsed, Duration::from_secs(2)).map_err(|e| e.to_string())?;
-    stream.set_read_timeout(Some(Duration::from_secs(8))).map_err(|e| e.to_string())?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(|e| e.to_string())?;
-    let mut text = String::new();
-    stream.take(64 * 1024).read_to_string(&mut text).map_err(|e| e.to_string())?;
-    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).ok_or(text)
 }

@@ -1,0 +1,77 @@
+//! Limits by cgroup v2, on the kernel that most users have: this machine may well have v1. Only on the architecture for which
+//! the virtual machine is made.
+#![cfg(target_arch = "x86_64")]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::time::Duration;
+
+use fluidos_e2e::images::Image;
+use fluidos_e2e::node::{binary, kubectl};
+use fluidos_e2e::virtual_machine;
+
+/// An emulated machine on a busy one: more than a minute, less than this.
+const LIMIT: Duration = Duration::from_secs(420);
+
+const STORY: &str = r#"
+export KUBECONFIG=/node/kubeconfig
+fluidos check --pre --data-dir /node || exit
+fluidos up --name vm --data-dir /node --no-mdns > /ready 2> /log &
+i=0; while ! grep -q '^ready' /ready && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done
+grep -q '^ready' /ready || { cat /log; exit; }
+fluidos image load /image --data-dir /node
+kubectl apply -f - <<'YAML'
+apiVersion: v1
+kind: Pod
+metadata: {name: limited}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: a
+    image: "busybox:1"
+    command: [sleep, "1000"]
+    resources: {limits: {cpu: 200m, memory: 48Mi}, requests: {cpu: 100m}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: a
+    image: "busybox:1"
+    command: [dd, if=/dev/zero, of=/dev/null, bs=200M, count=1]
+    resources: {limits: {memory: 48Mi}}
+YAML
+kubectl wait --for=condition=Ready pod/limited --timeout=90s
+kubectl wait --for=jsonpath='{.status.phase}'=Failed pod/greedy --timeout=90s
+echo "greedy: $(kubectl get pod greedy -o jsonpath='{.status.containerStatuses[0].state.terminated.reason} {.status.containerStatuses[0].state.terminated.exitCode}')"
+uid=$(kubectl get pod limited -o jsonpath='{.metadata.uid}')
+for f in memory.max cpu.max cpu.weight; do echo "limited $f: $(cat /sys/fs/cgroup/kubelet-*/pod$uid/*/$f)"; done
+kubectl delete pod limited greedy --timeout=60s
+ls -d /sys/fs/cgroup/kubelet-*/pod* || echo "no cgroup of a pod is left"
+"#;
+
+#[test]
+fn limits_hold_where_there_is_only_cgroup_v2() {
+    let kubectl = match kubectl() {
+        path if path.is_absolute() => path,
+        name => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .map(|directory| directory.join(&name))
+            .find(|path| path.exists())
+            .expect("kubectl on the PATH"),
+    };
+    let (program, image) = (binary(), Image::Busybox.layout().unwrap());
+    let files = [(program.as_path(), "/bin/fluidos"), (&kubectl, "/bin/kubectl"), (&image, "/image")];
+    let told = virtual_machine::story(STORY, &files, LIMIT).unwrap();
+    for expected in [
+        "✓ cgroups for memory and CPU",
+        "greedy: OOMKilled 137",
+        "limited memory.max: 50331648",
+        "limited cpu.max: 20000 100000",
+        // 100m of 1024 shares, in the weights of v2 (KEP-2254).
+        "limited cpu.weight: 4",
+        "no cgroup of a pod is left",
+    ] {
+        assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
+    }
+}
