@@ -48,7 +48,9 @@ echo "greedy: $(kubectl get pod greedy -o jsonpath='{.status.containerStatuses[0
 uid=$(kubectl get pod limited -o jsonpath='{.metadata.uid}')
 for f in memory.max cpu.max cpu.weight; do echo "limited $f: $(cat /sys/fs/cgroup/kubelet-*/pod$uid/*/$f)"; done
 kubectl delete pod limited greedy --timeout=60s
+i=0; while ls -d /sys/fs/cgroup/kubelet-*/pod* 2> /dev/null && [ $i -lt 20 ]; do sleep 0.5; i=$((i+1)); done
 ls -d /sys/fs/cgroup/kubelet-*/pod* || echo "no cgroup of a pod is left"
+tail -5 /log
 "#;
 
 #[test]

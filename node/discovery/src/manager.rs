@@ -359,10 +359,9 @@ impl Manager {
                 self.write(&policy.name_any(), &status).await;
             }
         }
-        if !objects.iter().any(|policy| policy.name_any() == names::DISCOVERY_POLICY) {
-            if let Err(error) = act::default_policy(&self.options.client).await {
-                tracing::warn!(%error, "the DiscoveryPolicy default could not be made");
-            }
+        let is_there = objects.iter().any(|policy| policy.name_any() == names::DISCOVERY_POLICY);
+        if !is_there && let Err(error) = act::default_policy(&self.options.client).await {
+            tracing::warn!(%error, "the DiscoveryPolicy default could not be made");
         }
     }
 
