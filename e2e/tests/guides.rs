@@ -16,9 +16,9 @@ fn script(guide: &str) -> String {
     format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{}", blocks.join("\n"))
 }
 
-#[test]
-fn one_machine() {
-    let mut stage = Stage::new("one").unwrap();
+/// Runs a guide on a machine of its own; what it prints.
+fn walk(guide: &str, stage: &str) -> String {
+    let mut stage = Stage::new(stage).unwrap();
     let setup = stage.setup("guide", &[]).unwrap();
     std::fs::create_dir_all(&setup.directory).unwrap();
     let enter = setup.machine.as_ref().unwrap().enter();
@@ -27,7 +27,7 @@ fn one_machine() {
     let writing = std::fs::File::create(&log).unwrap();
     let status = Command::new(&enter[0])
         .arg(&enter[1])
-        .args(["bash", "-c", &script("one-machine.md")])
+        .args(["bash", "-c", &script(guide)])
         .current_dir(&setup.directory)
         .env("PATH", path)
         .env("BUSYBOX", Image::Busybox.layout().unwrap())
@@ -39,15 +39,43 @@ fn one_machine() {
         .unwrap();
     let told = std::fs::read_to_string(&log).unwrap();
     assert!(status.success(), "{told}");
-    for expected in [
-        "✓ root",
-        "farm   Ready",
-        "docker.io/library/busybox:1",
-        "successfully rolled out",
-        "placed on farm: an own node",
-        "Scheduled",
-        "its key is kept",
-    ] {
+    told
+}
+
+fn expect(told: &str, expected: &[&str]) {
+    for expected in expected {
         assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
     }
+}
+
+#[test]
+fn one_machine() {
+    let told = walk("one-machine.md", "one");
+    expect(
+        &told,
+        &[
+            "✓ root",
+            "farm   Ready",
+            "docker.io/library/busybox:1",
+            "successfully rolled out",
+            "placed on farm: an own node",
+            "Scheduled",
+            "its key is kept",
+        ],
+    );
+}
+
+#[test]
+fn discovery() {
+    let told = walk("discovery.md", "disc");
+    expect(
+        &told,
+        &[
+            "No peers are known.",
+            "To name one: fluidos up --peer ADDR:PORT",
+            "discoverypolicy.network.fluidos.eu/sellers-in-europe created",
+            "sellers-in-europe",
+            "Nobody was rejected.",
+        ],
+    );
 }
