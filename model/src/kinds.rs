@@ -2,7 +2,7 @@
 //!
 //! | group | kinds |
 //! |---|---|
-//! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint |
+//! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint, SharingPolicy (ours) |
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker |
@@ -23,6 +23,7 @@ pub mod names;
 mod reservation;
 mod service_blueprint;
 mod shared;
+mod sharing_policy;
 mod solver;
 
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
@@ -44,12 +45,15 @@ pub use known_cluster::{
     KnownCluster, KnownClusterEndpoints, KnownClusterLink, KnownClusterSource, KnownClusterSpec, KnownClusterStatus,
     KnownClusterTrust, LinkState,
 };
-pub use ledger::{Ledger, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
+pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
 pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
 pub use service_blueprint::{ServiceBlueprint, ServiceBlueprintSpec, ServiceBlueprintStatus, ServiceTemplate};
 pub use shared::{
     AdditionalInformation, Configuration, EmbeddedMeta, FlavorType, GenericRef, NodeIdentity, Phase, PhaseStatus,
     QuantityText, Selector, TelemetryServer,
+};
+pub use sharing_policy::{
+    SharingBuyers, SharingError, SharingPolicy, SharingPolicySpec, SharingPolicyStatus, SharingPrice,
 };
 pub use solver::{Solver, SolverSpec, SolverStatus};
 
@@ -68,6 +72,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Flavor::crd(),
         Allocation::crd(),
         ServiceBlueprint::crd(),
+        SharingPolicy::crd(),
         Discovery::crd(),
         PeeringCandidate::crd(),
         Reservation::crd(),
