@@ -2,7 +2,7 @@
 //!
 //! | group | kinds |
 //! |---|---|
-//! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint, SharingPolicy (ours) |
+//! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint, SharingPolicy and AcquisitionPolicy (ours) |
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker |
@@ -11,6 +11,7 @@
 //! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object). Enumerations are in the
 //! schema; inputs that official tools write (integer quantities, `enstablishPeering`) are accepted.
 
+mod acquisition_policy;
 mod allocation;
 mod broker;
 mod contract;
@@ -26,6 +27,10 @@ mod shared;
 mod sharing_policy;
 mod solver;
 
+pub use acquisition_policy::{
+    AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec, AcquisitionPolicyStatus,
+    EndedContract,
+};
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
 pub use broker::{Broker, BrokerSpec, BrokerStatus};
 pub use contract::{
@@ -73,6 +78,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Allocation::crd(),
         ServiceBlueprint::crd(),
         SharingPolicy::crd(),
+        AcquisitionPolicy::crd(),
         Discovery::crd(),
         PeeringCandidate::crd(),
         Reservation::crd(),

@@ -9,6 +9,7 @@
 //! ```
 
 mod amounts;
+mod buying;
 mod ledger;
 mod money;
 mod offer;
@@ -21,6 +22,7 @@ mod selector;
 mod sharing;
 
 pub use amounts::{Amounts, Resource};
+pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, Purchase, may_buy};
 pub use ledger::{
     Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
 };
@@ -29,7 +31,7 @@ pub use offer::{Location, Mismatch, Offer};
 pub use partition::Partitionability;
 pub use price::{Charge, Period, Price, PriceError, Unit, UnitPrice, month_of};
 pub use quantity::{Quantity, QuantityError};
-pub use rank::{Candidate, Ranked, rank};
+pub use rank::{Candidate, Criterion, Ranked, rank};
 pub use rate::{Rate, RateError, Situation};
 pub use selector::{FilterText, K8SliceSelector, QuantityFilter, SelectorError, TextFilter};
 pub use sharing::{Sale, Sharing, SharingRefusal, credit, sale, utilisation};

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::market::{Agreed, Amounts, HoldRequest, Pool, Price};
+use crate::market::{Agreed, Amounts, Criterion, HoldRequest, Pool, Price};
 
 /// Every rule of structural schemas that our schemas could break (CustomResourceDefinition, "Specifying a structural
 /// schema"): a type everywhere, no `$ref`, nothing but `properties` decides what is kept.
@@ -76,6 +76,7 @@ fn kinds_have_the_official_names() {
         "Allocation nodecore.fluidos.eu/v1alpha1 allocations [alloc,allocs]",
         "ServiceBlueprint nodecore.fluidos.eu/v1alpha1 serviceblueprints [sbp]",
         "SharingPolicy nodecore.fluidos.eu/v1alpha1 sharingpolicies [sharing]",
+        "AcquisitionPolicy nodecore.fluidos.eu/v1alpha1 acquisitionpolicies [acquisition]",
         "Discovery advertisement.fluidos.eu/v1alpha1 discoveries [dis]",
         "PeeringCandidate advertisement.fluidos.eu/v1alpha1 peeringcandidates []",
         "Reservation reservation.fluidos.eu/v1alpha1 reservations [res]",
@@ -235,4 +236,48 @@ fn a_sharing_policy_is_read_or_says_what_it_needs() {
         let refused = rules(spec.clone()).unwrap_err();
         assert!(refused.contains(expected), "{spec}: {refused}");
     }
+}
+
+#[test]
+fn an_acquisition_policy_is_read_or_says_what_it_needs() {
+    let rules = |spec: Value| {
+        let spec: AcquisitionPolicySpec = serde_json::from_value(spec).unwrap();
+        spec.rules("p").map_err(|error| error.to_string())
+    };
+    let euro = || json!({"currency": "EUR", "perHour": "1", "perMonth": "50"});
+    let whole = rules(json!({"ceilings": [euro()], "ranking": ["latency", "price"], "deadlineSeconds": 5})).unwrap();
+    assert_eq!(whole.ranking, [Criterion::Latency, Criterion::Price]);
+    assert_eq!(rules(json!({})).unwrap().ranking, [Criterion::Price, Criterion::Surplus, Criterion::Latency]);
+    for (spec, expected) in [
+        (json!({"ceilings": [euro(), {"currency": "EUR"}]}), "ceilings[1] has neither perHour nor perMonth"),
+        (json!({"ceilings": [{"currency": "FUN", "perHour": "1"}]}), "ceilings[0].currency: currency is `FUN`"),
+        (json!({"ceilings": [{"currency": "EUR", "perHour": "-1"}]}), "ceilings[0].perHour: amount is `-1`"),
+        (json!({"ceilings": vec![euro(); 65]}), "ceilings is 65, needed 0 to 64"),
+        (json!({"ranking": ["rating"]}), "ranking: `rating` is not known, needed price, latency or surplus"),
+        (json!({"deadlineSeconds": 31}), "deadlineSeconds is 31, needed 1 to 30"),
+    ] {
+        let refused = rules(spec.clone()).unwrap_err();
+        assert!(refused.contains(expected), "{spec}: {refused}");
+    }
+}
+
+#[test]
+fn contracts_that_ended_are_counted_once_and_for_their_month() {
+    let price = FlavorPrice { amount: "1".into(), currency: "EUR".into(), period: "hour".into(), unit: String::new() };
+    let ended = |contract: &str, until: &str| EndedContract {
+        contract: contract.into(),
+        price: price.clone(),
+        from: "2026-10-01T00:00:00Z".into(),
+        until: until.into(),
+        namespace: None,
+    };
+    let november = "2026-11-01T00:00:00Z".parse().unwrap();
+    let old = AcquisitionPolicyStatus::default().with_ended(ended("a", "2026-10-31T00:00:00Z"), november);
+    let new = old.with_ended(ended("b", "2026-11-02T00:00:00Z"), november);
+    let again = new.with_ended(ended("b", "2026-11-03T00:00:00Z"), november);
+    assert_eq!(again.ended.iter().map(|it| it.until.as_str()).collect::<Vec<_>>(), ["2026-11-02T00:00:00Z"]);
+    let full =
+        (0..2000).fold(new, |status, n| status.with_ended(ended(&n.to_string(), "2026-11-02T00:00:00Z"), november));
+    assert_eq!(full.ended.len(), 1024);
+    assert_eq!(full.ended[0].expense().unwrap().price.to_string(), "1 EUR/hour");
 }

@@ -96,13 +96,15 @@ pub struct Location {
     pub additional_notes: String,
 }
 
-/// A price; empty texts are 0.
+/// A price; one with an empty amount is not stated, which is not 0.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[allow(missing_docs)] // the fields are their own words
 pub struct Price {
     pub amount: String,
     pub currency: String,
     pub period: String,
+    /// For one of what (ours): `cpu`, `gib`, `pod`, `gpu`; empty is for what is bought, whatever its size.
+    pub unit: String,
 }
 
 /// What exactly is bought.

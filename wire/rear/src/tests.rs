@@ -30,7 +30,7 @@ fn flavor(key: &NodeKey) -> Flavor {
         flavor_type: FlavorType::K8Slice,
         data: json!({"characteristics": {"architecture": "amd64", "cpu": "4", "memory": "8Gi", "pods": "110"}}),
         location: Location { city: "Milan".into(), country: "Italy".into(), ..Location::default() },
-        price: Price::default(),
+        price: Price { amount: "0.02".into(), currency: "EUR".into(), period: "hour".into(), unit: "cpu".into() },
         owner: party(key),
         availability: true,
         network_property_type: String::new(),

@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 
 use super::act::Done;
 use super::plan::{Action, plan};
-use super::view::{Findings, Peer, Refused, Search, Searches, View, peers};
+use super::purse::Purse;
+use super::view::{Away, Findings, Peer, Refused, Search, Searches, View, peers};
 use super::weigh::{Answer, told, weigh};
 
 fn at(second: i64) -> Timestamp {
@@ -68,7 +69,7 @@ fn flavor(id: &str, cpu: &str, city: &str) -> rear::Flavor {
             "policies": {"partitionability": {"cpuStep": "500m"}},
         }),
         location: rear::Location { city: city.into(), ..rear::Location::default() },
-        price: rear::Price::default(),
+        price: rear::Price { amount: "0".into(), ..rear::Price::default() },
         owner: rear::Party::default(),
         availability: true,
         network_property_type: String::new(),
@@ -81,7 +82,7 @@ fn answer(seed: u8, flavors: Vec<rear::Flavor>) -> Answer {
 
 fn found(filters: Value, intents: &[(&str, &str)], answers: Vec<(Peer, Answer)>) -> Findings {
     let selector = K8SliceSelector::from_json(&filters).unwrap();
-    weigh(&selector, &intent::parse(intents.iter().copied()), &answers)
+    weigh(&selector, &intent::parse(intents.iter().copied()), None, &answers)
 }
 
 /// Grid offers what is asked for.
@@ -104,10 +105,12 @@ struct Case {
     reservation: Option<Value>,
     contract: bool,
     allocation: Option<AllocationPhase>,
+    purse: Purse,
 }
 
 fn case(solver: Solver, peers: &[Peer], search: Search) -> Case {
-    Case { solver, peers: peers.to_vec(), search, reservation: None, contract: false, allocation: None }
+    let (purse, contract) = (Purse::default(), false);
+    Case { solver, peers: peers.to_vec(), search, reservation: None, contract, allocation: None, purse }
 }
 
 fn asked(second: i64, peers: &[Peer], findings: Findings) -> Search {
@@ -135,7 +138,9 @@ fn check(case: &Case, second: i64, expected: Expect) {
         allocations.insert("allocation-c".to_owned(), Arc::new(allocation));
     }
     let peers = case.peers.clone();
-    let view = View { solvers: vec![&case.solver], reservations, contracts, allocations, peers, searches: &searches };
+    let purse = case.purse.clone();
+    let view =
+        View { solvers: vec![&case.solver], reservations, contracts, allocations, peers, purse, searches: &searches };
     let plan = plan(&view, at(second));
     let mut lines: Vec<String> = plan
         .actions
@@ -346,7 +351,7 @@ fn a_stale_view_and_a_fresh_failure_are_waited_out() {
 fn answers_are_weighed_with_reasons() {
     let quick = Peer { latency_micros: Some(4_000), ..peer("quick") };
     let answers = vec![
-        (peer("away"), Err("no answer within 2 s".into())),
+        (peer("away"), Err("no answer within 2 s".to_owned().into())),
         (peer("empty"), answer(2, vec![])),
         (peer("big"), answer(3, vec![flavor("f", "4", "Milan")])),
         (quick, answer(4, vec![flavor("f", "1500m", "Milan"), flavor("g", "8", "Turin")])),

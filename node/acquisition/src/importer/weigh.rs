@@ -3,8 +3,8 @@
 
 use fluidos_identity::NodeId;
 use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge};
-use fluidos_model::kinds::{EmbeddedFlavor, names};
-use fluidos_model::market::{Candidate, K8SliceSelector, rank};
+use fluidos_model::kinds::{EmbeddedFlavor, FlavorPrice, names};
+use fluidos_model::market::{Amounts, Buying, Candidate, Currency, K8SliceSelector, Price, rank};
 use fluidos_rear as rear;
 
 use super::view::{Findings, Offered, Peer, Refused};
@@ -16,16 +16,36 @@ const FLAVORS_MAX: usize = 64;
 const CANDIDATES_MAX: usize = 64;
 
 /// What a peer answered: the key it has proven and what it offers, or why there is no answer.
-pub(super) type Answer = Result<(NodeId, Vec<rear::Flavor>), String>;
+pub(super) type Answer = Result<(NodeId, Vec<rear::Flavor>), Silence>;
+
+/// Why a peer has not said what it offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Silence {
+    pub reason: String,
+    /// It said no, for good: it is not waited for.
+    pub refused: bool,
+}
+
+impl From<String> for Silence {
+    fn from(reason: String) -> Self {
+        Self { reason, refused: false }
+    }
+}
 
 /// Returns what the answers are worth.
-pub(super) fn weigh(selector: &K8SliceSelector, intents: &Intents, answers: &[(Peer, Answer)]) -> Findings {
+pub(super) fn weigh(
+    selector: &K8SliceSelector,
+    intents: &Intents,
+    buying: Option<&Buying>,
+    answers: &[(Peer, Answer)],
+) -> Findings {
     let mut findings = Findings::default();
     let mut fitting: Vec<(Offered, usize)> = Vec::new();
     for (peer, answer) in answers {
         let refused = |reason: String| Refused { peer: peer.name.clone(), step: "list", reason };
         match answer {
-            Err(reason) => findings.pending.push(refused(reason.clone())),
+            Err(silence) if silence.refused => findings.refused.push(refused(silence.reason.clone())),
+            Err(silence) => findings.pending.push(refused(silence.reason.clone())),
             Ok((_, flavors)) if flavors.is_empty() => {
                 // It may have started a moment ago and not know yet what it offers.
                 findings.open = true;
@@ -43,7 +63,7 @@ pub(super) fn weigh(selector: &K8SliceSelector, intents: &Intents, answers: &[(P
         }
     }
     findings.open |= !findings.pending.is_empty();
-    findings.offered = ordered(selector, fitting);
+    findings.offered = ordered(selector, buying, fitting);
     findings
 }
 
@@ -79,15 +99,24 @@ fn fits(
             Out::Refused(reason)
         });
     }
+    let price = quote(&embedded.spec.price, &buys).map_err(Out::Refused)?;
     let offered = Offered {
+        price,
         candidate: names::peering_candidate(&flavor.id, Some(&seller.tag())),
         peer: peer.name.clone(),
         address: peer.address,
         seller,
         flavor: embedded,
         buys,
+        latency_micros: peer.latency_micros,
     };
     Ok((offered, judgement.soft.len()))
+}
+
+/// What these amounts of a flavor cost, `None` if its price is not stated.
+pub(super) fn quote(price: &FlavorPrice, buys: &Amounts) -> Result<Option<Price>, String> {
+    let stated = price.parse().map_err(|error| format!("price: {error}"))?;
+    stated.map(|price| price.of(buys)).transpose().map_err(|error| format!("price: {error}"))
 }
 
 /// A latency that nobody has measured yet will be known in a moment: all else holds.
@@ -99,11 +128,19 @@ fn only_unmeasured(intents: &Intents, judgement: &Judgement, place: &Place) -> b
     place.latency_micros.is_none() && judgement.hard.iter().all(|broken| latency(broken.name))
 }
 
-/// Preferences first, then the least surplus, then the name.
-fn ordered(selector: &K8SliceSelector, fitting: Vec<(Offered, usize)>) -> Vec<Offered> {
-    let candidates: Vec<Candidate> =
-        fitting.iter().map(|(offered, _)| Candidate { name: offered.candidate.clone(), buys: offered.buys }).collect();
-    let mut order: Vec<(usize, usize)> = rank(&selector.wanted(), &candidates)
+/// Preferences first, then what the policy ranks by, then the least surplus, then the name.
+fn ordered(selector: &K8SliceSelector, buying: Option<&Buying>, fitting: Vec<(Offered, usize)>) -> Vec<Offered> {
+    let candidates = fitting.iter().map(|(offered, _)| Candidate {
+        name: offered.candidate.clone(),
+        buys: offered.buys,
+        price: offered.price,
+        latency_micros: offered.latency_micros,
+    });
+    let candidates: Vec<Candidate> = candidates.collect();
+    let criteria = buying.map(|buying| buying.ranking.as_slice()).unwrap_or_default();
+    let currencies: Vec<Currency> =
+        buying.map(|buying| buying.ceilings.iter().map(|ceiling| ceiling.currency).collect()).unwrap_or_default();
+    let mut order: Vec<(usize, usize)> = rank(&selector.wanted(), &candidates, criteria, &currencies)
         .iter()
         .filter_map(|ranked| Some((fitting.get(ranked.index)?.1, ranked.index)))
         .collect();

@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "amount",
     "currency",
     "period",
+    "unit",
     "owner",
     "ID",
     "IP",

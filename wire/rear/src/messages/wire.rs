@@ -184,12 +184,14 @@ struct PriceWire {
     currency: String,
     #[serde(deserialize_with = "text")]
     period: String,
+    #[serde(deserialize_with = "text", skip_serializing_if = "String::is_empty")]
+    unit: String,
 }
 
 impl From<&Flavor> for FlavorWire {
     fn from(flavor: &Flavor) -> Self {
         let Location { latitude, longitude, country, city, additional_notes } = flavor.location.clone();
-        let Price { amount, currency, period } = flavor.price.clone();
+        let Price { amount, currency, period, unit } = flavor.price.clone();
         let location =
             LocationWire { latitude, longitude, altitude: country, country: String::new(), city, additional_notes };
         Self {
@@ -198,7 +200,7 @@ impl From<&Flavor> for FlavorWire {
             flavor_type: TypeWire { name: flavor.flavor_type.as_str().into(), data: data_to_wire(&flavor.data) },
             network_property_type: flavor.network_property_type.clone(),
             location: Some(location),
-            price: Some(PriceWire { amount, currency, period }),
+            price: Some(PriceWire { amount, currency, period, unit }),
             owner: Some((&flavor.owner).into()),
             availability: flavor.availability,
         }
@@ -224,7 +226,7 @@ impl TryFrom<FlavorWire> for Flavor {
                 city: location.city,
                 additional_notes: location.additional_notes,
             },
-            price: Price { amount: price.amount, currency: price.currency, period: price.period },
+            price: Price { amount: price.amount, currency: price.currency, period: price.period, unit: price.unit },
             owner: wire.owner.unwrap_or_default().into(),
             availability: wire.availability,
             network_property_type: wire.network_property_type,
