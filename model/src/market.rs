@@ -27,7 +27,7 @@ pub use ledger::{
     Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
 };
 pub use money::{Currency, Decimal, Money, MoneyError};
-pub use offer::{Location, Mismatch, Offer};
+pub use offer::{Fit, Location, Mismatch, Offer};
 pub use partition::Partitionability;
 pub use price::{Charge, Period, Price, PriceError, Unit, UnitPrice, month_of};
 pub use quantity::{Quantity, QuantityError};

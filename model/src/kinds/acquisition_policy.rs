@@ -41,6 +41,9 @@ pub struct AcquisitionPolicySpec {
     /// By what candidates are ranked, the first counts most: `price`, `latency`, `surplus`. Absent is price, surplus, latency.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranking: Vec<String>,
+    /// For how long is bought, 60 to ten years of seconds; absent is as long as the seller sells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term_seconds: Option<u64>,
     /// How many seconds a peer has to say what it offers; absent is 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_seconds: Option<u32>,
@@ -148,6 +151,12 @@ impl AcquisitionPolicySpec {
             let observed = seconds as usize;
             return Err(AcquisitionError::Bounds { field: "deadlineSeconds", observed, least, most });
         }
+        if let Some(term) = self.term_seconds.filter(|term| !super::sharing_policy::TERM_SECONDS.contains(term)) {
+            let term_seconds = super::sharing_policy::TERM_SECONDS;
+            let bound = |seconds: u64| usize::try_from(seconds).unwrap_or(usize::MAX);
+            let (least, most) = (bound(*term_seconds.start()), bound(*term_seconds.end()));
+            return Err(AcquisitionError::Bounds { field: "termSeconds", observed: bound(term), least, most });
+        }
         let ceilings = self.ceilings.iter().enumerate().map(|(index, ceiling)| ceiling.rule(index));
         let criterion = |name: &String| {
             let observed = name.chars().take(32).collect();
@@ -160,6 +169,7 @@ impl AcquisitionPolicySpec {
             ceilings: ceilings.collect::<Result<_, _>>()?,
             ranking: if ranking.is_empty() { usual } else { ranking },
             deadline: Duration::from_secs(seconds.into()),
+            term: self.term_seconds.map(Duration::from_secs),
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::market::{
 /// A buyer compares, signs and buys within seconds; longer than an hour is a contract.
 const HOLD_SECONDS: std::ops::RangeInclusive<u32> = 5..=3600;
 /// From what a peering is worth being made for to ten years.
-const TERM_SECONDS: std::ops::RangeInclusive<u64> = 60..=10 * 366 * 24 * 3600;
+pub(super) const TERM_SECONDS: std::ops::RangeInclusive<u64> = 60..=10 * 366 * 24 * 3600;
 /// DIDs in one list: owners of more write several policies.
 const BUYERS_MAX: usize = 256;
 

@@ -29,6 +29,8 @@ pub struct Buying {
     pub ranking: Vec<Criterion>,
     /// How long a peer has to say what it offers.
     pub deadline: Duration,
+    /// For how long is bought; `None` is as long as the seller sells.
+    pub term: Option<Duration>,
 }
 
 /// What may be spent in one currency.
@@ -243,7 +245,7 @@ mod tests {
 
     fn buying(ceilings: &[Ceiling]) -> Option<Result<Buying, String>> {
         let (name, deadline) = ("p".to_owned(), Duration::from_secs(2));
-        Some(Ok(Buying { name, ceilings: ceilings.to_vec(), ranking: vec![], deadline }))
+        Some(Ok(Buying { name, ceilings: ceilings.to_vec(), ranking: vec![], deadline, term: None }))
     }
 
     fn expense(text: &str, from: &str, until: Option<&str>, namespace: Option<&str>) -> Expense {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! list ──────▶ own Flavors that match
+//! request ───▶ what comes nearest to what is needed, or why nothing does
 //! reserve ───▶ may this be cut from the offer? ─▶ hold in the Ledger ─▶ terms
 //! purchase ──▶ the same bytes, signed by the buyer? ─▶ sign ─▶ commit in the Ledger ─▶ Contract ─▶ Allocation
 //! release ───▶ signed by a party? ─▶ free the Ledger ─▶ Contract goes
@@ -176,6 +177,14 @@ impl Seller for Exporter {
         Ok(plan::listed(&flavors, &sale, &wanted))
     }
 
+    async fn request(&self, request: rear::ResourceRequest, buyer: NodeId) -> Result<rear::ResourceAnswer, Refusal> {
+        let policies = act::policies(&self.client).await?;
+        let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
+        let sale = sale(&policies, &pool, Some(&buyer.to_string()), Timestamp::now()).map_err(plan::not_sold)?;
+        let flavors = act::flavors(&self.client, self.options.key.id()).await?;
+        plan::answered(&flavors, &sale, &request)
+    }
+
     async fn reserve(&self, request: rear::ReserveRequest, buyer: NodeId) -> Result<rear::Transaction, Refusal> {
         let asked = request.configuration.as_ref().map(plan::asked).transpose()?;
         let flavor = act::flavor(&self.client, &request.flavor_id, self.options.key.id()).await?;
@@ -185,7 +194,8 @@ impl Seller for Exporter {
         let held = self.books.change(|pool| {
             // The time of the try that counts, or a hold would begin in the past.
             let now = Timestamp::now();
-            let wish = plan::Wish { transaction: &transaction, buyer, amounts: asked, hold: self.options.hold };
+            let term = request.term_seconds.map(Duration::from_secs);
+            let wish = plan::Wish { transaction: &transaction, buyer, amounts: asked, term, hold: self.options.hold };
             let hold = plan::admit(&flavor, &policies, pool, &wish, now)?;
             pool.hold(&hold, now).map_err(plan::refusal)
         });

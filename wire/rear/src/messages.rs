@@ -1,6 +1,7 @@
 //! What is said: plain values for the rest of the house. How it is written is in [`wire`].
 
 mod dialect;
+mod request;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,8 @@ use std::collections::BTreeMap;
 use fluidos_identity::{Envelope, NodeId};
 use jiff::Timestamp;
 use serde_json::Value;
+
+pub use request::{Fit, ResourceAnswer, ResourceOffer, ResourceRequest};
 
 /// What kind of thing is traded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +139,8 @@ pub struct ReserveRequest {
     pub configuration: Option<Configuration>,
     /// The buyer's name for this transaction (ours): the same request again is the same hold.
     pub transaction_id: Option<String>,
+    /// For how long it is wanted (ours); `None` is as long as the seller sells, which may be shorter in any case.
+    pub term_seconds: Option<u64>,
 }
 
 /// What is held.

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use fluidos_identity::{NodeId, Signed};
+use fluidos_model::intent::{Intents, Place, Requirement, judge, parse};
 use fluidos_model::kinds::{
     Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, Flavor, FlavorPrice, FlavorType,
     K8SlicePartitionability, NodeIdentity, TelemetryServer, names,
 };
 use fluidos_model::market::{
-    Agreed, Amounts, Commitment, CommitmentState, FilterText, HoldRequest, K8SliceSelector, LedgerRefusal, Pool,
+    Agreed, Amounts, Commitment, CommitmentState, FilterText, Fit, HoldRequest, K8SliceSelector, LedgerRefusal, Pool,
     Resource, Sale, Sharing, SharingRefusal, credit, sale,
 };
 use fluidos_rear as rear;
@@ -107,6 +108,8 @@ pub(super) struct Wish<'a> {
     pub buyer: NodeId,
     /// `None` is all there is.
     pub amounts: Option<Amounts>,
+    /// For how long it is wanted; `None` is as long as it is sold.
+    pub term: Option<Duration>,
     pub hold: Duration,
 }
 
@@ -137,7 +140,7 @@ pub(super) fn admit(
     credit(policies, &sale, pool, &buyer, now).map_err(not_sold)?;
     let clock = || Refusal::new(RefusalCode::Internal, "the clock is beyond what can be counted");
     let until = terms::shifted(now, sale.hold.unwrap_or(wish.hold), 1).ok_or_else(clock)?;
-    let ends = terms::shifted(now, sale.term.unwrap_or(terms::CONTRACT_TERM), 1).ok_or_else(clock)?;
+    let ends = terms::shifted(now, term(&sale, wish.term), 1).ok_or_else(clock)?;
     let amounts = wish.amounts.unwrap_or(sale.free);
     let offer = for_sale(flavor, &sale).spec.offer(&name).map_err(|error| {
         tracing::warn!(flavor = name, %error, "own flavor cannot be read");
@@ -154,6 +157,73 @@ pub(super) fn admit(
     let price = price.map_err(|error| Refusal::new(RefusalCode::Conflict, error.to_string()))?;
     let agreed = Agreed { policy: sale.policy, issued: now, hold_until: until, ends: Some(ends), price };
     Ok(hold(amounts, until, Some(agreed)))
+}
+
+/// As long as it is wanted and sold.
+fn term(sale: &Sale, wanted: Option<Duration>) -> Duration {
+    let sold = sale.term.unwrap_or(terms::CONTRACT_TERM);
+    wanted.map_or(sold, |wanted| wanted.min(sold))
+}
+
+/// Returns what could be sold for what is needed, or why nothing could. Latency is the buyer's to measure.
+pub(super) fn answered(
+    flavors: &[Flavor],
+    sale: &Sale,
+    request: &rear::ResourceRequest,
+) -> Result<rear::ResourceAnswer, Refusal> {
+    let denied = |denial: String| rear::ResourceAnswer { denial: Some(denial), ..Default::default() };
+    let asked = rear::Selector { flavor_type: Some(request.flavor_type), filters: request.filters.clone() };
+    let Some(wanted) = selector(&asked)? else {
+        return Ok(denied(format!("{} is not sold here, only k8slice", request.flavor_type.as_str())));
+    };
+    let mut intents = parse(request.intents.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if !intents.is_clear() {
+        return Ok(denied(intents.warnings().join("; ")));
+    }
+    intents.constraints.retain(|constraint| !matches!(constraint.requirement, Requirement::LatencyMicros(_)));
+    let (mut answer, mut reasons) = (rear::ResourceAnswer::default(), Vec::new());
+    for flavor in flavors {
+        match offered(flavor, sale, &wanted, &intents, request.term_seconds) {
+            Ok(offer) => answer.offers.push(offer),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    answer.denial = (answer.offers.is_empty() && !reasons.is_empty()).then(|| bounded(&reasons.join("; "), 512));
+    Ok(answer)
+}
+
+fn offered(
+    flavor: &Flavor,
+    sale: &Sale,
+    wanted: &K8SliceSelector,
+    intents: &Intents,
+    wanted_seconds: Option<u64>,
+) -> Result<rear::ResourceOffer, String> {
+    let flavor = for_sale(flavor, sale);
+    let name = flavor.metadata.name.clone().unwrap_or_default();
+    let offer = flavor.spec.offer(&name).map_err(|_| format!("flavor {name} cannot be read"))?;
+    let (fit, amounts) = offer.nearest(wanted).map_err(|mismatch| mismatch.to_string())?;
+    if !flavor.spec.availability || amounts.is_zero() {
+        return Err(format!("{name}: {} is free, and nothing can be bought", offer.whole));
+    }
+    let judgement = judge(intents, &Place::from(&offer));
+    if !judgement.holds() {
+        return Err(judgement.explain());
+    }
+    let price = sale.price.of(&amounts).map_err(|error| format!("price: {error}"))?;
+    let FlavorPrice { amount, currency, period, unit } = FlavorPrice::from(&price);
+    let configuration = Configuration::k8slice(&amounts).map_err(|error| error.to_string())?;
+    Ok(rear::ResourceOffer {
+        fit: match fit {
+            Fit::Exact => rear::Fit::Exact,
+            Fit::Less => rear::Fit::Less,
+            Fit::More => rear::Fit::More,
+        },
+        flavor: convert::wire_flavor(&name, &flavor.spec),
+        configuration: convert::wire_configuration(&configuration),
+        price: rear::Price { amount, currency, period, unit },
+        term_seconds: Some(term(sale, wanted_seconds.map(Duration::from_secs)).as_secs()),
+    })
 }
 
 /// Returns what a buyer is told when the policies do not sell to it. What is wrong with them is the owner's business.

@@ -9,7 +9,7 @@ use fluidos_rear as rear;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::plan::{Wish, admit, asked, listed, mend, refusal, selector};
+use super::plan::{Wish, admit, answered, asked, listed, mend, refusal, selector};
 use crate::{HOLD, terms};
 
 fn at(second: i64) -> Timestamp {
@@ -53,7 +53,7 @@ fn hold_by(
     second: i64,
 ) -> Result<Pool, String> {
     let buyer = NodeKey::from_seed([buyer; 32]).unwrap().id();
-    let wish = Wish { transaction, buyer, amounts, hold: HOLD };
+    let wish = Wish { transaction, buyer, amounts, term: None, hold: HOLD };
     let request = admit(&flavor(), policies, pool, &wish, at(second)).map_err(|refusal| refusal.to_string())?;
     pool.hold(&request, at(second)).map_err(|error| refusal(error).to_string())
 }
@@ -241,4 +241,60 @@ fn a_buyer_is_told_its_price_its_blocks_and_no_more_than_it_may_buy() {
     assert_eq!(told.data["policies"]["partitionability"]["cpuStep"], "1");
     expect![[r#"Price { amount: "0.02", currency: "EUR", period: "hour", unit: "cpu" }"#]]
         .assert_eq(&format!("{:?}", told.price));
+}
+
+#[test]
+fn a_request_is_answered_with_what_comes_nearest_or_a_reason() {
+    let range =
+        |name: &str, min: &str| rear::SelectorFilter::Range { name: name.into(), min: Some(min.into()), max: None };
+    let told = |policies: &[Option<Sharing>], pool: &Pool, cpu: &str, intents: &[(&str, &str)]| {
+        let request = rear::ResourceRequest {
+            flavor_type: rear::FlavorType::K8Slice,
+            filters: vec![range("cpu", cpu), range("memory", "1Gi"), range("pods", "1")],
+            intents: intents.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            term_seconds: Some(3600),
+        };
+        let sale = sale(policies, pool, Some("did:key:z"), at(1)).unwrap();
+        let answer = answered(&[flavor()], &sale, &request).unwrap();
+        let line = |offer: &rear::ResourceOffer| {
+            let (price, term) = (&offer.price, offer.term_seconds.unwrap());
+            let price = format!("{} {}/{}{}", price.amount, price.currency, price.period, price.unit);
+            format!("{:?} {} at {price} for {term} s", offer.fit, offer.configuration.data["cpu"])
+        };
+        let offers: Vec<_> = answer.offers.iter().map(line).collect();
+        format!("{}{}", offers.join(", "), answer.denial.unwrap_or_default())
+    };
+    let priced = [policy(json!({"termSeconds": 60}))];
+    let seen = [
+        told(&[], &pool(), "1500m", &[]),
+        told(&priced, &pool(), "1500m", &[]),
+        told(&priced, &pool(), "1400m", &[]),
+        told(&[policy(json!({"limits": {"cpu": "1"}}))], &pool(), "1500m", &[]),
+        told(&[policy(json!({"limits": {"cpu": "0"}}))], &pool(), "1500m", &[]),
+        told(&[], &pool(), "1", &[("fluidos-intent-location", "Milan")]),
+        told(&[], &pool(), "1", &[("fluidos-intent-citty", "Milan")]),
+        // The buyer measures it.
+        told(&[], &pool(), "1", &[("fluidos-intent-latency", "1ms")]),
+    ];
+    expect![[r#"
+        Exact "1500m" at 0 / for 3600 s
+        Exact "1500m" at 0.03 EUR/hour for 60 s
+        More "1500m" at 0.03 EUR/hour for 60 s
+        Less "1" at 0.02 EUR/hour for 3600 s
+        cpu: 0 (at least 0, in steps of 500m) offered, needed at least 1500m
+        location: ?, needed Milan
+        fluidos-intent-citty: no such intent
+        Exact "1" at 0 / for 3600 s"#]]
+    .assert_eq(&seen.join("\n"));
+    let vm = rear::ResourceRequest {
+        flavor_type: rear::FlavorType::Vm,
+        filters: vec![],
+        intents: Default::default(),
+        term_seconds: None,
+    };
+    let sale = sale(&[], &pool(), None, at(1)).unwrap();
+    let denial = answered(&[flavor()], &sale, &vm).unwrap().denial;
+    assert_eq!(denial.as_deref(), Some("vm is not sold here, only k8slice"));
+    let nothing = rear::ResourceRequest { flavor_type: rear::FlavorType::K8Slice, ..vm };
+    assert_eq!(answered(&[], &sale, &nothing).unwrap(), rear::ResourceAnswer::default());
 }

@@ -66,7 +66,8 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
         Action::Ask { peers, selector, intents, buying } => {
             let discovery = discovery(client, solver).await?;
             let deadline = buying.as_ref().map_or(ask::DEADLINE, |buying| buying.deadline);
-            let answers = ask::ask(options, &peers, deadline).await;
+            let request = ask::request(&selector, solver, buying.as_deref());
+            let answers = ask::ask(options, &peers, &request, deadline).await;
             let findings = weigh::weigh(&selector, &intents, buying.as_deref(), &answers);
             record(client, solver, &discovery, &findings).await?;
             Ok(Done::Asked { peers, findings })

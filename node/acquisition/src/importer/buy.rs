@@ -121,7 +121,8 @@ pub(super) async fn resume(client: &Client, options: &Options, solver: &Solver) 
     // One that cannot be read is none: then the terms must state a price of 0.
     let price = weigh::quote(&known.spec.flavor.spec.price, &buys).ok().flatten();
     let flavor = known.spec.flavor;
-    let offered = Offered { candidate, peer, address, seller, flavor, buys, price, latency_micros: None };
+    let offered =
+        Offered { candidate, peer, address, seller, flavor, buys, price, latency_micros: None, term_seconds: None };
     proceed(client, options, solver, &offered, &configuration, &transaction, begun).await
 }
 
@@ -189,6 +190,7 @@ async fn trade(
         buyer: buyer(options),
         configuration: Some(convert::wire_configuration(configuration)),
         transaction_id: Some(transaction.into()),
+        term_seconds: offered.term_seconds,
     };
     let held = peer.reserve(&request).await.map_err(|error| stopped("reserve", error))?;
     let mut signed = checked(options, offered, &request, transaction, &held).map_err(stop("reserve"))?;

@@ -67,6 +67,8 @@ pub(super) struct Offered {
     pub price: Option<Price>,
     /// Measured round trip.
     pub latency_micros: Option<u64>,
+    /// For how long it is to be bought; `None` is as long as it is sold.
+    pub term_seconds: Option<u64>,
 }
 
 /// Why a peer is out.

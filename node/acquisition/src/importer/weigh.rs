@@ -15,8 +15,19 @@ const FLAVORS_MAX: usize = 64;
 /// Candidates of one search: all are written into one object.
 const CANDIDATES_MAX: usize = 64;
 
-/// What a peer answered: the key it has proven and what it offers, or why there is no answer.
-pub(super) type Answer = Result<(NodeId, Vec<rear::Flavor>), Silence>;
+/// What a peer answered, or why there is no answer.
+pub(super) type Answer = Result<Said, Silence>;
+
+/// What a peer said.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Said {
+    /// The key it has proven.
+    pub seller: NodeId,
+    /// What it offers.
+    pub flavors: Vec<rear::Flavor>,
+    /// Why it offers nothing, if it says that.
+    pub denial: Option<String>,
+}
 
 /// Why a peer has not said what it offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,14 +57,17 @@ pub(super) fn weigh(
         match answer {
             Err(silence) if silence.refused => findings.refused.push(refused(silence.reason.clone())),
             Err(silence) => findings.pending.push(refused(silence.reason.clone())),
-            Ok((_, flavors)) if flavors.is_empty() => {
+            Ok(Said { denial: Some(reason), flavors, .. }) if flavors.is_empty() => {
+                findings.refused.push(refused(reason.clone()));
+            }
+            Ok(Said { flavors, .. }) if flavors.is_empty() => {
                 // It may have started a moment ago and not know yet what it offers.
                 findings.open = true;
                 findings.refused.push(refused("nothing offered, needed a K8Slice".into()));
             }
-            Ok((seller, flavors)) => {
+            Ok(Said { seller, flavors, .. }) => {
                 for flavor in flavors.iter().take(FLAVORS_MAX) {
-                    match fits(selector, intents, peer, *seller, flavor) {
+                    match fits(selector, intents, buying, peer, *seller, flavor) {
                         Ok(fit) => fitting.push(fit),
                         Err(Out::Refused(reason)) => findings.refused.push(refused(reason)),
                         Err(Out::Pending(reason)) => findings.pending.push(refused(reason)),
@@ -76,6 +90,7 @@ enum Out {
 fn fits(
     selector: &K8SliceSelector,
     intents: &Intents,
+    buying: Option<&Buying>,
     peer: &Peer,
     seller: NodeId,
     flavor: &rear::Flavor,
@@ -108,6 +123,7 @@ fn fits(
         seller,
         flavor: embedded,
         buys,
+        term_seconds: buying.and_then(|buying| buying.term).map(|term| term.as_secs()),
         latency_micros: peer.latency_micros,
     };
     Ok((offered, judgement.soft.len()))
