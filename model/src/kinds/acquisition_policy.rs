@@ -16,6 +16,8 @@ use crate::market::{Buying, Ceiling, Criterion, Currency, Decimal, ENDED_MAX, Ex
 const CEILINGS_MAX: usize = 64;
 /// A peer on the same continent answers within two tenths of a second.
 const DEADLINE_SECONDS_USUAL: u32 = 2;
+/// Each costs a connection for the time of its answer.
+const SHORTLIST: std::ops::RangeInclusive<u32> = 1..=64;
 /// Half a minute: a Solver has five.
 const DEADLINE_SECONDS: std::ops::RangeInclusive<u32> = 1..=30;
 
@@ -41,6 +43,10 @@ pub struct AcquisitionPolicySpec {
     /// By what candidates are ranked, the first counts most: `price`, `latency`, `surplus`. Absent is price, surplus, latency.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranking: Vec<String>,
+    /// How many peers are asked at the same time, 1 to 64; when none of them sells, the next so many, until all were asked. Absent
+    /// is 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortlist: Option<u32>,
     /// For how long is bought, 60 to ten years of seconds; absent is as long as the seller sells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term_seconds: Option<u64>,
@@ -151,6 +157,11 @@ impl AcquisitionPolicySpec {
             let observed = seconds as usize;
             return Err(AcquisitionError::Bounds { field: "deadlineSeconds", observed, least, most });
         }
+        let shortlist = self.shortlist.unwrap_or(*SHORTLIST.end());
+        if !SHORTLIST.contains(&shortlist) {
+            let (observed, most) = (shortlist as usize, *SHORTLIST.end() as usize);
+            return Err(AcquisitionError::Bounds { field: "shortlist", observed, least: 1, most });
+        }
         if let Some(term) = self.term_seconds.filter(|term| !super::sharing_policy::TERM_SECONDS.contains(term)) {
             let term_seconds = super::sharing_policy::TERM_SECONDS;
             let bound = |seconds: u64| usize::try_from(seconds).unwrap_or(usize::MAX);
@@ -168,6 +179,7 @@ impl AcquisitionPolicySpec {
             name: name.into(),
             ceilings: ceilings.collect::<Result<_, _>>()?,
             ranking: if ranking.is_empty() { usual } else { ranking },
+            shortlist: shortlist as usize,
             deadline: Duration::from_secs(seconds.into()),
             term: self.term_seconds.map(Duration::from_secs),
         })

@@ -256,6 +256,7 @@ fn an_acquisition_policy_is_read_or_says_what_it_needs() {
         (json!({"ranking": ["rating"]}), "ranking: `rating` is not known, needed price, latency or surplus"),
         (json!({"deadlineSeconds": 31}), "deadlineSeconds is 31, needed 1 to 30"),
         (json!({"termSeconds": 1}), "termSeconds is 1, needed 60 to"),
+        (json!({"shortlist": 0}), "shortlist is 0, needed 1 to 64"),
     ] {
         let refused = rules(spec.clone()).unwrap_err();
         assert!(refused.contains(expected), "{spec}: {refused}");

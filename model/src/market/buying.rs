@@ -27,6 +27,8 @@ pub struct Buying {
     pub ceilings: Vec<Ceiling>,
     /// By what candidates are ranked, the first counts most.
     pub ranking: Vec<Criterion>,
+    /// How many peers are asked at the same time; the next so many when none of these sells.
+    pub shortlist: usize,
     /// How long a peer has to say what it offers.
     pub deadline: Duration,
     /// For how long is bought; `None` is as long as the seller sells.
@@ -245,7 +247,7 @@ mod tests {
 
     fn buying(ceilings: &[Ceiling]) -> Option<Result<Buying, String>> {
         let (name, deadline) = ("p".to_owned(), Duration::from_secs(2));
-        Some(Ok(Buying { name, ceilings: ceilings.to_vec(), ranking: vec![], deadline, term: None }))
+        Some(Ok(Buying { name, ceilings: ceilings.to_vec(), ranking: vec![], shortlist: 64, deadline, term: None }))
     }
 
     fn expense(text: &str, from: &str, until: Option<&str>, namespace: Option<&str>) -> Expense {

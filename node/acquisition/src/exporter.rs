@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use kube::{Api, Client};
 
 use crate::books::{Books, BooksError};
-use crate::{Options, contracts, convert, terms};
+use crate::{Options, bounded, contracts, convert, events, terms};
 
 /// Holds end by the second; looking more often finds nothing.
 const SWEEP_LEAST: Duration = Duration::from_millis(250);
@@ -274,6 +274,8 @@ impl Seller for Exporter {
         })?;
         rear::check_release(&release, &signed).map_err(forbidden)?;
         tracing::info!(contract = contract_id, %party, reason = release.value().reason, "released by the other side");
+        let message = format!("{party} has ended this contract: {}", bounded(&release.value().reason, 256));
+        events::warn(&self.client, &known, "ReleasedByPeer", &message).await;
         if signed.value().seller == self.options.key.id() {
             self.books.free(&signed.value().transaction_id).await.map_err(act::Error::from)?;
         }

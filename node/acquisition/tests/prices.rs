@@ -170,7 +170,43 @@ async fn policies_say_to_whom_and_a_broken_one_sells_nothing() {
     assert_eq!(seller.rear(&other).list_flavors(&all).await.unwrap()[0].price.amount, "0");
 }
 
-/// A seller between the wire and the exporter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_needed_is_asked_for_and_bought_for_as_long_as_wanted() {
+    let (buyer, seller) = (Node::start(1, "farm", None).await, Node::start(2, "grid", Some(4000)).await);
+    buyer.know(&seller).await;
+    sell(&seller, "standard", json!({"blocks": {"cpuStep": "1"}, "limits": {"cpu": "2"}})).await;
+    let request = |cpu: &str, intents: &[(&str, &str)]| rear::ResourceRequest {
+        flavor_type: rear::FlavorType::K8Slice,
+        filters: vec![rear::SelectorFilter::Range { name: "cpu".into(), min: Some(cpu.into()), max: None }],
+        intents: intents.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        term_seconds: Some(7200),
+    };
+    let ask = async |request| seller.rear(&buyer.key).request(&request).await.unwrap().unwrap();
+    let mut seen = Vec::new();
+    for cpu in ["1", "1500m", "3"] {
+        let offer = ask(request(cpu, &[])).await.offers.remove(0);
+        seen.push(format!("{:?} {} at {}", offer.fit, offer.configuration.data["cpu"], offer.price.amount));
+        assert_eq!(offer.term_seconds, Some(7200));
+    }
+    assert_eq!(seen, ["Exact \"1\" at 0.02", "More \"2\" at 0.04", "Less \"2\" at 0.04"]);
+    let denied = ask(request("1", &[("fluidos-intent-location", "Turin")])).await;
+    assert_eq!((denied.offers.len(), denied.denial.as_deref()), (0, Some("location: Milan, needed Turin")));
+    assert!(seller.ledger().await.commitments.is_empty(), "asking holds nothing");
+
+    let (api_version, kind) = ("nodecore.fluidos.eu/v1alpha1", "AcquisitionPolicy");
+    let spec = json!({"ceilings": [{"currency": "EUR", "perHour": "1"}], "termSeconds": 7200});
+    let policy = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "p"}, "spec": spec});
+    buyer.create::<AcquisitionPolicy>(policy).await;
+    buyer.solver_with("shop", "1500m", &[], BUY()).await;
+    buyer.solver_is("shop", "Solved").await;
+    let bought = buyer.list::<Contract>().await.remove(0);
+    assert_eq!(bought.spec.configuration.as_ref().unwrap().data["cpu"], "2", "the block from 1500m on");
+    let until: jiff::Timestamp = bought.spec.expiration_time.unwrap().parse().unwrap();
+    let left = until.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((7100..=7200).contains(&left), "{left} s");
+}
+
+/// A seller between the wire and the exporter. It answers no requests: it is asked for its flavors.
 struct Between {
     exporter: Arc<Exporter>,
     /// What it says that it wants, whatever its terms state.

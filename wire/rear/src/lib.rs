@@ -22,6 +22,7 @@ mod client;
 mod connect;
 mod guard;
 mod messages;
+mod proof;
 mod query;
 mod seller;
 mod server;
@@ -35,6 +36,7 @@ pub use messages::{
     Configuration, Contract, Fit, Flavor, FlavorType, Location, Party, Price, PurchaseRequest, ReserveRequest,
     ResourceAnswer, ResourceOffer, ResourceRequest, Telemetry, Transaction,
 };
+pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, verify_contract};
 pub use query::{Selector, SelectorFilter};
 pub use seller::{Peer, Refusal, RefusalCode, Seller};
 pub use server::{ALPN, ServeError, serve, serve_stream};

@@ -63,12 +63,16 @@ pub(super) enum Error {
 pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, action: Action) -> Result<Done, Error> {
     match action {
         Action::Write { status } => write(client, solver, &status).await,
-        Action::Ask { peers, selector, intents, buying } => {
+        Action::Ask { peers, selector, intents, buying, earlier } => {
             let discovery = discovery(client, solver).await?;
             let deadline = buying.as_ref().map_or(ask::DEADLINE, |buying| buying.deadline);
             let request = ask::request(&selector, solver, buying.as_deref());
             let answers = ask::ask(options, &peers, &request, deadline).await;
             let findings = weigh::weigh(&selector, &intents, buying.as_deref(), &answers);
+            let (peers, findings) = match earlier.map(|earlier| *earlier) {
+                Some((asked, earlier)) => (asked.into_iter().chain(peers).collect(), earlier.and(findings)),
+                None => (peers, findings),
+            };
             record(client, solver, &discovery, &findings).await?;
             Ok(Done::Asked { peers, findings })
         }

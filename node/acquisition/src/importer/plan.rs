@@ -1,5 +1,6 @@
 //! Every choice of the importer: a pure function from the view to a plan.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use fluidos_model::intent::{Intents, parse};
@@ -9,7 +10,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::status::{self, Step};
-use super::view::{Offered, Peer, Refused, Search, View};
+use super::view::{Findings, Offered, Peer, Refused, SHORTLIST, Search, View};
 use crate::terms;
 
 /// The official time-out of a Solver.
@@ -38,6 +39,8 @@ pub(super) enum Action {
         intents: Box<Intents>,
         /// By what they are ranked, and how long they are waited for.
         buying: Option<Box<Buying>>,
+        /// Who was asked before, in this round, and what came of it.
+        earlier: Option<Box<(Vec<Peer>, Findings)>>,
     },
     /// Reserve and buy from one of them.
     Buy { offered: Box<Offered> },
@@ -165,11 +168,14 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
     if over <= now {
         return write(status::ended(&old, Phase::TimedOut, Step::of(spec, &old), &outlook(view, search, &[]), now));
     }
-    let ask = || {
+    let buying = view.purse.policy.as_ref().and_then(|policy| policy.as_ref().ok());
+    let shortlist = buying.map_or(SHORTLIST, |buying| buying.shortlist);
+    let ask_some = |peers: Vec<Peer>, earlier: Option<(Vec<Peer>, Findings)>| {
         let (selector, intents) = (Box::new(selector.clone()), Box::new(intents.clone()));
-        let buying = view.purse.policy.as_ref().and_then(|policy| policy.as_ref().ok()).cloned().map(Box::new);
-        Next::Now(Action::Ask { peers: view.peers.clone(), selector, intents, buying })
+        let (buying, earlier) = (buying.cloned().map(Box::new), earlier.map(Box::new));
+        Next::Now(Action::Ask { peers, selector, intents, buying, earlier })
     };
+    let ask = || ask_some(view.peers.iter().take(shortlist).cloned().collect(), None);
     let Some((asked_at, asked)) = &search.asked else {
         return if view.peers.is_empty() { nobody(view, search, &old, over, now) } else { ask() };
     };
@@ -182,6 +188,13 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
             Ok(()) => return Next::Now(Action::Buy { offered: Box::new(offered.clone()) }),
             Err(refused) => too_dear.push(refused),
         }
+    }
+    // Nobody of this shortlist sells now: the next, until all were asked.
+    let known: HashSet<_> = asked.iter().map(|peer| (&peer.name, peer.did)).collect();
+    let others = view.peers.iter().filter(|peer| !known.contains(&(&peer.name, peer.did)));
+    let next: Vec<Peer> = others.take(shortlist).cloned().collect();
+    if !next.is_empty() {
+        return ask_some(next, Some((asked.clone(), search.findings.clone())));
     }
     let refused = !search.findings.refused.is_empty() || !search.tried.is_empty() || !too_dear.is_empty();
     let open = search.findings.open || search.back(now).is_some();

@@ -11,7 +11,7 @@ use fluidos_model::kinds::{
     AcquisitionPolicySpec, Allocation, AllocationPhase, Contract, ContractSpec, KnownCluster, KnownClusterSpec,
     KnownClusterTrust, Phase, Reservation, Solver, SolverStatus,
 };
-use fluidos_model::market::{Expense, K8SliceSelector, Price};
+use fluidos_model::market::{Buying, Expense, K8SliceSelector, Price};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::Resource as _;
@@ -151,7 +151,10 @@ fn check(case: &Case, second: i64, expected: Expect) {
                 let phase = &status.solver_phase;
                 format!("write {steps:?} {}: {}", phase.phase, phase.message)
             }
-            Action::Ask { peers, .. } => format!("ask {:?}", peers.iter().map(|it| &it.name).collect::<Vec<_>>()),
+            Action::Ask { peers, earlier, .. } => {
+                let after = earlier.as_ref().map(|earlier| format!(" after {}", earlier.0.len())).unwrap_or_default();
+                format!("ask {:?}{after}", peers.iter().map(|it| &it.name).collect::<Vec<_>>())
+            }
             Action::Buy { offered } => {
                 let price = offered.price.map_or("?".into(), |price| price.to_string());
                 format!("buy {} of {}: {} at {price}", offered.candidate, offered.peer, offered.buys)
@@ -241,7 +244,7 @@ fn it_waits_for_peers_and_not_for_those_that_refused() {
     );
     check(&case(waiting.clone(), &one, asked(10, &one, away())), 11, expect!["look again at 1970-01-01T00:00:12Z"]);
     check(&case(waiting.clone(), &one, asked(10, &one, away())), 12, expect![[r#"ask ["grid"]"#]]);
-    check(&case(waiting.clone(), &two, asked(10, &one, away())), 11, expect![[r#"ask ["grid", "cloud"]"#]]);
+    check(&case(waiting.clone(), &two, asked(10, &one, away())), 11, expect![[r#"ask ["cloud"] after 1"#]]);
     check(
         &case(waiting, &one, asked(299, &one, away())),
         300,
@@ -530,6 +533,34 @@ fn what_costs_is_bought_within_a_ceiling_only() {
     let findings = found(min_cpu("1"), &[], vec![(peer("grid"), Ok(denied))]);
     assert!(!findings.open);
     assert_eq!(told(&findings), "no Peering Candidate found; not grid: list: location: Milan, needed Turin");
+}
+
+#[test]
+fn the_next_shortlist_is_asked_until_all_were() {
+    let all = ["a", "b", "c", "d", "e"].map(peer);
+    let out = |names: &[&str]| Findings { refused: names.iter().map(|name| refused(name)).collect(), ..grid() };
+    let nothing = |names: &[&str]| Findings { offered: vec![], ..out(names) };
+    let mut purse = purse(&[]);
+    purse.policy = purse.policy.map(|policy| policy.map(|policy| Buying { shortlist: 2, ..policy }));
+    let with = |search| Case { purse: purse.clone(), ..case(running(), &all, search) };
+    check(&with(Search::default()), 0, expect![[r#"ask ["a", "b"]"#]]);
+    check(&with(asked(1, &all[..2], nothing(&["a", "b"]))), 1, expect![[r#"ask ["c", "d"] after 2"#]]);
+    check(&with(asked(1, &all[..4], nothing(&["a", "b", "c", "d"]))), 1, expect![[r#"ask ["e"] after 4"#]]);
+    check(
+        &with(asked(1, &all, nothing(&["a", "e"]))),
+        1,
+        expect![
+            "write [Failed, Idle, Idle] Failed: a: list: cpu: 1 offered, needed at least 2; e: list: cpu: 1 offered, needed at least 2"
+        ],
+    );
+    // Who is found in one is bought from before the next is asked.
+    let found = asked(1, &all[..2], out(&["a"]));
+    check(&with(found), 1, expect!["buy peeringcandidate-f-8139770e of grid: cpu 1, memory 1Gi, pods 10 at 0"]);
+    // What several shortlists have brought stands together, the earlier first.
+    let both = nothing(&["a"]).and(out(&["c"]));
+    assert_eq!((both.offered.len(), both.refused.len()), (1, 2));
+    let many = (0..100).fold(Findings::default(), |sum, _| sum.and(out(&["a", "b", "c", "d"])));
+    assert_eq!((many.offered.len(), many.refused.len()), (64, 256));
 }
 
 #[test]

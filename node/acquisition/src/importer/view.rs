@@ -21,8 +21,14 @@ const AWAY_FIRST: std::time::Duration = std::time::Duration::from_secs(1);
 const AWAY_DOUBLINGS_MAX: u32 = 6;
 /// Caches follow within milliseconds; a contract that ends at once may never be seen.
 const SETTLING_MOST: std::time::Duration = std::time::Duration::from_secs(10);
-/// Peers of one search: more are not asked, those known longest first by name. A catalog is for more.
-const PEERS_MAX: usize = 64;
+/// Peers of one search, as many as a node knows at most.
+const PEERS_MAX: usize = 4096;
+/// Asked at the same time where no policy says it.
+pub(super) const SHORTLIST: usize = 64;
+/// Candidates of one search: all are written into one object.
+pub(super) const CANDIDATES_MAX: usize = 64;
+/// Refusals of one search that are told: a message is cut anyway.
+const REFUSALS_MAX: usize = 256;
 
 /// What is looked at.
 pub(super) struct View<'a> {
@@ -110,10 +116,24 @@ pub(super) struct Away {
     pub until: Timestamp,
 }
 
+impl Findings {
+    /// Returns these findings with those of the next shortlist, whose candidates come after them.
+    pub fn and(mut self, next: Self) -> Self {
+        self.offered.extend(next.offered);
+        self.offered.truncate(CANDIDATES_MAX);
+        self.refused.extend(next.refused);
+        self.refused.truncate(REFUSALS_MAX);
+        self.pending.extend(next.pending);
+        self.pending.truncate(REFUSALS_MAX);
+        self.open |= next.open;
+        self
+    }
+}
+
 /// What is remembered of the search of one Solver. After a restart it is asked again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Search {
-    /// When and whom, at the last time.
+    /// When and whom, since the search last began with the first shortlist.
     pub asked: Option<(Timestamp, Vec<Peer>)>,
     pub findings: Findings,
     /// Candidates that were tried and not sold, by their names.
@@ -122,6 +142,8 @@ pub(super) struct Search {
     pub away: BTreeMap<String, Away>,
     /// Transactions that came to nothing.
     pub ended: BTreeSet<String>,
+    /// Peers that have refused what they offer.
+    pub refusers: BTreeSet<String>,
     /// When the last peer refused.
     pub last_refusal: Option<Timestamp>,
     /// The contract that was bought.
@@ -181,9 +203,10 @@ impl Searches {
         match done {
             Ok(Done::Asked { peers, findings }) => {
                 // The same peer again with a newer figure is no new refusal, or it would be waited for ever.
-                let known = |new: &Refused| search.findings.refused.iter().any(|old| old.peer == new.peer);
-                if !findings.refused.iter().all(known) {
-                    search.last_refusal = Some(now);
+                for refused in &findings.refused {
+                    if search.refusers.insert(refused.peer.clone()) {
+                        search.last_refusal = Some(now);
+                    }
                 }
                 search.asked = Some((now, peers));
                 search.findings = findings;

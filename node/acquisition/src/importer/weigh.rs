@@ -7,13 +7,11 @@ use fluidos_model::kinds::{EmbeddedFlavor, FlavorPrice, names};
 use fluidos_model::market::{Amounts, Buying, Candidate, Currency, K8SliceSelector, Price, rank};
 use fluidos_rear as rear;
 
-use super::view::{Findings, Offered, Peer, Refused};
+use super::view::{CANDIDATES_MAX, Findings, Offered, Peer, Refused};
 use crate::convert;
 
 /// Flavors of one peer; ours have one each, official ones one per machine.
 const FLAVORS_MAX: usize = 64;
-/// Candidates of one search: all are written into one object.
-const CANDIDATES_MAX: usize = 64;
 
 /// What a peer answered, or why there is no answer.
 pub(super) type Answer = Result<Said, Silence>;
