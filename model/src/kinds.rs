@@ -2,7 +2,7 @@
 //!
 //! | group | kinds |
 //! |---|---|
-//! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint |
+//! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint, SharingPolicy and AcquisitionPolicy (ours) |
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker, DiscoveryPolicy (ours) |
@@ -11,6 +11,7 @@
 //! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object). Enumerations are in the
 //! schema; inputs that official tools write (integer quantities, `enstablishPeering`) are accepted.
 
+mod acquisition_policy;
 mod allocation;
 mod broker;
 mod contract;
@@ -24,8 +25,13 @@ pub mod names;
 mod reservation;
 mod service_blueprint;
 mod shared;
+mod sharing_policy;
 mod solver;
 
+pub use acquisition_policy::{
+    AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec, AcquisitionPolicyStatus,
+    EndedContract,
+};
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
 pub use broker::{Broker, BrokerSpec, BrokerStatus};
 pub use contract::{
@@ -49,12 +55,15 @@ pub use known_cluster::{
     KnownCluster, KnownClusterEndpoints, KnownClusterLink, KnownClusterSource, KnownClusterSpec, KnownClusterStatus,
     KnownClusterTrust, LinkState,
 };
-pub use ledger::{Ledger, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
+pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
 pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
 pub use service_blueprint::{ServiceBlueprint, ServiceBlueprintSpec, ServiceBlueprintStatus, ServiceTemplate};
 pub use shared::{
     AdditionalInformation, Configuration, EmbeddedMeta, FlavorType, GenericRef, NodeIdentity, Phase, PhaseStatus,
     QuantityText, Selector, TelemetryServer,
+};
+pub use sharing_policy::{
+    SharingBuyers, SharingError, SharingPolicy, SharingPolicySpec, SharingPolicyStatus, SharingPrice,
 };
 pub use solver::{Solver, SolverSpec, SolverStatus};
 
@@ -73,6 +82,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Flavor::crd(),
         Allocation::crd(),
         ServiceBlueprint::crd(),
+        SharingPolicy::crd(),
+        AcquisitionPolicy::crd(),
         Discovery::crd(),
         PeeringCandidate::crd(),
         Reservation::crd(),

@@ -1,4 +1,5 @@
-//! What is bought and sold: exact amounts, filters, partitions, the ledger, ranking, and the reasons in words.
+//! What is bought and sold: exact amounts and money, filters, partitions, the ledger, policies, ranking, and the reasons in
+//! words.
 //!
 //! A **pool** is capacity of one owner that is sold as one flavor. A **hold** is a promise for some seconds, a
 //! **commitment** one for as long as a contract lasts. What is held or committed is never promised twice.
@@ -8,17 +9,29 @@
 //! ```
 
 mod amounts;
+mod buying;
 mod ledger;
+mod money;
 mod offer;
 mod partition;
+mod price;
 mod quantity;
 mod rank;
+mod rate;
 mod selector;
+mod sharing;
 
 pub use amounts::{Amounts, Resource};
-pub use ledger::{COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool};
-pub use offer::{Location, Mismatch, Offer};
+pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, Purchase, may_buy};
+pub use ledger::{
+    Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
+};
+pub use money::{Currency, Decimal, Money, MoneyError};
+pub use offer::{Fit, Location, Mismatch, Offer};
 pub use partition::Partitionability;
+pub use price::{Charge, Period, Price, PriceError, Unit, UnitPrice, month_of};
 pub use quantity::{Quantity, QuantityError};
-pub use rank::{Candidate, Ranked, rank};
+pub use rank::{Candidate, Criterion, Ranked, rank};
+pub use rate::{Rate, RateError, Situation};
 pub use selector::{FilterText, K8SliceSelector, QuantityFilter, SelectorError, TextFilter};
+pub use sharing::{Sale, Sharing, SharingRefusal, credit, sale, utilisation};

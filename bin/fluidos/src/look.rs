@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)] // the answer of a verb
 
 use anyhow::{Context, Result};
-use fluidos_model::kinds::{Contract, Flavor, names};
+use fluidos_model::kinds::{Contract, Flavor, FlavorPrice, NodeIdentity, names};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
@@ -138,16 +138,43 @@ fn flavors(objects: &[Flavor]) -> Table {
             amount(slice.as_ref().map(|s| s.characteristics.memory.0.as_str())),
             amount(slice.as_ref().map(|s| s.characteristics.pods.0.as_str())),
             option(place.map(|p| p.city.as_str())),
+            price(&flavor.spec.price),
             flavor.spec.availability.to_string(),
             option(place.map(|p| p.country.as_str())),
             known(&flavor.spec.owner.domain),
         ]
     });
     Table {
-        heading: &["NAME", "ARCH", "CPU", "MEMORY", "PODS", "CITY", "AVAILABLE", "COUNTRY", "OWNER"],
-        narrow: 7,
+        heading: &["NAME", "ARCH", "CPU", "MEMORY", "PODS", "CITY", "PRICE", "AVAILABLE", "COUNTRY", "OWNER"],
+        narrow: 8,
         rows: rows.collect(),
         empty: "Nothing is sold here. To sell: fluidos up --offer cpu=4,memory=8Gi,pods=50".into(),
+    }
+}
+
+/// Whether a contract was sold here or bought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Sold,
+    Bought,
+}
+
+/// The direction follows from who the other side is, which stands on every contract.
+fn direction(contract: &Contract) -> Option<Direction> {
+    let peer = contract.annotations().get(names::ANNOTATION_PEER_DID)?;
+    let did = |identity: &NodeIdentity| identity.additional_information.as_ref().and_then(|more| more.did.clone());
+    if did(&contract.spec.buyer).as_ref() == Some(peer) {
+        return Some(Direction::Sold);
+    }
+    (did(&contract.spec.seller).as_ref() == Some(peer)).then_some(Direction::Bought)
+}
+
+/// A price as it was stated: `0.02 EUR/hour per cpu`; one that is not, or cannot be read, is not known.
+fn price(price: &FlavorPrice) -> String {
+    match price.parse() {
+        Ok(Some(stated)) if stated.unit.as_str().is_empty() => stated.price.to_string(),
+        Ok(Some(stated)) => format!("{} per {}", stated.price, stated.unit.as_str()),
+        Ok(None) | Err(_) => "?".into(),
     }
 }
 
@@ -159,27 +186,92 @@ fn contracts(objects: &[Contract]) -> Table {
             Some(serde_json::Value::Number(number)) => number.to_string(),
             _ => "?".into(),
         };
-        let party = |identity: &fluidos_model::kinds::NodeIdentity| {
+        let party = |identity: &NodeIdentity| {
             let name = identity.additional_information.as_ref().and_then(|i| i.name.as_deref());
             format!("{} ({})", option(name), known(&identity.domain))
+        };
+        let (direction, peer) = match direction(contract) {
+            Some(Direction::Sold) => ("sold", party(&contract.spec.buyer)),
+            Some(Direction::Bought) => ("bought", party(&contract.spec.seller)),
+            None => ("?", "?".into()),
         };
         let status = contract.status.as_ref();
         vec![
             contract.name_any(),
-            party(&contract.spec.buyer),
-            party(&contract.spec.seller),
+            direction.into(),
+            peer,
             amount("cpu"),
             amount("memory"),
             amount("pods"),
-            status.map_or("?".into(), |s| s.phase.as_str().to_owned()),
-            contract.spec.signed_terms.as_ref().map_or("0".into(), |t| t.signatures.len().to_string()),
+            price(&contract.spec.flavor.spec.price),
             option(contract.spec.expiration_time.as_deref()),
+            status.map_or("?".into(), |s| s.phase.as_str().to_owned()),
+            party(&contract.spec.buyer),
+            party(&contract.spec.seller),
+            contract.spec.signed_terms.as_ref().map_or("0".into(), |t| t.signatures.len().to_string()),
         ]
     });
     Table {
-        heading: &["NAME", "BUYER", "SELLER", "CPU", "MEMORY", "PODS", "PHASE", "SIGNATURES", "EXPIRES"],
-        narrow: 8,
+        heading: &[
+            "NAME",
+            "DIRECTION",
+            "PEER",
+            "CPU",
+            "MEMORY",
+            "PODS",
+            "PRICE",
+            "ENDS",
+            "PHASE",
+            "BUYER",
+            "SELLER",
+            "SIGNATURES",
+        ],
+        narrow: 9,
         rows: rows.collect(),
         empty: "There are no contracts: nothing was bought or sold.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_never_0() {
+        let row = &contracts(&[Contract::new("c", Default::default())]).rows[0];
+        assert_eq!(row[1..9], ["?", "?", "?", "?", "?", "?", "?", "?"].map(str::to_owned));
+    }
+
+    #[test]
+    fn a_price_is_shown_as_it_was_stated() {
+        let stated = |amount: &str, currency: &str, period: &str, unit: &str| {
+            price(&FlavorPrice {
+                amount: amount.into(),
+                currency: currency.into(),
+                period: period.into(),
+                unit: unit.into(),
+            })
+        };
+        assert_eq!(stated("0.020", "eur", "hourly", "cpu"), "0.02 EUR/hour per cpu");
+        assert_eq!(stated("3", "EUR", "month", ""), "3 EUR/month");
+        assert_eq!(stated("0", "", "", ""), "0");
+        assert_eq!(stated("cheap", "EUR", "hour", ""), "?");
+    }
+
+    #[test]
+    fn the_other_side_tells_the_direction() {
+        let did = |did: &str| NodeIdentity {
+            additional_information: Some(fluidos_model::kinds::AdditionalInformation {
+                did: Some(did.into()),
+                ..Default::default()
+            }),
+            ..NodeIdentity::default()
+        };
+        let spec = fluidos_model::kinds::ContractSpec { buyer: did("b"), seller: did("s"), ..Default::default() };
+        let mut contract = Contract::new("c", spec);
+        for (peer, expected) in [("b", Some(Direction::Sold)), ("s", Some(Direction::Bought)), ("x", None)] {
+            contract.annotations_mut().insert(names::ANNOTATION_PEER_DID.into(), peer.into());
+            assert_eq!(direction(&contract), expected);
+        }
     }
 }

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::shared::raw_object;
 use super::{Configuration, EmbeddedMeta, FlavorType, NodeIdentity, QuantityText};
-use crate::market::{Amounts, Location, Offer, Partitionability, QuantityError, Resource};
+use crate::market::{
+    Amounts, Location, Offer, Partitionability, Price, PriceError, QuantityError, Resource, Unit, UnitPrice,
+};
 
 /// What is offered, by whom, where, for what price.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
@@ -73,16 +75,43 @@ pub struct FlavorTypeData {
     pub type_data: Value,
 }
 
-/// A price. Three texts, empty in practice, which is 0.
+/// A price. Three texts, empty with official nodes: then it is not stated, which is not 0.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(default)]
 pub struct FlavorPrice {
-    /// How much.
+    /// How much: a decimal.
     pub amount: String,
-    /// Of what.
+    /// Of what: a code of ISO 4217.
     pub currency: String,
-    /// For how long.
+    /// For how long: `second`, `minute`, `hour`, `day`, `month`.
     pub period: String,
+    /// For one of what (ours): `cpu`, `gib` of memory, `pod`, `gpu`; absent is for what is bought, whatever its size.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+}
+
+impl FlavorPrice {
+    /// Returns the price, or `None` if it is not stated.
+    ///
+    /// # Errors
+    /// [`PriceError`] if the texts are no price: nobody buys at it.
+    pub fn parse(&self) -> Result<Option<UnitPrice>, PriceError> {
+        let price = Price::parse(&self.amount, &self.currency, &self.period)?;
+        price.map(|price| Ok(UnitPrice { price, unit: Unit::parse(&self.unit)? })).transpose()
+    }
+}
+
+impl From<&Price> for FlavorPrice {
+    fn from(price: &Price) -> Self {
+        let [amount, currency, period] = price.texts();
+        Self { amount, currency, period, unit: String::new() }
+    }
+}
+
+impl From<&UnitPrice> for FlavorPrice {
+    fn from(price: &UnitPrice) -> Self {
+        Self { unit: price.unit.as_str().into(), ..Self::from(&price.price) }
+    }
 }
 
 /// A place, as texts.
@@ -195,7 +224,7 @@ pub struct K8SlicePolicies {
 }
 
 /// How a slice may be cut.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)] // the least and the step of each resource
 pub struct K8SlicePartitionability {

@@ -8,8 +8,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::QuantityText;
-use crate::market::{Amounts, Commitment, CommitmentState, Pool, QuantityError, Resource};
+use super::{FlavorPrice, QuantityText};
+use crate::market::{Agreed, Amounts, Commitment, CommitmentState, Pool, Price, QuantityError, Resource};
 
 /// A pool of capacity and what is promised of it.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
@@ -70,6 +70,27 @@ pub struct LedgerCommitment {
     /// Until when (RFC 3339); a held one always has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+    /// What was agreed when it was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<LedgerAgreed>,
+}
+
+/// What was agreed with a hold. Times are RFC 3339.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerAgreed {
+    /// The SharingPolicy by which it was sold.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub policy: String,
+    /// When.
+    pub issued: String,
+    /// Until when it was held.
+    pub hold_until: String,
+    /// When the contract ends by itself; absent is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<String>,
+    /// The price of the contract.
+    pub price: FlavorPrice,
 }
 
 /// Why a ledger object cannot be read. Nothing is sold from it until it is mended.
@@ -90,6 +111,16 @@ pub enum LedgerError {
         transaction: String,
         /// What it says.
         observed: Option<String>,
+    },
+    /// What was agreed cannot be read.
+    #[error("ledger commitment {transaction}: agreed {field}: {reason}")]
+    Agreed {
+        /// Of which promise.
+        transaction: String,
+        /// Which field.
+        field: &'static str,
+        /// What is wrong and what was needed.
+        reason: String,
     },
 }
 
@@ -121,7 +152,9 @@ impl LedgerCommitment {
             Some(contract) => CommitmentState::Committed { contract: contract.clone(), until },
             None => CommitmentState::Held { until: until.ok_or_else(wrong_until)? },
         };
+        let agreed = self.agreed.as_ref().map(|agreed| agreed.agreed(&transaction)).transpose()?;
         Ok(Commitment {
+            agreed,
             buyer: self.buyer.clone(),
             flavor: self.flavor_id.clone(),
             amounts: self.amounts.amounts(&transaction)?,
@@ -144,12 +177,43 @@ impl From<&Commitment> for LedgerCommitment {
             amounts: (&commitment.amounts).into(),
             contract,
             until: commitment.until().map(|until| until.to_string()),
+            agreed: commitment.agreed.as_ref().map(LedgerAgreed::from),
+        }
+    }
+}
+
+impl LedgerAgreed {
+    fn agreed(&self, transaction: &str) -> Result<Agreed, LedgerError> {
+        let wrong = |field, reason: String| LedgerError::Agreed { transaction: transaction.to_owned(), field, reason };
+        let time = |field, text: &str| {
+            text.parse::<Timestamp>().map_err(|_| wrong(field, format!("observed {text:?}, needed an RFC 3339 time")))
+        };
+        let FlavorPrice { amount, currency, period, .. } = &self.price;
+        let price = Price::parse(amount, currency, period).map_err(|error| wrong("price", error.to_string()))?;
+        Ok(Agreed {
+            policy: self.policy.clone(),
+            issued: time("issued", &self.issued)?,
+            hold_until: time("holdUntil", &self.hold_until)?,
+            ends: self.ends.as_ref().map(|text| time("ends", text)).transpose()?,
+            price: price.ok_or_else(|| wrong("price", "observed none, needed an amount".into()))?,
+        })
+    }
+}
+
+impl From<&Agreed> for LedgerAgreed {
+    fn from(agreed: &Agreed) -> Self {
+        Self {
+            policy: agreed.policy.clone(),
+            issued: agreed.issued.to_string(),
+            hold_until: agreed.hold_until.to_string(),
+            ends: agreed.ends.map(|ends| ends.to_string()),
+            price: FlavorPrice::from(&agreed.price),
         }
     }
 }
 
 impl LedgerAmounts {
-    fn amounts(&self, place: &str) -> Result<Amounts, LedgerError> {
+    pub(super) fn amounts(&self, place: &str) -> Result<Amounts, LedgerError> {
         let texts = [&self.cpu, &self.memory, &self.pods, &self.storage, &self.gpu];
         let mut amounts = Amounts::default();
         for (resource, text) in Resource::ALL.into_iter().zip(texts) {

@@ -34,6 +34,10 @@ pub const ANNOTATION_ORIGIN: &str = "fluidos.eu/origin";
 pub const ANNOTATION_DECISION: &str = "fluidos.eu/decision";
 /// Annotation of a pod: `KIND/NAME/UID` of its topmost owner, for which capacity is bought.
 pub const ANNOTATION_WORKLOAD: &str = "fluidos.eu/workload";
+/// Annotation of a contract that is about to be deleted: why, in words, for the other side.
+pub const ANNOTATION_END_REASON: &str = "fluidos.eu/end-reason";
+/// Annotation of a Solver and of what it buys: the namespace of the workload it is for, whose ceilings count.
+pub const ANNOTATION_NAMESPACE: &str = "fluidos.eu/namespace";
 /// Label of a Solver that the orchestrator wrote: uid of the workload that it buys for.
 pub const LABEL_SOLVER_FOR: &str = "fluidos.eu/solver-for";
 /// Finalizer of a contract: the other side must be told first.

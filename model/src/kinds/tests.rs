@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::market::{Amounts, HoldRequest, Pool};
+use crate::market::{Agreed, Amounts, Criterion, HoldRequest, Pool, Price};
 
 /// Every rule of structural schemas that our schemas could break (CustomResourceDefinition, "Specifying a structural
 /// schema"): a type everywhere, no `$ref`, nothing but `properties` decides what is kept.
@@ -75,6 +75,8 @@ fn kinds_have_the_official_names() {
         "Flavor nodecore.fluidos.eu/v1alpha1 flavors [fl]",
         "Allocation nodecore.fluidos.eu/v1alpha1 allocations [alloc,allocs]",
         "ServiceBlueprint nodecore.fluidos.eu/v1alpha1 serviceblueprints [sbp]",
+        "SharingPolicy nodecore.fluidos.eu/v1alpha1 sharingpolicies [sharing]",
+        "AcquisitionPolicy nodecore.fluidos.eu/v1alpha1 acquisitionpolicies [acquisition]",
         "Discovery advertisement.fluidos.eu/v1alpha1 discoveries [dis]",
         "PeeringCandidate advertisement.fluidos.eu/v1alpha1 peeringcandidates []",
         "Reservation reservation.fluidos.eu/v1alpha1 reservations [res]",
@@ -167,6 +169,13 @@ fn a_ledger_object_is_the_pool() {
         flavor: "f".into(),
         amounts: amounts(10),
         until,
+        agreed: (transaction == "b").then(|| Agreed {
+            policy: "p".into(),
+            issued: now,
+            hold_until: until,
+            ends: None,
+            price: Price::parse("0.02", "EUR", "hour").unwrap().unwrap(),
+        }),
     };
     let pool = Pool { capacity: amounts(1000), commitments: vec![] };
     let pool = Pool { capacity: Amounts { memory_bytes: 1 << 30, ..pool.capacity }, ..pool };
@@ -175,6 +184,9 @@ fn a_ledger_object_is_the_pool() {
     let through_json: LedgerSpec = serde_json::from_value(serde_json::to_value(&spec).unwrap()).unwrap();
     assert_eq!(through_json.pool().unwrap(), pool);
     let mut broken = spec;
+    let mut unpriced = broken.clone();
+    unpriced.commitments[1].agreed.as_mut().unwrap().price.amount.clear();
+    assert!(unpriced.pool().unwrap_err().to_string().contains("agreed price: observed none, needed an amount"));
     broken.commitments[0].until = None;
     assert!(broken.pool().unwrap_err().to_string().contains("needed an RFC 3339 time"));
 }
@@ -190,4 +202,85 @@ fn a_wrapped_manifest_is_found_in_both_shapes() {
 fn credentials_are_not_printed() {
     let credentials = LiqoCredentials { liqo_id: "x".into(), kubeconfig: "c2VjcmV0".into() };
     assert!(!format!("{credentials:?}").contains("c2VjcmV0"));
+}
+
+#[test]
+fn a_sharing_policy_is_read_or_says_what_it_needs() {
+    let rules = |spec: Value| {
+        let spec: SharingPolicySpec = serde_json::from_value(spec).unwrap();
+        spec.rules("p").map_err(|error| error.to_string())
+    };
+    let price = || json!({"amount": "0.02", "currency": "EUR", "period": "hour", "unit": "cpu"});
+    let whole = rules(json!({
+        "price": price(), "limits": {"cpu": 2, "gpu": "0"}, "buyers": {"allow": ["did:key:z"]}, "creditLimit": "10",
+        "blocks": {"cpuMin": "500m", "cpuStep": "500m"}, "holdSeconds": 30, "termSeconds": 86400,
+    }))
+    .unwrap();
+    assert_eq!((whole.limit.cpu_milli, whole.limit.gpus, whole.limit.pods), (2000, 0, u64::MAX));
+    assert_eq!(whole.blocks.unwrap().step.to_string(), "cpu 500m");
+    assert!(rules(json!({"price": {"amount": "0"}})).is_ok(), "0 is 0, whatever of");
+    for (spec, expected) in [
+        (json!({"price": {"amount": "1"}}), "price.currency: currency is ``"),
+        (json!({"price": {"amount": "1", "currency": "EUR"}}), "price: period is ``"),
+        (
+            json!({"price": {"amount": "cheap", "currency": "EUR", "period": "hour"}}),
+            "price.amount: price rule uses `cheap`",
+        ),
+        (json!({"price": {"amount": "1", "currency": "EUR", "period": "hour", "unit": "kg"}}), "price: unit is `kg`"),
+        (json!({"price": price(), "holdSeconds": 1}), "holdSeconds is 1, needed 5 to 3600"),
+        (json!({"price": price(), "termSeconds": 1}), "termSeconds is 1, needed 60 to"),
+        (json!({"price": price(), "limits": {"cpu": "two"}}), "`two` is not a quantity"),
+        (json!({"price": price(), "blocks": {"cpuStep": "x"}}), "blocks: K8Slice partitionability"),
+        (json!({"price": price(), "creditLimit": "-1"}), "creditLimit: amount is `-1`"),
+        (json!({"price": price(), "buyers": {"deny": vec!["d"; 300]}}), "buyers.deny is 300, needed 0 to 256"),
+    ] {
+        let refused = rules(spec.clone()).unwrap_err();
+        assert!(refused.contains(expected), "{spec}: {refused}");
+    }
+}
+
+#[test]
+fn an_acquisition_policy_is_read_or_says_what_it_needs() {
+    let rules = |spec: Value| {
+        let spec: AcquisitionPolicySpec = serde_json::from_value(spec).unwrap();
+        spec.rules("p").map_err(|error| error.to_string())
+    };
+    let euro = || json!({"currency": "EUR", "perHour": "1", "perMonth": "50"});
+    let whole = rules(json!({"ceilings": [euro()], "ranking": ["latency", "price"], "deadlineSeconds": 5})).unwrap();
+    assert_eq!(whole.ranking, [Criterion::Latency, Criterion::Price]);
+    assert_eq!(rules(json!({})).unwrap().ranking, [Criterion::Price, Criterion::Surplus, Criterion::Latency]);
+    for (spec, expected) in [
+        (json!({"ceilings": [euro(), {"currency": "EUR"}]}), "ceilings[1] has neither perHour nor perMonth"),
+        (json!({"ceilings": [{"currency": "FUN", "perHour": "1"}]}), "ceilings[0].currency: currency is `FUN`"),
+        (json!({"ceilings": [{"currency": "EUR", "perHour": "-1"}]}), "ceilings[0].perHour: amount is `-1`"),
+        (json!({"ceilings": vec![euro(); 65]}), "ceilings is 65, needed 0 to 64"),
+        (json!({"ranking": ["rating"]}), "ranking: `rating` is not known, needed price, latency or surplus"),
+        (json!({"deadlineSeconds": 31}), "deadlineSeconds is 31, needed 1 to 30"),
+        (json!({"termSeconds": 1}), "termSeconds is 1, needed 60 to"),
+        (json!({"shortlist": 0}), "shortlist is 0, needed 1 to 64"),
+    ] {
+        let refused = rules(spec.clone()).unwrap_err();
+        assert!(refused.contains(expected), "{spec}: {refused}");
+    }
+}
+
+#[test]
+fn contracts_that_ended_are_counted_once_and_for_their_month() {
+    let price = FlavorPrice { amount: "1".into(), currency: "EUR".into(), period: "hour".into(), unit: String::new() };
+    let ended = |contract: &str, until: &str| EndedContract {
+        contract: contract.into(),
+        price: price.clone(),
+        from: "2026-10-01T00:00:00Z".into(),
+        until: until.into(),
+        namespace: None,
+    };
+    let november = "2026-11-01T00:00:00Z".parse().unwrap();
+    let old = AcquisitionPolicyStatus::default().with_ended(ended("a", "2026-10-31T00:00:00Z"), november);
+    let new = old.with_ended(ended("b", "2026-11-02T00:00:00Z"), november);
+    let again = new.with_ended(ended("b", "2026-11-03T00:00:00Z"), november);
+    assert_eq!(again.ended.iter().map(|it| it.until.as_str()).collect::<Vec<_>>(), ["2026-11-02T00:00:00Z"]);
+    let full =
+        (0..2000).fold(new, |status, n| status.with_ended(ended(&n.to_string(), "2026-11-02T00:00:00Z"), november));
+    assert_eq!(full.ended.len(), 1024);
+    assert_eq!(full.ended[0].expense().unwrap().price.to_string(), "1 EUR/hour");
 }

@@ -15,7 +15,7 @@
 
 use jiff::Timestamp;
 
-use super::{Amounts, Resource};
+use super::{Amounts, Price, Resource};
 
 /// One object holds them all: about 600 bytes each and 1.5 MiB per object (etcd's limit) leave room for twice as many.
 pub const COMMITMENTS_MAX: usize = 1024;
@@ -44,6 +44,23 @@ pub struct Commitment {
     pub amounts: Amounts,
     /// Held or committed.
     pub state: CommitmentState,
+    /// What was agreed when it was held; `None` for promises that older versions made, at a price of 0.
+    pub agreed: Option<Agreed>,
+}
+
+/// What was agreed with a hold: the contract's terms are made from it, whatever the policy says later.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Agreed {
+    /// Name of the policy by which it was sold; empty without one.
+    pub policy: String,
+    /// When.
+    pub issued: Timestamp,
+    /// Until when it was held.
+    pub hold_until: Timestamp,
+    /// When its contract ends by itself; `None` is never.
+    pub ends: Option<Timestamp>,
+    /// The price of the contract.
+    pub price: Price,
 }
 
 /// How firm a promise is.
@@ -76,6 +93,8 @@ pub struct HoldRequest {
     pub amounts: Amounts,
     /// Until when.
     pub until: Timestamp,
+    /// On which terms. Those of the first time count when it is asked for again.
+    pub agreed: Option<Agreed>,
 }
 
 /// Why the ledger does not promise.
@@ -180,6 +199,7 @@ impl Pool {
             flavor: request.flavor.clone(),
             amounts: request.amounts,
             state: CommitmentState::Held { until: request.until },
+            agreed: request.agreed.clone(),
         });
         Ok(pool)
     }
@@ -272,7 +292,14 @@ mod tests {
 
     fn hold(transaction: &str, cpu_milli: u64, until: i64) -> HoldRequest {
         let (buyer, flavor) = ("did:key:zBuyer".into(), "slice".into());
-        HoldRequest { transaction: transaction.into(), buyer, flavor, amounts: cpus(cpu_milli), until: at(until) }
+        HoldRequest {
+            transaction: transaction.into(),
+            buyer,
+            flavor,
+            amounts: cpus(cpu_milli),
+            until: at(until),
+            agreed: None,
+        }
     }
 
     #[test]

@@ -47,6 +47,15 @@ impl Location {
     }
 }
 
+/// How what could be bought stands to what is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // the variants are their own words
+pub enum Fit {
+    Exact,
+    Less,
+    More,
+}
+
 /// Why an offer is not what is asked for: what was seen and what was needed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
 #[error("{subject}: {observed} offered, needed {needed}")]
@@ -75,6 +84,37 @@ impl Offer {
             amounts.set(resource, self.part(resource, selector.quantity(resource))?);
         }
         Ok(amounts)
+    }
+
+    /// Returns how much of this offer comes nearest to what the selector asks for, and how it stands to it: what it buys, or less
+    /// where there is not enough.
+    ///
+    /// # Errors
+    /// The [`Mismatch`] where nothing of it would help.
+    pub fn nearest(&self, selector: &K8SliceSelector) -> Result<(Fit, Amounts), Mismatch> {
+        let wanted = selector.wanted();
+        let mismatch = match self.amounts_for(selector) {
+            Ok(amounts) => {
+                let asked = Resource::ALL.iter().filter(|resource| selector.quantity(**resource).is_some());
+                let more = asked.into_iter().any(|resource| amounts.get(*resource) > wanted.get(*resource));
+                return Ok((if more { Fit::More } else { Fit::Exact }, amounts));
+            }
+            Err(mismatch) if mismatch.subject == "architecture" => return Err(mismatch),
+            Err(mismatch) => mismatch,
+        };
+        let mut amounts = Amounts::default();
+        for resource in Resource::ALL {
+            let part = match (self.part(resource, selector.quantity(resource)), wanted.get(resource)) {
+                (Ok(part), _) => part,
+                (Err(_), wanted) => {
+                    let part = self.partition.round_down(resource, wanted, self.whole.get(resource));
+                    // More than was wanted is no part of it, and nothing helps nobody.
+                    part.filter(|part| (1..=wanted).contains(part)).ok_or_else(|| mismatch.clone())?
+                }
+            };
+            amounts.set(resource, part);
+        }
+        Ok((Fit::Less, amounts))
     }
 
     /// Checks that exactly these amounts may be cut from the offer: what a seller does with every reservation.
@@ -191,6 +231,42 @@ mod tests {
             json!({"podsFilter": {"name": "Match", "data": {"value": 111}}}),
             "pods: 110 offered, needed exactly 111",
         );
+    }
+
+    #[test]
+    fn the_nearest_is_told_where_there_is_not_enough() {
+        let range = |min: &str| json!({"name": "Range", "data": {"min": min}});
+        for (filters, expected) in [
+            (
+                json!({"cpuFilter": range("1"), "memoryFilter": range("100Mi"), "podsFilter": range("5")}),
+                "Exact cpu 1, memory 100Mi, pods 5",
+            ),
+            (
+                json!({"cpuFilter": range("750m"), "memoryFilter": range("100Mi"), "podsFilter": range("5")}),
+                "More cpu 1, memory 100Mi, pods 5",
+            ),
+            (
+                json!({"cpuFilter": range("6"), "memoryFilter": range("100Mi"), "podsFilter": range("5")}),
+                "Less cpu 4, memory 100Mi, pods 5",
+            ),
+            (json!({"cpuFilter": {"name": "Match", "data": {"value": "750m"}}}), "Less cpu 500m, memory 8Gi, pods 110"),
+            (
+                json!({"cpuFilter": {"name": "Match", "data": {"value": "100m"}}}),
+                "cpu: 4 (at least 0, in steps of 500m) offered, needed exactly 100m",
+            ),
+            (
+                json!({"architectureFilter": {"name": "Match", "data": {"value": "arm64"}}}),
+                "architecture: amd64 offered, needed arm64",
+            ),
+        ] {
+            let selector = K8SliceSelector::from_json(&filters).unwrap();
+            let observed = offer().nearest(&selector);
+            let observed = observed.map_or_else(|error| error.to_string(), |(fit, it)| format!("{fit:?} {it}"));
+            assert_eq!(observed, expected, "{filters}");
+        }
+        let empty = Offer { whole: Amounts::default(), ..offer() };
+        let selector = K8SliceSelector::from_json(&json!({"cpuFilter": range("1")})).unwrap();
+        assert!(empty.nearest(&selector).is_err(), "nothing helps nobody");
     }
 
     #[test]

@@ -1,9 +1,15 @@
-//! The order in which candidates are asked: exact first, then the smallest surplus, then the name.
+//! The order in which candidates are asked: by the criteria of the policy, then the smallest surplus, then the name.
+//!
+//! | criterion | first |
+//! |---|---|
+//! | price | the least for an hour; currencies in the order in which the policy names them; what is not stated last |
+//! | latency | the least that was measured; what was not last |
+//! | surplus | exact, then the smallest |
 //!
 //! The *surplus* of a resource is what would be bought beyond what was asked for, in thousandths of what was asked for; that
 //! of a candidate is the sum over the resources that were asked for. It is money spent for nothing once prices exist.
 
-use super::{Amounts, Resource};
+use super::{Amounts, Currency, Price, Resource};
 
 /// A seller's flavor that matches.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -12,6 +18,31 @@ pub struct Candidate {
     pub name: String,
     /// What would be bought from it.
     pub buys: Amounts,
+    /// For what; `None` is not stated.
+    pub price: Option<Price>,
+    /// Measured round trip.
+    pub latency_micros: Option<u64>,
+}
+
+/// By what candidates are ranked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // the variants are their own words
+pub enum Criterion {
+    Price,
+    Latency,
+    Surplus,
+}
+
+impl Criterion {
+    /// Returns the criterion of a word, if it is one.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "price" => Some(Self::Price),
+            "latency" => Some(Self::Latency),
+            "surplus" => Some(Self::Surplus),
+            _ => None,
+        }
+    }
 }
 
 /// A candidate with its place and the reason for it.
@@ -25,8 +56,14 @@ pub struct Ranked {
     pub reason: String,
 }
 
-/// Returns the candidates in the order in which to ask them. `wanted` is what filters ask for at least, 0 where they do not.
-pub fn rank(wanted: &Amounts, candidates: &[Candidate]) -> Vec<Ranked> {
+/// Returns the candidates in the order in which to ask them. `wanted` is what filters ask for at least, 0 where they do not;
+/// `currencies` are those in which may be paid, the dearest to the owner first.
+pub fn rank(
+    wanted: &Amounts,
+    candidates: &[Candidate],
+    criteria: &[Criterion],
+    currencies: &[Currency],
+) -> Vec<Ranked> {
     let ranked = |(index, candidate): (usize, &Candidate)| {
         let surplus_milli = surplus_milli(wanted, &candidate.buys);
         let reason = match surplus_milli {
@@ -42,12 +79,30 @@ pub fn rank(wanted: &Amounts, candidates: &[Candidate]) -> Vec<Ranked> {
         Ranked { index, surplus_milli, reason }
     };
     let mut order: Vec<Ranked> = candidates.iter().enumerate().map(ranked).collect();
-    order.sort_by(|a, b| {
-        let key =
-            |ranked: &Ranked| (ranked.surplus_milli, candidates.get(ranked.index).map(|candidate| &candidate.name));
-        key(a).cmp(&key(b)).then(a.index.cmp(&b.index))
+    order.sort_by_cached_key(|ranked| {
+        let Some(candidate) = candidates.get(ranked.index) else { return (Vec::new(), 0, String::new(), ranked.index) };
+        let keys = criteria.iter().map(|criterion| key(*criterion, candidate, ranked, currencies)).collect::<Vec<_>>();
+        (keys, ranked.surplus_milli, candidate.name.clone(), ranked.index)
     });
     order
+}
+
+/// What counts for a criterion, the least first: a class (the currency), and a number in it.
+fn key(criterion: Criterion, candidate: &Candidate, ranked: &Ranked, currencies: &[Currency]) -> (usize, u128) {
+    const UNKNOWN: (usize, u128) = (usize::MAX, 0);
+    match criterion {
+        Criterion::Surplus => (0, u128::from(ranked.surplus_milli)),
+        Criterion::Latency => candidate.latency_micros.map_or(UNKNOWN, |micros| (0, u128::from(micros))),
+        Criterion::Price => match candidate.price {
+            Some(price) if price.is_zero() => (0, 0),
+            Some(price) => {
+                let class = currencies.iter().position(|currency| Some(*currency) == price.currency);
+                let hour = price.hourly();
+                class.zip(hour).map_or(UNKNOWN, |(class, hour)| (class + 1, hour.nano()))
+            }
+            None => UNKNOWN,
+        },
+    }
 }
 
 fn surplus_milli(wanted: &Amounts, buys: &Amounts) -> u64 {
@@ -69,14 +124,44 @@ mod tests {
         let candidate = |name: &str, cpu_milli, pods| Candidate {
             name: name.into(),
             buys: Amounts { cpu_milli, pods, ..Amounts::default() },
+            price: None,
+            latency_micros: None,
         };
         let candidates =
             [candidate("d", 2000, 5), candidate("c", 1500, 9), candidate("b", 1000, 110), candidate("a", 1500, 1)];
         let wanted = Amounts { cpu_milli: 1000, ..Amounts::default() };
-        let ranked = rank(&wanted, &candidates);
+        let ranked = rank(&wanted, &candidates, &[], &[]);
         let names: Vec<_> = ranked.iter().map(|ranked| candidates[ranked.index].name.as_str()).collect();
         assert_eq!(names, ["b", "a", "c", "d"]);
         assert_eq!(ranked[0].reason, "b: exactly what was asked for");
         assert_eq!(ranked[1].reason, "a: cpu 1500m, pods 1 for cpu 1, 50.0 % more than asked for");
+    }
+
+    #[test]
+    fn the_criteria_of_the_policy_come_first() {
+        let candidate = |name: &str, price: (&str, &str, &str), latency_micros| Candidate {
+            name: name.into(),
+            buys: Amounts { cpu_milli: 1000, ..Amounts::default() },
+            price: Price::parse(price.0, price.1, price.2).unwrap(),
+            latency_micros,
+        };
+        let candidates = [
+            candidate("unsaid", ("", "", ""), Some(1)),
+            candidate("dollars", ("0.01", "USD", "hour"), Some(5)),
+            candidate("daily", ("1", "EUR", "day"), None),
+            candidate("hourly", ("0.05", "EUR", "hour"), Some(2)),
+            candidate("gift", ("0", "", ""), Some(9)),
+            candidate("pounds", ("0.01", "GBP", "hour"), Some(3)),
+        ];
+        let order = |criteria: &[Criterion]| {
+            let currencies = ["EUR", "USD"].map(|code| Currency::parse(code).unwrap());
+            let ranked = rank(&Amounts::default(), &candidates, criteria, &currencies);
+            let names: Vec<_> = ranked.iter().map(|ranked| candidates[ranked.index].name.as_str()).collect();
+            names.join(" ")
+        };
+        assert_eq!(order(&[Criterion::Price]), "gift daily hourly dollars pounds unsaid");
+        assert_eq!(order(&[Criterion::Latency]), "unsaid hourly pounds dollars gift daily");
+        assert_eq!(order(&[Criterion::Surplus, Criterion::Price]), order(&[Criterion::Price]));
+        assert_eq!(order(&[]), "daily dollars gift hourly pounds unsaid");
     }
 }

@@ -114,6 +114,7 @@ pub(crate) async fn delete(client: &Client, contract: &Contract) -> kube::Result
 
 /// Lets a contract go without another word to the other side, and asks for its end if nobody has.
 pub(crate) async fn forget(client: &Client, contract: &Contract) -> kube::Result<()> {
+    crate::expenses::record(client, contract).await?;
     unallocate(client, &contract.name_any()).await?;
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let (name, uid) = (contract.name_any(), contract.uid());

@@ -69,14 +69,14 @@ pub(crate) fn wire_type(of: FlavorType) -> rear::FlavorType {
 pub(crate) fn wire_flavor(name: &str, spec: &FlavorSpec) -> rear::Flavor {
     let location = spec.location.clone().unwrap_or_default();
     let FlavorLocation { latitude, longitude, country, city, additional_notes } = location;
-    let FlavorPrice { amount, currency, period } = spec.price.clone();
+    let FlavorPrice { amount, currency, period, unit } = spec.price.clone();
     rear::Flavor {
         id: name.into(),
         provider_id: spec.provider_id.clone(),
         flavor_type: wire_type(spec.flavor_type.type_identifier),
         data: spec.flavor_type.type_data.clone(),
         location: rear::Location { latitude, longitude, country, city, additional_notes },
-        price: rear::Price { amount, currency, period },
+        price: rear::Price { amount, currency, period, unit },
         owner: party(&spec.owner),
         availability: spec.availability,
         network_property_type: spec.network_property_type.clone(),
@@ -91,7 +91,7 @@ pub(crate) fn embedded_flavor(flavor: &rear::Flavor, seller: NodeId) -> Result<E
     }
     let cut = |text: &str| bounded(text, TEXT_LENGTH_MAX);
     let rear::Location { latitude, longitude, country, city, additional_notes } = &flavor.location;
-    let rear::Price { amount, currency, period } = &flavor.price;
+    let rear::Price { amount, currency, period, unit } = &flavor.price;
     let spec = FlavorSpec {
         provider_id: cut(&flavor.provider_id),
         flavor_type: FlavorTypeData {
@@ -99,7 +99,7 @@ pub(crate) fn embedded_flavor(flavor: &rear::Flavor, seller: NodeId) -> Result<E
             type_data: flavor.data.clone(),
         },
         owner: identity(&flavor.owner, seller),
-        price: FlavorPrice { amount: cut(amount), currency: cut(currency), period: cut(period) },
+        price: FlavorPrice { amount: cut(amount), currency: cut(currency), period: cut(period), unit: cut(unit) },
         availability: flavor.availability,
         network_property_type: cut(&flavor.network_property_type),
         location: Some(FlavorLocation {
@@ -112,6 +112,13 @@ pub(crate) fn embedded_flavor(flavor: &rear::Flavor, seller: NodeId) -> Result<E
     };
     let metadata = EmbeddedMeta { name: flavor.id.clone(), namespace: names::NAMESPACE.into() };
     Ok(EmbeddedFlavor { metadata, spec, status: None })
+}
+
+/// A flavor as it stands in a contract: at the price of the contract.
+pub(crate) fn at_price(mut flavor: EmbeddedFlavor, terms: &rear::ContractTerms) -> EmbeddedFlavor {
+    let [amount, currency, period] = terms.price.clone().map(|text| bounded(&text, TEXT_LENGTH_MAX));
+    flavor.spec.price = FlavorPrice { amount, currency, period, unit: String::new() };
+    flavor
 }
 
 pub(crate) fn wire_configuration(configuration: &Configuration) -> rear::Configuration {

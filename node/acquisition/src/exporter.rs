@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! list ──────▶ own Flavors that match
+//! request ───▶ what comes nearest to what is needed, or why nothing does
 //! reserve ───▶ may this be cut from the offer? ─▶ hold in the Ledger ─▶ terms
 //! purchase ──▶ the same bytes, signed by the buyer? ─▶ sign ─▶ commit in the Ledger ─▶ Contract ─▶ Allocation
 //! release ───▶ signed by a party? ─▶ free the Ledger ─▶ Contract goes
 //! ```
-//! Consent is the offer: whoever proves a key may buy what is free. A killed seller loses nothing: terms are made from the
+//! Consent is the offer: without a `SharingPolicy` whoever proves a key may buy what is free, at a price of 0. With some they are
+//! asked at every request: the first by name that admits the buyer says what is sold to it and for what. A killed seller loses nothing: terms are made from the
 //! Ledger, a sale that was not finished is finished when its buyer asks again, and given up when it does not.
 
 mod act;
@@ -21,14 +23,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
 use fluidos_model::kinds::{Configuration, Contract, FlavorType, KnownCluster, names};
-use fluidos_model::market::{COMMITMENTS_MAX, Commitment, Pool};
+use fluidos_model::market::{COMMITMENTS_MAX, Commitment, Pool, sale};
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode, Seller};
 use jiff::Timestamp;
 use kube::{Api, Client};
 
 use crate::books::{Books, BooksError};
-use crate::{Options, contracts, convert, terms};
+use crate::{Options, bounded, contracts, convert, events, terms};
 
 /// Holds end by the second; looking more often finds nothing.
 const SWEEP_LEAST: Duration = Duration::from_millis(250);
@@ -80,6 +82,7 @@ impl Exporter {
 
     /// Ends what is over and mends what was interrupted; returns when the next promise ends.
     async fn sweep(&self, now: Timestamp) -> Result<Option<Timestamp>, act::Error> {
+        act::judge(&self.client).await?;
         // Contracts first: one that is listed was committed before, so what has no promise afterwards has lost it.
         let mut sold = act::sold(&self.client, self.options.key.id()).await?;
         let Some(pool) = self.books.read().await? else { return Ok(None) };
@@ -159,22 +162,41 @@ impl Exporter {
 
 #[async_trait]
 impl Seller for Exporter {
-    async fn list_flavors(&self, selector: &rear::Selector, _: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
+    async fn list_flavors(&self, selector: &rear::Selector, peer: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
         let Some(wanted) = plan::selector(selector)? else { return Ok(Vec::new()) };
+        let policies = act::policies(&self.client).await?;
+        let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
+        let buyer = peer.node.map(|node| node.to_string());
+        let sale = match sale(&policies, &pool, buyer.as_deref(), Timestamp::now()) {
+            Ok(sale) => sale,
+            // Official nodes ask without a key: what is not for them is not there.
+            Err(_) if buyer.is_none() => return Ok(Vec::new()),
+            Err(refusal) => return Err(plan::not_sold(refusal)),
+        };
         let flavors = act::flavors(&self.client, self.options.key.id()).await?;
-        Ok(plan::listed(&flavors, &wanted))
+        Ok(plan::listed(&flavors, &sale, &wanted))
+    }
+
+    async fn request(&self, request: rear::ResourceRequest, buyer: NodeId) -> Result<rear::ResourceAnswer, Refusal> {
+        let policies = act::policies(&self.client).await?;
+        let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
+        let sale = sale(&policies, &pool, Some(&buyer.to_string()), Timestamp::now()).map_err(plan::not_sold)?;
+        let flavors = act::flavors(&self.client, self.options.key.id()).await?;
+        plan::answered(&flavors, &sale, &request)
     }
 
     async fn reserve(&self, request: rear::ReserveRequest, buyer: NodeId) -> Result<rear::Transaction, Refusal> {
         let asked = request.configuration.as_ref().map(plan::asked).transpose()?;
         let flavor = act::flavor(&self.client, &request.flavor_id, self.options.key.id()).await?;
         let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: request.flavor_id.clone() })?;
+        let policies = act::policies(&self.client).await?;
         let transaction = request.transaction_id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         let held = self.books.change(|pool| {
             // The time of the try that counts, or a hold would begin in the past.
             let now = Timestamp::now();
-            let wish = plan::Wish { transaction: &transaction, buyer, amounts: asked, hold: self.options.hold };
-            let hold = plan::admit(&flavor, pool, &wish, now)?;
+            let term = request.term_seconds.map(Duration::from_secs);
+            let wish = plan::Wish { transaction: &transaction, buyer, amounts: asked, term, hold: self.options.hold };
+            let hold = plan::admit(&flavor, &policies, pool, &wish, now)?;
             pool.hold(&hold, now).map_err(plan::refusal)
         });
         let pool = held.await.map_err(|error: act::Error| Refusal::from(error))?;
@@ -252,6 +274,8 @@ impl Seller for Exporter {
         })?;
         rear::check_release(&release, &signed).map_err(forbidden)?;
         tracing::info!(contract = contract_id, %party, reason = release.value().reason, "released by the other side");
+        let message = format!("{party} has ended this contract: {}", bounded(&release.value().reason, 256));
+        events::warn(&self.client, &known, "ReleasedByPeer", &message).await;
         if signed.value().seller == self.options.key.id() {
             self.books.free(&signed.value().transaction_id).await.map_err(act::Error::from)?;
         }

@@ -8,20 +8,25 @@
 //!              ▼
 //!           Transaction ─▶ Contract ─▶ Allocation ─▶ (fabric makes it Active) ─▶ Solver is Solved
 //! ```
+//! What may be paid is the AcquisitionPolicy's to say; without one only a stated price of 0 is. One purchase at a price is made at a
+//! time, so that two do not both take the last of a ceiling.
+//!
 //! A peer has *refused* if it answered and what it offers is not what is asked for, or if it did not sell it. A peer that
-//! does not answer, or about which something is not measured yet, is *pending*. A peer that offers nothing at all has refused,
+//! does not answer, or about which something is not measured yet, is *pending*. One that offered and then did not answer, or
+//! asks to come later, is *away*: others are tried, and it again after a pause that doubles. A peer that offers nothing at all has refused,
 //! but may have started a moment ago: it is asked again for as long.
 //!
 //! | state | goes on when | ends |
 //! |---|---|---|
 //! | nobody has answered | a KnownCluster changes, every 2 s | `Timed Out` after 5 min |
-//! | all have refused, some are pending or offer nothing | a KnownCluster changes, every second | `Failed` 5 s after the last refusal |
+//! | all have refused, some are pending or away or offer nothing | a KnownCluster changes, every second | `Failed` 5 s after the last refusal |
 //! | all have refused | | `Failed` at once |
 
 mod act;
 mod ask;
 mod buy;
 mod plan;
+mod purse;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -31,7 +36,7 @@ mod weigh;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fluidos_model::kinds::{Allocation, Contract, KnownCluster, Reservation, Solver, names};
+use fluidos_model::kinds::{AcquisitionPolicy, Allocation, Contract, KnownCluster, Reservation, Solver, names};
 use futures::future::select_all;
 use jiff::Timestamp;
 use kube::{Api, Client};
@@ -58,9 +63,17 @@ pub async fn run(client: Client, options: Options) {
     let reservations = Cache::<Reservation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let allocations = Cache::<Allocation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let policies = Cache::<AcquisitionPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     tokio::join!(solvers.synced(), peers.synced(), reservations.synced(), contracts.synced(), allocations.synced());
-    let mut changes =
-        [solvers.changes(), peers.changes(), reservations.changes(), contracts.changes(), allocations.changes()];
+    policies.synced().await;
+    let mut changes = [
+        solvers.changes(),
+        peers.changes(),
+        reservations.changes(),
+        contracts.changes(),
+        allocations.changes(),
+        policies.changes(),
+    ];
     let mut searches = Searches::default();
     let mut busy: BTreeSet<String> = BTreeSet::new();
     let mut working: JoinSet<(String, Result<Done, act::Error>)> = JoinSet::new();
@@ -69,10 +82,17 @@ pub async fn run(client: Client, options: Options) {
         let now = Timestamp::now();
         let solver_list = solvers.list();
         searches.keep(solver_list.iter().filter_map(|solver| solver.metadata.uid.as_deref()));
+        let (contract_list, policy_list) = (contracts.list(), policies.list());
+        if let Err(error) = purse::judge(&client, &policy_list).await {
+            tracing::warn!(%error, "an AcquisitionPolicy's status was not written");
+        }
+        let contract_names = by_name(&contract_list);
+        searches.settle(&contract_names, now);
         let view = View {
             solvers: solver_list.iter().map(AsRef::as_ref).collect(),
             reservations: by_name(&reservations.list()),
-            contracts: by_name(&contracts.list()),
+            purse: purse::purse(&policy_list, &contract_list),
+            contracts: contract_names,
             allocations: by_name(&allocations.list()),
             peers: view::peers(peers.list().iter().map(AsRef::as_ref), options.key.id(), now),
             searches: &searches,
@@ -81,6 +101,9 @@ pub async fn run(client: Client, options: Options) {
         for (uid, solver, action) in plan.actions {
             if working.len() >= WORKING_MAX || !busy.insert(uid.clone()) {
                 continue;
+            }
+            if action.pays() {
+                searches.pays(&uid);
             }
             let (client, options) = (client.clone(), options.clone());
             working.spawn(async move { (uid, act::act(&client, &options, &solver, action).await) });

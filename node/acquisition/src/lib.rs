@@ -14,16 +14,17 @@
 //!             ▲                                              ▲
 //!  contract_manager ◀──────────── release ───────────▶ contract_manager
 //! ```
-//! Watches Solvers, KnownClusters, Reservations, Contracts and Allocations; writes those of its own, the Ledger, and nothing
-//! else. Reads Flavors, which are the Local Resource Manager's.
+//! Watches Solvers, KnownClusters, Reservations, Contracts, Allocations and AcquisitionPolicies; writes those of its own, the Ledger,
+//! the status of policies, and nothing else. Reads SharingPolicies, and Flavors, which are the Local Resource Manager's.
 //!
-//! Limits: K8Slices only; prices are shown and not charged (every contract is at price 0); a buyer takes one offer per Solver
-//! and does not put several together; official nodes, which sign nothing, are not bought from.
+//! Limits: K8Slices only; prices are agreed and counted against ceilings, and no receipt is written; a buyer takes one offer per
+//! Solver and does not put several together; official nodes, which sign nothing, are not bought from.
 
 mod books;
 mod contracts;
 mod convert;
 mod events;
+mod expenses;
 mod terms;
 
 pub mod contract_manager;
@@ -58,7 +59,7 @@ pub struct Options {
     pub identity: NodeIdentity,
     /// What the owner consents to sell; `None` sells nothing.
     pub offer: Option<Amounts>,
-    /// How long a hold lasts. The same for the life of a Ledger: terms are made again from it.
+    /// How long a hold lasts where no policy says it.
     pub hold: Duration,
     /// The way to a peer.
     pub dial: Dial,

@@ -39,7 +39,10 @@ pub(crate) fn of_commitment(
     hold: Duration,
 ) -> Result<Signed<rear::ContractTerms>, TermsProblem> {
     let issued = issued(commitment, hold)?;
-    let until = shifted(issued, CONTRACT_TERM, 1).ok_or_else(|| no_time(commitment))?;
+    let until = match &commitment.agreed {
+        Some(agreed) => agreed.ends,
+        None => Some(shifted(issued, CONTRACT_TERM, 1).ok_or_else(|| no_time(commitment))?),
+    };
     let terms = rear::ContractTerms {
         version: 1,
         contract_id: contract_name(commitment),
@@ -49,15 +52,18 @@ pub(crate) fn of_commitment(
         configuration: Configuration::k8slice(&commitment.amounts)?.data,
         buyer: commitment.buyer.parse()?,
         seller,
-        price: Default::default(),
+        price: commitment.agreed.as_ref().map(|agreed| agreed.price.texts()).unwrap_or_default(),
         issued: issued.to_string(),
-        until: Some(until.to_string()),
+        until: until.map(|until| until.to_string()),
     };
     Ok(terms.into_signed()?)
 }
 
-/// Returns when a promise was made.
+/// Returns when a promise was made. Older versions did not write it: then it follows from the usual hold and term.
 pub(crate) fn issued(commitment: &Commitment, hold: Duration) -> Result<Timestamp, TermsProblem> {
+    if let Some(agreed) = &commitment.agreed {
+        return Ok(agreed.issued);
+    }
     let (until, before) = match &commitment.state {
         CommitmentState::Held { until } => (Some(*until), hold),
         CommitmentState::Committed { until, .. } => (*until, CONTRACT_TERM),
@@ -102,7 +108,7 @@ fn no_time(commitment: &Commitment) -> TermsProblem {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
     use fluidos_identity::NodeKey;
-    use fluidos_model::market::{Amounts, HoldRequest, Pool};
+    use fluidos_model::market::{Agreed, Amounts, HoldRequest, Pool, Price};
 
     use super::*;
 
@@ -117,6 +123,7 @@ mod tests {
             flavor: format!("{}.example-k8slice-{}", "long".repeat(30), "ab".repeat(16)),
             amounts,
             until: shifted(now, crate::HOLD, 1).unwrap(),
+            agreed: None,
         };
         let pool = Pool { capacity: amounts, commitments: vec![] }.hold(&request, now).unwrap();
         let held = of_commitment(pool.commitment("t").unwrap(), seller, crate::HOLD).unwrap();
@@ -125,6 +132,20 @@ mod tests {
         let sold = of_commitment(pool.commitment("t").unwrap(), seller, crate::HOLD).unwrap();
         assert_eq!(held.bytes(), sold.bytes());
         assert_eq!(held.value().issued, now.to_string());
+        assert_eq!(held.value().price, ["", "", ""], "what an older version held keeps its bytes");
+
+        let price = Price::parse("0.02", "EUR", "hour").unwrap().unwrap();
+        let (hold_until, ends) = (shifted(now, Duration::from_secs(5), 1).unwrap(), shifted(now, crate::HOLD, 1));
+        let agreed = Agreed { policy: "p".into(), issued: now, hold_until, ends, price };
+        let request = HoldRequest { agreed: Some(agreed), ..request };
+        let pool = Pool { capacity: amounts, commitments: vec![] }.hold(&request, now).unwrap();
+        let priced = of_commitment(pool.commitment("t").unwrap(), seller, crate::HOLD).unwrap();
+        let pool = pool.commit("t", &priced.value().contract_id, ends, now).unwrap();
+        // Another hold in the options changes nothing of what was agreed.
+        let sold = of_commitment(pool.commitment("t").unwrap(), seller, Duration::from_secs(1)).unwrap();
+        assert_eq!(priced.bytes(), sold.bytes());
+        assert_eq!(priced.value().price, ["0.02", "EUR", "hour"]);
+        assert_eq!(priced.value().until, ends.map(|ends| ends.to_string()));
         assert!(is_label(&held.value().contract_id), "{}", held.value().contract_id);
         assert!(!is_label("Contract") && !is_label("a/b") && !is_label("") && !is_label(&"a".repeat(64)));
     }

@@ -30,6 +30,7 @@ fn request(seller: &Node, transaction: &str, cpu_milli: u64) -> rear::ReserveReq
         buyer: rear::Party { node_id: "b".into(), liqo_id: Some("b".into()), ..rear::Party::default() },
         configuration: Some(rear::Configuration { flavor_type: rear::FlavorType::K8Slice, data }),
         transaction_id: Some(transaction.into()),
+        term_seconds: None,
     }
 }
 
@@ -232,6 +233,8 @@ async fn a_sale_that_was_never_written_is_given_up_and_capacity_may_be_lowered()
     let until = Timestamp::now() + jiff::SignedDuration::from_secs(365 * 24 * 3600 - 180);
     (lost.transaction_id, lost.contract, lost.until) =
         ("lost".into(), Some("contract-lost".into()), Some(until.to_string()));
+    let hold_until = Timestamp::now() - jiff::SignedDuration::from_secs(120);
+    lost.agreed.as_mut().unwrap().hold_until = hold_until.to_string();
     ledger.spec.commitments.push(lost);
     ledgers.replace("pool", &Default::default(), &ledger).await.unwrap();
     seller.options.offer = Some(support::cpu(100));

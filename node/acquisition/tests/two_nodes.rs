@@ -63,10 +63,16 @@ async fn what_the_seller_ends_goes_at_the_buyer_and_its_solver_says_so() {
     let message = buyer.solver_is("shop", "Solved").await;
     assert!(message.contains("is bought; no peering is asked for"), "{message}");
     let sold = seller.list::<Contract>().await.remove(0).metadata.name.unwrap();
+    let why = Patch::Merge(json!({"metadata": {"annotations": {"fluidos.eu/end-reason": "the rack moves"}}}));
+    seller.api::<Contract>().patch(&sold, &PatchParams::default(), &why).await.unwrap();
     seller.api::<Contract>().delete(&sold, &DeleteParams::default()).await.unwrap();
     seller.empty().await;
     let message = buyer.solver_is("shop", "Failed").await;
     assert!(message.contains("has ended"), "{message}");
+    let events = buyer.list::<k8s_openapi::api::core::v1::Event>().await;
+    let told = events.iter().find(|event| event.reason.as_deref() == Some("ReleasedByPeer"));
+    let told = told.and_then(|event| event.message.clone()).unwrap_or_default();
+    assert_eq!(told, format!("{} has ended this contract: the rack moves", seller.key.id()));
     assert!(buyer.list::<Contract>().await.is_empty());
 }
 

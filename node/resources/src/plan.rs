@@ -7,7 +7,7 @@ use fluidos_model::kinds::{
     Flavor, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice, K8SliceCharacteristics, K8SlicePolicies,
     Ledger, QuantityText, names,
 };
-use fluidos_model::market::{Amounts, Partitionability, Resource};
+use fluidos_model::market::{Amounts, Partitionability, Resource, Sharing, sale};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -27,6 +27,8 @@ pub struct View<'a> {
     pub options: &'a Options,
     /// What is promised, once acquisition has opened its books.
     pub ledger: Option<&'a Ledger>,
+    /// The rules of the sharing policies by name; `None` is one that is not accepted.
+    pub policies: &'a [Option<Sharing>],
     /// All flavors there are.
     pub flavors: Vec<&'a Flavor>,
     /// Who the node says it is.
@@ -137,16 +139,26 @@ fn wanted(view: &View, now: Timestamp) -> Option<FlavorSpec> {
         // It sells nothing until it is mended.
         Err(error) => {
             tracing::warn!(%error, "ledger cannot be read: nothing is offered");
-            return Some(spec(view.options, &Amounts::default(), false));
+            return Some(spec(view.options, &Amounts::default(), &PARTITION, FlavorPrice::default(), false));
         }
     };
-    let free = pool.free(now);
+    // What it says to somebody who has proven no key. Whom the policies name is told its own terms when it asks.
+    let (free, blocks, price) = match sale(view.policies, &pool, None, now) {
+        Ok(sale) => (sale.free, sale.blocks.unwrap_or(PARTITION), FlavorPrice::from(&sale.price)),
+        Err(_) => (pool.free(now), PARTITION, FlavorPrice::default()),
+    };
     let offered = Resource::ALL.iter().filter(|resource| offer.get(**resource) != 0);
     let available = !offer.is_zero() && offered.into_iter().all(|resource| free.get(*resource) != 0);
-    Some(spec(view.options, &free, available))
+    Some(spec(view.options, &free, &blocks, price, available))
 }
 
-fn spec(options: &Options, free: &Amounts, availability: bool) -> FlavorSpec {
+fn spec(
+    options: &Options,
+    free: &Amounts,
+    blocks: &Partitionability,
+    price: FlavorPrice,
+    availability: bool,
+) -> FlavorSpec {
     let text = |resource: Resource| QuantityText(resource.text(free.get(resource)));
     let optional = |resource: Resource| (free.get(resource) != 0).then(|| text(resource));
     let slice = K8Slice {
@@ -158,7 +170,7 @@ fn spec(options: &Options, free: &Amounts, availability: bool) -> FlavorSpec {
             gpu: optional(Resource::Gpu).map(|cores| Gpu { cores, ..Gpu::default() }),
             storage: optional(Resource::Storage),
         },
-        policies: K8SlicePolicies { partitionability: (&PARTITION).into() },
+        policies: K8SlicePolicies { partitionability: blocks.into() },
         ..K8Slice::default()
     };
     let type_data = serde_json::to_value(slice).unwrap_or_default(); // texts always have a form
@@ -166,16 +178,16 @@ fn spec(options: &Options, free: &Amounts, availability: bool) -> FlavorSpec {
         provider_id: options.identity.node_id.clone(),
         flavor_type: FlavorTypeData { type_identifier: FlavorType::K8Slice, type_data },
         owner: options.identity.clone(),
-        price: FlavorPrice::default(),
+        price,
         availability,
         network_property_type: String::new(),
         location: Some(options.location.clone().into()),
     }
 }
 
-/// An owner adds properties (carbon, standards) to a flavor with `kubectl patch`, and a price: they are not ours to remove.
+/// An owner adds properties (carbon, standards) to a flavor with `kubectl patch`: they are not ours to remove. A price stands in a
+/// SharingPolicy, and nowhere else: what is sold has one price.
 fn keep_what_others_say(spec: &mut FlavorSpec, known: &FlavorSpec) {
-    spec.price = known.price.clone();
     spec.network_property_type = known.network_property_type.clone();
     if let Some(properties) = known.flavor_type.type_data.get("properties") {
         spec.flavor_type.type_data["properties"] = properties.clone();

@@ -3,8 +3,10 @@
 
 use expect_test::{Expect, expect};
 use fluidos_identity::NodeKey;
-use fluidos_model::kinds::{AdditionalInformation, Flavor, FlavorSpec, Ledger, LedgerSpec, NodeIdentity};
-use fluidos_model::market::{Amounts, HoldRequest, Location, Pool};
+use fluidos_model::kinds::{
+    AdditionalInformation, Flavor, FlavorSpec, Ledger, LedgerSpec, NodeIdentity, SharingPolicySpec,
+};
+use fluidos_model::market::{Amounts, HoldRequest, Location, Pool, Sharing};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -39,6 +41,7 @@ fn ledger(amounts: &[Amounts]) -> Ledger {
             flavor: "f".into(),
             amounts: *amounts,
             until: at(60),
+            agreed: None,
         };
         pool = pool.hold(&request, at(0)).unwrap();
     }
@@ -46,7 +49,7 @@ fn ledger(amounts: &[Amounts]) -> Ledger {
 }
 
 fn lines(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second: i64) -> Vec<Action> {
-    let view = View { options, ledger, flavors: flavors.iter().collect(), identity: None };
+    let view = View { options, ledger, policies: &[], flavors: flavors.iter().collect(), identity: None };
     plan(&view, at(second))
 }
 
@@ -85,7 +88,7 @@ fn the_flavor_is_what_can_still_be_sold() {
         &[],
         0,
         expect![[
-            r#"offer grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#
+            r#"offer grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="0" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#
         ]],
     );
     check(
@@ -94,7 +97,7 @@ fn the_flavor_is_what_can_still_be_sold() {
         &[offered(&options)],
         1,
         expect![[
-            r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"2500m","memory":"7Gi","pods":"100"} {}"#
+            r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="0" {"architecture":"amd64","cpu":"2500m","memory":"7Gi","pods":"100"} {}"#
         ]],
     );
     check(&options, Some(&ledger(&[one])), &[offered(&options)], 60, expect![[r#""#]]);
@@ -104,7 +107,7 @@ fn the_flavor_is_what_can_still_be_sold() {
         &[offered(&options)],
         1,
         expect![[
-            r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {}"#
+            r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="0" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {}"#
         ]],
     );
 }
@@ -129,7 +132,7 @@ fn without_books_nothing_is_said_and_without_an_offer_nothing_is_left() {
         0,
         expect![[r#"
         withdraw grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72
-        offer new.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#]],
+        offer new.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="0" {"architecture":"amd64","cpu":"4","memory":"8Gi","pods":"110"} {}"#]],
     );
     let mut foreign = offered(&options(Some(OFFER)));
     foreign.metadata.name = Some("foreign".into());
@@ -141,18 +144,46 @@ fn without_books_nothing_is_said_and_without_an_offer_nothing_is_left() {
 fn what_the_owner_adds_to_the_flavor_stays() {
     let options = options(Some(OFFER));
     let mut flavor = offered(&options);
-    flavor.spec.price.amount = "3".into();
     flavor.spec.flavor_type.type_data["properties"] = json!({"carbon-footprint": {"embodied": 53000}});
     check(&options, Some(&ledger(&[])), &[flavor.clone()], 0, expect![[r#""#]]);
     check(
         &options,
         Some(&ledger(&[OFFER])),
-        &[flavor],
+        &[flavor.clone()],
         0,
         expect![[
-            r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="3" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {"carbon-footprint":{"embodied":53000}}"#
+            r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=false price="0" {"architecture":"amd64","cpu":"0","memory":"0","pods":"0"} {"carbon-footprint":{"embodied":53000}}"#
         ]],
     );
+    // But a price that is not a policy's is not one: nobody would sell at it.
+    flavor.spec.price.amount = "3".into();
+    assert_eq!(lines(&options, Some(&ledger(&[])), &[flavor], 0).len(), 2);
+}
+
+#[test]
+fn policies_say_what_is_offered_to_anybody() {
+    let policy = |spec: serde_json::Value| {
+        let spec: SharingPolicySpec = serde_json::from_value(spec).unwrap();
+        spec.rules("p").ok()
+    };
+    let price =
+        || json!({"amount": "hour < 1 ? \"0.01\" : \"0.02\"", "currency": "EUR", "period": "hour", "unit": "cpu"});
+    let options = options(Some(OFFER));
+    let told = |policies: &[Option<Sharing>], second| {
+        let ledger = ledger(&[]);
+        let view = View { options: &options, ledger: Some(&ledger), policies, flavors: vec![], identity: None };
+        let Some(Action::Offer { spec, .. }) = plan(&view, at(second)).pop() else { panic!("nothing is offered") };
+        let data = &spec.flavor_type.type_data;
+        let (cpu, step) = (&data["characteristics"]["cpu"], &data["policies"]["partitionability"]["cpuStep"]);
+        format!("{} {} {cpu} in steps of {step}", spec.price.amount, spec.price.unit)
+    };
+    let whole = [policy(json!({"price": price(), "limits": {"cpu": 1}, "blocks": {"cpuStep": "500m"}}))];
+    expect![[r#"0.01 cpu "1" in steps of "500m""#]].assert_eq(&told(&whole, 0));
+    expect![[r#"0.02 cpu "1" in steps of "500m""#]].assert_eq(&told(&whole, 3600));
+    // For nobody in particular there is no price where only some are admitted; it is not stated, which is not 0.
+    let named = [policy(json!({"price": price(), "buyers": {"allow": ["did:key:z"]}}))];
+    expect![[r#"  "4" in steps of "1m""#]].assert_eq(&told(&named, 0));
+    expect![[r#"  "4" in steps of "1m""#]].assert_eq(&told(&[None], 0));
 }
 
 #[test]

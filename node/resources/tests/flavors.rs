@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use fluidos_identity::NodeKey;
-use fluidos_model::kinds::{Flavor, Ledger, LedgerSpec, NodeIdentity, crds, names};
+use fluidos_model::kinds::{Flavor, Ledger, LedgerSpec, NodeIdentity, SharingPolicy, crds, names};
 use fluidos_model::market::{Amounts, HoldRequest, Location, Pool};
 use fluidos_resources::Options;
 use jiff::{SignedDuration, Timestamp};
@@ -52,6 +52,12 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) 
     }
 }
 
+async fn price(client: &Client) -> [String; 4] {
+    let flavors = Api::<Flavor>::namespaced(client.clone(), names::NAMESPACE).list(&Default::default()).await.unwrap();
+    let price = flavors.items[0].spec.price.clone();
+    [price.amount, price.currency, price.period, price.unit]
+}
+
 async fn flavor_is(client: &Client, what: &str, cpu: &str, available: bool) {
     let api = Api::<Flavor>::namespaced(client.clone(), names::NAMESPACE);
     until(what, async || {
@@ -96,12 +102,25 @@ async fn the_flavor_follows_the_ledger_and_goes_with_the_offer() {
         flavor: "f".into(),
         amounts: offer,
         until: now + SignedDuration::from_secs(1),
+        agreed: None,
     };
     pool = pool.hold(&hold, now).unwrap();
     ledger.spec = LedgerSpec::from(&pool);
     ledgers.replace(names::LEDGER, &PostParams::default(), &ledger).await.unwrap();
     flavor_is(&client, "all is held", "0", false).await;
     flavor_is(&client, "the hold is over by itself", "2", true).await;
+
+    let policy = serde_json::from_value(serde_json::json!({
+        "price": {"amount": "0.02", "currency": "EUR", "period": "hour", "unit": "cpu"}, "limits": {"cpu": "1"},
+    }));
+    let policies = Api::<SharingPolicy>::namespaced(client.clone(), names::NAMESPACE);
+    let policy = SharingPolicy::new("dear", policy.unwrap());
+    assert_eq!(price(&client).await, ["0", "", "", ""], "without a policy it is given away, and that is stated");
+    policies.create(&PostParams::default(), &policy).await.unwrap();
+    flavor_is(&client, "a policy limits it at once", "1", true).await;
+    assert_eq!(price(&client).await, ["0.02", "EUR", "hour", "cpu"]);
+    policies.delete("dear", &Default::default()).await.unwrap();
+    flavor_is(&client, "and its end too", "2", true).await;
 
     let identity = Api::<ConfigMap>::namespaced(client.clone(), names::NAMESPACE);
     let identity = identity.get(names::IDENTITY_CONFIG_MAP).await.unwrap().data.unwrap();

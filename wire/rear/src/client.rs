@@ -18,7 +18,8 @@ use crate::connect::{Connect, Https, Target};
 use crate::messages::wire::Message;
 use crate::service::Problem;
 use crate::{
-    Contract, Flavor, PurchaseRequest, Refusal, RefusalCode, ReleaseTerms, ReserveRequest, Selector, Transaction,
+    Contract, Flavor, PurchaseRequest, Refusal, RefusalCode, ReleaseTerms, ReserveRequest, ResourceAnswer,
+    ResourceRequest, Selector, Transaction,
 };
 
 /// A dead seller must not hold up a search; a living one answers within milliseconds.
@@ -120,6 +121,22 @@ impl Client {
     /// [`ClientError`].
     pub async fn list_flavors(&self, selector: &Selector) -> Result<Vec<Flavor>, ClientError> {
         self.ask("list", Method::GET, &selector.path_and_query(), Vec::new()).await
+    }
+
+    /// Asks what the seller could sell for what is needed; `None` if it knows no such requests, as official ones: list its flavors.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn request(&self, request: &ResourceRequest) -> Result<Option<ResourceAnswer>, ClientError> {
+        let body = self.written("request", request)?;
+        match self.ask("request", Method::POST, "/api/v2/requests", body).await {
+            Err(ClientError::Refused { refusal, .. })
+                if matches!(refusal.code, RefusalCode::NotFound | RefusalCode::NotBuilt) =>
+            {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 
     /// Asks the seller to hold something. Give a `transaction_id` to be able to ask again.

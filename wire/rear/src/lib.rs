@@ -3,6 +3,7 @@
 //! ```text
 //!   buyer                                   seller
 //!     │ GET    /api/v2/flavors[/k8slice]       │  anybody may ask
+//!     │ POST   /api/v2/requests                │  what could be sold for what is needed (ours); nothing is held
 //!     │ POST   /api/v2/reservations            │  held for 60 s; answer: transaction + contract terms
 //!     │ POST   /api/v2/transactions/ID/purchase│  terms signed by the buyer; answer: signed by both
 //!     │ DELETE /api/v2/contracts/ID            │  signed by either party (ours)
@@ -21,6 +22,7 @@ mod client;
 mod connect;
 mod guard;
 mod messages;
+mod proof;
 mod query;
 mod seller;
 mod server;
@@ -31,9 +33,10 @@ pub use client::{Client, ClientError};
 pub use connect::{Connect, PlainHttp, Stream, Target};
 pub use fluidos_identity::Envelope;
 pub use messages::{
-    Configuration, Contract, Flavor, FlavorType, Location, Party, Price, PurchaseRequest, ReserveRequest, Telemetry,
-    Transaction,
+    Configuration, Contract, Fit, Flavor, FlavorType, Location, Party, Price, PurchaseRequest, ReserveRequest,
+    ResourceAnswer, ResourceOffer, ResourceRequest, Telemetry, Transaction,
 };
+pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, verify_contract};
 pub use query::{Selector, SelectorFilter};
 pub use seller::{Peer, Refusal, RefusalCode, Seller};
 pub use server::{ALPN, ServeError, serve, serve_stream};

@@ -1,6 +1,7 @@
 //! What is said: plain values for the rest of the house. How it is written is in [`wire`].
 
 mod dialect;
+mod request;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,8 @@ use std::collections::BTreeMap;
 use fluidos_identity::{Envelope, NodeId};
 use jiff::Timestamp;
 use serde_json::Value;
+
+pub use request::{Fit, ResourceAnswer, ResourceOffer, ResourceRequest};
 
 /// What kind of thing is traded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,13 +99,15 @@ pub struct Location {
     pub additional_notes: String,
 }
 
-/// A price; empty texts are 0.
+/// A price; one with an empty amount is not stated, which is not 0.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[allow(missing_docs)] // the fields are their own words
 pub struct Price {
     pub amount: String,
     pub currency: String,
     pub period: String,
+    /// For one of what (ours): `cpu`, `gib`, `pod`, `gpu`; empty is for what is bought, whatever its size.
+    pub unit: String,
 }
 
 /// What exactly is bought.
@@ -134,6 +139,8 @@ pub struct ReserveRequest {
     pub configuration: Option<Configuration>,
     /// The buyer's name for this transaction (ours): the same request again is the same hold.
     pub transaction_id: Option<String>,
+    /// For how long it is wanted (ours); `None` is as long as the seller sells, which may be shorter in any case.
+    pub term_seconds: Option<u64>,
 }
 
 /// What is held.

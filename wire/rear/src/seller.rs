@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
 use http::StatusCode;
 
-use crate::{Contract, ContractTerms, Flavor, PurchaseRequest, ReleaseTerms, ReserveRequest, Selector, Transaction};
+use crate::{
+    Contract, ContractTerms, Flavor, PurchaseRequest, ReleaseTerms, ReserveRequest, ResourceAnswer, ResourceRequest,
+    Selector, Transaction,
+};
 
 /// Who is asking. The service takes it from the request's extensions, where the transport put it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +28,12 @@ pub struct Peer {
 pub trait Seller: Send + Sync + 'static {
     /// Returns what is on offer and matches. Nothing on offer is an empty list.
     async fn list_flavors(&self, selector: &Selector, peer: &Peer) -> Result<Vec<Flavor>, Refusal>;
+
+    /// Returns what could be sold for what a buyer needs, or why nothing could. A seller that does not answer requests is asked
+    /// for its flavors.
+    async fn request(&self, _request: ResourceRequest, _buyer: NodeId) -> Result<ResourceAnswer, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "requests are not answered here: list the flavors"))
+    }
 
     /// Holds something for a buyer that has proven its key, under the id it chose or a new one. The answer carries the
     /// terms of the contract, unsigned, whose buyer is this node.
@@ -118,6 +127,10 @@ impl RefusalCode {
 
     /// Returns the code of a status, `Internal` for one that nobody should send.
     pub(crate) fn from_status(status: StatusCode) -> Self {
+        // What has another method only is not there for who asks.
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            return Self::NotBuilt;
+        }
         let known = Self::ALL.into_iter().find(|code| code.status() == status);
         known.unwrap_or(if status.is_client_error() { Self::Malformed } else { Self::Internal })
     }

@@ -116,6 +116,10 @@ impl RearService {
                 Some(flavor_type) => self.list(Some(flavor_type), &parts, peer).await,
                 None => Err(no_route()),
             },
+            (&Method::POST, ["api", "v2", "requests"]) => {
+                let buyer = proven(peer)?;
+                answer(&seller.request(read(body).await?, buyer).await?)
+            }
             (&Method::POST, ["api", "v2", "reservations"]) => {
                 let buyer = proven(peer)?;
                 let asked: ReserveRequest = read(body).await?;
@@ -183,7 +187,7 @@ fn who(peer: &Peer) -> Who {
 }
 
 fn proven(peer: &Peer) -> Result<NodeId, Refusal> {
-    let detail = "a client certificate with an Ed25519 key is needed to reserve, buy and release";
+    let detail = "a client certificate with an Ed25519 key is needed to request, reserve, buy and release";
     peer.node.ok_or_else(|| Refusal::new(RefusalCode::Unauthenticated, detail))
 }
 
@@ -198,7 +202,7 @@ fn malformed(reason: impl ToString) -> Refusal {
 fn no_route() -> Refusal {
     Refusal::new(
         RefusalCode::NotFound,
-        "no such resource: needed /api/v2/flavors, reservations, transactions or contracts",
+        "no such resource: needed /api/v2/flavors, requests, reservations, transactions or contracts",
     )
 }
 
@@ -221,7 +225,7 @@ fn answer(message: &impl Message) -> Result<Response<Full<Bytes>>, Refusal> {
 fn wrong_method(path: &[&str]) -> Option<Response<Full<Bytes>>> {
     let allowed = match path {
         ["flavors"] | ["flavors", _] => "GET",
-        ["reservations"] | ["transactions", _, "purchase"] => "POST",
+        ["requests"] | ["reservations"] | ["transactions", _, "purchase"] => "POST",
         ["contracts", _] => "DELETE",
         _ => return None,
     };

@@ -42,7 +42,8 @@ pub struct ContractTerms {
     pub buyer: NodeId,
     /// Who sells.
     pub seller: NodeId,
-    /// Price: amount, currency, period. Empty is 0.
+    /// Price of the contract, whatever its size: amount, currency, period. Contracts of older versions have empty ones and
+    /// cost nothing.
     pub price: [String; 3],
     /// When the terms were written (RFC 3339).
     pub issued: String,

@@ -30,7 +30,7 @@ fn flavor(key: &NodeKey) -> Flavor {
         flavor_type: FlavorType::K8Slice,
         data: json!({"characteristics": {"architecture": "amd64", "cpu": "4", "memory": "8Gi", "pods": "110"}}),
         location: Location { city: "Milan".into(), country: "Italy".into(), ..Location::default() },
-        price: Price::default(),
+        price: Price { amount: "0.02".into(), currency: "EUR".into(), period: "hour".into(), unit: "cpu".into() },
         owner: party(key),
         availability: true,
         network_property_type: String::new(),
@@ -223,6 +223,7 @@ fn ask(buyer: &NodeKey, transaction: Option<&str>) -> ReserveRequest {
             data: json!({"cpu": "1", "memory": "1Gi", "pods": "10"}),
         }),
         transaction_id: transaction.map(Into::into),
+        term_seconds: None,
     }
 }
 
@@ -384,6 +385,10 @@ async fn routes_that_are_not_there_say_so() {
         (get("/api/v2/flavors/vm"), 404),
         (get("/api/v2/flavors/nonsense"), 404),
         (get("/api/v2/reservations"), 405),
+        (get("/api/v2/requests"), 405),
+        (post("/api/v2/requests", "{}"), 400),
+        // The seller of these tests answers none.
+        (post("/api/v2/requests", r#"{"type":"k8slice"}"#), 501),
         (get("/metrics"), 404),
         (post("/api/v2/flavors", ""), 405),
         (get("/api/v2/flavors?filter[cpu][range]=1"), 400),
@@ -392,6 +397,36 @@ async fn routes_that_are_not_there_say_so() {
         assert_eq!(observed, status, "{}: {answer}", String::from_utf8_lossy(&request));
     }
     shop.close().await;
+}
+
+#[tokio::test]
+async fn a_seller_that_knows_no_requests_is_asked_for_its_flavors() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let request = ResourceRequest {
+        flavor_type: FlavorType::K8Slice,
+        filters: vec![],
+        intents: Default::default(),
+        term_seconds: None,
+    };
+    let (shop, buyer) = (Shop::open(1).await, key(2));
+    assert_eq!(shop.client(&buyer).request(&request).await.unwrap(), None);
+    let (status, answer) = shop.raw(None, &post("/api/v2/requests", r#"{"type":"k8slice"}"#)).await;
+    assert_eq!(status, 401, "{answer}");
+    shop.close().await;
+    for status in ["404 Not Found", "405 Method Not Allowed"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let _ = stream.read(&mut head).await.unwrap();
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let client = Client::over(Arc::new(PlainHttp { address }));
+        assert_eq!(client.request(&request).await.unwrap(), None, "{status}");
+        server.await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -3,15 +3,18 @@
 use std::net::SocketAddr;
 
 use fluidos_identity::{NodeId, SignedError};
-use fluidos_model::kinds::Contract;
+use fluidos_model::kinds::{Contract, names};
 use fluidos_rear as rear;
 use jiff::Timestamp;
-use kube::Client;
+use kube::{Client, ResourceExt as _};
 
 use super::plan::Action;
 use crate::books::{Books, BooksError};
 use crate::terms::TermsProblem;
-use crate::{Options, contracts, events, terms};
+use crate::{Options, bounded, contracts, events, terms};
+
+/// A reason is a sentence.
+const REASON_LENGTH_MAX: usize = 256;
 
 /// Why a contract has not ended yet. It is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +58,6 @@ pub(super) async fn act(client: &Client, options: &Options, books: &Books, actio
 
 /// Whether the other side hears it or not, nothing is used here and nothing promised any more.
 async fn end_here(client: &Client, books: &Books, contract: &Contract, sells: bool) -> Result<(), Error> {
-    use kube::ResourceExt as _;
     contracts::unallocate(client, &contract.name_any()).await?;
     if sells {
         books.free(&contract.spec.transaction_id).await?;
@@ -70,7 +72,10 @@ enum Told {
 
 async fn tell(options: &Options, contract: &Contract, other: NodeId, addresses: &[SocketAddr]) -> Result<Told, Error> {
     let signed = terms::of_contract(contract)?;
-    let mut release = rear::ReleaseTerms::of(&signed, "the contract was deleted", Timestamp::now())?;
+    let reason =
+        contract.annotations().get(names::ANNOTATION_END_REASON).map(|reason| bounded(reason, REASON_LENGTH_MAX));
+    let reason = reason.unwrap_or_else(|| "the contract was deleted".into());
+    let mut release = rear::ReleaseTerms::of(&signed, &reason, Timestamp::now())?;
     release.sign(&options.key)?;
     let name = || signed.value().contract_id.clone();
     let untold = |reason: String| Error::Untold { contract: name(), other, reason };

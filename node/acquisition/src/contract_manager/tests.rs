@@ -29,6 +29,7 @@ fn contract(deleted: Option<i64>) -> Contract {
         flavor: "f".into(),
         amounts: Amounts { cpu_milli: 1, ..Amounts::default() },
         state: CommitmentState::Held { until: at(60) },
+        agreed: None,
     };
     let signed = terms::of_commitment(&commitment, key(2).id(), crate::HOLD).unwrap();
     let mut spec = fluidos_model::kinds::ContractSpec {

@@ -1,9 +1,12 @@
 //! What the exporter reads from the API, and what its failures are called on the wire.
 
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::{Contract, Flavor, names};
+use fluidos_model::kinds::{Contract, Flavor, SharingPolicy, SharingPolicyStatus, names};
+use fluidos_model::market::Sharing;
 use fluidos_rear::{Refusal, RefusalCode};
-use kube::{Api, Client};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
 
 use crate::books::BooksError;
 use crate::contracts::WriteError;
@@ -73,4 +76,38 @@ pub(super) async fn sold(client: &Client, own: NodeId) -> Result<Vec<Contract>, 
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let contracts = api.list(&Default::default()).await?.items;
     Ok(contracts.into_iter().filter(|contract| convert::did(&contract.spec.seller) == Some(own)).collect())
+}
+
+/// Returns the rules of all sharing policies by name; `None` is one that is not accepted.
+pub(super) async fn policies(client: &Client) -> Result<Vec<Option<Sharing>>, Error> {
+    let policies = listed(client).await?;
+    Ok(policies.iter().map(|policy| policy.spec.rules(&policy.name_any()).ok()).collect())
+}
+
+/// Writes into each sharing policy whether it is accepted.
+pub(super) async fn judge(client: &Client) -> Result<(), Error> {
+    let api = Api::<SharingPolicy>::namespaced(client.clone(), names::NAMESPACE);
+    for policy in listed(client).await? {
+        let refused = policy.spec.rules(&policy.name_any()).err().map(|error| error.to_string());
+        let status = SharingPolicyStatus { accepted: refused.is_none(), message: refused.unwrap_or_default() };
+        if policy.status.as_ref() == Some(&status) {
+            continue;
+        }
+        let version = &policy.metadata.resource_version;
+        let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
+        match api.patch_status(&policy.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+            // Somebody changed or deleted it: it is looked at again.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            other => other.map(|_| ())?,
+        }
+    }
+    Ok(())
+}
+
+async fn listed(client: &Client) -> Result<Vec<SharingPolicy>, Error> {
+    let api = Api::<SharingPolicy>::namespaced(client.clone(), names::NAMESPACE);
+    let mut policies = api.list(&Default::default()).await?.items;
+    policies.retain(|policy| policy.metadata.deletion_timestamp.is_none());
+    policies.sort_by_key(|policy| policy.name_any());
+    Ok(policies)
 }

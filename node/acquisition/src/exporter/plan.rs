@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use fluidos_identity::{NodeId, Signed};
+use fluidos_model::intent::{Intents, Place, Requirement, judge, parse};
 use fluidos_model::kinds::{
-    Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, Flavor, FlavorSpec, FlavorType, NodeIdentity,
-    TelemetryServer, names,
+    Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, Flavor, FlavorPrice, FlavorType,
+    K8SlicePartitionability, NodeIdentity, TelemetryServer, names,
 };
 use fluidos_model::market::{
-    Amounts, Commitment, CommitmentState, FilterText, HoldRequest, K8SliceSelector, LedgerRefusal, Pool,
+    Agreed, Amounts, Commitment, CommitmentState, FilterText, Fit, HoldRequest, K8SliceSelector, LedgerRefusal, Pool,
+    Resource, Sale, Sharing, SharingRefusal, credit, sale,
 };
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode};
@@ -49,13 +51,45 @@ pub(super) fn selector(asked: &rear::Selector) -> Result<Option<K8SliceSelector>
 
 /// Returns the flavors of which something can be bought that passes the filters. One that is sold out is told to who asks
 /// for anything: so a buyer learns why.
-pub(super) fn listed(flavors: &[Flavor], wanted: &K8SliceSelector) -> Vec<rear::Flavor> {
+pub(super) fn listed(flavors: &[Flavor], sale: &Sale, wanted: &K8SliceSelector) -> Vec<rear::Flavor> {
     let matching = flavors.iter().filter_map(|flavor| {
+        let flavor = for_sale(flavor, sale);
         let name = flavor.metadata.name.as_deref()?;
         flavor.spec.offer(name).ok()?.amounts_for(wanted).ok()?;
         Some(convert::wire_flavor(name, &flavor.spec))
     });
     matching.collect()
+}
+
+/// What is said about a flavor to the buyer of a sale: its price, its blocks, and no more than may be sold to it.
+pub(super) fn for_sale(flavor: &Flavor, sale: &Sale) -> Flavor {
+    let mut flavor = flavor.clone();
+    flavor.spec.price = FlavorPrice::from(&sale.price);
+    if sale.policy.is_empty() {
+        return flavor;
+    }
+    let shown = flavor.spec.offer("").map(|offer| offer.whole).unwrap_or_default();
+    let data = &mut flavor.spec.flavor_type.type_data;
+    for resource in Resource::ALL {
+        let left = sale.free.get(resource);
+        if left < shown.get(resource) {
+            let place = match resource {
+                Resource::Gpu => data.pointer_mut("/characteristics/gpu/cores"),
+                _ => data.pointer_mut(&format!("/characteristics/{}", resource.name())),
+            };
+            if let Some(place) = place {
+                *place = resource.text(left).into();
+            }
+        }
+    }
+    if let Some(blocks) = &sale.blocks
+        && data.is_object()
+    {
+        // Texts always have a JSON form.
+        data["policies"]["partitionability"] =
+            serde_json::to_value(K8SlicePartitionability::from(blocks)).unwrap_or_default();
+    }
+    flavor
 }
 
 /// Returns the amounts of a configuration.
@@ -74,42 +108,140 @@ pub(super) struct Wish<'a> {
     pub buyer: NodeId,
     /// `None` is all there is.
     pub amounts: Option<Amounts>,
+    /// For how long it is wanted; `None` is as long as it is sold.
+    pub term: Option<Duration>,
     pub hold: Duration,
 }
 
 /// Decides whether a wish may be held, and returns the hold. The ledger has the last word on what is free.
-pub(super) fn admit(flavor: &Flavor, pool: &Pool, wish: &Wish, now: Timestamp) -> Result<HoldRequest, Refusal> {
-    let name = flavor.metadata.name.clone().unwrap_or_default();
-    let until = terms::shifted(now, wish.hold, 1);
-    let until = until.ok_or_else(|| Refusal::new(RefusalCode::Internal, "the clock is beyond what can be counted"))?;
-    let known = pool.commitment(wish.transaction).filter(|known| !known.is_over(now));
-    let free = pool.free(now);
-    // Asked again, "all there is" is what it was the first time.
-    let amounts = wish.amounts.or(known.map(|known| known.amounts)).unwrap_or(free);
-    if known.is_none() {
-        let offer = flavor.spec.offer(&name).map_err(|error| {
-            tracing::warn!(flavor = name, %error, "own flavor cannot be read");
-            Refusal::new(RefusalCode::Internal, "the flavor cannot be read")
-        })?;
-        // What is written in the flavor is what was free a moment ago; the pool knows what is free now.
-        let offer = fluidos_model::market::Offer { whole: free, ..offer };
-        if let Some((resource, observed, needed)) = free.shortfalls(&amounts).first() {
-            return Err(refusal(LedgerRefusal::TooLittle {
-                resource: *resource,
-                observed: *observed,
-                needed: *needed,
-            })
-            .into_refusal());
-        }
-        offer.allows(&amounts).map_err(|mismatch| Refusal::new(RefusalCode::Conflict, mismatch.to_string()))?;
-    }
-    Ok(HoldRequest {
+///
+/// What is held already stays held, whatever the policies say now.
+pub(super) fn admit(
+    flavor: &Flavor,
+    policies: &[Option<Sharing>],
+    pool: &Pool,
+    wish: &Wish,
+    now: Timestamp,
+) -> Result<HoldRequest, Refusal> {
+    let (name, buyer) = (flavor.metadata.name.clone().unwrap_or_default(), wish.buyer.to_string());
+    let hold = |amounts, until, agreed| HoldRequest {
         transaction: wish.transaction.into(),
-        buyer: wish.buyer.to_string(),
-        flavor: name,
+        buyer: buyer.clone(),
+        flavor: name.clone(),
         amounts,
         until,
+        agreed,
+    };
+    if let Some(known) = pool.commitment(wish.transaction).filter(|known| !known.is_over(now)) {
+        // Asked again, "all there is" is what it was the first time.
+        return Ok(hold(wish.amounts.unwrap_or(known.amounts), now, None));
+    }
+    let sale = sale(policies, pool, Some(&buyer), now).map_err(not_sold)?;
+    credit(policies, &sale, pool, &buyer, now).map_err(not_sold)?;
+    let clock = || Refusal::new(RefusalCode::Internal, "the clock is beyond what can be counted");
+    let until = terms::shifted(now, sale.hold.unwrap_or(wish.hold), 1).ok_or_else(clock)?;
+    let ends = terms::shifted(now, term(&sale, wish.term), 1).ok_or_else(clock)?;
+    let amounts = wish.amounts.unwrap_or(sale.free);
+    let offer = for_sale(flavor, &sale).spec.offer(&name).map_err(|error| {
+        tracing::warn!(flavor = name, %error, "own flavor cannot be read");
+        Refusal::new(RefusalCode::Internal, "the flavor cannot be read")
+    })?;
+    // What is written in the flavor is what was free a moment ago; the pool knows what is free now.
+    let offer = fluidos_model::market::Offer { whole: sale.free, ..offer };
+    if let Some((resource, observed, needed)) = sale.free.shortfalls(&amounts).first() {
+        let too_little = LedgerRefusal::TooLittle { resource: *resource, observed: *observed, needed: *needed };
+        return Err(refusal(too_little).into_refusal());
+    }
+    offer.allows(&amounts).map_err(|mismatch| Refusal::new(RefusalCode::Conflict, mismatch.to_string()))?;
+    let price = sale.price.of(&amounts);
+    let price = price.map_err(|error| Refusal::new(RefusalCode::Conflict, error.to_string()))?;
+    let agreed = Agreed { policy: sale.policy, issued: now, hold_until: until, ends: Some(ends), price };
+    Ok(hold(amounts, until, Some(agreed)))
+}
+
+/// As long as it is wanted and sold.
+fn term(sale: &Sale, wanted: Option<Duration>) -> Duration {
+    let sold = sale.term.unwrap_or(terms::CONTRACT_TERM);
+    wanted.map_or(sold, |wanted| wanted.min(sold))
+}
+
+/// Returns what could be sold for what is needed, or why nothing could. Latency is the buyer's to measure.
+pub(super) fn answered(
+    flavors: &[Flavor],
+    sale: &Sale,
+    request: &rear::ResourceRequest,
+) -> Result<rear::ResourceAnswer, Refusal> {
+    let denied = |denial: String| rear::ResourceAnswer { denial: Some(denial), ..Default::default() };
+    let asked = rear::Selector { flavor_type: Some(request.flavor_type), filters: request.filters.clone() };
+    let Some(wanted) = selector(&asked)? else {
+        return Ok(denied(format!("{} is not sold here, only k8slice", request.flavor_type.as_str())));
+    };
+    let mut intents = parse(request.intents.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if !intents.is_clear() {
+        return Ok(denied(intents.warnings().join("; ")));
+    }
+    intents.constraints.retain(|constraint| !matches!(constraint.requirement, Requirement::LatencyMicros(_)));
+    let (mut answer, mut reasons) = (rear::ResourceAnswer::default(), Vec::new());
+    for flavor in flavors {
+        match offered(flavor, sale, &wanted, &intents, request.term_seconds) {
+            Ok(offer) => answer.offers.push(offer),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    answer.denial = (answer.offers.is_empty() && !reasons.is_empty()).then(|| bounded(&reasons.join("; "), 512));
+    Ok(answer)
+}
+
+fn offered(
+    flavor: &Flavor,
+    sale: &Sale,
+    wanted: &K8SliceSelector,
+    intents: &Intents,
+    wanted_seconds: Option<u64>,
+) -> Result<rear::ResourceOffer, String> {
+    let flavor = for_sale(flavor, sale);
+    let name = flavor.metadata.name.clone().unwrap_or_default();
+    let offer = flavor.spec.offer(&name).map_err(|_| format!("flavor {name} cannot be read"))?;
+    let (fit, amounts) = offer.nearest(wanted).map_err(|mismatch| mismatch.to_string())?;
+    if !flavor.spec.availability || amounts.is_zero() {
+        return Err(format!("{name}: {} is free, and nothing can be bought", offer.whole));
+    }
+    let judgement = judge(intents, &Place::from(&offer));
+    if !judgement.holds() {
+        return Err(judgement.explain());
+    }
+    let price = sale.price.of(&amounts).map_err(|error| format!("price: {error}"))?;
+    let FlavorPrice { amount, currency, period, unit } = FlavorPrice::from(&price);
+    let configuration = Configuration::k8slice(&amounts).map_err(|error| error.to_string())?;
+    Ok(rear::ResourceOffer {
+        fit: match fit {
+            Fit::Exact => rear::Fit::Exact,
+            Fit::Less => rear::Fit::Less,
+            Fit::More => rear::Fit::More,
+        },
+        flavor: convert::wire_flavor(&name, &flavor.spec),
+        configuration: convert::wire_configuration(&configuration),
+        price: rear::Price { amount, currency, period, unit },
+        term_seconds: Some(term(sale, wanted_seconds.map(Duration::from_secs)).as_secs()),
     })
+}
+
+/// Returns what a buyer is told when the policies do not sell to it. What is wrong with them is the owner's business.
+pub(super) fn not_sold(refusal: SharingRefusal) -> Refusal {
+    let code = match &refusal {
+        SharingRefusal::NotAdmitted { .. } => RefusalCode::Forbidden,
+        SharingRefusal::Credit { .. } => RefusalCode::Conflict,
+        SharingRefusal::Unreadable => RefusalCode::Unavailable,
+        SharingRefusal::NoPrice(error) => {
+            tracing::warn!(%error, "nothing is sold");
+            RefusalCode::Unavailable
+        }
+        SharingRefusal::Uncountable(error) => {
+            tracing::warn!(%error, "nothing is sold");
+            RefusalCode::Internal
+        }
+    };
+    Refusal::new(code, refusal.to_string())
 }
 
 /// Returns what a buyer is told when the ledger does not promise.
@@ -146,7 +278,7 @@ pub(super) fn contract_spec(
         intents: telemetry.intents.iter().take(INTENTS_MAX).map(|intent| bounded(intent, 64)).collect(),
     });
     Ok(ContractSpec {
-        flavor: embedded(flavor),
+        flavor: convert::at_price(embedded(flavor), terms),
         transaction_id: terms.transaction_id.clone(),
         configuration: Some(Configuration { flavor_type: FlavorType::K8Slice, data: terms.configuration.clone() }),
         buyer: convert::identity(buyer, terms.buyer),
@@ -193,11 +325,13 @@ pub(super) fn mend(pool: &Pool, sold: &[&str], hold: Duration, now: Timestamp) -
     for commitment in &pool.commitments {
         let CommitmentState::Committed { contract, .. } = &commitment.state else { continue };
         let written = sold.contains(&contract.as_str());
-        let given_up = match terms::issued(commitment, hold) {
-            Ok(issued) => terms::shifted(issued, hold + UNFINISHED, 1).is_none_or(|last| last <= now),
-            // Somebody else wrote it: without a time it cannot be too late.
-            Err(_) => false,
+        let held_until = match &commitment.agreed {
+            Some(agreed) => Some(agreed.hold_until),
+            // Somebody else wrote one without a time: it cannot be too late.
+            None => terms::issued(commitment, hold).ok().and_then(|issued| terms::shifted(issued, hold, 1)),
         };
+        let given_up =
+            held_until.is_some_and(|until| terms::shifted(until, UNFINISHED, 1).is_none_or(|last| last <= now));
         if !written && given_up {
             let why = format!("contract {contract} was sold and never written");
             mending.free.push((commitment.transaction.clone(), why));
@@ -210,6 +344,6 @@ pub(super) fn mend(pool: &Pool, sold: &[&str], hold: Duration, now: Timestamp) -
 
 fn embedded(flavor: &Flavor) -> EmbeddedFlavor {
     let name = flavor.metadata.name.clone().unwrap_or_default();
-    let spec: FlavorSpec = flavor.spec.clone();
-    EmbeddedFlavor { metadata: EmbeddedMeta { name, namespace: names::NAMESPACE.into() }, spec, status: None }
+    let metadata = EmbeddedMeta { name, namespace: names::NAMESPACE.into() };
+    EmbeddedFlavor { metadata, spec: flavor.spec.clone(), status: None }
 }

@@ -3,13 +3,13 @@
 
 use expect_test::{Expect, expect};
 use fluidos_identity::NodeKey;
-use fluidos_model::kinds::{Flavor, FlavorSpec, FlavorTypeData};
-use fluidos_model::market::{Amounts, Pool};
+use fluidos_model::kinds::{Flavor, FlavorSpec, FlavorTypeData, SharingPolicySpec};
+use fluidos_model::market::{Amounts, K8SliceSelector, Pool, Sharing, sale};
 use fluidos_rear as rear;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::plan::{Wish, admit, asked, listed, mend, refusal, selector};
+use super::plan::{Wish, admit, answered, asked, listed, mend, refusal, selector};
 use crate::{HOLD, terms};
 
 fn at(second: i64) -> Timestamp {
@@ -41,9 +41,20 @@ fn pool() -> Pool {
 }
 
 fn hold(pool: &Pool, buyer: u8, transaction: &str, amounts: Option<Amounts>, second: i64) -> Result<Pool, String> {
+    hold_by(&[], pool, buyer, transaction, amounts, second)
+}
+
+fn hold_by(
+    policies: &[Option<Sharing>],
+    pool: &Pool,
+    buyer: u8,
+    transaction: &str,
+    amounts: Option<Amounts>,
+    second: i64,
+) -> Result<Pool, String> {
     let buyer = NodeKey::from_seed([buyer; 32]).unwrap().id();
-    let wish = Wish { transaction, buyer, amounts, hold: HOLD };
-    let request = admit(&flavor(), pool, &wish, at(second)).map_err(|refusal| refusal.to_string())?;
+    let wish = Wish { transaction, buyer, amounts, term: None, hold: HOLD };
+    let request = admit(&flavor(), policies, pool, &wish, at(second)).map_err(|refusal| refusal.to_string())?;
     pool.hold(&request, at(second)).map_err(|error| refusal(error).to_string())
 }
 
@@ -107,7 +118,13 @@ fn query(filters: &[(&str, &str)]) -> rear::Selector {
 fn only_what_matches_is_listed() {
     let names = |asked: &rear::Selector| match selector(asked) {
         Ok(Some(wanted)) => {
-            format!("{:?}", listed(&[flavor()], &wanted).iter().map(|f| f.id.clone()).collect::<Vec<_>>())
+            format!(
+                "{:?}",
+                listed(&[flavor()], &sale(&[], &pool(), None, at(0)).unwrap(), &wanted)
+                    .iter()
+                    .map(|f| f.id.clone())
+                    .collect::<Vec<_>>()
+            )
         }
         Ok(None) => "nothing of that kind".into(),
         Err(refusal) => refusal.to_string(),
@@ -161,4 +178,123 @@ fn the_ledger_is_the_truth() {
         Mending { free: [], end: ["contract-x"] }
         Mending { free: [], end: ["contract-f-d7da2217cced"] }"#]]
     .assert_eq(&seen.join("\n"));
+}
+
+fn policy(spec: Value) -> Option<Sharing> {
+    let mut whole = json!({"price": {"amount": "0.02", "currency": "EUR", "period": "hour", "unit": "cpu"}});
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    Some(serde_json::from_value::<SharingPolicySpec>(whole).unwrap().rules("p").unwrap())
+}
+
+#[test]
+fn a_policy_makes_the_price_and_what_is_held_keeps_it() {
+    let dear = [policy(json!({"price": {"amount": "9", "currency": "EUR", "period": "hour"}, "holdSeconds": 5}))];
+    let terms = |pool: &Pool, transaction: &str| {
+        let agreed = pool.commitment(transaction).unwrap().agreed.clone().unwrap();
+        format!("{} until {} ends {}", agreed.price, agreed.hold_until, agreed.ends.unwrap())
+    };
+    let cheap = [policy(json!({"termSeconds": 3600, "limits": {"cpu": "2"}}))];
+    let one = hold_by(&cheap, &pool(), 1, "t1", Some(cpu(1500)), 0).unwrap();
+    expect!["0.03 EUR/hour until 1970-01-01T00:01:00Z ends 1970-01-01T01:00:00Z"].assert_eq(&terms(&one, "t1"));
+    // Asked again under another policy it is the same hold; a new one is by the new policy.
+    let again = hold_by(&dear, &one, 1, "t1", Some(cpu(1500)), 5).unwrap();
+    assert_eq!(again, one);
+    let nobody = [policy(json!({"buyers": {"allow": []}}))];
+    assert_eq!(hold_by(&nobody, &one, 1, "t1", None, 5).as_ref(), Ok(&one));
+    let two = hold_by(&dear, &one, 1, "t2", Some(cpu(500)), 5).unwrap();
+    expect!["9 EUR/hour until 1970-01-01T00:00:10Z ends 1971-01-01T00:00:05Z"].assert_eq(&terms(&two, "t2"));
+    let free = hold(&pool(), 1, "t3", Some(cpu(500)), 0).unwrap();
+    expect!["0 until 1970-01-01T00:01:00Z ends 1971-01-01T00:00:00Z"].assert_eq(&terms(&free, "t3"));
+    // What the policies do not sell.
+    let seen = [
+        hold_by(&cheap, &one, 2, "t4", Some(cpu(1000)), 5),
+        hold_by(&nobody, &one, 2, "t4", Some(cpu(500)), 5),
+        hold_by(&[None], &one, 2, "t4", Some(cpu(500)), 5),
+        hold_by(&[policy(json!({"blocks": {"cpuStep": "1"}}))], &pool(), 2, "t4", Some(cpu(500)), 5),
+        hold_by(
+            &[policy(json!({"price": {"amount": "1000000000", "currency": "EUR", "period": "hour", "unit": "cpu"}}))],
+            &pool(),
+            2,
+            "t4",
+            Some(cpu(1500)),
+            5,
+        ),
+    ]
+    .map(|held| held.unwrap_err().replace(&NodeKey::from_seed([2; 32]).unwrap().id().to_string(), "BUYER"));
+    expect![[r#"
+        conflict: cpu: 500m free, needed 1
+        forbidden: no sharing policy sells to BUYER
+        unavailable: the seller's sharing policy cannot be read
+        conflict: cpu: 4 (at least 0, in steps of 1) offered, needed 500m
+        conflict: the price of a contract is beyond what can be counted"#]]
+    .assert_eq(&seen.join("\n"));
+}
+
+#[test]
+fn a_buyer_is_told_its_price_its_blocks_and_no_more_than_it_may_buy() {
+    let policies = [policy(json!({"limits": {"cpu": "2500m", "pods": "20"}, "blocks": {"cpuStep": "1"}}))];
+    let sold = hold_by(&policies, &pool(), 1, "t1", Some(cpu(1000)), 0).unwrap();
+    let sale = sale(&policies, &sold, None, at(1)).unwrap();
+    let told = listed(&[flavor()], &sale, &K8SliceSelector::default()).remove(0);
+    expect![[r#"{"architecture":"amd64","cpu":"1500m","memory":"7Gi","pods":"10"}"#]]
+        .assert_eq(&told.data["characteristics"].to_string());
+    assert_eq!(told.data["policies"]["partitionability"]["cpuStep"], "1");
+    expect![[r#"Price { amount: "0.02", currency: "EUR", period: "hour", unit: "cpu" }"#]]
+        .assert_eq(&format!("{:?}", told.price));
+}
+
+#[test]
+fn a_request_is_answered_with_what_comes_nearest_or_a_reason() {
+    let range =
+        |name: &str, min: &str| rear::SelectorFilter::Range { name: name.into(), min: Some(min.into()), max: None };
+    let told = |policies: &[Option<Sharing>], pool: &Pool, cpu: &str, intents: &[(&str, &str)]| {
+        let request = rear::ResourceRequest {
+            flavor_type: rear::FlavorType::K8Slice,
+            filters: vec![range("cpu", cpu), range("memory", "1Gi"), range("pods", "1")],
+            intents: intents.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            term_seconds: Some(3600),
+        };
+        let sale = sale(policies, pool, Some("did:key:z"), at(1)).unwrap();
+        let answer = answered(&[flavor()], &sale, &request).unwrap();
+        let line = |offer: &rear::ResourceOffer| {
+            let (price, term) = (&offer.price, offer.term_seconds.unwrap());
+            let price = format!("{} {}/{}{}", price.amount, price.currency, price.period, price.unit);
+            format!("{:?} {} at {price} for {term} s", offer.fit, offer.configuration.data["cpu"])
+        };
+        let offers: Vec<_> = answer.offers.iter().map(line).collect();
+        format!("{}{}", offers.join(", "), answer.denial.unwrap_or_default())
+    };
+    let priced = [policy(json!({"termSeconds": 60}))];
+    let seen = [
+        told(&[], &pool(), "1500m", &[]),
+        told(&priced, &pool(), "1500m", &[]),
+        told(&priced, &pool(), "1400m", &[]),
+        told(&[policy(json!({"limits": {"cpu": "1"}}))], &pool(), "1500m", &[]),
+        told(&[policy(json!({"limits": {"cpu": "0"}}))], &pool(), "1500m", &[]),
+        told(&[], &pool(), "1", &[("fluidos-intent-location", "Milan")]),
+        told(&[], &pool(), "1", &[("fluidos-intent-citty", "Milan")]),
+        // The buyer measures it.
+        told(&[], &pool(), "1", &[("fluidos-intent-latency", "1ms")]),
+    ];
+    expect![[r#"
+        Exact "1500m" at 0 / for 3600 s
+        Exact "1500m" at 0.03 EUR/hour for 60 s
+        More "1500m" at 0.03 EUR/hour for 60 s
+        Less "1" at 0.02 EUR/hour for 3600 s
+        cpu: 0 (at least 0, in steps of 500m) offered, needed at least 1500m
+        location: ?, needed Milan
+        fluidos-intent-citty: no such intent
+        Exact "1" at 0 / for 3600 s"#]]
+    .assert_eq(&seen.join("\n"));
+    let vm = rear::ResourceRequest {
+        flavor_type: rear::FlavorType::Vm,
+        filters: vec![],
+        intents: Default::default(),
+        term_seconds: None,
+    };
+    let sale = sale(&[], &pool(), None, at(1)).unwrap();
+    let denial = answered(&[flavor()], &sale, &vm).unwrap().denial;
+    assert_eq!(denial.as_deref(), Some("vm is not sold here, only k8slice"));
+    let nothing = rear::ResourceRequest { flavor_type: rear::FlavorType::K8Slice, ..vm };
+    assert_eq!(answered(&[], &sale, &nothing).unwrap(), rear::ResourceAnswer::default());
 }

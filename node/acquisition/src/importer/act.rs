@@ -32,6 +32,8 @@ pub(super) enum Done {
     Asked { peers: Vec<Peer>, findings: Findings },
     /// There is a contract.
     Bought { contract: String },
+    /// This candidate did not answer, or asked to come later.
+    Away { candidate: String, transaction: String, why: Refused },
     /// This candidate does not sell.
     Refused { candidate: String, transaction: Option<String>, refused: Refused },
     /// The Solver was written; this version of it is outdated.
@@ -61,10 +63,16 @@ pub(super) enum Error {
 pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, action: Action) -> Result<Done, Error> {
     match action {
         Action::Write { status } => write(client, solver, &status).await,
-        Action::Ask { peers, selector, intents } => {
+        Action::Ask { peers, selector, intents, buying, earlier } => {
             let discovery = discovery(client, solver).await?;
-            let answers = ask::ask(options, &peers).await;
-            let findings = weigh::weigh(&selector, &intents, &answers);
+            let deadline = buying.as_ref().map_or(ask::DEADLINE, |buying| buying.deadline);
+            let request = ask::request(&selector, solver, buying.as_deref());
+            let answers = ask::ask(options, &peers, &request, deadline).await;
+            let findings = weigh::weigh(&selector, &intents, buying.as_deref(), &answers);
+            let (peers, findings) = match earlier.map(|earlier| *earlier) {
+                Some((asked, earlier)) => (asked.into_iter().chain(peers).collect(), earlier.and(findings)),
+                None => (peers, findings),
+            };
             record(client, solver, &discovery, &findings).await?;
             Ok(Done::Asked { peers, findings })
         }

@@ -1,43 +1,82 @@
 //! Asks peers what they offer, all at once.
 //!
-//! They are asked for all K8Slices and judged here, not with the filters of the Solver: a peer that filters says nothing
-//! about why it has nothing, and official ones filter wrongly.
+//! They are told what is needed (a resource request), and answer with what they could sell or why they do not. A peer without that
+//! route, such as an official one, is asked for all its K8Slices, not with the filters of the Solver: a peer that filters says
+//! nothing about why it has nothing, and official ones filter wrongly. Either way what is offered is judged here.
 
 use std::time::Duration;
 
+use fluidos_model::intent::{INTENT_PREFIX, SOFT_INTENTS};
+use fluidos_model::kinds::Solver;
+use fluidos_model::market::{Buying, FilterText, K8SliceSelector};
 use fluidos_rear as rear;
 use futures::future::join_all;
+use kube::ResourceExt as _;
 
 use super::view::Peer;
-use super::weigh::Answer;
+use super::weigh::{Answer, Said, Silence};
 use crate::{Options, bounded};
 
-/// A peer on the same continent answers within two tenths of a second; a dead one must not hold up the others.
-const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A peer on the same continent answers within two tenths of a second; a dead one must not hold up the others. A policy may say
+/// otherwise.
+pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 /// Reasons are put together into one message.
 const REASON_LENGTH_MAX: usize = 256;
 
-/// Returns what each peer answered.
-pub(super) async fn ask(options: &Options, peers: &[Peer]) -> Vec<(Peer, Answer)> {
+/// Returns what each peer answered before the deadline.
+pub(super) async fn ask(
+    options: &Options,
+    peers: &[Peer],
+    request: &rear::ResourceRequest,
+    deadline: Duration,
+) -> Vec<(Peer, Answer)> {
     let asked = peers.iter().map(|peer| async move {
-        let answer = match tokio::time::timeout(ASK_TIMEOUT, ask_one(options, peer)).await {
+        let answer = match tokio::time::timeout(deadline, ask_one(options, peer, request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {} s", ASK_TIMEOUT.as_secs())),
+            Err(_) => Err(Silence::from(format!("no answer within {} s", deadline.as_secs()))),
         };
-        (peer.clone(), answer.map_err(|reason| bounded(&reason, REASON_LENGTH_MAX)))
+        let cut = |silence: Silence| Silence { reason: bounded(&silence.reason, REASON_LENGTH_MAX), ..silence };
+        (peer.clone(), answer.map_err(cut))
     });
     join_all(asked).await
 }
 
-async fn ask_one(options: &Options, peer: &Peer) -> Answer {
+/// Returns the request of a Solver: its filters and intents, for as long as the owner's policy buys.
+pub(super) fn request(selector: &K8SliceSelector, solver: &Solver, buying: Option<&Buying>) -> rear::ResourceRequest {
+    let filters = selector.to_texts().into_iter().map(|filter| match filter {
+        FilterText::Match { name, value } => rear::SelectorFilter::Match { name, value },
+        FilterText::Range { name, min, max } => rear::SelectorFilter::Range { name, min, max },
+    });
+    let of_intents = |name: &str| name.starts_with(INTENT_PREFIX) || name == SOFT_INTENTS;
+    let intents = solver.annotations().iter().filter(|(name, _)| of_intents(name));
+    rear::ResourceRequest {
+        flavor_type: rear::FlavorType::K8Slice,
+        filters: filters.collect(),
+        intents: intents.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        term_seconds: buying.and_then(|buying| buying.term).map(|term| term.as_secs()),
+    }
+}
+
+async fn ask_one(options: &Options, peer: &Peer, request: &rear::ResourceRequest) -> Answer {
     let target = rear::Target { address: peer.address, expected: peer.did };
     let seller = (options.dial)(target)?;
     let proven = seller.seller().await.map_err(|error| error.to_string())?;
-    let proven = proven.or(peer.did).ok_or("it proves no key, and none is known of it")?;
+    let proven = proven.or(peer.did).ok_or_else(|| "it proves no key, and none is known of it".to_owned())?;
     if proven == options.key.id() {
-        return Err("it is this node itself".into());
+        return Err(Silence::from("it is this node itself".to_owned()));
+    }
+    let refused = |error: rear::ClientError| match error {
+        rear::ClientError::Refused { refusal, .. } => {
+            Silence { refused: !refusal.is_retryable(), reason: refusal.detail }
+        }
+        other => Silence::from(other.to_string()),
+    };
+    if let Some(answer) = seller.request(request).await.map_err(refused)? {
+        let flavors = answer.offers.into_iter().map(|offer| offer.flavor).collect();
+        let denial = answer.denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX));
+        return Ok(Said { seller: proven, flavors, denial });
     }
     let all = rear::Selector { flavor_type: Some(rear::FlavorType::K8Slice), filters: Vec::new() };
-    let flavors = seller.list_flavors(&all).await.map_err(|error| error.to_string())?;
-    Ok((proven, flavors))
+    let flavors = seller.list_flavors(&all).await.map_err(refused)?;
+    Ok(Said { seller: proven, flavors, denial: None })
 }

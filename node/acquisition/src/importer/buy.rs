@@ -15,6 +15,7 @@ use fluidos_model::kinds::{
     Configuration, Contract, ContractSpec, GenericRef, PeeringCandidate, Phase, Reservation, ReservationSpec,
     ReservationStatus, Solver, Transaction, TransactionSpec, names,
 };
+use fluidos_model::market::Price;
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -22,8 +23,8 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde_json::json;
 
 use super::act::{Done, Error, buyer, ensure, owner};
-use super::status;
 use super::view::{Offered, Refused};
+use super::{status, weigh};
 use crate::contracts::WriteError;
 use crate::{Options, bounded, contracts, convert, terms};
 
@@ -37,6 +38,8 @@ const REASON_LENGTH_MAX: usize = 256;
 enum Stop {
     /// The seller does not sell, or not what was asked for.
     Refused { step: &'static str, reason: String },
+    /// It did not answer, or asked to come later. Nothing is left of the try: a hold ends by itself, a sale is taken back.
+    Away { step: &'static str, reason: String },
     /// Our own records could not be written: later.
     Own(Error),
 }
@@ -115,7 +118,11 @@ pub(super) async fn resume(client: &Client, options: &Options, solver: &Solver) 
     };
     let name = spec.seller.additional_information.as_ref().and_then(|more| more.name.clone());
     let peer = name.unwrap_or_else(|| spec.seller.domain.clone());
-    let offered = Offered { candidate, peer, address, seller, flavor: known.spec.flavor, buys };
+    // One that cannot be read is none: then the terms must state a price of 0.
+    let price = weigh::quote(&known.spec.flavor.spec.price, &buys).ok().flatten();
+    let flavor = known.spec.flavor;
+    let offered =
+        Offered { candidate, peer, address, seller, flavor, buys, price, latency_micros: None, term_seconds: None };
     proceed(client, options, solver, &offered, &configuration, &transaction, begun).await
 }
 
@@ -157,6 +164,11 @@ async fn proceed(
             write(client, &reservation, &failed(&begun, step, &reason)).await?;
             Ok(done)
         }
+        Err(Stop::Away { step, reason }) => {
+            write(client, &reservation, &failed(&begun, step, &reason)).await?;
+            let why = Refused { peer: offered.peer.clone(), step, reason: bounded(&reason, REASON_LENGTH_MAX) };
+            Ok(Done::Away { candidate: offered.candidate.clone(), transaction: transaction.into(), why })
+        }
         Err(Stop::Own(error)) => Err(error),
     }
 }
@@ -178,8 +190,9 @@ async fn trade(
         buyer: buyer(options),
         configuration: Some(convert::wire_configuration(configuration)),
         transaction_id: Some(transaction.into()),
+        term_seconds: offered.term_seconds,
     };
-    let held = peer.reserve(&request).await.map_err(|error| stop("reserve")(told(error)))?;
+    let held = peer.reserve(&request).await.map_err(|error| stopped("reserve", error))?;
     let mut signed = checked(options, offered, &request, transaction, &held).map_err(stop("reserve"))?;
     let name = signed.value().contract_id.clone();
     untaken(client, &name, &signed).await?;
@@ -188,7 +201,7 @@ async fn trade(
     signed.sign(&options.key).map_err(Error::from)?;
     let request = rear::PurchaseRequest { signed_terms: Some(signed.envelope()), ..Default::default() };
     let spec = |signed: &Signed<rear::ContractTerms>| ContractSpec {
-        flavor: offered.flavor.clone(),
+        flavor: convert::at_price(offered.flavor.clone(), signed.value()),
         transaction_id: transaction.into(),
         configuration: Some(configuration.clone()),
         buyer: options.identity.clone(),
@@ -203,11 +216,10 @@ async fn trade(
     };
     let sold = match purchase(&peer, transaction, &request).await {
         Ok(sold) => sold,
-        Err((error, false)) => return Err(stop("purchase")(told(error))),
+        Err((error, false)) => return Err(stopped("purchase", error)),
         Err((error, true)) => {
-            let open = contracts::contract(&name, spec(&signed), offered.seller, owner(solver));
-            take_back(client, open).await?;
-            return Err(stop("purchase")(told(error)));
+            take_back(client, contract(solver, &name, spec(&signed), offered.seller)).await?;
+            return Err(stopped("purchase", error));
         }
     };
     let missing = || "the answer has no signed terms, needed them signed by both".to_owned();
@@ -219,13 +231,11 @@ async fn trade(
     let both = match both {
         Ok(both) => both,
         Err(reason) => {
-            let open = contracts::contract(&name, spec(&signed), offered.seller, owner(solver));
-            take_back(client, open).await?;
+            take_back(client, contract(solver, &name, spec(&signed), offered.seller)).await?;
             return Err(stop("purchase")(reason));
         }
     };
-    let contract = contracts::contract(&name, spec(&both), offered.seller, owner(solver));
-    contracts::write(client, &contract).await?;
+    contracts::write(client, &contract(solver, &name, spec(&both), offered.seller)).await?;
     Ok(name)
 }
 
@@ -248,14 +258,41 @@ fn checked(
         let name = bounded(&terms.contract_id, 64);
         return Err(format!("contract name `{name}`, needed 1 to 63 lower-case letters, digits and dashes"));
     }
-    if terms.price.iter().any(|text| !text.is_empty()) {
-        return Err(format!("price {}, needed none: prices are not built", bounded(&terms.price.join(" "), 64)));
-    }
+    check_price(&terms.price, offered.price)?;
     let until = terms.until.as_ref().map(|until| until.parse::<Timestamp>()).transpose();
     if until.map_err(|error| error.to_string())?.is_some_and(|until| until <= Timestamp::now()) {
         return Err("the contract would be over already".into());
     }
     Ok(signed)
+}
+
+/// Terms may ask for less than was offered, never for more or something else. What was not offered at a price is bought at 0 only.
+fn check_price(asked: &[String; 3], offered: Option<Price>) -> Result<(), String> {
+    let [amount, currency, period] = asked;
+    let asked = Price::parse(amount, currency, period).map_err(|error| format!("price: {error}"))?;
+    let asked = asked.ok_or("price: the terms state none, needed the one that was offered")?;
+    let offered = offered.unwrap_or(Price::ZERO);
+    let same = (asked.currency, asked.period) == (offered.currency, offered.period);
+    if asked.is_zero() || (same && asked.amount <= offered.amount) {
+        return Ok(());
+    }
+    Err(format!("price: the terms state {asked}, needed at most {offered} as was offered"))
+}
+
+/// The buyer's contract: it goes with its Solver, and counts for the namespace that the Solver is for.
+fn contract(solver: &Solver, name: &str, spec: ContractSpec, seller: NodeId) -> Contract {
+    let mut contract = contracts::contract(name, spec, seller, owner(solver));
+    if let Some(namespace) = solver.annotations().get(names::ANNOTATION_NAMESPACE) {
+        contract.annotations_mut().insert(names::ANNOTATION_NAMESPACE.into(), bounded(namespace, 63));
+    }
+    contract
+}
+
+/// Why a seller's answer ends the try: for good, or until later.
+fn stopped(step: &'static str, error: rear::ClientError) -> Stop {
+    let later = error.is_retryable();
+    let reason = told(error);
+    if later { Stop::Away { step, reason } } else { Stop::Refused { step, reason } }
 }
 
 /// A seller chooses the name: it must not be that of another contract.

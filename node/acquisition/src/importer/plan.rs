@@ -1,15 +1,16 @@
 //! Every choice of the importer: a pure function from the view to a plan.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use fluidos_model::intent::{Intents, parse};
 use fluidos_model::kinds::{AllocationPhase, FlavorType, Phase, Solver, SolverStatus, names};
-use fluidos_model::market::K8SliceSelector;
+use fluidos_model::market::{Buying, K8SliceSelector};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::status::{self, Step};
-use super::view::{Offered, Peer, Search, View};
+use super::view::{Findings, Offered, Peer, Refused, SHORTLIST, Search, View};
 use crate::terms;
 
 /// The official time-out of a Solver.
@@ -21,6 +22,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 const ASK_PENDING_AGAIN: Duration = Duration::from_secs(1);
 /// What is measured of peers changes all the time: they are not asked more often for that.
 const NEWS_PAUSE: Duration = Duration::from_millis(200);
+/// Somebody else is paying, which takes some tens of milliseconds.
+const PAYING_PAUSE: Duration = Duration::from_millis(100);
 /// Caches of several kinds are not current at the same moment: a contract that is missing is missed after this time.
 const MISSING_GRACE: Duration = Duration::from_secs(2);
 
@@ -30,7 +33,15 @@ pub(super) enum Action {
     /// Write how it stands. `over` says that nothing follows by itself, and why is told in an event if it failed.
     Write { status: Box<SolverStatus> },
     /// Ask these peers.
-    Ask { peers: Vec<Peer>, selector: Box<K8SliceSelector>, intents: Box<Intents> },
+    Ask {
+        peers: Vec<Peer>,
+        selector: Box<K8SliceSelector>,
+        intents: Box<Intents>,
+        /// By what they are ranked, and how long they are waited for.
+        buying: Option<Box<Buying>>,
+        /// Who was asked before, in this round, and what came of it.
+        earlier: Option<Box<(Vec<Peer>, Findings)>>,
+    },
     /// Reserve and buy from one of them.
     Buy { offered: Box<Offered> },
     /// Go on with a reservation that was interrupted.
@@ -39,6 +50,17 @@ pub(super) enum Action {
     Allocate { contract: String },
     /// Its contract seems to be gone: look, and say so.
     Ended { contract: String, status: Box<SolverStatus> },
+}
+
+impl Action {
+    /// Says whether this may cost something. What was begun by an earlier process is taken for it.
+    pub fn pays(&self) -> bool {
+        match self {
+            Self::Buy { offered } => offered.price.is_none_or(|price| !price.is_zero()),
+            Self::Resume => true,
+            _ => false,
+        }
+    }
 }
 
 /// What to do now, and when to look again.
@@ -72,7 +94,23 @@ pub(super) fn plan(view: &View, now: Timestamp) -> Plan {
         };
         plan.look_again = [plan.look_again, later].into_iter().flatten().min();
     }
+    one_pays(view, &mut plan, now);
     plan
+}
+
+/// One purchase at a price at a time: the next is decided when this one stands among the contracts.
+fn one_pays(view: &View, plan: &mut Plan, now: Timestamp) {
+    let resumes = plan.actions.iter().any(|(_, _, action)| matches!(action, Action::Resume));
+    let mut paying = resumes || view.searches.is_paying();
+    let before = plan.actions.len();
+    plan.actions.retain(|(_, _, action)| {
+        let waits = matches!(action, Action::Buy { .. }) && action.pays();
+        !waits || !std::mem::replace(&mut paying, true)
+    });
+    if plan.actions.len() < before {
+        let soon = terms::shifted(now, PAYING_PAUSE, 1);
+        plan.look_again = [plan.look_again, soon].into_iter().flatten().min();
+    }
 }
 
 fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
@@ -128,55 +166,73 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
         return Next::Now(Action::Resume);
     }
     if over <= now {
-        return write(status::ended(&old, Phase::TimedOut, Step::of(spec, &old), &outlook(view, search), now));
+        return write(status::ended(&old, Phase::TimedOut, Step::of(spec, &old), &outlook(view, search, &[]), now));
     }
-    let ask = || {
+    let buying = view.purse.policy.as_ref().and_then(|policy| policy.as_ref().ok());
+    let shortlist = buying.map_or(SHORTLIST, |buying| buying.shortlist);
+    let ask_some = |peers: Vec<Peer>, earlier: Option<(Vec<Peer>, Findings)>| {
         let (selector, intents) = (Box::new(selector.clone()), Box::new(intents.clone()));
-        Next::Now(Action::Ask { peers: view.peers.clone(), selector, intents })
+        let (buying, earlier) = (buying.cloned().map(Box::new), earlier.map(Box::new));
+        Next::Now(Action::Ask { peers, selector, intents, buying, earlier })
     };
+    let ask = || ask_some(view.peers.iter().take(shortlist).cloned().collect(), None);
     let Some((asked_at, asked)) = &search.asked else {
         return if view.peers.is_empty() { nobody(view, search, &old, over, now) } else { ask() };
     };
-    let left = search.findings.offered.iter().find(|offered| !search.tried.contains_key(&offered.candidate));
-    if let Some(offered) = left {
-        if !spec.reserve_and_buy {
-            return write(status::found(&old, &super::weigh::told(&search.findings), now));
-        }
-        return Next::Now(Action::Buy { offered: Box::new(offered.clone()) });
+    if !spec.reserve_and_buy && !search.findings.offered.is_empty() {
+        return write(status::found(&old, &super::weigh::told(&search.findings), now));
     }
-    let refused = !search.findings.refused.is_empty() || !search.tried.is_empty();
+    let mut too_dear = Vec::new();
+    for offered in search.findings.offered.iter().filter(|offered| search.may_try(&offered.candidate, now)) {
+        match view.may_buy(solver, offered, now) {
+            Ok(()) => return Next::Now(Action::Buy { offered: Box::new(offered.clone()) }),
+            Err(refused) => too_dear.push(refused),
+        }
+    }
+    // Nobody of this shortlist sells now: the next, until all were asked.
+    let known: HashSet<_> = asked.iter().map(|peer| (&peer.name, peer.did)).collect();
+    let others = view.peers.iter().filter(|peer| !known.contains(&(&peer.name, peer.did)));
+    let next: Vec<Peer> = others.take(shortlist).cloned().collect();
+    if !next.is_empty() {
+        return ask_some(next, Some((asked.clone(), search.findings.clone())));
+    }
+    let refused = !search.findings.refused.is_empty() || !search.tried.is_empty() || !too_dear.is_empty();
+    let open = search.findings.open || search.back(now).is_some();
+    let outlook = || outlook(view, search, &too_dear);
     let news = *asked != view.peers;
     let again = |pause: Duration| {
         let at = terms::shifted(*asked_at, if news { NEWS_PAUSE } else { pause }, 1);
+        let at = [at, search.back(now)].into_iter().flatten().min();
         at.filter(|at| *at > now).map_or_else(ask, |at| Next::At(at.min(over)))
     };
     if !refused {
         if view.peers.is_empty() {
             return nobody(view, search, &old, over, now);
         }
-        if let Some(told) = status::waiting(&old, &outlook(view, search), now) {
+        if let Some(told) = status::waiting(&old, &outlook(), now) {
             return write(told);
         }
         return again(ASK_AGAIN);
     }
     let patience = search.last_refusal.and_then(|last| terms::shifted(last, PENDING_GRACE, 1));
-    if search.findings.open && patience.is_some_and(|until| until > now) {
+    if open && patience.is_some_and(|until| until > now) {
         return again(ASK_PENDING_AGAIN);
     }
-    let step = if search.tried.is_empty() { Step::Find } else { Step::Buy };
-    fail(step, outlook(view, search))
+    let step = if search.tried.is_empty() && too_dear.is_empty() { Step::Find } else { Step::Buy };
+    fail(step, outlook())
 }
 
 /// Nobody may be asked: waits, and says so once.
 fn nobody(view: &View, search: &Search, old: &SolverStatus, over: Timestamp, now: Timestamp) -> Next {
-    let told = status::waiting(old, &outlook(view, search), now);
+    let told = status::waiting(old, &outlook(view, search, &[]), now);
     told.map_or(Next::At(over), |status| Next::Now(Action::Write { status: Box::new(status) }))
 }
 
 /// Why nothing is bought yet, or was not: peer, step, rule.
-fn outlook(view: &View, search: &Search) -> String {
+fn outlook(view: &View, search: &Search, too_dear: &[Refused]) -> String {
     let findings = &search.findings;
-    let reasons = search.tried.values().chain(&findings.refused).chain(&findings.pending).map(ToString::to_string);
+    let out = search.tried.values().chain(too_dear).chain(search.away.values().map(|away| &away.why));
+    let reasons = out.chain(&findings.refused).chain(&findings.pending).map(ToString::to_string);
     let reasons: Vec<String> = reasons.collect();
     match reasons.is_empty() {
         true if view.peers.is_empty() => "no trusted peer is known, needed at least one".into(),

@@ -8,10 +8,10 @@ use expect_test::{Expect, expect};
 use fluidos_identity::NodeKey;
 use fluidos_model::intent;
 use fluidos_model::kinds::{
-    Allocation, AllocationPhase, Contract, ContractSpec, KnownCluster, KnownClusterSpec, KnownClusterTrust, Phase,
-    Reservation, Solver, SolverStatus,
+    AcquisitionPolicySpec, Allocation, AllocationPhase, Contract, ContractSpec, KnownCluster, KnownClusterSpec,
+    KnownClusterTrust, Phase, Reservation, Solver, SolverStatus,
 };
-use fluidos_model::market::K8SliceSelector;
+use fluidos_model::market::{Buying, Expense, K8SliceSelector, Price};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::Resource as _;
@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 
 use super::act::Done;
 use super::plan::{Action, plan};
-use super::view::{Findings, Peer, Refused, Search, Searches, View, peers};
-use super::weigh::{Answer, told, weigh};
+use super::purse::Purse;
+use super::view::{Away, Findings, Peer, Refused, Search, Searches, View, peers};
+use super::weigh::{Answer, Said, Silence, told, weigh};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -68,7 +69,7 @@ fn flavor(id: &str, cpu: &str, city: &str) -> rear::Flavor {
             "policies": {"partitionability": {"cpuStep": "500m"}},
         }),
         location: rear::Location { city: city.into(), ..rear::Location::default() },
-        price: rear::Price::default(),
+        price: rear::Price { amount: "0".into(), ..rear::Price::default() },
         owner: rear::Party::default(),
         availability: true,
         network_property_type: String::new(),
@@ -76,12 +77,12 @@ fn flavor(id: &str, cpu: &str, city: &str) -> rear::Flavor {
 }
 
 fn answer(seed: u8, flavors: Vec<rear::Flavor>) -> Answer {
-    Ok((NodeKey::from_seed([seed; 32]).unwrap().id(), flavors))
+    Ok(Said { seller: NodeKey::from_seed([seed; 32]).unwrap().id(), flavors, denial: None })
 }
 
 fn found(filters: Value, intents: &[(&str, &str)], answers: Vec<(Peer, Answer)>) -> Findings {
     let selector = K8SliceSelector::from_json(&filters).unwrap();
-    weigh(&selector, &intent::parse(intents.iter().copied()), &answers)
+    weigh(&selector, &intent::parse(intents.iter().copied()), None, &answers)
 }
 
 /// Grid offers what is asked for.
@@ -104,10 +105,12 @@ struct Case {
     reservation: Option<Value>,
     contract: bool,
     allocation: Option<AllocationPhase>,
+    purse: Purse,
 }
 
 fn case(solver: Solver, peers: &[Peer], search: Search) -> Case {
-    Case { solver, peers: peers.to_vec(), search, reservation: None, contract: false, allocation: None }
+    let (purse, contract) = (Purse::default(), false);
+    Case { solver, peers: peers.to_vec(), search, reservation: None, contract, allocation: None, purse }
 }
 
 fn asked(second: i64, peers: &[Peer], findings: Findings) -> Search {
@@ -135,7 +138,9 @@ fn check(case: &Case, second: i64, expected: Expect) {
         allocations.insert("allocation-c".to_owned(), Arc::new(allocation));
     }
     let peers = case.peers.clone();
-    let view = View { solvers: vec![&case.solver], reservations, contracts, allocations, peers, searches: &searches };
+    let purse = case.purse.clone();
+    let view =
+        View { solvers: vec![&case.solver], reservations, contracts, allocations, peers, purse, searches: &searches };
     let plan = plan(&view, at(second));
     let mut lines: Vec<String> = plan
         .actions
@@ -146,8 +151,14 @@ fn check(case: &Case, second: i64, expected: Expect) {
                 let phase = &status.solver_phase;
                 format!("write {steps:?} {}: {}", phase.phase, phase.message)
             }
-            Action::Ask { peers, .. } => format!("ask {:?}", peers.iter().map(|it| &it.name).collect::<Vec<_>>()),
-            Action::Buy { offered } => format!("buy {} of {}: {}", offered.candidate, offered.peer, offered.buys),
+            Action::Ask { peers, earlier, .. } => {
+                let after = earlier.as_ref().map(|earlier| format!(" after {}", earlier.0.len())).unwrap_or_default();
+                format!("ask {:?}{after}", peers.iter().map(|it| &it.name).collect::<Vec<_>>())
+            }
+            Action::Buy { offered } => {
+                let price = offered.price.map_or("?".into(), |price| price.to_string());
+                format!("buy {} of {}: {} at {price}", offered.candidate, offered.peer, offered.buys)
+            }
             Action::Resume => "resume".into(),
             Action::Allocate { contract } => format!("allocate {contract}"),
             Action::Ended { contract, status } => format!("ended? {contract}: {}", status.solver_phase.message),
@@ -174,7 +185,7 @@ fn a_search_begins_asks_and_buys_the_best() {
     check(
         &case(running(), &grid_peer, asked(0, &grid_peer, grid())),
         0,
-        expect!["buy peeringcandidate-f-8139770e of grid: cpu 1, memory 1Gi, pods 10"],
+        expect!["buy peeringcandidate-f-8139770e of grid: cpu 1, memory 1Gi, pods 10 at 0"],
     );
     let only_find = solver(json!({"reserveAndBuy": false}), &[], Phase::Running);
     check(
@@ -233,7 +244,7 @@ fn it_waits_for_peers_and_not_for_those_that_refused() {
     );
     check(&case(waiting.clone(), &one, asked(10, &one, away())), 11, expect!["look again at 1970-01-01T00:00:12Z"]);
     check(&case(waiting.clone(), &one, asked(10, &one, away())), 12, expect![[r#"ask ["grid"]"#]]);
-    check(&case(waiting.clone(), &two, asked(10, &one, away())), 11, expect![[r#"ask ["grid", "cloud"]"#]]);
+    check(&case(waiting.clone(), &two, asked(10, &one, away())), 11, expect![[r#"ask ["cloud"] after 1"#]]);
     check(
         &case(waiting, &one, asked(299, &one, away())),
         300,
@@ -346,7 +357,7 @@ fn a_stale_view_and_a_fresh_failure_are_waited_out() {
 fn answers_are_weighed_with_reasons() {
     let quick = Peer { latency_micros: Some(4_000), ..peer("quick") };
     let answers = vec![
-        (peer("away"), Err("no answer within 2 s".into())),
+        (peer("away"), Err("no answer within 2 s".to_owned().into())),
         (peer("empty"), answer(2, vec![])),
         (peer("big"), answer(3, vec![flavor("f", "4", "Milan")])),
         (quick, answer(4, vec![flavor("f", "1500m", "Milan"), flavor("g", "8", "Turin")])),
@@ -433,4 +444,194 @@ fn a_peer_that_refuses_again_does_not_put_off_the_end() {
     searches.done("uid", asked("latency: 5ms, needed at most 4ms"), at(1));
     searches.done("uid", asked("latency: 6ms, needed at most 4ms"), at(3));
     assert_eq!(searches.get("uid").unwrap().last_refusal, Some(at(1)));
+}
+
+fn priced(id: &str, amount: &str, currency: &str) -> rear::Flavor {
+    let price =
+        rear::Price { amount: amount.into(), currency: currency.into(), period: "hour".into(), unit: "cpu".into() };
+    rear::Flavor { price, ..flavor(id, "4", "Milan") }
+}
+
+fn min_cpu(cpu: &str) -> Value {
+    json!({"cpuFilter": {"name": "Range", "data": {"min": cpu}}})
+}
+
+/// At most 1 EUR an hour.
+fn purse(expenses: &[&str]) -> Purse {
+    let spec: AcquisitionPolicySpec =
+        serde_json::from_value(json!({"ceilings": [{"currency": "EUR", "perHour": "1"}]})).unwrap();
+    let expense = |amount: &&str| Expense {
+        price: Price::parse(amount, "EUR", "hour").unwrap().unwrap(),
+        from: at(0),
+        until: None,
+        namespace: None,
+    };
+    Purse { policy: Some(Ok(spec.rules("p").unwrap())), expenses: expenses.iter().map(expense).collect() }
+}
+
+#[test]
+fn what_costs_is_bought_within_a_ceiling_only() {
+    let one = [peer("grid")];
+    let dear = |flavors| found(min_cpu("1500m"), &[], vec![(peer("grid"), answer(2, flavors))]);
+    let offers = |amount: &str| asked(0, &one, dear(vec![priced("f", amount, "EUR")]));
+    check(
+        &case(running(), &one, offers("0.02")),
+        0,
+        expect![
+            "write [Solved, Failed, Idle] Failed: grid: buy: price: 0.03 EUR/hour, needed 0: there is no AcquisitionPolicy"
+        ],
+    );
+    check(
+        &case(running(), &one, offers("")),
+        0,
+        expect!["write [Solved, Failed, Idle] Failed: grid: buy: price: ?, needed a stated one"],
+    );
+    let with = |expenses: &[&str], search| Case { purse: purse(expenses), ..case(running(), &one, search) };
+    check(
+        &with(&[], offers("0.02")),
+        0,
+        expect!["buy peeringcandidate-f-8139770e of grid: cpu 1500m, memory 1Gi, pods 10 at 0.03 EUR/hour"],
+    );
+    check(
+        &with(&["0.98"], offers("0.02")),
+        0,
+        expect![
+            "write [Solved, Failed, Idle] Failed: grid: buy: ceiling: 1.01 EUR an hour with it, needed at most 1 (AcquisitionPolicy p)"
+        ],
+    );
+    // The cheaper one that fits below the ceiling is taken, though the other is named first.
+    let two = dear(vec![priced("a", "0.03", "EUR"), priced("b", "0.01", "EUR"), priced("c", "0.001", "USD")]);
+    check(
+        &with(&["0.98"], asked(0, &one, two)),
+        0,
+        expect!["buy peeringcandidate-b-8139770e of grid: cpu 1500m, memory 1Gi, pods 10 at 0.015 EUR/hour"],
+    );
+    // Somebody else is paying: what would be left of the ceiling is not known yet.
+    let mut paying = with(&[], offers("0.02"));
+    paying.search.settling = Some(("contract-x".into(), at(9)));
+    check(&paying, 0, expect!["look again at 1970-01-01T00:00:00.1Z"]);
+    let mut free = with(&[], offers("0"));
+    free.search.settling = Some(("contract-x".into(), at(9)));
+    check(&free, 0, expect!["buy peeringcandidate-f-8139770e of grid: cpu 1500m, memory 1Gi, pods 10 at 0 EUR/hour"]);
+    // To look is free of charge.
+    let only_find = solver(json!({"reserveAndBuy": false}), &[], Phase::Running);
+    check(
+        &case(only_find, &one, offers("0.02")),
+        0,
+        expect!["write [Solved, Idle, Idle] Solved: No need to reserve and buy the resources: Peering Candidate found"],
+    );
+    let wrong = dear(vec![priced("f", "cheap", "EUR")]);
+    assert_eq!(
+        told(&wrong),
+        "no Peering Candidate found; not grid: list: price: amount is `cheap`, needed a decimal from 0 to 1000000000 with at most nine digits after the point, such as 0.02"
+    );
+    let refused = vec![(peer("grid"), Err(Silence { reason: "no sharing policy sells to you".into(), refused: true }))];
+    let findings = found(min_cpu("1"), &[], refused);
+    assert!(!findings.open && findings.refused.len() == 1, "who says no for good is not waited for");
+    let seller = NodeKey::from_seed([2; 32]).unwrap().id();
+    let denied = Said { seller, flavors: vec![], denial: Some("location: Milan, needed Turin".into()) };
+    let findings = found(min_cpu("1"), &[], vec![(peer("grid"), Ok(denied))]);
+    assert!(!findings.open);
+    assert_eq!(told(&findings), "no Peering Candidate found; not grid: list: location: Milan, needed Turin");
+}
+
+#[test]
+fn the_next_shortlist_is_asked_until_all_were() {
+    let all = ["a", "b", "c", "d", "e"].map(peer);
+    let out = |names: &[&str]| Findings { refused: names.iter().map(|name| refused(name)).collect(), ..grid() };
+    let nothing = |names: &[&str]| Findings { offered: vec![], ..out(names) };
+    let mut purse = purse(&[]);
+    purse.policy = purse.policy.map(|policy| policy.map(|policy| Buying { shortlist: 2, ..policy }));
+    let with = |search| Case { purse: purse.clone(), ..case(running(), &all, search) };
+    check(&with(Search::default()), 0, expect![[r#"ask ["a", "b"]"#]]);
+    check(&with(asked(1, &all[..2], nothing(&["a", "b"]))), 1, expect![[r#"ask ["c", "d"] after 2"#]]);
+    check(&with(asked(1, &all[..4], nothing(&["a", "b", "c", "d"]))), 1, expect![[r#"ask ["e"] after 4"#]]);
+    check(
+        &with(asked(1, &all, nothing(&["a", "e"]))),
+        1,
+        expect![
+            "write [Failed, Idle, Idle] Failed: a: list: cpu: 1 offered, needed at least 2; e: list: cpu: 1 offered, needed at least 2"
+        ],
+    );
+    // Who is found in one is bought from before the next is asked.
+    let found = asked(1, &all[..2], out(&["a"]));
+    check(&with(found), 1, expect!["buy peeringcandidate-f-8139770e of grid: cpu 1, memory 1Gi, pods 10 at 0"]);
+    // What several shortlists have brought stands together, the earlier first.
+    let both = nothing(&["a"]).and(out(&["c"]));
+    assert_eq!((both.offered.len(), both.refused.len()), (1, 2));
+    let many = (0..100).fold(Findings::default(), |sum, _| sum.and(out(&["a", "b", "c", "d"])));
+    assert_eq!((many.offered.len(), many.refused.len()), (64, 256));
+}
+
+#[test]
+fn the_ranking_of_the_policy_decides() {
+    let (near, far) =
+        (Peer { latency_micros: Some(1_000), ..peer("near") }, Peer { latency_micros: Some(9_000), ..peer("far") });
+    let answers =
+        vec![(near, answer(2, vec![priced("n", "0.02", "EUR")])), (far, answer(3, vec![priced("f", "0.01", "EUR")]))];
+    let first = |ranking: &[&str]| {
+        let spec = json!({"ceilings": [{"currency": "EUR", "perHour": "1"}], "ranking": ranking});
+        let spec: AcquisitionPolicySpec = serde_json::from_value(spec).unwrap();
+        let selector = K8SliceSelector::from_json(&min_cpu("1")).unwrap();
+        weigh(&selector, &intent::parse([]), Some(&spec.rules("p").unwrap()), &answers).offered[0].peer.clone()
+    };
+    assert_eq!((first(&["latency"]), first(&["price"]), first(&[])), ("near".into(), "far".into(), "far".into()));
+}
+
+#[test]
+fn who_is_away_is_tried_again_and_others_at_once() {
+    let (one, two) = ([peer("grid")], [peer("grid"), peer("cloud")]);
+    let away = |candidate: &str, until| {
+        let why = Refused { peer: "grid".into(), step: "reserve", reason: "no answer within 5 s".into() };
+        (candidate.to_owned(), Away { why, failures: 1, until: at(until) })
+    };
+    let grid_away = || BTreeMap::from([away("peeringcandidate-f-8139770e", 12)]);
+    let search = Search { away: grid_away(), ..asked(10, &one, grid()) };
+    let waiting = |message: &str| {
+        let mut solver = running();
+        solver.status.as_mut().unwrap().solver_phase.message = message.into();
+        solver
+    };
+    check(
+        &case(running(), &one, search.clone()),
+        11,
+        expect!["write [Idle, Idle, Idle] Running: grid: reserve: no answer within 5 s"],
+    );
+    let said = waiting("grid: reserve: no answer within 5 s");
+    check(&case(said.clone(), &one, search.clone()), 11, expect!["look again at 1970-01-01T00:00:12Z"]);
+    check(
+        &case(said.clone(), &one, search.clone()),
+        12,
+        expect!["buy peeringcandidate-f-8139770e of grid: cpu 1, memory 1Gi, pods 10 at 0"],
+    );
+    check(
+        &case(said, &one, search.clone()),
+        300,
+        expect!["write [TimedOut, Idle, Idle] Timed Out: grid: reserve: no answer within 5 s"],
+    );
+    // Another that has refused does not end the search at once, and this one does not put off the end.
+    let findings = Findings { refused: vec![refused("cloud")], ..grid() };
+    let both = Search { away: BTreeMap::from([away("peeringcandidate-f-8139770e", 40)]), ..asked(10, &two, findings) };
+    let both = Search { last_refusal: Some(at(10)), ..both };
+    check(&case(running(), &two, both.clone()), 10, expect!["look again at 1970-01-01T00:00:11Z"]);
+    check(
+        &case(running(), &two, both),
+        15,
+        expect![
+            "write [Failed, Idle, Idle] Failed: grid: reserve: no answer within 5 s; cloud: list: cpu: 1 offered, needed at least 2"
+        ],
+    );
+    // Pauses double, and end.
+    let mut searches = Searches::default();
+    let why = || Refused { peer: "grid".into(), step: "reserve", reason: "away".into() };
+    let pauses: Vec<String> = (0..8)
+        .map(|second| {
+            let done = Done::Away { candidate: "c".into(), transaction: format!("t{second}"), why: why() };
+            searches.done("uid", Ok(done), at(0));
+            searches.get("uid").unwrap().away["c"].until.to_string()
+        })
+        .collect();
+    let seconds: Vec<&str> = pauses.iter().map(|pause| &pause[14..19]).collect();
+    assert_eq!(seconds, ["00:01", "00:02", "00:04", "00:08", "00:16", "00:32", "00:32", "00:32"]);
+    assert_eq!(searches.get("uid").unwrap().ended.len(), 8, "nothing of them is resumed");
 }

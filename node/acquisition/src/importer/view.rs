@@ -8,15 +8,27 @@ use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
     Allocation, Contract, EmbeddedFlavor, KnownCluster, KnownClusterTrust, Reservation, Solver, names,
 };
-use fluidos_model::market::Amounts;
+use fluidos_model::market::{Amounts, Price, Purchase, may_buy};
 use jiff::Timestamp;
 
 use super::PAUSE;
 use super::act::{Done, Error};
+use super::purse::Purse;
 use crate::{bounded, terms};
 
-/// Peers of one search: more are not asked, those known longest first by name. A catalog is for more.
-const PEERS_MAX: usize = 64;
+/// After the first time that a candidate did not answer; doubled each time, up to 32 s: a Solver has five minutes.
+const AWAY_FIRST: std::time::Duration = std::time::Duration::from_secs(1);
+const AWAY_DOUBLINGS_MAX: u32 = 6;
+/// Caches follow within milliseconds; a contract that ends at once may never be seen.
+const SETTLING_MOST: std::time::Duration = std::time::Duration::from_secs(10);
+/// Peers of one search, as many as a node knows at most.
+const PEERS_MAX: usize = 4096;
+/// Asked at the same time where no policy says it.
+pub(super) const SHORTLIST: usize = 64;
+/// Candidates of one search: all are written into one object.
+pub(super) const CANDIDATES_MAX: usize = 64;
+/// Refusals of one search that are told: a message is cut anyway.
+const REFUSALS_MAX: usize = 256;
 
 /// What is looked at.
 pub(super) struct View<'a> {
@@ -26,6 +38,8 @@ pub(super) struct View<'a> {
     pub allocations: BTreeMap<String, Arc<Allocation>>,
     /// Who may be asked.
     pub peers: Vec<Peer>,
+    /// What may be paid.
+    pub purse: Purse,
     pub searches: &'a Searches,
 }
 
@@ -55,6 +69,12 @@ pub(super) struct Offered {
     pub flavor: EmbeddedFlavor,
     /// What would be bought.
     pub buys: Amounts,
+    /// For what; `None` is not stated.
+    pub price: Option<Price>,
+    /// Measured round trip.
+    pub latency_micros: Option<u64>,
+    /// For how long it is to be bought; `None` is as long as it is sold.
+    pub term_seconds: Option<u64>,
 }
 
 /// Why a peer is out.
@@ -86,16 +106,44 @@ pub(super) struct Findings {
     pub open: bool,
 }
 
+/// A candidate that did not answer when it was to sell, or asked to come later.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Away {
+    pub why: Refused,
+    /// How often in a row.
+    pub failures: u32,
+    /// Not asked again before.
+    pub until: Timestamp,
+}
+
+impl Findings {
+    /// Returns these findings with those of the next shortlist, whose candidates come after them.
+    pub fn and(mut self, next: Self) -> Self {
+        self.offered.extend(next.offered);
+        self.offered.truncate(CANDIDATES_MAX);
+        self.refused.extend(next.refused);
+        self.refused.truncate(REFUSALS_MAX);
+        self.pending.extend(next.pending);
+        self.pending.truncate(REFUSALS_MAX);
+        self.open |= next.open;
+        self
+    }
+}
+
 /// What is remembered of the search of one Solver. After a restart it is asked again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Search {
-    /// When and whom, at the last time.
+    /// When and whom, since the search last began with the first shortlist.
     pub asked: Option<(Timestamp, Vec<Peer>)>,
     pub findings: Findings,
     /// Candidates that were tried and not sold, by their names.
     pub tried: BTreeMap<String, Refused>,
+    /// Candidates that are away, by their names.
+    pub away: BTreeMap<String, Away>,
     /// Transactions that came to nothing.
     pub ended: BTreeSet<String>,
+    /// Peers that have refused what they offer.
+    pub refusers: BTreeSet<String>,
     /// When the last peer refused.
     pub last_refusal: Option<Timestamp>,
     /// The contract that was bought.
@@ -104,6 +152,10 @@ pub(super) struct Search {
     pub outdated: Option<String>,
     /// Nothing is done before.
     pub not_before: Option<Timestamp>,
+    /// Something is being bought at a price.
+    pub paying: bool,
+    /// What was bought at a price and does not stand among the contracts yet; so long it is waited for.
+    pub settling: Option<(String, Timestamp)>,
 }
 
 /// All searches, by uid of the Solver.
@@ -113,6 +165,23 @@ pub(super) struct Searches(BTreeMap<String, Search>);
 impl Searches {
     pub fn get(&self, uid: &str) -> Option<&Search> {
         self.0.get(uid)
+    }
+
+    /// Something is bought at a price for this Solver from now on.
+    pub fn pays(&mut self, uid: &str) {
+        self.0.entry(uid.to_owned()).or_default().paying = true;
+    }
+
+    /// What stands among the contracts is counted there.
+    pub fn settle(&mut self, contracts: &BTreeMap<String, Arc<Contract>>, now: Timestamp) {
+        for search in self.0.values_mut() {
+            search.settling.take_if(|(contract, until)| *until <= now || contracts.contains_key(contract));
+        }
+    }
+
+    /// Says whether something that is paid for is not counted yet.
+    pub fn is_paying(&self) -> bool {
+        self.0.values().any(|search| search.paying || search.settling.is_some())
     }
 
     #[cfg(test)]
@@ -130,17 +199,30 @@ impl Searches {
     pub fn done(&mut self, uid: &str, done: Result<Done, Error>, now: Timestamp) {
         let search = self.0.entry(uid.to_owned()).or_default();
         search.not_before = None;
+        let paid = std::mem::take(&mut search.paying);
         match done {
             Ok(Done::Asked { peers, findings }) => {
                 // The same peer again with a newer figure is no new refusal, or it would be waited for ever.
-                let known = |new: &Refused| search.findings.refused.iter().any(|old| old.peer == new.peer);
-                if !findings.refused.iter().all(known) {
-                    search.last_refusal = Some(now);
+                for refused in &findings.refused {
+                    if search.refusers.insert(refused.peer.clone()) {
+                        search.last_refusal = Some(now);
+                    }
                 }
                 search.asked = Some((now, peers));
                 search.findings = findings;
             }
-            Ok(Done::Bought { contract }) => search.bought = Some(contract),
+            Ok(Done::Bought { contract }) => {
+                let until = terms::shifted(now, SETTLING_MOST, 1).filter(|_| paid);
+                search.settling = until.map(|until| (contract.clone(), until));
+                search.bought = Some(contract);
+            }
+            Ok(Done::Away { candidate, transaction, why }) => {
+                search.ended.insert(transaction);
+                let failures = search.away.get(&candidate).map_or(0, |away| away.failures).saturating_add(1);
+                let pause = AWAY_FIRST * 2u32.pow(failures.min(AWAY_DOUBLINGS_MAX) - 1);
+                let until = terms::shifted(now, pause, 1).unwrap_or(now);
+                search.away.insert(candidate, Away { why, failures, until });
+            }
             Ok(Done::Refused { candidate, transaction, refused }) => {
                 search.last_refusal = Some(now);
                 search.ended.extend(transaction);
@@ -153,6 +235,18 @@ impl Searches {
                 search.not_before = terms::shifted(now, PAUSE, 1);
             }
         }
+    }
+}
+
+impl Search {
+    /// Says whether a candidate may be bought from now: it has not refused, and is not away.
+    pub fn may_try(&self, candidate: &str, now: Timestamp) -> bool {
+        !self.tried.contains_key(candidate) && self.away.get(candidate).is_none_or(|away| away.until <= now)
+    }
+
+    /// When the next candidate that is away is asked again.
+    pub fn back(&self, now: Timestamp) -> Option<Timestamp> {
+        self.away.values().map(|away| away.until).filter(|until| *until > now).min()
     }
 }
 
@@ -186,6 +280,18 @@ fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {
 }
 
 impl View<'_> {
+    /// Says whether this may be bought for a Solver now, or why not.
+    pub fn may_buy(&self, solver: &Solver, offered: &Offered, now: Timestamp) -> Result<(), Refused> {
+        let annotations = solver.metadata.annotations.as_ref();
+        let namespace = annotations.and_then(|all| all.get(names::ANNOTATION_NAMESPACE)).map(String::as_str);
+        let purchase = Purchase { price: offered.price, namespace };
+        may_buy(self.purse.policy.as_ref(), &purchase, &self.purse.expenses, now).map_err(|refusal| Refused {
+            peer: offered.peer.clone(),
+            step: "buy",
+            reason: refusal.to_string(),
+        })
+    }
+
     /// The reservation of a Solver, if it is this Solver's and not that of an earlier one of its name.
     pub fn reservation(&self, solver: &Solver) -> Option<&Reservation> {
         let name = names::reservation(solver.metadata.name.as_deref()?);

@@ -3,37 +3,69 @@
 
 use fluidos_identity::NodeId;
 use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge};
-use fluidos_model::kinds::{EmbeddedFlavor, names};
-use fluidos_model::market::{Candidate, K8SliceSelector, rank};
+use fluidos_model::kinds::{EmbeddedFlavor, FlavorPrice, names};
+use fluidos_model::market::{Amounts, Buying, Candidate, Currency, K8SliceSelector, Price, rank};
 use fluidos_rear as rear;
 
-use super::view::{Findings, Offered, Peer, Refused};
+use super::view::{CANDIDATES_MAX, Findings, Offered, Peer, Refused};
 use crate::convert;
 
 /// Flavors of one peer; ours have one each, official ones one per machine.
 const FLAVORS_MAX: usize = 64;
-/// Candidates of one search: all are written into one object.
-const CANDIDATES_MAX: usize = 64;
 
-/// What a peer answered: the key it has proven and what it offers, or why there is no answer.
-pub(super) type Answer = Result<(NodeId, Vec<rear::Flavor>), String>;
+/// What a peer answered, or why there is no answer.
+pub(super) type Answer = Result<Said, Silence>;
+
+/// What a peer said.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Said {
+    /// The key it has proven.
+    pub seller: NodeId,
+    /// What it offers.
+    pub flavors: Vec<rear::Flavor>,
+    /// Why it offers nothing, if it says that.
+    pub denial: Option<String>,
+}
+
+/// Why a peer has not said what it offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Silence {
+    pub reason: String,
+    /// It said no, for good: it is not waited for.
+    pub refused: bool,
+}
+
+impl From<String> for Silence {
+    fn from(reason: String) -> Self {
+        Self { reason, refused: false }
+    }
+}
 
 /// Returns what the answers are worth.
-pub(super) fn weigh(selector: &K8SliceSelector, intents: &Intents, answers: &[(Peer, Answer)]) -> Findings {
+pub(super) fn weigh(
+    selector: &K8SliceSelector,
+    intents: &Intents,
+    buying: Option<&Buying>,
+    answers: &[(Peer, Answer)],
+) -> Findings {
     let mut findings = Findings::default();
     let mut fitting: Vec<(Offered, usize)> = Vec::new();
     for (peer, answer) in answers {
         let refused = |reason: String| Refused { peer: peer.name.clone(), step: "list", reason };
         match answer {
-            Err(reason) => findings.pending.push(refused(reason.clone())),
-            Ok((_, flavors)) if flavors.is_empty() => {
+            Err(silence) if silence.refused => findings.refused.push(refused(silence.reason.clone())),
+            Err(silence) => findings.pending.push(refused(silence.reason.clone())),
+            Ok(Said { denial: Some(reason), flavors, .. }) if flavors.is_empty() => {
+                findings.refused.push(refused(reason.clone()));
+            }
+            Ok(Said { flavors, .. }) if flavors.is_empty() => {
                 // It may have started a moment ago and not know yet what it offers.
                 findings.open = true;
                 findings.refused.push(refused("nothing offered, needed a K8Slice".into()));
             }
-            Ok((seller, flavors)) => {
+            Ok(Said { seller, flavors, .. }) => {
                 for flavor in flavors.iter().take(FLAVORS_MAX) {
-                    match fits(selector, intents, peer, *seller, flavor) {
+                    match fits(selector, intents, buying, peer, *seller, flavor) {
                         Ok(fit) => fitting.push(fit),
                         Err(Out::Refused(reason)) => findings.refused.push(refused(reason)),
                         Err(Out::Pending(reason)) => findings.pending.push(refused(reason)),
@@ -43,7 +75,7 @@ pub(super) fn weigh(selector: &K8SliceSelector, intents: &Intents, answers: &[(P
         }
     }
     findings.open |= !findings.pending.is_empty();
-    findings.offered = ordered(selector, fitting);
+    findings.offered = ordered(selector, buying, fitting);
     findings
 }
 
@@ -56,6 +88,7 @@ enum Out {
 fn fits(
     selector: &K8SliceSelector,
     intents: &Intents,
+    buying: Option<&Buying>,
     peer: &Peer,
     seller: NodeId,
     flavor: &rear::Flavor,
@@ -79,15 +112,25 @@ fn fits(
             Out::Refused(reason)
         });
     }
+    let price = quote(&embedded.spec.price, &buys).map_err(Out::Refused)?;
     let offered = Offered {
+        price,
         candidate: names::peering_candidate(&flavor.id, Some(&seller.tag())),
         peer: peer.name.clone(),
         address: peer.address,
         seller,
         flavor: embedded,
         buys,
+        term_seconds: buying.and_then(|buying| buying.term).map(|term| term.as_secs()),
+        latency_micros: peer.latency_micros,
     };
     Ok((offered, judgement.soft.len()))
+}
+
+/// What these amounts of a flavor cost, `None` if its price is not stated.
+pub(super) fn quote(price: &FlavorPrice, buys: &Amounts) -> Result<Option<Price>, String> {
+    let stated = price.parse().map_err(|error| format!("price: {error}"))?;
+    stated.map(|price| price.of(buys)).transpose().map_err(|error| format!("price: {error}"))
 }
 
 /// A latency that nobody has measured yet will be known in a moment: all else holds.
@@ -99,11 +142,19 @@ fn only_unmeasured(intents: &Intents, judgement: &Judgement, place: &Place) -> b
     place.latency_micros.is_none() && judgement.hard.iter().all(|broken| latency(broken.name))
 }
 
-/// Preferences first, then the least surplus, then the name.
-fn ordered(selector: &K8SliceSelector, fitting: Vec<(Offered, usize)>) -> Vec<Offered> {
-    let candidates: Vec<Candidate> =
-        fitting.iter().map(|(offered, _)| Candidate { name: offered.candidate.clone(), buys: offered.buys }).collect();
-    let mut order: Vec<(usize, usize)> = rank(&selector.wanted(), &candidates)
+/// Preferences first, then what the policy ranks by, then the least surplus, then the name.
+fn ordered(selector: &K8SliceSelector, buying: Option<&Buying>, fitting: Vec<(Offered, usize)>) -> Vec<Offered> {
+    let candidates = fitting.iter().map(|(offered, _)| Candidate {
+        name: offered.candidate.clone(),
+        buys: offered.buys,
+        price: offered.price,
+        latency_micros: offered.latency_micros,
+    });
+    let candidates: Vec<Candidate> = candidates.collect();
+    let criteria = buying.map(|buying| buying.ranking.as_slice()).unwrap_or_default();
+    let currencies: Vec<Currency> =
+        buying.map(|buying| buying.ceilings.iter().map(|ceiling| ceiling.currency).collect()).unwrap_or_default();
+    let mut order: Vec<(usize, usize)> = rank(&selector.wanted(), &candidates, criteria, &currencies)
         .iter()
         .filter_map(|ranked| Some((fitting.get(ranked.index)?.1, ranked.index)))
         .collect();

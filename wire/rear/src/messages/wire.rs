@@ -34,28 +34,31 @@ pub(crate) trait Message: Sized {
     fn write(&self) -> Result<Vec<u8>, String>;
 }
 
-fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     let value: Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
     serde_json::from_value(normalise(value)?).map_err(|error| error.to_string())
 }
 
-fn write_json(wire: &impl Serialize) -> Result<Vec<u8>, String> {
+pub(super) fn write_json(wire: &impl Serialize) -> Result<Vec<u8>, String> {
     serde_json::to_vec(wire).map_err(|error| error.to_string())
 }
 
+/// Reads and writes a value by the shape in which it travels.
 macro_rules! message {
     ($domain:ty, $wire:ty) => {
-        impl Message for $domain {
+        impl $crate::messages::wire::Message for $domain {
             fn read(body: &[u8]) -> Result<Self, String> {
-                read_json::<$wire>(body)?.try_into()
+                $crate::messages::wire::read_json::<$wire>(body)?.try_into()
             }
 
             fn write(&self) -> Result<Vec<u8>, String> {
-                write_json(&<$wire>::from(self))
+                $crate::messages::wire::write_json(&<$wire>::from(self))
             }
         }
     };
 }
+
+pub(super) use message;
 
 message!(ReserveRequest, ReserveRequestWire);
 message!(Transaction, TransactionWire);
@@ -131,7 +134,7 @@ impl From<PartyWire> for Party {
 }
 
 #[derive(Serialize, Deserialize)]
-struct FlavorWire {
+pub(super) struct FlavorWire {
     #[serde(rename = "flavorID")]
     id: String,
     #[serde(rename = "providerID", default, deserialize_with = "text")]
@@ -177,19 +180,34 @@ struct LocationWire {
 
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
-struct PriceWire {
+pub(super) struct PriceWire {
     #[serde(deserialize_with = "text")]
     amount: String,
     #[serde(deserialize_with = "text")]
     currency: String,
     #[serde(deserialize_with = "text")]
     period: String,
+    #[serde(deserialize_with = "text", skip_serializing_if = "String::is_empty")]
+    unit: String,
+}
+
+impl From<&Price> for PriceWire {
+    fn from(price: &Price) -> Self {
+        let Price { amount, currency, period, unit } = price.clone();
+        Self { amount, currency, period, unit }
+    }
+}
+
+impl From<PriceWire> for Price {
+    fn from(wire: PriceWire) -> Self {
+        let PriceWire { amount, currency, period, unit } = wire;
+        Self { amount, currency, period, unit }
+    }
 }
 
 impl From<&Flavor> for FlavorWire {
     fn from(flavor: &Flavor) -> Self {
         let Location { latitude, longitude, country, city, additional_notes } = flavor.location.clone();
-        let Price { amount, currency, period } = flavor.price.clone();
         let location =
             LocationWire { latitude, longitude, altitude: country, country: String::new(), city, additional_notes };
         Self {
@@ -198,7 +216,7 @@ impl From<&Flavor> for FlavorWire {
             flavor_type: TypeWire { name: flavor.flavor_type.as_str().into(), data: data_to_wire(&flavor.data) },
             network_property_type: flavor.network_property_type.clone(),
             location: Some(location),
-            price: Some(PriceWire { amount, currency, period }),
+            price: Some((&flavor.price).into()),
             owner: Some((&flavor.owner).into()),
             availability: flavor.availability,
         }
@@ -224,7 +242,7 @@ impl TryFrom<FlavorWire> for Flavor {
                 city: location.city,
                 additional_notes: location.additional_notes,
             },
-            price: Price { amount: price.amount, currency: price.currency, period: price.period },
+            price: price.into(),
             owner: wire.owner.unwrap_or_default().into(),
             availability: wire.availability,
             network_property_type: wire.network_property_type,
@@ -233,7 +251,7 @@ impl TryFrom<FlavorWire> for Flavor {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ConfigurationWire {
+pub(super) struct ConfigurationWire {
     #[serde(rename = "type")]
     flavor_type: String,
     #[serde(default)]
@@ -283,6 +301,8 @@ struct ReserveRequestWire {
     configuration: Option<ConfigurationWire>,
     #[serde(rename = "transactionID", default, skip_serializing_if = "Option::is_none")]
     transaction_id: Option<String>,
+    #[serde(rename = "termSeconds", default, skip_serializing_if = "Option::is_none")]
+    term_seconds: Option<u64>,
 }
 
 impl From<&ReserveRequest> for ReserveRequestWire {
@@ -292,6 +312,7 @@ impl From<&ReserveRequest> for ReserveRequestWire {
             buyer: (&request.buyer).into(),
             configuration: request.configuration.as_ref().map(Into::into),
             transaction_id: request.transaction_id.clone(),
+            term_seconds: request.term_seconds,
         }
     }
 }
@@ -305,6 +326,7 @@ impl TryFrom<ReserveRequestWire> for ReserveRequest {
             buyer: wire.buyer.into(),
             configuration: wire.configuration.map(Configuration::try_from).transpose()?,
             transaction_id: wire.transaction_id.map(|text| id("transactionID", text)).transpose()?,
+            term_seconds: wire.term_seconds,
         })
     }
 }
@@ -478,7 +500,7 @@ pub(crate) fn id(field: &str, text: String) -> Result<String, String> {
     Ok(text)
 }
 
-fn flavor_type(name: &str) -> Result<FlavorType, String> {
+pub(super) fn flavor_type(name: &str) -> Result<FlavorType, String> {
     let observed = || name.chars().take(64).collect::<String>();
     FlavorType::from_name(name)
         .ok_or_else(|| format!("type is `{}`, needed k8slice, vm, service or sensor", observed()))

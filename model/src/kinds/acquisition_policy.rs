@@ -1,0 +1,227 @@
+//! AcquisitionPolicy: what may be paid, in which order candidates are tried, how long they are waited for. Ours.
+//!
+//! Without one, only what is offered at a stated price of 0 is bought. The first by name counts; others are not used and say so.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::FlavorPrice;
+use crate::market::{Buying, Ceiling, Criterion, Currency, Decimal, ENDED_MAX, Expense, MoneyError, Price};
+
+/// A few currencies and namespaces.
+const CEILINGS_MAX: usize = 64;
+/// A peer on the same continent answers within two tenths of a second.
+const DEADLINE_SECONDS_USUAL: u32 = 2;
+/// Each costs a connection for the time of its answer.
+const SHORTLIST: std::ops::RangeInclusive<u32> = 1..=64;
+/// Half a minute: a Solver has five.
+const DEADLINE_SECONDS: std::ops::RangeInclusive<u32> = 1..=30;
+
+/// What may be paid and how it is chosen.
+#[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[kube(
+    group = "nodecore.fluidos.eu",
+    version = "v1alpha1",
+    kind = "AcquisitionPolicy",
+    plural = "acquisitionpolicies",
+    shortname = "acquisition",
+    namespaced,
+    status = "AcquisitionPolicyStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Accepted","type":"boolean","jsonPath":".status.accepted"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AcquisitionPolicySpec {
+    /// What may be paid: at least one without a namespace for each currency in which anything is.
+    #[serde(default)]
+    pub ceilings: Vec<AcquisitionCeiling>,
+    /// By what candidates are ranked, the first counts most: `price`, `latency`, `surplus`. Absent is price, surplus, latency.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranking: Vec<String>,
+    /// How many peers are asked at the same time, 1 to 64; when none of them sells, the next so many, until all were asked. Absent
+    /// is 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortlist: Option<u32>,
+    /// For how long is bought, 60 to ten years of seconds; absent is as long as the seller sells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term_seconds: Option<u64>,
+    /// How many seconds a peer has to say what it offers; absent is 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u32>,
+}
+
+/// What may be paid in one currency.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct AcquisitionCeiling {
+    /// A code of ISO 4217.
+    pub currency: String,
+    /// For workloads of which namespace; absent is for all together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// What all running contracts may cost for an hour: a decimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_hour: Option<String>,
+    /// What a month of UTC may cost: a decimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_month: Option<String>,
+}
+
+/// Whether it is understood, and what has been spent.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(default)]
+pub struct AcquisitionPolicyStatus {
+    /// Whether it can be bought by it. While it is not accepted, only what costs 0 is bought.
+    pub accepted: bool,
+    /// Why not, in words.
+    pub message: String,
+    /// Contracts that have ended this month, at most 1,024.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub ended: Vec<EndedContract>,
+}
+
+/// A contract that was paid for and has ended. Times are RFC 3339.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct EndedContract {
+    /// Its name.
+    pub contract: String,
+    /// Its price.
+    pub price: FlavorPrice,
+    /// From when.
+    pub from: String,
+    /// Until when.
+    pub until: String,
+    /// For which namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Why a policy is not accepted. Its owner must correct it.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquisitionError {
+    /// A currency or an amount.
+    #[error("ceilings[{index}].{field}: {source}")]
+    Ceiling {
+        /// Which, from 0.
+        index: usize,
+        /// Which field.
+        field: &'static str,
+        /// What is wrong.
+        source: MoneyError,
+    },
+    /// A ceiling that limits nothing.
+    #[error("ceilings[{index}] has neither perHour nor perMonth, needed at least one")]
+    Boundless {
+        /// Which, from 0.
+        index: usize,
+    },
+    /// A criterion that nobody knows.
+    #[error("ranking: `{observed}` is not known, needed price, latency or surplus; rating is not built")]
+    Criterion {
+        /// The beginning of what was given.
+        observed: String,
+    },
+    /// A number outside its bounds.
+    #[error("{field} is {observed}, needed {least} to {most}")]
+    Bounds {
+        /// Which.
+        field: &'static str,
+        /// What it says.
+        observed: usize,
+        /// The least.
+        least: usize,
+        /// The most.
+        most: usize,
+    },
+}
+
+impl AcquisitionPolicySpec {
+    /// Returns the rules of the policy of this name.
+    ///
+    /// # Errors
+    /// [`AcquisitionError`] names the field and what it needs.
+    pub fn rules(&self, name: &str) -> Result<Buying, AcquisitionError> {
+        if self.ceilings.len() > CEILINGS_MAX {
+            let observed = self.ceilings.len();
+            return Err(AcquisitionError::Bounds { field: "ceilings", observed, least: 0, most: CEILINGS_MAX });
+        }
+        let seconds = self.deadline_seconds.unwrap_or(DEADLINE_SECONDS_USUAL);
+        if !DEADLINE_SECONDS.contains(&seconds) {
+            let (least, most) = (*DEADLINE_SECONDS.start() as usize, *DEADLINE_SECONDS.end() as usize);
+            let observed = seconds as usize;
+            return Err(AcquisitionError::Bounds { field: "deadlineSeconds", observed, least, most });
+        }
+        let shortlist = self.shortlist.unwrap_or(*SHORTLIST.end());
+        if !SHORTLIST.contains(&shortlist) {
+            let (observed, most) = (shortlist as usize, *SHORTLIST.end() as usize);
+            return Err(AcquisitionError::Bounds { field: "shortlist", observed, least: 1, most });
+        }
+        if let Some(term) = self.term_seconds.filter(|term| !super::sharing_policy::TERM_SECONDS.contains(term)) {
+            let term_seconds = super::sharing_policy::TERM_SECONDS;
+            let bound = |seconds: u64| usize::try_from(seconds).unwrap_or(usize::MAX);
+            let (least, most) = (bound(*term_seconds.start()), bound(*term_seconds.end()));
+            return Err(AcquisitionError::Bounds { field: "termSeconds", observed: bound(term), least, most });
+        }
+        let ceilings = self.ceilings.iter().enumerate().map(|(index, ceiling)| ceiling.rule(index));
+        let criterion = |name: &String| {
+            let observed = name.chars().take(32).collect();
+            Criterion::parse(name).ok_or(AcquisitionError::Criterion { observed })
+        };
+        let ranking: Vec<Criterion> = self.ranking.iter().map(criterion).collect::<Result<_, _>>()?;
+        let usual = vec![Criterion::Price, Criterion::Surplus, Criterion::Latency];
+        Ok(Buying {
+            name: name.into(),
+            ceilings: ceilings.collect::<Result<_, _>>()?,
+            ranking: if ranking.is_empty() { usual } else { ranking },
+            shortlist: shortlist as usize,
+            deadline: Duration::from_secs(seconds.into()),
+            term: self.term_seconds.map(Duration::from_secs),
+        })
+    }
+}
+
+impl AcquisitionCeiling {
+    fn rule(&self, index: usize) -> Result<Ceiling, AcquisitionError> {
+        let wrong = |field| move |source| AcquisitionError::Ceiling { index, field, source };
+        let decimal =
+            |field, text: &Option<String>| text.as_deref().map(Decimal::parse).transpose().map_err(wrong(field));
+        let (hour, month) = (decimal("perHour", &self.per_hour)?, decimal("perMonth", &self.per_month)?);
+        if hour.is_none() && month.is_none() {
+            return Err(AcquisitionError::Boundless { index });
+        }
+        let currency = Currency::parse(self.currency.trim()).map_err(wrong("currency"))?;
+        Ok(Ceiling { currency, namespace: self.namespace.clone(), hour, month })
+    }
+}
+
+impl EndedContract {
+    /// Returns what it has cost, or `None` if somebody has written nonsense into it.
+    pub fn expense(&self) -> Option<Expense> {
+        let FlavorPrice { amount, currency, period, .. } = &self.price;
+        Some(Expense {
+            price: Price::parse(amount, currency, period).ok()??,
+            from: self.from.parse().ok()?,
+            until: Some(self.until.parse().ok()?),
+            namespace: self.namespace.clone(),
+        })
+    }
+}
+
+impl AcquisitionPolicyStatus {
+    /// Returns the status with a contract that has ended, and without those that ended before `month`. One that is there stays
+    /// as it is; beyond the most none is taken, and then nothing is bought at a price either.
+    pub fn with_ended(&self, contract: EndedContract, month: Timestamp) -> Self {
+        let mut status = self.clone();
+        status.ended.retain(|known| known.until.parse::<Timestamp>().is_ok_and(|until| until > month));
+        if status.ended.len() < ENDED_MAX && status.ended.iter().all(|known| known.contract != contract.contract) {
+            status.ended.push(contract);
+        }
+        status
+    }
+}

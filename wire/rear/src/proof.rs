@@ -1,0 +1,320 @@
+//! A contract as a file that proves itself: on any machine, offline, with nothing but the file.
+//!
+//! ```text
+//! {"contract": {…},                        what was agreed, to be read
+//!  "payload": "{…}",                       the exact text that was signed (RFC 7515 §7.2.1, RFC 7797: not encoded)
+//!  "signatures": [{"by": did, "protected": …, "signature": …}, …]}
+//! ```
+//! A proof *holds* if and only if both parties have signed the payload and `contract` says the same. The payload is there so that a
+//! change can be named: if only `contract` was changed, the signatures still hold and show what stood there.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fluidos_identity::{Envelope, NodeId, Signed};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::terms::{TermsError, open_contract};
+use crate::{CONTRACT_PURPOSE, ContractTerms};
+
+/// Terms are at most 16 KiB and stand there twice, with a few signatures.
+pub const PROOF_BYTES_MAX: usize = 64 * 1024;
+/// Changes that are named; who changed more has written another contract.
+const CHANGES_MAX: usize = 8;
+
+/// A contract that both parties have signed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Proof {
+    /// What was agreed.
+    pub terms: ContractTerms,
+    /// Who has signed it.
+    pub signers: Vec<NodeId>,
+    /// SHA-256 of what was signed.
+    pub digest: String,
+}
+
+/// Why a file proves nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// It is too long, no JSON, has an unknown member or one key twice.
+    #[error("not a proof of a contract: {0}")]
+    Malformed(String),
+    /// What is written is not what was signed.
+    #[error("changed after it was signed: {}", .0.join("; "))]
+    Changed(Vec<String>),
+    /// A signature does not hold, or one of the parties has not signed.
+    #[error(transparent)]
+    Terms(#[from] TermsError),
+    /// A signature is said to be somebody else's.
+    #[error("signatures[{index}].by is {observed}, needed {needed} who made it")]
+    By {
+        /// Which, from 0.
+        index: usize,
+        /// Who is named.
+        observed: String,
+        /// Who signed.
+        needed: NodeId,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    contract: Value,
+    payload: String,
+    signatures: Vec<Signature>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Signature {
+    by: String,
+    protected: String,
+    signature: String,
+}
+
+/// Returns the file of a signed contract.
+///
+/// # Errors
+/// [`ProofError`] if it is not signed by both parties: then it would prove nothing.
+pub fn export_contract(envelope: &Envelope) -> Result<String, ProofError> {
+    let signed = both(open_contract(envelope)?)?;
+    let malformed = |error: &dyn fmt::Display| ProofError::Malformed(error.to_string());
+    let payload = String::from_utf8(signed.bytes().to_vec()).map_err(|error| malformed(&error))?;
+    let contract = serde_json::from_str(&payload).map_err(|error| malformed(&error))?;
+    let envelope = signed.envelope();
+    let signatures = signed.signers().zip(&envelope.signatures).map(|(by, jws)| {
+        let (protected, signature) = jws.split_once("..").unwrap_or((jws, ""));
+        Signature { by: by.to_string(), protected: protected.into(), signature: signature.into() }
+    });
+    let file = File { contract, payload, signatures: signatures.collect() };
+    serde_json::to_string_pretty(&file).map_err(|error| malformed(&error))
+}
+
+/// Returns what a file proves.
+///
+/// # Errors
+/// [`ProofError`]: it proves nothing, and why; a change is named with its field.
+pub fn verify_contract(file: &str) -> Result<Proof, ProofError> {
+    if file.len() > PROOF_BYTES_MAX {
+        return Err(ProofError::Malformed(format!("{} bytes, at most {PROOF_BYTES_MAX}", file.len())));
+    }
+    let malformed = |error: serde_json::Error| ProofError::Malformed(error.to_string());
+    let strict: Strict = serde_json::from_str(file).map_err(malformed)?;
+    let file: File = serde_json::from_value(strict.0).map_err(malformed)?;
+    let envelope = Envelope {
+        purpose: CONTRACT_PURPOSE.into(),
+        payload: URL_SAFE_NO_PAD.encode(&file.payload),
+        signatures: file.signatures.iter().map(|it| format!("{}..{}", it.protected, it.signature)).collect(),
+    };
+    let signed = both(open_contract(&envelope)?)?;
+    for (index, (by, signer)) in file.signatures.iter().map(|it| &it.by).zip(signed.signers()).enumerate() {
+        if *by != signer.to_string() {
+            let observed = by.chars().take(128).collect();
+            return Err(ProofError::By { index, observed, needed: signer });
+        }
+    }
+    let payload = serde_json::from_str(&file.payload).map_err(malformed)?;
+    let mut changes = Vec::new();
+    compare("contract", &file.contract, &payload, &mut changes);
+    if !changes.is_empty() {
+        changes.truncate(CHANGES_MAX);
+        return Err(ProofError::Changed(changes));
+    }
+    let (signers, digest) = (signed.signers().collect(), signed.digest());
+    Ok(Proof { terms: signed.value().clone(), signers, digest })
+}
+
+fn both(signed: Signed<ContractTerms>) -> Result<Signed<ContractTerms>, TermsError> {
+    signed.require(&[signed.value().buyer, signed.value().seller])?;
+    Ok(signed)
+}
+
+/// Names what differs: the path, what is written, what was signed.
+fn compare(path: &str, written: &Value, signed: &Value, changes: &mut Vec<String>) {
+    match (written, signed) {
+        (Value::Object(written), Value::Object(signed)) => {
+            let missing = signed.keys().filter(|key| !written.contains_key(*key));
+            for key in written.keys().chain(missing) {
+                let of = |fields: &Map<String, Value>| fields.get(key).cloned().unwrap_or(Value::Null);
+                compare(&format!("{path}.{}", cut(key)), &of(written), &of(signed), changes);
+            }
+        }
+        (Value::Array(written), Value::Array(signed)) if written.len() == signed.len() => {
+            for (index, (written, signed)) in written.iter().zip(signed).enumerate() {
+                compare(&format!("{path}[{index}]"), written, signed, changes);
+            }
+        }
+        _ if written == signed => {}
+        _ => changes.push(format!("{path} is {}, {} was signed", cut(&written.to_string()), cut(&signed.to_string()))),
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
+/// JSON in which no key stands twice: two readers could see two contracts in it.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Strict)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Err(E::custom(format!("number {value}, needed whole numbers: others are written as text")))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some((key, Strict(value))) = entries.next_entry::<String, Strict>()? {
+            if fields.contains_key(&key) {
+                return Err(A::Error::custom(format!("`{}` stands there twice", cut(&key))));
+            }
+            fields.insert(key, value);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use fluidos_identity::NodeKey;
+    use serde_json::json;
+
+    use super::*;
+
+    fn key(seed: u8) -> NodeKey {
+        NodeKey::from_seed([seed; 32]).unwrap()
+    }
+
+    fn signed(signers: &[u8]) -> Envelope {
+        let terms = ContractTerms {
+            version: 1,
+            contract_id: "contract-1".into(),
+            transaction_id: "t1".into(),
+            flavor_id: "f".into(),
+            flavor_type: "k8slice".into(),
+            configuration: json!({"cpu": "1", "memory": "1Gi"}),
+            buyer: key(1).id(),
+            seller: key(2).id(),
+            price: ["0.02", "EUR", "hour"].map(Into::into),
+            issued: "2026-01-01T00:00:00Z".into(),
+            until: None,
+        };
+        let mut signed = terms.into_signed().unwrap();
+        signers.iter().for_each(|seed| signed.sign(&key(*seed)).unwrap());
+        signed.envelope()
+    }
+
+    fn file() -> String {
+        export_contract(&signed(&[1, 2])).unwrap()
+    }
+
+    fn changed(change: impl Fn(&mut Value)) -> String {
+        let mut file: Value = serde_json::from_str(&file()).unwrap();
+        change(&mut file);
+        verify_contract(&file.to_string()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_was_exported_proves_itself() {
+        let proof = verify_contract(&file()).unwrap();
+        assert_eq!(proof.terms.price, ["0.02", "EUR", "hour"]);
+        assert_eq!(proof.signers, [key(1).id(), key(2).id()]);
+        let one = export_contract(&signed(&[1])).unwrap_err().to_string();
+        assert_eq!(one, format!("not signed by {}", key(2).id()));
+    }
+
+    #[test]
+    fn a_change_is_named() {
+        for (path, value, expected) in [
+            ("/contract/price/0", json!("0.01"), r#"contract.price[0] is "0.01", "0.02" was signed"#),
+            ("/contract/configuration/cpu", json!("8"), r#"contract.configuration.cpu is "8", "1" was signed"#),
+            ("/contract/version", json!(2), "contract.version is 2, 1 was signed"),
+            ("/contract/price", json!([]), r#"contract.price is [], ["0.02","EUR","hour"] was signed"#),
+        ] {
+            let told = changed(|file| *file.pointer_mut(path).unwrap() = value.clone());
+            assert_eq!(told, format!("changed after it was signed: {expected}"));
+        }
+        let added = changed(|file| file["contract"]["until"] = json!("2030-01-01T00:00:00Z"));
+        assert!(added.contains(r#"contract.until is "2030-01-01T00:00:00Z", null was signed"#), "{added}");
+        let removed = changed(|file| drop(file["contract"].as_object_mut().unwrap().remove("seller")));
+        assert!(removed.contains("contract.seller is null, "), "{removed}");
+    }
+
+    #[test]
+    fn what_is_forged_or_odd_proves_nothing() {
+        let both = |file: &mut Value| {
+            file["contract"]["price"][0] = json!("0.01");
+            file["payload"] = file["payload"].as_str().unwrap().replace("0.02", "0.01").into();
+        };
+        assert!(changed(both).contains("does not hold for these bytes"));
+        let swapped = changed(|file| file["signatures"][0]["by"] = json!(key(3).id().to_string()));
+        assert!(swapped.starts_with("signatures[0].by is did:key:"), "{swapped}");
+        let one = changed(|file| drop(file["signatures"].as_array_mut().unwrap().pop()));
+        assert_eq!(one, format!("not signed by {}", key(2).id()));
+        let twice = changed(|file| {
+            let first = file["signatures"][0].clone();
+            file["signatures"].as_array_mut().unwrap().push(first);
+        });
+        assert!(twice.contains("signed twice by"), "{twice}");
+        assert!(changed(|file| file["note"] = json!("paid")).contains("unknown field `note`"));
+        assert!(changed(|file| file["signatures"][0]["alg"] = json!("none")).contains("unknown field `alg`"));
+        assert!(changed(|file| file["contract"]["price"] = json!(0.02)).contains("number 0.02"));
+        let spaced = changed(|file| file["payload"] = format!(" {}", file["payload"].as_str().unwrap()).into());
+        assert!(spaced.contains("not canonical JSON"), "{spaced}");
+        for (from, to) in
+            [(r#""cpu": "1","#, r#""cpu": "1", "cpu": "8","#), (r#""contract": {"#, r#""contract": {}, "contract": {"#)]
+        {
+            let text = file().replacen(from, to, 1);
+            assert!(verify_contract(&text).unwrap_err().to_string().contains("stands there twice"), "{text}");
+        }
+        for text in ["", "[]", "{}", "null", &"[".repeat(1000), &"x".repeat(PROOF_BYTES_MAX + 1)] {
+            assert!(matches!(verify_contract(text), Err(ProofError::Malformed(_))), "{}", text.len());
+        }
+    }
+}
