@@ -10,19 +10,44 @@
 //!                                └── fabric prefix     100.64.0.0/10, fd00::/8  where its pods live
 //! ```
 //!
-//! Limits: one key for all purposes, told apart by the `typ` of a signature; no rotation, no credentials yet.
+//! What others say about a node travels as **credentials**; what they prove for us, and how well an attribute is known, is
+//! decided by pure functions:
+//!
+//! ```text
+//!   owner, certifier ── Credential ──▶ VerifiedCredential ──▶ proven(…)    owner, domain, features
+//!   domain's web server ── did:web ───────────────────────▶ evidence(…)  claimed < measured < audited < attested
+//! ```
+//!
+//! Limits: one key for all purposes, told apart by the `typ` of a signature; no rotation yet.
 
 mod base58;
+mod credential;
+mod did_web;
+mod evidence;
 mod fabric;
+mod files;
 mod id;
+mod json;
 mod jws;
 mod key;
 mod signed;
 mod tls;
+mod trust;
+#[cfg(test)]
+mod trust_tests;
 
+pub use credential::{
+    CHECK_STEPS, CLAIM_LENGTH_MAX, CLAIMS_MAX, CLOCK_SKEW_LEEWAY, CREDENTIAL_LENGTH_MAX, CheckStep, Credential,
+    CredentialDraft, CredentialError, CredentialKind, Demands, Finding, STATUS_ENTRIES, STATUS_TEXT_LENGTH_MAX,
+    StatusEntry, StatusList, VerifiedCredential,
+};
+pub use did_web::{DID_DOCUMENT_BYTES_MAX, DidWeb, DidWebError, is_domain};
+pub use evidence::{Attribute, Demotion, Evidence, EvidenceLevel, Measurement, evidence};
 pub use fabric::{FabricPrefix, fabric_prefix};
+pub use files::{FileError, read_file, replace_file};
 pub use id::{IdError, NodeId};
 pub use jws::{JwsError, jws_sign, jws_verify};
-pub use key::{KeyError, NodeKey};
+pub use key::{KeyError, NODE_KEY_FILE, NodeKey};
 pub use signed::{ENVELOPE_PAYLOAD_BYTES_MAX, ENVELOPE_SIGNATURES_MAX, Envelope, Signed, SignedError, canonical_json};
 pub use tls::{ClientAuth, TlsError, certificate_node_id, client_config, peer_node_id, server_config};
+pub use trust::{Fact, Feature, PEER_CREDENTIALS_MAX, Proven, TrustedIssuers, proven};
