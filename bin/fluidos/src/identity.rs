@@ -1,6 +1,8 @@
 //! `fluidos identity`: who a node or an owner is. Files in, files out; nothing is fetched.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
+mod change;
+mod resolve;
 mod show;
 
 use std::os::unix::fs::DirBuilderExt as _;
@@ -10,6 +12,8 @@ use anyhow::{Result, bail};
 use fluidos_identity::{NODE_KEY_FILE, NodeKey};
 use serde_json::json;
 
+pub use self::change::{Revoke, Rotate};
+pub use self::resolve::Resolve;
 pub use self::show::Show;
 
 /// What is done with an identity.
@@ -25,6 +29,21 @@ pub enum Identity {
         after_help = "Examples:\n  fluidos identity show --data-dir /var/lib/fluidos\n  fluidos identity show --key owner.key --did-document farm.example > did.json"
     )]
     Show(Show),
+    /// Give a stopped node another key: the old one signs the hand-over, or the owner if it is lost or stolen.
+    #[command(
+        after_help = "Examples:\n  fluidos identity rotate --data-dir /var/lib/fluidos\n  fluidos identity rotate --data-dir /var/lib/fluidos --owner-key owner.key --lost did:key:z6Mk…"
+    )]
+    Rotate(Rotate),
+    /// Say that a key counts no more: the key itself, one that follows it, or the owner who vouched for it.
+    #[command(
+        after_help = "Examples:\n  fluidos identity revoke did:key:z6Mk… --data-dir /var/lib/fluidos --reason 'machine stolen'\n  fluidos identity revoke did:key:z6Mk… --key owner.key --reason 'machine stolen' --out revocation.json"
+    )]
+    Revoke(Revoke),
+    /// Find out offline which key speaks for a node now. Exit 1 if none does.
+    #[command(
+        after_help = "Example:\n  fluidos identity resolve did:key:z6Mk… --statements history.json --owner node-ownership.jwt"
+    )]
+    Resolve(Resolve),
 }
 
 /// Where the key goes.
@@ -46,6 +65,9 @@ pub fn run(identity: &Identity) -> Result<()> {
     match identity {
         Identity::New(new) => new.run(),
         Identity::Show(show) => show.run(),
+        Identity::Rotate(rotate) => rotate.run(),
+        Identity::Revoke(revoke) => revoke.run(),
+        Identity::Resolve(resolve) => resolve.run(),
     }
 }
 

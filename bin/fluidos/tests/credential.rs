@@ -1,47 +1,9 @@
 //! `fluidos credential` and `fluidos identity new`: what is refused, and how it is said.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use std::path::Path;
-use std::process::Command;
+mod stage;
 
-/// Runs the binary; its standard output, or what it complained about.
-fn fluidos(directory: &Path, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_fluidos")).args(arguments).current_dir(directory).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stdout) + &text(output.stderr)) }
-}
-
-/// A directory with an owner, a stranger and the DIDs of both and a node.
-struct Stage {
-    directory: tempfile::TempDir,
-    owner: String,
-    node: String,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let new = |arguments: &[&str]| fluidos(directory.path(), arguments).unwrap().trim().to_owned();
-        let owner = new(&["identity", "new", "--out", "owner.key"]);
-        new(&["identity", "new", "--out", "stranger.key"]);
-        let node = new(&["identity", "new", "--data-dir", "node"]);
-        Self { directory, owner, node }
-    }
-
-    fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        fluidos(self.directory.path(), arguments)
-    }
-
-    fn issue(&self, key: &str, more: &[&str]) -> Result<String, String> {
-        let common = ["credential", "issue", "--key", key, "--subject", &self.node, "--type", "NodeOwnership"];
-        self.run(&[&common[..], more].concat())
-    }
-
-    fn refused(&self, arguments: &[&str], needed: &str) {
-        let told = self.run(arguments).expect_err(&format!("{arguments:?} should be refused"));
-        assert!(told.contains(needed), "{needed:?} is not in: {told}");
-    }
-}
+use self::stage::Stage;
 
 const FARM: [&str; 2] = ["--claim", "domain=farm.example"];
 

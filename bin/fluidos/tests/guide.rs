@@ -35,6 +35,10 @@ fn identity() {
         "✗ status     revoked by its issuer: bit 0 of https://farm.example/revoked.jwt is set",
         "it does not count: status",
         "revoked.jwt: 1 revoked, 0 of them now",
+        " handed over to did:key:z6Mk",
+        "before       did:key:z6Mk",
+        "current did:key:z6Mk",
+        ": machine stolen",
     ] {
         assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
     }

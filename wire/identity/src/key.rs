@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, spki::der::pem::LineEnding};
 use ed25519_dalek::{Signer, SigningKey};
 
+use crate::history::finish_rotation;
 use crate::{IdError, NodeId};
 
 /// The file of a node's key in its identity directory.
@@ -64,6 +65,9 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// A change of the key was interrupted and cannot be finished.
+    #[error("finishing the change of the key: {0}")]
+    Unfinished(String),
     /// The system gives no random numbers.
     #[error("the system has no random numbers to make a key from")]
     NoRandom,
@@ -97,7 +101,8 @@ impl NodeKey {
         Ok(Self { secret, id })
     }
 
-    /// Returns the key kept in `dir`, made now if there is none. The directory is created (0700) if need be.
+    /// Returns the key kept in `dir`, made now if there is none. The directory is created (0700) if need be. A rotation that
+    /// was interrupted is finished.
     ///
     /// *Guarantees*: the file appears whole or not at all, is synced before this returns, has mode 0600, and of two
     /// processes that start at once both get the same key.
@@ -106,6 +111,7 @@ impl NodeKey {
     /// [`KeyError`] if the file is readable by others, is not a key, or cannot be read or written.
     pub fn load_or_create(dir: &Path) -> Result<Self, KeyError> {
         let path = dir.join(NODE_KEY_FILE);
+        finish_rotation(dir).map_err(|error| KeyError::Unfinished(error.to_string()))?;
         if let Some(key) = Self::load(&path)? {
             return Ok(key);
         }

@@ -18,14 +18,20 @@
 //!   domain's web server ── did:web ───────────────────────▶ evidence(…)  claimed < measured < audited < attested
 //! ```
 //!
-//! Limits: one key for all purposes, told apart by the `typ` of a signature; no rotation yet.
+//! Keys change and the node stays: **hand-overs** and **revocations** say which key speaks for it ([`resolve`], [`KeyHistory`]).
+//!
+//! Limits: one key for all purposes, told apart by the `typ` of a signature.
 
 mod base58;
+mod copies;
 mod credential;
 mod did_web;
 mod evidence;
 mod fabric;
 mod files;
+#[cfg(test)]
+mod fuzz_tests;
+mod history;
 mod id;
 mod json;
 mod jws;
@@ -36,6 +42,7 @@ mod trust;
 #[cfg(test)]
 mod trust_tests;
 
+pub use copies::{COPY_PROBE, Incarnation, WhoStays, who_stays};
 pub use credential::{
     CHECK_STEPS, CLAIM_LENGTH_MAX, CLAIMS_MAX, CLOCK_SKEW_LEEWAY, CREDENTIAL_LENGTH_MAX, CheckStep, Credential,
     CredentialDraft, CredentialError, CredentialKind, Demands, Finding, STATUS_ENTRIES, STATUS_TEXT_LENGTH_MAX,
@@ -45,6 +52,11 @@ pub use did_web::{DID_DOCUMENT_BYTES_MAX, DidWeb, DidWebError, is_domain};
 pub use evidence::{Attribute, Demotion, Evidence, EvidenceLevel, Measurement, evidence};
 pub use fabric::{FabricPrefix, fabric_prefix};
 pub use files::{FileError, read_file, replace_file};
+pub use history::{
+    Doubt, HANDOVERS_MAX, HISTORY_FILE, Handover, IdentityDirectory, IdentityError, KeyHistory, OwnerError, Owners,
+    REASON_LENGTH_MAX, Revocation, STATEMENT_BYTES_MAX, STATEMENTS_BYTES_MAX, STATEMENTS_MAX, Standing, Statement,
+    StatementError, Vouch, resolve,
+};
 pub use id::{IdError, NodeId};
 pub use jws::{JwsError, jws_sign, jws_verify};
 pub use key::{KeyError, NODE_KEY_FILE, NodeKey};

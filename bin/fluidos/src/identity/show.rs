@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
-use fluidos_identity::{Credential, DidWeb, NODE_KEY_FILE, NodeId, NodeKey, fabric_prefix};
+use anyhow::{Context, Result, anyhow, bail};
+use fluidos_identity::{Credential, DidWeb, Handover, IdentityDirectory, NodeId, NodeKey, fabric_prefix};
 use serde_json::{Value, json};
 
 use crate::credential;
@@ -38,9 +38,12 @@ impl Show {
     /// Does what the verb says.
     pub fn run(&self) -> Result<()> {
         let directory = self.data_dir.as_ref().map(|directory| directory.join("identity"));
-        let (id, directory) = match (&self.key, directory) {
-            (Some(key), _) => (NodeKey::open(key)?.id(), None),
-            (None, Some(directory)) => (node(&directory)?, Some(directory)),
+        let (id, before, directory) = match (&self.key, directory) {
+            (Some(key), _) => (NodeKey::open(key)?.id(), Vec::new(), None),
+            (None, Some(directory)) => {
+                let (id, before) = node(&directory)?;
+                (id, before, Some(directory))
+            }
             (None, None) => return Err(anyhow!("needed --data-dir or --key")),
         };
         if let Some(domain) = &self.did_document {
@@ -51,23 +54,22 @@ impl Show {
         }
         let held = directory.as_deref().map(held).transpose()?.unwrap_or_default();
         if self.output == "json" {
-            println!("{}", serde_json::to_string_pretty(&described(&id, &held))?);
+            println!("{}", serde_json::to_string_pretty(&described(&id, &before, &held))?);
         } else {
-            print(&id, &held);
+            print(&id, &before, &held);
         }
         Ok(())
     }
 }
 
-/// Returns the name of the node in a directory. It is not made here: `up` does that.
-fn node(directory: &Path) -> Result<NodeId> {
-    let path = directory.join(NODE_KEY_FILE);
-    match NodeKey::open(&path) {
-        Err(fluidos_identity::KeyError::Missing { .. }) => {
-            Err(anyhow!("{}: no node has run there; run `fluidos up` first", path.display()))
-        }
-        other => Ok(other?.id()),
+/// Returns the name of the node in a directory, and what its keys of before have said. It is not made here: `up` does that.
+fn node(directory: &Path) -> Result<(NodeId, Vec<Handover>)> {
+    if !directory.exists() {
+        bail!("{}: no node has run there; run `fluidos up` first", directory.display());
     }
+    let identity = IdentityDirectory::open(directory, false)?;
+    let key = identity.key().ok_or_else(|| anyhow!("{}: the node has no key", directory.display()))?;
+    Ok((key.id(), identity.predecessors().into_iter().cloned().collect()))
 }
 
 /// Returns the credentials in a node's directory: the files that end with `.jwt`.
@@ -88,23 +90,30 @@ fn held(directory: &Path) -> Result<Vec<Held>> {
     Ok(files.into_iter().map(|file| Held { credential: credential::read(&file), file }).collect())
 }
 
-fn described(id: &NodeId, held: &[Held]) -> Value {
+fn described(id: &NodeId, before: &[Handover], held: &[Held]) -> Value {
     let credentials = held.iter().map(|held| match &held.credential {
         Ok(credential) => json!({"file": held.file, "credential": credential::described(credential)}),
         Err(error) => json!({"file": held.file, "error": format!("{error:#}")}),
     });
+    let before = before.iter().map(|h| json!({"did": h.from(), "handedOverAt": h.at(), "by": h.by()}));
     json!({
         "did": id,
         "fingerprint": id.fingerprint(),
         "fabricPrefix": fabric_prefix(id, 0).to_string(),
+        "predecessors": before.collect::<Vec<_>>(),
         "credentials": credentials.collect::<Vec<_>>(),
     })
 }
 
-fn print(id: &NodeId, held: &[Held]) {
+fn print(id: &NodeId, before: &[Handover], held: &[Held]) {
     println!("did          {id}");
     println!("fingerprint  {}", id.fingerprint());
     println!("prefix       {}", fabric_prefix(id, 0));
+    for handover in before {
+        let by =
+            if handover.by() == handover.from() { "itself".into() } else { format!("its owner {}", handover.by()) };
+        println!("before       {} until {}, handed over by {by}", handover.from(), handover.at());
+    }
     for Held { file, credential } in held {
         let file = file.file_name().unwrap_or_default().to_string_lossy();
         match credential {
