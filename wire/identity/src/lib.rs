@@ -19,9 +19,13 @@
 //! ```
 //!
 //! Keys change and the node stays: **hand-overs** and **revocations** say which key speaks for it ([`resolve`], [`KeyHistory`]).
+//! All of it comes together when a peer is met: [`Acquaintances::meet`].
 //!
 //! Limits: one key for all purposes, told apart by the `typ` of a signature.
 
+mod acquaintances;
+#[cfg(test)]
+mod acquaintances_tests;
 mod base58;
 mod copies;
 mod credential;
@@ -42,6 +46,7 @@ mod trust;
 #[cfg(test)]
 mod trust_tests;
 
+pub use acquaintances::{Acquaintances, Met, PRESENTATION_BYTES_MAX, Presentation};
 pub use copies::{COPY_PROBE, Incarnation, WhoStays, who_stays};
 pub use credential::{
     CHECK_STEPS, CLAIM_LENGTH_MAX, CLAIMS_MAX, CLOCK_SKEW_LEEWAY, CREDENTIAL_LENGTH_MAX, CheckStep, Credential,

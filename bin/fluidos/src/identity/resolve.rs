@@ -46,15 +46,12 @@ impl Resolve {
             statements.extend(read.with_context(|| path.display().to_string())?);
         }
         let standing = resolve(self.did, &statements, &self.owners(now)?, now);
-        let (word, detail) = match &standing {
-            Standing::Current(key) => ("current", key.to_string()),
-            Standing::Revoked { key, by, at, reason } => ("revoked", format!("{key} by {by} at {at}: {reason}")),
-            Standing::Unknown(doubt) => ("unknown", doubt.to_string()),
-        };
+        let told = standing.to_string();
+        let (word, detail) = told.split_once(' ').unwrap_or((&told, ""));
         if self.output == "json" {
             println!("{}", serde_json::to_string_pretty(&json!({"standing": word, "detail": detail}))?);
         } else {
-            println!("{word} {detail}");
+            println!("{told}");
         }
         match standing {
             Standing::Current(_) => Ok(()),

@@ -84,6 +84,11 @@ impl Owners {
         vouches.into_iter().any(|vouch| vouch.owner == *owner && in_time(vouch.from, vouch.until, at).is_ok())
     }
 
+    /// Forgets the owner of a key.
+    pub fn forget(&mut self, key: &NodeId) {
+        self.0.remove(key);
+    }
+
     /// Returns the owner of a key.
     pub fn of(&self, key: &NodeId) -> Option<&Vouch> {
         self.0.get(key)

@@ -1,6 +1,7 @@
 //! Which key speaks for a node now. Pure: no clock, no file, and no order of arrival.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use jiff::Timestamp;
 
@@ -10,6 +11,9 @@ use crate::credential::CLOCK_SKEW_LEEWAY;
 
 /// Hand-overs of one node: one a month for five years.
 pub const HANDOVERS_MAX: usize = 64;
+
+/// Statements of a fork that are kept: two keys, each by the key itself and by an owner.
+const BRANCHES_MAX: usize = 4;
 
 /// How a node stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,6 +65,8 @@ pub enum Doubt {
 pub struct KeyHistory {
     origin: NodeId,
     accepted: Vec<Statement>,
+    /// The hand-overs that make a fork: it is not forgotten when only one of them is shown the next time.
+    doubts: Vec<Statement>,
 }
 
 /// Returns how a node stands, known by one of its keys, for somebody who has heard these statements and nothing before.
@@ -68,34 +74,58 @@ pub struct KeyHistory {
 /// *Guarantees*: the order and repetition of statements do not matter; what nobody may say, what is dated in the future, and
 /// what is about other keys changes nothing.
 pub fn resolve(did: NodeId, statements: &[Statement], owners: &Owners, now: Timestamp) -> Standing {
-    Walk { accepted: &[], statements, owners, now }.follow(did).0
+    KeyHistory::new(did).learn(statements, owners, now)
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Current(key) => write!(f, "current {key}"),
+            Self::Revoked { key, by, at, reason } => write!(f, "revoked {key} by {by} at {at}: {reason}"),
+            Self::Unknown(doubt) => write!(f, "unknown {doubt}"),
+        }
+    }
 }
 
 impl KeyHistory {
     /// Returns the history of a node that was met with this key.
     pub fn new(origin: NodeId) -> Self {
-        Self { origin, accepted: Vec::new() }
+        Self { origin, accepted: Vec::new(), doubts: Vec::new() }
     }
 
-    /// Returns the history that was kept: the statements of [`KeyHistory::accepted`], as they were.
-    pub fn restore(origin: NodeId, accepted: Vec<Statement>) -> Self {
-        Self { origin, accepted }
+    /// Returns the history that was kept: [`KeyHistory::accepted`] and [`KeyHistory::doubts`], as they were.
+    pub fn restore(origin: NodeId, accepted: Vec<Statement>, doubts: Vec<Statement>) -> Self {
+        Self { origin, accepted, doubts }
     }
 
     /// Learns statements, from whomever, and returns how the node stands then. What was followed is kept.
     pub fn learn(&mut self, statements: &[Statement], owners: &Owners, now: Timestamp) -> Standing {
-        let walk = Walk { accepted: &self.accepted, statements, owners, now };
-        let (standing, followed) = walk.follow(self.origin);
-        // In doubt nothing is accepted: what was accepted before must stay what it was when the doubt is gone.
-        if !matches!(standing, Standing::Unknown(_)) {
-            self.accepted = followed;
+        if statements.len() > STATEMENTS_MAX {
+            return Standing::Unknown(Doubt::TooMany(statements.len()));
+        }
+        let heard = [&self.doubts, statements].concat();
+        let (standing, followed) =
+            Walk { accepted: &self.accepted, statements: &heard, owners, now }.follow(self.origin);
+        match &standing {
+            Standing::Current(_) | Standing::Revoked { .. } => {
+                self.accepted = followed;
+                self.doubts.clear();
+            }
+            Standing::Unknown(Doubt::Fork { key, to }) => {
+                // What leads to the fork is as good as without it; what was accepted before is not given up for it.
+                if followed.starts_with(&self.accepted) {
+                    self.accepted = followed;
+                }
+                self.doubts = branches(heard, *key, to);
+            }
+            Standing::Unknown(_) => {}
         }
         standing
     }
 
-    /// Returns how the node stands by what was accepted.
+    /// Returns how the node stands by what was kept.
     pub fn standing(&self, owners: &Owners, now: Timestamp) -> Standing {
-        Walk { accepted: &self.accepted, statements: &[], owners, now }.follow(self.origin).0
+        Walk { accepted: &self.accepted, statements: &self.doubts, owners, now }.follow(self.origin).0
     }
 
     /// Returns the first key, by which the node was met.
@@ -108,6 +138,11 @@ impl KeyHistory {
         &self.accepted
     }
 
+    /// Returns the hand-overs that make a fork, to be kept; none if there is no doubt.
+    pub fn doubts(&self) -> &[Statement] {
+        &self.doubts
+    }
+
     /// Returns the keys of before: who proves one of them now is not this node any more.
     pub fn retired(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.accepted.iter().filter_map(|statement| match statement {
@@ -115,6 +150,20 @@ impl KeyHistory {
             Statement::Revocation(_) => None,
         })
     }
+}
+
+/// Returns a hand-over to each of two keys by whoever makes it: two are a fork, and more say no more.
+fn branches(heard: Vec<Statement>, key: NodeId, to: &[NodeId]) -> Vec<Statement> {
+    let mut kept: Vec<Statement> = Vec::new();
+    for statement in heard {
+        let Statement::Handover(handover) = &statement else { continue };
+        let same = |other: &Statement| matches!(other, Statement::Handover(h) if h.to() == handover.to() && h.by() == handover.by());
+        let of_fork = handover.from() == key && to.iter().take(2).any(|to| *to == handover.to());
+        if of_fork && !kept.iter().any(same) && kept.len() < BRANCHES_MAX {
+            kept.push(statement);
+        }
+    }
+    kept
 }
 
 struct Walk<'a> {
@@ -135,9 +184,6 @@ enum Next<'a> {
 impl<'a> Walk<'a> {
     /// Goes from key to key; returns where it ends and what it has followed.
     fn follow(&self, origin: NodeId) -> (Standing, Vec<Statement>) {
-        if self.statements.len() > STATEMENTS_MAX {
-            return (Standing::Unknown(Doubt::TooMany(self.statements.len())), Vec::new());
-        }
         let (mut keys, mut followed) = (vec![origin], Vec::new());
         loop {
             let key = keys[keys.len() - 1];
