@@ -10,6 +10,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use self::up::{OnStop, Up};
 use crate::check::{self, Check};
 use crate::connection::Connection;
+use crate::credential::{self, Credential};
+use crate::identity::{self, Identity};
 use crate::image::{self, Image};
 use crate::look::{self, Look};
 use crate::node;
@@ -42,6 +44,12 @@ enum Verb {
     /// The images of this machine.
     #[command(subcommand)]
     Image(Image),
+    /// Who this node is: its key, and the statements about it.
+    #[command(subcommand)]
+    Identity(Identity),
+    /// What owners and certifiers say about nodes, signed. No node need run.
+    #[command(subcommand)]
+    Credential(Credential),
     /// Take everything of a node off this machine; its key is kept.
     Reset(Reset),
     /// Nodes that could be peers, and how they are reached.
@@ -79,6 +87,8 @@ fn of_machine(command: clap::Command, arguments: &[std::ffi::OsString]) -> Optio
     match matches.subcommand()? {
         ("up", _) => Some("up"),
         ("image", _) => Some("image"),
+        ("identity", _) => Some("identity"),
+        ("credential", _) => Some("credential"),
         ("reset", _) => Some("reset"),
         ("check", check) if check.get_flag("pre") => Some("check --pre"),
         _ => None,
@@ -109,6 +119,8 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
     let result = match verb {
         Verb::Up(up) => node::up(&up),
         Verb::Image(image) => image::run(&image),
+        Verb::Identity(identity) => identity::run(&identity),
+        Verb::Credential(credential) => credential::run(&credential),
         Verb::Reset(reset) => reset::run(&reset),
         Verb::Peers(peers) => peers::run(&connection, &peers),
         Verb::Flavors(look) => look::run(look::Subject::Flavors, &connection, &look),

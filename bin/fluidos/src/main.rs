@@ -4,6 +4,8 @@ mod allocator;
 mod check;
 mod cli;
 mod connection;
+mod credential;
+mod identity;
 mod image;
 mod look;
 mod node;

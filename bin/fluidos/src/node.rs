@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use fluidos_identity::{NodeKey, fabric_prefix};
+use fluidos_identity::{IdentityDirectory, NodeKey, fabric_prefix};
 use fluidos_orchestrator::{gate, placement};
 use substrate_kubelet::StopPods;
 use tokio::signal::unix::{SignalKind, signal};
@@ -82,7 +82,7 @@ pub fn up(up: &Up) -> Result<()> {
 }
 
 async fn run(up: &Up) -> Result<()> {
-    let key = Arc::new(NodeKey::load_or_create(&up.data_dir.join("identity"))?);
+    let key = Arc::new(IdentityDirectory::key_to_run(&up.data_dir.join("identity"))?);
     let ranges = Ranges::given(up, &key);
     let mut api = Api::open(up, ranges).await?;
     let doors = Doors::open(up, &key).await?;

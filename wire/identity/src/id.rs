@@ -6,6 +6,8 @@ use std::str::FromStr;
 use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::base58;
 
 /// What stands before an Ed25519 key in a `did:key`: the multicodec `0xed` as a varint.
@@ -64,6 +66,13 @@ impl NodeId {
     /// Returns the first four bytes of the key in hexadecimal: what tells two nodes of one name apart.
     pub fn tag(&self) -> String {
         hex(&self.0[..4])
+    }
+
+    /// Returns what two people compare to be sure of a key: SHA-256 of it, in 16 groups of four hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(self.0);
+        let groups: Vec<String> = digest.chunks(2).map(hex).collect();
+        groups.join(" ")
     }
 
     /// Checks a signature of this node over a message (RFC 8032, without the malleable cases).
@@ -141,6 +150,7 @@ mod tests {
         let id: NodeId = DID.parse().unwrap();
         assert_eq!(id.to_string(), DID);
         assert_eq!(id.tag(), hex(&id.public_key()[..4]));
+        assert_eq!((id.fingerprint().len(), id.fingerprint().split(' ').count()), (79, 16));
         assert_eq!(serde_json::from_str::<NodeId>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
     }
 

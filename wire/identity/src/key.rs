@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, spki::der::pem::LineEnding};
 use ed25519_dalek::{Signer, SigningKey};
 
+use crate::history::finish_rotation;
 use crate::{IdError, NodeId};
 
-const KEY_FILE: &str = "node.key";
+/// The file of a node's key in its identity directory.
+pub const NODE_KEY_FILE: &str = "node.key";
 /// A PKCS#8 PEM of an Ed25519 key is under 200 bytes; anything of another size is not ours.
 const KEY_FILE_BYTES_MAX: u64 = 4096;
 
@@ -51,6 +53,21 @@ pub enum KeyError {
         /// What is wrong with it.
         reason: String,
     },
+    /// There is no file.
+    #[error("{}: there is no key; make one with: fluidos identity new --out {}", path.display(), path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// There is a file already, and a key is never overwritten.
+    #[error("{}: there is a file already, and a key is never overwritten", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A change of the key was interrupted and cannot be finished.
+    #[error("finishing the change of the key: {0}")]
+    Unfinished(String),
     /// The system gives no random numbers.
     #[error("the system has no random numbers to make a key from")]
     NoRandom,
@@ -84,7 +101,8 @@ impl NodeKey {
         Ok(Self { secret, id })
     }
 
-    /// Returns the key kept in `dir`, made now if there is none. The directory is created (0700) if need be.
+    /// Returns the key kept in `dir`, made now if there is none. The directory is created (0700) if need be. A rotation that
+    /// was interrupted is finished.
     ///
     /// *Guarantees*: the file appears whole or not at all, is synced before this returns, has mode 0600, and of two
     /// processes that start at once both get the same key.
@@ -92,7 +110,8 @@ impl NodeKey {
     /// # Errors
     /// [`KeyError`] if the file is readable by others, is not a key, or cannot be read or written.
     pub fn load_or_create(dir: &Path) -> Result<Self, KeyError> {
-        let path = dir.join(KEY_FILE);
+        let path = dir.join(NODE_KEY_FILE);
+        finish_rotation(dir).map_err(|error| KeyError::Unfinished(error.to_string()))?;
         if let Some(key) = Self::load(&path)? {
             return Ok(key);
         }
@@ -103,6 +122,31 @@ impl NodeKey {
         }
         // Somebody else was faster: that key is the node's.
         Self::load(&path)?.ok_or_else(|| KeyError::NotAKey { path, reason: "it vanished while it was read".into() })
+    }
+
+    /// Returns a new key, kept at `path` (0600): an owner's, or the next one of a node. Its directory must be there.
+    ///
+    /// *Guarantees*: as of [`NodeKey::load_or_create`]; a file that is there stays as it is.
+    ///
+    /// # Errors
+    /// [`KeyError::Exists`], or [`KeyError`] if the file cannot be written.
+    pub fn create(path: &Path) -> Result<Self, KeyError> {
+        let key = Self::generate()?;
+        // `owner.key` alone is in the working directory.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if key.save(parent.unwrap_or(Path::new(".")), path)? {
+            Ok(key)
+        } else {
+            Err(KeyError::Exists { path: path.into() })
+        }
+    }
+
+    /// Returns the key kept at `path`.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`], or [`KeyError`] if the file is readable by others, is not a key, or cannot be read.
+    pub fn open(path: &Path) -> Result<Self, KeyError> {
+        Self::load(path)?.ok_or_else(|| KeyError::Missing { path: path.into() })
     }
 
     fn load(path: &Path) -> Result<Option<Self>, KeyError> {
@@ -129,7 +173,7 @@ impl NodeKey {
             .secret
             .to_pkcs8_pem(LineEnding::LF)
             .map_err(|error| KeyError::NotAKey { path: path.into(), reason: error.to_string() })?;
-        let draft = dir.join(format!(".{KEY_FILE}.{}.{}", std::process::id(), self.id.tag()));
+        let draft = dir.join(format!(".{NODE_KEY_FILE}.{}.{}", std::process::id(), self.id.tag()));
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -190,8 +234,19 @@ mod tests {
         let home = dir.path().join("identity");
         let key = NodeKey::load_or_create(&home).unwrap();
         assert_eq!(NodeKey::load_or_create(&home).unwrap().id(), key.id());
-        assert_eq!(fs::metadata(home.join(KEY_FILE)).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(home.join(NODE_KEY_FILE)).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&home).unwrap().count(), 1, "no draft is left behind");
+    }
+
+    #[test]
+    fn an_owners_key_is_made_once_and_opened_from_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("owner.key");
+        assert!(matches!(NodeKey::open(&path), Err(KeyError::Missing { .. })));
+        let key = NodeKey::create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(matches!(NodeKey::create(&path), Err(KeyError::Exists { .. })));
+        assert_eq!(NodeKey::open(&path).unwrap().id(), key.id());
     }
 
     #[test]
@@ -209,7 +264,7 @@ mod tests {
     fn a_key_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         NodeKey::load_or_create(dir.path()).unwrap();
-        fs::set_permissions(dir.path().join(KEY_FILE), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(dir.path().join(NODE_KEY_FILE), fs::Permissions::from_mode(0o640)).unwrap();
         let error = NodeKey::load_or_create(dir.path()).unwrap_err();
         assert!(matches!(error, KeyError::LooseMode { observed: 0o640, .. }), "{error}");
     }
@@ -218,7 +273,7 @@ mod tests {
     fn a_damaged_key_is_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
         NodeKey::load_or_create(dir.path()).unwrap();
-        let path = dir.path().join(KEY_FILE);
+        let path = dir.path().join(NODE_KEY_FILE);
         fs::write(&path, "half a k").unwrap();
         assert!(matches!(NodeKey::load_or_create(dir.path()), Err(KeyError::NotAKey { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "half a k");
