@@ -27,6 +27,8 @@ impl Bench {
             bail!("there is no bench {:?}; there is: main-job", self.name);
         }
         install(&[])?;
+        // Of what is built: the tree may go on while it is measured.
+        let commit = output("git", &["describe", "--always", "--dirty"])?;
         let profile = if self.debug { "debug" } else { "release" };
         let mut build = vec!["build", "--locked", "--package", "fluidos"];
         if !self.debug {
@@ -39,7 +41,7 @@ impl Bench {
         let figures = main_job::measure(&binary)?;
         let result = json!({
             "bench": self.name, "command": format!("cargo xtask bench {}", self.name), "profile": profile,
-            "commit": output("git", &["rev-parse", "--short", "HEAD"])?.trim(),
+            "commit": commit.trim(),
             "date": output("date", &["-u", "+%F"])?.trim(), "calibration": calibration, "figures": figures,
         });
         let path: PathBuf = root().join("bench/results").join(format!("{}.json", self.name));
