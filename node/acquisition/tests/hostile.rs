@@ -161,6 +161,10 @@ async fn forged_replayed_and_foreign_purchases_are_refused() {
     assert_eq!(refused(seller.rear(&thief).purchase("t1", &purchase(&signed)).await), RefusalCode::Forbidden);
     let taken = refused(seller.rear(&thief).reserve(&request(&seller, "t1", 1000)).await);
     assert_eq!(taken, RefusalCode::Conflict, "a transaction is its buyer's");
+    // It gives back what is not its own: nothing happens, and it learns nothing.
+    seller.rear(&thief).cancel("t1").await.unwrap();
+    seller.rear(&thief).cancel("t-unknown").await.unwrap();
+    assert!(seller.ledger().await.commitments[0].is_held());
     // The thief writes itself in as the buyer of what the other holds.
     let mut own = signed.value().clone();
     own.buyer = thief.id();
@@ -180,6 +184,11 @@ async fn forged_replayed_and_foreign_purchases_are_refused() {
     assert!(seller.ledger().await.commitments[0].is_held());
 
     let contract = seller.rear(&buyer).purchase("t1", &purchase(&signed)).await.unwrap();
+    assert_eq!(
+        refused(seller.rear(&buyer).cancel("t1").await),
+        RefusalCode::Conflict,
+        "what is sold is not given back"
+    );
     let both = rear::check_contract(contract.signed_terms.as_ref().unwrap(), &signed).unwrap();
     let mut release = rear::ReleaseTerms::of(&both, "no", Timestamp::now()).unwrap();
     release.sign(&thief).unwrap();
