@@ -356,3 +356,25 @@ async fn a_buyer_that_was_killed_goes_on_with_what_it_held() {
     assert_eq!(seller.list::<Contract>().await.len(), 1);
     assert_eq!(buyer.list::<Contract>().await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_seller_may_be_silent_for_a_moment() {
+    let (seller, stuck, _) = between("grid", 2, false, true).await;
+    let buyer = Node::start(1, "farm", None).await;
+    buyer.know(&seller).await;
+    buyer.solver_with("shop", "500m", &[], json!({"reserveAndBuy": true})).await;
+    until("it says for whom it waits", async || {
+        let solver = buyer.api::<fluidos_model::kinds::Solver>().get("shop").await.unwrap();
+        let status = solver.status.unwrap_or_default().solver_phase;
+        let waits = status.message.contains("grid") && status.message.contains("no answer within 5 s");
+        if waits && !status.phase.is_final() { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert!(buyer.list::<Contract>().await.is_empty());
+    stuck.store(false, Ordering::Relaxed);
+    buyer.solver_is("shop", "Solved").await;
+    assert_eq!(seller.list::<Contract>().await.len(), 1);
+    // What the lost answers were about is held, and ends by itself; it was bought once.
+    let sold = seller.ledger().await.commitments.iter().filter(|known| !known.is_held()).count();
+    assert_eq!(sold, 1);
+}
