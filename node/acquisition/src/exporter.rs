@@ -4,12 +4,14 @@
 //! list ──────▶ own Flavors that match
 //! request ───▶ what comes nearest to what is needed, or why nothing does
 //! reserve ───▶ may this be cut from the offer? ─▶ hold in the Ledger ─▶ terms
+//! cancel ────▶ held for this buyer? ─▶ free the Ledger
 //! purchase ──▶ the same bytes, signed by the buyer? ─▶ sign ─▶ commit in the Ledger ─▶ Contract ─▶ Allocation
 //! release ───▶ signed by a party? ─▶ free the Ledger ─▶ Contract goes
 //! ```
 //! Consent is the offer: without a `SharingPolicy` whoever proves a key may buy what is free, at a price of 0. With some they are
-//! asked at every request: the first by name that admits the buyer says what is sold to it and for what. A killed seller loses nothing: terms are made from the
-//! Ledger, a sale that was not finished is finished when its buyer asks again, and given up when it does not.
+//! asked at every request: the first by name that admits the buyer says what is sold to it and for what. A killed seller loses
+//! nothing: terms are made from the Ledger, a sale that was not finished is finished when its buyer asks again, and given up when
+//! it does not.
 
 mod act;
 mod plan;
@@ -220,6 +222,23 @@ impl Seller for Exporter {
             expiration: commitment.until(),
             terms: Some(terms.envelope()),
         })
+    }
+
+    async fn cancel(&self, transaction_id: &str, buyer: NodeId) -> Result<(), Refusal> {
+        let buyer = buyer.to_string();
+        let given_back = |pool: &Pool| match pool.commitment(transaction_id).filter(|known| known.buyer == buyer) {
+            Some(known) if known.is_held() => Ok(pool.release(transaction_id)),
+            Some(_) => {
+                let detail = format!("transaction {transaction_id} is sold: release its contract");
+                Err(act::Error::Refused(Refusal::new(RefusalCode::Conflict, detail)))
+            }
+            // Whether somebody else holds something under this name is not this buyer's business.
+            None => Ok(pool.clone()),
+        };
+        match self.books.change(given_back).await {
+            Err(act::Error::Books(BooksError::Missing)) => Ok(()),
+            other => Ok(other.map(|_| ())?),
+        }
     }
 
     async fn purchase(

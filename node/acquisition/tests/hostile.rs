@@ -161,6 +161,10 @@ async fn forged_replayed_and_foreign_purchases_are_refused() {
     assert_eq!(refused(seller.rear(&thief).purchase("t1", &purchase(&signed)).await), RefusalCode::Forbidden);
     let taken = refused(seller.rear(&thief).reserve(&request(&seller, "t1", 1000)).await);
     assert_eq!(taken, RefusalCode::Conflict, "a transaction is its buyer's");
+    // It gives back what is not its own: nothing happens, and it learns nothing.
+    seller.rear(&thief).cancel("t1").await.unwrap();
+    seller.rear(&thief).cancel("t-unknown").await.unwrap();
+    assert!(seller.ledger().await.commitments[0].is_held());
     // The thief writes itself in as the buyer of what the other holds.
     let mut own = signed.value().clone();
     own.buyer = thief.id();
@@ -180,6 +184,11 @@ async fn forged_replayed_and_foreign_purchases_are_refused() {
     assert!(seller.ledger().await.commitments[0].is_held());
 
     let contract = seller.rear(&buyer).purchase("t1", &purchase(&signed)).await.unwrap();
+    assert_eq!(
+        refused(seller.rear(&buyer).cancel("t1").await),
+        RefusalCode::Conflict,
+        "what is sold is not given back"
+    );
     let both = rear::check_contract(contract.signed_terms.as_ref().unwrap(), &signed).unwrap();
     let mut release = rear::ReleaseTerms::of(&both, "no", Timestamp::now()).unwrap();
     release.sign(&thief).unwrap();
@@ -346,4 +355,26 @@ async fn a_buyer_that_was_killed_goes_on_with_what_it_held() {
     buyer.solver_is("shop", "Solved").await;
     assert_eq!(seller.list::<Contract>().await.len(), 1);
     assert_eq!(buyer.list::<Contract>().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_seller_may_be_silent_for_a_moment() {
+    let (seller, stuck, _) = between("grid", 2, false, true).await;
+    let buyer = Node::start(1, "farm", None).await;
+    buyer.know(&seller).await;
+    buyer.solver_with("shop", "500m", &[], json!({"reserveAndBuy": true})).await;
+    until("it says for whom it waits", async || {
+        let solver = buyer.api::<fluidos_model::kinds::Solver>().get("shop").await.unwrap();
+        let status = solver.status.unwrap_or_default().solver_phase;
+        let waits = status.message.contains("grid") && status.message.contains("no answer within 5 s");
+        if waits && !status.phase.is_final() { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert!(buyer.list::<Contract>().await.is_empty());
+    stuck.store(false, Ordering::Relaxed);
+    buyer.solver_is("shop", "Solved").await;
+    assert_eq!(seller.list::<Contract>().await.len(), 1);
+    // What the lost answers were about is held, and ends by itself; it was bought once.
+    let sold = seller.ledger().await.commitments.iter().filter(|known| !known.is_held()).count();
+    assert_eq!(sold, 1);
 }

@@ -243,6 +243,10 @@ impl Seller for Between {
         self.exporter.purchase(transaction, request, terms, buyer).await
     }
 
+    async fn cancel(&self, transaction: &str, buyer: NodeId) -> Result<(), Refusal> {
+        self.exporter.cancel(transaction, buyer).await
+    }
+
     async fn release(&self, id: &str, release: Signed<rear::ReleaseTerms>, party: NodeId) -> Result<(), Refusal> {
         self.exporter.release(id, release, party).await
     }
@@ -265,6 +269,7 @@ async fn a_seller_that_wants_more_than_it_said_is_not_bought_from() {
     let rule = "price: the terms state 0.02 EUR/hour, needed at most 0.001 EUR/hour as was offered";
     assert_eq!(message, format!("grid: reserve: {rule}"));
     assert!(buyer.list::<Contract>().await.is_empty() && seller.list::<Contract>().await.is_empty());
+    assert!(seller.ledger().await.commitments.is_empty(), "what was held is given back at once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

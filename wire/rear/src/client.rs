@@ -148,6 +148,22 @@ impl Client {
         self.ask("reserve", Method::POST, "/api/v2/reservations", body).await
     }
 
+    /// Gives back what is held. A seller that does not know it, or takes nothing back, lets it end by itself.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn cancel(&self, transaction_id: &str) -> Result<(), ClientError> {
+        let path = format!("/api/v2/transactions/{transaction_id}");
+        match self.send("cancel", Method::DELETE, &path, Vec::new()).await {
+            Err(ClientError::Refused { refusal, .. })
+                if matches!(refusal.code, RefusalCode::NotFound | RefusalCode::NotBuilt) =>
+            {
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
     /// Buys what is held. Check the answer with [`check_contract`](crate::check_contract).
     ///
     /// # Errors

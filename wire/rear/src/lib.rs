@@ -5,6 +5,7 @@
 //!     │ GET    /api/v2/flavors[/k8slice]       │  anybody may ask
 //!     │ POST   /api/v2/requests                │  what could be sold for what is needed (ours); nothing is held
 //!     │ POST   /api/v2/reservations            │  held for 60 s; answer: transaction + contract terms
+//!     │ DELETE /api/v2/transactions/ID         │  given back before its time is over (ours)
 //!     │ POST   /api/v2/transactions/ID/purchase│  terms signed by the buyer; answer: signed by both
 //!     │ DELETE /api/v2/contracts/ID            │  signed by either party (ours)
 //! ```

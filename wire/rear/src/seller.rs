@@ -39,6 +39,12 @@ pub trait Seller: Send + Sync + 'static {
     /// terms of the contract, unsigned, whose buyer is this node.
     async fn reserve(&self, request: ReserveRequest, buyer: NodeId) -> Result<Transaction, Refusal>;
 
+    /// Gives back what is held for a buyer, before its time is over. What is not held for it is `Ok`; what is sold is ended by a
+    /// release. A seller that does not take holds back lets them end by themselves.
+    async fn cancel(&self, _transaction_id: &str, _buyer: NodeId) -> Result<(), Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "holds end by themselves here"))
+    }
+
     /// Sells what is held. `terms` carry the buyer's signature, which holds, and the buyer named in them is the one that
     /// asks; the seller compares their bytes with what it offered and signs them too.
     async fn purchase(

@@ -144,6 +144,11 @@ impl RearService {
                 }
                 answer(&seller.purchase(&transaction, asked, terms, buyer).await?)
             }
+            (&Method::DELETE, ["api", "v2", "transactions", transaction]) => {
+                let buyer = proven(peer)?;
+                seller.cancel(&checked_id("transactionID", transaction)?, buyer).await?;
+                Ok(respond(StatusCode::NO_CONTENT, "application/json", Vec::new()))
+            }
             (&Method::DELETE, ["api", "v2", "contracts", contract]) => {
                 let party = proven(peer)?;
                 let contract = checked_id("contractID", contract)?;
@@ -226,7 +231,7 @@ fn wrong_method(path: &[&str]) -> Option<Response<Full<Bytes>>> {
     let allowed = match path {
         ["flavors"] | ["flavors", _] => "GET",
         ["requests"] | ["reservations"] | ["transactions", _, "purchase"] => "POST",
-        ["contracts", _] => "DELETE",
+        ["contracts", _] | ["transactions", _] => "DELETE",
         _ => return None,
     };
     let mut response = problem_with(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &format!("needed {allowed}"));

@@ -386,6 +386,7 @@ async fn routes_that_are_not_there_say_so() {
         (get("/api/v2/flavors/nonsense"), 404),
         (get("/api/v2/reservations"), 405),
         (get("/api/v2/requests"), 405),
+        (get("/api/v2/transactions/t1"), 405),
         (post("/api/v2/requests", "{}"), 400),
         // The seller of these tests answers none.
         (post("/api/v2/requests", r#"{"type":"k8slice"}"#), 501),

@@ -193,7 +193,13 @@ async fn trade(
         term_seconds: offered.term_seconds,
     };
     let held = peer.reserve(&request).await.map_err(|error| stopped("reserve", error))?;
-    let mut signed = checked(options, offered, &request, transaction, &held).map_err(stop("reserve"))?;
+    let mut signed = match checked(options, offered, &request, transaction, &held) {
+        Ok(signed) => signed,
+        Err(reason) => {
+            give_back(&peer, transaction).await;
+            return Err(stop("reserve")(reason));
+        }
+    };
     let name = signed.value().contract_id.clone();
     untaken(client, &name, &signed).await?;
     record(client, options, solver, configuration, transaction, &held).await?;
@@ -326,6 +332,13 @@ async fn purchase(
         }
         tries += 1;
         tokio::time::sleep(PURCHASE_PAUSE).await;
+    }
+}
+
+/// Another buyer may want it before the hold is over. It is a courtesy: a hold ends by itself.
+async fn give_back(peer: &rear::Client, transaction: &str) {
+    if let Err(error) = peer.cancel(transaction).await {
+        tracing::debug!(transaction, %error, "a hold is left to end by itself");
     }
 }
 
