@@ -65,7 +65,8 @@ impl Presentation {
     /// What is wrong, in words: too long, no such JSON, more than there may be.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let value = strict_json(bytes, PRESENTATION_BYTES_MAX)?;
-        let shown: Self = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        let shown: Self =
+            serde_json::from_value(value).map_err(|error| error.to_string().escape_debug().to_string())?;
         shown.check()?;
         Ok(shown)
     }

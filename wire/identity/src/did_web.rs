@@ -102,7 +102,7 @@ impl DidWeb {
         let document = value.as_object().ok_or_else(|| malformed("no JSON object"))?;
         let id = document.get("id").and_then(Value::as_str).ok_or_else(|| malformed("no `id`"))?;
         if id != self.to_string() {
-            let observed = id.chars().take(DOMAIN_LENGTH_MAX).collect();
+            let observed = id.chars().take(DOMAIN_LENGTH_MAX).flat_map(char::escape_debug).collect();
             return Err(DidWebError::OtherSubject { observed, needed: self.to_string() });
         }
         let list = |name: &str| match document.get(name) {

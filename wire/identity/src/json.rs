@@ -93,7 +93,8 @@ impl<'de> Visitor<'de> for Strict {
             let value = members.next_value_seed(below)?;
             if values.contains_key(&name) {
                 let name: String = name.chars().take(64).collect();
-                return Err(A::Error::custom(format!("member `{name}` twice")));
+                // A name of a stranger, which ends on a terminal and in logs.
+                return Err(A::Error::custom(format!("member `{}` twice", name.escape_debug())));
             }
             values.insert(name, value);
         }
@@ -117,6 +118,10 @@ mod tests {
         let refused = |text: &str| strict_json(text.as_bytes(), 4096).unwrap_err();
         assert!(refused(r#"{"a":1,"b":{"c":1,"c":1}}"#).contains("member `c` twice"));
         assert!(refused(r#"{"a":1,"\u0061":2}"#).contains("member `a` twice"), "escapes do not hide a name");
+        assert!(
+            refused("{\"\\u001b\":1,\"\\u001b\":2}").contains("member `\\u{1b}` twice"),
+            "nothing reaches a terminal"
+        );
         assert!(refused(&format!("{}{}", "[".repeat(17), "]".repeat(17))).contains("more than 16 levels"));
         assert!(strict_json(format!("{}{}", "[".repeat(16), "]".repeat(16)).as_bytes(), 100).is_ok());
         assert!(refused("{} {}").contains("trailing"));

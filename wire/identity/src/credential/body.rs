@@ -111,9 +111,9 @@ impl<'a> Body<'a> {
         self.payload.get("credentialStatus").map(status::entry).transpose()
     }
 
-    /// Returns its `id`.
+    /// Returns its `id`, if it is an address.
     pub(super) fn id(&self) -> Option<&'a str> {
-        self.payload.get("id").and_then(Value::as_str).filter(|id| id.len() <= NAME_LENGTH_MAX)
+        self.payload.get("id").and_then(Value::as_str).filter(|id| status::is_address(id))
     }
 }
 

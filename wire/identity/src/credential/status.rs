@@ -30,6 +30,8 @@ pub const STATUS_ENTRIES: usize = 131_072;
 pub const STATUS_TEXT_LENGTH_MAX: usize = 64 * 1024;
 /// A foreign list may be eight times as long as ours; more is a bomb.
 const BYTES_MAX: usize = STATUS_ENTRIES;
+/// Where a list is published.
+const ADDRESS_LENGTH_MAX: usize = 512;
 const TYPE: &str = "BitstringStatusListCredential";
 const SUBJECT_TYPE: &str = "BitstringStatusList";
 const ENTRY_TYPE: &str = "BitstringStatusListEntry";
@@ -154,11 +156,16 @@ pub(super) fn entry(member: &Value) -> Result<StatusEntry, CredentialError> {
     }
     let index = text("statusListIndex").filter(|text| text.bytes().all(|digit| digit.is_ascii_digit()));
     let index = index.and_then(|text| text.parse::<usize>().ok()).filter(|index| *index < BYTES_MAX * 8);
-    let list = text("statusListCredential").filter(|list| !list.is_empty() && list.len() <= 512);
+    let list = text("statusListCredential").filter(|list| is_address(list));
     match (list, index) {
         (Some(list), Some(index)) => Ok(StatusEntry { list: list.into(), index }),
         _ => refused(format!("{}, needed a list and an index", shown(Some(member)))),
     }
+}
+
+/// Says whether a text can be a URL (RFC 3986 §2): it ends on a terminal and in logs.
+pub(super) fn is_address(text: &str) -> bool {
+    (1..=ADDRESS_LENGTH_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Returns the member that says where a credential's revocation is to be read.

@@ -149,6 +149,11 @@ fn headers_that_say_anything_else_are_refused() {
     }
 }
 
+fn entry(list: &str, index: &str) -> Value {
+    json!({"type": "BitstringStatusListEntry", "statusPurpose": "revocation",
+           "statusListCredential": list, "statusListIndex": index})
+}
+
 #[test]
 fn payloads_that_are_no_such_credential_are_refused_though_signed() {
     type Change = fn(&mut Value);
@@ -178,6 +183,9 @@ fn payloads_that_are_no_such_credential_are_refused_though_signed() {
         (|p| (0..65).for_each(|i| p["credentialSubject"][format!("c{i}")] = json!(1)), "at most 64"),
         (|p| p["credentialStatus"] = json!({"type": "StatusList2021Entry"}), "credentialStatus"),
         (|p| p["credentialStatus"] = json!([]), "credentialStatus"),
+        (|p| p["credentialStatus"] = entry("\u{1b}[2J", "1"), "needed a list and an index"),
+        (|p| p["credentialStatus"] = entry(LIST, "-1"), "needed a list and an index"),
+        (|p| p["credentialStatus"] = entry(LIST, "99999999999999999999"), "needed a list and an index"),
     ];
     for (change, needed) in cases {
         let reason = refused(&signed(change));

@@ -253,7 +253,8 @@ impl From<Revocation> for Statement {
 }
 
 fn envelope(value: Value) -> Result<Envelope, StatementError> {
-    serde_json::from_value(value).map_err(|error| StatementError::Malformed(error.to_string()))
+    serde_json::from_value(value)
+        .map_err(|error| StatementError::Malformed(error.to_string().escape_debug().to_string()))
 }
 
 fn open<T>(envelope: &Envelope, purpose: &str) -> Result<Signed<T>, StatementError>
