@@ -124,6 +124,8 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
                     }
                     manager.sighted(&sighting).await;
                 }
+                // Its own first words, by a cable on which it has no address that others reach.
+                Heard::Refused(who, _) if who == mdns::instance(&own.tag()) => {}
                 Heard::Refused(who, why) => {
                     manager.handle.hear(&who);
                     manager.handle.reject(&who, &why, Timestamp::now());
@@ -140,6 +142,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
             _ = rule_changes.changed() => {
                 manager.obey().await;
                 manager.refilter().await;
+                manager.tell().await;
             }
             _ = tick.tick() => {
                 manager.resolve().await;
