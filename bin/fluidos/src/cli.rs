@@ -10,6 +10,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use self::up::{OnStop, Up};
 use crate::check::{self, Check};
 use crate::connection::Connection;
+use crate::contracts::{self, Contracts, Unpeer};
 use crate::credential::{self, Credential};
 use crate::identity::{self, Identity};
 use crate::image::{self, Image};
@@ -62,8 +63,14 @@ enum Verb {
     #[command(visible_alias = "flavor")]
     Flavors(Look),
     /// What was bought and sold.
-    #[command(visible_alias = "contract")]
-    Contracts(Look),
+    #[command(
+        visible_alias = "contract",
+        after_help = "Examples:\n  fluidos contracts --sold\n  fluidos contracts export NAME --out contract.json\n  fluidos contracts verify contract.json"
+    )]
+    Contracts(Contracts),
+    /// End every contract with a peer.
+    #[command(after_help = "Example:\n  fluidos unpeer grid --reason 'the rack moves'")]
+    Unpeer(Unpeer),
     /// Why a workload is where it is, or nowhere.
     #[command(after_help = "Examples:\n  fluidos why api-5d4f -n shop\n  fluidos why deployment/api -n shop")]
     Why(Why),
@@ -123,8 +130,9 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Credential(credential) => credential::run(&credential),
         Verb::Reset(reset) => reset::run(&reset),
         Verb::Peers(peers) => peers::run(&connection, &peers),
-        Verb::Flavors(look) => look::run(look::Subject::Flavors, &connection, &look),
-        Verb::Contracts(look) => look::run(look::Subject::Contracts, &connection, &look),
+        Verb::Flavors(look) => look::flavors(&connection, &look),
+        Verb::Contracts(contracts) => contracts::run(&connection, &contracts),
+        Verb::Unpeer(unpeer) => contracts::unpeer(&connection, &unpeer),
         Verb::Why(why) => why::run(&connection, &why),
         Verb::Trace(trace) => trace::run(&connection, &trace),
         Verb::Check(check) => check::run(&connection, &check),

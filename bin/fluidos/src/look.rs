@@ -1,24 +1,15 @@
-//! The verbs that look: `flavors`, `contracts`, and the tables of all that look. They ask the API with the caller's rights, as kubectl does. What is
+//! The verbs that look: `flavors`, and the tables of all that look. They ask the API with the caller's rights, as kubectl does. What is
 //! not known is `?`, never 0.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
 use anyhow::{Context, Result};
-use fluidos_model::kinds::{Contract, Flavor, FlavorPrice, NodeIdentity, names};
+use fluidos_model::kinds::{Flavor, FlavorPrice, names};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
 
 use crate::connection::{Connection, with};
 use crate::output::Output;
-
-/// What is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// Flavors.
-    Flavors,
-    /// Contracts.
-    Contracts,
-}
 
 /// How to look.
 #[derive(clap::Args, Clone, Debug)]
@@ -40,25 +31,17 @@ pub struct Table {
     pub empty: String,
 }
 
-/// Does what the verb says.
-pub fn run(subject: Subject, connection: &Connection, look: &Look) -> Result<()> {
+/// `fluidos flavors`.
+pub fn flavors(connection: &Connection, look: &Look) -> Result<()> {
     with(async {
         let client = connection.client().await?;
-        let namespace = connection.namespace_or(names::NAMESPACE);
-        match subject {
-            Subject::Flavors => list::<Flavor>(client, look, namespace, "flavors", flavors).await,
-            Subject::Contracts => list::<Contract>(client, look, namespace, "contracts", contracts).await,
-        }
+        let objects = list::<Flavor>(client, connection.namespace_or(names::NAMESPACE), "flavors").await?;
+        show(look, "flavors", &objects, flavor_table)
     })
 }
 
-async fn list<K>(
-    client: kube::Client,
-    look: &Look,
-    namespace: &str,
-    plural: &str,
-    table: fn(&[K]) -> Table,
-) -> Result<()>
+/// All objects of a kind in a namespace.
+pub async fn list<K>(client: kube::Client, namespace: &str, plural: &str) -> Result<Vec<K>>
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -67,8 +50,7 @@ where
         + serde::de::DeserializeOwned,
 {
     let objects = Api::<K>::namespaced(client, namespace).list(&ListParams::default()).await;
-    let objects = objects.with_context(|| format!("list {plural} in namespace {}", namespace))?.items;
-    show(look, plural, &objects, table)
+    Ok(objects.with_context(|| format!("list {plural} in namespace {namespace}"))?.items)
 }
 
 /// Prints objects as it was asked for.
@@ -126,7 +108,7 @@ pub fn option(text: Option<&str>) -> String {
     known(text.unwrap_or_default())
 }
 
-fn flavors(objects: &[Flavor]) -> Table {
+fn flavor_table(objects: &[Flavor]) -> Table {
     let rows = objects.iter().map(|flavor| {
         let slice = flavor.spec.k8slice().ok();
         let amount = |text: Option<&str>| option(text);
@@ -152,25 +134,8 @@ fn flavors(objects: &[Flavor]) -> Table {
     }
 }
 
-/// Whether a contract was sold here or bought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Sold,
-    Bought,
-}
-
-/// The direction follows from who the other side is, which stands on every contract.
-fn direction(contract: &Contract) -> Option<Direction> {
-    let peer = contract.annotations().get(names::ANNOTATION_PEER_DID)?;
-    let did = |identity: &NodeIdentity| identity.additional_information.as_ref().and_then(|more| more.did.clone());
-    if did(&contract.spec.buyer).as_ref() == Some(peer) {
-        return Some(Direction::Sold);
-    }
-    (did(&contract.spec.seller).as_ref() == Some(peer)).then_some(Direction::Bought)
-}
-
 /// A price as it was stated: `0.02 EUR/hour per cpu`; one that is not, or cannot be read, is not known.
-fn price(price: &FlavorPrice) -> String {
+pub fn price(price: &FlavorPrice) -> String {
     match price.parse() {
         Ok(Some(stated)) if stated.unit.as_str().is_empty() => stated.price.to_string(),
         Ok(Some(stated)) => format!("{} per {}", stated.price, stated.unit.as_str()),
@@ -178,69 +143,9 @@ fn price(price: &FlavorPrice) -> String {
     }
 }
 
-fn contracts(objects: &[Contract]) -> Table {
-    let rows = objects.iter().map(|contract| {
-        let amounts = contract.spec.configuration.as_ref().map(|c| &c.data);
-        let amount = |name: &str| match amounts.map(|data| &data[name]) {
-            Some(serde_json::Value::String(text)) => known(text),
-            Some(serde_json::Value::Number(number)) => number.to_string(),
-            _ => "?".into(),
-        };
-        let party = |identity: &NodeIdentity| {
-            let name = identity.additional_information.as_ref().and_then(|i| i.name.as_deref());
-            format!("{} ({})", option(name), known(&identity.domain))
-        };
-        let (direction, peer) = match direction(contract) {
-            Some(Direction::Sold) => ("sold", party(&contract.spec.buyer)),
-            Some(Direction::Bought) => ("bought", party(&contract.spec.seller)),
-            None => ("?", "?".into()),
-        };
-        let status = contract.status.as_ref();
-        vec![
-            contract.name_any(),
-            direction.into(),
-            peer,
-            amount("cpu"),
-            amount("memory"),
-            amount("pods"),
-            price(&contract.spec.flavor.spec.price),
-            option(contract.spec.expiration_time.as_deref()),
-            status.map_or("?".into(), |s| s.phase.as_str().to_owned()),
-            party(&contract.spec.buyer),
-            party(&contract.spec.seller),
-            contract.spec.signed_terms.as_ref().map_or("0".into(), |t| t.signatures.len().to_string()),
-        ]
-    });
-    Table {
-        heading: &[
-            "NAME",
-            "DIRECTION",
-            "PEER",
-            "CPU",
-            "MEMORY",
-            "PODS",
-            "PRICE",
-            "ENDS",
-            "PHASE",
-            "BUYER",
-            "SELLER",
-            "SIGNATURES",
-        ],
-        narrow: 9,
-        rows: rows.collect(),
-        empty: "There are no contracts: nothing was bought or sold.".into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_not_known_is_never_0() {
-        let row = &contracts(&[Contract::new("c", Default::default())]).rows[0];
-        assert_eq!(row[1..9], ["?", "?", "?", "?", "?", "?", "?", "?"].map(str::to_owned));
-    }
 
     #[test]
     fn a_price_is_shown_as_it_was_stated() {
@@ -256,22 +161,5 @@ mod tests {
         assert_eq!(stated("3", "EUR", "month", ""), "3 EUR/month");
         assert_eq!(stated("0", "", "", ""), "0");
         assert_eq!(stated("cheap", "EUR", "hour", ""), "?");
-    }
-
-    #[test]
-    fn the_other_side_tells_the_direction() {
-        let did = |did: &str| NodeIdentity {
-            additional_information: Some(fluidos_model::kinds::AdditionalInformation {
-                did: Some(did.into()),
-                ..Default::default()
-            }),
-            ..NodeIdentity::default()
-        };
-        let spec = fluidos_model::kinds::ContractSpec { buyer: did("b"), seller: did("s"), ..Default::default() };
-        let mut contract = Contract::new("c", spec);
-        for (peer, expected) in [("b", Some(Direction::Sold)), ("s", Some(Direction::Bought)), ("x", None)] {
-            contract.annotations_mut().insert(names::ANNOTATION_PEER_DID.into(), peer.into());
-            assert_eq!(direction(&contract), expected);
-        }
     }
 }

@@ -4,6 +4,7 @@ mod allocator;
 mod check;
 mod cli;
 mod connection;
+mod contracts;
 mod credential;
 mod identity;
 mod image;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fluidos_model::intent::{IntentName, Requirement, judge};
-use fluidos_model::kinds::Phase;
+use fluidos_model::kinds::{Phase, names};
 use jiff::Timestamp;
 
 use super::view::{NodeView, PodView, Room, View};
@@ -39,7 +39,7 @@ pub enum Action {
         needs: Room,
         /// The architecture that is asked for, if one is.
         architecture: Option<String>,
-        /// Intents, as annotations.
+        /// Intents, and the namespace whose ceilings count, as annotations.
         annotations: BTreeMap<String, String>,
     },
     /// Nobody needs what this Solver bought, or it failed and is tried again.
@@ -194,12 +194,15 @@ fn acquire(view: &View, workload: &str, pods: &[(&PodView, String)], now: Timest
                 .map(|n| solver_name(workload, n))
                 .find(|name| solvers.iter().all(|s| s.name != *name))
                 .unwrap_or_default();
+            // What it costs counts against the ceilings of the namespace that needs it.
+            let mut annotations = first.annotations.clone();
+            annotations.insert(names::ANNOTATION_NAMESPACE.to_owned(), first.namespace.clone());
             actions.push(Action::Solve {
                 name: name.clone(),
                 workload: workload.to_owned(),
                 needs,
                 architecture,
-                annotations: first.annotations.clone(),
+                annotations,
             });
             format!("Solver {name} looks for peers")
         }

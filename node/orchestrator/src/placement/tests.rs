@@ -135,11 +135,11 @@ fn what_fits_nowhere_is_asked_for_together_and_once() {
         &pods,
         &[],
         expect![[r#"
-        solve placement-60c5590f: 6000m 134217728 B 2 pods {}
-        say db-1 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
-        say db-2 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
-        solve placement-06f8faea: 100m 67108864 B 1 pods {"fluidos-intent-location": "Milan"}
-        say api warning=false: no node fits (farm: location: Turin, needed Milan). Solver placement-06f8faea looks for peers"#]],
+            solve placement-60c5590f: 6000m 134217728 B 2 pods {"fluidos.eu/namespace": "shop"}
+            say db-1 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
+            say db-2 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
+            solve placement-06f8faea: 100m 67108864 B 1 pods {"fluidos-intent-location": "Milan", "fluidos.eu/namespace": "shop"}
+            say api warning=false: no node fits (farm: location: Turin, needed Milan). Solver placement-06f8faea looks for peers"#]],
     );
     check(
         &[node("farm", "2", None)],
@@ -179,7 +179,7 @@ fn when_its_node_is_lost_a_workload_gets_another_contract() {
         &[pod("api-2", "w1", "1", &[("location", "Milan")])],
         &[solver("placement-1", "w1", Phase::Solved, 500)],
         expect![[r#"
-            solve placement-60c5590f: 1000m 67108864 B 1 pods {"fluidos-intent-location": "Milan"}
+            solve placement-60c5590f: 1000m 67108864 B 1 pods {"fluidos-intent-location": "Milan", "fluidos.eu/namespace": "shop"}
             say api-2 warning=false: no node fits (farm: location: Turin, needed Milan; grid: it is not ready: the link is down). Solver placement-60c5590f looks for peers"#]],
     );
 }
@@ -210,7 +210,7 @@ fn one_node_is_not_filled_twice_and_unneeded_capacity_goes() {
         &[solver("gone", "w9", Phase::Solved, 0), solver("used", "w1", Phase::Solved, 0)],
         expect![[r#"
             open a -> ["grid"] virtual=true: a peer's node under contract; satisfies every intent; not farm: location: Turin, needed Milan
-            solve placement-06f8faea: 2000m 67108864 B 1 pods {"fluidos-intent-location": "Milan"}
+            solve placement-06f8faea: 2000m 67108864 B 1 pods {"fluidos-intent-location": "Milan", "fluidos.eu/namespace": "shop"}
             say b warning=false: no node fits (farm: location: Turin, needed Milan; grid: cpu: 1000m free, needed 2000m). Solver placement-06f8faea looks for peers
             drop gone"#]],
     );

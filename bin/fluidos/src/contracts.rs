@@ -1,0 +1,319 @@
+//! `fluidos contracts`: what was bought and sold, its proof as a file, and its end. `fluidos unpeer`: the end of all of it with one
+//! peer. They act on objects with the caller's rights; deleting the object is what ends a contract.
+#![allow(clippy::print_stdout)] // the answer of a verb
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use fluidos_model::kinds::{Contract, KnownCluster, NodeIdentity, names};
+use fluidos_rear::Envelope;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use crate::connection::{Connection, with};
+use crate::look::{self, Look, Table, known, option, price};
+
+/// Reasons are shown at the other side; a line.
+const REASON_MAX: usize = 200;
+
+/// What is done with contracts; without a verb they are listed.
+#[derive(clap::Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Contracts {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    look: Look,
+    /// Only what was sold here.
+    #[arg(long, conflicts_with = "bought")]
+    sold: bool,
+    /// Only what was bought.
+    #[arg(long)]
+    bought: bool,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+enum Verb {
+    /// Write a contract with its signatures as a file that proves itself on any machine.
+    #[command(after_help = "Example:\n  fluidos contracts export contract-grid-… > contract.json")]
+    Export {
+        /// The contract.
+        name: String,
+        /// Where to; default: standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Prove offline what both parties signed; names the field that was changed. Exit 1 if the file proves nothing.
+    Verify {
+        /// The file.
+        file: PathBuf,
+        #[command(flatten)]
+        look: Look,
+    },
+    /// End a contract: access ends at once, capacity returns, and the other side is told why.
+    Terminate {
+        /// The contract.
+        name: String,
+        /// Why, for both sides.
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+}
+
+/// With whom it is over.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Unpeer {
+    /// The peer: its name, the name of its KnownCluster, or its DID.
+    peer: String,
+    /// Why, for both sides.
+    #[arg(long, value_parser = reason, default_value = "the peering is over")]
+    reason: String,
+}
+
+fn reason(text: &str) -> Result<String> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > REASON_MAX || text.chars().any(char::is_control) {
+        bail!("needed a line of at most {REASON_MAX} characters");
+    }
+    Ok(text.to_owned())
+}
+
+/// Does what the verb says.
+pub fn run(connection: &Connection, contracts: &Contracts) -> Result<()> {
+    match &contracts.verb {
+        Some(Verb::Verify { file, look }) => verify(file, look),
+        Some(Verb::Export { name, out }) => with(export(connection, name, out.as_ref())),
+        Some(Verb::Terminate { name, reason }) => with(async {
+            let api = api(connection).await?;
+            end(&api, name, reason).await
+        }),
+        None => with(async {
+            let client = connection.client().await?;
+            let mut objects: Vec<Contract> =
+                look::list(client, connection.namespace_or(names::NAMESPACE), "contracts").await?;
+            let wanted = match (contracts.sold, contracts.bought) {
+                (true, _) => Some(Direction::Sold),
+                (_, true) => Some(Direction::Bought),
+                _ => None,
+            };
+            objects.retain(|contract| wanted.is_none() || direction(contract) == wanted);
+            look::show(&contracts.look, "contracts", &objects, table)
+        }),
+    }
+}
+
+/// Ends what there is with a peer.
+pub fn unpeer(connection: &Connection, unpeer: &Unpeer) -> Result<()> {
+    with(async {
+        let client = connection.client().await?;
+        let namespace = connection.namespace_or(names::NAMESPACE);
+        let peers: Vec<KnownCluster> = look::list(client.clone(), namespace, "knownclusters").await?;
+        let did = did_of(&peers, &unpeer.peer)?;
+        let mut contracts: Vec<Contract> = look::list(client.clone(), namespace, "contracts").await?;
+        contracts.retain(|contract| contract.annotations().get(names::ANNOTATION_PEER_DID) == Some(&did));
+        let api = Api::<Contract>::namespaced(client, namespace);
+        for contract in &contracts {
+            end(&api, &contract.name_any(), &unpeer.reason).await?;
+        }
+        println!("{} contracts with {} are over; it stays known: fluidos peers", contracts.len(), unpeer.peer);
+        Ok(())
+    })
+}
+
+/// The DID of a peer that was named; two of one name are told apart by theirs.
+fn did_of(peers: &[KnownCluster], named: &str) -> Result<String> {
+    if named.starts_with("did:") {
+        return Ok(named.to_owned());
+    }
+    let found: Vec<&KnownCluster> =
+        peers.iter().filter(|peer| peer.spec.name.as_deref() == Some(named) || peer.name_any() == named).collect();
+    match found.as_slice() {
+        [peer] => peer.spec.did.clone().ok_or_else(|| anyhow!("the DID of {named} is not known")),
+        [] => bail!("no peer is called {named}; see: fluidos peers"),
+        several => {
+            let dids: Vec<&str> = several.iter().filter_map(|peer| peer.spec.did.as_deref()).collect();
+            bail!("{} peers are called {named}; name one by its DID: {}", several.len(), dids.join(", "))
+        }
+    }
+}
+
+async fn api(connection: &Connection) -> Result<Api<Contract>> {
+    Ok(Api::namespaced(connection.client().await?, connection.namespace_or(names::NAMESPACE)))
+}
+
+/// Says why, then deletes: the contract manager tells the other side and takes everything down.
+async fn end(api: &Api<Contract>, name: &str, reason: &str) -> Result<()> {
+    let why = json!({ "metadata": { "annotations": { names::ANNOTATION_END_REASON: reason } } });
+    api.patch(name, &PatchParams::default(), &Patch::Merge(why))
+        .await
+        .with_context(|| format!("annotate contracts/{name}"))?;
+    api.delete(name, &DeleteParams::default()).await.with_context(|| format!("delete contracts/{name}"))?;
+    println!("contracts/{name} ends: {reason}");
+    Ok(())
+}
+
+async fn export(connection: &Connection, name: &str, out: Option<&PathBuf>) -> Result<()> {
+    let contract = api(connection).await?.get(name).await.with_context(|| format!("get contracts/{name}"))?;
+    let signed = contract.spec.signed_terms.as_ref();
+    let signed =
+        signed.ok_or_else(|| anyhow!("contracts/{name} has no signed terms: an official node signs nothing"))?;
+    let envelope = Envelope {
+        purpose: signed.purpose.clone(),
+        payload: signed.payload.clone(),
+        signatures: signed.signatures.clone(),
+    };
+    let text = fluidos_rear::export_contract(&envelope).with_context(|| format!("contracts/{name}"))?;
+    match out {
+        Some(path) => std::fs::write(path, text + "\n").with_context(|| path.display().to_string()),
+        None => {
+            println!("{text}");
+            Ok(())
+        }
+    }
+}
+
+fn verify(file: &PathBuf, look: &Look) -> Result<()> {
+    let length = std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
+    if length > fluidos_rear::PROOF_BYTES_MAX as u64 {
+        bail!("{}: {length} bytes, at most {}", file.display(), fluidos_rear::PROOF_BYTES_MAX);
+    }
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let proof = fluidos_rear::verify_contract(&text).with_context(|| file.display().to_string())?;
+    let terms = &proof.terms;
+    let signers: Vec<String> = proof.signers.iter().map(ToString::to_string).collect();
+    let value = json!({ "contract": terms, "signers": signers, "digest": proof.digest });
+    look::show_values(look, &value, || Table {
+        heading: &["CONTRACT", "BUYER", "SELLER", "CONFIGURATION", "PRICE", "ISSUED", "ENDS", "SIGNATURES", "DIGEST"],
+        narrow: 8,
+        rows: vec![vec![
+            terms.contract_id.clone(),
+            terms.buyer.to_string(),
+            terms.seller.to_string(),
+            terms.configuration.to_string(),
+            known(&terms.price.join(" ")),
+            terms.issued.clone(),
+            option(terms.until.as_deref()),
+            format!("{} hold", signers.len()),
+            proof.digest.clone(),
+        ]],
+        empty: String::new(),
+    })
+}
+
+/// Whether a contract was sold here or bought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Sold,
+    Bought,
+}
+
+/// The direction follows from who the other side is, which stands on every contract.
+fn direction(contract: &Contract) -> Option<Direction> {
+    let peer = contract.annotations().get(names::ANNOTATION_PEER_DID)?;
+    let did = |identity: &NodeIdentity| identity.additional_information.as_ref().and_then(|more| more.did.clone());
+    if did(&contract.spec.buyer).as_ref() == Some(peer) {
+        return Some(Direction::Sold);
+    }
+    (did(&contract.spec.seller).as_ref() == Some(peer)).then_some(Direction::Bought)
+}
+
+fn table(objects: &[Contract]) -> Table {
+    let rows = objects.iter().map(|contract| {
+        let amounts = contract.spec.configuration.as_ref().map(|c| &c.data);
+        let amount = |name: &str| match amounts.map(|data| &data[name]) {
+            Some(serde_json::Value::String(text)) => known(text),
+            Some(serde_json::Value::Number(number)) => number.to_string(),
+            _ => "?".into(),
+        };
+        let party = |identity: &NodeIdentity| {
+            let name = identity.additional_information.as_ref().and_then(|i| i.name.as_deref());
+            format!("{} ({})", option(name), known(&identity.domain))
+        };
+        let (direction, peer) = match direction(contract) {
+            Some(Direction::Sold) => ("sold", party(&contract.spec.buyer)),
+            Some(Direction::Bought) => ("bought", party(&contract.spec.seller)),
+            None => ("?", "?".into()),
+        };
+        let status = contract.status.as_ref();
+        vec![
+            contract.name_any(),
+            direction.into(),
+            peer,
+            amount("cpu"),
+            amount("memory"),
+            amount("pods"),
+            price(&contract.spec.flavor.spec.price),
+            option(contract.spec.expiration_time.as_deref()),
+            status.map_or("?".into(), |s| s.phase.as_str().to_owned()),
+            party(&contract.spec.buyer),
+            party(&contract.spec.seller),
+            contract.spec.signed_terms.as_ref().map_or("0".into(), |t| t.signatures.len().to_string()),
+        ]
+    });
+    Table {
+        heading: &[
+            "NAME",
+            "DIRECTION",
+            "PEER",
+            "CPU",
+            "MEMORY",
+            "PODS",
+            "PRICE",
+            "ENDS",
+            "PHASE",
+            "BUYER",
+            "SELLER",
+            "SIGNATURES",
+        ],
+        narrow: 9,
+        rows: rows.collect(),
+        empty: "There are no contracts: nothing was bought or sold.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_never_0() {
+        let row = &table(&[Contract::new("c", Default::default())]).rows[0];
+        assert_eq!(row[1..9], ["?", "?", "?", "?", "?", "?", "?", "?"].map(str::to_owned));
+    }
+
+    #[test]
+    fn a_peer_is_named_so_that_it_is_one() {
+        let peer = |object: &str, name: &str, did: &str| {
+            let mut peer = KnownCluster::new(object, Default::default());
+            peer.spec.name = Some(name.into());
+            peer.spec.did = Some(did.into());
+            peer
+        };
+        let peers = [peer("k1", "grid", "did:key:a"), peer("k2", "grid", "did:key:b"), peer("k3", "farm", "did:key:c")];
+        assert_eq!(did_of(&peers, "farm").unwrap(), "did:key:c");
+        assert_eq!(did_of(&peers, "k2").unwrap(), "did:key:b");
+        assert_eq!(did_of(&peers, "did:key:x").unwrap(), "did:key:x");
+        assert!(did_of(&peers, "grid").unwrap_err().to_string().contains("did:key:a, did:key:b"));
+        assert!(did_of(&peers, "cloud").unwrap_err().to_string().contains("no peer is called cloud"));
+        assert!(reason("a\nb").is_err() && reason("").is_err() && reason("the rack moves").is_ok());
+    }
+
+    #[test]
+    fn the_other_side_tells_the_direction() {
+        let did = |did: &str| NodeIdentity {
+            additional_information: Some(fluidos_model::kinds::AdditionalInformation {
+                did: Some(did.into()),
+                ..Default::default()
+            }),
+            ..NodeIdentity::default()
+        };
+        let spec = fluidos_model::kinds::ContractSpec { buyer: did("b"), seller: did("s"), ..Default::default() };
+        let mut contract = Contract::new("c", spec);
+        for (peer, expected) in [("b", Some(Direction::Sold)), ("s", Some(Direction::Bought)), ("x", None)] {
+            contract.annotations_mut().insert(names::ANNOTATION_PEER_DID.into(), peer.into());
+            assert_eq!(direction(&contract), expected);
+        }
+    }
+}
