@@ -11,11 +11,13 @@ pub use self::up::{OnStop, Up};
 use crate::check::{self, Check};
 use crate::connection::Connection;
 use crate::credential::{self, Credential};
+use crate::exposure::{self, Exposure};
 use crate::identity::{self, Identity};
 use crate::image::{self, Image};
 use crate::look::{self, Look};
 use crate::node;
 use crate::peers::{self, Peers};
+use crate::policy::{self, Policy};
 use crate::reset::{self, Reset};
 use crate::trace::{self, Trace};
 use crate::why::{self, Why};
@@ -64,6 +66,12 @@ enum Verb {
     /// What was bought and sold.
     #[command(visible_alias = "contract")]
     Contracts(Look),
+    /// What the policies say.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// What a peer can see or do here now, each with what proves it.
+    #[command(after_help = "Examples:\n  fluidos exposure grid\n  fluidos exposure did:key:z6Mk... -o json")]
+    Exposure(Exposure),
     /// Why a workload is where it is, or nowhere.
     #[command(after_help = "Examples:\n  fluidos why api-5d4f -n shop\n  fluidos why deployment/api -n shop")]
     Why(Why),
@@ -125,6 +133,8 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Peers(peers) => peers::run(&connection, &peers),
         Verb::Flavors(look) => look::run(look::Subject::Flavors, &connection, &look),
         Verb::Contracts(look) => look::run(look::Subject::Contracts, &connection, &look),
+        Verb::Policy(policy) => return policy::run(&connection, &policy),
+        Verb::Exposure(exposure) => exposure::run(&connection, &exposure),
         Verb::Why(why) => why::run(&connection, &why),
         Verb::Trace(trace) => trace::run(&connection, &trace),
         Verb::Check(check) => check::run(&connection, &check),
