@@ -6,11 +6,13 @@
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker, DiscoveryPolicy (ours) |
+//! | `security.fluidos.eu/v1alpha1` | AccessPolicy, Rating (ours) |
 //! | `fluidos.eu/v1` | FLUIDOSDeployment |
 //!
 //! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object). Enumerations are in the
 //! schema; inputs that official tools write (integer quantities, `enstablishPeering`) are accepted.
 
+mod access_policy;
 mod acquisition_policy;
 mod allocation;
 mod broker;
@@ -22,12 +24,14 @@ mod flavor;
 mod known_cluster;
 mod ledger;
 pub mod names;
+mod rating;
 mod reservation;
 mod service_blueprint;
 mod shared;
 mod sharing_policy;
 mod solver;
 
+pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, PolicyState};
 pub use acquisition_policy::{
     AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec, AcquisitionPolicyStatus,
     EndedContract,
@@ -56,6 +60,7 @@ pub use known_cluster::{
     KnownClusterTrust, LinkState,
 };
 pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
+pub use rating::{FoldedObservations, ObservationKind, Rating, RatingObservation, RatingSpec, RatingStatus};
 pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
 pub use service_blueprint::{ServiceBlueprint, ServiceBlueprintSpec, ServiceBlueprintStatus, ServiceTemplate};
 pub use shared::{
@@ -92,6 +97,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Ledger::crd(),
         KnownCluster::crd(),
         DiscoveryPolicy::crd(),
+        AccessPolicy::crd(),
+        Rating::crd(),
         Broker::crd(),
         FLUIDOSDeployment::crd(),
     ];

@@ -5,9 +5,11 @@
 //!     │ conversions, explicit
 //!   market/   what is bought and sold: exact amounts, filters, partitions, the ledger, ranking, reasons
 //!   intent/   what a workload asks of the place where it runs
+//!   rating    what follows from what was seen of a peer
 //! ```
 //! Time is an argument, never asked for. Every refusal says what was observed and what was needed.
 
 pub mod intent;
 pub mod kinds;
 pub mod market;
+pub mod rating;

@@ -34,14 +34,14 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["model"],
     &["wire/identity", "wire/link", "wire/rear"],
-    &["node/resources", "node/discovery", "node/acquisition", "node/fabric", "node/orchestrator"],
+    &["node/resources", "node/discovery", "node/acquisition", "node/fabric", "node/orchestrator", "node/security"],
     &["bin/fluidos", "e2e", "xtask"],
 ];
 
 /// Rooms that meet in the API only.
 const STRANGERS: &[&[&str]] = &[
     &["kube/controllers", "kube/scheduler", "kube/kubelet"],
-    &["node/resources", "node/discovery", "node/acquisition", "node/fabric", "node/orchestrator"],
+    &["node/resources", "node/discovery", "node/acquisition", "node/fabric", "node/orchestrator", "node/security"],
 ];
 
 /// Where `unsafe` may appear.

@@ -12,11 +12,13 @@ use crate::check::{self, Check};
 use crate::connection::Connection;
 use crate::contracts::{self, Contracts, Unpeer};
 use crate::credential::{self, Credential};
+use crate::exposure::{self, Exposure};
 use crate::identity::{self, Identity};
 use crate::image::{self, Image};
 use crate::look::{self, Look};
 use crate::node;
 use crate::peers::{self, Peers};
+use crate::policy::{self, Policy};
 use crate::reset::{self, Reset};
 use crate::trace::{self, Trace};
 use crate::why::{self, Why};
@@ -71,6 +73,12 @@ enum Verb {
     /// End every contract with a peer.
     #[command(after_help = "Example:\n  fluidos unpeer grid --reason 'the rack moves'")]
     Unpeer(Unpeer),
+    /// What the policies say.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// What a peer can see or do here now, each with what proves it.
+    #[command(after_help = "Examples:\n  fluidos exposure grid\n  fluidos exposure did:key:z6Mk... -o json")]
+    Exposure(Exposure),
     /// Why a workload is where it is, or nowhere.
     #[command(after_help = "Examples:\n  fluidos why api-5d4f -n shop\n  fluidos why deployment/api -n shop")]
     Why(Why),
@@ -133,6 +141,8 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Flavors(look) => look::flavors(&connection, &look),
         Verb::Contracts(contracts) => contracts::run(&connection, &contracts),
         Verb::Unpeer(unpeer) => contracts::unpeer(&connection, &unpeer),
+        Verb::Policy(policy) => return policy::run(&connection, &policy),
+        Verb::Exposure(exposure) => exposure::run(&connection, &exposure),
         Verb::Why(why) => why::run(&connection, &why),
         Verb::Trace(trace) => trace::run(&connection, &trace),
         Verb::Check(check) => check::run(&connection, &check),

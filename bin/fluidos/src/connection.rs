@@ -78,6 +78,21 @@ impl Connection {
     /// # Errors
     /// When there is no kubeconfig or it cannot be used.
     pub async fn client(&self) -> Result<kube::Client> {
+        let (config, shown) = self.config().await?;
+        kube::Client::try_from(config).context(shown)
+    }
+
+    /// A client of the same API that has no rights: what a stranger would have.
+    ///
+    /// # Errors
+    /// When there is no kubeconfig or it cannot be used.
+    pub async fn stranger(&self) -> Result<kube::Client> {
+        let (mut config, shown) = self.config().await?;
+        config.auth_info = AuthInfo::default();
+        kube::Client::try_from(config).context(shown)
+    }
+
+    async fn config(&self) -> Result<(kube::Config, String)> {
         let (mut file, shown) = self.read()?;
         self.override_in(&mut file);
         let options = KubeConfigOptions {
@@ -89,7 +104,7 @@ impl Connection {
         if let Some(limit) = self.request_timeout {
             config.read_timeout = Some(limit).filter(|limit| !limit.is_zero());
         }
-        kube::Client::try_from(config).context(shown)
+        Ok((config, shown))
     }
 
     /// The kubeconfig and what it is called. With `--server` none is needed.

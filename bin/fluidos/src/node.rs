@@ -13,6 +13,7 @@ mod fabric;
 pub mod machine;
 mod market;
 mod peers;
+mod security;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -91,19 +92,21 @@ async fn run(up: &Up) -> Result<()> {
     controllers(&api, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
     api.server.add_admission(Arc::new(gate::Gate::new(api.client("fluidos-gate"))));
+    let decisions = security::open(up, &key, &api, &mut parts).await?;
+    let admit = security::admit(decisions.clone());
     let mut machine = None;
     if up.no_agent {
         // Without pods of its own it has no images to give and no DNS that twins could ask.
-        let fabric = fabric::start(up, key.clone(), &api, links.clone(), None, ranges.dns())?;
+        let fabric = fabric::start(up, key.clone(), &api, links.clone(), None, ranges.dns(), admit)?;
         parts.spawn(fabric.run());
     } else {
-        machine = Some(machine::Machine::start(up, &key, &api, ranges, &links, &mut parts).await?);
+        machine = Some(machine::Machine::start(up, &key, &api, ranges, &links, admit, &mut parts).await?);
     }
     api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
     let location = up.location.clone().unwrap_or_default();
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
     peers::discover(up, key.clone(), &api, &doors, &mut parts)?;
-    market::open(up, &key, &api, doors.rear, &mut parts)?;
+    market::open(up, &key, &api, doors.rear, security::decide(decisions), &mut parts)?;
     if let Some(machine) = &machine {
         machine.ready().await;
     }

@@ -1,7 +1,10 @@
 //! `fluidos peers`: the peering candidates, and those that were not taken.
 
 use anyhow::{Context, Result};
-use fluidos_model::kinds::{DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, LinkState, MulticastState, names};
+use fluidos_model::kinds::{
+    DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, LinkState, MulticastState, Rating, names,
+};
+use fluidos_model::rating;
 use kube::Api;
 use kube::api::ListParams;
 
@@ -30,13 +33,19 @@ pub fn run(connection: &Connection, peers: &Peers) -> Result<()> {
         if peers.rejected {
             return look::show_values(&peers.look, &seen.rejected, || rejected(&seen));
         }
-        let objects = Api::<KnownCluster>::namespaced(client, namespace).list(&ListParams::default()).await;
+        let objects = Api::<KnownCluster>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
         let objects = objects.with_context(|| format!("list knownclusters in namespace {namespace}"))?.items;
-        look::show(&peers.look, "knownclusters", &objects, |objects| table(objects, &seen))
+        let ratings = Api::<Rating>::namespaced(client, namespace).list(&ListParams::default()).await;
+        let ratings = ratings.with_context(|| format!("list ratings in namespace {namespace}"))?.items;
+        look::show(&peers.look, "knownclusters", &objects, |objects| table(objects, &ratings, &seen))
     })
 }
 
-fn table(objects: &[KnownCluster], seen: &DiscoveryPolicyStatus) -> Table {
+fn table(objects: &[KnownCluster], ratings: &[Rating], seen: &DiscoveryPolicyStatus) -> Table {
+    let rated = |did: Option<&str>| {
+        let rating = ratings.iter().find(|rating| Some(rating.spec.did.as_str()) == did);
+        rating::shown(rating.and_then(|rating| rating.status.as_ref()?.value))
+    };
     let rows = objects.iter().map(|peer| {
         let link = peer.status.as_ref().and_then(|s| s.link.as_ref());
         let state = match link.map(|l| l.state) {
@@ -53,6 +62,8 @@ fn table(objects: &[KnownCluster], seen: &DiscoveryPolicyStatus) -> Table {
             latency.map_or("?".into(), |micros| format!("{:.1}ms", micros as f64 / 1000.0)),
             peer.spec.trust.map_or("?".into(), |t| format!("{t:?}").to_lowercase()),
             peer.spec.source.map_or("?".into(), |s| format!("{s:?}").to_lowercase()),
+            rated(peer.spec.did.as_deref()),
+            rated(peer.spec.did.as_deref()),
             known(&peer.spec.address),
             known(&peer.spec.features.join(",")),
             option(peer.spec.did.as_deref()),
@@ -60,8 +71,10 @@ fn table(objects: &[KnownCluster], seen: &DiscoveryPolicyStatus) -> Table {
         ]
     });
     Table {
-        heading: &["NAME", "DOMAIN", "LINK", "LATENCY", "TRUST", "SOURCE", "ADDRESS", "FEATURES", "DID", "MESSAGE"],
-        narrow: 7,
+        heading: &[
+            "NAME", "DOMAIN", "LINK", "LATENCY", "TRUST", "SOURCE", "RATING", "ADDRESS", "FEATURES", "DID", "MESSAGE",
+        ],
+        narrow: 8,
         rows: rows.collect(),
         empty: why_nobody(seen),
     }
@@ -113,8 +126,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_never_0() {
         let peer = KnownCluster::new("k", Default::default());
-        let row = &table(&[peer], &Default::default()).rows[0];
-        assert_eq!(row[..9], ["?"; 9].map(str::to_owned));
+        let row = &table(&[peer], &[], &Default::default()).rows[0];
+        assert_eq!(row[..10], ["?"; 10].map(str::to_owned));
     }
 
     #[test]

@@ -46,6 +46,14 @@ pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";
 pub const LABEL_FEATURE_PREFIX: &str = "feature.fluidos.eu/";
 /// Name of the DiscoveryPolicy that is always there, and whose status tells what discovery saw.
 pub const DISCOVERY_POLICY: &str = "default";
+/// Name of the AccessPolicy that `--offer` writes.
+pub const POLICY_OFFER: &str = "offer";
+/// Name of the AccessPolicy that `--trust` writes.
+pub const POLICY_TRUST: &str = "trust";
+/// Annotation of a KnownCluster: the policy that decided about its `trust`.
+pub const ANNOTATION_TRUST_POLICY: &str = "fluidos.eu/trust-policy";
+/// Annotation of a KnownCluster: the `trust` that its owner wrote by hand.
+pub const ANNOTATION_TRUST_OWNER: &str = "fluidos.eu/trust-owner";
 /// Name of the one Ledger.
 pub const LEDGER: &str = "pool";
 /// Names in Kubernetes are at most this long.

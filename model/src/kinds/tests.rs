@@ -85,6 +85,8 @@ fn kinds_have_the_official_names() {
         "Ledger reservation.fluidos.eu/v1alpha1 ledgers []",
         "KnownCluster network.fluidos.eu/v1alpha1 knownclusters [kclust,kclusts]",
         "DiscoveryPolicy network.fluidos.eu/v1alpha1 discoverypolicies [dpol]",
+        "AccessPolicy security.fluidos.eu/v1alpha1 accesspolicies [apol]",
+        "Rating security.fluidos.eu/v1alpha1 ratings []",
         "Broker network.fluidos.eu/v1alpha1 brokers [broker,brokers]",
         "FLUIDOSDeployment fluidos.eu/v1 fluidosdeployments [fd]",
     ];

@@ -9,9 +9,9 @@
 //! release ───▶ signed by a party? ─▶ free the Ledger ─▶ Contract goes
 //! ```
 //! Consent is the offer: without a `SharingPolicy` whoever proves a key may buy what is free, at a price of 0. With some they are
-//! asked at every request: the first by name that admits the buyer says what is sold to it and for what. A killed seller loses
-//! nothing: terms are made from the Ledger, a sale that was not finished is finished when its buyer asks again, and given up when
-//! it does not.
+//! asked at every request: the first by name that admits the buyer says what is sold to it and for what. [`Decide`] has the last
+//! word before each of the first four, giving a hold back excepted. A killed seller loses nothing: terms are made from the Ledger,
+//! a sale that was not finished is finished when its buyer asks again, and given up when it does not.
 
 mod act;
 mod plan;
@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
-use fluidos_model::kinds::{Configuration, Contract, FlavorType, KnownCluster, names};
-use fluidos_model::market::{COMMITMENTS_MAX, Commitment, Pool, sale};
+use fluidos_model::kinds::{Configuration, Contract, Flavor, FlavorType, KnownCluster, names};
+use fluidos_model::market::{Amounts, COMMITMENTS_MAX, Commitment, Pool, sale};
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode, Seller};
 use jiff::Timestamp;
@@ -33,6 +33,39 @@ use kube::{Api, Client};
 
 use crate::books::{Books, BooksError};
 use crate::{Options, bounded, contracts, convert, events, terms};
+
+/// What is about to be done for a peer.
+pub struct Ask<'a> {
+    /// What.
+    pub act: Act,
+    /// The key that it has proven.
+    pub peer: Option<NodeId>,
+    /// With which flavor.
+    pub flavor: &'a Flavor,
+    /// How much of it; `None` is what is left.
+    pub amounts: Option<Amounts>,
+    /// What is promised to whom; `None` for the first two, which promise nothing.
+    pub pool: Option<&'a Pool>,
+    /// The transaction, which is not counted among what the peer has.
+    pub transaction: Option<&'a str>,
+}
+
+/// What a peer can have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// See a flavor.
+    List,
+    /// Be answered what of it comes nearest to a need.
+    Request,
+    /// Have some of it held.
+    Reserve,
+    /// Buy what is held.
+    Buy,
+}
+
+/// Says whether it may be done, or why not in words that the peer may read. It is asked once for each new hold and
+/// sale, not again for a message that is repeated.
+pub type Decide = Arc<dyn Fn(&Ask<'_>) -> Result<(), String> + Send + Sync>;
 
 /// Holds end by the second; looking more often finds nothing.
 const SWEEP_LEAST: Duration = Duration::from_millis(250);
@@ -136,6 +169,26 @@ impl Exporter {
         ))
     }
 
+    fn decide(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
+        let Some(decide) = &self.options.decide else { return Ok(()) };
+        decide(ask).map_err(|why| Refusal::new(RefusalCode::Forbidden, why))
+    }
+
+    /// The flavors that a peer may have. If there are some, and none is for it, it is told why.
+    fn permitted(&self, act: Act, flavors: Vec<Flavor>, peer: Option<NodeId>) -> Result<Vec<Flavor>, Refusal> {
+        let (mut shown, mut refused) = (Vec::new(), None);
+        for flavor in flavors {
+            match self.decide(&Ask { act, peer, flavor: &flavor, amounts: None, pool: None, transaction: None }) {
+                Ok(()) => shown.push(flavor),
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        match refused {
+            Some(refusal) if shown.is_empty() => Err(refusal),
+            _ => Ok(shown),
+        }
+    }
+
     fn terms(&self, commitment: &Commitment) -> Result<Signed<rear::ContractTerms>, Refusal> {
         terms::of_commitment(commitment, self.options.key.id(), self.options.hold).map_err(|error| {
             tracing::warn!(%error, "a promise has no terms");
@@ -176,6 +229,7 @@ impl Seller for Exporter {
             Err(refusal) => return Err(plan::not_sold(refusal)),
         };
         let flavors = act::flavors(&self.client, self.options.key.id()).await?;
+        let flavors = self.permitted(Act::List, flavors, peer.node)?;
         Ok(plan::listed(&flavors, &sale, &wanted))
     }
 
@@ -184,6 +238,7 @@ impl Seller for Exporter {
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
         let sale = sale(&policies, &pool, Some(&buyer.to_string()), Timestamp::now()).map_err(plan::not_sold)?;
         let flavors = act::flavors(&self.client, self.options.key.id()).await?;
+        let flavors = self.permitted(Act::Request, flavors, Some(buyer))?;
         plan::answered(&flavors, &sale, &request)
     }
 
@@ -199,6 +254,16 @@ impl Seller for Exporter {
             let term = request.term_seconds.map(Duration::from_secs);
             let wish = plan::Wish { transaction: &transaction, buyer, amounts: asked, term, hold: self.options.hold };
             let hold = plan::admit(&flavor, &policies, pool, &wish, now)?;
+            if pool.commitment(&transaction).is_none_or(|known| known.is_over(now)) {
+                self.decide(&Ask {
+                    act: Act::Reserve,
+                    peer: Some(buyer),
+                    flavor: &flavor,
+                    amounts: Some(hold.amounts),
+                    pool: Some(pool),
+                    transaction: Some(&transaction),
+                })?;
+            }
             pool.hold(&hold, now).map_err(plan::refusal)
         });
         let pool = held.await.map_err(|error: act::Error| Refusal::from(error))?;
@@ -258,6 +323,18 @@ impl Seller for Exporter {
         let offered = self.terms(commitment)?;
         let differs = |error: rear::TermsError| Refusal::new(RefusalCode::Conflict, error.to_string());
         rear::check_purchase(&offered.envelope(), &signed, buyer).map_err(differs)?;
+        if commitment.is_held() {
+            let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
+            let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?;
+            self.decide(&Ask {
+                act: Act::Buy,
+                peer: Some(buyer),
+                flavor: &flavor,
+                amounts: Some(commitment.amounts),
+                pool: Some(&pool),
+                transaction: Some(transaction_id),
+            })?;
+        }
         signed.sign(&self.options.key).map_err(|error| {
             tracing::warn!(%error, "a contract could not be signed");
             Refusal::new(RefusalCode::Internal, "the contract cannot be signed")

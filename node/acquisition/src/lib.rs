@@ -63,6 +63,8 @@ pub struct Options {
     pub hold: Duration,
     /// The way to a peer.
     pub dial: Dial,
+    /// Who may see, hold and buy what is offered; `None` is everybody, as far as the offer goes.
+    pub decide: Option<exporter::Decide>,
 }
 
 impl Options {
@@ -71,7 +73,7 @@ impl Options {
         identity.additional_information.get_or_insert_default().did = Some(key.id().to_string());
         let dialling = key.clone();
         let dial = move |target| rear::Client::new(&dialling, target).map_err(|error| error.to_string());
-        Self { key, identity, offer, hold: HOLD, dial: Arc::new(dial) }
+        Self { key, identity, offer, hold: HOLD, dial: Arc::new(dial), decide: None }
     }
 }
 

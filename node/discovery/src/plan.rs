@@ -31,6 +31,9 @@ pub struct Trust {
     pub lan: bool,
     /// These keys, however they were found.
     pub keys: Vec<NodeId>,
+    /// Somebody else writes the `trust` of entries: a new one has none until then, and a sighting does not change it. What
+    /// is said here counts only for the least trust that a policy wants of a new one.
+    pub decided_elsewhere: bool,
 }
 
 impl Trust {
@@ -83,11 +86,14 @@ pub fn sighting(sighting: &Sighting, known: Option<&KnownCluster>, count: usize,
         if count >= KNOWN_MAX {
             return Action::Reject(format!("{KNOWN_MAX} nodes are known already, which is the most"));
         }
-        let fresh = spec(sighting, sighting.source, rules.trust);
-        return match refused(&fresh, rules.policies) {
-            Some(why) => Action::Reject(why),
-            None => Action::Create(Box::new(fresh), name),
-        };
+        let mut fresh = spec(sighting, sighting.source, rules.trust);
+        if let Some(why) = refused(&fresh, rules.policies) {
+            return Action::Reject(why);
+        }
+        if rules.trust.decided_elsewhere {
+            fresh.trust = None;
+        }
+        return Action::Create(Box::new(fresh), name);
     };
     if known.spec.did.as_deref().is_some_and(|of| of != did) {
         return Action::Reject(format!("{} belongs to {}", known.name_any(), known.spec.did.as_deref().unwrap_or("?")));
@@ -99,6 +105,9 @@ pub fn sighting(sighting: &Sighting, known: Option<&KnownCluster>, count: usize,
         _ => sighting.source,
     };
     let mut fresh = spec(sighting, source, rules.trust);
+    if rules.trust.decided_elsewhere {
+        fresh.trust = known.spec.trust;
+    }
     if sighting.source == Source::Inbound && known.spec.source != Some(KnownClusterSource::Inbound) {
         // Where it called from says less than where it is known to listen.
         fresh.address.clone_from(&known.spec.address);

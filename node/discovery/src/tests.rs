@@ -60,6 +60,21 @@ fn check(sighting: &Sighting, before: Option<&KnownCluster>, trust: &Trust, expe
 }
 
 #[test]
+fn who_is_trusted_may_be_decided_elsewhere() {
+    let elsewhere = Trust { decided_elsewhere: true, lan: true, ..trust() };
+    let lan = seen(Source::Multicast, 1, "grid", "192.168.1.2:7300");
+    let Action::Create(spec, _) = decide(&lan, None, &elsewhere, &Policies::default()) else { panic!("it is new") };
+    assert_eq!(spec.trust, None, "nobody has decided yet");
+    let mut entry = KnownCluster::new("k", *spec);
+    entry.spec.trust = Some(KnownClusterTrust::Untrusted);
+    let named = seen(Source::Static, 1, "grid", "192.168.1.2:7300");
+    let Action::Change(spec, _) = decide(&named, Some(&entry), &elsewhere, &Policies::default()) else {
+        panic!("it was named")
+    };
+    assert_eq!(spec.trust, Some(KnownClusterTrust::Untrusted), "a sighting does not change what was decided");
+}
+
+#[test]
 fn what_is_new_is_kept_and_trusted_as_the_owner_says() {
     let lan = seen(Source::Multicast, 1, "grid", "192.168.1.2:7300");
     check(&lan, None, &trust(), expect!["create 192.168.1.2:7300 Multicast Untrusted"]);

@@ -23,6 +23,10 @@ use crate::{Error, frames, images, reflection, streams, virtual_node};
 /// Answers which prefix a peer holds, or `None` while nobody knows.
 pub type PrefixOf = Arc<dyn Fn(&NodeId) -> Option<FabricPrefix> + Send + Sync>;
 
+/// Says whether a workload of a consumer, from this namespace of it, may begin to run here, or why not in words that the
+/// consumer may read.
+pub type Admit = Arc<dyn Fn(&NodeId, &str) -> Result<(), String> + Send + Sync>;
+
 /// What a fabric is started with.
 #[derive(Clone)]
 pub struct Options {
@@ -44,6 +48,8 @@ pub struct Options {
     pub cluster_domain: String,
     /// Where the pods of a peer are: addresses that it reports are believed only there.
     pub prefix_of: PrefixOf,
+    /// Who may run what here; `None` is everybody who has a contract.
+    pub admit: Option<Admit>,
 }
 
 /// The fabric of a node. Cheap to clone.
@@ -63,6 +69,7 @@ pub(crate) struct Shared {
     pub dns_address: Ipv4Addr,
     pub cluster_domain: String,
     pub prefix_of: PrefixOf,
+    pub admit: Option<Admit>,
     /// When this process started, in milliseconds since 1970.
     started: u64,
     /// Epochs of contracts whose provider had seen a later one. By contract: a provider that lies harms its own only.
@@ -117,6 +124,7 @@ impl Fabric {
             dns_address: options.dns_address,
             cluster_domain: options.cluster_domain,
             prefix_of: options.prefix_of,
+            admit: options.admit,
         });
         shared.links.handle(frames::DESIRED, Arc::new(twins::Handler(shared.clone())))?;
         streams::serve(&shared)?;

@@ -30,7 +30,7 @@ use kube::ResourceExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
-pub(crate) use self::package::named;
+pub use self::package::{Named, named};
 use self::plan::{State, View};
 use crate::Error;
 use crate::deal::Deal;

@@ -340,6 +340,16 @@ async fn a_pod_that_may_not_run_there_says_why_and_its_node_goes_on() {
     );
     pair.farm.delete::<Pod>("shop", "bad").await;
     pair.no_pod("bad").await;
+    // Policies are asked about what is new, not about what runs; and again when they may have changed.
+    pair.grid.barred.store(true, Ordering::Relaxed);
+    pair.farm.create::<Pod>(ask("third", "100m")).await;
+    let third = pair.pod_is("third", "refused", |pod| !message(pod).is_empty()).await;
+    let why = "the provider refused it: pods \"third\" is forbidden: policy door forbids Offload from shop";
+    assert_eq!(message(&third), why);
+    pair.pod_is("first", "still running", |pod| phase_is(pod, "Running")).await;
+    pair.grid.barred.store(false, Ordering::Relaxed);
+    pair.pod_is("third", "running", |pod| phase_is(pod, "Running") && message(pod).is_empty()).await;
+    pair.farm.delete::<Pod>("shop", "third").await;
     // What did not fit fits when others have ended; it is asked for again.
     pair.farm.delete::<Pod>("shop", "first").await;
     pair.pod_is("second", "running", |pod| phase_is(pod, "Running") && message(pod).is_empty()).await;

@@ -123,7 +123,8 @@ fn pairs(text: &str) -> Result<Vec<(&str, &str)>> {
         .collect()
 }
 
-fn offer(text: &str) -> Result<Amounts> {
+/// Amounts as a flag says them.
+pub fn offer(text: &str) -> Result<Amounts> {
     let mut amounts = Amounts::default();
     for (name, value) in pairs(text)? {
         let resource = [Resource::Cpu, Resource::Memory, Resource::Pods]

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use fluidos_fabric::{Fabric, Options, guests, network};
+use fluidos_fabric::{Admit, Fabric, Options, guests, network};
 use fluidos_identity::{NodeKey, fabric_prefix};
 use fluidos_link::Links;
 use fluidos_model::kinds::{Contract, names};
@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 use super::api::Api;
 use crate::cli::Up;
 
-/// Starts the fabric. `images` is what this node gives to its providers, `dns` where twins of its pods ask for names.
+/// Starts the fabric. `images` is what this node gives to its providers, `dns` where twins of its pods ask for names,
+/// `admit` who may run what here.
 pub fn start(
     up: &Up,
     key: Arc<NodeKey>,
@@ -26,6 +27,7 @@ pub fn start(
     links: Links,
     images: Option<ImageStore>,
     dns: Ipv4Addr,
+    admit: Admit,
 ) -> Result<Fabric> {
     let options = Options {
         client: api.client("fluidos-fabric"),
@@ -37,6 +39,7 @@ pub fn start(
         dns_address: dns,
         cluster_domain: "cluster.local".into(),
         prefix_of: Arc::new(|peer| Some(fabric_prefix(peer, 0))),
+        admit: Some(admit),
     };
     Fabric::start(options).context("fabric")
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use fluidos_fabric::Admit;
 use fluidos_identity::NodeKey;
 use fluidos_link::Links;
 use substrate_kubelet::images::{ImageStore, Registry};
@@ -34,6 +35,7 @@ impl Machine {
         api: &Api,
         ranges: Ranges,
         links: &Links,
+        admit: Admit,
         parts: &mut JoinSet<()>,
     ) -> Result<Self> {
         let instance = key.id().tag();
@@ -55,7 +57,7 @@ impl Machine {
         let dns_address = network.dns_address();
         let images = ImageStore::open(up.data_dir.join("kubelet/images"))?;
         let dns = dns_address.unwrap_or(gateway);
-        let peers = fabric::start(up, key.clone(), api, links.clone(), Some(images), dns)?;
+        let peers = fabric::start(up, key.clone(), api, links.clone(), Some(images), dns, admit)?;
         fabric::connect(key, api, links.clone(), network.clone(), parts);
         let kubelet = Kubelet::start(substrate_kubelet::Options {
             node_name: up.name.clone(),

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use fluidos_acquisition::{Options, contract_manager, exporter::Exporter, importer};
+use fluidos_acquisition::exporter::{Decide, Exporter};
+use fluidos_acquisition::{Options, contract_manager, importer};
 use fluidos_identity::{ClientAuth, NodeKey, server_config};
 use fluidos_model::kinds::{AdditionalInformation, NodeIdentity};
 use fluidos_rear::{ALPN, RearService};
@@ -15,11 +16,18 @@ use super::api::Api;
 use super::machine;
 use crate::cli::Up;
 
-/// Starts the managers of resources and acquisition, and serves REAR.
-pub fn open(up: &Up, key: &NodeKey, api: &Api, rear: TcpListener, parts: &mut JoinSet<()>) -> Result<()> {
+/// Starts the managers of resources and acquisition, and serves REAR. `decide` is asked before anything is sold.
+pub fn open(
+    up: &Up,
+    key: &NodeKey,
+    api: &Api,
+    rear: TcpListener,
+    decide: Decide,
+    parts: &mut JoinSet<()>,
+) -> Result<()> {
     let identity = identity(up, key, rear.local_addr()?);
     warn_of_too_much(up);
-    let options = Options::new(key.clone(), identity.clone(), up.offer);
+    let options = Options { decide: Some(decide), ..Options::new(key.clone(), identity.clone(), up.offer) };
     parts.spawn(fluidos_resources::run(
         api.client("fluidos-resources"),
         fluidos_resources::Options {

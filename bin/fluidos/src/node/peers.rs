@@ -65,7 +65,8 @@ pub fn discover(up: &Up, key: Arc<NodeKey>, api: &Api, doors: &Doors, parts: &mu
         link_port: port,
         peers: up.peer.clone(),
         mdns: !up.no_mdns,
-        trust: up.trust.0.clone(),
+        // The policies say who is trusted; the flag is one of them.
+        trust: fluidos_discovery::Trust { decided_elsewhere: true, ..up.trust.0.clone() },
         features: features(up),
     };
     parts.spawn(async move {

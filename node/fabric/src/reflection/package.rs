@@ -28,13 +28,15 @@ pub(crate) struct Around<'a> {
 
 /// Names of the ConfigMaps and Secrets that a pod uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Named {
+pub struct Named {
+    /// Of the ConfigMaps.
     pub config_maps: BTreeSet<String>,
+    /// Of the Secrets.
     pub secrets: BTreeSet<String>,
 }
 
 /// Returns the names of what a pod's containers and volumes use: nothing else goes with it.
-pub(crate) fn named(spec: &PodSpec) -> Named {
+pub fn named(spec: &PodSpec) -> Named {
     let mut named = Named::default();
     for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         for source in container.env_from.iter().flatten() {

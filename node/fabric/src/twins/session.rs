@@ -246,6 +246,10 @@ impl Session<'_> {
         let twins = self.twins().await?;
         let known = twins.iter().find(|known| origin_uid(known).as_deref() == Some(uid));
         if known.is_none() {
+            let from = put.pod.metadata.namespace.as_deref().unwrap_or_default();
+            if let Some(Err(reason)) = self.shared.admit.as_ref().map(|admit| admit(&self.deal.buyer, from)) {
+                return Ok(refused(reason));
+            }
             if twins.len() >= PODS_MAX {
                 return Ok(refused(format!("there are {} twins, at most {PODS_MAX}", twins.len())));
             }

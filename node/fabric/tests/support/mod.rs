@@ -50,6 +50,8 @@ pub struct Side {
     pub images: ImageStore,
     pub fabric: Option<Fabric>,
     pub address: SocketAddr,
+    /// Its policies let nobody in.
+    pub barred: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
     directory: tempfile::TempDir,
 }
@@ -87,7 +89,8 @@ impl Side {
         let address = links.local_address().unwrap();
         let images = ImageStore::open(directory.path().join("images")).unwrap();
         let name = name.to_owned();
-        Self { name, key, client, links, proxies, images, fabric: None, address, tasks: vec![], directory }
+        let barred = Arc::default();
+        Self { name, key, client, links, proxies, images, fabric: None, address, barred, tasks: vec![], directory }
     }
 
     pub async fn start(name: &str, seed: u8) -> Self {
@@ -103,6 +106,7 @@ impl Side {
     }
 
     pub fn options(&self) -> Options {
+        let barred = self.barred.clone();
         Options {
             client: self.client.clone(),
             key: self.key.clone(),
@@ -113,6 +117,10 @@ impl Side {
             dns_address: dns_of(self.key.id()),
             cluster_domain: "cluster.local".into(),
             prefix_of: Arc::new(|peer| Some(fabric_prefix(peer, 0))),
+            admit: Some(Arc::new(move |_, namespace| match barred.load(Ordering::Relaxed) {
+                true => Err(format!("policy door forbids Offload from {namespace}")),
+                false => Ok(()),
+            })),
         }
     }
 

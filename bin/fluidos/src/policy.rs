@@ -1,0 +1,242 @@
+//! `fluidos policy`: asks the policies without doing anything. It reads what the node reads, with the caller's rights, and
+//! decides with the same function.
+#![allow(clippy::print_stdout)] // the answer of a verb
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail};
+use fluidos_identity::NodeId;
+use fluidos_model::kinds::{AccessPolicy, Flavor, KnownCluster, Ledger, Rating, names};
+use fluidos_model::market::{Amounts, Pool};
+use fluidos_security::policy::{
+    self, Action, Circumstances, Decision, Goods, Peer, Policies, Request, Resource, Text, compile,
+};
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::connection::{Connection, with};
+use crate::output::Output;
+
+/// Exit code when the policies could not be asked: neither yes nor no.
+const NOT_ASKED: u8 = 2;
+/// Who has proven no key.
+const NOBODY: &str = "anonymous";
+
+/// What is asked of the policies.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Policy {
+    /// Whether a peer may do something, and which policy says so. Exit code: 0 it may, 1 it may not, 2 not asked.
+    #[command(
+        after_help = "Examples:\n  fluidos policy test --peer grid --action Buy\n  fluidos policy test --peer grid --action Buy --amounts cpu=4,memory=8Gi,pods=10\n  fluidos policy test --peer anonymous --action Discover -o json\n\nThe policies: kubectl get accesspolicies -n fluidos"
+    )]
+    Test(Test),
+}
+
+/// One question.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Test {
+    /// Name or DID of the peer; `anonymous` is who has proven no key.
+    #[arg(long, value_name = "NAME|DID")]
+    peer: String,
+    /// Discover, Negotiate, Reserve, Buy, Offload or Receive.
+    #[arg(long, value_parser = action)]
+    action: Action,
+    /// The flavor. Default: the one that is sold here.
+    #[arg(long, value_name = "NAME", conflicts_with = "from_namespace")]
+    flavor: Option<String>,
+    /// How much of the flavor. Default: all that is left.
+    #[arg(long, value_parser = crate::cli::up::offer, value_name = "cpu=..,memory=..,pods=..")]
+    amounts: Option<Amounts>,
+    /// For Offload: the namespace of the workload at its owner.
+    #[arg(long, value_name = "NAMESPACE")]
+    from_namespace: Option<String>,
+    /// What to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
+}
+
+fn action(text: &str) -> Result<Action, String> {
+    text.parse()
+}
+
+/// Does what the verb says.
+pub fn run(connection: &Connection, policy: &Policy) -> ExitCode {
+    let Policy::Test(test) = policy;
+    match ask(connection, test) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("fluidos: {error:#}");
+            ExitCode::from(NOT_ASKED)
+        }
+    }
+}
+
+fn ask(connection: &Connection, test: &Test) -> Result<bool> {
+    let (asked, decision, faults) = with(async {
+        let node = Node::read(&connection.client().await?, connection.namespace_or(names::NAMESPACE)).await?;
+        let request = node.request(test, node.find(&test.peer)?)?;
+        let decision = policy::decide(&node.policies, &request);
+        Ok((request, decision, node.faults))
+    })?;
+    let answer = answer(&asked, &decision, &faults);
+    if let Some(text) = test.output.structured(&answer)? {
+        println!("{text}");
+    } else {
+        let may = if decision.allowed { "may" } else { "may not" };
+        println!("{} {may} {}: {}", asked.peer.shown(), asked.action, decision.reason);
+        for fault in faults {
+            eprintln!("note: {fault}");
+        }
+    }
+    Ok(decision.allowed)
+}
+
+fn answer(asked: &Request, decision: &Decision, faults: &[String]) -> Value {
+    json!({
+        "peer": asked.peer.did.as_deref().unwrap_or(NOBODY),
+        "action": asked.action.as_str(),
+        "allowed": decision.allowed,
+        "policies": decision.policies,
+        "reason": decision.reason,
+        "notInForce": faults,
+    })
+}
+
+/// What the decision point of a node sees, read once.
+pub struct Node {
+    /// In force.
+    pub policies: Policies,
+    /// Texts that are not.
+    pub faults: Vec<String>,
+    /// Who is known.
+    pub known: Vec<KnownCluster>,
+    ratings: Vec<Rating>,
+    flavors: Vec<Flavor>,
+    pool: Option<Pool>,
+}
+
+impl Node {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What could not be read.
+    pub async fn read(client: &Client, namespace: &str) -> Result<Self> {
+        let objects: Vec<AccessPolicy> = list(client, namespace, "accesspolicies").await?;
+        let names: Vec<String> = objects.iter().map(|object| object.name_any()).collect();
+        let texts = objects.iter().zip(&names).map(|(object, name)| Text {
+            name,
+            text: &object.spec.cedar,
+            accepted: object.status.as_ref().map_or("", |status| &status.accepted),
+        });
+        let (policies, verdicts) = compile(&texts.collect::<Vec<_>>());
+        let faults = verdicts.into_iter().filter_map(|verdict| {
+            Some(format!("the text of policy {} is not in force: {}", verdict.name, verdict.fault?))
+        });
+        let ledgers: Vec<Ledger> = list(client, namespace, "ledgers").await?;
+        let pool = ledgers.iter().find(|ledger| ledger.name_any() == names::LEDGER);
+        Ok(Self {
+            policies,
+            faults: faults.collect(),
+            known: list(client, namespace, "knownclusters").await?,
+            ratings: list(client, namespace, "ratings").await?,
+            flavors: list(client, namespace, "flavors").await?,
+            pool: pool.map(|ledger| ledger.spec.pool()).transpose()?,
+        })
+    }
+
+    /// DID and entry of a peer that is named so.
+    ///
+    /// # Errors
+    /// Nobody or several are named so.
+    pub fn find(&self, peer: &str) -> Result<(Option<String>, Option<&KnownCluster>)> {
+        if peer == NOBODY {
+            return Ok((None, None));
+        }
+        let known = |known: &&KnownCluster| {
+            let spec = &known.spec;
+            spec.did.as_deref() == Some(peer) || spec.name.as_deref() == Some(peer) || known.name_any() == peer
+        };
+        let found: Vec<&KnownCluster> = self.known.iter().filter(known).collect();
+        match found.as_slice() {
+            [one] => Ok((one.spec.did.clone(), Some(one))),
+            [] if peer.parse::<NodeId>().is_ok() => Ok((Some(peer.to_owned()), None)),
+            [] => Err(anyhow!("nobody is known as {peer}; see: fluidos peers, or give its DID")),
+            several => {
+                Err(anyhow!("{} peers call themselves {peer}: give the DID, see: fluidos peers -o wide", several.len()))
+            }
+        }
+    }
+
+    fn rating(&self, did: Option<&str>) -> Option<&Rating> {
+        self.ratings.iter().find(|rating| Some(rating.spec.did.as_str()) == did)
+    }
+
+    /// The flavors that are sold here.
+    pub fn flavors(&self) -> &[Flavor] {
+        &self.flavors
+    }
+
+    /// Decides about a peer, now.
+    pub fn decide(&self, action: Action, peer: (Option<&str>, Option<&KnownCluster>), resource: Resource) -> Decision {
+        policy::decide(&self.policies, &self.put(action, peer, resource))
+    }
+
+    fn put(&self, action: Action, (did, known): (Option<&str>, Option<&KnownCluster>), resource: Resource) -> Request {
+        let now = Timestamp::now();
+        let context = match (&self.pool, did) {
+            (Some(pool), Some(did)) if matches!(action, Action::Reserve | Action::Buy) => {
+                Circumstances::of(pool, did, None, now)
+            }
+            _ => Circumstances::at(now),
+        };
+        Request { action, peer: Peer::of(did, action, known, self.rating(did)), resource, context }
+    }
+
+    fn request(&self, test: &Test, (did, known): (Option<String>, Option<&KnownCluster>)) -> Result<Request> {
+        let resource = match test.action {
+            Action::Receive => Resource::Node,
+            Action::Offload => {
+                let namespace = test.from_namespace.clone();
+                Resource::Workload { namespace: namespace.context("Offload is about a workload: --from-namespace")? }
+            }
+            _ => Resource::Flavor(Box::new(Goods::of(self.flavor(test.flavor.as_deref())?, test.amounts.as_ref()))),
+        };
+        if test.from_namespace.is_some() && test.action != Action::Offload {
+            bail!("--from-namespace is for Offload; {} is not about a workload", test.action);
+        }
+        if (test.flavor.is_some() || test.amounts.is_some()) && !matches!(resource, Resource::Flavor(_)) {
+            bail!("--flavor and --amounts are for what is sold; {} is not about that", test.action);
+        }
+        Ok(self.put(test.action, (did.as_deref(), known), resource))
+    }
+
+    fn flavor(&self, name: Option<&str>) -> Result<&Flavor> {
+        let names = || self.flavors.iter().map(|flavor| flavor.name_any()).collect::<Vec<_>>().join(", ");
+        match (name, self.flavors.as_slice()) {
+            (Some(name), flavors) => flavors
+                .iter()
+                .find(|flavor| flavor.name_any() == name)
+                .ok_or_else(|| anyhow!("no flavor {name} is sold here; there are: {}", names())),
+            (None, [one]) => Ok(one),
+            (None, []) => Err(anyhow!("nothing is sold here, so there is nothing to ask about (fluidos up --offer)")),
+            (None, _) => Err(anyhow!("several flavors are sold here, choose by --flavor: {}", names())),
+        }
+    }
+}
+
+async fn list<K>(client: &Client, namespace: &str, plural: &str) -> Result<Vec<K>>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let objects = Api::<K>::namespaced(client.clone(), namespace).list(&ListParams::default()).await;
+    Ok(objects.with_context(|| format!("list {plural} in namespace {namespace}"))?.items)
+}

@@ -1,0 +1,144 @@
+//! The decision point: what is known of a peer is put beside the question, the answer is logged and counted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use fluidos_model::kinds::{KnownCluster, Rating, names};
+use substrate_client::Cache;
+
+use crate::policy::{Action, Circumstances, Decision, Peer, Policies, Request, Resource, decide};
+
+/// Decisions that are kept for when they are asked again, within their minute; some 500 bytes each.
+const KEPT_MAX: usize = 1024;
+
+/// What is asked, without what is known of the peer.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// What.
+    pub action: Action,
+    /// DID of the key that the peer has proven.
+    pub peer: Option<&'a str>,
+    /// With what.
+    pub resource: Resource,
+    /// When, and so on.
+    pub context: Circumstances,
+}
+
+/// The decision point of this node. Clones are the same one.
+#[derive(Clone)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    known: Cache<KnownCluster>,
+    ratings: Cache<Rating>,
+    policies: RwLock<Policies>,
+    kept: Mutex<HashMap<Request, Decision>>,
+    /// By policy (empty: none) and whether it was allowed. Bounded by the statements in force.
+    counts: Mutex<BTreeMap<(String, bool), u64>>,
+}
+
+impl Handle {
+    /// A decision point that permits nothing until it has policies.
+    pub(crate) fn new(known: Cache<KnownCluster>, ratings: Cache<Rating>) -> Self {
+        let inner =
+            Inner { known, ratings, policies: RwLock::default(), kept: Mutex::default(), counts: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Decides, logs and counts.
+    pub fn decide(&self, question: Question<'_>) -> Decision {
+        let request = self.request(question);
+        let decision = self.answer(&request);
+        log(&request, &decision);
+        self.count(&decision);
+        decision
+    }
+
+    /// Decides about a node that an entry tells of, and leaves no trace.
+    pub(crate) fn look(&self, action: Action, known: &KnownCluster, context: Circumstances) -> Decision {
+        let did = known.spec.did.as_deref();
+        let rating = did.and_then(|did| self.rating(did));
+        let peer = Peer::of(did, action, Some(known), rating.as_deref());
+        self.answer(&Request { action, peer, resource: Resource::Node, context })
+    }
+
+    /// How many decisions each policy has made since the start: by its name (empty: no policy permitted) and the outcome.
+    pub fn counts(&self) -> BTreeMap<(String, bool), u64> {
+        lock(&self.inner.counts).clone()
+    }
+
+    pub(crate) fn count(&self, decision: &Decision) {
+        let mut counts = lock(&self.inner.counts);
+        let none = [String::new()];
+        for name in if decision.policies.is_empty() { &none[..] } else { &decision.policies } {
+            *counts.entry((name.clone(), decision.allowed)).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn set(&self, policies: Policies) {
+        let mut current = self.inner.policies.write().unwrap_or_else(PoisonError::into_inner);
+        *current = policies;
+        lock(&self.inner.kept).clear();
+    }
+
+    fn request(&self, question: Question<'_>) -> Request {
+        let Question { action, peer, resource, context } = question;
+        let known = peer.and_then(|did| self.known(did));
+        let rating = peer.and_then(|did| self.rating(did));
+        Request { action, peer: Peer::of(peer, action, known.as_deref(), rating.as_deref()), resource, context }
+    }
+
+    fn answer(&self, request: &Request) -> Decision {
+        // As long as these are looked at, `set` waits: what is kept was decided by the same.
+        let policies = self.inner.policies.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = lock(&self.inner.kept).get(request) {
+            return kept.clone();
+        }
+        let decision = decide(&policies, request);
+        let mut kept = lock(&self.inner.kept);
+        if kept.len() >= KEPT_MAX {
+            kept.clear();
+        }
+        kept.insert(request.clone(), decision.clone());
+        decision
+    }
+
+    fn known(&self, did: &str) -> Option<Arc<KnownCluster>> {
+        let usual = self.inner.known.get(names::NAMESPACE, &entry_name(did)?);
+        usual
+            .filter(|known| known.spec.did.as_deref() == Some(did))
+            .or_else(|| self.inner.known.list().into_iter().find(|known| known.spec.did.as_deref() == Some(did)))
+    }
+
+    fn rating(&self, did: &str) -> Option<Arc<Rating>> {
+        self.inner.ratings.get(names::NAMESPACE, &entry_name(did)?).filter(|rating| rating.spec.did == did)
+    }
+}
+
+/// The name of the KnownCluster that discovery makes of a key, and of its Rating.
+pub(crate) fn entry_name(did: &str) -> Option<String> {
+    let id: fluidos_identity::NodeId = did.parse().ok()?;
+    Some(names::known_cluster(&id.tag()))
+}
+
+/// One line for each decision. Anybody may list, and often: that is for who looks closely.
+fn log(request: &Request, decision: &Decision) {
+    let Request { action, peer, resource, .. } = request;
+    let (did, policies) = (peer.did.as_deref().unwrap_or("none"), decision.policies.join(","));
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "fluidos::decision",
+                %action, peer = peer.shown(), did, ?resource, allowed = decision.allowed, policies, reason = decision.reason
+            )
+        };
+    }
+    if *action == Action::Discover { line!(debug) } else { line!(info) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Maps of values that are never half written.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

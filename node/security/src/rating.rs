@@ -1,0 +1,106 @@
+//! The ratings and metrics database: what this node sees of its peers, kept as one Rating for each.
+//!
+//! A Rating begins with a deal: who was only met on the network has none, so keys made for the purpose fill nothing. It ends
+//! when what was seen weighs nothing any more.
+//!
+//! ```text
+//! Reservations: sold or refused what was offered ─┐
+//! Allocations: came into use or did not           ├─▶ plan ─▶ Rating.status (value, weight, observations)
+//! Contracts: over before their time, not by us    │
+//! KnownClusters: link up or lost, each once a day ┘
+//! ```
+//! Limits: sellers are rated, buyers are not; latency is kept and not judged, as nobody promises one; there are no disputes
+//! before there are receipts. What others say ([`opinion`]) does not travel yet.
+
+mod act;
+pub mod opinion;
+mod plan;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fluidos_identity::NodeId;
+use fluidos_model::kinds::{Allocation, Contract, KnownCluster, Rating, Reservation, names};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, ResourceExt as _};
+use substrate_client::Cache;
+
+use self::plan::{Deal, View};
+
+/// A deal is several changes: they are looked at together.
+const GATHER: Duration = Duration::from_millis(50);
+/// Weights fade slowly; round trips are written as often.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Keeps the Ratings current, for ever. `own` is this node's key.
+pub async fn run(client: Client, own: NodeId) {
+    let api = client.clone();
+    let known = Cache::<KnownCluster>::start(Api::namespaced(api.clone(), names::NAMESPACE));
+    let reservations = Cache::<Reservation>::start(Api::namespaced(api.clone(), names::NAMESPACE));
+    let allocations = Cache::<Allocation>::start(Api::namespaced(api.clone(), names::NAMESPACE));
+    let ratings = Cache::<Rating>::start(Api::namespaced(api.clone(), names::NAMESPACE));
+    tokio::join!(known.synced(), reservations.synced(), allocations.synced(), ratings.synced());
+    let (mut known_changed, mut reservations_changed) = (known.changes(), reservations.changes());
+    let mut allocations_changed = allocations.changes();
+    // Of a contract that goes, the last state says whose doing it was: a shared copy would only show that it is gone.
+    let contracts = Api::<Contract>::namespaced(api, names::NAMESPACE);
+    let mut events = std::pin::pin!(watcher::watcher(contracts, watcher::Config::default()).default_backoff());
+    let own = own.to_string();
+    let mut deals: BTreeMap<String, Deal> = BTreeMap::new();
+    let mut broken: Vec<(Deal, Timestamp)> = Vec::new();
+    let mut tick = tokio::time::interval(LOOK_AGAIN);
+    let mut all = false;
+    loop {
+        for changes in [&mut known_changed, &mut reservations_changed, &mut allocations_changed] {
+            changes.mark_unchanged();
+        }
+        let (known_list, reservation_list) = (known.list(), reservations.list());
+        let (allocation_list, rating_list) = (allocations.list(), ratings.list());
+        let view = View {
+            own: &own,
+            known: known_list.iter().map(AsRef::as_ref).collect(),
+            reservations: reservation_list.iter().map(AsRef::as_ref).collect(),
+            allocations: allocation_list.iter().map(AsRef::as_ref).collect(),
+            ratings: rating_list.iter().map(AsRef::as_ref).collect(),
+            deals: &deals,
+            broken: &broken,
+        };
+        let mut done = true;
+        for action in plan::plan(&view, all, Timestamp::now()) {
+            if let Err(error) = act::act(&client, &action).await {
+                tracing::warn!(%error, %action, "a rating could not be written");
+                done = false;
+            }
+        }
+        if done {
+            broken.clear();
+        }
+        all = false;
+        // Each arm only waits, or takes one whole event: losing the race loses nothing.
+        tokio::select! {
+            _ = known_changed.changed() => {}
+            _ = reservations_changed.changed() => {}
+            _ = allocations_changed.changed() => {}
+            _ = tick.tick() => all = true,
+            Some(event) = events.next() => match event {
+                Ok(Event::Init) => deals.clear(),
+                Ok(Event::Apply(contract) | Event::InitApply(contract)) => {
+                    deals.insert(contract.name_any(), plan::deal(&contract));
+                }
+                Ok(Event::Delete(contract)) => {
+                    deals.remove(&contract.name_any());
+                    let now = Timestamp::now();
+                    if plan::is_broken(&contract, &own, now) && broken.len() < plan::BROKEN_MAX {
+                        broken.push((plan::deal(&contract), now));
+                    }
+                }
+                Ok(Event::InitDone) => {}
+                Err(error) => tracing::debug!(%error, "watch interrupted; it is resumed with back-off"),
+            },
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}

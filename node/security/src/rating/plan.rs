@@ -1,0 +1,178 @@
+//! What was seen, as a pure function of the objects.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use fluidos_model::kinds::{
+    Allocation, AllocationPhase, Contract, KnownCluster, LinkState, NodeIdentity, ObservationKind, Phase, Rating,
+    RatingObservation, RatingStatus, Reservation, names,
+};
+use fluidos_model::rating;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
+
+use crate::point::entry_name;
+
+/// Contracts that end between two looks; more are many.
+pub const BROKEN_MAX: usize = 256;
+/// As KnownClusters.
+const RATINGS_MAX: usize = 4096;
+/// A name that somebody gave itself.
+const NAME_MAX: usize = 63;
+
+/// What matters of a contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deal {
+    /// Its object's uid.
+    pub uid: String,
+    /// DID of the seller.
+    pub seller: String,
+}
+
+/// What is looked at.
+pub struct View<'a> {
+    /// This node's DID.
+    pub own: &'a str,
+    /// Who is known.
+    pub known: Vec<&'a KnownCluster>,
+    /// What was asked for here.
+    pub reservations: Vec<&'a Reservation>,
+    /// What is in use.
+    pub allocations: Vec<&'a Allocation>,
+    /// What is kept already.
+    pub ratings: Vec<&'a Rating>,
+    /// The contracts by name.
+    pub deals: &'a BTreeMap<String, Deal>,
+    /// Contracts that their sellers ended before their time.
+    pub broken: &'a [(Deal, Timestamp)],
+}
+
+/// What is to be done about one Rating.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write what was seen; `create` if there is no object yet.
+    Write { name: String, did: String, peer: String, create: bool, status: Box<RatingStatus> },
+    /// Nothing of it weighs anything any more.
+    Forget { name: String },
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { name, status, .. } => write!(f, "write {name}: {} ({})", status.shown, status.last),
+            Self::Forget { name } => write!(f, "forget {name}"),
+        }
+    }
+}
+
+/// What matters of this contract.
+pub fn deal(contract: &Contract) -> Deal {
+    Deal { uid: contract.uid().unwrap_or_default(), seller: did(&contract.spec.seller).unwrap_or_default() }
+}
+
+/// Whether a contract that is gone was ended by its seller before its time. One that its owner ends is first marked as
+/// ending, until the other side has been told.
+pub fn is_broken(gone: &Contract, own: &str, now: Timestamp) -> bool {
+    let bought = did(&gone.spec.buyer).as_deref() == Some(own);
+    let until = gone.spec.expiration_time.as_ref().and_then(|until| until.parse::<Timestamp>().ok());
+    bought && gone.metadata.deletion_timestamp.is_none() && until.is_none_or(|until| until > now)
+}
+
+/// Decides what is written. Everything that has changed; `all` of them when time has passed.
+pub fn plan(view: &View<'_>, all: bool, now: Timestamp) -> Vec<Action> {
+    let mut seen: BTreeMap<String, Vec<RatingObservation>> = BTreeMap::new();
+    let mut note = |did: String, observation| seen.entry(did).or_default().push(observation);
+    for (did, observation) in deals(view) {
+        note(did, observation);
+    }
+    let rated: BTreeMap<&str, &Rating> =
+        view.ratings.iter().map(|rating| (rating.spec.did.as_str(), *rating)).collect();
+    let known: BTreeMap<&str, &KnownCluster> =
+        view.known.iter().filter_map(|known| Some((known.spec.did.as_deref()?, *known))).collect();
+    let whom: Vec<String> = rated.keys().map(|did| (*did).to_owned()).chain(seen.keys().cloned()).collect();
+    let whom: std::collections::BTreeSet<String> = whom.into_iter().collect();
+    let mut room = RATINGS_MAX.saturating_sub(rated.len());
+    let mut actions = Vec::new();
+    for did in whom {
+        let (rating, entry) = (rated.get(did.as_str()), known.get(did.as_str()));
+        let mut new = seen.remove(&did).unwrap_or_default();
+        new.extend(entry.and_then(|entry| link(entry, now)));
+        let before = rating.and_then(|rating| rating.status.clone()).unwrap_or_default();
+        let mut after = rating::observe(before.clone(), &new, now);
+        let round_trip = entry.and_then(|entry| entry.status.as_ref()?.link.as_ref()?.round_trip_micros);
+        after.round_trip_micros = round_trip.or(before.round_trip_micros);
+        let Some(name) = entry_name(&did) else { continue };
+        if after.value.is_none() {
+            actions.extend(rating.map(|rating| Action::Forget { name: rating.name_any() }));
+            continue;
+        }
+        if rating.is_none() {
+            if room == 0 {
+                continue;
+            }
+            room -= 1;
+        }
+        if after.count != before.count || rating.is_none() || (all && after != before) {
+            let name_of = entry.and_then(|entry| entry.spec.name.clone()).unwrap_or_default();
+            let peer = name_of.chars().take(NAME_MAX).collect();
+            actions.push(Action::Write { name, did, peer, create: rating.is_none(), status: Box::new(after) });
+        }
+    }
+    actions
+}
+
+/// What deals show of their sellers.
+fn deals(view: &View<'_>) -> Vec<(String, RatingObservation)> {
+    let mut seen = Vec::new();
+    // What is seen again after a restart has the same time: that of the object.
+    let of = |object: &ObjectMeta, kind| {
+        let at = object.creation_timestamp.as_ref()?.0.to_string();
+        Some(RatingObservation { kind, at, id: object.uid.clone()? })
+    };
+    for reservation in &view.reservations {
+        let Some(seller) = did(&reservation.spec.seller).filter(|did| did != view.own) else { continue };
+        let Some(status) = &reservation.status else { continue };
+        let kind = match (status.phase.phase, status.purchase_phase, status.reserve_phase) {
+            (_, Phase::Solved, _) => ObservationKind::OfferHonoured,
+            (Phase::Failed, _, Phase::Failed) | (Phase::Failed, Phase::Failed, _) => ObservationKind::OfferRefused,
+            _ => continue,
+        };
+        seen.extend(of(&reservation.metadata, kind).map(|observation| (seller, observation)));
+    }
+    for allocation in &view.allocations {
+        let contract = allocation.labels().get(names::LABEL_CONTRACT).unwrap_or(&allocation.spec.contract.name);
+        let Some(deal) = view.deals.get(contract).filter(|deal| deal.seller != view.own) else { continue };
+        let kind = match allocation.status.as_ref().map(|status| status.status) {
+            Some(AllocationPhase::Active) => ObservationKind::Delivered,
+            Some(AllocationPhase::Error) => ObservationKind::NotDelivered,
+            _ => continue,
+        };
+        seen.extend(of(&allocation.metadata, kind).map(|observation| (deal.seller.clone(), observation)));
+    }
+    for (deal, at) in view.broken {
+        let kind = ObservationKind::ContractBroken;
+        seen.push((deal.seller.clone(), RatingObservation { kind, at: at.to_string(), id: deal.uid.clone() }));
+    }
+    seen
+}
+
+/// How the link stands, seen once a day.
+fn link(known: &KnownCluster, now: Timestamp) -> Option<RatingObservation> {
+    let link = known.status.as_ref()?.link.as_ref()?;
+    let today = now.to_zoned(TimeZone::UTC).date();
+    let kind = match link.state {
+        LinkState::Up => ObservationKind::LinkUp,
+        LinkState::Down => ObservationKind::LinkLost,
+        LinkState::Dialing => return None,
+    };
+    let at = today.to_zoned(TimeZone::UTC).ok()?.timestamp().to_string();
+    Some(RatingObservation { kind, at, id: today.to_string() })
+}
+
+fn did(identity: &NodeIdentity) -> Option<String> {
+    // Only a key can be rated: whatever else stands there is somebody's text.
+    let did = identity.additional_information.as_ref()?.did.clone()?;
+    entry_name(&did).map(|_| did)
+}
