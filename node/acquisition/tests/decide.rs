@@ -66,7 +66,10 @@ async fn nothing_is_listed_held_or_sold_that_is_not_permitted() {
 
     let everything = rear::Selector::default();
     let refusal = refused(seller.rear(&other).list_flavors(&everything).await);
-    assert_eq!((refusal.code, refusal.detail.as_str()), (RefusalCode::Forbidden, "policy friends forbids it"));
+    assert!(
+        refusal.code == RefusalCode::Forbidden && refusal.detail.starts_with("policy friends forbids it"),
+        "{refusal}"
+    );
     assert_eq!(seller.rear(&buyer).list_flavors(&everything).await.unwrap().len(), 1);
     assert_eq!(refused(seller.rear(&other).reserve(&request(&seller, "t0", 1000)).await).code, RefusalCode::Forbidden);
     assert!(seller.ledger().await.commitments.is_empty(), "nothing is held for who may not");
@@ -79,7 +82,10 @@ async fn nothing_is_listed_held_or_sold_that_is_not_permitted() {
     let purchase = rear::PurchaseRequest { signed_terms: Some(terms.envelope()), ..Default::default() };
     closed.store(true, Ordering::Relaxed);
     let refusal = refused(seller.rear(&buyer).purchase("t2", &purchase).await);
-    assert_eq!((refusal.code, refusal.detail.as_str()), (RefusalCode::Forbidden, "policy night forbids Buy"));
+    assert!(
+        refusal.code == RefusalCode::Forbidden && refusal.detail.starts_with("policy night forbids Buy"),
+        "{refusal}"
+    );
     closed.store(false, Ordering::Relaxed);
     let sold = seller.rear(&buyer).purchase("t2", &purchase).await.unwrap();
     closed.store(true, Ordering::Relaxed);

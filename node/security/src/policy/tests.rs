@@ -133,14 +133,14 @@ fn a_fault_is_told_with_its_line_and_the_nearest_word() {
     let told: Vec<String> = faults.iter().map(|cedar| fault(cedar)).collect();
     expect![[r#"
         line 2: unexpected token `resource`; expected `!=`, `)`, `,`, `:`, `<`, `<=`, `==`, `>`, `>=`, `in`, or `is`
-        line 3: for policy `policy0`, attribute `sorce` on entity type `Peer` not found; did you mean `source`?
-        line 1: for policy `policy0`, unrecognized action `Action::"By"`; did you mean `Action::"Buy"`?
-        line 1: for policy `policy0`: entity `Source::"Statik"` is of an enumerated entity type, but `"Statik"` is not declared as a valid eid; valid entity eids: "Static", "Multicast", "Inbound", "Broker", "Catalog", "Manual", "Unknown"
-        line 1: for policy `policy0`, unrecognized entity type `Per`; did you mean `Peer`?
-        line 1: for policy `policy0`, unable to guarantee safety of access to optional attribute `rating` on entity type `Peer`; try testing for the attribute's presence with `e has rating && ..`
-        line 1: for policy `policy0`, unexpected type: expected Long but saw String
+        line 3: attribute `sorce` on entity type `Peer` not found; did you mean `source`?
+        line 1: unrecognized action `Action::"By"`; did you mean `Action::"Buy"`?
+        line 1: entity `Source::"Statik"` is of an enumerated entity type, but `"Statik"` is not declared as a valid eid; valid entity eids: "Static", "Multicast", "Inbound", "Broker", "Catalog", "Manual", "Unknown"
+        line 1: unrecognized entity type `Per`; did you mean `Peer`?
+        line 1: unable to guarantee safety of access to optional attribute `rating` on entity type `Peer`; try testing for the attribute's presence with `e has rating && ..`
+        line 1: unexpected type: expected Long but saw String
         it has a template (?principal or ?resource), and nobody here fills it in
-        line 1: for policy `policy0`, unable to find an applicable action given the policy scope constraints
+        line 1: unable to find an applicable action given the policy scope constraints
         two statements have the id p/a"#]].assert_eq(&told.join("\n"));
     assert!(fault(&format!("// {}", "x".repeat(70_000))).contains("needed at most 65536"));
     assert_eq!(fault("// nothing"), "0 statements");
