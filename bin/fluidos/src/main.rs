@@ -12,6 +12,7 @@ mod node;
 mod output;
 mod peers;
 mod reset;
+mod serve;
 mod story;
 mod trace;
 mod why;
