@@ -34,6 +34,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["model"],
     &["wire/identity", "wire/link", "wire/rear"],
+    &["market/catalog"],
     &["node/resources", "node/discovery", "node/acquisition", "node/fabric", "node/orchestrator", "node/security"],
     &["bin/fluidos", "e2e", "xtask"],
 ];
@@ -53,6 +54,7 @@ const ABSENT: &[(&str, &[&str])] = &[
     ("wire/rear", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("wire/link", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("wire/identity", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
+    ("market/catalog", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
 ];
 
 type Graph = BTreeMap<String, Vec<String>>;

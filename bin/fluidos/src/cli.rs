@@ -20,6 +20,7 @@ use crate::node;
 use crate::peers::{self, Peers};
 use crate::policy::{self, Policy};
 use crate::reset::{self, Reset};
+use crate::serve::{self, Serve};
 use crate::trace::{self, Trace};
 use crate::why::{self, Why};
 
@@ -53,6 +54,9 @@ enum Verb {
     /// What owners and certifiers say about nodes, signed. No node need run.
     #[command(subcommand)]
     Credential(Credential),
+    /// Serve something that is no node.
+    #[command(subcommand)]
+    Serve(Serve),
     /// Take everything of a node off this machine; its key is kept.
     Reset(Reset),
     /// Nodes that could be peers, and how they are reached.
@@ -104,6 +108,7 @@ fn of_machine(command: clap::Command, arguments: &[std::ffi::OsString]) -> Optio
         ("image", _) => Some("image"),
         ("identity", _) => Some("identity"),
         ("credential", _) => Some("credential"),
+        ("serve", _) => Some("serve"),
         ("reset", _) => Some("reset"),
         ("check", check) if check.get_flag("pre") => Some("check --pre"),
         _ => None,
@@ -136,6 +141,7 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Image(image) => image::run(&image),
         Verb::Identity(identity) => identity::run(&identity),
         Verb::Credential(credential) => credential::run(&credential),
+        Verb::Serve(what) => serve::run(&what),
         Verb::Reset(reset) => reset::run(&reset),
         Verb::Peers(peers) => peers::run(&connection, &peers),
         Verb::Flavors(look) => look::flavors(&connection, &look),

@@ -15,6 +15,7 @@ mod output;
 mod peers;
 mod policy;
 mod reset;
+mod serve;
 mod story;
 mod trace;
 mod why;

@@ -105,7 +105,7 @@ async fn run(up: &Up) -> Result<()> {
     api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
     let location = up.location.clone().unwrap_or_default();
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
-    peers::discover(up, key.clone(), &api, &doors, &mut parts)?;
+    let discovery = peers::discover(up, key.clone(), &api, &doors, &mut parts)?;
     market::open(up, &key, &api, doors.rear, security::decide(decisions), &mut parts)?;
     if let Some(machine) = &machine {
         machine.ready().await;
@@ -119,6 +119,7 @@ async fn run(up: &Up) -> Result<()> {
             tracing::warn!("the kubelet did not stop within {STOP:?}");
         }
     }
+    discovery.withdraw().await;
     parts.shutdown().await;
     links.stop().await;
     Ok(())

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! multicast DNS ─┐                          ┌─▶ KnownCluster (create, change, expire)
+//! catalogs       │
 //! --peer         ├─ Sighting ─▶ plan(View) ─┤─▶ Links::dial: known nodes are called until they answer
 //! who dials us  ─┘                          └─▶ rejected, with the reason (the last 64)
 //! Links: up, down, round trip ─▶ KnownCluster.status.link
@@ -14,9 +15,10 @@
 //! rejected and why. Watches KnownClusters (also those that a user writes), DiscoveryPolicies, Contracts (a party of one is
 //! not dropped) and links; writes KnownClusters and the status of the DiscoveryPolicy `default`.
 //!
-//! Limits: no catalogs; addresses of one cable only (`fe80::`) are not used; an inbound peer says its features once a session.
+//! Limits: addresses of one cable only (`fe80::`) are not used; an inbound peer says its features once a session.
 
 mod act;
+pub mod catalog;
 pub mod features;
 mod manager;
 pub mod mdns;
@@ -45,6 +47,8 @@ pub enum Source {
     Multicast,
     /// It called us.
     Inbound,
+    /// A catalog lists it.
+    Catalog,
 }
 
 /// One source's word that a node is somewhere.
@@ -52,7 +56,7 @@ pub enum Source {
 pub struct Sighting {
     /// Whose word.
     pub source: Source,
-    /// The node's key; for multicast as signed, for others as the link proved.
+    /// The node's key; for multicast and catalogs as signed, for others as the link proved.
     pub id: NodeId,
     /// What it calls itself.
     pub name: String,

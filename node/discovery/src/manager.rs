@@ -14,8 +14,10 @@ use fluidos_model::kinds::{
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use substrate_client::Cache;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
 
+use crate::catalog::{self, Card, Follower, Listing, Told};
 use crate::mdns::{self, Announcement, Heard, Mdns};
 use crate::plan::{self, Action, Rules, Trust};
 use crate::policy::{self, Policies};
@@ -51,6 +53,8 @@ pub struct Options {
     pub peers: Vec<String>,
     /// Whether to announce and listen on the LAN.
     pub mdns: bool,
+    /// Where else to announce and to look.
+    pub catalogs: catalog::Options,
     /// Who may receive workloads.
     pub trust: Trust,
     /// What this node says of itself.
@@ -65,6 +69,10 @@ struct Manager {
     rules: Cache<DiscoveryPolicy>,
     contracts: Cache<Contract>,
     policies: Policies,
+    /// To those that follow catalogs.
+    told: watch::Sender<Told>,
+    /// What each catalog listed last; `None`: it was not read yet.
+    lists: Vec<Option<BTreeMap<NodeId, Sighting>>>,
     mdns: Option<Mdns>,
     /// What is announced now: whether, and with which features.
     announced: Option<(bool, Features)>,
@@ -91,6 +99,10 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
     tokio::join!(known.synced(), rules.synced(), contracts.synced());
     let (mut changes, mut rule_changes) = (known.changes(), rules.changes());
     let own = options.key.id();
+    let (told, listener) = watch::channel(Told::default());
+    let (list_sender, mut lists) = mpsc::channel(catalog::CATALOGS_MAX);
+    let followers = follow(&options, &handle, &listener, &list_sender);
+    drop(listener);
     let mut manager = Manager {
         options,
         own,
@@ -99,6 +111,8 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
         rules,
         contracts,
         policies: Policies::default(),
+        told,
+        lists: vec![None; followers.len()],
         mdns,
         announced: None,
         named: BTreeMap::new(),
@@ -132,6 +146,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
                 }
                 Heard::Gone(tag) => manager.said_good_bye(tag).await,
             },
+            Some(listing) = lists.recv() => manager.listed(listing).await,
             event = events.recv() => match event {
                 Ok(Event::Up(peer)) => manager.up(&peer).await,
                 Ok(Event::Down { peer, reason, .. }) => manager.down(&peer, reason).await,
@@ -148,6 +163,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
                 manager.resolve().await;
                 manager.refresh().await;
                 manager.expire().await;
+                manager.compare().await;
                 manager.dial();
                 manager.tell().await;
             }
@@ -155,7 +171,78 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
     }
 }
 
+/// Starts one follower for each catalog; they end with what is returned.
+fn follow(
+    options: &Options,
+    handle: &Handle,
+    told: &watch::Receiver<Told>,
+    heard: &mpsc::Sender<Listing>,
+) -> JoinSet<()> {
+    let mut followers = JoinSet::new();
+    let card = Arc::new(Card {
+        key: options.key.clone(),
+        name: options.name.clone(),
+        domain: options.domain.clone(),
+        rear_port: options.rear_port,
+        link_port: options.link_port,
+        options: options.catalogs.clone(),
+    });
+    for target in options.catalogs.targets.iter().take(catalog::CATALOGS_MAX).cloned() {
+        match Follower::new((followers.len(), target), card.clone(), told.clone(), heard.clone()) {
+            Ok(follower) => drop(followers.spawn(follower.run(handle.stopped()))),
+            Err(error) => tracing::error!(%error, "a catalog cannot be followed"),
+        }
+    }
+    followers
+}
+
 impl Manager {
+    /// A catalog was read to its end.
+    async fn listed(&mut self, listing: Listing) {
+        let Listing { catalog, sightings, refused } = listing;
+        for why in refused {
+            self.handle.reject(&self.options.catalogs.targets[catalog].to_string(), &why, Timestamp::now());
+        }
+        let before = self.lists[catalog].replace(sightings.clone()).unwrap_or_default();
+        for (id, sighting) in &sightings {
+            if *id != self.own && before.get(id) != Some(sighting) {
+                self.sighted(sighting).await;
+            }
+        }
+        self.compare().await;
+    }
+
+    /// Takes again who is listed and was forgotten, and forgets who is listed no more. A catalog that is away says neither.
+    async fn compare(&mut self) {
+        let mut listed: BTreeMap<NodeId, Sighting> = BTreeMap::new();
+        for list in self.lists.iter().flatten() {
+            listed.extend(list.iter().map(|(id, sighting)| (*id, sighting.clone())));
+        }
+        for sighting in
+            listed.values().filter(|sighting| self.entry(&sighting.id).is_none()).cloned().collect::<Vec<_>>()
+        {
+            let rules = Rules { own: self.own, trust: &self.options.trust, policies: &self.policies };
+            // Why it is rejected was told when it was listed.
+            if !matches!(plan::sighting(&sighting, None, self.known.list().len(), &rules), Action::Reject(_)) {
+                self.sighted(&sighting).await;
+            }
+        }
+        if self.lists.iter().any(Option::is_none) {
+            return;
+        }
+        for known in self.known.list() {
+            let did = known.spec.did.clone().unwrap_or_default();
+            let id = did.parse::<NodeId>().ok();
+            let stays = id.is_some_and(|id| listed.contains_key(&id) || self.options.links.get(&id).is_some());
+            if known.spec.source == Some(KnownClusterSource::Catalog) && !stays && !self.is_bound(&did) {
+                tracing::info!(name = known.name_any(), "a node is in no catalog any more: forgotten");
+                if let Err(error) = act::remove(&self.options.client, &known.name_any()).await {
+                    tracing::warn!(%error, "a KnownCluster could not be removed");
+                }
+            }
+        }
+    }
+
     fn entry(&self, id: &NodeId) -> Option<Arc<KnownCluster>> {
         let did = id.to_string();
         self.known
@@ -194,6 +281,8 @@ impl Manager {
                 Err(error) => Err(error),
             },
             Action::Change(spec, name) => act::change(client, &name, known.as_deref(), &spec).await,
+            // It has no time that could be over, or nearer sources keep it.
+            Action::Heard(_) if sighting.source == Source::Catalog => Ok(()),
             Action::Heard(name) => act::heard(client, &name, known.and_then(|k| k.spec.source)).await,
             Action::Reject(why) => {
                 if sighting.id != self.own {
@@ -354,6 +443,13 @@ impl Manager {
         if let Err(error) = self.options.links.set_attribute(ATTRIBUTE_FEATURES, &told.to_string()) {
             tracing::warn!(%error, "features cannot be told on links");
         }
+        let announce = self.policies.announces(KnownClusterSource::Catalog);
+        self.told.send_if_modified(|now| {
+            let fresh = Told { announce, features: told.clone() };
+            let changed = *now != fresh;
+            *now = fresh;
+            changed
+        });
         self.announce(told);
         for policy in objects.iter().filter(|policy| policy.name_any() != names::DISCOVERY_POLICY) {
             let message = policy::fault(&policy.spec).or_else(|| wrong.clone()).unwrap_or_default();

@@ -98,10 +98,16 @@ pub fn sighting(sighting: &Sighting, known: Option<&KnownCluster>, count: usize,
     if known.spec.did.as_deref().is_some_and(|of| of != did) {
         return Action::Reject(format!("{} belongs to {}", known.name_any(), known.spec.did.as_deref().unwrap_or("?")));
     }
+    let here = matches!(known.spec.source, Some(KnownClusterSource::Static | KnownClusterSource::Multicast));
+    if sighting.source == Source::Catalog && here {
+        // Nearer sources know it; where a catalog says it is says nothing more.
+        return Action::Heard(name);
+    }
     // What the owner named stays the owner's word, whoever else has seen the node.
     let source = match known.spec.source {
         Some(KnownClusterSource::Static) => Source::Static,
         Some(KnownClusterSource::Multicast) if sighting.source == Source::Inbound => Source::Multicast,
+        Some(KnownClusterSource::Catalog) if sighting.source == Source::Inbound => Source::Catalog,
         _ => sighting.source,
     };
     let mut fresh = spec(sighting, source, rules.trust);
@@ -147,6 +153,7 @@ fn spec(sighting: &Sighting, source: Source, trust: &Trust) -> KnownClusterSpec 
             Source::Static => KnownClusterSource::Static,
             Source::Multicast => KnownClusterSource::Multicast,
             Source::Inbound => KnownClusterSource::Inbound,
+            Source::Catalog => KnownClusterSource::Catalog,
         }),
         trust: Some(if trust.covers(&sighting.id, source) {
             KnownClusterTrust::Trusted

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use fluidos_model::kinds::RejectedPeer;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 /// Rejections that can be looked at.
 const REJECTED_MAX: usize = 64;
@@ -14,6 +15,8 @@ const HEARD_MAX: usize = 4096;
 /// Who announces garbage in a loop does not make this node write as often: so many writes in [`WRITES_WITHIN`].
 const WRITES_MAX: usize = 6;
 const WRITES_WITHIN: Duration = Duration::from_secs(180);
+/// A node that stops does not wait longer for its catalogs.
+const WITHDRAWAL: Duration = Duration::from_secs(2);
 /// Texts of strangers.
 const TEXT_MAX: usize = 200;
 
@@ -21,6 +24,8 @@ const TEXT_MAX: usize = 200;
 #[derive(Clone, Default)]
 pub struct Handle {
     seen: Arc<Mutex<Seen>>,
+    /// Ends those that follow catalogs.
+    stop: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
@@ -42,6 +47,18 @@ impl Handle {
     /// How many other nodes have announced themselves since the start, refused ones too.
     pub fn heard(&self) -> u64 {
         self.lock().heard.len() as u64
+    }
+
+    /// Takes this node out of catalogs, before it stops; within two seconds, or not.
+    pub async fn withdraw(&self) {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(WITHDRAWAL, self.stop.closed()).await.is_err() {
+            tracing::debug!("a catalog does not answer: the announcement stays until its lifetime is over");
+        }
+    }
+
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
     }
 
     /// Notes a node that was not taken. The same for the same reason is noted once, with its last time.

@@ -307,3 +307,24 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_catalog_gives_no_trust_and_changes_nothing_that_nearer_sources_know() {
+    let generous = Trust { known: true, lan: true, ..Trust::default() };
+    let listed = seen(Source::Catalog, 1, "grid", "192.0.2.1:7300");
+    check(&listed, None, &generous, expect!["create 192.0.2.1:7300 Catalog Untrusted"]);
+    let named = Trust { keys: vec![key(1).id()], ..generous.clone() };
+    check(&listed, None, &named, expect!["create 192.0.2.1:7300 Catalog Trusted"]);
+    for source in [Source::Static, Source::Multicast] {
+        let before = known(&seen(source, 1, "grid", "192.168.1.2:7300"), &generous);
+        check(&listed, Some(&before), &generous, expect!["heard"]);
+    }
+    let before = known(&listed, &generous);
+    check(&seen(Source::Inbound, 1, "grid", "192.0.2.9:7300"), Some(&before), &generous, expect!["heard"]);
+    check(
+        &seen(Source::Multicast, 1, "grid", "192.168.1.2:7300"),
+        Some(&before),
+        &generous,
+        expect!["change 192.168.1.2:7300 Multicast Trusted"],
+    );
+}

@@ -14,6 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fluidos_catalog::{Access, Catalog};
 use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features, Handle, Options, Trust, run};
 use fluidos_identity::{NodeId, NodeKey};
 use fluidos_link::Links;
@@ -38,6 +39,7 @@ const FOUND: Duration = Duration::from_secs(2);
 /// Much longer than anything else here takes, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 const PORT: u16 = 7300;
+const CATALOG: &str = "192.0.2.3:7400";
 
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("the program `ip`");
@@ -114,7 +116,28 @@ impl Machine {
 
     async fn node_on(&self, listen: IpAddr, trust: Trust) -> Node {
         let seed = self.seed;
-        self.here(async move { Node::start(seed, listen, trust).await }).await
+        self.here(async move { Node::start(seed, listen, trust, "").await }).await
+    }
+
+    /// A node that knows a catalog and hears no multicast.
+    async fn node_of_catalog(&self, trust: Trust) -> Node {
+        let (seed, listen) = (self.seed, Ipv4Addr::UNSPECIFIED.into());
+        self.here(async move { Node::start(seed, listen, trust, CATALOG).await }).await
+    }
+
+    /// A catalog, until it is aborted.
+    async fn catalog(&self, directory: &std::path::Path) -> tokio::task::JoinHandle<()> {
+        let (directory, tenants) = (directory.to_owned(), vec![("public".to_owned(), Access::Open)]);
+        let options = fluidos_catalog::Options { directory, tenants, members: vec![] };
+        #[allow(clippy::async_yields_async)] // its handle is what is wanted
+        self.here(async move {
+            let catalog = Catalog::open(options).unwrap();
+            let listener = tokio::net::TcpListener::bind(CATALOG).await.unwrap();
+            let serving =
+                async move { fluidos_catalog::serve(listener, &key(99), catalog, std::future::pending()).await };
+            tokio::spawn(async move { serving.await.unwrap() })
+        })
+        .await
     }
 }
 
@@ -139,7 +162,7 @@ struct Node {
 }
 
 impl Node {
-    async fn start(seed: u8, listen: IpAddr, trust: Trust) -> Self {
+    async fn start(seed: u8, listen: IpAddr, trust: Trust, catalog: &str) -> Self {
         let client = api().await;
         let started = Instant::now();
         let attributes = [ATTRIBUTE_REAR_PORT, ATTRIBUTE_LINK_PORT].map(|name| (name.to_owned(), PORT.to_string()));
@@ -165,7 +188,11 @@ impl Node {
             rear_port: PORT,
             link_port: PORT,
             peers: Vec::new(),
-            mdns: true,
+            mdns: catalog.is_empty(),
+            catalogs: fluidos_discovery::catalog::Options {
+                targets: catalog.parse().into_iter().collect(),
+                ..Default::default()
+            },
             trust,
             features: Features::parse(&format!("country=Italy,rack=r{seed}")).unwrap(),
         };
@@ -423,5 +450,59 @@ fn who_is_behind_no_multicast_is_found_by_its_call() {
         two.here(async move { b.stop().await }).await;
         // Nobody announced it, so it does not end by itself.
         a.tells("B is down", "node2  192.0.2.2:7300 Inbound Untrusted Down\n").await;
+    });
+}
+
+#[test]
+fn nodes_find_each_other_by_a_catalog_alone_and_need_it_no_more() {
+    on_lan(async || {
+        let (one, two, three) = (Machine::new(1).await, Machine::new(2).await, Machine::new(3).await);
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = three.catalog(directory.path()).await;
+        let a = one.node_of_catalog(Trust { keys: vec![key(2).id()], lan: true, ..Trust::default() }).await;
+        let b = two.node_of_catalog(Trust { known: true, lan: true, ..Trust::default() }).await;
+        // A looked before B was there; the second look is half a minute later, but B's call comes first.
+        let at_b = "node1 grid.example 192.0.2.1:7300 Catalog Untrusted Up\n";
+        b.tells("B finds A in the catalog, which gives no trust", at_b).await;
+        a.tells("A is called", "node2 grid.example 192.0.2.2:7300 Inbound Trusted Up\n").await;
+        // A policy drops who is listed, and takes it again when it is gone.
+        b.policy("french", json!({"incoming": {"matchLabels": {"country": "France"}}})).await;
+        b.tells("A is dropped", "").await;
+        b.remove_policy("french").await;
+        b.tells("A is taken again", at_b).await;
+        // The catalog dies. Nobody is forgotten, and who is away is called until it answers.
+        catalog.abort();
+        ip("link set flt-lan-1 down");
+        b.tells("A is down", &at_b.replace("Up", "Down")).await;
+        ip("link set flt-lan-1 up");
+        b.tells("A is back", at_b).await;
+    });
+}
+
+#[test]
+fn a_node_that_stops_takes_itself_out_of_the_catalog() {
+    on_lan(async || {
+        let (one, three) = (Machine::new(1).await, Machine::new(3).await);
+        let directory = tempfile::tempdir().unwrap();
+        let _catalog = three.catalog(directory.path()).await;
+        let a = one.node_of_catalog(Trust::default()).await;
+        let listed = async || {
+            three
+                .here(async {
+                    let mut reader = fluidos_catalog::Client::new(&key(50), CATALOG, "public", None).unwrap();
+                    reader.list(None).await.unwrap().unwrap().announcements.len()
+                })
+                .await
+        };
+        let wait = async |needed: usize| {
+            let start = Instant::now();
+            while listed().await != needed {
+                assert!(start.elapsed() < DEADLINE, "needed {needed} announcements");
+                tokio::time::sleep(Duration::from_millis(200)).await; // the catalog counts requests
+            }
+        };
+        wait(1).await;
+        a.handle.withdraw().await;
+        wait(0).await;
     });
 }

@@ -39,6 +39,10 @@ pub struct Up {
     /// A peer, by the address of its --rear; may be given several times. It is called until it answers.
     #[arg(long, env = "FLUIDOS_PEER", value_delimiter = ',', value_name = "ADDR:PORT")]
     pub peer: Vec<String>,
+    /// A catalog where this node announces itself and looks for others, as did:key:...@HOST:PORT/TENANT, of which only HOST:PORT is
+    /// needed; may be given several times.
+    #[arg(long, env = "FLUIDOS_CATALOG", value_delimiter = ',', value_name = "[DID@]HOST:PORT[/TENANT]")]
+    pub catalog: Vec<fluidos_discovery::catalog::Target>,
     /// Neither announce this node on the LAN nor listen there.
     #[arg(long, env = "FLUIDOS_NO_MDNS")]
     pub no_mdns: bool,

@@ -1,10 +1,11 @@
 //! The way to other nodes: links, and who is found at the other end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use fluidos_discovery::catalog::CATALOGS_MAX;
 use fluidos_discovery::features::word;
 use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features};
 use fluidos_identity::NodeKey;
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::api::Api;
+use super::machine;
 use crate::cli::Up;
 
 /// The doors to peers, open.
@@ -52,9 +54,19 @@ fn incarnation() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Looks for nodes, for ever.
-pub fn discover(up: &Up, key: Arc<NodeKey>, api: &Api, doors: &Doors, parts: &mut JoinSet<()>) -> Result<()> {
+/// Looks for nodes, for ever. What is returned takes the node out of catalogs again.
+pub fn discover(
+    up: &Up,
+    key: Arc<NodeKey>,
+    api: &Api,
+    doors: &Doors,
+    parts: &mut JoinSet<()>,
+) -> Result<fluidos_discovery::Handle> {
     let port = doors.address()?.port();
+    if up.catalog.len() > CATALOGS_MAX {
+        bail!("--catalog: {} are given, at most {CATALOGS_MAX}", up.catalog.len());
+    }
+    let handle = fluidos_discovery::Handle::default();
     let options = fluidos_discovery::Options {
         client: api.client("fluidos-discovery"),
         key,
@@ -65,17 +77,23 @@ pub fn discover(up: &Up, key: Arc<NodeKey>, api: &Api, doors: &Doors, parts: &mu
         link_port: port,
         peers: up.peer.clone(),
         mdns: !up.no_mdns,
+        catalogs: fluidos_discovery::catalog::Options {
+            targets: up.catalog.clone(),
+            address: Some(up.rear.ip()).filter(|ip| !ip.is_unspecified()),
+            fallback: machine::address().map(IpAddr::V4),
+        },
         // The policies say who is trusted; the flag is one of them.
         trust: fluidos_discovery::Trust { decided_elsewhere: true, ..up.trust.0.clone() },
         features: features(up),
     };
+    let running = handle.clone();
     parts.spawn(async move {
-        if let Err(error) = fluidos_discovery::run(options, Default::default()).await {
+        if let Err(error) = fluidos_discovery::run(options, running).await {
             // The rest of the node is of use without; the operator is told.
             tracing::error!(%error, "discovery has ended");
         }
     });
-    Ok(())
+    Ok(handle)
 }
 
 /// What the node says of itself: where it is, what it sells, what it is.
