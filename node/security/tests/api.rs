@@ -267,8 +267,15 @@ async fn what_is_seen_of_a_peer_is_kept_as_its_rating() {
     contracts.delete("contract-2", &DeleteParams::default()).await.unwrap();
     let told = Patch::Merge(json!({"metadata": {"finalizers": []}}));
     contracts.patch("contract-2", &PatchParams::default(), &told).await.unwrap();
+    let uid = async |name: &str| contracts.get(name).await.unwrap().uid().unwrap();
+    let by_seller = uid("contract-1").await;
     contracts.delete("contract-1", &DeleteParams::default()).await.unwrap();
     kinds_are(&client, &good, &[OfferHonoured, Delivered, ContractBroken, LinkUp]).await;
+    // Deletions are seen in their order: the second one was not held against its seller.
+    let rating_of = of::<Rating>(&client);
+    let seen = rating_of.get(&entry).await.unwrap().status.unwrap().observations;
+    let broken: Vec<_> = seen.iter().filter(|seen| seen.kind == ContractBroken).map(|seen| &seen.id).collect();
+    assert_eq!(broken, [&by_seller]);
     let status = of::<Rating>(&client).get(&entry).await.unwrap().status.unwrap();
     assert_eq!((status.shown.as_str(), status.count), ("38", 4), "{status:?}");
     // Who was only met on the network has no rating; and what we sell to somebody says nothing about it.
