@@ -4,7 +4,7 @@
 //! ```text
 //!                       ┌─ in_process: a tower service of the same process, no socket, no TLS
 //! kube::Client ─────────┤
-//!                       └─ from_kubeconfig: HTTPS to a cluster's API server
+//!                       └─ HTTPS to a cluster's API server, as kube-rs makes it
 //! Cache<K> ── list, then watch for ever ──▶ one copy of a kind, shared by who needs it
 //! ```
 //!
@@ -14,8 +14,6 @@
 
 mod cache;
 pub mod quantity;
-
-use std::path::Path;
 
 pub use cache::Cache;
 
@@ -32,37 +30,4 @@ where
     B::Error: Into<tower::BoxError>,
 {
     kube::Client::new(service, "default")
-}
-
-/// Why a client could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Correct: the file is absent or not a kubeconfig.
-    #[error("{path}: {source}")]
-    Kubeconfig {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        source: kube::config::KubeconfigError,
-    },
-    /// Correct: what the kubeconfig says cannot be used.
-    #[error("{path}: {source}")]
-    Client {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        source: Box<kube::Error>,
-    },
-}
-
-/// A client for the current context of a kubeconfig file, or of `context` in it.
-pub async fn from_kubeconfig(path: &Path, context: Option<&str>) -> Result<kube::Client, Error> {
-    let named = || path.display().to_string();
-    let file =
-        kube::config::Kubeconfig::read_from(path).map_err(|source| Error::Kubeconfig { path: named(), source })?;
-    let options = kube::config::KubeConfigOptions { context: context.map(str::to_owned), ..Default::default() };
-    let config = kube::Config::from_custom_kubeconfig(file, &options)
-        .await
-        .map_err(|source| Error::Kubeconfig { path: named(), source })?;
-    kube::Client::try_from(config).map_err(|source| Error::Client { path: named(), source: source.into() })
 }
