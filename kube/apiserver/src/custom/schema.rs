@@ -1,5 +1,7 @@
 //! Structural schemas (`JSONSchemaProps` of apiextensions/v1): pruning, defaults, validation.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::kinds::Errors;
@@ -46,7 +48,8 @@ pub fn prune(value: &mut Value, schema: &Value, root: bool, path: &mut String, u
     let embedded = schema["x-kubernetes-embedded-resource"] == json!(true);
     match value {
         Value::Object(map) => {
-            let names: Vec<String> = map.keys().cloned().collect();
+            let mut names: Vec<String> = map.keys().cloned().collect();
+            names.sort(); // told in this order, whatever the order in which they were written
             for name in names {
                 if (root || embedded) && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
                     continue;
@@ -148,7 +151,9 @@ fn validate_at(value: &Value, schema: &Value, path: &str, root: bool, depth: usi
                 }
             }
             count(map.len(), schema, "Properties", path, errors);
-            for (name, child) in map {
+            // Told in this order, whatever the order in which they were written.
+            let children: BTreeMap<&String, &Value> = map.iter().collect();
+            for (name, child) in children {
                 if root && name == "metadata" {
                     continue;
                 }
