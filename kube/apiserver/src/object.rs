@@ -90,6 +90,7 @@ pub fn child<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value>
     }
     match entry {
         Value::Object(map) => map,
+        // Cannot happen: it was made a map just above.
         _ => unreachable!("made a map just above"),
     }
 }
