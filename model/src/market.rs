@@ -10,6 +10,7 @@
 
 mod amounts;
 mod buying;
+mod conditions;
 mod ledger;
 mod money;
 mod offer;
@@ -23,6 +24,7 @@ mod sharing;
 
 pub use amounts::{Amounts, Resource};
 pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, Purchase, may_buy};
+pub use conditions::{BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
 pub use ledger::{
     Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
 };

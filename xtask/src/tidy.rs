@@ -33,16 +33,32 @@ const FLOORS: &[&[&str]] = &[
         "kube/kubelet",
     ],
     &["model"],
-    &["wire/identity", "wire/link", "wire/rear"],
+    &["wire/identity", "wire/door", "wire/link", "wire/rear"],
     &["market/catalog"],
-    &["node/resources", "node/discovery", "node/acquisition", "node/fabric", "node/orchestrator", "node/security"],
+    &[
+        "node/resources",
+        "node/discovery",
+        "node/acquisition",
+        "node/accounting",
+        "node/fabric",
+        "node/orchestrator",
+        "node/security",
+    ],
     &["bin/fluidos", "e2e", "xtask"],
 ];
 
 /// Rooms that meet in the API only.
 const STRANGERS: &[&[&str]] = &[
     &["kube/controllers", "kube/scheduler", "kube/kubelet"],
-    &["node/resources", "node/discovery", "node/acquisition", "node/fabric", "node/orchestrator", "node/security"],
+    &[
+        "node/resources",
+        "node/discovery",
+        "node/acquisition",
+        "node/accounting",
+        "node/fabric",
+        "node/orchestrator",
+        "node/security",
+    ],
 ];
 
 /// Where `unsafe` may appear.
@@ -52,6 +68,7 @@ const UNSAFE: &[&str] = &["kube/network/", "kube/kubelet/", "node/fabric/", "bin
 const ABSENT: &[(&str, &[&str])] = &[
     ("model", &["tokio", "kube-client", "kube-runtime", "mio"]),
     ("wire/rear", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
+    ("wire/door", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("wire/link", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("wire/identity", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("market/catalog", &["kube", "kube-core", "kube-client", "k8s-openapi"]),

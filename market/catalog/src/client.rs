@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fluidos_door::ALPN;
 use fluidos_identity::{Envelope, NodeId, NodeKey, Signed, TlsError, client_config, peer_node_id};
 use http::header::{CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH};
 use http::{Method, Request, StatusCode};
@@ -19,7 +20,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::book::ENTRIES_MAX;
 use crate::message::{Announcement, Feedback, Statement, Withdrawal, open};
-use crate::server::ALPN;
 
 /// A living catalog answers within milliseconds.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use fluidos_identity::NodeId;
@@ -70,14 +70,6 @@ impl<K: Hash + Eq + Copy> Buckets<K> {
             *tokens -= 1.0;
         }
         admitted
-    }
-}
-
-/// Returns what an address is counted as: one in IPv6 stands for its /64, which is one customer's.
-pub(crate) fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 => v4,
     }
 }
 

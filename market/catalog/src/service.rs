@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use fluidos_identity::{Envelope, NodeId, Signed};
+use fluidos_identity::{Envelope, NodeId, Signed, origin};
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::book::{Access, Book, Caller, Query, Record, Refusal};
-use crate::guard::{Guard, origin};
+use crate::guard::Guard;
 use crate::journal::{Journal, JournalError};
 use crate::message::{Announcement, Feedback, Statement, Withdrawal, is_word, open};
 

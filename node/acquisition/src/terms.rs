@@ -53,6 +53,7 @@ pub(crate) fn of_commitment(
         buyer: commitment.buyer.parse()?,
         seller,
         price: commitment.agreed.as_ref().map(|agreed| agreed.price.texts()).unwrap_or_default(),
+        conditions: None,
         issued: issued.to_string(),
         until: until.map(|until| until.to_string()),
     };

@@ -15,7 +15,7 @@ const DEPTH_MAX: usize = 16;
 ///
 /// # Errors
 /// What is wrong, in words: too long, too deep, a member twice, no JSON, or something after it.
-pub(crate) fn strict_json(bytes: &[u8], bytes_max: usize) -> Result<Value, String> {
+pub fn strict_json(bytes: &[u8], bytes_max: usize) -> Result<Value, String> {
     if bytes.len() > bytes_max {
         return Err(format!("{} bytes, at most {bytes_max}", bytes.len()));
     }

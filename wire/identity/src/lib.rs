@@ -40,6 +40,7 @@ mod id;
 mod json;
 mod jws;
 mod key;
+mod origin;
 mod signed;
 mod tls;
 mod trust;
@@ -63,8 +64,10 @@ pub use history::{
     StatementError, Vouch, resolve,
 };
 pub use id::{IdError, NodeId};
+pub use json::strict_json;
 pub use jws::{JwsError, jws_sign, jws_verify};
 pub use key::{KeyError, NODE_KEY_FILE, NodeKey};
+pub use origin::origin;
 pub use signed::{ENVELOPE_PAYLOAD_BYTES_MAX, ENVELOPE_SIGNATURES_MAX, Envelope, Signed, SignedError, canonical_json};
 pub use tls::{ClientAuth, TlsError, certificate_node_id, client_config, peer_node_id, server_config};
 pub use trust::{Fact, Feature, PEER_CREDENTIALS_MAX, Proven, TrustedIssuers, proven};

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::server::ALPN;
+use crate::ALPN;
 
 /// A stream to a seller.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

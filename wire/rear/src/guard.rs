@@ -3,7 +3,7 @@
 //! A peer is its key; one without a key is its address, so that nobody's garbage silences somebody else.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use fluidos_identity::NodeId;
@@ -99,15 +99,6 @@ impl Guard {
     }
 }
 
-/// Returns what an address is counted as: one in IPv6 stands for its /64, which is one customer's, and one that is IPv4 inside
-/// IPv6 for its IPv4.
-pub(crate) fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
@@ -141,14 +132,6 @@ mod tests {
             assert!(!guard.strike(Who::Nobody, now));
             now += Duration::from_secs(20);
         }
-    }
-
-    #[test]
-    fn one_customer_is_one_origin() {
-        let origin = |text: &str| origin(text.parse().unwrap()).to_string();
-        assert_eq!(origin("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(origin("::ffff:192.0.2.1"), "192.0.2.1");
-        assert_eq!(origin("192.0.2.1"), "192.0.2.1");
     }
 
     #[test]

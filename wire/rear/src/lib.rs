@@ -32,6 +32,7 @@ mod terms;
 
 pub use client::{Client, ClientError};
 pub use connect::{Connect, PlainHttp, Stream, Target};
+pub use fluidos_door::{ALPN, Peer};
 pub use fluidos_identity::Envelope;
 pub use messages::{
     Configuration, Contract, Fit, Flavor, FlavorType, Location, Party, Price, PurchaseRequest, ReserveRequest,
@@ -39,8 +40,8 @@ pub use messages::{
 };
 pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, verify_contract};
 pub use query::{Selector, SelectorFilter};
-pub use seller::{Peer, Refusal, RefusalCode, Seller};
-pub use server::{ALPN, ServeError, serve, serve_stream};
+pub use seller::{Refusal, RefusalCode, Seller};
+pub use server::{ServeError, serve, serve_stream};
 pub use service::{BODY_BYTES_MAX, RearService};
 pub use terms::{
     CONTRACT_PURPOSE, ContractTerms, RELEASE_PURPOSE, ReleaseTerms, TermsError, check_contract, check_offer,

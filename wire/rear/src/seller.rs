@@ -1,24 +1,13 @@
 //! The seller behind the protocol: what decides, whatever it is made of.
 
-use std::net::IpAddr;
-
 use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
 use http::StatusCode;
 
 use crate::{
-    Contract, ContractTerms, Flavor, PurchaseRequest, ReleaseTerms, ReserveRequest, ResourceAnswer, ResourceRequest,
-    Selector, Transaction,
+    Contract, ContractTerms, Flavor, Peer, PurchaseRequest, ReleaseTerms, ReserveRequest, ResourceAnswer,
+    ResourceRequest, Selector, Transaction,
 };
-
-/// Who is asking. The service takes it from the request's extensions, where the transport put it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Peer {
-    /// The key it proved; `None` is nobody.
-    pub node: Option<NodeId>,
-    /// Where it came from, if it came over the network.
-    pub address: Option<IpAddr>,
-}
 
 /// Who sells. Everything that arrives has been parsed and bounded; signatures and buyer have been checked.
 ///

@@ -9,13 +9,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fluidos_identity::{Envelope, NodeId};
+use fluidos_identity::{Envelope, NodeId, origin};
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde::Serialize;
 
-use crate::guard::{Guard, Who, origin};
+use crate::guard::{Guard, Who};
 use crate::messages::wire::{Message, id};
 use crate::terms::{open_contract, open_release};
 use crate::{FlavorType, Peer, PurchaseRequest, Refusal, RefusalCode, ReserveRequest, Selector, Seller};

@@ -45,6 +45,9 @@ pub struct ContractTerms {
     /// Price of the contract, whatever its size: amount, currency, period. Contracts of older versions have empty ones and
     /// cost nothing.
     pub price: [String; 3],
+    /// Everything beyond size, price and term, in the words of the model; absent are the usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Value>,
     /// When the terms were written (RFC 3339).
     pub issued: String,
     /// When the contract ends by itself (RFC 3339); absent is never.

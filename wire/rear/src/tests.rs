@@ -71,6 +71,7 @@ impl Seller for Market {
             buyer,
             seller: self.key.id(),
             price: Default::default(),
+            conditions: None,
             issued: "2026-01-01T00:00:00Z".into(),
             until: None,
         };

@@ -2,12 +2,11 @@
 //!
 //! The side that was dialled decides before it answers, so that a dialler whose session is not kept never believes in it.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fluidos_identity::{NodeId, peer_node_id};
+use fluidos_identity::{NodeId, origin, peer_node_id};
 use rustls::pki_types::CertificateDer;
 
 use super::{Event, INBOUND_MAX, INBOUND_PER_ADDRESS_MAX, SESSIONS_MAX, Shared, lock, run};
@@ -168,15 +167,6 @@ fn no_room<'a>(up: impl Iterator<Item = &'a PeerInfo>, newcomer: &PeerInfo) -> O
     (same_address >= INBOUND_PER_ADDRESS_MAX).then(|| {
         format!("{INBOUND_PER_ADDRESS_MAX} peers have dialled in from {}, which is the most", newcomer.address.ip())
     })
-}
-
-/// Returns what an address is counted as: one in IPv6 stands for its /64, which is one customer's, and one that is IPv4 inside
-/// IPv6 for its IPv4.
-fn origin(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 => v4,
-    }
 }
 
 fn close(connection: &quinn::Connection, code: quinn::VarInt) {
