@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::claim::Claim;
 use crate::lan::Lan;
-use crate::node::{Node, Setup};
+use crate::node::{Node, Setup, binary};
 
 /// Where a story is played.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ pub struct Stage {
     directory: PathBuf,
     lan: Lan,
     setups: Vec<Setup>,
+    program: PathBuf,
     /// Last, so that it is given back when everything else is gone.
     _claim: Claim,
 }
@@ -42,7 +43,7 @@ impl Stage {
 
     fn open(claim: Claim, directory: PathBuf) -> Result<Self> {
         match Lan::new(claim.name()) {
-            Ok(lan) => Ok(Self { directory, lan, setups: Vec::new(), _claim: claim }),
+            Ok(lan) => Ok(Self { directory, lan, setups: Vec::new(), program: binary(), _claim: claim }),
             Err(error) => {
                 std::fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
                 Err(error)
@@ -60,12 +61,18 @@ impl Stage {
         &self.directory
     }
 
+    /// Chooses the program that the nodes of this stage are, and with which they are taken away; without, what cargo built.
+    pub fn play(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
     /// A node on a machine of its own, not yet started.
     ///
     /// # Errors
     /// When its machine cannot be made.
     pub fn setup(&mut self, name: &str, arguments: &[&str]) -> Result<Setup> {
         let mut setup = Setup::new(name, &self.directory);
+        setup.program.clone_from(&self.program);
         setup.machine = Some(self.lan.machine(name)?);
         setup.arguments = arguments.iter().map(ToString::to_string).collect();
         self.setups.push(setup.clone());

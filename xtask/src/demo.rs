@@ -83,7 +83,7 @@ impl Demo {
     }
 
     fn play(&self, claim: Claim, steps: &mut Vec<Step>) -> Result<()> {
-        let mut story = Story::new(self.json, claim, fluidos_e2e::node::binary())?;
+        let mut story = Story::new(self.json, claim, &fluidos_e2e::node::binary())?;
         type Part = fn(&mut Story) -> Result<()>;
         let parts: [(&'static str, Part); 8] = [
             ("start three nodes", Story::start),

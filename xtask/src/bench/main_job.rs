@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use fluidos_e2e::claim::Claim;
 use fluidos_e2e::images::Image;
-use fluidos_e2e::node::{Node, Setup};
+use fluidos_e2e::node::Node;
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
 use serde_json::{Value, json};
@@ -49,18 +49,18 @@ fn spread(mut values: Vec<f64>) -> Value {
     text
 }
 
-fn setup(stage: &mut Stage, binary: &Path, name: &str, arguments: &[&str]) -> Result<Setup> {
-    let mut setup = stage.setup(name, arguments)?;
-    setup.program = binary.to_owned();
-    Ok(setup)
+fn stage(binary: &Path) -> Result<Stage> {
+    let mut stage = Stage::new("bnch")?;
+    stage.play(binary);
+    Ok(stage)
 }
 
 fn ready(binary: &Path) -> Result<Vec<f64>> {
     println!("up to ready");
-    let mut stage = Stage::new("bnch")?;
+    let mut stage = stage(binary)?;
     let mut times = Vec::new();
     for run in 0..RUNS {
-        let node = setup(&mut stage, binary, &format!("n{run}"), &["--no-mdns"])?.start()?;
+        let node = stage.setup(&format!("n{run}"), &["--no-mdns"])?.start()?;
         times.push(node.ready_after.as_secs_f64() * 1000.0);
         node.terminate()?;
     }
@@ -70,8 +70,8 @@ fn ready(binary: &Path) -> Result<Vec<f64>> {
 /// Proportional set sizes and processor time of a node with nothing to do.
 fn idle(binary: &Path, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
     println!("idle");
-    let mut stage = Stage::new("bnch")?;
-    let node = setup(&mut stage, binary, "idle", &[])?.start()?;
+    let mut stage = stage(binary)?;
+    let node = stage.setup("idle", &[])?.start()?;
     std::thread::sleep(Duration::from_secs(5)); // what starts has settled
     let before = ticks(node.pid())?;
     std::thread::sleep(IDLE);
@@ -88,7 +88,7 @@ fn deaths(binary: &Path) -> Result<Vec<f64>> {
     println!("machine death to page works");
     let mut times = Vec::new();
     for _ in 0..DEATHS {
-        let mut story = Story::new(true, Claim::take(crate::demo::NAME)?, binary.to_owned())?;
+        let mut story = Story::new(true, Claim::take(crate::demo::NAME)?, binary)?;
         for part in [Story::start, Story::discover, Story::apply, Story::buy, Story::look, Story::page] {
             part(&mut story)?;
         }
@@ -126,10 +126,10 @@ fn virtual_node(binary: &Path) -> Result<Vec<f64>> {
     println!("second node started to virtual node ready");
     let mut times = Vec::new();
     for _ in 0..RUNS {
-        let mut stage = Stage::new("bnch")?;
-        let farm = setup(&mut stage, binary, "farm", &["--trust", "lan"])?.start()?;
+        let mut stage = stage(binary)?;
+        let farm = stage.setup("farm", &["--trust", "lan"])?.start()?;
         farm.apply(SOLVER)?;
-        let grid = setup(&mut stage, binary, "grid", &["--offer", "cpu=1,memory=1Gi,pods=10"])?;
+        let grid = stage.setup("grid", &["--offer", "cpu=1,memory=1Gi,pods=10"])?;
         let begun = Instant::now();
         let mut watch = farm.setup.kubectl_command(&["wait", "--for=create", "node/grid", "--timeout=60s"]).spawn()?;
         let grid = grid.start()?;
@@ -143,10 +143,9 @@ fn virtual_node(binary: &Path) -> Result<Vec<f64>> {
 
 /// From a pod's creation until it is Ready, here and at a provider; the image is present.
 fn pods(binary: &Path, figures: &mut serde_json::Map<String, Value>) -> Result<()> {
-    let mut stage = Stage::new("bnch")?;
-    let farm = setup(&mut stage, binary, "farm", &["--trust", "lan"])?.start()?;
-    let grid = setup(&mut stage, binary, "grid", &["--offer", "cpu=1,memory=1Gi,pods=30", "--location", "city=Milan"])?
-        .start()?;
+    let mut stage = stage(binary)?;
+    let farm = stage.setup("farm", &["--trust", "lan"])?.start()?;
+    let grid = stage.setup("grid", &["--offer", "cpu=1,memory=1Gi,pods=30", "--location", "city=Milan"])?.start()?;
     for node in [&farm, &grid] {
         node.setup.load(&Image::Busybox.layout()?)?;
     }

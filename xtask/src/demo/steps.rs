@@ -1,7 +1,7 @@
 //! The steps of the demo. Each looks at the nodes from outside: kubectl, HTTP, processes, cables.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,6 @@ pub struct Story {
     cloud: Option<Node>,
     /// What was sold when the machine died.
     contracts: Vec<String>,
-    /// What the nodes run.
-    program: PathBuf,
 }
 
 /// A machine that died, and how long the page was away.
@@ -61,14 +59,11 @@ fn is_ready(object: &Value) -> bool {
 }
 
 impl Story {
-    pub fn new(json: bool, claim: Claim, program: PathBuf) -> Result<Self> {
-        let stage = Stage::at(claim, directory())?;
-        let story =
-            Self { json, stage: Some(stage), farm: None, grid: None, cloud: None, contracts: Vec::new(), program };
-        if let Some(stage) = &story.stage {
-            stage.lan().connect_host()?;
-        }
-        Ok(story)
+    pub fn new(json: bool, claim: Claim, program: &Path) -> Result<Self> {
+        let mut stage = Stage::at(claim, directory())?;
+        stage.play(program);
+        stage.lan().connect_host()?;
+        Ok(Self { json, stage: Some(stage), farm: None, grid: None, cloud: None, contracts: Vec::new() })
     }
 
     fn tell(&self, line: &str) {
@@ -109,7 +104,6 @@ impl Story {
             let domain = format!("{name}.example");
             let location = format!("city={city},country=Italy");
             let mut setup = stage.setup(name, &["--domain", &domain, "--location", &location])?;
-            setup.program = story.program.clone();
             setup.arguments.extend(more.iter().map(ToString::to_string));
             let address = setup.machine.as_ref().map(|m| m.address).context("no machine")?;
             setup.arguments.extend(["--api".into(), format!("{address}:6443")]);
