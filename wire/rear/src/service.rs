@@ -25,6 +25,9 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// A seller writes one object and answers; longer is a fault of ours or a body that trickles in.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the service answers to, for programs that make clients or tests of it (OpenAPI 3.1); served as `/api/v2/openapi.json`.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
 /// REAR for one seller. Cheap to clone; clones share the counters and the guard.
 #[derive(Clone)]
 pub struct RearService {
@@ -108,6 +111,9 @@ impl RearService {
         let path: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
         let seller = &self.shared.seller;
         match (&parts.method, path.as_slice()) {
+            (&Method::GET, ["api", "v2", "openapi.json"]) => {
+                Ok(respond(StatusCode::OK, "application/json", OPENAPI.as_bytes().to_vec()))
+            }
             (&Method::GET, ["api", "v2", "flavors"]) => self.list(None, &parts, peer).await,
             (&Method::GET, ["api", "v2", "flavors", name]) => match FlavorType::from_name(name) {
                 Some(FlavorType::Vm | FlavorType::Sensor) => {
@@ -207,7 +213,7 @@ fn malformed(reason: impl ToString) -> Refusal {
 fn no_route() -> Refusal {
     Refusal::new(
         RefusalCode::NotFound,
-        "no such resource: needed /api/v2/flavors, requests, reservations, transactions or contracts",
+        "no such resource: needed /api/v2/openapi.json, flavors, requests, reservations, transactions or contracts",
     )
 }
 
@@ -229,7 +235,7 @@ fn answer(message: &impl Message) -> Result<Response<Full<Bytes>>, Refusal> {
 /// Answers 405 for a path that exists under another method.
 fn wrong_method(path: &[&str]) -> Option<Response<Full<Bytes>>> {
     let allowed = match path {
-        ["flavors"] | ["flavors", _] => "GET",
+        ["openapi.json"] | ["flavors"] | ["flavors", _] => "GET",
         ["requests"] | ["reservations"] | ["transactions", _, "purchase"] => "POST",
         ["contracts", _] | ["transactions", _] => "DELETE",
         _ => return None,

@@ -96,7 +96,7 @@ pub(super) fn for_sale(flavor: &Flavor, sale: &Sale) -> Flavor {
 pub(super) fn asked(configuration: &rear::Configuration) -> Result<Amounts, Refusal> {
     if configuration.flavor_type != rear::FlavorType::K8Slice {
         let detail = format!("{} is not sold here, only k8slice", configuration.flavor_type.as_str());
-        return Err(Refusal::new(RefusalCode::NotBuilt, detail));
+        return Err(Refusal::new(RefusalCode::NotFound, detail));
     }
     let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: configuration.data.clone() };
     configuration.amounts().map_err(|error| Refusal::new(RefusalCode::Malformed, error.to_string()))

@@ -151,7 +151,7 @@ fn only_what_matches_is_listed() {
         nothing of that kind"#]]
     .assert_eq(&seen.join("\n"));
     let vm = rear::Configuration { flavor_type: rear::FlavorType::Vm, data: json!({}) };
-    expect!["not-built: vm is not sold here, only k8slice"].assert_eq(&asked(&vm).unwrap_err().to_string());
+    expect!["not-found: vm is not sold here, only k8slice"].assert_eq(&asked(&vm).unwrap_err().to_string());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::wire::{ConfigurationWire, FlavorWire, PriceWire, flavor_type, message};
+use super::wire::{ConfigurationWire, FlavorWire, PriceWire, flavor_type, message, seconds};
 use super::{Configuration, Flavor, FlavorType, Price};
 use crate::SelectorFilter;
 
@@ -76,7 +76,7 @@ struct RequestWire {
     filters: Vec<FilterWire>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     intents: BTreeMap<String, String>,
-    #[serde(rename = "termSeconds", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "termSeconds", default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
     term_seconds: Option<u64>,
 }
 
@@ -98,7 +98,7 @@ struct OfferWire {
     configuration: ConfigurationWire,
     #[serde(default)]
     price: PriceWire,
-    #[serde(rename = "termSeconds", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "termSeconds", default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
     term_seconds: Option<u64>,
 }
 
@@ -235,6 +235,8 @@ mod tests {
         assert_eq!(ResourceRequest::read(&body), Ok(request));
         let text = String::from_utf8(body).unwrap();
         assert!(text.contains(r#"{"name":"cpu","min":"1500m"}"#), "{text}");
+        let floating = text.replace("3600", "3600.0");
+        assert_eq!(ResourceRequest::read(floating.as_bytes()).unwrap().term_seconds, Some(3600));
     }
 
     #[test]
@@ -254,7 +256,9 @@ mod tests {
             (json!({"type": "k8slice", "intents": many}), "40 intents, at most 32"),
             (json!({"type": "k8slice", "intents": {"a": long}}), "a text of 300 bytes"),
             (json!({"type": "k8slice", "intents": {"a": 1}}), "expected a string"),
-            (json!({"type": "k8slice", "termSeconds": -1}), "invalid value"),
+            (json!({"type": "k8slice", "termSeconds": -1}), "needed a whole number of seconds"),
+            (json!({"type": "k8slice", "termSeconds": 1.5}), "observed 1.5"),
+            (json!({"type": "k8slice", "termSeconds": 1e300}), "needed a whole number of seconds"),
             (json!([]), "expected struct"),
         ] {
             let refused = ResourceRequest::read(body.to_string().as_bytes()).unwrap_err();

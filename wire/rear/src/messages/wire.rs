@@ -16,6 +16,8 @@ use super::{
 
 /// A Kubernetes name is at most 253 characters, and so is everything that becomes one.
 const ID_LENGTH_MAX: usize = 253;
+/// Up to here every whole number has a form of its own among floating-point ones.
+const SECONDS_MAX: f64 = 9_007_199_254_740_992.0;
 /// Flavors of one answer: 1 MiB of answer has room for about as many.
 const FLAVORS_MAX: usize = 4096;
 
@@ -301,7 +303,7 @@ struct ReserveRequestWire {
     configuration: Option<ConfigurationWire>,
     #[serde(rename = "transactionID", default, skip_serializing_if = "Option::is_none")]
     transaction_id: Option<String>,
-    #[serde(rename = "termSeconds", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "termSeconds", default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
     term_seconds: Option<u64>,
 }
 
@@ -513,6 +515,14 @@ fn time(field: &str, text: &str) -> Result<Option<Timestamp>, String> {
     }
     let observed = || text.chars().take(64).collect::<String>();
     text.parse().map(Some).map_err(|_| format!("{field} is `{}`, needed an RFC 3339 time", observed()))
+}
+
+/// Reads a whole number of seconds, also where it was written as `60.0`: in JSON that is the same number (JSON Schema §4.2.3).
+pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let whole = number.as_f64().filter(|value| value.fract() == 0.0 && (0.0..=SECONDS_MAX).contains(value));
+    let needed = || serde::de::Error::custom(format!("observed {number}, needed a whole number of seconds"));
+    number.as_u64().or(whole.map(|value| value as u64)).map(Some).ok_or_else(needed)
 }
 
 /// Reads a text where others also write a number or `null`.
