@@ -208,10 +208,13 @@ enum Direction {
     Bought,
 }
 
-/// The direction follows from who the other side is, which stands on every contract.
+/// The direction follows from who the other side is, which stands on every contract; who has no key can only have bought.
 fn direction(contract: &Contract) -> Option<Direction> {
-    let peer = contract.annotations().get(names::ANNOTATION_PEER_DID)?;
     let did = |identity: &NodeIdentity| identity.additional_information.as_ref().and_then(|more| more.did.clone());
+    let Some(peer) = contract.annotations().get(names::ANNOTATION_PEER_DID) else {
+        let unproven = did(&contract.spec.buyer).is_none() && did(&contract.spec.seller).is_some();
+        return unproven.then_some(Direction::Sold);
+    };
     if did(&contract.spec.buyer).as_ref() == Some(peer) {
         return Some(Direction::Sold);
     }
@@ -227,7 +230,9 @@ fn table(objects: &[Contract]) -> Table {
             _ => "?".into(),
         };
         let party = |identity: &NodeIdentity| {
-            let name = identity.additional_information.as_ref().and_then(|i| i.name.as_deref());
+            let more = identity.additional_information.as_ref();
+            // Official nodes have no name, and call themselves by the id of their Liqo cluster.
+            let name = more.and_then(|more| more.name.as_deref().or(more.liqo_id.as_deref()));
             format!("{} ({})", option(name), known(&identity.domain))
         };
         let (direction, peer) = match direction(contract) {
@@ -315,5 +320,7 @@ mod tests {
             contract.annotations_mut().insert(names::ANNOTATION_PEER_DID.into(), peer.into());
             assert_eq!(direction(&contract), expected);
         }
+        let spec = fluidos_model::kinds::ContractSpec { seller: did("s"), ..Default::default() };
+        assert_eq!(direction(&Contract::new("c", spec)), Some(Direction::Sold), "an official node bought it");
     }
 }

@@ -106,7 +106,7 @@ async fn run(up: &Up) -> Result<()> {
     let location = up.location.clone().unwrap_or_default();
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
     let discovery = peers::discover(up, key.clone(), &api, &doors, &mut parts)?;
-    market::open(up, &key, &api, doors.rear, security::decide(decisions), &mut parts)?;
+    market::open(up, &key, &api, (doors.rear, doors.plain), security::decide(decisions), &mut parts)?;
     if let Some(machine) = &machine {
         machine.ready().await;
     }

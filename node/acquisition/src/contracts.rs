@@ -32,6 +32,14 @@ pub(crate) fn contract(name: &str, spec: ContractSpec, peer: NodeId, owner: Opti
     contract
 }
 
+/// Returns a contract object with who has proven no key. Nobody has signed it, and no label leads from it to a peer.
+pub(crate) fn unproven(name: &str, spec: ContractSpec) -> Contract {
+    let mut contract = Contract::new(name, spec);
+    contract.metadata.namespace = Some(names::NAMESPACE.into());
+    contract.metadata.finalizers = Some(vec![names::FINALIZER_RELEASE.into()]);
+    contract
+}
+
 /// Writes a contract. The same one again changes nothing.
 pub(crate) async fn write(client: &Client, contract: &Contract) -> Result<Contract, WriteError> {
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);

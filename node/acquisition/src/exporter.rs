@@ -17,14 +17,16 @@ mod act;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod unproven;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
-use fluidos_model::kinds::{Configuration, Contract, Flavor, FlavorType, KnownCluster, names};
+use fluidos_model::kinds::{Contract, Flavor, KnownCluster, names};
 use fluidos_model::market::{Amounts, COMMITMENTS_MAX, Commitment, Pool, sale};
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode, Seller};
@@ -32,7 +34,7 @@ use jiff::Timestamp;
 use kube::{Api, Client};
 
 use crate::books::{Books, BooksError};
-use crate::{Options, bounded, contracts, convert, events, terms};
+use crate::{Options, bounded, contracts, events, terms};
 
 /// What is about to be done for a peer.
 pub struct Ask<'a> {
@@ -40,6 +42,8 @@ pub struct Ask<'a> {
     pub act: Act,
     /// The key that it has proven.
     pub peer: Option<NodeId>,
+    /// Under which name the Ledger has it: its DID, or where it comes from.
+    pub holder: Option<&'a str>,
     /// With which flavor.
     pub flavor: &'a Flavor,
     /// How much of it; `None` is what is left.
@@ -178,7 +182,15 @@ impl Exporter {
     fn permitted(&self, act: Act, flavors: Vec<Flavor>, peer: Option<NodeId>) -> Result<Vec<Flavor>, Refusal> {
         let (mut shown, mut refused) = (Vec::new(), None);
         for flavor in flavors {
-            match self.decide(&Ask { act, peer, flavor: &flavor, amounts: None, pool: None, transaction: None }) {
+            match self.decide(&Ask {
+                act,
+                peer,
+                holder: None,
+                flavor: &flavor,
+                amounts: None,
+                pool: None,
+                transaction: None,
+            }) {
                 Ok(()) => shown.push(flavor),
                 Err(refusal) => refused = Some(refusal),
             }
@@ -194,6 +206,47 @@ impl Exporter {
             tracing::warn!(%error, "a promise has no terms");
             Refusal::new(RefusalCode::Internal, "the terms of this transaction cannot be written")
         })
+    }
+
+    /// Holds what is asked for, under the name by which the Ledger has the buyer.
+    async fn hold(
+        &self,
+        request: &rear::ReserveRequest,
+        buyer: &str,
+        peer: Option<NodeId>,
+    ) -> Result<Commitment, Refusal> {
+        let asked = request.configuration.as_ref().map(plan::asked).transpose()?;
+        let flavor = act::flavor(&self.client, &request.flavor_id, self.options.key.id()).await?;
+        let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: request.flavor_id.clone() })?;
+        let policies = act::policies(&self.client).await?;
+        let transaction = request.transaction_id.clone();
+        let transaction = transaction.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+        let held = self.books.change(|pool| {
+            // The time of the try that counts, or a hold would begin in the past.
+            let now = Timestamp::now();
+            let term = request.term_seconds.map(Duration::from_secs);
+            let wish = plan::Wish { transaction: &transaction, buyer, amounts: asked, term, hold: self.options.hold };
+            let hold = plan::admit(&flavor, &policies, pool, &wish, now)?;
+            if pool.commitment(&transaction).is_none_or(|known| known.is_over(now)) {
+                self.decide(&Ask {
+                    act: Act::Reserve,
+                    peer,
+                    holder: Some(buyer),
+                    flavor: &flavor,
+                    amounts: Some(hold.amounts),
+                    pool: Some(pool),
+                    transaction: Some(&transaction),
+                })?;
+            }
+            pool.hold(&hold, now).map_err(plan::refusal)
+        });
+        let pool = held.await.map_err(|error: act::Error| Refusal::from(error))?;
+        let gone = || Refusal::new(RefusalCode::Internal, "what was held is gone");
+        let mut buyers = self.buyers();
+        if buyers.len() < COMMITMENTS_MAX || buyers.contains_key(&transaction) {
+            buyers.insert(transaction.clone(), request.buyer.clone());
+        }
+        pool.commitment(&transaction).cloned().ok_or_else(gone)
     }
 
     /// The contract of a promise that has been sold, written if it is not there.
@@ -243,50 +296,31 @@ impl Seller for Exporter {
     }
 
     async fn reserve(&self, request: rear::ReserveRequest, buyer: NodeId) -> Result<rear::Transaction, Refusal> {
-        let asked = request.configuration.as_ref().map(plan::asked).transpose()?;
-        let flavor = act::flavor(&self.client, &request.flavor_id, self.options.key.id()).await?;
-        let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: request.flavor_id.clone() })?;
-        let policies = act::policies(&self.client).await?;
-        let transaction = request.transaction_id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
-        let held = self.books.change(|pool| {
-            // The time of the try that counts, or a hold would begin in the past.
-            let now = Timestamp::now();
-            let term = request.term_seconds.map(Duration::from_secs);
-            let wish = plan::Wish { transaction: &transaction, buyer, amounts: asked, term, hold: self.options.hold };
-            let hold = plan::admit(&flavor, &policies, pool, &wish, now)?;
-            if pool.commitment(&transaction).is_none_or(|known| known.is_over(now)) {
-                self.decide(&Ask {
-                    act: Act::Reserve,
-                    peer: Some(buyer),
-                    flavor: &flavor,
-                    amounts: Some(hold.amounts),
-                    pool: Some(pool),
-                    transaction: Some(&transaction),
-                })?;
-            }
-            pool.hold(&hold, now).map_err(plan::refusal)
-        });
-        let pool = held.await.map_err(|error: act::Error| Refusal::from(error))?;
-        let gone = || Refusal::new(RefusalCode::Internal, "what was held is gone");
-        let commitment = pool.commitment(&transaction).ok_or_else(gone)?;
-        let terms = self.terms(commitment)?;
-        {
-            let mut buyers = self.buyers();
-            if buyers.len() < COMMITMENTS_MAX || buyers.contains_key(&transaction) {
-                buyers.insert(transaction.clone(), request.buyer.clone());
-            }
-        }
-        let configuration =
-            Configuration { flavor_type: FlavorType::K8Slice, data: terms.value().configuration.clone() };
+        let commitment = self.hold(&request, &buyer.to_string(), Some(buyer)).await?;
+        let terms = self.terms(&commitment)?;
         Ok(rear::Transaction {
-            id: transaction,
-            flavor_id: request.flavor_id,
-            configuration: Some(convert::wire_configuration(&configuration)),
-            buyer: request.buyer,
             cluster_id: buyer.to_string(),
-            expiration: commitment.until(),
             terms: Some(terms.envelope()),
+            ..plan::transaction(&commitment, request)?
         })
+    }
+
+    async fn reserve_unproven(
+        &self,
+        request: rear::ReserveRequest,
+        origin: IpAddr,
+    ) -> Result<rear::Transaction, Refusal> {
+        let commitment = self.hold(&request, &unproven::holder(origin), None).await?;
+        plan::transaction(&commitment, request)
+    }
+
+    async fn purchase_unproven(
+        &self,
+        transaction_id: &str,
+        _request: rear::PurchaseRequest,
+        origin: IpAddr,
+    ) -> Result<rear::Contract, Refusal> {
+        self.sell_unproven(transaction_id, origin).await
     }
 
     async fn cancel(&self, transaction_id: &str, buyer: NodeId) -> Result<(), Refusal> {
@@ -329,6 +363,7 @@ impl Seller for Exporter {
             self.decide(&Ask {
                 act: Act::Buy,
                 peer: Some(buyer),
+                holder: Some(&commitment.buyer),
                 flavor: &flavor,
                 amounts: Some(commitment.amounts),
                 pool: Some(&pool),

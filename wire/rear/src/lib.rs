@@ -17,8 +17,8 @@
 //! This crate names no Kubernetes type: a [`Seller`] decides, whatever stands behind it. [`RearService`] is a tower service
 //! and knows no transport; [`serve`] mounts it on HTTPS, [`serve_stream`] on one stream of anything, such as a link.
 //!
-//! Limits: SUBSCRIBE, REFRESH and WITHDRAW of the protocol are not built; the server speaks HTTPS only, the client also the
-//! plain HTTP of official sellers.
+//! Limits: SUBSCRIBE, REFRESH and WITHDRAW of the protocol are not built; without TLS only what
+//! official nodes can say is answered ([`serve_plain`]); requests, cancelling and releasing need a key.
 
 mod client;
 mod connect;
@@ -42,7 +42,7 @@ pub use messages::{
 pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, verify_contract};
 pub use query::{Selector, SelectorFilter};
 pub use seller::{Refusal, RefusalCode, Seller};
-pub use server::{ServeError, serve, serve_stream};
+pub use server::{ServeError, serve, serve_plain, serve_stream};
 pub use service::{BODY_BYTES_MAX, OPENAPI, RearService};
 pub use terms::{
     CONTRACT_PURPOSE, ContractTerms, RELEASE_PURPOSE, ReleaseTerms, TermsError, check_contract, check_offer,

@@ -1,5 +1,7 @@
 //! The seller behind the protocol: what decides, whatever it is made of.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
 use http::StatusCode;
@@ -43,6 +45,22 @@ pub trait Seller: Send + Sync + 'static {
         terms: Signed<ContractTerms>,
         buyer: NodeId,
     ) -> Result<Contract, Refusal>;
+
+    /// Holds something for who proves no key and signs nothing, as official nodes: known by where it comes from, `origin`, and by what
+    /// it says of itself. Only asked at a plain listener.
+    async fn reserve_unproven(&self, _request: ReserveRequest, _origin: IpAddr) -> Result<Transaction, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold here to who proves no key"))
+    }
+
+    /// Sells what is held for an origin. The contract is signed by nobody.
+    async fn purchase_unproven(
+        &self,
+        _transaction_id: &str,
+        _request: PurchaseRequest,
+        _origin: IpAddr,
+    ) -> Result<Contract, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold here to who proves no key"))
+    }
 
     /// Ends a contract. `release` is signed by the node that asks, which must be a party; a contract that has ended is
     /// `Ok`.

@@ -18,6 +18,10 @@ use crate::RearService;
 /// Peers keep one connection each; a thousand-node market is asked in turns. Several nodes of one owner can sit behind one address.
 const LIMITS: Limits = Limits { name: "REAR", connections: 256, per_address: 32, idle: Duration::from_secs(10) };
 
+/// Nobody there has proven anything: fewer, so that they take nothing from those who have.
+const LIMITS_PLAIN: Limits =
+    Limits { name: "plain REAR", connections: 64, per_address: 8, idle: Duration::from_secs(10) };
+
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
 #[error("REAR listener: {0}")]
@@ -34,6 +38,18 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     Ok(fluidos_door::open(listener, Some(tls), LIMITS, service, stop).await?)
+}
+
+/// Serves REAR without TLS on a listener until `stop` is ready, for official nodes: see [`RearService::plain`].
+///
+/// # Errors
+/// [`ServeError`] if the listener itself is unusable; connections that fail are logged and forgotten.
+pub async fn serve_plain(
+    listener: TcpListener,
+    service: &RearService,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    Ok(fluidos_door::open(listener, None, LIMITS_PLAIN, service.plain(), stop).await?)
 }
 
 /// Answers the requests of one peer on a stream that it has opened, until either side ends it. Who `peer` is must have been

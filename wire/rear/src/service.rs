@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,7 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 #[derive(Clone)]
 pub struct RearService {
     shared: Arc<Shared>,
+    unproven: bool,
 }
 
 struct Shared {
@@ -52,7 +54,18 @@ impl RearService {
             malformed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), unproven: false }
+    }
+
+    /// The same service for a listener without TLS, where nobody can prove a key: what is sold there is between the seller and
+    /// whatever comes from an address. Counters and guard are shared.
+    pub fn plain(&self) -> Self {
+        Self { shared: self.shared.clone(), unproven: true }
+    }
+
+    /// Where somebody comes from who may buy without a key; `None` where keys are needed.
+    fn unproven(&self, peer: &Peer) -> Option<IpAddr> {
+        peer.address.filter(|_| self.unproven && peer.node.is_none()).map(origin)
     }
 
     /// Returns how many requests came, how many were malformed, and how many were not listened to.
@@ -126,6 +139,10 @@ impl RearService {
                 let buyer = proven(peer)?;
                 answer(&seller.request(read(body).await?, buyer).await?)
             }
+            (&Method::POST, ["api", "v2", "reservations"]) if self.unproven(peer).is_some() => {
+                let asked: ReserveRequest = read(body).await?;
+                answer(&seller.reserve_unproven(asked, self.unproven(peer).ok_or_else(no_route)?).await?)
+            }
             (&Method::POST, ["api", "v2", "reservations"]) => {
                 let buyer = proven(peer)?;
                 let asked: ReserveRequest = read(body).await?;
@@ -133,6 +150,13 @@ impl RearService {
                     return Err(Refusal::new(RefusalCode::Forbidden, format!("the buyer is not {buyer}, who asks")));
                 }
                 answer(&seller.reserve(asked, buyer).await?)
+            }
+            (&Method::POST, ["api", "v2", "transactions", transaction, "purchase"])
+                if self.unproven(peer).is_some() =>
+            {
+                let transaction = checked_id("transactionID", transaction)?;
+                let origin = self.unproven(peer).ok_or_else(no_route)?;
+                answer(&seller.purchase_unproven(&transaction, read(body).await?, origin).await?)
             }
             (&Method::POST, ["api", "v2", "transactions", transaction, "purchase"]) => {
                 let buyer = proven(peer)?;

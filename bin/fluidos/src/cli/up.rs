@@ -36,6 +36,10 @@ pub struct Up {
     /// Where peers reach this node: TCP for REAR, UDP for the link.
     #[arg(long, env = "FLUIDOS_REAR", default_value = "0.0.0.0:7300", value_name = "ADDR:PORT")]
     pub rear: SocketAddr,
+    /// Where official FLUIDOS nodes reach this one: REAR without TLS, where nobody proves a key. Off without it; what is sold there
+    /// must be permitted by an AccessPolicy and goes as far as the contract.
+    #[arg(long, env = "FLUIDOS_REAR_PLAIN", value_name = "ADDR:PORT")]
+    pub rear_plain: Option<SocketAddr>,
     /// A peer, by the address of its --rear; may be given several times. It is called until it answers.
     #[arg(long, env = "FLUIDOS_PEER", value_delimiter = ',', value_name = "ADDR:PORT")]
     pub peer: Vec<String>,

@@ -16,12 +16,12 @@ use super::api::Api;
 use super::machine;
 use crate::cli::Up;
 
-/// Starts the managers of resources and acquisition, and serves REAR. `decide` is asked before anything is sold.
+/// Starts the managers of resources and acquisition, and serves REAR; at `plain`, if it is open, for official nodes. `decide` is asked before anything is sold.
 pub fn open(
     up: &Up,
     key: &NodeKey,
     api: &Api,
-    rear: TcpListener,
+    (rear, plain): (TcpListener, Option<TcpListener>),
     decide: Decide,
     parts: &mut JoinSet<()>,
 ) -> Result<()> {
@@ -43,8 +43,18 @@ pub fn open(
     parts.spawn(importer::run(api.client("fluidos-importer"), options.clone()));
     parts.spawn(contract_manager::run(api.client("fluidos-contract-manager"), options));
     let tls = Arc::new(server_config(key, ClientAuth::Accept, ALPN).context("REAR")?);
+    let service = RearService::new(exporter);
+    if let Some(listener) = plain {
+        let service = service.clone();
+        parts.spawn(async move {
+            let served = fluidos_rear::serve_plain(listener, &service, std::future::pending()).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "REAR is not served to official nodes any more");
+            }
+        });
+    }
     parts.spawn(async move {
-        let served = fluidos_rear::serve(rear, tls, RearService::new(exporter), std::future::pending()).await;
+        let served = fluidos_rear::serve(rear, tls, service, std::future::pending()).await;
         if let Err(error) = served {
             tracing::error!(%error, "REAR is not served any more");
         }

@@ -23,6 +23,8 @@ pub struct Doors {
     pub links: Links,
     /// TCP: REAR.
     pub rear: TcpListener,
+    /// TCP: REAR for official nodes, if the owner opened it.
+    pub plain: Option<TcpListener>,
 }
 
 impl Doors {
@@ -30,6 +32,13 @@ impl Doors {
     pub async fn open(up: &Up, key: &NodeKey) -> Result<Self> {
         let taken = || format!("--rear {}: cannot listen; free the port or choose another", up.rear);
         let rear = TcpListener::bind(up.rear).await.with_context(taken)?;
+        let plain =
+            match up.rear_plain {
+                Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+                    format!("--rear-plain {address}: cannot listen; free the port or choose another")
+                })?),
+                None => None,
+            };
         // The port that TCP was given, when it was left to the kernel.
         let address = SocketAddr::new(up.rear.ip(), rear.local_addr()?.port());
         let mut options = fluidos_link::Options::new(address, up.name.clone(), incarnation());
@@ -40,7 +49,7 @@ impl Doors {
             options.attributes.insert(attribute.to_owned(), address.port().to_string());
         }
         let links = Links::start(key.clone(), options).with_context(taken)?;
-        Ok(Self { links, rear })
+        Ok(Self { links, rear, plain })
     }
 
     /// Where peers reach this node.

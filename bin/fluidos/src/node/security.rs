@@ -38,8 +38,8 @@ pub fn decide(handle: Handle) -> Decide {
     Arc::new(move |ask: &Ask<'_>| {
         let did = ask.peer.map(|peer| peer.to_string());
         let now = Timestamp::now();
-        let context = match (ask.pool, &did) {
-            (Some(pool), Some(did)) => Circumstances::of(pool, did, ask.transaction, now),
+        let context = match (ask.pool, ask.holder) {
+            (Some(pool), Some(holder)) => Circumstances::of(pool, holder, ask.transaction, now),
             _ => Circumstances::at(now),
         };
         let action = match ask.act {

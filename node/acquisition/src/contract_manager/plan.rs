@@ -9,7 +9,7 @@ use fluidos_model::kinds::{Contract, KnownCluster, names};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use crate::terms;
+use crate::{convert, terms};
 
 /// The other side is told for so long; then it is given up. Its copy ends by its own time.
 pub(super) const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
@@ -113,8 +113,10 @@ fn of_one(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
     }
     let contract = Box::new(contract.clone());
     let Ok(signed) = terms::of_contract(&contract) else {
-        // Nobody has signed it: there is nothing that could be released.
-        return Next::Now(Action::Forget { contract, sells: false, warning: None });
+        // Nobody has signed it: there is nobody to be told. One with an official node keeps capacity all the same.
+        let sells =
+            convert::did(&contract.spec.seller) == Some(view.own) && convert::did(&contract.spec.buyer).is_none();
+        return Next::Now(Action::Forget { contract, sells, warning: None });
     };
     let parties = signed.value();
     let sells = parties.seller == view.own;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fluidos_identity::{NodeId, Signed};
+use fluidos_identity::Signed;
 use fluidos_model::intent::{Intents, Place, Requirement, judge, parse};
 use fluidos_model::kinds::{
     Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, Flavor, FlavorPrice, FlavorType,
@@ -105,7 +105,8 @@ pub(super) fn asked(configuration: &rear::Configuration) -> Result<Amounts, Refu
 /// What a buyer wants held.
 pub(super) struct Wish<'a> {
     pub transaction: &'a str,
-    pub buyer: NodeId,
+    /// Under which name the Ledger has it.
+    pub buyer: &'a str,
     /// `None` is all there is.
     pub amounts: Option<Amounts>,
     /// For how long it is wanted; `None` is as long as it is sold.
@@ -123,7 +124,7 @@ pub(super) fn admit(
     wish: &Wish,
     now: Timestamp,
 ) -> Result<HoldRequest, Refusal> {
-    let (name, buyer) = (flavor.metadata.name.clone().unwrap_or_default(), wish.buyer.to_string());
+    let (name, buyer) = (flavor.metadata.name.clone().unwrap_or_default(), wish.buyer.to_owned());
     let hold = |amounts, until, agreed| HoldRequest {
         transaction: wish.transaction.into(),
         buyer: buyer.clone(),
@@ -291,6 +292,24 @@ pub(super) fn contract_spec(
     })
 }
 
+/// What is held, as its buyer is told; without terms.
+pub(super) fn transaction(
+    commitment: &Commitment,
+    request: rear::ReserveRequest,
+) -> Result<rear::Transaction, Refusal> {
+    let configuration = Configuration::k8slice(&commitment.amounts);
+    let configuration = configuration.map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?;
+    Ok(rear::Transaction {
+        id: commitment.transaction.clone(),
+        flavor_id: request.flavor_id,
+        configuration: Some(convert::wire_configuration(&configuration)),
+        cluster_id: request.buyer.liqo_id.clone().unwrap_or_default(),
+        buyer: request.buyer,
+        expiration: commitment.until(),
+        terms: None,
+    })
+}
+
 /// The answer to a purchase.
 pub(super) fn sold(contract: &Contract, flavor: &Flavor) -> rear::Contract {
     let spec = &contract.spec;
@@ -342,7 +361,7 @@ pub(super) fn mend(pool: &Pool, sold: &[&str], hold: Duration, now: Timestamp) -
     mending
 }
 
-fn embedded(flavor: &Flavor) -> EmbeddedFlavor {
+pub(super) fn embedded(flavor: &Flavor) -> EmbeddedFlavor {
     let name = flavor.metadata.name.clone().unwrap_or_default();
     let metadata = EmbeddedMeta { name, namespace: names::NAMESPACE.into() };
     EmbeddedFlavor { metadata, spec: flavor.spec.clone(), status: None }
