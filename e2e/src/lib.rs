@@ -13,6 +13,7 @@ pub mod command;
 pub mod http;
 pub mod images;
 pub mod lan;
+pub mod market;
 pub mod node;
 pub mod stage;
 pub mod terminal;

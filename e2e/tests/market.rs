@@ -3,34 +3,13 @@
 
 use std::time::Duration;
 
+use fluidos_e2e::market::solver;
 use fluidos_e2e::node::Node;
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// Buys by hand, without a virtual node: the contract alone.
-fn solver(name: &str, cpu: &str) -> String {
-    format!(
-        r#"
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: Solver
-metadata: {{name: {name}, namespace: fluidos}}
-spec:
-  selector:
-    flavorType: K8Slice
-    filters:
-      cpuFilter: {{name: Range, data: {{min: "{cpu}"}}}}
-      memoryFilter: {{name: Range, data: {{min: 256Mi}}}}
-      podsFilter: {{name: Range, data: {{min: 3}}}}
-  intentID: by-hand
-  findCandidate: true
-  reserveAndBuy: true
-  establishPeering: false
-"#
-    )
-}
 
 fn list(node: &Node, plural: &str) -> Vec<Value> {
     node.get(&[plural, "-n", "fluidos"]).unwrap()["items"].as_array().unwrap().clone()

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use fluidos_e2e::market::solver;
 use fluidos_e2e::node::{Node, Setup};
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
@@ -16,26 +17,6 @@ fn from_guide(kind: &str) -> String {
     let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let block = blocks.into_iter().find(|block| block.contains(&format!("kind: {kind}\n")));
     block.unwrap_or_else(|| panic!("the guide has no {kind}")).to_owned()
-}
-
-fn solver(name: &str, cpu: &str) -> String {
-    format!(
-        r#"
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: Solver
-metadata: {{name: {name}, namespace: fluidos}}
-spec:
-  selector:
-    flavorType: K8Slice
-    filters:
-      cpuFilter: {{name: Range, data: {{min: "{cpu}"}}}}
-      memoryFilter: {{name: Range, data: {{min: 256Mi}}}}
-      podsFilter: {{name: Range, data: {{min: 3}}}}
-  intentID: by-hand
-  findCandidate: true
-  reserveAndBuy: true
-"#
-    )
 }
 
 fn ends(node: &Node, solver: &str, wanted: &str) -> String {

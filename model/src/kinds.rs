@@ -34,7 +34,7 @@ mod solver;
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, PolicyState};
 pub use acquisition_policy::{
     AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec, AcquisitionPolicyStatus,
-    EndedContract,
+    EndedContract, Unrated,
 };
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
 pub use broker::{Broker, BrokerSpec, BrokerStatus};
@@ -61,7 +61,7 @@ pub use known_cluster::{
 };
 pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
 pub use rating::{FoldedObservations, ObservationKind, Rating, RatingObservation, RatingSpec, RatingStatus};
-pub use reservation::{Reservation, ReservationSpec, ReservationStatus};
+pub use reservation::{Reservation, ReservationPart, ReservationSpec, ReservationStatus};
 pub use service_blueprint::{ServiceBlueprint, ServiceBlueprintSpec, ServiceBlueprintStatus, ServiceTemplate};
 pub use shared::{
     AdditionalInformation, Configuration, EmbeddedMeta, FlavorType, GenericRef, NodeIdentity, Phase, PhaseStatus,
@@ -70,7 +70,7 @@ pub use shared::{
 pub use sharing_policy::{
     SharingBuyers, SharingError, SharingPolicy, SharingPolicySpec, SharingPolicyStatus, SharingPrice,
 };
-pub use solver::{Solver, SolverSpec, SolverStatus};
+pub use solver::{Solver, SolverContract, SolverSpec, SolverSplit, SolverStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

@@ -21,9 +21,10 @@ mod rank;
 mod rate;
 mod selector;
 mod sharing;
+mod split;
 
 pub use amounts::{Amounts, Resource};
-pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, Purchase, may_buy};
+pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, LeastRating, Purchase, may_buy};
 pub use conditions::{BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
 pub use ledger::{
     Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
@@ -37,3 +38,4 @@ pub use rank::{Candidate, Criterion, Ranked, rank};
 pub use rate::{Rate, RateError, Situation};
 pub use selector::{FilterText, K8SliceSelector, QuantityFilter, SelectorError, TextFilter};
 pub use sharing::{Sale, Sharing, SharingRefusal, credit, sale, utilisation};
+pub use split::{PARTS_MAX, Split, SplitError};

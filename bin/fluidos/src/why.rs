@@ -68,6 +68,11 @@ fn because(pod: &Pod, story: &Story) -> Vec<String> {
     if let Some(contract) = node(pod).and_then(|n| story.contracts.get(n)) {
         let until = contract.spec.expiration_time.as_deref().unwrap_or("?");
         lines.push(format!("that node is contract {}, until {until}", contract.name_any()));
+        let bought =
+            story.solvers.iter().filter_map(|solver| solver.status.as_ref()).flat_map(|status| &status.contracts);
+        for bought in bought.filter(|bought| bought.name == contract.name_any() && !bought.why.is_empty()) {
+            lines.push(format!("bought from {}, {}", bought.peer, bought.why));
+        }
     }
     let status = pod.status.as_ref();
     for condition in status.iter().flat_map(|s| s.conditions.iter().flatten()) {

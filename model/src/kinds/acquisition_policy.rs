@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::FlavorPrice;
-use crate::market::{Buying, Ceiling, Criterion, Currency, Decimal, ENDED_MAX, Expense, MoneyError, Price};
+use crate::market::{
+    Buying, Ceiling, Criterion, Currency, Decimal, ENDED_MAX, Expense, LeastRating, MoneyError, Price,
+};
 
 /// A few currencies and namespaces.
 const CEILINGS_MAX: usize = 64;
@@ -18,6 +20,8 @@ const CEILINGS_MAX: usize = 64;
 const DEADLINE_SECONDS_USUAL: u32 = 2;
 /// Each costs a connection for the time of its answer.
 const SHORTLIST: std::ops::RangeInclusive<u32> = 1..=64;
+/// Always as it said.
+const RATING_MAX: u8 = 100;
 /// Half a minute: a Solver has five.
 const DEADLINE_SECONDS: std::ops::RangeInclusive<u32> = 1..=30;
 
@@ -40,7 +44,8 @@ pub struct AcquisitionPolicySpec {
     /// What may be paid: at least one without a namespace for each currency in which anything is.
     #[serde(default)]
     pub ceilings: Vec<AcquisitionCeiling>,
-    /// By what candidates are ranked, the first counts most: `price`, `latency`, `surplus`. Absent is price, surplus, latency.
+    /// By what candidates are ranked, the first counts most: `price`, `rating`, `latency`, `surplus`. Absent is price, surplus, rating,
+    /// latency.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranking: Vec<String>,
     /// How many peers are asked at the same time, 1 to 64; when none of them sells, the next so many, until all were asked. Absent
@@ -50,9 +55,25 @@ pub struct AcquisitionPolicySpec {
     /// For how long is bought, 60 to ten years of seconds; absent is as long as the seller sells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term_seconds: Option<u64>,
+    /// The least rating of a peer that is asked, 0 to 100; absent is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_rating: Option<u32>,
+    /// Whether a peer of which nothing was seen is asked; absent is yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrated: Option<Unrated>,
     /// How many seconds a peer has to say what it offers; absent is 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_seconds: Option<u32>,
+}
+
+/// What is done with a peer of which nothing was seen.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Unrated {
+    /// It is asked: how else would it become known.
+    #[default]
+    Accept,
+    /// It is not asked.
+    Refuse,
 }
 
 /// What may be paid in one currency.
@@ -122,7 +143,7 @@ pub enum AcquisitionError {
         index: usize,
     },
     /// A criterion that nobody knows.
-    #[error("ranking: `{observed}` is not known, needed price, latency or surplus; rating is not built")]
+    #[error("ranking: `{observed}` is not known, needed price, rating, latency or surplus")]
     Criterion {
         /// The beginning of what was given.
         observed: String,
@@ -168,13 +189,18 @@ impl AcquisitionPolicySpec {
             let (least, most) = (bound(*term_seconds.start()), bound(*term_seconds.end()));
             return Err(AcquisitionError::Bounds { field: "termSeconds", observed: bound(term), least, most });
         }
+        let least = self.minimum_rating.unwrap_or(0);
+        let least = u8::try_from(least).ok().filter(|least| *least <= RATING_MAX).ok_or_else(|| {
+            let (observed, most) = (usize::try_from(least).unwrap_or(usize::MAX), usize::from(RATING_MAX));
+            AcquisitionError::Bounds { field: "minimumRating", observed, least: 0, most }
+        })?;
         let ceilings = self.ceilings.iter().enumerate().map(|(index, ceiling)| ceiling.rule(index));
         let criterion = |name: &String| {
             let observed = name.chars().take(32).collect();
             Criterion::parse(name).ok_or(AcquisitionError::Criterion { observed })
         };
         let ranking: Vec<Criterion> = self.ranking.iter().map(criterion).collect::<Result<_, _>>()?;
-        let usual = vec![Criterion::Price, Criterion::Surplus, Criterion::Latency];
+        let usual = vec![Criterion::Price, Criterion::Surplus, Criterion::Rating, Criterion::Latency];
         Ok(Buying {
             name: name.into(),
             ceilings: ceilings.collect::<Result<_, _>>()?,
@@ -182,6 +208,7 @@ impl AcquisitionPolicySpec {
             shortlist: shortlist as usize,
             deadline: Duration::from_secs(seconds.into()),
             term: self.term_seconds.map(Duration::from_secs),
+            rating: LeastRating { least, unknown: self.unrated.unwrap_or_default() == Unrated::Accept },
         })
     }
 }

@@ -69,6 +69,15 @@ pub fn reservation(solver: &str) -> String {
     bounded(format!("reservation-{solver}"))
 }
 
+/// Returns the name of one part of a solver's reservation, from 1; the first has the name of the whole. A dot, because another
+/// solver may be called `SOLVER-2`.
+pub fn reservation_part(solver: &str, number: u32) -> String {
+    match number {
+        1 => reservation(solver),
+        number => bounded(format!("reservation-{solver}.{number}")),
+    }
+}
+
 /// Returns the name of the candidate made of a flavor. Flavor names are the seller's choice and two sellers may choose one:
 /// `seller_tag` is 8 hex of the seller's key where there is one, and is left out for official sellers.
 pub fn peering_candidate(flavor: &str, seller_tag: Option<&str>) -> String {

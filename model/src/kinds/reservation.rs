@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, GenericRef, NodeIdentity, Phase, PhaseStatus, TelemetryServer};
+use super::{Configuration, GenericRef, NodeIdentity, Phase, PhaseStatus, SignedTerms, TelemetryServer};
 
 /// What is to be reserved and bought.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
@@ -54,6 +54,23 @@ pub struct ReservationSpec {
     /// Where the seller is to send measurements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress_telemetry_endpoint: Option<TelemetryServer>,
+    /// Which part of a purchase that is split (ours); absent is all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<ReservationPart>,
+    /// Why this candidate, in words (ours).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
+
+/// One part of a purchase that is split: all are bought, or none.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct ReservationPart {
+    /// The purchase: the same for all of its parts.
+    pub group: String,
+    /// Which, from 1.
+    pub number: u32,
+    /// Of how many.
+    pub of: u32,
 }
 
 /// How far it is.
@@ -69,6 +86,10 @@ pub struct ReservationStatus {
     /// The seller's name for what is held.
     #[serde(rename = "transactionID", skip_serializing_if = "String::is_empty")]
     pub transaction_id: String,
+    /// What the buyer has signed (ours). It stands here before anything is paid: whoever goes on after a crash can take back what
+    /// may have been sold, though the seller does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_terms: Option<SignedTerms>,
     /// What came of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contract: Option<GenericRef>,

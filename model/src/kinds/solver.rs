@@ -4,7 +4,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, PhaseStatus, Selector};
+use super::{LedgerAmounts, LedgerError, Phase, PhaseStatus, Selector};
+use crate::market::{PARTS_MAX, Split};
 
 /// What is looked for and what is to be done with what is found.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
@@ -48,6 +49,32 @@ pub struct SolverSpec {
     /// The spelling that older tools send; read through [`SolverSpec::wants_peering`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enstablish_peering: Option<bool>,
+    /// It may be bought in parts from several sellers if none has all of it (ours). Absent: one seller has all of it, or nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<SolverSplit>,
+}
+
+/// How a purchase may be split. All parts are bought together or none is; each is a contract and a virtual node of its own, so a
+/// single pod never spans two.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct SolverSplit {
+    /// What every part is a whole number of: the largest pod. It names each resource that has a filter; filters are of the sum, a
+    /// `Range` with `min`.
+    pub unit: LedgerAmounts,
+    /// How many parts at most, 2 to 8; absent is 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<u32>,
+}
+
+impl SolverSplit {
+    /// Returns the rule. What its filters say is checked by [`Split::check`].
+    ///
+    /// # Errors
+    /// [`LedgerError::Quantity`] names the amount that is none.
+    pub fn rule(&self) -> Result<Split, LedgerError> {
+        let most = self.most.map_or(PARTS_MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        Ok(Split { unit: self.unit.amounts("split.unit")?, most })
+    }
 }
 
 impl SolverSpec {
@@ -75,4 +102,20 @@ pub struct SolverStatus {
     pub consume_phase: Phase,
     /// Altogether, with the reason in words.
     pub solver_phase: PhaseStatus,
+    /// What was bought, at most 8 (ours). One that has ended is not there any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub contracts: Vec<SolverContract>,
+}
+
+/// One contract of a Solver.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(default)]
+pub struct SolverContract {
+    /// Its name.
+    pub name: String,
+    /// Who sells.
+    pub peer: String,
+    /// Why it was chosen, in words.
+    pub why: String,
 }

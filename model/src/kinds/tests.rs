@@ -250,13 +250,16 @@ fn an_acquisition_policy_is_read_or_says_what_it_needs() {
     let euro = || json!({"currency": "EUR", "perHour": "1", "perMonth": "50"});
     let whole = rules(json!({"ceilings": [euro()], "ranking": ["latency", "price"], "deadlineSeconds": 5})).unwrap();
     assert_eq!(whole.ranking, [Criterion::Latency, Criterion::Price]);
-    assert_eq!(rules(json!({})).unwrap().ranking, [Criterion::Price, Criterion::Surplus, Criterion::Latency]);
+    assert_eq!(
+        rules(json!({})).unwrap().ranking,
+        [Criterion::Price, Criterion::Surplus, Criterion::Rating, Criterion::Latency]
+    );
     for (spec, expected) in [
         (json!({"ceilings": [euro(), {"currency": "EUR"}]}), "ceilings[1] has neither perHour nor perMonth"),
         (json!({"ceilings": [{"currency": "FUN", "perHour": "1"}]}), "ceilings[0].currency: currency is `FUN`"),
         (json!({"ceilings": [{"currency": "EUR", "perHour": "-1"}]}), "ceilings[0].perHour: amount is `-1`"),
         (json!({"ceilings": vec![euro(); 65]}), "ceilings is 65, needed 0 to 64"),
-        (json!({"ranking": ["rating"]}), "ranking: `rating` is not known, needed price, latency or surplus"),
+        (json!({"ranking": ["mood"]}), "ranking: `mood` is not known, needed price, rating, latency or surplus"),
         (json!({"deadlineSeconds": 31}), "deadlineSeconds is 31, needed 1 to 30"),
         (json!({"termSeconds": 1}), "termSeconds is 1, needed 60 to"),
         (json!({"shortlist": 0}), "shortlist is 0, needed 1 to 64"),

@@ -33,6 +33,35 @@ pub struct Buying {
     pub deadline: Duration,
     /// For how long is bought; `None` is as long as the seller sells.
     pub term: Option<Duration>,
+    /// Who is asked at all.
+    pub rating: LeastRating,
+}
+
+/// What must have been seen of a peer that is bought from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeastRating {
+    /// The least, from 0 to 100.
+    pub least: u8,
+    /// Whether who is not known is asked.
+    pub unknown: bool,
+}
+
+impl LeastRating {
+    /// Anybody.
+    pub const ANY: Self = Self { least: 0, unknown: true };
+
+    /// Says whether a peer may be asked.
+    ///
+    /// # Errors
+    /// The observed and the needed, in words.
+    pub fn admits(&self, rating: Option<u8>) -> Result<(), String> {
+        match rating {
+            Some(value) if value >= self.least => Ok(()),
+            None if self.unknown => Ok(()),
+            Some(value) => Err(format!("its rating is {value}, needed at least {}", self.least)),
+            None => Err(format!("its rating is ?, needed at least {}", self.least)),
+        }
+    }
 }
 
 /// What may be spent in one currency.
@@ -247,7 +276,15 @@ mod tests {
 
     fn buying(ceilings: &[Ceiling]) -> Option<Result<Buying, String>> {
         let (name, deadline) = ("p".to_owned(), Duration::from_secs(2));
-        Some(Ok(Buying { name, ceilings: ceilings.to_vec(), ranking: vec![], shortlist: 64, deadline, term: None }))
+        Some(Ok(Buying {
+            name,
+            ceilings: ceilings.to_vec(),
+            ranking: vec![],
+            shortlist: 64,
+            deadline,
+            term: None,
+            rating: LeastRating::ANY,
+        }))
     }
 
     fn expense(text: &str, from: &str, until: Option<&str>, namespace: Option<&str>) -> Expense {

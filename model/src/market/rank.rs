@@ -4,6 +4,7 @@
 //! |---|---|
 //! | price | the least for an hour; currencies in the order in which the policy names them; what is not stated last |
 //! | latency | the least that was measured; what was not last |
+//! | rating | the best; who is not known stands in the middle |
 //! | surplus | exact, then the smallest |
 //!
 //! The *surplus* of a resource is what would be bought beyond what was asked for, in thousandths of what was asked for; that
@@ -22,7 +23,12 @@ pub struct Candidate {
     pub price: Option<Price>,
     /// Measured round trip.
     pub latency_micros: Option<u64>,
+    /// What was seen of the seller, from 0 to 100.
+    pub rating: Option<u8>,
 }
+
+/// Nothing was seen: neither good nor bad.
+const RATING_UNKNOWN: u8 = 50;
 
 /// By what candidates are ranked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +36,7 @@ pub struct Candidate {
 pub enum Criterion {
     Price,
     Latency,
+    Rating,
     Surplus,
 }
 
@@ -39,6 +46,7 @@ impl Criterion {
         match word {
             "price" => Some(Self::Price),
             "latency" => Some(Self::Latency),
+            "rating" => Some(Self::Rating),
             "surplus" => Some(Self::Surplus),
             _ => None,
         }
@@ -66,16 +74,7 @@ pub fn rank(
 ) -> Vec<Ranked> {
     let ranked = |(index, candidate): (usize, &Candidate)| {
         let surplus_milli = surplus_milli(wanted, &candidate.buys);
-        let reason = match surplus_milli {
-            0 => format!("{}: exactly what was asked for", candidate.name),
-            surplus => format!(
-                "{}: {} for {wanted}, {}.{} % more than asked for",
-                candidate.name,
-                candidate.buys,
-                surplus / 10,
-                surplus % 10
-            ),
-        };
+        let reason = reason(wanted, candidate, surplus_milli);
         Ranked { index, surplus_milli, reason }
     };
     let mut order: Vec<Ranked> = candidates.iter().enumerate().map(ranked).collect();
@@ -87,12 +86,29 @@ pub fn rank(
     order
 }
 
+/// What is known of a candidate, in words; what is not is `?`.
+fn reason(wanted: &Amounts, candidate: &Candidate, surplus_milli: u64) -> String {
+    let unknown = || "?".to_owned();
+    let price = candidate.price.map_or_else(unknown, |price| price.to_string());
+    let rating = candidate.rating.map_or_else(unknown, |rating| rating.to_string());
+    let latency =
+        candidate.latency_micros.map_or_else(unknown, |micros| format!("{}.{} ms", micros / 1000, micros % 1000 / 100));
+    let surplus = match surplus_milli {
+        0 => "exactly what was asked for".to_owned(),
+        surplus => {
+            format!("{} for {wanted}, {}.{} % more than asked for", candidate.buys, surplus / 10, surplus % 10)
+        }
+    };
+    format!("price {price}, rating {rating}, latency {latency}; {surplus}")
+}
+
 /// What counts for a criterion, the least first: a class (the currency), and a number in it.
 fn key(criterion: Criterion, candidate: &Candidate, ranked: &Ranked, currencies: &[Currency]) -> (usize, u128) {
     const UNKNOWN: (usize, u128) = (usize::MAX, 0);
     match criterion {
         Criterion::Surplus => (0, u128::from(ranked.surplus_milli)),
         Criterion::Latency => candidate.latency_micros.map_or(UNKNOWN, |micros| (0, u128::from(micros))),
+        Criterion::Rating => (0, u128::from(u8::MAX - candidate.rating.unwrap_or(RATING_UNKNOWN))),
         Criterion::Price => match candidate.price {
             Some(price) if price.is_zero() => (0, 0),
             Some(price) => {
@@ -126,6 +142,7 @@ mod tests {
             buys: Amounts { cpu_milli, pods, ..Amounts::default() },
             price: None,
             latency_micros: None,
+            rating: None,
         };
         let candidates =
             [candidate("d", 2000, 5), candidate("c", 1500, 9), candidate("b", 1000, 110), candidate("a", 1500, 1)];
@@ -133,8 +150,9 @@ mod tests {
         let ranked = rank(&wanted, &candidates, &[], &[]);
         let names: Vec<_> = ranked.iter().map(|ranked| candidates[ranked.index].name.as_str()).collect();
         assert_eq!(names, ["b", "a", "c", "d"]);
-        assert_eq!(ranked[0].reason, "b: exactly what was asked for");
-        assert_eq!(ranked[1].reason, "a: cpu 1500m, pods 1 for cpu 1, 50.0 % more than asked for");
+        assert_eq!(ranked[0].reason, "price ?, rating ?, latency ?; exactly what was asked for");
+        let more = "cpu 1500m, pods 1 for cpu 1, 50.0 % more than asked for";
+        assert_eq!(ranked[1].reason, format!("price ?, rating ?, latency ?; {more}"));
     }
 
     #[test]
@@ -144,8 +162,9 @@ mod tests {
             buys: Amounts { cpu_milli: 1000, ..Amounts::default() },
             price: Price::parse(price.0, price.1, price.2).unwrap(),
             latency_micros,
+            rating: None,
         };
-        let candidates = [
+        let mut candidates = vec![
             candidate("unsaid", ("", "", ""), Some(1)),
             candidate("dollars", ("0.01", "USD", "hour"), Some(5)),
             candidate("daily", ("1", "EUR", "day"), None),
@@ -153,15 +172,22 @@ mod tests {
             candidate("gift", ("0", "", ""), Some(9)),
             candidate("pounds", ("0.01", "GBP", "hour"), Some(3)),
         ];
-        let order = |criteria: &[Criterion]| {
+        let order_of = |candidates: &[Candidate], criteria: &[Criterion]| {
             let currencies = ["EUR", "USD"].map(|code| Currency::parse(code).unwrap());
-            let ranked = rank(&Amounts::default(), &candidates, criteria, &currencies);
+            let ranked = rank(&Amounts::default(), candidates, criteria, &currencies);
             let names: Vec<_> = ranked.iter().map(|ranked| candidates[ranked.index].name.as_str()).collect();
             names.join(" ")
         };
+        let order = |criteria: &[Criterion]| order_of(&candidates, criteria);
         assert_eq!(order(&[Criterion::Price]), "gift daily hourly dollars pounds unsaid");
         assert_eq!(order(&[Criterion::Latency]), "unsaid hourly pounds dollars gift daily");
         assert_eq!(order(&[Criterion::Surplus, Criterion::Price]), order(&[Criterion::Price]));
         assert_eq!(order(&[]), "daily dollars gift hourly pounds unsaid");
+        for (index, rating) in [(1, 17), (3, 95), (5, 67)] {
+            candidates[index].rating = Some(rating);
+        }
+        // Of the three that are not known nobody knows whether they are better than the one that broke its word: they are tried first.
+        let rated = order_of(&candidates, &[Criterion::Rating, Criterion::Price]);
+        assert_eq!(rated, "hourly pounds gift daily unsaid dollars");
     }
 }

@@ -12,6 +12,15 @@ const MESSAGE_LENGTH_MAX: usize = 1024;
 
 /// Writes a warning about an object. Events are a courtesy: one that cannot be written is only logged.
 pub(crate) async fn warn<K: Resource<DynamicType = ()>>(client: &Client, about: &K, reason: &str, message: &str) {
+    write(client, about, "Warning", reason, message).await;
+}
+
+/// Writes what was done about an object, in the same way.
+pub(crate) async fn tell<K: Resource<DynamicType = ()>>(client: &Client, about: &K, reason: &str, message: &str) {
+    write(client, about, "Normal", reason, message).await;
+}
+
+async fn write<K: Resource<DynamicType = ()>>(client: &Client, about: &K, kind: &str, reason: &str, message: &str) {
     let now = Time(jiff::Timestamp::now());
     let namespace = about.namespace();
     let event = Event {
@@ -28,7 +37,7 @@ pub(crate) async fn warn<K: Resource<DynamicType = ()>>(client: &Client, about: 
             uid: about.uid(),
             ..ObjectReference::default()
         },
-        type_: Some("Warning".into()),
+        type_: Some(kind.into()),
         reason: Some(reason.into()),
         message: Some(bounded(message, MESSAGE_LENGTH_MAX)),
         reporting_component: Some(MANAGER.into()),

@@ -4,7 +4,7 @@
 //! Solver ─▶ Discovery: trusted peers are asked, in parallel ─▶ PeeringCandidates, best first
 //!              │ what was filtered out, and why, is in its message
 //!              ▼
-//!           Reservation: the best is held and bought; refused? the next
+//!           Reservation: the best is held and bought; refused? the next; nobody has all of it? parts of several together
 //!              ▼
 //!           Transaction ─▶ Contract ─▶ Allocation ─▶ (fabric makes it Active) ─▶ Solver is Solved
 //! ```
@@ -25,18 +25,20 @@
 mod act;
 mod ask;
 mod buy;
+mod combine;
 mod plan;
 mod purse;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trade;
 mod view;
 mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fluidos_model::kinds::{AcquisitionPolicy, Allocation, Contract, KnownCluster, Reservation, Solver, names};
+use fluidos_model::kinds::{AcquisitionPolicy, Allocation, Contract, KnownCluster, Rating, Reservation, Solver, names};
 use futures::future::select_all;
 use jiff::Timestamp;
 use kube::{Api, Client};
@@ -65,7 +67,8 @@ pub async fn run(client: Client, options: Options) {
     let allocations = Cache::<Allocation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let policies = Cache::<AcquisitionPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     tokio::join!(solvers.synced(), peers.synced(), reservations.synced(), contracts.synced(), allocations.synced());
-    policies.synced().await;
+    let ratings = Cache::<Rating>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    tokio::join!(policies.synced(), ratings.synced());
     let mut changes = [
         solvers.changes(),
         peers.changes(),
@@ -73,6 +76,7 @@ pub async fn run(client: Client, options: Options) {
         contracts.changes(),
         allocations.changes(),
         policies.changes(),
+        ratings.changes(),
     ];
     let mut searches = Searches::default();
     let mut busy: BTreeSet<String> = BTreeSet::new();
@@ -94,7 +98,12 @@ pub async fn run(client: Client, options: Options) {
             purse: purse::purse(&policy_list, &contract_list),
             contracts: contract_names,
             allocations: by_name(&allocations.list()),
-            peers: view::peers(peers.list().iter().map(AsRef::as_ref), options.key.id(), now),
+            peers: view::peers(
+                peers.list().iter().map(AsRef::as_ref),
+                &view::ratings(ratings.list().iter().map(AsRef::as_ref)),
+                options.key.id(),
+                now,
+            ),
             searches: &searches,
         };
         let plan = plan::plan(&view, now);

@@ -206,6 +206,38 @@ async fn what_is_needed_is_asked_for_and_bought_for_as_long_as_wanted() {
     assert!((7100..=7200).contains(&left), "{left} s");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_broke_its_word_is_not_asked_and_says_nothing_about_the_others() {
+    let buyer = Node::start(1, "farm", None).await;
+    let (grid, cloud) = (Node::start(2, "grid", Some(4000)).await, Node::start(3, "cloud", Some(4000)).await);
+    for seller in [&grid, &cloud] {
+        buyer.know(seller).await;
+    }
+    let (api_version, kind) = ("security.fluidos.eu/v1alpha1", "Rating");
+    let did = grid.key.id().to_string();
+    let rating = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "grid"}, "spec": {"did": did}});
+    buyer.create::<fluidos_model::kinds::Rating>(rating).await;
+    let seen = fluidos_model::kinds::RatingStatus { value: Some(17), ..Default::default() };
+    let seen = Patch::Merge(json!({"status": seen}));
+    buyer.api::<fluidos_model::kinds::Rating>().patch_status("grid", &PatchParams::default(), &seen).await.unwrap();
+    let (api_version, kind) = ("nodecore.fluidos.eu/v1alpha1", "AcquisitionPolicy");
+    let policy = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "p"},
+                        "spec": {"ceilings": [], "minimumRating": 40}});
+    buyer.create::<AcquisitionPolicy>(policy).await;
+    until("the policy is accepted", async || {
+        let status = buyer.api::<AcquisitionPolicy>().get("p").await.unwrap().status;
+        if status.as_ref().is_some_and(|status| status.accepted) { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    buyer.solver_with("shop", "1", &[], BUY()).await;
+    buyer.solver_is("shop", "Solved").await;
+    assert!(grid.list::<Contract>().await.is_empty() && cloud.list::<Contract>().await.len() == 1);
+    let found = buyer.list::<fluidos_model::kinds::Discovery>().await.remove(0).status.unwrap().phase.message;
+    assert!(found.contains("not grid: list: its rating is 17, needed at least 40 (AcquisitionPolicy p)"), "{found}");
+    let bought = buyer.api::<fluidos_model::kinds::Solver>().get("shop").await.unwrap().status.unwrap().contracts;
+    assert_eq!(bought[0].why, "1 of 1: price 0, rating ?, latency ?; exactly what was asked for");
+}
+
 /// A seller between the wire and the exporter. It answers no requests: it is asked for its flavors.
 struct Between {
     exporter: Arc<Exporter>,

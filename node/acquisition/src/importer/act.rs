@@ -1,4 +1,4 @@
-//! Carries a plan out. Every effect of the importer is here, in [`super::ask`] and in [`super::buy`].
+//! Carries a plan out. Every effect of the importer is here, in [`super::ask`], [`super::buy`] and [`super::trade`].
 
 use fluidos_identity::SignedError;
 use fluidos_model::kinds::{
@@ -30,16 +30,23 @@ const INTERESTED_MAX: usize = 64;
 pub(super) enum Done {
     /// Everybody was asked.
     Asked { peers: Vec<Peer>, findings: Findings },
-    /// There is a contract.
-    Bought { contract: String },
-    /// This candidate did not answer, or asked to come later.
-    Away { candidate: String, transaction: String, why: Refused },
-    /// This candidate does not sell.
-    Refused { candidate: String, transaction: Option<String>, refused: Refused },
+    /// There are contracts: one, or those of all parts.
+    Bought { contracts: Vec<String> },
+    /// There is none. What each lot has come to.
+    Unsold(Vec<Unsold>),
     /// The Solver was written; this version of it is outdated.
     Wrote { outdated: Option<String> },
     /// Nothing was to be done.
     Nothing,
+}
+
+/// A lot that was not bought.
+#[derive(Debug)]
+pub(super) struct Unsold {
+    pub candidate: String,
+    pub transaction: Option<String>,
+    /// Why this one does not sell, and whether it is only away; `None` if it was given back because of another.
+    pub why: Option<(Refused, bool)>,
 }
 
 /// Why an action was not done. It is tried again.
@@ -63,12 +70,12 @@ pub(super) enum Error {
 pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, action: Action) -> Result<Done, Error> {
     match action {
         Action::Write { status } => write(client, solver, &status).await,
-        Action::Ask { peers, selector, intents, buying, earlier } => {
+        Action::Ask { peers, selector, split, intents, buying, earlier } => {
             let discovery = discovery(client, solver).await?;
             let deadline = buying.as_ref().map_or(ask::DEADLINE, |buying| buying.deadline);
             let request = ask::request(&selector, solver, buying.as_deref());
-            let answers = ask::ask(options, &peers, &request, deadline).await;
-            let findings = weigh::weigh(&selector, &intents, buying.as_deref(), &answers);
+            let answers = ask::ask(options, &peers, &request, buying.as_deref(), deadline).await;
+            let findings = weigh::weigh(&selector, split.as_ref(), &intents, buying.as_deref(), &answers);
             let (peers, findings) = match earlier.map(|earlier| *earlier) {
                 Some((asked, earlier)) => (asked.into_iter().chain(peers).collect(), earlier.and(findings)),
                 None => (peers, findings),
@@ -76,7 +83,7 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
             record(client, solver, &discovery, &findings).await?;
             Ok(Done::Asked { peers, findings })
         }
-        Action::Buy { offered } => buy::buy(client, options, solver, &offered).await,
+        Action::Buy { offers } => buy::buy(client, options, solver, &offers).await,
         Action::Resume => buy::resume(client, options, solver).await,
         Action::Allocate { contract } => {
             let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
@@ -93,12 +100,14 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
                 }
             }
         }
-        Action::Ended { contract, status } => {
+        Action::Ended { contracts, status } => {
             let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
-            match api.get_opt(&contract).await?.filter(|known| known.metadata.deletion_timestamp.is_none()) {
-                Some(_) => Err(Error::Lives { name: contract }),
-                None => write(client, solver, &status).await,
+            for name in contracts {
+                if api.get_opt(&name).await?.is_some_and(|known| known.metadata.deletion_timestamp.is_none()) {
+                    return Err(Error::Lives { name });
+                }
             }
+            write(client, solver, &status).await
         }
     }
 }
@@ -107,8 +116,11 @@ async fn write(client: &Client, solver: &Solver, status: &SolverStatus) -> Resul
     let api = Api::<Solver>::namespaced(client.clone(), names::NAMESPACE);
     let outdated = solver.metadata.resource_version.clone();
     let mut value = json!({"metadata": {"resourceVersion": outdated}, "status": status});
+    // A merge keeps what is not said.
+    if value["status"].get("contracts").is_none() {
+        value["status"]["contracts"] = serde_json::Value::Null;
+    }
     for time in ["startTime", "endTime"] {
-        // A merge keeps what is not said.
         let phase = &mut value["status"]["solverPhase"];
         if phase.get(time).is_none() {
             phase[time] = serde_json::Value::Null;
@@ -121,6 +133,11 @@ async fn write(client: &Client, solver: &Solver, status: &SolverStatus) -> Resul
         other => other?,
     };
     let phase = &status.solver_phase;
+    let told = solver.status.as_ref().map(|old| old.contracts.clone()).unwrap_or_default();
+    for contract in status.contracts.iter().filter(|contract| !told.contains(contract)) {
+        let message = format!("contract {} with {}: {}", contract.name, contract.peer, contract.why);
+        events::tell(client, solver, "Bought", &message).await;
+    }
     if matches!(phase.phase, Phase::Failed | Phase::TimedOut) {
         let reason = if phase.phase == Phase::Failed { "SolverFailed" } else { "SolverTimedOut" };
         events::warn(client, solver, reason, &phase.message).await;
@@ -167,7 +184,7 @@ async fn discovery(client: &Client, solver: &Solver) -> Result<Discovery, Error>
 async fn record(client: &Client, solver: &Solver, discovery: &Discovery, findings: &Findings) -> Result<(), Error> {
     let now = Timestamp::now();
     let mut items = Vec::new();
-    for offered in &findings.offered {
+    for offered in findings.candidates() {
         let candidate = candidate(client, solver, offered, now).await?;
         items.push(EmbeddedPeeringCandidate {
             metadata: EmbeddedMeta { name: offered.candidate.clone(), namespace: names::NAMESPACE.into() },

@@ -28,9 +28,16 @@ pub(super) async fn ask(
     options: &Options,
     peers: &[Peer],
     request: &rear::ResourceRequest,
+    buying: Option<&Buying>,
     deadline: Duration,
 ) -> Vec<(Peer, Answer)> {
     let asked = peers.iter().map(|peer| async move {
+        // Who is not bought from is not told what is needed either.
+        let rated = buying.map_or(Ok(()), |buying| buying.rating.admits(peer.rating));
+        if let (Err(reason), Some(buying)) = (rated, buying) {
+            let reason = format!("{reason} (AcquisitionPolicy {})", buying.name);
+            return (peer.clone(), Err(Silence { reason, refused: true }));
+        }
         let answer = match tokio::time::timeout(deadline, ask_one(options, peer, request)).await {
             Ok(answer) => answer,
             Err(_) => Err(Silence::from(format!("no answer within {} s", deadline.as_secs()))),

@@ -4,11 +4,14 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use fluidos_model::intent::{Intents, parse};
-use fluidos_model::kinds::{AllocationPhase, FlavorType, Phase, Solver, SolverStatus, names};
-use fluidos_model::market::{Buying, K8SliceSelector};
+use fluidos_model::kinds::{
+    AllocationPhase, FlavorType, Phase, Solver, SolverContract, SolverSplit, SolverStatus, names,
+};
+use fluidos_model::market::{Buying, K8SliceSelector, Split};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
+use super::combine;
 use super::status::{self, Step};
 use super::view::{Findings, Offered, Peer, Refused, SHORTLIST, Search, View};
 use crate::terms;
@@ -36,27 +39,29 @@ pub(super) enum Action {
     Ask {
         peers: Vec<Peer>,
         selector: Box<K8SliceSelector>,
+        /// How it may be bought in parts.
+        split: Option<Split>,
         intents: Box<Intents>,
         /// By what they are ranked, and how long they are waited for.
         buying: Option<Box<Buying>>,
         /// Who was asked before, in this round, and what came of it.
         earlier: Option<Box<(Vec<Peer>, Findings)>>,
     },
-    /// Reserve and buy from one of them.
-    Buy { offered: Box<Offered> },
+    /// Reserve and buy from one of them, or a part from each of several.
+    Buy { offers: Vec<Offered> },
     /// Go on with a reservation that was interrupted.
     Resume,
     /// Make the contract usable.
     Allocate { contract: String },
-    /// Its contract seems to be gone: look, and say so.
-    Ended { contract: String, status: Box<SolverStatus> },
+    /// These contracts seem to be gone: look, and say so.
+    Ended { contracts: Vec<String>, status: Box<SolverStatus> },
 }
 
 impl Action {
     /// Says whether this may cost something. What was begun by an earlier process is taken for it.
     pub fn pays(&self) -> bool {
         match self {
-            Self::Buy { offered } => offered.price.is_none_or(|price| !price.is_zero()),
+            Self::Buy { offers } => offers.iter().any(|offered| offered.price.is_none_or(|price| !price.is_zero())),
             Self::Resume => true,
             _ => false,
         }
@@ -144,6 +149,10 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
         Ok(selector) => selector,
         Err(reason) => return fail(Step::Find, reason),
     };
+    let split = match solver.spec.split.as_ref().map(|split| rule(split, &selector)).transpose() {
+        Ok(split) => split,
+        Err(reason) => return fail(Step::Find, reason),
+    };
     let intents = parse(solver.annotations().iter().map(|(key, value)| (key.as_str(), value.as_str())));
     if !intents.is_clear() {
         return fail(Step::Find, intents.warnings().join("; "));
@@ -153,11 +162,9 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
     };
     let over = terms::shifted(started, TIMED_OUT, 1).unwrap_or(now);
     let reservation = view.reservation(solver).and_then(|reservation| reservation.status.as_ref());
-    let contract = search.bought.clone().or_else(|| {
-        reservation.filter(|status| status.phase.phase == Phase::Solved)?.contract.as_ref().map(|it| it.name.clone())
-    });
-    if let Some(contract) = contract {
-        return bought(view, solver, &contract, &old, over, now);
+    let contracts = named(view, solver, search);
+    if !contracts.is_empty() {
+        return bought(view, solver, contracts, &old, over, now);
     }
     // Before any time-out: what was begun may have been sold, and somebody must take it.
     if reservation
@@ -173,7 +180,7 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
     let ask_some = |peers: Vec<Peer>, earlier: Option<(Vec<Peer>, Findings)>| {
         let (selector, intents) = (Box::new(selector.clone()), Box::new(intents.clone()));
         let (buying, earlier) = (buying.cloned().map(Box::new), earlier.map(Box::new));
-        Next::Now(Action::Ask { peers, selector, intents, buying, earlier })
+        Next::Now(Action::Ask { peers, selector, split, intents, buying, earlier })
     };
     let ask = || ask_some(view.peers.iter().take(shortlist).cloned().collect(), None);
     let Some((asked_at, asked)) = &search.asked else {
@@ -184,8 +191,8 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
     }
     let mut too_dear = Vec::new();
     for offered in search.findings.offered.iter().filter(|offered| search.may_try(&offered.candidate, now)) {
-        match view.may_buy(solver, offered, now) {
-            Ok(()) => return Next::Now(Action::Buy { offered: Box::new(offered.clone()) }),
+        match view.may_buy(solver, offered, &[], now) {
+            Ok(()) => return Next::Now(Action::Buy { offers: vec![offered.clone()] }),
             Err(refused) => too_dear.push(refused),
         }
     }
@@ -195,6 +202,12 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
     let next: Vec<Peer> = others.take(shortlist).cloned().collect();
     if !next.is_empty() {
         return ask_some(next, Some((asked.clone(), search.findings.clone())));
+    }
+    if let Some(split) = &split {
+        match combine::combine(view, solver, search, (split, &selector), now) {
+            Ok(offers) => return Next::Now(Action::Buy { offers }),
+            Err(refused) => too_dear.extend(refused),
+        }
     }
     let refused = !search.findings.refused.is_empty() || !search.tried.is_empty() || !too_dear.is_empty();
     let open = search.findings.open || search.back(now).is_some();
@@ -241,54 +254,100 @@ fn outlook(view: &View, search: &Search, too_dear: &[Refused]) -> String {
     }
 }
 
-/// What follows the purchase.
-fn bought(view: &View, solver: &Solver, name: &str, old: &SolverStatus, over: Timestamp, now: Timestamp) -> Next {
-    let write = |status: SolverStatus| Next::Now(Action::Write { status: Box::new(status) });
-    if !solver.spec.wants_peering() {
-        return write(status::bought(old, &format!("contract {name} is bought; no peering is asked for"), now));
+/// What was bought: what the reservations say, or what this process has just done.
+fn named(view: &View, solver: &Solver, search: &Search) -> Vec<SolverContract> {
+    let known = view.bought(solver);
+    if !known.is_empty() {
+        return known;
     }
-    let allocation = view.allocations.get(&names::allocation(name));
-    let Some(allocation) = allocation else {
-        if over <= now {
-            let reason = format!("contract {name} is bought, but its allocation is not there");
-            return write(status::ended(old, Phase::TimedOut, Step::Peer, &reason, now));
+    search.bought.iter().map(|name| SolverContract { name: name.clone(), ..SolverContract::default() }).collect()
+}
+
+/// What follows the purchase.
+fn bought(
+    view: &View,
+    solver: &Solver,
+    contracts: Vec<SolverContract>,
+    old: &SolverStatus,
+    over: Timestamp,
+    now: Timestamp,
+) -> Next {
+    let write = |status: SolverStatus| Next::Now(Action::Write { status: Box::new(status) });
+    let told = listed(&contracts);
+    let old = &SolverStatus { contracts, ..old.clone() };
+    if !solver.spec.wants_peering() {
+        let are = if old.contracts.len() == 1 { "is" } else { "are" };
+        return write(status::bought(old, &format!("{told} {are} bought; no peering is asked for"), now));
+    }
+    let mut waits = None;
+    for contract in &old.contracts {
+        let name = &contract.name;
+        let Some(allocation) = view.allocations.get(&names::allocation(name)) else {
+            if over <= now {
+                let reason = format!("contract {name} is bought, but its allocation is not there");
+                return write(status::ended(old, Phase::TimedOut, Step::Peer, &reason, now));
+            }
+            return Next::Now(Action::Allocate { contract: name.clone() });
+        };
+        let status = allocation.status.clone().unwrap_or_default();
+        match status.status {
+            AllocationPhase::Active => {}
+            AllocationPhase::Error => {
+                let reason = format!("allocation of {name}: {}", status.message);
+                return write(status::ended(old, Phase::Failed, Step::Peer, &reason, now));
+            }
+            phase => waits = Some(format!("allocation of {name} is {phase:?}, needed Active: {}", status.message)),
         }
-        return Next::Now(Action::Allocate { contract: name.into() });
-    };
-    let status = allocation.status.clone().unwrap_or_default();
-    match status.status {
-        AllocationPhase::Active => write(status::solved(old, now)),
-        AllocationPhase::Error => {
-            let reason = format!("allocation of {name}: {}", status.message);
-            write(status::ended(old, Phase::Failed, Step::Peer, &reason, now))
-        }
-        phase if over <= now => {
-            let reason = format!("allocation of {name} is {phase:?}, needed Active: {}", status.message);
-            write(status::ended(old, Phase::TimedOut, Step::Peer, &reason, now))
-        }
-        _ => {
-            let told = status::peering(old, &format!("contract {name} is bought; its allocation is awaited"), now);
-            told.map_or(Next::At(over), write)
+    }
+    match waits {
+        None => write(status::solved(old, now)),
+        Some(reason) if over <= now => write(status::ended(old, Phase::TimedOut, Step::Peer, &reason, now)),
+        Some(_) => {
+            let (are, its) =
+                if old.contracts.len() == 1 { ("is", "its allocation is") } else { ("are", "their allocations are") };
+            let peering = status::peering(old, &format!("{told} {are} bought; {its} awaited"), now);
+            peering.map_or(Next::At(over), write)
         }
     }
 }
 
-/// A Solver that is solved: is what it bought still there?
+fn listed(contracts: &[SolverContract]) -> String {
+    let names: Vec<&str> = contracts.iter().map(|contract| contract.name.as_str()).collect();
+    let noun = if names.len() == 1 { "contract" } else { "contracts" };
+    format!("{noun} {}", names.join(", "))
+}
+
+/// A Solver that is solved: is what it bought still there? While some of its parts are, it says which are not; with the last it
+/// has failed.
 fn ended(view: &View, solver: &Solver, search: &Search, old: &SolverStatus, now: Timestamp) -> Next {
-    let reservation = view.reservation(solver).and_then(|reservation| reservation.status.as_ref());
-    let named = reservation.and_then(|status| status.contract.as_ref()).map(|contract| contract.name.clone());
-    let Some(name) = named.or_else(|| search.bought.clone()) else { return Next::Wait };
-    let lives = view.contracts.get(&name).is_some_and(|known| known.metadata.deletion_timestamp.is_none());
-    if lives {
+    let bought = if old.contracts.is_empty() { named(view, solver, search) } else { old.contracts.clone() };
+    let lives = |contract: &SolverContract| {
+        view.contracts.get(&contract.name).is_some_and(|known| known.metadata.deletion_timestamp.is_none())
+    };
+    let (left, gone): (Vec<SolverContract>, Vec<SolverContract>) = bought.into_iter().partition(lives);
+    if gone.is_empty() {
         return Next::Wait;
     }
     let since = old.solver_phase.end_time.as_ref().and_then(|time| time.parse::<Timestamp>().ok());
     if let Some(at) = since.and_then(|since| terms::shifted(since, MISSING_GRACE, 1)).filter(|at| *at > now) {
         return Next::At(at);
     }
-    let reason = format!("contract {name} has ended: it was released by the other side, deleted, or its time was over");
-    let status = Box::new(status::ended(old, Phase::Failed, Step::Buy, &reason, now));
-    Next::Now(Action::Ended { contract: name, status })
+    let has = if gone.len() == 1 { "has" } else { "have" };
+    let reason = format!("{} {has} ended: released by the other side, deleted, or its time was over", listed(&gone));
+    let names = gone.into_iter().map(|contract| contract.name).collect();
+    let status = if left.is_empty() {
+        status::ended(old, Phase::Failed, Step::Buy, &reason, now)
+    } else {
+        status::fewer(old, left, &reason, now)
+    };
+    Next::Now(Action::Ended { contracts: names, status: Box::new(status) })
+}
+
+/// How a purchase may be split, or why it cannot.
+fn rule(split: &SolverSplit, selector: &K8SliceSelector) -> Result<Split, String> {
+    let rule = split.rule().map_err(|error| error.to_string())?;
+    rule.check(selector).map_err(|error| error.to_string())?;
+    Ok(rule)
 }
 
 /// The filters of a Solver, or why it cannot be worked on.

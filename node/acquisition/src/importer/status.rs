@@ -1,6 +1,6 @@
 //! Phases and messages of Solvers in the official spellings. Pure.
 
-use fluidos_model::kinds::{Phase, PhaseStatus, SolverSpec, SolverStatus};
+use fluidos_model::kinds::{Phase, PhaseStatus, SolverContract, SolverSpec, SolverStatus};
 use jiff::Timestamp;
 
 use crate::bounded;
@@ -66,6 +66,7 @@ pub(super) fn bought(old: &SolverStatus, message: &str, now: Timestamp) -> Solve
 pub(super) fn peering(old: &SolverStatus, message: &str, now: Timestamp) -> Option<SolverStatus> {
     let peering = SolverStatus { peering: Phase::Running, consume_phase: Phase::Allocating, ..with_contract(old) };
     let told = told(peering, Phase::Running, message, now);
+    // The contracts of `old` are those that are bought; what stands in the object follows with the next word.
     let said = |status: &SolverStatus| (status.solver_phase.message.clone(), status.peering, status.reserve_and_buy);
     (said(old) != said(&told)).then_some(told)
 }
@@ -73,7 +74,20 @@ pub(super) fn peering(old: &SolverStatus, message: &str, now: Timestamp) -> Opti
 /// All is done.
 pub(super) fn solved(old: &SolverStatus, now: Timestamp) -> SolverStatus {
     let solved = SolverStatus { peering: Phase::Solved, consume_phase: Phase::Active, ..with_contract(old) };
-    told(solved, Phase::Solved, "Solver has completed all the phases", now)
+    let message = match solved.contracts.len() {
+        0 | 1 => "Solver has completed all the phases".to_owned(),
+        parts => {
+            let peers: Vec<&str> = solved.contracts.iter().map(|contract| contract.peer.as_str()).collect();
+            format!("Solver has completed all the phases: {parts} contracts, with {}", peers.join(", "))
+        }
+    };
+    told(solved, Phase::Solved, &message, now)
+}
+
+/// Some of what it bought is over, and the rest goes on.
+pub(super) fn fewer(old: &SolverStatus, left: Vec<SolverContract>, reason: &str, now: Timestamp) -> SolverStatus {
+    let fewer = SolverStatus { contracts: left, ..old.clone() };
+    told(fewer, Phase::Solved, reason, now)
 }
 
 /// It has failed, or its time is over, at a step.

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use kube::Resource as _;
 use serde_json::{Value, json};
 
-use super::act::Done;
+use super::act::{Done, Unsold};
 use super::plan::{Action, plan};
 use super::purse::Purse;
 use super::view::{Away, Findings, Peer, Refused, Search, Searches, View, peers};
@@ -56,7 +56,8 @@ fn running() -> Solver {
 }
 
 fn peer(name: &str) -> Peer {
-    Peer { name: name.into(), address: "192.0.2.1:7300".parse().unwrap(), did: None, latency_micros: None }
+    let address = "192.0.2.1:7300".parse().unwrap();
+    Peer { name: name.into(), address, did: None, latency_micros: None, rating: None }
 }
 
 fn flavor(id: &str, cpu: &str, city: &str) -> rear::Flavor {
@@ -82,7 +83,7 @@ fn answer(seed: u8, flavors: Vec<rear::Flavor>) -> Answer {
 
 fn found(filters: Value, intents: &[(&str, &str)], answers: Vec<(Peer, Answer)>) -> Findings {
     let selector = K8SliceSelector::from_json(&filters).unwrap();
-    weigh(&selector, &intent::parse(intents.iter().copied()), None, &answers)
+    weigh(&selector, None, &intent::parse(intents.iter().copied()), None, &answers)
 }
 
 /// Grid offers what is asked for.
@@ -155,13 +156,18 @@ fn check(case: &Case, second: i64, expected: Expect) {
                 let after = earlier.as_ref().map(|earlier| format!(" after {}", earlier.0.len())).unwrap_or_default();
                 format!("ask {:?}{after}", peers.iter().map(|it| &it.name).collect::<Vec<_>>())
             }
-            Action::Buy { offered } => {
-                let price = offered.price.map_or("?".into(), |price| price.to_string());
-                format!("buy {} of {}: {} at {price}", offered.candidate, offered.peer, offered.buys)
+            Action::Buy { offers } => {
+                let bought = offers.iter().map(|offered| {
+                    let price = offered.price.map_or("?".into(), |price| price.to_string());
+                    format!("{} of {}: {} at {price}", offered.candidate, offered.peer, offered.buys)
+                });
+                format!("buy {}", bought.collect::<Vec<_>>().join(" + "))
             }
             Action::Resume => "resume".into(),
             Action::Allocate { contract } => format!("allocate {contract}"),
-            Action::Ended { contract, status } => format!("ended? {contract}: {}", status.solver_phase.message),
+            Action::Ended { contracts, status } => {
+                format!("ended? {}: {}", contracts.join(", "), status.solver_phase.message)
+            }
         })
         .collect();
     lines.extend(plan.look_again.map(|at| format!("look again at {at}")));
@@ -288,7 +294,7 @@ fn who_did_not_sell_is_not_asked_again() {
 #[test]
 fn what_is_bought_is_used_and_watched() {
     let bought = |solver, allocation| Case {
-        search: Search { bought: Some("contract-c".into()), ..Search::default() },
+        search: Search { bought: vec!["contract-c".into()], ..Search::default() },
         contract: true,
         allocation,
         ..case(solver, &[], Search::default())
@@ -327,7 +333,7 @@ fn what_is_bought_is_used_and_watched() {
         &solved(false),
         100,
         expect![
-            "ended? contract-c: contract contract-c has ended: it was released by the other side, deleted, or its time was over"
+            "ended? contract-c: contract contract-c has ended: released by the other side, deleted, or its time was over"
         ],
     );
     // What an earlier process began.
@@ -430,7 +436,8 @@ fn only_trusted_peers_that_can_be_asked_are() {
         known("over", trusted, None, "192.0.2.1:7300", "1970-01-01T00:00:10Z"),
         known("not-over", trusted, None, "192.0.2.1:7300", "1970-01-01T00:00:11Z"),
     ];
-    let names: Vec<String> = peers(all.iter(), own, at(10)).into_iter().map(|peer| peer.name).collect();
+    let names: Vec<String> =
+        peers(all.iter(), &BTreeMap::new(), own, at(10)).into_iter().map(|peer| peer.name).collect();
     assert_eq!(names, ["good", "not-over"]);
 }
 
@@ -508,10 +515,10 @@ fn what_costs_is_bought_within_a_ceiling_only() {
     );
     // Somebody else is paying: what would be left of the ceiling is not known yet.
     let mut paying = with(&[], offers("0.02"));
-    paying.search.settling = Some(("contract-x".into(), at(9)));
+    paying.search.settling = Some((vec!["contract-x".into()], at(9)));
     check(&paying, 0, expect!["look again at 1970-01-01T00:00:00.1Z"]);
     let mut free = with(&[], offers("0"));
-    free.search.settling = Some(("contract-x".into(), at(9)));
+    free.search.settling = Some((vec!["contract-x".into()], at(9)));
     check(&free, 0, expect!["buy peeringcandidate-f-8139770e of grid: cpu 1500m, memory 1Gi, pods 10 at 0 EUR/hour"]);
     // To look is free of charge.
     let only_find = solver(json!({"reserveAndBuy": false}), &[], Phase::Running);
@@ -573,7 +580,7 @@ fn the_ranking_of_the_policy_decides() {
         let spec = json!({"ceilings": [{"currency": "EUR", "perHour": "1"}], "ranking": ranking});
         let spec: AcquisitionPolicySpec = serde_json::from_value(spec).unwrap();
         let selector = K8SliceSelector::from_json(&min_cpu("1")).unwrap();
-        weigh(&selector, &intent::parse([]), Some(&spec.rules("p").unwrap()), &answers).offered[0].peer.clone()
+        weigh(&selector, None, &intent::parse([]), Some(&spec.rules("p").unwrap()), &answers).offered[0].peer.clone()
     };
     assert_eq!((first(&["latency"]), first(&["price"]), first(&[])), ("near".into(), "far".into(), "far".into()));
 }
@@ -626,7 +633,8 @@ fn who_is_away_is_tried_again_and_others_at_once() {
     let why = || Refused { peer: "grid".into(), step: "reserve", reason: "away".into() };
     let pauses: Vec<String> = (0..8)
         .map(|second| {
-            let done = Done::Away { candidate: "c".into(), transaction: format!("t{second}"), why: why() };
+            let transaction = Some(format!("t{second}"));
+            let done = Done::Unsold(vec![Unsold { candidate: "c".into(), transaction, why: Some((why(), true)) }]);
             searches.done("uid", Ok(done), at(0));
             searches.get("uid").unwrap().away["c"].until.to_string()
         })
@@ -634,4 +642,30 @@ fn who_is_away_is_tried_again_and_others_at_once() {
     let seconds: Vec<&str> = pauses.iter().map(|pause| &pause[14..19]).collect();
     assert_eq!(seconds, ["00:01", "00:02", "00:04", "00:08", "00:16", "00:32", "00:32", "00:32"]);
     assert_eq!(searches.get("uid").unwrap().ended.len(), 8, "nothing of them is resumed");
+}
+
+#[test]
+fn who_is_rated_too_low_is_not_asked_and_the_better_rated_comes_first() {
+    let rated = |name: &str, rating| Peer { rating, ..peer(name) };
+    let answers = vec![
+        (rated("bad", Some(17)), answer(2, vec![priced("a", "0.02", "EUR")])),
+        (rated("new", None), answer(3, vec![priced("b", "0.02", "EUR")])),
+        (rated("good", Some(95)), answer(4, vec![priced("c", "0.02", "EUR")])),
+    ];
+    let spec = json!({"ceilings": [{"currency": "EUR", "perHour": "1"}]});
+    let spec: AcquisitionPolicySpec = serde_json::from_value(spec).unwrap();
+    let (rules, selector) = (spec.rules("p").unwrap(), K8SliceSelector::from_json(&min_cpu("1")).unwrap());
+    let found = weigh(&selector, None, &intent::parse([]), Some(&rules), &answers);
+    let why: Vec<String> = found.offered.iter().map(|it| format!("{} {}", it.peer, it.why)).collect();
+    expect![[r#"
+        good 1 of 3: price 0.02 EUR/hour, rating 95, latency ?; exactly what was asked for
+        new 2 of 3: price 0.02 EUR/hour, rating ?, latency ?; exactly what was asked for
+        bad 3 of 3: price 0.02 EUR/hour, rating 17, latency ?; exactly what was asked for"#]]
+    .assert_eq(&why.join("\n"));
+    let least: AcquisitionPolicySpec =
+        serde_json::from_value(json!({"minimumRating": 40, "unrated": "Refuse"})).unwrap();
+    let least = least.rules("p").unwrap().rating;
+    assert_eq!(least.admits(Some(40)), Ok(()));
+    assert_eq!(least.admits(Some(39)), Err("its rating is 39, needed at least 40".into()));
+    assert_eq!(least.admits(None), Err("its rating is ?, needed at least 40".into()));
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
-    Allocation, Contract, EmbeddedFlavor, KnownCluster, KnownClusterTrust, Reservation, Solver, names,
+    Allocation, Contract, EmbeddedFlavor, KnownCluster, KnownClusterTrust, Phase, Rating, Reservation, Solver,
+    SolverContract, names,
 };
-use fluidos_model::market::{Amounts, Price, Purchase, may_buy};
+use fluidos_model::market::{Amounts, Expense, PARTS_MAX, Price, Purchase, may_buy};
 use jiff::Timestamp;
 
 use super::PAUSE;
-use super::act::{Done, Error};
+use super::act::{Done, Error, Unsold};
 use super::purse::Purse;
 use crate::{bounded, terms};
 
@@ -54,6 +55,8 @@ pub(super) struct Peer {
     pub did: Option<NodeId>,
     /// Measured round trip.
     pub latency_micros: Option<u64>,
+    /// What was seen of it, from 0 to 100; `None` is nothing yet.
+    pub rating: Option<u8>,
 }
 
 /// Something that can be bought.
@@ -73,8 +76,21 @@ pub(super) struct Offered {
     pub price: Option<Price>,
     /// Measured round trip.
     pub latency_micros: Option<u64>,
+    /// What was seen of the seller.
+    pub rating: Option<u8>,
     /// For how long it is to be bought; `None` is as long as it is sold.
     pub term_seconds: Option<u64>,
+    /// Why it stands where it does, in words.
+    pub why: String,
+}
+
+/// Something of which a part can be bought.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Part {
+    /// So many units at most.
+    pub units: u64,
+    /// What they buy.
+    pub offered: Offered,
 }
 
 /// Why a peer is out.
@@ -98,6 +114,8 @@ impl std::fmt::Display for Refused {
 pub(super) struct Findings {
     /// Best first.
     pub offered: Vec<Offered>,
+    /// What has not all of it, if parts are wanted. Best first.
+    pub parts: Vec<Part>,
     /// Who answered and is out.
     pub refused: Vec<Refused>,
     /// Who did not answer, or of whom something is not known yet.
@@ -117,10 +135,17 @@ pub(super) struct Away {
 }
 
 impl Findings {
+    /// All that something can be bought of: what is begun is gone on with by what is written of them.
+    pub fn candidates(&self) -> impl Iterator<Item = &Offered> {
+        self.offered.iter().chain(self.parts.iter().map(|part| &part.offered))
+    }
+
     /// Returns these findings with those of the next shortlist, whose candidates come after them.
     pub fn and(mut self, next: Self) -> Self {
         self.offered.extend(next.offered);
         self.offered.truncate(CANDIDATES_MAX);
+        self.parts.extend(next.parts);
+        self.parts.truncate(CANDIDATES_MAX - self.offered.len());
         self.refused.extend(next.refused);
         self.refused.truncate(REFUSALS_MAX);
         self.pending.extend(next.pending);
@@ -146,8 +171,8 @@ pub(super) struct Search {
     pub refusers: BTreeSet<String>,
     /// When the last peer refused.
     pub last_refusal: Option<Timestamp>,
-    /// The contract that was bought.
-    pub bought: Option<String>,
+    /// The contracts that were bought.
+    pub bought: Vec<String>,
     /// The Solver as it was before this process wrote it, which a cache may still show.
     pub outdated: Option<String>,
     /// Nothing is done before.
@@ -155,7 +180,7 @@ pub(super) struct Search {
     /// Something is being bought at a price.
     pub paying: bool,
     /// What was bought at a price and does not stand among the contracts yet; so long it is waited for.
-    pub settling: Option<(String, Timestamp)>,
+    pub settling: Option<(Vec<String>, Timestamp)>,
 }
 
 /// All searches, by uid of the Solver.
@@ -175,7 +200,8 @@ impl Searches {
     /// What stands among the contracts is counted there.
     pub fn settle(&mut self, contracts: &BTreeMap<String, Arc<Contract>>, now: Timestamp) {
         for search in self.0.values_mut() {
-            search.settling.take_if(|(contract, until)| *until <= now || contracts.contains_key(contract));
+            let there = |bought: &[String]| bought.iter().all(|contract| contracts.contains_key(contract));
+            search.settling.take_if(|(bought, until)| *until <= now || there(bought));
         }
     }
 
@@ -211,23 +237,12 @@ impl Searches {
                 search.asked = Some((now, peers));
                 search.findings = findings;
             }
-            Ok(Done::Bought { contract }) => {
+            Ok(Done::Bought { contracts }) => {
                 let until = terms::shifted(now, SETTLING_MOST, 1).filter(|_| paid);
-                search.settling = until.map(|until| (contract.clone(), until));
-                search.bought = Some(contract);
+                search.settling = until.map(|until| (contracts.clone(), until));
+                search.bought = contracts;
             }
-            Ok(Done::Away { candidate, transaction, why }) => {
-                search.ended.insert(transaction);
-                let failures = search.away.get(&candidate).map_or(0, |away| away.failures).saturating_add(1);
-                let pause = AWAY_FIRST * 2u32.pow(failures.min(AWAY_DOUBLINGS_MAX) - 1);
-                let until = terms::shifted(now, pause, 1).unwrap_or(now);
-                search.away.insert(candidate, Away { why, failures, until });
-            }
-            Ok(Done::Refused { candidate, transaction, refused }) => {
-                search.last_refusal = Some(now);
-                search.ended.extend(transaction);
-                search.tried.insert(candidate, refused);
-            }
+            Ok(Done::Unsold(lots)) => lots.into_iter().for_each(|lot| search.unsold(lot, now)),
             Ok(Done::Wrote { outdated }) => search.outdated = outdated,
             Ok(Done::Nothing) => {}
             Err(error) => {
@@ -239,6 +254,23 @@ impl Searches {
 }
 
 impl Search {
+    fn unsold(&mut self, lot: Unsold, now: Timestamp) {
+        self.ended.extend(lot.transaction);
+        match lot.why {
+            Some((refused, false)) => {
+                self.last_refusal = Some(now);
+                self.tried.insert(lot.candidate, refused);
+            }
+            Some((why, true)) => {
+                let failures = self.away.get(&lot.candidate).map_or(0, |away| away.failures).saturating_add(1);
+                let pause = AWAY_FIRST * 2u32.pow(failures.min(AWAY_DOUBLINGS_MAX) - 1);
+                let until = terms::shifted(now, pause, 1).unwrap_or(now);
+                self.away.insert(lot.candidate, Away { why, failures, until });
+            }
+            None => {}
+        }
+    }
+
     /// Says whether a candidate may be bought from now: it has not refused, and is not away.
     pub fn may_try(&self, candidate: &str, now: Timestamp) -> bool {
         !self.tried.contains_key(candidate) && self.away.get(candidate).is_none_or(|away| away.until <= now)
@@ -250,9 +282,24 @@ impl Search {
     }
 }
 
-/// Returns who may be asked, by name.
-pub(super) fn peers<'a>(known: impl Iterator<Item = &'a KnownCluster>, own: NodeId, now: Timestamp) -> Vec<Peer> {
-    known.filter_map(|known| peer(known, own, now)).take(PEERS_MAX).collect()
+/// Returns who may be asked, by name, each with what was seen of it.
+pub(super) fn peers<'a>(
+    known: impl Iterator<Item = &'a KnownCluster>,
+    ratings: &BTreeMap<String, u8>,
+    own: NodeId,
+    now: Timestamp,
+) -> Vec<Peer> {
+    let peers = known.filter_map(|known| peer(known, own, now));
+    let rated = peers.map(|peer| {
+        let rating = peer.did.and_then(|did| ratings.get(&did.to_string()).copied());
+        Peer { rating, ..peer }
+    });
+    rated.take(PEERS_MAX).collect()
+}
+
+/// The values of what was seen of peers, by DID.
+pub(super) fn ratings<'a>(ratings: impl Iterator<Item = &'a Rating>) -> BTreeMap<String, u8> {
+    ratings.filter_map(|rating| Some((rating.spec.did.clone(), rating.status.as_ref()?.value?))).collect()
 }
 
 fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {
@@ -276,20 +323,34 @@ fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {
         address: spec.address.parse().ok()?,
         did,
         latency_micros: link.and_then(|link| link.round_trip_micros),
+        rating: None,
     })
 }
 
 impl View<'_> {
-    /// Says whether this may be bought for a Solver now, or why not.
-    pub fn may_buy(&self, solver: &Solver, offered: &Offered, now: Timestamp) -> Result<(), Refused> {
+    /// Says whether this may be bought for a Solver now, beside what else is to be bought with it, or why not.
+    pub fn may_buy(
+        &self,
+        solver: &Solver,
+        offered: &Offered,
+        beside: &[&Offered],
+        now: Timestamp,
+    ) -> Result<(), Refused> {
         let annotations = solver.metadata.annotations.as_ref();
         let namespace = annotations.and_then(|all| all.get(names::ANNOTATION_NAMESPACE)).map(String::as_str);
         let purchase = Purchase { price: offered.price, namespace };
-        may_buy(self.purse.policy.as_ref(), &purchase, &self.purse.expenses, now).map_err(|refusal| Refused {
-            peer: offered.peer.clone(),
-            step: "buy",
-            reason: refusal.to_string(),
-        })
+        let expense = |offered: &&Offered| {
+            let (price, namespace) = (offered.price?, namespace.map(str::to_owned));
+            Some(Expense { price, from: now, until: None, namespace })
+        };
+        let beside: Vec<Expense> = beside.iter().filter_map(expense).collect();
+        let policy = self.purse.policy.as_ref();
+        let decided = if beside.is_empty() {
+            may_buy(policy, &purchase, &self.purse.expenses, now)
+        } else {
+            may_buy(policy, &purchase, &[self.purse.expenses.as_slice(), &beside].concat(), now)
+        };
+        decided.map_err(|refusal| Refused { peer: offered.peer.clone(), step: "buy", reason: refusal.to_string() })
     }
 
     /// The reservation of a Solver, if it is this Solver's and not that of an earlier one of its name.
@@ -298,5 +359,25 @@ impl View<'_> {
         let reservation = self.reservations.get(&name)?;
         let owners = reservation.metadata.owner_references.as_ref()?;
         owners.iter().any(|owner| Some(&owner.uid) == solver.metadata.uid.as_ref()).then_some(reservation.as_ref())
+    }
+
+    /// What stands in the reservations of a Solver, of all its parts, once all of them are bought: contract, seller, why it was chosen.
+    pub fn bought(&self, solver: &Solver) -> Vec<SolverContract> {
+        let Some(first) = self.reservation(solver) else { return Vec::new() };
+        let solved = first.status.as_ref().is_some_and(|status| status.phase.phase == Phase::Solved);
+        let (name, part) = (solver.metadata.name.clone().unwrap_or_default(), first.spec.part.as_ref());
+        let others = (2..=part.filter(|_| solved).map_or(0, |part| part.of)).take(PARTS_MAX - 1);
+        let others = others.filter_map(|number| self.reservations.get(&names::reservation_part(&name, number)));
+        let all = std::iter::once(first).filter(|_| solved).chain(others.map(AsRef::as_ref));
+        all.filter_map(|reservation| {
+            let seller = &reservation.spec.seller;
+            let called = seller.additional_information.as_ref().and_then(|more| more.name.clone());
+            Some(SolverContract {
+                name: reservation.status.as_ref()?.contract.as_ref()?.name.clone(),
+                peer: called.unwrap_or_else(|| seller.domain.clone()),
+                why: reservation.spec.why.clone(),
+            })
+        })
+        .collect()
     }
 }

@@ -4,10 +4,10 @@
 use fluidos_identity::NodeId;
 use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge};
 use fluidos_model::kinds::{EmbeddedFlavor, FlavorPrice, names};
-use fluidos_model::market::{Amounts, Buying, Candidate, Currency, K8SliceSelector, Price, rank};
+use fluidos_model::market::{Amounts, Buying, Candidate, Currency, K8SliceSelector, Offer, Price, Split, rank};
 use fluidos_rear as rear;
 
-use super::view::{CANDIDATES_MAX, Findings, Offered, Peer, Refused};
+use super::view::{CANDIDATES_MAX, Findings, Offered, Part, Peer, Refused};
 use crate::convert;
 
 /// Flavors of one peer; ours have one each, official ones one per machine.
@@ -44,12 +44,14 @@ impl From<String> for Silence {
 /// Returns what the answers are worth.
 pub(super) fn weigh(
     selector: &K8SliceSelector,
+    split: Option<&Split>,
     intents: &Intents,
     buying: Option<&Buying>,
     answers: &[(Peer, Answer)],
 ) -> Findings {
     let mut findings = Findings::default();
     let mut fitting: Vec<(Offered, usize)> = Vec::new();
+    let mut parts: Vec<(Part, usize)> = Vec::new();
     for (peer, answer) in answers {
         let refused = |reason: String| Refused { peer: peer.name.clone(), step: "list", reason };
         match answer {
@@ -65,9 +67,13 @@ pub(super) fn weigh(
             }
             Ok(Said { seller, flavors, .. }) => {
                 for flavor in flavors.iter().take(FLAVORS_MAX) {
-                    match fits(selector, intents, buying, peer, *seller, flavor) {
+                    let about = About { intents, buying, peer, seller: *seller, flavor };
+                    match about.fits(selector) {
                         Ok(fit) => fitting.push(fit),
-                        Err(Out::Refused(reason)) => findings.refused.push(refused(reason)),
+                        Err(Out::Refused(reason)) => {
+                            findings.refused.push(refused(reason));
+                            parts.extend(split.and_then(|split| about.part(selector, split)));
+                        }
                         Err(Out::Pending(reason)) => findings.pending.push(refused(reason)),
                     }
                 }
@@ -75,7 +81,11 @@ pub(super) fn weigh(
         }
     }
     findings.open |= !findings.pending.is_empty();
-    findings.offered = ordered(selector, buying, fitting);
+    findings.offered = ordered(&selector.wanted(), buying, fitting);
+    if let Some(split) = split {
+        findings.parts = ordered_parts(selector, split, buying, parts);
+        findings.parts.truncate(CANDIDATES_MAX - findings.offered.len());
+    }
     findings
 }
 
@@ -84,47 +94,73 @@ enum Out {
     Pending(String),
 }
 
-/// Whether a flavor is what is asked for, with the number of preferences that it does not meet.
-fn fits(
-    selector: &K8SliceSelector,
-    intents: &Intents,
-    buying: Option<&Buying>,
-    peer: &Peer,
+/// One flavor of one peer, and by what it is judged.
+struct About<'a> {
+    intents: &'a Intents,
+    buying: Option<&'a Buying>,
+    peer: &'a Peer,
     seller: NodeId,
-    flavor: &rear::Flavor,
-) -> Result<(Offered, usize), Out> {
-    let embedded: EmbeddedFlavor = convert::embedded_flavor(flavor, seller).map_err(Out::Refused)?;
-    let offer = embedded.spec.offer(&flavor.id).map_err(|error| Out::Refused(error.to_string()))?;
-    let buys = offer.amounts_for(selector).map_err(|mismatch| Out::Refused(mismatch.to_string()))?;
-    if !embedded.spec.availability || buys.is_zero() {
-        return Err(Out::Refused(format!(
-            "{}: {} is free, and it says that nothing can be bought",
-            flavor.id, offer.whole
-        )));
+    flavor: &'a rear::Flavor,
+}
+
+impl About<'_> {
+    /// Whether it is what is asked for, with the number of preferences that it does not meet.
+    fn fits(&self, selector: &K8SliceSelector) -> Result<(Offered, usize), Out> {
+        let (embedded, offer) = self.read().map_err(Out::Refused)?;
+        let buys = offer.amounts_for(selector).map_err(|mismatch| Out::Refused(mismatch.to_string()))?;
+        self.offered(embedded, &offer, buys)
     }
-    let place = Place { latency_micros: peer.latency_micros, ..Place::from(&offer) };
-    let judgement = judge(intents, &place);
-    if !judgement.holds() {
-        let reason = judgement.explain();
-        return Err(if only_unmeasured(intents, &judgement, &place) {
-            Out::Pending(reason)
-        } else {
-            Out::Refused(reason)
-        });
+
+    /// What of it is of use where it has not all that is asked for, if parts are.
+    fn part(&self, selector: &K8SliceSelector, split: &Split) -> Option<(Part, usize)> {
+        let (embedded, offer) = self.read().ok()?;
+        let (units, buys) = split.most_of(&offer, selector, split.units(selector)).ok()?;
+        let (offered, soft) = self.offered(embedded, &offer, buys).ok()?;
+        Some((Part { units, offered }, soft))
     }
-    let price = quote(&embedded.spec.price, &buys).map_err(Out::Refused)?;
-    let offered = Offered {
-        price,
-        candidate: names::peering_candidate(&flavor.id, Some(&seller.tag())),
-        peer: peer.name.clone(),
-        address: peer.address,
-        seller,
-        flavor: embedded,
-        buys,
-        term_seconds: buying.and_then(|buying| buying.term).map(|term| term.as_secs()),
-        latency_micros: peer.latency_micros,
-    };
-    Ok((offered, judgement.soft.len()))
+
+    fn read(&self) -> Result<(EmbeddedFlavor, Offer), String> {
+        let embedded = convert::embedded_flavor(self.flavor, self.seller)?;
+        let offer = embedded.spec.offer(&self.flavor.id).map_err(|error| error.to_string())?;
+        Ok((embedded, offer))
+    }
+
+    fn offered(&self, embedded: EmbeddedFlavor, offer: &Offer, buys: Amounts) -> Result<(Offered, usize), Out> {
+        if !embedded.spec.availability || buys.is_zero() {
+            let (id, free) = (&self.flavor.id, &offer.whole);
+            return Err(Out::Refused(format!("{id}: {free} is free, and it says that nothing can be bought")));
+        }
+        let place = Place { latency_micros: self.peer.latency_micros, ..Place::from(offer) };
+        let judgement = judge(self.intents, &place);
+        if !judgement.holds() {
+            let reason = judgement.explain();
+            let unmeasured = only_unmeasured(self.intents, &judgement, &place);
+            return Err(if unmeasured { Out::Pending(reason) } else { Out::Refused(reason) });
+        }
+        let price = quote(&embedded.spec.price, &buys).map_err(Out::Refused)?;
+        let offered = Offered {
+            price,
+            candidate: names::peering_candidate(&self.flavor.id, Some(&self.seller.tag())),
+            peer: self.peer.name.clone(),
+            address: self.peer.address,
+            seller: self.seller,
+            flavor: embedded,
+            buys,
+            term_seconds: self.buying.and_then(|buying| buying.term).map(|term| term.as_secs()),
+            latency_micros: self.peer.latency_micros,
+            rating: self.peer.rating,
+            why: String::new(),
+        };
+        Ok((offered, judgement.soft.len()))
+    }
+}
+
+/// Returns so many units of what has a part, or why not.
+pub(super) fn cut(offered: &Offered, split: &Split, selector: &K8SliceSelector, units: u64) -> Result<Offered, String> {
+    let offer = offered.flavor.spec.offer(&offered.flavor.metadata.name).map_err(|error| error.to_string())?;
+    let buys = offer.amounts_for(&split.part(selector, units)).map_err(|mismatch| mismatch.to_string())?;
+    let price = quote(&offered.flavor.spec.price, &buys)?;
+    Ok(Offered { buys, price, ..offered.clone() })
 }
 
 /// What these amounts of a flavor cost, `None` if its price is not stated.
@@ -143,38 +179,81 @@ fn only_unmeasured(intents: &Intents, judgement: &Judgement, place: &Place) -> b
 }
 
 /// Preferences first, then what the policy ranks by, then the least surplus, then the name.
-fn ordered(selector: &K8SliceSelector, buying: Option<&Buying>, fitting: Vec<(Offered, usize)>) -> Vec<Offered> {
-    let candidates = fitting.iter().map(|(offered, _)| Candidate {
-        name: offered.candidate.clone(),
-        buys: offered.buys,
-        price: offered.price,
-        latency_micros: offered.latency_micros,
-    });
-    let candidates: Vec<Candidate> = candidates.collect();
-    let criteria = buying.map(|buying| buying.ranking.as_slice()).unwrap_or_default();
-    let currencies: Vec<Currency> =
-        buying.map(|buying| buying.ceilings.iter().map(|ceiling| ceiling.currency).collect()).unwrap_or_default();
-    let mut order: Vec<(usize, usize)> = rank(&selector.wanted(), &candidates, criteria, &currencies)
-        .iter()
-        .filter_map(|ranked| Some((fitting.get(ranked.index)?.1, ranked.index)))
-        .collect();
-    order.sort_by_key(|(soft, _)| *soft); // stable: the rank decides among equals
+fn ordered(wanted: &Amounts, buying: Option<&Buying>, fitting: Vec<(Offered, usize)>) -> Vec<Offered> {
+    let candidates = fitting.iter().map(|(offered, soft)| (candidate(offered, offered.candidate.clone()), *soft));
+    let order = order(wanted, buying, &candidates.collect::<Vec<_>>());
     let mut ordered: Vec<Offered> = Vec::new();
-    for (_, index) in order {
+    for (index, why) in order {
         if let Some((offered, _)) = fitting.get(index)
             && ordered.iter().all(|earlier| earlier.candidate != offered.candidate)
         {
-            ordered.push(offered.clone());
+            ordered.push(Offered { why, ..offered.clone() });
         }
     }
     ordered.truncate(CANDIDATES_MAX);
     ordered
 }
 
+/// The same for parts: by the price of one unit, and among equals the largest first, so that there are few.
+fn ordered_parts(
+    selector: &K8SliceSelector,
+    split: &Split,
+    buying: Option<&Buying>,
+    parts: Vec<(Part, usize)>,
+) -> Vec<Part> {
+    let wanted = split.part(selector, 1).wanted();
+    let one = |(part, soft): (Part, usize)| {
+        let one = cut(&part.offered, split, selector, 1).ok()?;
+        let name = format!("{:020} {}", u64::MAX - part.units, part.offered.candidate);
+        Some((part, (candidate(&one, name), soft)))
+    };
+    let (parts, candidates): (Vec<Part>, Vec<(Candidate, usize)>) = parts.into_iter().filter_map(one).unzip();
+    let mut ordered: Vec<Part> = Vec::new();
+    for (index, why) in order(&wanted, buying, &candidates) {
+        if let Some(part) = parts.get(index)
+            && ordered.iter().all(|earlier| earlier.offered.candidate != part.offered.candidate)
+        {
+            ordered.push(Part { units: part.units, offered: Offered { why, ..part.offered.clone() } });
+        }
+    }
+    ordered
+}
+
+fn candidate(offered: &Offered, name: String) -> Candidate {
+    let Offered { buys, price, latency_micros, rating, .. } = offered;
+    Candidate { name, buys: *buys, price: *price, latency_micros: *latency_micros, rating: *rating }
+}
+
+/// The order of candidates, each with the number of preferences that it does not meet, and why each stands where it does.
+fn order(wanted: &Amounts, buying: Option<&Buying>, candidates: &[(Candidate, usize)]) -> Vec<(usize, String)> {
+    let criteria = buying.map(|buying| buying.ranking.as_slice()).unwrap_or_default();
+    let currencies: Vec<Currency> =
+        buying.map(|buying| buying.ceilings.iter().map(|ceiling| ceiling.currency).collect()).unwrap_or_default();
+    let plain: Vec<Candidate> = candidates.iter().map(|(candidate, _)| candidate.clone()).collect();
+    let ranked = rank(wanted, &plain, criteria, &currencies);
+    let soft = |index: usize| candidates.get(index).map_or(usize::MAX, |(_, soft)| *soft);
+    let mut order: Vec<(usize, String)> = ranked.into_iter().map(|ranked| (ranked.index, ranked.reason)).collect();
+    order.sort_by_key(|(index, _)| soft(*index)); // stable: the rank decides among equals
+    let of = order.len();
+    (1..)
+        .zip(order)
+        .map(|(place, (index, why))| {
+            let unmet = match soft(index) {
+                0 => String::new(),
+                soft => format!(", {soft} preferences not met"),
+            };
+            (index, format!("{place} of {of}: {why}{unmet}"))
+        })
+        .collect()
+}
+
 /// Returns the message of a Discovery: how many candidates, and who is out and why.
 pub(super) fn told(findings: &Findings) -> String {
     let out = findings.refused.iter().chain(&findings.pending).map(|refused| format!("not {refused}"));
     let found = match findings.offered.len() {
+        0 if !findings.parts.is_empty() => {
+            format!("{} Peering Candidates found, each for a part", findings.parts.len())
+        }
         0 => "no Peering Candidate found".to_owned(),
         1 => "Peering Candidate found".to_owned(),
         count => format!("{count} Peering Candidates found"),

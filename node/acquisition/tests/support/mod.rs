@@ -1,6 +1,8 @@
 //! A node in process: API server, controllers, the rooms of acquisition, REAR over TLS on loopback.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, dead_code)]
 
+pub mod fuse;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -103,13 +105,22 @@ impl Node {
 
     /// Opens the rooms, with a seller that `wrap` makes of the exporter.
     pub async fn open<S: rear::Seller>(&mut self, wrap: impl FnOnce(Arc<Exporter>) -> Arc<S>) {
-        self.serve(wrap).await;
-        self.rooms.spawn(importer::run(self.client.clone(), self.options.clone()));
-        self.rooms.spawn(contract_manager::run(self.client.clone(), self.options.clone()));
+        self.open_as(self.client.clone(), wrap).await;
+    }
+
+    /// Opens the rooms, which see the API through this client.
+    pub async fn open_as<S: rear::Seller>(&mut self, client: Client, wrap: impl FnOnce(Arc<Exporter>) -> Arc<S>) {
+        self.serve_as(client.clone(), wrap).await;
+        self.rooms.spawn(importer::run(client.clone(), self.options.clone()));
+        self.rooms.spawn(contract_manager::run(client, self.options.clone()));
     }
 
     pub async fn serve<S: rear::Seller>(&mut self, wrap: impl FnOnce(Arc<Exporter>) -> Arc<S>) {
-        let exporter = Arc::new(Exporter::new(self.client.clone(), self.options.clone()));
+        self.serve_as(self.client.clone(), wrap).await;
+    }
+
+    async fn serve_as<S: rear::Seller>(&mut self, client: Client, wrap: impl FnOnce(Arc<Exporter>) -> Arc<S>) {
+        let exporter = Arc::new(Exporter::new(client, self.options.clone()));
         exporter.open().await.unwrap();
         self.rooms.spawn(exporter.clone().run());
         let service = rear::RearService::new(wrap(exporter));
@@ -184,6 +195,20 @@ impl Node {
         });
         solver["spec"].as_object_mut().unwrap().extend(flags.as_object().unwrap().clone());
         self.create::<Solver>(solver).await;
+    }
+
+    /// Buys so many pods of one CPU, in parts if nobody has room for all of them.
+    pub async fn split_solver(&self, name: &str, pods: u32) {
+        let range = |min: &str| json!({"name": "Range", "data": {"min": min}});
+        let filters = json!({"cpuFilter": range(&pods.to_string()), "memoryFilter": range(&format!("{}Mi", 64 * pods)),
+                             "podsFilter": range(&pods.to_string())});
+        let split = json!({"unit": {"cpu": "1", "memory": "64Mi", "pods": "1"}});
+        self.create::<Solver>(json!({
+            "apiVersion": "nodecore.fluidos.eu/v1alpha1", "kind": "Solver", "metadata": {"name": name},
+            "spec": {"intentID": name, "findCandidate": true, "reserveAndBuy": true, "establishPeering": true,
+                     "selector": {"flavorType": "K8Slice", "filters": filters}, "split": split},
+        }))
+        .await;
     }
 
     /// Waits until a Solver says this; returns its message.

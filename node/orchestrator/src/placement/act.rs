@@ -1,6 +1,6 @@
 //! Carries a plan out. Every effect of placement is here.
 
-use fluidos_model::kinds::{FlavorType, Selector, Solver, SolverSpec, names};
+use fluidos_model::kinds::{FlavorType, LedgerAmounts, QuantityText, Selector, Solver, SolverSpec, SolverSplit, names};
 use k8s_openapi::api::core::v1::{Event, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -18,8 +18,9 @@ type Id = (String, String, String);
 pub async fn act(client: &Client, action: &Action) -> kube::Result<()> {
     match action {
         Action::Open { pod, nodes, is_virtual, why } => open(client, pod, nodes, *is_virtual, why).await,
-        Action::Solve { name, workload, needs, architecture, annotations } => {
-            let solver = solver(name, workload, needs, architecture.as_deref(), annotations);
+        Action::Solve { name, workload, needs, largest, architecture, annotations } => {
+            let mut solver = solver(name, workload, needs, architecture.as_deref(), annotations);
+            solver.spec.split = largest.as_ref().map(split);
             let api = Api::<Solver>::namespaced(client.clone(), names::NAMESPACE);
             ignore(api.create(&PostParams::default(), &solver).await.map(|_| ()), 409)
         }
@@ -121,6 +122,18 @@ fn solver(
     solver.labels_mut().insert(names::LABEL_SOLVER_FOR.to_owned(), workload.to_owned());
     solver.annotations_mut().extend(annotations.clone());
     solver
+}
+
+/// Parts of whole pods, the largest of them.
+fn split(largest: &Room) -> SolverSplit {
+    let amount = |quantity: Quantity| Some(QuantityText(quantity.to_string()));
+    let unit = LedgerAmounts {
+        cpu: amount(Quantity::millis(largest.cpu_milli)),
+        memory: amount(Quantity::bytes(largest.memory_bytes)),
+        pods: Some(QuantityText(largest.pods.to_string())),
+        ..LedgerAmounts::default()
+    };
+    SolverSplit { unit, most: None }
 }
 
 /// Writes why a pod waits: a condition for who looks at it, an Event for who looks around.

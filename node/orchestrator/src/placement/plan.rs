@@ -37,6 +37,9 @@ pub enum Action {
         workload: String,
         /// What its waiting pods need together.
         needs: Room,
+        /// The largest of them in each resource, if they are several: what is bought may then stand in parts at several peers, each with
+        /// room for some of them. A single pod has one node.
+        largest: Option<Room>,
         /// The architecture that is asked for, if one is.
         architecture: Option<String>,
         /// Intents, and the namespace whose ceilings count, as annotations.
@@ -177,14 +180,20 @@ fn acquire(view: &View, workload: &str, pods: &[(&PodView, String)], now: Timest
         }
         (None, None) => {
             let (first, _) = pods[0];
-            let mut needs = Room::default();
+            let (mut needs, mut largest) = (Room::default(), Room::default());
             for (pod, _) in pods {
                 let least = |asked: i64, least: i64| if asked > 0 { asked } else { least };
-                needs.add(&Room {
+                let one = Room {
                     cpu_milli: least(pod.needs.cpu_milli, LEAST.cpu_milli),
                     memory_bytes: least(pod.needs.memory_bytes, LEAST.memory_bytes),
                     pods: 1,
-                });
+                };
+                needs.add(&one);
+                largest = Room {
+                    cpu_milli: largest.cpu_milli.max(one.cpu_milli),
+                    memory_bytes: largest.memory_bytes.max(one.memory_bytes),
+                    pods: 1,
+                };
             }
             let architecture = first.intents.constraints.iter().find_map(|c| match &c.requirement {
                 Requirement::Architecture(name) if c.name == IntentName::Architecture && c.hard => Some(name.clone()),
@@ -201,6 +210,7 @@ fn acquire(view: &View, workload: &str, pods: &[(&PodView, String)], now: Timest
                 name: name.clone(),
                 workload: workload.to_owned(),
                 needs,
+                largest: (pods.len() > 1).then_some(largest),
                 architecture,
                 annotations,
             });

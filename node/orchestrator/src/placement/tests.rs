@@ -93,9 +93,12 @@ fn check_bought(nodes: &[Node], pods: &[Pod], solvers: &[Solver], contracts: &[C
             Action::Open { pod, nodes, is_virtual, why } => {
                 format!("open {} -> {nodes:?} virtual={is_virtual}: {why}", pod.1)
             }
-            Action::Solve { name, needs, annotations, .. } => format!(
-                "solve {name}: {}m {} B {} pods {annotations:?}",
-                needs.cpu_milli, needs.memory_bytes, needs.pods
+            Action::Solve { name, needs, largest, annotations, .. } => format!(
+                "solve {name}: {}m {} B {} pods{} {annotations:?}",
+                needs.cpu_milli,
+                needs.memory_bytes,
+                needs.pods,
+                largest.map_or(String::new(), |one| format!(" in parts of {}m {} B", one.cpu_milli, one.memory_bytes))
             ),
             Action::Drop { solver } => format!("drop {solver}"),
             Action::Say { pod, message, warning } => format!("say {} warning={warning}: {message}", pod.1),
@@ -135,7 +138,7 @@ fn what_fits_nowhere_is_asked_for_together_and_once() {
         &pods,
         &[],
         expect![[r#"
-            solve placement-60c5590f: 6000m 134217728 B 2 pods {"fluidos.eu/namespace": "shop"}
+            solve placement-60c5590f: 6000m 134217728 B 2 pods in parts of 3000m 67108864 B {"fluidos.eu/namespace": "shop"}
             say db-1 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
             say db-2 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
             solve placement-06f8faea: 100m 67108864 B 1 pods {"fluidos-intent-location": "Milan", "fluidos.eu/namespace": "shop"}

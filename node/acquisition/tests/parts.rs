@@ -1,0 +1,245 @@
+//! What no seller has alone is bought from several together, or not at all, whenever who is killed.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fluidos_acquisition::exporter::Exporter;
+use fluidos_acquisition::{contract_manager, importer};
+use fluidos_model::kinds::{Allocation, Contract, Solver};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use support::fuse::{Fuse, Fused, fused};
+use support::{Node, until};
+
+/// Every promise of these sellers is sold, and stands among the contracts of the buyer, and nothing else does.
+async fn books_agree(buyer: &Node, sellers: &[&Node]) {
+    until("the books agree", async || {
+        let mut sold: Vec<(String, String)> = Vec::new();
+        for seller in sellers {
+            for known in seller.ledger().await.commitments {
+                let contract = match &known.state {
+                    fluidos_model::market::CommitmentState::Committed { contract, .. } => contract.clone(),
+                    held => format!("{held:?}"),
+                };
+                sold.push((contract, known.amounts.to_string()));
+            }
+        }
+        let mut bought: Vec<(String, String)> = buyer
+            .list::<Contract>()
+            .await
+            .into_iter()
+            .map(|contract| {
+                let amounts = contract.spec.configuration.unwrap().amounts().unwrap();
+                (contract.metadata.name.unwrap(), amounts.to_string())
+            })
+            .collect();
+        sold.sort();
+        bought.sort();
+        if sold == bought { Ok(()) } else { Err(format!("sold {sold:?}, bought {bought:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_pods_find_room_at_two_sellers_and_a_silent_one_spoils_nothing() {
+    let mut buyer = Node::start(1, "farm", None).await;
+    let (grid, cloud) = (Node::start(2, "grid", Some(2500)).await, Node::start(3, "cloud", Some(1500)).await);
+    let mut silent = Node::start(4, "silent", Some(9000)).await;
+    silent.kill().await;
+    for seller in [&grid, &cloud, &silent] {
+        buyer.know(seller).await;
+    }
+    buyer.fabric();
+    // Without a word that it may be split nobody has it.
+    buyer.solver_with("whole", "3", &[], json!({"reserveAndBuy": true})).await;
+    let message = buyer.solver_is("whole", "Failed").await;
+    assert!(
+        message.contains("grid: list: cpu: 2500m (at least 0, in steps of 1m) offered, needed at least 3"),
+        "{message}"
+    );
+
+    buyer.split_solver("shop", 3).await;
+    let message = buyer.solver_is("shop", "Solved").await;
+    assert_eq!(message, "Solver has completed all the phases: 2 contracts, with grid, cloud");
+    books_agree(&buyer, &[&grid, &cloud]).await;
+    let contracts = buyer.api::<Solver>().get("shop").await.unwrap().status.unwrap().contracts;
+    assert!(
+        contracts[0].why.starts_with("part 1 of 2: cpu 2, memory 128Mi, pods 2; nobody sells all of it"),
+        "{contracts:?}"
+    );
+    assert!(contracts[1].why.starts_with("part 2 of 2: cpu 1, memory 64Mi, pods 1"), "{contracts:?}");
+    assert_eq!(buyer.list::<Allocation>().await.len(), 2, "each part is used");
+
+    // One of them ends: the Solver says so, and what is left goes on.
+    cloud.api::<Contract>().delete(&contracts[1].name, &DeleteParams::default()).await.unwrap();
+    until("one is left", async || {
+        let status = buyer.api::<Solver>().get("shop").await.unwrap().status.unwrap();
+        let left: Vec<&str> = status.contracts.iter().map(|contract| contract.peer.as_str()).collect();
+        let said = status.solver_phase.message.starts_with(&format!("contract {} has ended", contracts[1].name));
+        if left == ["grid"] && said { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert_eq!(buyer.list::<Contract>().await.len(), 1);
+    assert!(cloud.ledger().await.commitments.is_empty());
+
+    // More than both have: nothing is held or bought, and it says how much there is.
+    buyer.split_solver("more", 4).await;
+    let message = buyer.solver_is("more", "Failed").await;
+    assert!(message.contains("together: list: 3 of 4 units (cpu 1, memory 64Mi, pods 1) offered"), "{message}");
+    books_agree(&buyer, &[&grid, &cloud]).await;
+    for solver in ["shop", "more", "whole"] {
+        buyer.delete_solver(solver).await;
+    }
+    for node in [&buyer, &grid, &cloud] {
+        node.empty().await;
+    }
+}
+
+/// What is killed at each moment.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Victim {
+    Buyer,
+    Seller,
+}
+
+struct Market {
+    buyer: Node,
+    grid: Node,
+    cloud: Node,
+    /// Whether the second sells what it has held.
+    cloud_sells: bool,
+}
+
+impl Market {
+    async fn new(cloud_sells: bool) -> Self {
+        let mut buyer = Node::without_rooms(1, "farm", None).await;
+        let grid = Node::without_rooms(2, "grid", Some(2500)).await;
+        let cloud = Node::without_rooms(3, "cloud", Some(1500)).await;
+        for seller in [&grid, &cloud] {
+            buyer.know(seller).await;
+        }
+        buyer.options.hold = Duration::from_secs(3);
+        let mut market = Self { buyer, grid, cloud, cloud_sells };
+        market.grid.options.hold = Duration::from_secs(3);
+        market.cloud.options.hold = Duration::from_secs(3);
+        market
+    }
+
+    /// Opens everybody; the victim's writes pass the fuse, and so do the messages of grid.
+    async fn open(&mut self, victim: Victim, fuse: &Fuse) {
+        let never = Fuse::at(i64::MAX);
+        let messages = if victim == Victim::Buyer { fuse.clone() } else { never.clone() };
+        let client = |node: &Node, of: Victim| {
+            if of == victim { fused(&node.client, fuse) } else { node.client.clone() }
+        };
+        let (grid, cloud_sells) = (client(&self.grid, Victim::Seller), self.cloud_sells);
+        self.grid.kill().await;
+        self.cloud.kill().await;
+        self.grid.open_as(grid, |seller| Arc::new(Fused { seller, fuse: messages, sells: true })).await;
+        self.cloud.open(|seller| Arc::new(Fused { seller, fuse: never, sells: cloud_sells })).await;
+        let buyer = client(&self.buyer, Victim::Buyer);
+        self.open_buyer(buyer).await;
+    }
+
+    async fn open_buyer(&mut self, client: kube::Client) {
+        self.buyer.kill().await;
+        self.buyer.rooms.spawn(importer::run(client.clone(), self.buyer.options.clone()));
+        self.buyer.rooms.spawn(contract_manager::run(client, self.buyer.options.clone()));
+        self.buyer.fabric();
+    }
+
+    /// The victim is dead, and comes back.
+    async fn revive(&mut self, victim: Victim) {
+        // Messages that hung at the fuse are lost with the seller's process; it is the same for the buyer.
+        self.grid.kill().await;
+        if victim == Victim::Buyer {
+            self.buyer.kill().await;
+        }
+        let fuse = Fuse::at(i64::MAX);
+        self.grid.open(|seller: Arc<Exporter>| Arc::new(Fused { seller, fuse, sells: true })).await;
+        if victim == Victim::Buyer {
+            self.open_buyer(self.buyer.client.clone()).await;
+        }
+    }
+}
+
+/// Buys three pods' room at two sellers, kills the victim at each moment in turn, and sees that all is as if nothing had been.
+///
+/// Only each `step`th moment is tried where each costs seconds: one that fails waits for somebody who may come, a seller that was away
+/// is waited for.
+async fn at_every_moment(victim: Victim, cloud_sells: bool, wanted: &str, step: usize) -> i64 {
+    let mut market = Market::new(cloud_sells).await;
+    for moment in (0..).step_by(step) {
+        let fuse = Fuse::at(moment);
+        market.open(victim, &fuse).await;
+        market.buyer.split_solver("shop", 3).await;
+        let ends = async {
+            market.buyer.solver_is("shop", wanted).await;
+            books_agree(&market.buyer, &[&market.grid, &market.cloud]).await;
+        };
+        let killed = tokio::select! {
+            () = fuse.burnt() => true,
+            () = ends => false,
+        };
+        if killed {
+            market.revive(victim).await;
+            let phase = until("the Solver ends", async || {
+                let status = market.buyer.api::<Solver>().get("shop").await.unwrap().status.unwrap_or_default();
+                let phase = status.solver_phase.phase;
+                if phase.is_final() { Ok(phase.as_str()) } else { Err(format!("{status:?}")) }
+            })
+            .await;
+            if phase != wanted {
+                let reservations = market.buyer.list::<fluidos_model::kinds::Reservation>().await;
+                let statuses: Vec<_> =
+                    reservations.iter().map(|r| (&r.metadata.name, &r.spec.part, &r.status)).collect();
+                let (grid, cloud) = (market.grid.ledger().await, market.cloud.ledger().await);
+                panic!("{victim:?} killed at moment {moment}: {phase}: {statuses:#?} grid {grid:#?} cloud {cloud:#?}");
+            }
+            market.buyer.solver_is("shop", wanted).await;
+            books_agree(&market.buyer, &[&market.grid, &market.cloud]).await;
+        }
+        let contracts = market.buyer.list::<Contract>().await.len();
+        assert_eq!(contracts, if wanted == "Solved" { 2 } else { 0 }, "killed at moment {moment}");
+        market.buyer.delete_solver("shop").await;
+        if !killed {
+            return moment;
+        }
+        for node in [&market.buyer, &market.grid, &market.cloud] {
+            node.empty().await;
+        }
+    }
+    unreachable!("a purchase has an end")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_buyer_killed_at_any_moment_has_all_parts_in_the_end() {
+    let moments = at_every_moment(Victim::Buyer, true, "Solved", 1).await;
+    assert!(moments > 40, "{moments} moments: holds, sales and all that is written between them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_buyer_killed_at_any_moment_keeps_no_part_of_what_it_cannot_have() {
+    let moments = at_every_moment(Victim::Buyer, false, "Failed", 3).await;
+    assert!(moments > 30, "{moments} moments: holds, a sale, and what takes it back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seller_killed_at_any_moment_has_sold_its_part_once() {
+    let moments = at_every_moment(Victim::Seller, true, "Solved", 5).await;
+    assert!(moments > 10, "{moments} moments: the ledger twice, contract and allocation");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_split_as_it_is_said_says_why() {
+    let buyer = Node::start(1, "farm", None).await;
+    buyer.split_solver("shop", 3).await;
+    let wrong = Patch::Merge(json!({"spec": {"split": {"unit": {"pods": null}}}}));
+    buyer.api::<Solver>().patch("shop", &PatchParams::default(), &wrong).await.unwrap();
+    let message = buyer.solver_is("shop", "Failed").await;
+    assert_eq!(message, "split.unit.pods is 0, needed more than 0: there is a filter for it");
+}
