@@ -7,12 +7,15 @@
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker, DiscoveryPolicy (ours) |
 //! | `security.fluidos.eu/v1alpha1` | AccessPolicy, Rating (ours) |
+//! | `accounting.fluidos.eu/v1alpha1` | Account, Receipt, Invoice (ours) |
 //! | `fluidos.eu/v1` | FLUIDOSDeployment |
 //!
-//! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object). Enumerations are in the
+//! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object; nor has a Receipt, which never
+//! changes). Enumerations are in the
 //! schema; inputs that official tools write (integer quantities, `enstablishPeering`) are accepted.
 
 mod access_policy;
+mod accounting;
 mod acquisition_policy;
 mod allocation;
 mod broker;
@@ -32,6 +35,10 @@ mod sharing_policy;
 mod solver;
 
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, PolicyState};
+pub use accounting::{
+    Account, AccountPhase, AccountSpec, AccountStatus, Direction, Invoice, InvoiceSpec, InvoiceStatus, PaymentState,
+    Receipt, ReceiptSpec,
+};
 pub use acquisition_policy::{
     AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec, AcquisitionPolicyStatus,
     EndedContract, Unrated,
@@ -99,6 +106,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         DiscoveryPolicy::crd(),
         AccessPolicy::crd(),
         Rating::crd(),
+        Account::crd(),
+        Receipt::crd(),
+        Invoice::crd(),
         Broker::crd(),
         FLUIDOSDeployment::crd(),
     ];

@@ -5,6 +5,7 @@
 //!     │ conversions, explicit
 //!   market/   what is bought and sold: exact amounts, filters, partitions, the ledger, ranking, reasons
 //!   intent/   what a workload asks of the place where it runs
+//!   receipt   what of a contract was served and used, and what it costs
 //!   rating    what follows from what was seen of a peer
 //! ```
 //! Time is an argument, never asked for. Every refusal says what was observed and what was needed.
@@ -13,3 +14,4 @@ pub mod intent;
 pub mod kinds;
 pub mod market;
 pub mod rating;
+pub mod receipt;

@@ -29,6 +29,7 @@ pub use conditions::{BusinessModel, Conditions, ConditionsError, MeasuredBy, Obj
 pub use ledger::{
     Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
 };
+pub(crate) use money::half_even;
 pub use money::{Currency, Decimal, Money, MoneyError};
 pub use offer::{Fit, Location, Mismatch, Offer};
 pub use partition::Partitionability;

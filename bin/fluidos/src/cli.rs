@@ -15,10 +15,12 @@ use crate::credential::{self, Credential};
 use crate::exposure::{self, Exposure};
 use crate::identity::{self, Identity};
 use crate::image::{self, Image};
+use crate::invoice::{self, Invoices};
 use crate::look::{self, Look};
 use crate::node;
 use crate::peers::{self, Peers};
 use crate::policy::{self, Policy};
+use crate::receipts::{self, Receipts};
 use crate::reset::{self, Reset};
 use crate::serve::{self, Serve};
 use crate::trace::{self, Trace};
@@ -74,6 +76,18 @@ enum Verb {
         after_help = "Examples:\n  fluidos contracts --sold\n  fluidos contracts export NAME --out contract.json\n  fluidos contracts verify contract.json"
     )]
     Contracts(Contracts),
+    /// What contracts used, hour by hour, signed by both parties.
+    #[command(
+        visible_alias = "receipt",
+        after_help = "Examples:\n  fluidos receipts\n  fluidos receipts CONTRACT --disputed -o wide\n  fluidos receipts export NAME --out receipt.json\n  fluidos receipts verify receipt.json"
+    )]
+    Receipts(Receipts),
+    /// What contracts cost in a month, and whether it is paid.
+    #[command(
+        visible_alias = "invoices",
+        after_help = "Examples:\n  fluidos invoice\n  fluidos invoice CONTRACT --month 2026-11 -o csv\n  fluidos invoice paid NUMBER"
+    )]
+    Invoice(Invoices),
     /// End every contract with a peer.
     #[command(after_help = "Example:\n  fluidos unpeer grid --reason 'the rack moves'")]
     Unpeer(Unpeer),
@@ -146,6 +160,8 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Peers(peers) => peers::run(&connection, &peers),
         Verb::Flavors(look) => look::flavors(&connection, &look),
         Verb::Contracts(contracts) => contracts::run(&connection, &contracts),
+        Verb::Receipts(receipts) => receipts::run(&connection, &receipts),
+        Verb::Invoice(invoices) => invoice::run(&connection, &invoices),
         Verb::Unpeer(unpeer) => contracts::unpeer(&connection, &unpeer),
         Verb::Policy(policy) => return policy::run(&connection, &policy),
         Verb::Exposure(exposure) => exposure::run(&connection, &exposure),

@@ -2,10 +2,13 @@
 //! peer. They act on objects with the caller's rights; deleting the object is what ends a contract.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use fluidos_model::kinds::{Contract, KnownCluster, NodeIdentity, names};
+use fluidos_model::kinds::{Account, Contract, Invoice, KnownCluster, NodeIdentity, PaymentState, Receipt, names};
+use fluidos_model::market::{Currency, Money};
+use fluidos_model::receipt::{self, Bill};
 use fluidos_rear::Envelope;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -98,7 +101,8 @@ pub fn run(connection: &Connection, contracts: &Contracts) -> Result<()> {
                 _ => None,
             };
             objects.retain(|contract| wanted.is_none() || direction(contract) == wanted);
-            look::show(&contracts.look, "contracts", &objects, table)
+            let books = Books::read(connection).await?;
+            look::show(&contracts.look, "contracts", &objects, |objects| table(objects, &books))
         }),
     }
 }
@@ -221,7 +225,70 @@ fn direction(contract: &Contract) -> Option<Direction> {
     (did(&contract.spec.seller).as_ref() == Some(peer)).then_some(Direction::Bought)
 }
 
-fn table(objects: &[Contract]) -> Table {
+/// What the accounts say of contracts.
+#[derive(Default)]
+struct Books {
+    accounts: Vec<Account>,
+    receipts: Vec<Receipt>,
+    invoices: Vec<Invoice>,
+}
+
+impl Books {
+    async fn read(connection: &Connection) -> Result<Self> {
+        let (client, namespace) = (connection.client().await?, connection.namespace_or(names::NAMESPACE));
+        Ok(Self {
+            accounts: look::list(client.clone(), namespace, "accounts").await?,
+            receipts: look::list(client.clone(), namespace, "receipts").await?,
+            invoices: look::list(client, namespace, "invoices").await?,
+        })
+    }
+
+    /// How long a contract has served, and what is owed for it: by receipts, so an hour behind at most.
+    fn of(&self, contract: &str) -> (String, String) {
+        let Some(account) = self.accounts.iter().find(|account| account.spec.contract == contract) else {
+            return ("?".into(), "?".into());
+        };
+        let status = account.status.clone().unwrap_or_default();
+        let own = status.meter.as_ref().map_or(0, |meter| {
+            let closed: u64 = meter.closed.iter().map(|closed| closed.measures.reserved_ms).sum();
+            (closed + meter.open.reserved_ms) / 1000
+        });
+        let used = status.served_seconds + own;
+        let owed = self.owed(account).unwrap_or_else(|error| {
+            tracing::debug!(contract, %error, "what is owed cannot be told");
+            "?".into()
+        });
+        (format!("{}h{:02}m{:02}s", used / 3600, used % 3600 / 60, used % 60), owed)
+    }
+
+    /// Invoices that nobody has acknowledged, and months that have none yet.
+    fn owed(&self, account: &Account) -> Result<String> {
+        let of_contract = |contract: &String| *contract == account.spec.contract;
+        let invoices: Vec<&Invoice> = self.invoices.iter().filter(|i| of_contract(&i.spec.contract)).collect();
+        let mut sum = None::<Money>;
+        let mut add = |minor: i64, currency: &str| -> Result<()> {
+            let more = Money { minor, currency: Currency::parse(currency)? };
+            sum = Some(sum.map_or(Some(more), |sum| sum.checked_add(more)).ok_or_else(|| anyhow!("too much"))?);
+            Ok(())
+        };
+        for invoice in &invoices {
+            let paid = invoice.status.as_ref().is_some_and(|status| status.payment == PaymentState::Acknowledged);
+            let document: receipt::Invoice = serde_json::from_value(invoice.spec.document.clone())?;
+            add(if paid { 0 } else { document.due_minor }, &document.price[1])?;
+        }
+        let receipts = self.receipts.iter().filter(|receipt| of_contract(&receipt.spec.contract));
+        let months: BTreeSet<String> = receipts.filter_map(|r| r.spec.from.get(..7).map(str::to_owned)).collect();
+        for month in months.iter().filter(|month| invoices.iter().all(|invoice| invoice.spec.month != **month)) {
+            let Some(at) = receipt::month_named(month) else { continue };
+            if let Bill::Invoice(invoice) = fluidos_accounting::bill(account, &self.receipts, at)? {
+                add(invoice.due_minor, &invoice.price[1])?;
+            }
+        }
+        Ok(sum.map_or_else(|| "0".into(), |sum| sum.to_string()))
+    }
+}
+
+fn table(objects: &[Contract], books: &Books) -> Table {
     let rows = objects.iter().map(|contract| {
         let amounts = contract.spec.configuration.as_ref().map(|c| &c.data);
         let amount = |name: &str| match amounts.map(|data| &data[name]) {
@@ -241,14 +308,17 @@ fn table(objects: &[Contract]) -> Table {
             None => ("?", "?".into()),
         };
         let status = contract.status.as_ref();
+        let amounts = [amount("cpu"), amount("memory"), amount("pods")];
+        let size = if amounts.iter().all(|amount| amount == "?") { "?".into() } else { amounts.join("/") };
+        let (used, owed) = books.of(&contract.name_any());
         vec![
             contract.name_any(),
             direction.into(),
             peer,
-            amount("cpu"),
-            amount("memory"),
-            amount("pods"),
+            size,
+            used,
             price(&contract.spec.flavor.spec.price),
+            owed,
             option(contract.spec.expiration_time.as_deref()),
             status.map_or("?".into(), |s| s.phase.as_str().to_owned()),
             party(&contract.spec.buyer),
@@ -261,10 +331,10 @@ fn table(objects: &[Contract]) -> Table {
             "NAME",
             "DIRECTION",
             "PEER",
-            "CPU",
-            "MEMORY",
-            "PODS",
+            "SIZE",
+            "USED",
             "PRICE",
+            "OWED",
             "ENDS",
             "PHASE",
             "BUYER",
@@ -284,7 +354,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_never_0() {
-        let row = &table(&[Contract::new("c", Default::default())]).rows[0];
+        let row = &table(&[Contract::new("c", Default::default())], &Books::default()).rows[0];
         assert_eq!(row[1..9], ["?", "?", "?", "?", "?", "?", "?", "?"].map(str::to_owned));
     }
 

@@ -19,6 +19,13 @@ pub struct Look {
     output: Output,
 }
 
+impl Look {
+    /// Looks in a given form.
+    pub fn of(output: Output) -> Self {
+        Self { output }
+    }
+}
+
 /// What is printed as rows.
 pub struct Table {
     /// The names of the columns.

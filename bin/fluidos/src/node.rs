@@ -7,6 +7,7 @@
 //!                  └─ managers of §6.4
 //! ```
 
+mod accounting;
 mod api;
 mod directory;
 mod fabric;
@@ -106,7 +107,8 @@ async fn run(up: &Up) -> Result<()> {
     let location = up.location.clone().unwrap_or_default();
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
     let discovery = peers::discover(up, key.clone(), &api, &doors, &mut parts)?;
-    market::open(up, &key, &api, (doors.rear, doors.plain), security::decide(decisions), &mut parts)?;
+    let accountant = accounting::open(&key, &api, &links, machine.as_ref(), &mut parts).await?;
+    market::open(up, &key, &api, (doors.rear, doors.plain), security::decide(decisions), accountant, &mut parts)?;
     if let Some(machine) = &machine {
         machine.ready().await;
     }

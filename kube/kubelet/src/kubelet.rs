@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use substrate_network::NodeNetwork;
 use tokio::sync::watch;
@@ -178,6 +179,11 @@ impl Handle {
     /// The machine's images.
     pub fn images(&self) -> &ImageStore {
         &self.shared.images
+    }
+
+    /// Memory in use in bytes and processor time used by a pod of this machine, if it is there.
+    pub fn usage(&self, pod_uid: &str) -> Option<(u64, Duration)> {
+        self.shared.cgroups.usage(&format!("pod{pod_uid}"))
     }
 
     /// Waits until leftovers of an earlier run have been looked after, which is when the Node becomes ready.

@@ -54,6 +54,8 @@ pub const POLICY_TRUST: &str = "trust";
 pub const ANNOTATION_TRUST_POLICY: &str = "fluidos.eu/trust-policy";
 /// Annotation of a KnownCluster: the `trust` that its owner wrote by hand.
 pub const ANNOTATION_TRUST_OWNER: &str = "fluidos.eu/trust-owner";
+/// Annotation of an Invoice: its owner says that it is paid; the node signs that and tells the other party.
+pub const ANNOTATION_PAID: &str = "fluidos.eu/paid";
 /// Name of the one Ledger.
 pub const LEDGER: &str = "pool";
 /// Names in Kubernetes are at most this long.
@@ -95,6 +97,16 @@ pub fn contract(flavor: &str, suffix: &str) -> String {
 /// Returns the name of the allocation of a contract, of which official nodes have one per flavor.
 pub fn allocation(contract: &str) -> String {
     bounded(format!("allocation-{}", contract.strip_prefix("contract-").unwrap_or(contract)))
+}
+
+/// Returns the name of a receipt, so that a list by name is in the order of the chain.
+pub fn receipt(contract: &str, number: u64) -> String {
+    bounded(format!("receipt-{}-{number:07}", contract.strip_prefix("contract-").unwrap_or(contract)))
+}
+
+/// Returns the name of the invoice of a contract and a month such as `2026-11`.
+pub fn invoice(contract: &str, month: &str) -> String {
+    bounded(format!("invoice-{}-{month}", contract.strip_prefix("contract-").unwrap_or(contract)))
 }
 
 /// Returns the name of a known node, from its id or the last part of its DID.

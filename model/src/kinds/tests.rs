@@ -87,6 +87,9 @@ fn kinds_have_the_official_names() {
         "DiscoveryPolicy network.fluidos.eu/v1alpha1 discoverypolicies [dpol]",
         "AccessPolicy security.fluidos.eu/v1alpha1 accesspolicies [apol]",
         "Rating security.fluidos.eu/v1alpha1 ratings []",
+        "Account accounting.fluidos.eu/v1alpha1 accounts [acct]",
+        "Receipt accounting.fluidos.eu/v1alpha1 receipts []",
+        "Invoice accounting.fluidos.eu/v1alpha1 invoices []",
         "Broker network.fluidos.eu/v1alpha1 brokers [broker,brokers]",
         "FLUIDOSDeployment fluidos.eu/v1 fluidosdeployments [fd]",
     ];

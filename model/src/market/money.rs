@@ -187,7 +187,7 @@ impl fmt::Display for Money {
 }
 
 /// Returns a quotient rounded half to even.
-pub(super) fn half_even(numerator: u128, denominator: u128) -> u128 {
+pub(crate) fn half_even(numerator: u128, denominator: u128) -> u128 {
     nearest(numerator / denominator, numerator % denominator, denominator)
 }
 

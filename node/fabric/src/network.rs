@@ -49,7 +49,7 @@ use jiff::Timestamp;
 use substrate_client::Cache;
 use substrate_network::{Cidr, FabricRoute, NodeNetwork};
 
-pub use self::counters::{Counters, Dropped};
+pub use self::counters::{Counters, Dropped, PeerBytes};
 pub use self::device::MTU;
 pub use self::plan::{Peer, Refused};
 
@@ -125,6 +125,11 @@ impl Handle {
     /// What has been counted since the start.
     pub fn counters(&self) -> Counters {
         self.shared.counting.read()
+    }
+
+    /// What has been exchanged with a peer since the start; 0 with one that nothing was exchanged with.
+    pub fn exchanged(&self, peer: &NodeId) -> PeerBytes {
+        self.shared.counting.peer(peer)
     }
 
     /// The peers that packets are exchanged with.

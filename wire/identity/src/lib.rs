@@ -68,6 +68,8 @@ pub use json::strict_json;
 pub use jws::{JwsError, jws_sign, jws_verify};
 pub use key::{KeyError, NODE_KEY_FILE, NodeKey};
 pub use origin::origin;
-pub use signed::{ENVELOPE_PAYLOAD_BYTES_MAX, ENVELOPE_SIGNATURES_MAX, Envelope, Signed, SignedError, canonical_json};
+pub use signed::{
+    ENVELOPE_PAYLOAD_BYTES_MAX, ENVELOPE_SIGNATURES_MAX, Envelope, Signed, SignedError, canonical_json, sha256_hex,
+};
 pub use tls::{ClientAuth, TlsError, certificate_node_id, client_config, peer_node_id, server_config};
 pub use trust::{Fact, Feature, PEER_CREDENTIALS_MAX, Proven, TrustedIssuers, proven};

@@ -195,7 +195,7 @@ impl<T> Signed<T> {
 
     /// Returns the SHA-256 of the exact bytes, in hexadecimal: what others refer to.
     pub fn digest(&self) -> String {
-        hex(&Sha256::digest(&self.bytes))
+        sha256_hex(&self.bytes)
     }
 
     /// Returns the form that travels and is stored.
@@ -206,6 +206,11 @@ impl<T> Signed<T> {
             signatures: self.signatures.iter().map(|(_, jws)| jws.clone()).collect(),
         }
     }
+}
+
+/// Returns the SHA-256 of some bytes in hexadecimal: what others refer to.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn at_most(what: &'static str, observed: usize, max: usize) -> Result<(), SignedError> {

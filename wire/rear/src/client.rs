@@ -18,8 +18,8 @@ use crate::connect::{Connect, Https, Target};
 use crate::messages::wire::Message;
 use crate::service::Problem;
 use crate::{
-    Contract, Flavor, PurchaseRequest, Refusal, RefusalCode, ReleaseTerms, ReserveRequest, ResourceAnswer,
-    ResourceRequest, Selector, Transaction,
+    Contract, Flavor, PurchaseRequest, ReceiptAnswer, ReceiptRequest, Refusal, RefusalCode, ReleaseTerms,
+    ReserveRequest, ResourceAnswer, ResourceRequest, Selector, Transaction,
 };
 
 /// A dead seller must not hold up a search; a living one answers within milliseconds.
@@ -186,6 +186,15 @@ impl Client {
             Err(ClientError::Refused { refusal, .. }) if refusal.code == RefusalCode::NotFound => Ok(()),
             other => other.map(|_| ()),
         }
+    }
+
+    /// Brings the books of a contract forward.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn receipts(&self, contract_id: &str, request: &ReceiptRequest) -> Result<ReceiptAnswer, ClientError> {
+        let body = self.written("receipts", request)?;
+        self.ask("receipts", Method::POST, &format!("/api/v2/contracts/{contract_id}/receipts"), body).await
     }
 
     async fn ask<M: Message>(

@@ -9,6 +9,7 @@
 //!     │ DELETE /api/v2/transactions/ID         │  given back before its time is over (ours)
 //!     │ POST   /api/v2/transactions/ID/purchase│  terms signed by the buyer; answer: signed by both
 //!     │ DELETE /api/v2/contracts/ID            │  signed by either party (ours)
+//!     │ POST   /api/v2/contracts/ID/receipts   │  what was used, measured and signed by both (ours)
 //! ```
 //! The messages are the official implementation's dialect; what it lacks rides in optional fields (`signedTerms`, `did`), so
 //! official nodes interoperate up to the contract. Nothing secret is on the wire: no kubeconfig is ever sent, and one that
@@ -26,6 +27,7 @@ mod guard;
 mod messages;
 mod proof;
 mod query;
+mod receipts;
 mod seller;
 mod server;
 mod service;
@@ -39,8 +41,9 @@ pub use messages::{
     Configuration, Contract, Fit, Flavor, FlavorType, Location, Party, Price, PurchaseRequest, ReserveRequest,
     ResourceAnswer, ResourceOffer, ResourceRequest, Telemetry, Transaction,
 };
-pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, verify_contract};
+pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, export_signed, verify_contract, verify_signed};
 pub use query::{Selector, SelectorFilter};
+pub use receipts::{Accountant, PAYMENTS_MAX, ReceiptAnswer, ReceiptRequest};
 pub use seller::{Refusal, RefusalCode, Seller};
 pub use server::{ServeError, serve, serve_plain, serve_stream};
 pub use service::{BODY_BYTES_MAX, OPENAPI, RearService};

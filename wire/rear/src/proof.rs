@@ -13,8 +13,9 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fluidos_identity::{Envelope, NodeId, Signed, strict_json};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::terms::{TermsError, open_contract};
 use crate::{CONTRACT_PURPOSE, ContractTerms};
@@ -23,6 +24,9 @@ use crate::{CONTRACT_PURPOSE, ContractTerms};
 pub const PROOF_BYTES_MAX: usize = 64 * 1024;
 /// Changes that are named; who changed more has written another contract.
 const CHANGES_MAX: usize = 8;
+
+/// The name under which a contract stands in its file.
+const MEMBER: &str = "contract";
 
 /// A contract that both parties have signed.
 #[derive(Clone, PartialEq, Debug)]
@@ -59,10 +63,10 @@ pub enum ProofError {
     },
 }
 
+/// What stands in a file beside what is to be read.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    contract: Value,
+struct Signatures {
     payload: String,
     signatures: Vec<Signature>,
 }
@@ -80,17 +84,7 @@ struct Signature {
 /// # Errors
 /// [`ProofError`] if it is not signed by both parties: then it would prove nothing.
 pub fn export_contract(envelope: &Envelope) -> Result<String, ProofError> {
-    let signed = both(open_contract(envelope)?)?;
-    let malformed = |error: &dyn fmt::Display| ProofError::Malformed(error.to_string());
-    let payload = String::from_utf8(signed.bytes().to_vec()).map_err(|error| malformed(&error))?;
-    let contract = serde_json::from_str(&payload).map_err(|error| malformed(&error))?;
-    let envelope = signed.envelope();
-    let signatures = signed.signers().zip(&envelope.signatures).map(|(by, jws)| {
-        let (protected, signature) = jws.split_once("..").unwrap_or((jws, ""));
-        Signature { by: by.to_string(), protected: protected.into(), signature: signature.into() }
-    });
-    let file = File { contract, payload, signatures: signatures.collect() };
-    serde_json::to_string_pretty(&file).map_err(|error| malformed(&error))
+    export_signed(&both(open_contract(envelope)?)?, MEMBER)
 }
 
 /// Returns what a file proves.
@@ -98,16 +92,52 @@ pub fn export_contract(envelope: &Envelope) -> Result<String, ProofError> {
 /// # Errors
 /// [`ProofError`]: it proves nothing, and why; a change is named with its field.
 pub fn verify_contract(file: &str) -> Result<Proof, ProofError> {
+    let signed = verify_signed::<ContractTerms>(file, MEMBER, CONTRACT_PURPOSE)?;
+    let signed = both(open_contract(&signed.envelope())?)?;
+    let (signers, digest) = (signed.signers().collect(), signed.digest());
+    Ok(Proof { terms: signed.value().clone(), signers, digest })
+}
+
+/// Returns the file of anything signed, in which it stands under this name. Who must have signed is the caller's to check.
+///
+/// # Errors
+/// [`ProofError::Malformed`] in theory only.
+pub fn export_signed<T: Serialize + DeserializeOwned>(signed: &Signed<T>, member: &str) -> Result<String, ProofError> {
+    let malformed = |error: &dyn fmt::Display| ProofError::Malformed(error.to_string());
+    let payload = String::from_utf8(signed.bytes().to_vec()).map_err(|error| malformed(&error))?;
+    let read: Value = serde_json::from_str(&payload).map_err(|error| malformed(&error))?;
+    let envelope = signed.envelope();
+    let signatures = signed.signers().zip(&envelope.signatures).map(|(by, jws)| {
+        let (protected, signature) = jws.split_once("..").unwrap_or((jws, ""));
+        Signature { by: by.to_string(), protected: protected.into(), signature: signature.into() }
+    });
+    let signatures = signatures.collect::<Vec<_>>();
+    let file = json!({ member: read, "payload": payload, "signatures": signatures });
+    serde_json::to_string_pretty(&file).map_err(|error| malformed(&error))
+}
+
+/// Returns what a file proves that somebody has signed, under this name and for this purpose. Who must have signed is the caller's
+/// to check.
+///
+/// # Errors
+/// [`ProofError`]: it proves nothing, and why; a change is named with its field.
+pub fn verify_signed<T: Serialize + DeserializeOwned>(
+    file: &str,
+    member: &str,
+    purpose: &str,
+) -> Result<Signed<T>, ProofError> {
     let malformed = |error: serde_json::Error| ProofError::Malformed(error.to_string());
     // Two members of one name: two readers could see two contracts in it.
-    let strict = strict_json(file.as_bytes(), PROOF_BYTES_MAX).map_err(ProofError::Malformed)?;
-    let file: File = serde_json::from_value(strict).map_err(malformed)?;
+    let mut strict = strict_json(file.as_bytes(), PROOF_BYTES_MAX).map_err(ProofError::Malformed)?;
+    let written = strict.as_object_mut().and_then(|members| members.remove(member));
+    let written = written.ok_or_else(|| ProofError::Malformed(format!("missing field `{member}`")))?;
+    let file: Signatures = serde_json::from_value(strict).map_err(malformed)?;
     let envelope = Envelope {
-        purpose: CONTRACT_PURPOSE.into(),
+        purpose: purpose.into(),
         payload: URL_SAFE_NO_PAD.encode(&file.payload),
         signatures: file.signatures.iter().map(|it| format!("{}..{}", it.protected, it.signature)).collect(),
     };
-    let signed = both(open_contract(&envelope)?)?;
+    let signed: Signed<T> = Signed::open(&envelope, purpose).map_err(TermsError::from)?;
     for (index, (by, signer)) in file.signatures.iter().map(|it| &it.by).zip(signed.signers()).enumerate() {
         if *by != signer.to_string() {
             let observed = by.chars().take(128).collect();
@@ -116,13 +146,12 @@ pub fn verify_contract(file: &str) -> Result<Proof, ProofError> {
     }
     let payload = serde_json::from_str(&file.payload).map_err(malformed)?;
     let mut changes = Vec::new();
-    compare("contract", &file.contract, &payload, &mut changes);
+    compare(member, &written, &payload, &mut changes);
     if !changes.is_empty() {
         changes.truncate(CHANGES_MAX);
         return Err(ProofError::Changed(changes));
     }
-    let (signers, digest) = (signed.signers().collect(), signed.digest());
-    Ok(Proof { terms: signed.value().clone(), signers, digest })
+    Ok(signed)
 }
 
 fn both(signed: Signed<ContractTerms>) -> Result<Signed<ContractTerms>, TermsError> {

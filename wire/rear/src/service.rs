@@ -19,7 +19,10 @@ use serde::Serialize;
 use crate::guard::{Guard, Who};
 use crate::messages::wire::{Message, id};
 use crate::terms::{open_contract, open_release};
-use crate::{FlavorType, Peer, PurchaseRequest, Refusal, RefusalCode, ReserveRequest, Selector, Seller};
+use crate::{
+    Accountant, FlavorType, Peer, PurchaseRequest, ReceiptRequest, Refusal, RefusalCode, ReserveRequest, Selector,
+    Seller,
+};
 
 /// A purchase with its signed terms is about 3 KiB; this leaves room for the largest envelope in base64.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -38,6 +41,7 @@ pub struct RearService {
 
 struct Shared {
     seller: Arc<dyn Seller>,
+    accountant: Option<Arc<dyn Accountant>>,
     guard: Mutex<Guard>,
     requests: AtomicU64,
     malformed: AtomicU64,
@@ -47,8 +51,14 @@ struct Shared {
 impl RearService {
     /// Returns the service of a seller.
     pub fn new(seller: Arc<dyn Seller>) -> Self {
+        Self::with(seller, None)
+    }
+
+    /// Returns the service of a seller whose books somebody keeps; without, receipts are answered "not built".
+    pub fn with(seller: Arc<dyn Seller>, accountant: Option<Arc<dyn Accountant>>) -> Self {
         let shared = Shared {
             seller,
+            accountant,
             guard: Mutex::default(),
             requests: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
@@ -191,6 +201,14 @@ impl RearService {
                 seller.release(&contract, release, party).await?;
                 Ok(respond(StatusCode::NO_CONTENT, "application/json", Vec::new()))
             }
+            (&Method::POST, ["api", "v2", "contracts", contract, "receipts"]) => {
+                let party = proven(peer)?;
+                let contract = checked_id("contractID", contract)?;
+                let asked: ReceiptRequest = read(body).await?;
+                let none = || Refusal::new(RefusalCode::NotBuilt, "no receipts are kept here");
+                let accountant = self.shared.accountant.as_ref().ok_or_else(none)?;
+                answer(&accountant.receipts(&contract, asked, party).await?)
+            }
             (_, ["api", "v2", rest @ ..]) => Ok(wrong_method(rest).unwrap_or_else(|| problem(&no_route()))),
             _ => Err(no_route()),
         }
@@ -260,7 +278,7 @@ fn answer(message: &impl Message) -> Result<Response<Full<Bytes>>, Refusal> {
 fn wrong_method(path: &[&str]) -> Option<Response<Full<Bytes>>> {
     let allowed = match path {
         ["openapi.json"] | ["flavors"] | ["flavors", _] => "GET",
-        ["requests"] | ["reservations"] | ["transactions", _, "purchase"] => "POST",
+        ["requests"] | ["reservations"] | ["transactions", _, "purchase"] | ["contracts", _, "receipts"] => "POST",
         ["contracts", _] | ["transactions", _] => "DELETE",
         _ => return None,
     };

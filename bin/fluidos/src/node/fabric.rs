@@ -44,18 +44,27 @@ pub fn start(
     Fabric::start(options).context("fabric")
 }
 
-/// Carries packets between this machine and those of peers under contract, and keeps guests confined.
-pub fn connect(key: &NodeKey, api: &Api, links: Links, network: NodeNetwork, parts: &mut JoinSet<()>) {
+/// Carries packets between this machine and those of peers under contract, and keeps guests confined. What is returned counts them.
+pub fn connect(
+    key: &NodeKey,
+    api: &Api,
+    links: Links,
+    network: NodeNetwork,
+    parts: &mut JoinSet<()>,
+) -> network::Handle {
     let client = api.client("fluidos-network");
     let contracts = Cache::<Contract>::start(kube::Api::namespaced(client.clone(), names::NAMESPACE));
     parts.spawn(guests::confine(client, contracts.clone(), network.clone()));
     let options = network::Options { own: key.id(), contracts, links, network };
+    let handle = network::Handle::default();
+    let counting = handle.clone();
     parts.spawn(async move {
-        if let Err(error) = network::run(options, network::Handle::default()).await {
+        if let Err(error) = network::run(options, counting).await {
             // Pods of peers run, and cannot be reached: the node is of use without, and its operator is told.
             tracing::error!(%error, "no packets to or from peers");
         }
     });
+    handle
 }
 
 /// What the kubelet asks about guests.

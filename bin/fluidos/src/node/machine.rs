@@ -24,6 +24,8 @@ use crate::cli::Up;
 pub struct Machine {
     /// Its address for pods.
     pub gateway: Ipv4Addr,
+    /// Counts packets.
+    pub packets: fluidos_fabric::network::Handle,
     kubelet: Handle,
 }
 
@@ -58,7 +60,7 @@ impl Machine {
         let images = ImageStore::open(up.data_dir.join("kubelet/images"))?;
         let dns = dns_address.unwrap_or(gateway);
         let peers = fabric::start(up, key.clone(), api, links.clone(), Some(images), dns, admit)?;
-        fabric::connect(key, api, links.clone(), network.clone(), parts);
+        let packets = fabric::connect(key, api, links.clone(), network.clone(), parts);
         let kubelet = Kubelet::start(substrate_kubelet::Options {
             node_name: up.name.clone(),
             node_address: address().unwrap_or(gateway),
@@ -79,7 +81,12 @@ impl Machine {
         .context("kubelet")?;
         api.proxies.register(&up.name, Arc::new(kubelet.clone()));
         parts.spawn(peers.run());
-        Ok(Self { gateway, kubelet })
+        Ok(Self { gateway, packets, kubelet })
+    }
+
+    /// What tells the usage of its pods.
+    pub fn kubelet(&self) -> Handle {
+        self.kubelet.clone()
     }
 
     /// Waits until what an earlier run left has been looked after.

@@ -8,7 +8,7 @@ use fluidos_acquisition::exporter::{Decide, Exporter};
 use fluidos_acquisition::{Options, contract_manager, importer};
 use fluidos_identity::{ClientAuth, NodeKey, server_config};
 use fluidos_model::kinds::{AdditionalInformation, NodeIdentity};
-use fluidos_rear::{ALPN, RearService};
+use fluidos_rear::{ALPN, Accountant, RearService};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -16,13 +16,15 @@ use super::api::Api;
 use super::machine;
 use crate::cli::Up;
 
-/// Starts the managers of resources and acquisition, and serves REAR; at `plain`, if it is open, for official nodes. `decide` is asked before anything is sold.
+/// Starts the managers of resources and acquisition, and serves REAR; at `plain`, if it is open, for official nodes. `decide` is asked
+/// before anything is sold, `accountant` for receipts.
 pub fn open(
     up: &Up,
     key: &NodeKey,
     api: &Api,
     (rear, plain): (TcpListener, Option<TcpListener>),
     decide: Decide,
+    accountant: Arc<dyn Accountant>,
     parts: &mut JoinSet<()>,
 ) -> Result<()> {
     let identity = identity(up, key, rear.local_addr()?);
@@ -43,7 +45,7 @@ pub fn open(
     parts.spawn(importer::run(api.client("fluidos-importer"), options.clone()));
     parts.spawn(contract_manager::run(api.client("fluidos-contract-manager"), options));
     let tls = Arc::new(server_config(key, ClientAuth::Accept, ALPN).context("REAR")?);
-    let service = RearService::new(exporter);
+    let service = RearService::with(exporter, Some(accountant));
     if let Some(listener) = plain {
         let service = service.clone();
         parts.spawn(async move {

@@ -1,6 +1,10 @@
 //! What happened to packets.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fluidos_identity::NodeId;
 
 /// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +56,20 @@ impl Counters {
     }
 }
 
+/// Bytes of IP packets that were exchanged with one peer since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PeerBytes {
+    /// Given to its link.
+    pub sent: u64,
+    /// Taken from it.
+    pub received: u64,
+}
+
 /// The counters while they count.
 #[derive(Default)]
 pub(super) struct Counting {
+    /// Only of peers under contract, of which the table has as many as the node has live contracts.
+    peers: Mutex<BTreeMap<NodeId, PeerBytes>>,
     pub(super) sent: Tally,
     pub(super) received: Tally,
     pub(super) parted_packets: AtomicU64,
@@ -82,6 +97,25 @@ impl Tally {
 }
 
 impl Counting {
+    /// Adds to what was exchanged with a peer: once for each batch, not for each packet.
+    pub(super) fn exchanged(&self, peer: NodeId, bytes: PeerBytes) {
+        if bytes != PeerBytes::default() {
+            let mut peers = self.peers();
+            let sum = peers.entry(peer).or_default();
+            sum.sent += bytes.sent;
+            sum.received += bytes.received;
+        }
+    }
+
+    pub(super) fn peer(&self, peer: &NodeId) -> PeerBytes {
+        self.peers().get(peer).copied().unwrap_or_default()
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, PeerBytes>> {
+        // A sum is never half written.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn read(&self) -> Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {

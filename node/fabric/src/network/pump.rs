@@ -8,7 +8,7 @@ use fluidos_link::{Datagram, LinkError, Links, Session};
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::counters::Dropped;
+use super::counters::{Dropped, PeerBytes};
 use super::device::{BATCH, Device, is_gone};
 use super::packet::{Framer, Joiner, addresses};
 
@@ -30,6 +30,7 @@ pub(super) async fn outgoing(device: &Device, links: &Links, shared: &Shared) ->
         let table = shared.table();
         // Most of a batch goes to one peer. Kept no longer: a newer session may replace it.
         let mut session: Option<(NodeId, Option<Session>)> = None;
+        let mut sent = 0;
         for packet in packets {
             let peer = match addresses(packet).and_then(|addresses| table.outgoing(addresses)) {
                 Ok(peer) => peer,
@@ -39,6 +40,7 @@ pub(super) async fn outgoing(device: &Device, links: &Links, shared: &Shared) ->
                 }
             };
             if session.as_ref().is_none_or(|(of, _)| *of != peer) {
+                sent_to(shared, session.as_ref(), &mut sent);
                 session = Some((peer, links.get(&peer)));
             }
             let Some((_, Some(session))) = &session else {
@@ -48,11 +50,20 @@ pub(super) async fn outgoing(device: &Device, links: &Links, shared: &Shared) ->
             match send(session, &mut framer, packet) {
                 Ok(in_parts) => {
                     tally.count(1, packet.len() as u64);
+                    sent += packet.len() as u64;
                     shared.counting.parted_packets.fetch_add(in_parts.into(), Ordering::Relaxed);
                 }
                 Err(_) => tally.drop(Dropped::LinkDown, 1),
             }
         }
+        sent_to(shared, session.as_ref(), &mut sent);
+    }
+}
+
+/// Counts what was sent to the peer of a session.
+fn sent_to(shared: &Shared, session: Option<&(NodeId, Option<Session>)>, sent: &mut u64) {
+    if let Some((peer, _)) = session {
+        shared.counting.exchanged(*peer, PeerBytes { sent: std::mem::take(sent), received: 0 });
     }
 }
 
@@ -83,6 +94,8 @@ pub(super) async fn incoming(device: &Device, datagrams: &mut mpsc::Receiver<Dat
         let table = shared.table();
         joiner.retain(|peer| table.knows(peer));
         let (mut count, mut bytes) = (0, 0);
+        // Most of a batch comes from one peer.
+        let mut from: Option<(NodeId, u64)> = None;
         for Datagram { peer, payload } in batch.drain(..) {
             let taken = if table.knows(&peer) { joiner.packet(peer, payload) } else { Err(Dropped::NoContract) };
             let judged = taken.and_then(|packet| match packet {
@@ -96,12 +109,17 @@ pub(super) async fn incoming(device: &Device, datagrams: &mut mpsc::Receiver<Dat
                 Ok(Some(packet)) if writer.push(&packet) => {
                     count += 1;
                     bytes += packet.len() as u64;
+                    match &mut from {
+                        Some((of, bytes)) if *of == peer => *bytes += packet.len() as u64,
+                        _ => received_from(shared, from.replace((peer, packet.len() as u64))),
+                    }
                 }
                 // A batch of datagrams has no more packets than the writer has room.
                 Ok(_) => {}
                 Err(why) => tally.drop(why, 1),
             }
         }
+        received_from(shared, from);
         if count == 0 {
             continue;
         }
@@ -113,5 +131,12 @@ pub(super) async fn incoming(device: &Device, datagrams: &mut mpsc::Receiver<Dat
                 tally.drop(Dropped::Device, count);
             }
         }
+    }
+}
+
+/// Counts what was taken from a peer.
+fn received_from(shared: &Shared, from: Option<(NodeId, u64)>) {
+    if let Some((peer, received)) = from {
+        shared.counting.exchanged(peer, PeerBytes { sent: 0, received });
     }
 }

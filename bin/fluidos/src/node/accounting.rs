@@ -1,0 +1,62 @@
+//! Accounting, introduced to what it measures by: links, packets, and the pods' cgroups.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use fluidos_accounting::{Accounts, Meters, Options, Traffic, Usage};
+use fluidos_fabric::network;
+use fluidos_identity::{NodeId, NodeKey};
+use fluidos_link::Links;
+use substrate_kubelet::Handle;
+use tokio::task::JoinSet;
+
+use super::api::Api;
+use super::machine::Machine;
+
+/// Loads the accounts and keeps them. What is returned answers peers.
+pub async fn open(
+    key: &NodeKey,
+    api: &Api,
+    links: &Links,
+    machine: Option<&Machine>,
+    parts: &mut JoinSet<()>,
+) -> Result<Arc<Accounts>> {
+    let dialling = key.clone();
+    let meters = OfNode {
+        links: links.clone(),
+        packets: machine.map(|machine| machine.packets.clone()),
+        kubelet: machine.map(Machine::kubelet),
+    };
+    let options = Options {
+        client: api.client(fluidos_accounting::MANAGER),
+        key: key.clone(),
+        dial: Arc::new(move |target| fluidos_rear::Client::new(&dialling, target).map_err(|error| error.to_string())),
+        meters: Arc::new(meters),
+    };
+    let (accounts, keep) = fluidos_accounting::start(options).await.context("the accounts cannot be read")?;
+    parts.spawn(keep);
+    Ok(accounts)
+}
+
+/// What this node can measure; without pods of its own neither packets nor usage.
+struct OfNode {
+    links: Links,
+    packets: Option<network::Handle>,
+    kubelet: Option<Handle>,
+}
+
+impl Meters for OfNode {
+    fn is_up(&self, peer: &NodeId) -> bool {
+        self.links.get(peer).is_some()
+    }
+
+    fn traffic(&self, peer: &NodeId) -> Option<Traffic> {
+        let bytes = self.packets.as_ref()?.exchanged(peer);
+        Some(Traffic { to_peer: bytes.sent, from_peer: bytes.received })
+    }
+
+    fn usage(&self, pod_uid: &str) -> Option<Usage> {
+        let (memory, cpu) = self.kubelet.as_ref()?.usage(pod_uid)?;
+        Some(Usage { cpu_ms: u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX), memory_mib: memory >> 20 })
+    }
+}

@@ -1,0 +1,346 @@
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+use proptest::prelude::*;
+
+use super::*;
+use crate::market::{Objective, ServiceLevel};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn basis() -> Basis {
+    Basis {
+        contract_id: "contract-a".into(),
+        terms_digest: "ab".repeat(32),
+        buyer: "did:key:buyer".into(),
+        seller: "did:key:seller".into(),
+        amounts: Amounts { cpu_milli: 500, memory_bytes: 1 << 30, pods: 3, ..Amounts::default() },
+        conditions: Conditions::default(),
+        issued: at("2026-11-27T17:30:00Z"),
+        until: None,
+        number: 0,
+        previous: "ab".repeat(32),
+        from: at("2026-11-27T17:30:00Z"),
+    }
+}
+
+fn served(seconds: u64) -> Measures {
+    Measures { reserved_ms: seconds * 1000, ..Measures::default() }
+}
+
+fn closed(from: &str, until: &str, measures: Measures) -> Closed {
+    Closed { from: at(from), until: at(until), end: None, measures }
+}
+
+fn half_hour(measures: Measures) -> Closed {
+    closed("2026-11-27T17:30:00Z", "2026-11-27T18:00:00Z", measures)
+}
+
+fn state(buyer: Measures, seller: Measures, item: Item) -> LineState {
+    let basis = basis();
+    let receipt = complete(&basis, &propose(&basis, &half_hour(seller)), &buyer);
+    check_completed(&basis, &propose(&basis, &half_hour(seller)), &receipt).unwrap();
+    receipt.line(item).unwrap().state
+}
+
+#[test]
+fn measures_that_differ_beyond_the_tolerance_are_disputed_with_both_numbers() {
+    assert_eq!(state(served(1800), served(1800), Item::Reserved), LineState::Agreed);
+    // 1 % of 1800 s is 18 s.
+    assert_eq!(state(served(1782), served(1800), Item::Reserved), LineState::Agreed);
+    assert_eq!(state(served(1781), served(1800), Item::Reserved), LineState::Disputed);
+    assert_eq!(state(served(1800), served(1781), Item::Reserved), LineState::Disputed, "whoever measured less");
+    let basis = basis();
+    let receipt = complete(&basis, &propose(&basis, &half_hour(served(1800))), &served(900));
+    let line = receipt.line(Item::Reserved).unwrap();
+    assert_eq!((line.buyer, line.seller), (Some(900), Some(1800)));
+    assert!(receipt.is_disputed());
+    assert_eq!(receipt.served(MeasuredBy::Both), 900, "what nobody contests");
+}
+
+#[test]
+fn what_one_party_cannot_see_is_a_claim() {
+    let seller =
+        Measures { cpu_ms: Some(90_000), memory_mib_ms: Some(5_000), bytes_to_seller: Some(1), ..served(1800) };
+    assert_eq!(state(served(1800), seller, Item::Cpu), LineState::Claimed);
+    assert_eq!(state(served(1800), seller, Item::Memory), LineState::Claimed);
+    assert_eq!(state(served(1800), seller, Item::BytesToSeller), LineState::Claimed);
+    // A buyer that says it has seen the seller's CPU changes nothing.
+    let buyer = Measures { cpu_ms: Some(1), ..served(1800) };
+    let basis = basis();
+    let receipt = complete(&basis, &propose(&basis, &half_hour(seller)), &buyer);
+    assert_eq!(receipt.line(Item::Cpu).unwrap().buyer, None);
+}
+
+#[test]
+fn who_did_not_look_takes_the_others_word_and_no_more() {
+    let buyer = Measures { away_ms: 600_000, ..served(1200) };
+    assert_eq!(state(buyer, served(1800), Item::Reserved), LineState::Agreed);
+    assert_eq!(state(buyer, served(1300), Item::Reserved), LineState::Agreed);
+    assert_eq!(state(buyer, served(1100), Item::Reserved), LineState::Disputed, "it has seen more");
+    let basis = basis();
+    let receipt = complete(&basis, &propose(&basis, &half_hour(served(1700))), &buyer);
+    assert_eq!(receipt.served(MeasuredBy::Both), 1700);
+    // Pods that ran while nobody looked are no dispute.
+    let seller = Measures { pods_ms: 1_800_000, ..served(1800) };
+    assert_eq!(state(Measures { pods_ms: 1_200_000, ..buyer }, seller, Item::Pods), LineState::Claimed);
+    assert_eq!(state(Measures { pods_ms: 1_200_000, ..served(1800) }, seller, Item::Pods), LineState::Disputed);
+}
+
+#[test]
+fn a_seller_cannot_claim_what_cannot_be() {
+    let (basis, now) = (basis(), at("2026-11-27T18:00:01Z"));
+    let good = propose(&basis, &half_hour(Measures { cpu_ms: Some(900_000), memory_mib_ms: Some(1), ..served(1800) }));
+    check_proposal(&basis, &good, now).unwrap();
+    let refused = |change: &dyn Fn(&mut Receipt)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        check_proposal(&basis, &bad, now).unwrap_err().to_string()
+    };
+    let line = |bad: &mut Receipt, item, measure| {
+        bad.lines.iter_mut().find(|line| line.line == item).unwrap().seller = Some(measure);
+    };
+    for (told, refusal) in [
+        ("reserved is 1801", refused(&|bad| line(bad, Item::Reserved, 1801))),
+        // Half a CPU for half an hour.
+        ("cpu is 901", refused(&|bad| line(bad, Item::Cpu, 901))),
+        ("memory is 1843201", refused(&|bad| line(bad, Item::Memory, 1800 * 1024 + 1))),
+        ("number is 2", refused(&|bad| bad.number = 2)),
+        ("previous is x", refused(&|bad| bad.previous = "x".into())),
+        ("buyer is did:key:other", refused(&|bad| bad.buyer = "did:key:other".into())),
+        ("from is 2026-11-27T17:29:00Z", refused(&|bad| bad.from = at("2026-11-27T17:29:00Z"))),
+        ("until is 2026-11-27T17:59:00Z", refused(&|bad| bad.until = at("2026-11-27T17:59:00Z"))),
+        ("until is 2026-11-27T19:00:00Z", refused(&|bad| bad.until = at("2026-11-27T19:00:00Z"))),
+        ("lines is without reserved", refused(&|bad| bad.lines.clear())),
+        ("lines is reserved", refused(&|bad| bad.lines.push(bad.lines[0].clone()))),
+        ("reserved is h", refused(&|bad| bad.lines[0].unit = "h".into())),
+        ("version is 2", refused(&|bad| bad.version = 2)),
+        ("reserved is measured by the buyer", refused(&|bad| bad.lines[0].buyer = Some(1))),
+    ] {
+        assert!(refusal.contains(told), "{refusal}, needed {told}");
+    }
+    assert!(matches!(check_proposal(&basis, &good, at("2026-11-27T17:54:59Z")), Err(ReceiptError::Early { .. })));
+    let mut ends = basis.clone();
+    ends.until = Some(at("2026-11-27T17:45:00Z"));
+    assert!(check_proposal(&ends, &good, now).unwrap_err().to_string().contains("at most 2026-11-27T17:45:00Z"));
+}
+
+#[test]
+fn a_buyer_can_change_nothing_but_its_own_measures() {
+    let basis = basis();
+    let proposal = propose(&basis, &half_hour(Measures { cpu_ms: Some(1000), ..served(1800) }));
+    let good = complete(&basis, &proposal, &served(900));
+    check_completed(&basis, &proposal, &good).unwrap();
+    let refused = |change: &dyn Fn(&mut Receipt)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        check_completed(&basis, &proposal, &bad).unwrap_err().to_string()
+    };
+    assert!(refused(&|bad| bad.lines[0].state = LineState::Agreed).contains("Disputed"));
+    assert!(refused(&|bad| bad.lines[0].seller = Some(900)).contains("1800"));
+    assert!(refused(&|bad| bad.until = at("2026-11-27T17:45:00Z")).contains("receipt"));
+    assert!(refused(&|bad| drop(bad.lines.pop())).contains("proposal"));
+    assert!(refused(&|bad| bad.lines[1].buyer = Some(1800)).contains("away is 1800"), "away and there at once");
+}
+
+#[test]
+fn a_meter_closes_at_whole_hours_and_at_the_end() {
+    let mut meter = Meter::new(at("2026-11-30T22:59:50.7Z"));
+    let serving = Reading { serving: true, pods: 2, bytes_to_seller: Some(5), ..Reading::default() };
+    meter.look(at("2026-11-30T22:59:55Z"), &serving);
+    meter.look(at("2026-11-30T23:00:05Z"), &serving);
+    assert_eq!(meter.closed.len(), 1);
+    assert_eq!((meter.closed[0].from, meter.closed[0].until), (at("2026-11-30T22:59:50Z"), at("2026-11-30T23:00:00Z")));
+    assert_eq!(
+        meter.closed[0].measures,
+        Measures { reserved_ms: 5000, pods_ms: 10_000, bytes_to_seller: Some(5), ..Measures::default() }
+    );
+    // The capacity goes away for 20 s.
+    meter.look(at("2026-11-30T23:00:25Z"), &Reading::default());
+    meter.look(at("2026-11-30T23:00:45Z"), &serving);
+    // And the process for an hour: over the end of the month.
+    meter.look(at("2026-12-01T00:00:45Z"), &serving);
+    meter.end(at("2026-12-01T00:00:50Z"), End::Released);
+    meter.look(at("2026-12-01T00:30:00Z"), &serving);
+    let told: Vec<_> =
+        meter.closed.iter().map(|c| (c.until.to_string(), c.measures.reserved_ms, c.measures.away_ms)).collect();
+    assert_eq!(
+        told,
+        [
+            ("2026-11-30T23:00:00Z".to_owned(), 5000, 0),
+            ("2026-12-01T00:00:00Z".to_owned(), 25_000, 3_555_000),
+            ("2026-12-01T00:00:50Z".to_owned(), 5000, 45_000),
+        ]
+    );
+    assert_eq!(meter.closed[2].end, Some(End::Released));
+}
+
+#[test]
+fn a_clock_that_jumps_is_time_that_nobody_saw() {
+    let mut meter = Meter::new(at("2026-11-27T17:00:00Z"));
+    let serving = Reading { serving: true, ..Reading::default() };
+    meter.look(at("2026-11-27T17:00:00Z"), &serving);
+    meter.look(at("2026-11-27T17:00:10Z"), &serving);
+    meter.look(at("2026-11-27T16:00:10Z"), &serving); // an hour back
+    meter.look(at("2026-11-27T16:00:20Z"), &serving);
+    assert_eq!((meter.open.reserved_ms, meter.from), (10_000, at("2026-11-27T17:00:00Z")));
+    meter.look(at("2026-11-27T17:00:20Z"), &serving); // and forward again
+    assert_eq!((meter.open.reserved_ms, meter.open.away_ms), (20_000, 0), "no second counts twice");
+}
+
+#[test]
+fn who_is_away_for_a_month_measures_no_longer() {
+    let mut meter = Meter::new(at("2026-01-01T00:00:00Z"));
+    meter.look(at("2026-06-01T00:00:00Z"), &Reading { serving: true, ..Reading::default() });
+    assert_eq!(meter.closed.len(), PENDING_MAX);
+    assert!(meter.ended);
+}
+
+#[test]
+fn what_has_its_receipt_is_dropped() {
+    let mut meter = Meter::new(at("2026-11-27T17:30:00Z"));
+    let serving = Reading { serving: true, ..Reading::default() };
+    for minute in 0..100 {
+        let now = at("2026-11-27T17:30:00Z").checked_add(jiff::SignedDuration::from_mins(minute)).unwrap();
+        // Every half minute: nobody is away.
+        meter.look(now, &serving);
+        meter.look(now.checked_add(jiff::SignedDuration::from_secs(30)).unwrap(), &serving);
+    }
+    let (from, until) = (at("2026-11-27T17:30:00Z"), at("2026-11-27T18:00:00Z"));
+    assert_eq!(meter.measured(from, until).unwrap().reserved_ms, 1_800_000);
+    assert_eq!(meter.measured(until, at("2026-11-27T20:00:00Z")), None, "it is still open");
+    meter.settled(until, false);
+    assert_eq!(meter.closed[0].from, until);
+    // A receipt that the other side has, of a time that this meter lost: it goes on behind it.
+    meter.settled(at("2026-11-27T20:00:00Z"), false);
+    assert_eq!((meter.closed.len(), meter.from, meter.open), (0, at("2026-11-27T20:00:00Z"), Measures::default()));
+}
+
+fn chain(basis: &Basis, served_seconds: &[u64]) -> Vec<(Receipt, String)> {
+    let mut basis = basis.clone();
+    let mut receipts = Vec::new();
+    for seconds in served_seconds {
+        let until = meter::next_hour(basis.from);
+        let closed = Closed { from: basis.from, until, end: None, measures: served(*seconds) };
+        let receipt = complete(&basis, &propose(&basis, &closed), &served(*seconds));
+        (basis.number, basis.from, basis.previous) =
+            (receipt.number, receipt.until, format!("digest-{}", receipt.number));
+        receipts.push((receipt, basis.previous.clone()));
+    }
+    receipts
+}
+
+fn price(amount: &str, currency: &str, period: &str) -> [String; 3] {
+    [amount.into(), currency.into(), period.into()]
+}
+
+fn billed(basis: &Basis, price: &[String; 3], receipts: &[(Receipt, String)]) -> Invoice {
+    match invoice(basis, price, at("2026-11-01T00:00:00Z"), receipts).unwrap() {
+        Bill::Invoice(invoice) => *invoice,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_month_costs_what_was_served_and_is_rounded_once() {
+    let mut basis = basis();
+    basis.from = at("2026-11-30T21:00:00Z");
+    let receipts = chain(&basis, &[1800, 1800, 1800, 3600]);
+    // Three times a third of a cent is a cent, not 0: 0.00666… EUR an hour.
+    let invoice = billed(&basis, &price("0.006666666", "EUR", "hour"), &receipts);
+    assert_eq!((invoice.due.as_str(), invoice.lines[0].quantity), ("0.01 EUR", 5400));
+    assert_eq!((invoice.receipts, invoice.last_receipt.as_str()), ([1, 3], "digest-3"), "the fourth is December's");
+    assert!(invoice.complete, "the month is over");
+    assert_eq!(invoice.number, "abababababab-2026-11");
+    let open = billed(&basis, &price("1", "EUR", "hour"), &receipts[..2]);
+    assert!(!open.complete);
+    assert_eq!(open.due, "1.00 EUR");
+}
+
+#[test]
+fn nothing_costs_nothing_and_says_so() {
+    let basis = basis();
+    let receipts = chain(&basis, &[1800]);
+    let november = at("2026-11-15T00:00:00Z");
+    assert_eq!(invoice(&basis, &price("", "", ""), november, &receipts), Ok(Bill::Nothing));
+    assert_eq!(invoice(&basis, &price("0", "", ""), november, &receipts), Ok(Bill::Nothing));
+    assert_eq!(billed(&basis, &price("0", "EUR", "hour"), &receipts).due, "0.00 EUR");
+    assert_eq!(
+        invoice(&basis, &price("1", "EUR", "hour"), at("2026-12-01T00:00:00Z"), &receipts),
+        Ok(Bill::NoReceipts)
+    );
+    let gap = [chain(&basis, &[1, 2, 3])[0].clone(), chain(&basis, &[1, 2, 3])[2].clone()];
+    let error = invoice(&basis, &price("1", "EUR", "hour"), november, &gap).unwrap_err();
+    assert_eq!(error.to_string(), "receipt 2 of contract contract-a is missing: found 3 after 1");
+}
+
+#[test]
+fn a_broken_level_gives_back_what_it_says_and_never_more_than_the_charge() {
+    let mut basis = basis();
+    basis.from = at("2026-11-27T18:00:00Z");
+    let level = |credit_per_mille| ServiceLevel {
+        objective: Objective::Availability,
+        per_mille: 990,
+        measured_by: MeasuredBy::Both,
+        credit_per_mille,
+    };
+    // 3240 s of 3600 s are 900 per mille: 90 are missing.
+    let receipts = chain(&basis, &[3240]);
+    for (credit_per_mille, credit, due) in [(5, 405, "4.95 EUR"), (100, 900, "0.00 EUR")] {
+        basis.conditions.service_levels = vec![level(credit_per_mille)];
+        let invoice = billed(&basis, &price("10", "EUR", "hour"), &receipts);
+        assert_eq!(invoice.lines[0].amount, "9.00 EUR");
+        assert_eq!((invoice.credit_notes[0].amount_minor, invoice.due.as_str()), (credit, due));
+    }
+    basis.conditions.service_levels = vec![level(100), level(100)];
+    let invoice = billed(&basis, &price("10", "EUR", "hour"), &receipts);
+    assert_eq!(invoice.due_minor, 0, "two levels give the charge back once");
+    basis.conditions.service_levels = vec![level(5)];
+    let kept = chain(&basis, &[3564]);
+    assert!(billed(&basis, &price("10", "EUR", "hour"), &kept).credit_notes.is_empty(), "990 of 1000 is kept");
+}
+
+#[test]
+fn months_are_named_and_read() {
+    assert_eq!(month_text(at("2026-11-30T23:59:59Z")), "2026-11");
+    assert_eq!(month_named("2026-11"), Some(at("2026-11-01T00:00:00Z")));
+    for text in ["2026-13", "2026-1", "11-2026", "2026", "2026-11-01", "٢٠٢٦-11"] {
+        assert_eq!(month_named(text), None, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_both_measure_the_charge_is_no_more_than_either_says(
+        (buyer, buyer_away, seller) in (0u64..=1800, 0u64..=1800, 0u64..=1800)
+    ) {
+        let basis = basis();
+        let proposal = propose(&basis, &half_hour(served(seller)));
+        let buyer_away = buyer_away.min(1800 - buyer);
+        let measures = Measures { away_ms: buyer_away * 1000, ..served(buyer) };
+        let receipt = complete(&basis, &proposal, &measures);
+        prop_assert!(check_completed(&basis, &proposal, &receipt).is_ok());
+        let charged = receipt.served(MeasuredBy::Both);
+        prop_assert!(charged <= seller && charged <= buyer + buyer_away);
+        prop_assert!(charged == seller.min(buyer + buyer_away));
+    }
+
+    #[test]
+    fn a_meter_never_sees_more_time_than_passed(steps in prop::collection::vec((0i64..4000, any::<bool>()), 1..40)) {
+        let mut meter = Meter::new(at("2026-11-27T17:30:00Z"));
+        let mut now = at("2026-11-27T17:30:00Z");
+        for (seconds, serving) in steps {
+            now = now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
+            meter.look(now, &Reading { serving, pods: 1, ..Reading::default() });
+        }
+        meter.end(now, End::Expired);
+        let mut from = at("2026-11-27T17:30:00Z");
+        for closed in &meter.closed {
+            prop_assert_eq!(closed.from, from);
+            from = closed.until;
+            let length = closed.until.duration_since(closed.from).as_millis();
+            prop_assert!(i128::from(closed.measures.reserved_ms + closed.measures.away_ms) <= length);
+        }
+        prop_assert_eq!(from, now);
+    }
+}

@@ -1,0 +1,164 @@
+//! Invoices, made when a month or a contract is over, and what the parties say about their payment.
+
+use fluidos_identity::{Envelope, Signed, canonical_json};
+use fluidos_model::kinds::{Invoice, InvoiceSpec, InvoiceStatus, PaymentState, Receipt, names};
+use fluidos_model::market::month_of;
+use fluidos_model::receipt::{self, Bill, PAYMENT_PURPOSE, Payment};
+use fluidos_rear::PAYMENTS_MAX;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, ListParams, PostParams};
+
+use crate::Error;
+use crate::accounts::{Accounts, Kept, envelope, signed_terms};
+
+/// Version of a word about a payment.
+const VERSION: u32 = 1;
+/// The word of a buyer and of a seller.
+const WORDS_MAX: usize = 2;
+
+impl Accounts {
+    /// Makes the invoice of the month in which the last receipt ends, if that month or the contract is over; then receipts of the
+    /// months before it, which have theirs, go.
+    pub(crate) async fn invoice(&self, kept: &mut Kept) -> Result<(), Error> {
+        let name = kept.name().to_owned();
+        let number = kept.status().number;
+        let Some(last) = self.receipt(&name, number).await? else { return Ok(()) };
+        let (start, end) = month_of(last.value().from);
+        if last.value().end.is_none() && last.value().until < end {
+            return Ok(());
+        }
+        let receipts = self.receipts_of(&name).await?;
+        let bill = receipt::invoice(&kept.basis(), &kept.terms.value().price, start, &receipts)?;
+        if let Bill::Invoice(invoice) = bill {
+            self.write_invoice(kept, *invoice).await?;
+        }
+        for (old, _) in receipts.iter().filter(|(receipt, _)| receipt.until <= start) {
+            let name = names::receipt(&name, old.number);
+            match self.api::<Receipt>().delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => drop(other.map_err(Error::api(format!("delete {name}")))?),
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_invoice(&self, kept: &Kept, invoice: receipt::Invoice) -> Result<(), Error> {
+        let bytes = canonical_json(&invoice)?;
+        let spec = InvoiceSpec {
+            contract: kept.name().into(),
+            month: invoice.month.clone(),
+            direction: kept.object.spec.direction,
+            due: invoice.due.clone(),
+            digest: fluidos_identity::sha256_hex(&bytes),
+            document: serde_json::from_slice(&bytes).unwrap_or_default(),
+        };
+        let name = names::invoice(kept.name(), &invoice.month);
+        let mut object = Invoice::new(&name, spec);
+        object.metadata.namespace = Some(names::NAMESPACE.into());
+        object.labels_mut().insert(names::LABEL_CONTRACT.into(), kept.name().into());
+        match self.api::<Invoice>().create(&PostParams::default(), &object).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => {
+                other.map_err(Error::api(format!("write {name}")))?;
+                tracing::info!(invoice = invoice.number, due = invoice.due, "an invoice was made");
+                Ok(())
+            }
+        }
+    }
+
+    async fn invoices_of(&self, contract: &str) -> Result<Vec<Invoice>, Error> {
+        let selected = ListParams::default().labels(&format!("{}={contract}", names::LABEL_CONTRACT));
+        Ok(self.api::<Invoice>().list(&selected).await.map_err(Error::api("list invoices"))?.items)
+    }
+
+    /// Signs what the owner has said: that an invoice is paid. The same again changes nothing.
+    pub(crate) async fn say_paid(&self, invoice: &Invoice) -> Result<(), Error> {
+        let Some(kept) = self.get(&invoice.spec.contract).await else { return Ok(()) };
+        let mut kept = kept.lock().await;
+        let number = invoice.spec.document["number"].as_str().unwrap_or_default();
+        let word = Payment {
+            version: VERSION,
+            invoice: number.into(),
+            invoice_digest: invoice.spec.digest.clone(),
+            contract_id: invoice.spec.contract.clone(),
+            amount: invoice.spec.due.clone(),
+            at: Timestamp::now().to_string(),
+        };
+        let mut signed = Signed::new(PAYMENT_PURPOSE, word)?;
+        signed.sign(&self.options.key)?;
+        if self.add_payment(invoice, &signed, kept.sells()).await? {
+            kept.tell = true;
+            self.due.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Says whether this node has signed that an invoice is paid.
+    pub(crate) fn has_said(&self, invoice: &Invoice) -> bool {
+        words(invoice).iter().any(|word| word.signed_by(&self.own()))
+    }
+
+    /// Says whether there are words of this node about the payments of a contract.
+    pub(crate) async fn has_told(&self, contract: &str) -> Result<bool, Error> {
+        Ok(!self.told(contract).await?.is_empty())
+    }
+
+    /// What this node says about payments of a contract: the newest first, as many as one message takes.
+    pub(crate) async fn told(&self, contract: &str) -> Result<Vec<Envelope>, Error> {
+        let mut invoices = self.invoices_of(contract).await?;
+        invoices.sort_by(|a, b| b.spec.month.cmp(&a.spec.month));
+        let own = |invoice: &Invoice| words(invoice).into_iter().find(|word| word.signed_by(&self.own()));
+        Ok(invoices.iter().filter_map(own).map(|word| word.envelope()).take(PAYMENTS_MAX).collect())
+    }
+
+    /// Takes what the other party says about payments; returns what this one says. Words about an invoice that is not made here yet
+    /// are not taken: they come again.
+    pub(crate) async fn take_payments(&self, kept: &Kept, sent: &[Envelope]) -> Result<Vec<Envelope>, Error> {
+        if !sent.is_empty() {
+            let invoices = self.invoices_of(kept.name()).await?;
+            for envelope in sent {
+                let word = Signed::<Payment>::open(envelope, PAYMENT_PURPOSE)?;
+                word.require(&[kept.peer()])?;
+                let of = |invoice: &&Invoice| {
+                    invoice.spec.digest == word.value().invoice_digest
+                        && invoice.spec.document["number"].as_str() == Some(word.value().invoice.as_str())
+                };
+                let invoice = invoices.iter().find(of).ok_or_else(|| Error::Fork {
+                    contract: kept.name().into(),
+                    reason: format!("there is no invoice {} with that digest", bounded(&word.value().invoice)),
+                })?;
+                self.add_payment(invoice, &word, !kept.sells()).await?;
+            }
+        }
+        self.told(kept.name()).await
+    }
+
+    /// Adds a word to an invoice; returns whether it was new.
+    async fn add_payment(&self, invoice: &Invoice, word: &Signed<Payment>, by_seller: bool) -> Result<bool, Error> {
+        let name = invoice.name_any();
+        let api = self.api::<Invoice>();
+        let mut object = api.get(&name).await.map_err(Error::api(format!("read {name}")))?;
+        let said = words(&object);
+        let again = word.signers().next().is_none_or(|signer| said.iter().any(|known| known.signed_by(&signer)));
+        let status: &mut InvoiceStatus = object.status.get_or_insert_default();
+        if again || status.payments.len() >= WORDS_MAX {
+            return Ok(false);
+        }
+        status.payments.push(signed_terms(&word.envelope()));
+        status.payment = status.payment.max(if by_seller { PaymentState::Acknowledged } else { PaymentState::Claimed });
+        api.replace_status(&name, &PostParams::default(), &object)
+            .await
+            .map_err(Error::api(format!("write {name}")))?;
+        Ok(true)
+    }
+}
+
+fn words(invoice: &Invoice) -> Vec<Signed<Payment>> {
+    let payments = invoice.status.iter().flat_map(|status| &status.payments);
+    payments.filter_map(|word| Signed::open(&envelope(word), PAYMENT_PURPOSE).ok()).collect()
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
