@@ -15,7 +15,7 @@ use fluidos_model::market::{Conditions, MeasuredBy};
 use fluidos_model::receipt::{self, Basis, Bill, Closed, Meter, RECEIPT_PURPOSE};
 use fluidos_rear as rear;
 use jiff::{SignedDuration, Timestamp};
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::{Mutex, Notify};
 
@@ -23,6 +23,8 @@ use crate::{Error, Options, Traffic};
 
 /// Live contracts are at most 1,024 of a pool at each side; the others wait for their last receipts.
 pub(crate) const ACCOUNTS_MAX: usize = 4096;
+/// Beyond so many, the oldest that are settled go with their receipts; their invoices stay. The other half is for what runs.
+const FORGET_BEYOND: usize = ACCOUNTS_MAX / 2;
 /// A killed process loses so much of its own measure: less than one per cent of an hour.
 const WRITE_EVERY: Duration = Duration::from_secs(15);
 /// Accounts of contracts that are over are changed by this room alone; one more try is for a person's edit.
@@ -111,6 +113,35 @@ impl Kept {
 impl Accounts {
     pub(crate) fn new(options: Options) -> Self {
         Self { options, kept: Mutex::default(), due: Notify::new() }
+    }
+
+    /// Lets the oldest accounts go that are settled and have nothing more to say, if there are many.
+    pub(crate) async fn forget_oldest(&self) -> Result<(), Error> {
+        let mut all = self.kept.lock().await;
+        if all.len() <= FORGET_BEYOND {
+            return Ok(());
+        }
+        let mut over = Vec::new();
+        for (name, kept) in all.iter() {
+            // One that is in use is not the oldest.
+            let Ok(kept) = kept.try_lock() else { continue };
+            if matches!(kept.status().phase, AccountPhase::Settled | AccountPhase::Unsettled) && !kept.tell {
+                over.push((kept.object.metadata.creation_timestamp.as_ref().map(|at| at.0), name.clone()));
+            }
+        }
+        over.sort();
+        let many = all.len() - FORGET_BEYOND;
+        for (_, name) in over.into_iter().take(many) {
+            let of_contract = ListParams::default().labels(&format!("{}={name}", names::LABEL_CONTRACT));
+            let receipts = self.api::<Receipt>().delete_collection(&DeleteParams::default(), &of_contract).await;
+            drop(receipts.map_err(Error::api(format!("delete the receipts of {name}")))?);
+            match self.api::<Account>().delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => drop(other.map_err(Error::api(format!("delete account {name}")))?),
+            }
+            all.remove(&name);
+        }
+        Ok(())
     }
 
     pub(crate) fn own(&self) -> NodeId {

@@ -17,7 +17,6 @@ impl Accountant for Accounts {
         if kept.peer() != party {
             return Err(none());
         }
-        let payments = self.take_payments(&kept, &request.payments).await.map_err(Error::into_refusal)?;
         let answered = match kept.sells() {
             true => self.sell(&mut kept, &request).await,
             // A seller that asks its buyer has something to say; the buyer asks for receipts itself.
@@ -32,6 +31,8 @@ impl Accountant for Accounts {
                 return Err(error.into_refusal());
             }
         };
+        // After receipts: they may bring the invoice that is spoken of.
+        let payments = self.take_payments(&kept, &request.payments).await.map_err(Error::into_refusal)?;
         let basis = kept.basis();
         drop(kept);
         self.due.notify_one();

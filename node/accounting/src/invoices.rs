@@ -124,10 +124,14 @@ impl Accounts {
                     invoice.spec.digest == word.value().invoice_digest
                         && invoice.spec.document["number"].as_str() == Some(word.value().invoice.as_str())
                 };
-                let invoice = invoices.iter().find(of).ok_or_else(|| Error::Fork {
-                    contract: kept.name().into(),
-                    reason: format!("there is no invoice {} with that digest", bounded(&word.value().invoice)),
-                })?;
+                let Some(invoice) = invoices.iter().find(of) else {
+                    tracing::debug!(
+                        contract = kept.name(),
+                        invoice = bounded(&word.value().invoice),
+                        "no such invoice here"
+                    );
+                    continue;
+                };
                 self.add_payment(invoice, &word, !kept.sells()).await?;
             }
         }

@@ -192,7 +192,12 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp) {
             tracing::debug!(contract = contract.name_any(), %error, "no account is kept of a contract");
         }
     }
-    let view = View { allocations: caches.allocations.list(), nodes: caches.nodes.list(), pods: caches.pods.list() };
+    if let Err(error) = accounts.forget_oldest().await {
+        tracing::warn!(%error, "settled accounts stay for now");
+    }
+    let view = View::new(&caches.allocations.list(), caches.nodes.list(), caches.pods.list());
+    let by_name: BTreeMap<String, &Contract> =
+        contracts.iter().map(|known| (known.name_any(), known.as_ref())).collect();
     // Whose packets have been counted, by the first contract of each peer.
     let mut counted: BTreeSet<String> = BTreeSet::new();
     for (name, kept) in accounts.all().await {
@@ -201,7 +206,7 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp) {
             give_up(accounts, &mut kept, now).await;
             continue;
         }
-        let contract = contracts.iter().find(|contract| contract.name_any() == name);
+        let contract = by_name.get(&name);
         let before = (kept.meter.serving, kept.meter.closed.len());
         let clock = kept.clock(now);
         let until = kept.basis().until.filter(|until| *until <= clock);

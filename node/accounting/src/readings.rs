@@ -13,59 +13,65 @@ use kube::ResourceExt as _;
 use crate::accounts::Kept;
 use crate::{Meters, Traffic, Usage};
 
-/// What stands in the API now.
+/// What stands in the API now, by contract: a look costs as much as there is, not contracts × pods.
+#[derive(Default)]
 pub(crate) struct View {
-    pub allocations: Vec<Arc<Allocation>>,
-    pub nodes: Vec<Arc<Node>>,
-    pub pods: Vec<Arc<Pod>>,
+    /// Whether the buyer uses the capacity.
+    used: BTreeMap<String, bool>,
+    nodes: BTreeMap<String, Arc<Node>>,
+    /// Pods that run here for others.
+    twins: BTreeMap<String, Vec<Arc<Pod>>>,
+    /// Pods that run, by node.
+    bound: BTreeMap<String, u64>,
 }
 
 impl View {
+    pub fn new(allocations: &[Arc<Allocation>], nodes: Vec<Arc<Node>>, pods: Vec<Arc<Pod>>) -> Self {
+        let mut view = Self::default();
+        for allocation in allocations.iter().filter(|allocation| allocation.metadata.deletion_timestamp.is_none()) {
+            let active = allocation.status.as_ref().is_some_and(|status| status.status == AllocationPhase::Active);
+            view.used.insert(allocation.spec.contract.name.clone(), active);
+        }
+        for node in nodes.into_iter().filter(|node| node.labels().contains_key(names::VIRTUAL_NODE)) {
+            if let Some(contract) = node.labels().get(names::LABEL_CONTRACT) {
+                view.nodes.insert(contract.clone(), node);
+            }
+        }
+        for pod in pods.into_iter().filter(|pod| runs(pod)) {
+            if let Some(contract) = pod.labels().get(names::LABEL_CONTRACT).cloned() {
+                view.twins.entry(contract).or_default().push(pod);
+            } else if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
+                *view.bound.entry(node).or_default() += 1;
+            }
+        }
+        view
+    }
+
     /// Looks at a contract. `first` is the first of the contracts with this peer by name: the packets of all are counted there.
     pub fn read(&self, kept: &mut Kept, meters: &dyn Meters, first: bool) -> Reading {
         let (peer, sells) = (kept.peer(), kept.sells());
-        let pods: Vec<&Pod> = match sells {
-            true => self.pods.iter().map(AsRef::as_ref).filter(|pod| is_of(pod, kept.name())).filter(runs).collect(),
-            false => {
-                let node = self.node(kept.name()).map(|node| node.name_any());
-                let bound = |pod: &&Pod| node.is_some() && pod.spec.as_ref().and_then(|s| s.node_name.clone()) == node;
-                self.pods.iter().map(AsRef::as_ref).filter(bound).filter(runs).collect()
-            }
-        };
-        let serving = match sells {
-            true => self.is_used(kept.name()) && meters.is_up(&peer),
-            false => self.node(kept.name()).is_some_and(is_ready),
-        };
         let (to_peer, from_peer) = if first { packets(kept, meters.traffic(&peer)) } else { (None, None) };
-        let (bytes_to_seller, bytes_to_buyer) = if sells { (from_peer, to_peer) } else { (to_peer, from_peer) };
-        let (cpu_ms, memory_mib) = if sells { used(kept, &pods, meters) } else { (None, None) };
-        Reading { serving, pods: pods.len() as u64, memory_mib, cpu_ms, bytes_to_seller, bytes_to_buyer }
-    }
-
-    fn node(&self, contract: &str) -> Option<&Node> {
-        let is_virtual = |node: &&Node| {
-            node.labels().contains_key(names::VIRTUAL_NODE)
-                && node.labels().get(names::LABEL_CONTRACT).map(String::as_str) == Some(contract)
-        };
-        self.nodes.iter().map(AsRef::as_ref).find(is_virtual)
-    }
-
-    fn is_used(&self, contract: &str) -> bool {
-        let of = |allocation: &&Arc<Allocation>| {
-            allocation.spec.contract.name == contract && allocation.metadata.deletion_timestamp.is_none()
-        };
-        let active = |allocation: &Arc<Allocation>| {
-            allocation.status.as_ref().is_some_and(|status| status.status == AllocationPhase::Active)
-        };
-        self.allocations.iter().find(of).is_some_and(active)
+        if sells {
+            let none = Vec::new();
+            let twins = self.twins.get(kept.name()).unwrap_or(&none);
+            let serving = self.used.get(kept.name()).is_some_and(|used| *used) && meters.is_up(&peer);
+            let (cpu_ms, memory_mib) = used(kept, twins, meters);
+            let (bytes_to_seller, bytes_to_buyer) = (from_peer, to_peer);
+            return Reading { serving, pods: twins.len() as u64, memory_mib, cpu_ms, bytes_to_seller, bytes_to_buyer };
+        }
+        let node = self.nodes.get(kept.name());
+        Reading {
+            serving: node.is_some_and(|node| is_ready(node)),
+            pods: node.and_then(|node| self.bound.get(&node.name_any())).copied().unwrap_or(0),
+            memory_mib: None,
+            cpu_ms: None,
+            bytes_to_seller: to_peer,
+            bytes_to_buyer: from_peer,
+        }
     }
 }
 
-fn is_of(pod: &Pod, contract: &str) -> bool {
-    pod.labels().get(names::LABEL_CONTRACT).map(String::as_str) == Some(contract)
-}
-
-fn runs(pod: &&Pod) -> bool {
+fn runs(pod: &Pod) -> bool {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
@@ -82,7 +88,7 @@ fn packets(kept: &mut Kept, traffic: Option<Traffic>) -> (Option<u64>, Option<u6
 }
 
 /// CPU since the last look, and memory now. A pod that came since is counted from its start.
-fn used(kept: &mut Kept, pods: &[&Pod], meters: &dyn Meters) -> (Option<u64>, Option<u64>) {
+fn used(kept: &mut Kept, pods: &[Arc<Pod>], meters: &dyn Meters) -> (Option<u64>, Option<u64>) {
     let mut now: BTreeMap<String, u64> = BTreeMap::new();
     let (mut cpu, mut memory, mut known) = (0u64, 0u64, pods.is_empty());
     for pod in pods {

@@ -38,7 +38,10 @@ pub(crate) async fn settle(
         let answer = client.receipts(&name, &request).await?;
         let mut kept = kept.lock().await;
         accounts.take_payments(&kept, &answer.payments).await?;
-        kept.tell = false;
+        // Who stands elsewhere may not have the invoices that were spoken of: they are spoken of again.
+        if answer.number == kept.basis().number {
+            kept.tell = false;
+        }
         if kept.sells() || kept.basis().number != request.after {
             return Ok(());
         }
