@@ -6,13 +6,14 @@
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker, DiscoveryPolicy (ours) |
-//! | `security.fluidos.eu/v1alpha1` | AccessPolicy, Rating (ours) |
+//! | `security.fluidos.eu/v1alpha1` | AccessPolicy, Acquaintance, Rating (ours) |
 //! | `fluidos.eu/v1` | FLUIDOSDeployment |
 //!
 //! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object). Enumerations are in the
 //! schema; inputs that official tools write (integer quantities, `enstablishPeering`) are accepted.
 
 mod access_policy;
+mod acquaintance;
 mod acquisition_policy;
 mod allocation;
 mod broker;
@@ -32,6 +33,7 @@ mod sharing_policy;
 mod solver;
 
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, PolicyState};
+pub use acquaintance::{Acquaintance, AcquaintanceSpec, AcquaintanceStanding, AcquaintanceStatus, AcquaintanceVouch};
 pub use acquisition_policy::{
     AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec, AcquisitionPolicyStatus,
     EndedContract,
@@ -56,8 +58,8 @@ pub use flavor::{
     K8Slice, K8SliceCharacteristics, K8SliceConfiguration, K8SlicePartitionability, K8SlicePolicies, K8SliceProperties,
 };
 pub use known_cluster::{
-    KnownCluster, KnownClusterEndpoints, KnownClusterLink, KnownClusterSource, KnownClusterSpec, KnownClusterStatus,
-    KnownClusterTrust, LinkState,
+    AttributeEvidence, AttributeLevel, KnownCluster, KnownClusterEndpoints, KnownClusterIdentity, KnownClusterLink,
+    KnownClusterSource, KnownClusterSpec, KnownClusterStatus, KnownClusterTrust, LinkState, ProvenFact,
 };
 pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
 pub use rating::{FoldedObservations, ObservationKind, Rating, RatingObservation, RatingSpec, RatingStatus};
@@ -98,6 +100,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         KnownCluster::crd(),
         DiscoveryPolicy::crd(),
         AccessPolicy::crd(),
+        Acquaintance::crd(),
         Rating::crd(),
         Broker::crd(),
         FLUIDOSDeployment::crd(),
