@@ -79,3 +79,26 @@ fn discovery() {
         ],
     );
 }
+
+#[test]
+fn trust() {
+    let told = walk("trust.md", "trust");
+    expect(
+        &told,
+        &[
+            "permit (principal, action == Action::\"Discover\", resource)",
+            "accesspolicy.security.fluidos.eu/house created",
+            "may Buy: policy offer/sell permits Buy",
+            "may not Buy: policy house/half-a-cpu forbids Buy: at most 500m for each buyer",
+            "evidence: none",
+            "refused",
+            "No peers are known.",
+        ],
+    );
+}
+
+#[test]
+fn catalog() {
+    let told = walk("catalog.md", "cat");
+    expect(&told, &["ready did=did:key:z6Mk", "catalog=https://", "farm   ", "catalog"]);
+}

@@ -6,7 +6,7 @@
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker, DiscoveryPolicy (ours) |
-//! | `security.fluidos.eu/v1alpha1` | AccessPolicy, Rating (ours) |
+//! | `security.fluidos.eu/v1alpha1` | AccessPolicy, Acquaintance, Rating (ours) |
 //! | `accounting.fluidos.eu/v1alpha1` | Account, Receipt, Invoice (ours) |
 //! | `fluidos.eu/v1` | FLUIDOSDeployment |
 //!
@@ -16,6 +16,7 @@
 
 mod access_policy;
 mod accounting;
+mod acquaintance;
 mod acquisition_policy;
 mod allocation;
 mod broker;
@@ -39,6 +40,7 @@ pub use accounting::{
     Account, AccountPhase, AccountSpec, AccountStatus, Direction, Invoice, InvoiceSpec, InvoiceStatus, PaymentState,
     Receipt, ReceiptSpec,
 };
+pub use acquaintance::{Acquaintance, AcquaintanceSpec, AcquaintanceStanding, AcquaintanceStatus, AcquaintanceVouch};
 pub use acquisition_policy::{
     AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec, AcquisitionPolicyStatus,
     EndedContract, Unrated,
@@ -63,8 +65,8 @@ pub use flavor::{
     K8Slice, K8SliceCharacteristics, K8SliceConfiguration, K8SlicePartitionability, K8SlicePolicies, K8SliceProperties,
 };
 pub use known_cluster::{
-    KnownCluster, KnownClusterEndpoints, KnownClusterLink, KnownClusterSource, KnownClusterSpec, KnownClusterStatus,
-    KnownClusterTrust, LinkState,
+    AttributeEvidence, AttributeLevel, KnownCluster, KnownClusterEndpoints, KnownClusterIdentity, KnownClusterLink,
+    KnownClusterSource, KnownClusterSpec, KnownClusterStatus, KnownClusterTrust, LinkState, ProvenFact,
 };
 pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
 pub use rating::{FoldedObservations, ObservationKind, Rating, RatingObservation, RatingSpec, RatingStatus};
@@ -105,6 +107,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         KnownCluster::crd(),
         DiscoveryPolicy::crd(),
         AccessPolicy::crd(),
+        Acquaintance::crd(),
         Rating::crd(),
         Account::crd(),
         Receipt::crd(),

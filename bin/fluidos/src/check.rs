@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use fluidos_model::kinds::{Contract, KnownCluster, LinkState, names};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -119,6 +120,29 @@ fn kubectl() -> Option<(String, &'static str)> {
         .then(|| ("it is not on the PATH".into(), "install it to look at the node; the node itself does not need it"))
 }
 
+/// A copy calls again at least twice a minute: what was told longer ago is over.
+const COPIES_SINCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// Keys with which two processes run.
+fn copies(events: Vec<Event>) -> Vec<Finding> {
+    let since = Timestamp::now() - COPIES_SINCE;
+    let mut told: Vec<(String, String)> = events
+        .into_iter()
+        .filter(|event| event.last_timestamp.as_ref().is_some_and(|at| at.0 > since))
+        .filter_map(|event| Some((event.reason?, event.message?)))
+        .filter(|(reason, _)| matches!(reason.as_str(), "KeyCopied" | "OwnKeyCopied"))
+        .collect();
+    told.sort();
+    told.dedup();
+    let remedy = "stop the copy; if it is not yours, hand the key over: fluidos identity rotate";
+    let finding = |(reason, message): (String, String)| {
+        let what =
+            if reason == "OwnKeyCopied" { "this node's key is this node's alone" } else { "a peer's key is its alone" };
+        Finding::new(what, Some((message, remedy)))
+    };
+    told.into_iter().map(finding).collect()
+}
+
 async fn node(connection: &Connection) -> Result<Vec<Finding>> {
     let client = connection.client().await?;
     let mut findings = Vec::new();
@@ -152,6 +176,7 @@ async fn node(connection: &Connection) -> Result<Vec<Finding>> {
         let remedy = "is it running, and does a firewall let UDP through to its --rear port?";
         findings.push(Finding::new(format!("link to {name}"), (!up).then(|| (seen(), remedy))));
     }
+    findings.extend(copies(Api::<Event>::namespaced(client.clone(), names::NAMESPACE).list(&all).await?.items));
     for contract in Api::<Contract>::namespaced(client.clone(), names::NAMESPACE).list(&all).await? {
         let signatures = contract.spec.signed_terms.as_ref().map_or(0, |t| t.signatures.len());
         let wrong = (signatures < 2)

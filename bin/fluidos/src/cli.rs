@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and who answers.
 
 mod config;
+pub mod issuer;
 pub mod up;
 
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! `fluidos credential`: what owners and certifiers say about nodes. Files in, files out; no node need run, nothing is fetched.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
+mod held;
 mod register;
 mod verify;
 
@@ -14,6 +15,7 @@ use fluidos_identity::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use self::held::{Add, Ls, Rm};
 use self::register::Register;
 pub use self::verify::Verify;
 
@@ -32,6 +34,16 @@ pub enum Credential {
     Verify(Verify),
     /// Take credentials back, or without any sign the status list anew for another time.
     Revoke(Revoke),
+    /// Let a node show a credential, or a status list, to its peers.
+    #[command(
+        after_help = "Examples:\n  fluidos credential add owner.jwt --data-dir /var/lib/fluidos\n  fluidos credential add revoked.jwt --data-dir /var/lib/fluidos"
+    )]
+    Add(Add),
+    /// What a node shows of itself.
+    Ls(Ls),
+    /// Let a node show something no more.
+    #[command(after_help = "Example:\n  fluidos credential rm nodeownership-1a2b3c4d.jwt --data-dir /var/lib/fluidos")]
+    Rm(Rm),
 }
 
 /// What is said.
@@ -92,6 +104,9 @@ pub fn run(credential: &Credential) -> Result<()> {
         Credential::Issue(issue) => issue.run(),
         Credential::Verify(verify) => verify.run(),
         Credential::Revoke(revoke) => revoke.run(),
+        Credential::Add(add) => add.run(),
+        Credential::Ls(ls) => ls.run(),
+        Credential::Rm(rm) => rm.run(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod change;
 mod resolve;
 mod show;
+mod tell;
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use serde_json::json;
 pub use self::change::{Revoke, Rotate};
 pub use self::resolve::Resolve;
 pub use self::show::Show;
+pub use self::tell::Tell;
 
 /// What is done with an identity.
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -44,6 +46,11 @@ pub enum Identity {
         after_help = "Example:\n  fluidos identity resolve did:key:z6Mk… --statements history.json --owner node-ownership.jwt"
     )]
     Resolve(Resolve),
+    /// Give hand-overs and revocations to nodes: to one of yours, which tells its peers, or to others by their address.
+    #[command(
+        after_help = "Examples:\n  fluidos identity tell revocation.json --data-dir /var/lib/fluidos\n  fluidos identity tell revocation.json --to 192.0.2.7:7300 --to 192.0.2.8:7300"
+    )]
+    Tell(Tell),
 }
 
 /// Where the key goes.
@@ -68,6 +75,7 @@ pub fn run(identity: &Identity) -> Result<()> {
         Identity::Rotate(rotate) => rotate.run(),
         Identity::Revoke(revoke) => revoke.run(),
         Identity::Resolve(resolve) => resolve.run(),
+        Identity::Tell(tell) => tell.run(),
     }
 }
 

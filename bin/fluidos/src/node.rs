@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use fluidos_identity::{IdentityDirectory, NodeKey, fabric_prefix};
+use fluidos_identity::{IdentityDirectory, NodeId, NodeKey, Shown, Speakers, fabric_prefix, first_key};
 use fluidos_orchestrator::{gate, placement};
 use substrate_kubelet::StopPods;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,10 +47,10 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// The /20 of the node's key: pods in its first half, Services in its last 256 addresses. So both are unique among
+    /// The /20 of the node's first key: pods in its first half, Services in its last 256 addresses. So both are unique among
     /// peers, and a pod reaches either over the link without translation.
-    pub fn of(key: &NodeKey) -> Self {
-        let base = u32::from(fabric_prefix(&key.id(), 0).v4);
+    pub fn of(first: &NodeId) -> Self {
+        let base = u32::from(fabric_prefix(first, 0).v4);
         Self { pods: (Ipv4Addr::from(base), 21), services: (Ipv4Addr::from(base + 0xf00), 24) }
     }
 
@@ -60,10 +60,16 @@ impl Ranges {
     }
 
     /// What the owner has said counts more.
-    fn given(up: &Up, key: &NodeKey) -> Self {
-        let own = Self::of(key);
+    fn given(up: &Up, first: &NodeId) -> Self {
+        let own = Self::of(first);
         Self { pods: up.pod_cidr.unwrap_or(own.pods), services: up.service_cidr.unwrap_or(own.services) }
     }
+}
+
+/// The first of the keys that a node in this identity directory has had: its addresses and what it has on this machine are named
+/// after it, and stay when the key changes.
+pub fn first_of(identity: &std::path::Path, key: &NodeKey) -> NodeId {
+    first_key(key.id(), &Shown::read(identity, &key.id()).history)
 }
 
 /// Runs a node until a signal ends it.
@@ -84,8 +90,10 @@ pub fn up(up: &Up) -> Result<()> {
 }
 
 async fn run(up: &Up) -> Result<()> {
-    let key = Arc::new(IdentityDirectory::key_to_run(&up.data_dir.join("identity"))?);
-    let ranges = Ranges::given(up, &key);
+    let identity = up.data_dir.join("identity");
+    let key = Arc::new(IdentityDirectory::key_to_run(&identity)?);
+    let first = first_of(&identity, &key);
+    let ranges = Ranges::given(up, &first);
     let mut api = Api::open(up, ranges).await?;
     let doors = Doors::open(up, &key).await?;
     let (links, rear) = (doors.links.clone(), doors.address()?);
@@ -93,22 +101,29 @@ async fn run(up: &Up) -> Result<()> {
     controllers(&api, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
     api.server.add_admission(Arc::new(gate::Gate::new(api.client("fluidos-gate"))));
-    let decisions = security::open(up, &key, &api, &mut parts).await?;
+    let speakers = Speakers::default();
+    let introductions = peers::introduce(up, &key, &api, &links, speakers.clone()).await?;
+    parts.spawn(introductions.run());
+    let decisions = security::open(up, &key, &api, speakers.clone(), &mut parts).await?;
     let admit = security::admit(decisions.clone());
     let mut machine = None;
     if up.no_agent {
         // Without pods of its own it has no images to give and no DNS that twins could ask.
-        let fabric = fabric::start(up, key.clone(), &api, links.clone(), None, ranges.dns(), admit)?;
+        let fabric =
+            fabric::start(up, key.clone(), &api, (links.clone(), speakers.clone()), None, ranges.dns(), admit)?;
         parts.spawn(fabric.run());
     } else {
-        machine = Some(machine::Machine::start(up, &key, &api, ranges, &links, admit, &mut parts).await?);
+        machine = Some(
+            machine::Machine::start(up, (&key, first), &api, ranges, (&links, &speakers), admit, &mut parts).await?,
+        );
     }
     api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
     let location = up.location.clone().unwrap_or_default();
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
-    let discovery = peers::discover(up, key.clone(), &api, &doors, &mut parts)?;
+    let discovery = peers::discover(up, key.clone(), &api, &doors, speakers.clone(), &mut parts)?;
     let accountant = accounting::open(&key, &api, &links, machine.as_ref(), &mut parts).await?;
-    market::open(up, &key, &api, (doors.rear, doors.plain), security::decide(decisions), accountant, &mut parts)?;
+    let asked = (security::decide(decisions), speakers);
+    market::open(up, &key, &api, (doors.rear, doors.plain), asked, accountant, &mut parts)?;
     if let Some(machine) = &machine {
         machine.ready().await;
     }

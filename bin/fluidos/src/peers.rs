@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use fluidos_model::kinds::{
-    DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, LinkState, MulticastState, Rating, names,
+    AttributeLevel, DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, LinkState, MulticastState, Rating, names,
 };
 use fluidos_model::rating;
 use kube::Api;
@@ -64,6 +64,8 @@ fn table(objects: &[KnownCluster], ratings: &[Rating], seen: &DiscoveryPolicySta
             peer.spec.source.map_or("?".into(), |s| format!("{s:?}").to_lowercase()),
             rated(peer.spec.did.as_deref()),
             known(&peer.spec.address),
+            owner(peer),
+            evidence(peer),
             known(&peer.spec.features.join(",")),
             option(peer.spec.did.as_deref()),
             link.map_or_else(String::new, |l| l.message.clone()),
@@ -71,12 +73,36 @@ fn table(objects: &[KnownCluster], ratings: &[Rating], seen: &DiscoveryPolicySta
     });
     Table {
         heading: &[
-            "NAME", "DOMAIN", "LINK", "LATENCY", "TRUST", "SOURCE", "RATING", "ADDRESS", "FEATURES", "DID", "MESSAGE",
+            "NAME", "DOMAIN", "LINK", "LATENCY", "TRUST", "SOURCE", "RATING", "ADDRESS", "OWNER", "EVIDENCE",
+            "FEATURES", "DID", "MESSAGE",
         ],
         narrow: 8,
         rows: rows.collect(),
         empty: why_nobody(seen),
     }
+}
+
+/// Who vouches for it, with the domain that is proven.
+fn owner(peer: &KnownCluster) -> String {
+    let Some(identity) = peer.status.as_ref().and_then(|status| status.identity.as_ref()) else { return "?".into() };
+    if !identity.refused.is_empty() {
+        return format!("refused: {}", identity.refused);
+    }
+    match (&identity.owner, &identity.domain) {
+        (Some(owner), Some(domain)) => format!("{} {}", domain.value, owner.value),
+        (Some(owner), None) => owner.value.clone(),
+        (None, _) => "?".into(),
+    }
+}
+
+/// How well its attributes are known, each with its level.
+fn evidence(peer: &KnownCluster) -> String {
+    let identity = peer.status.as_ref().and_then(|status| status.identity.as_ref());
+    let words = identity.into_iter().flat_map(|identity| &identity.evidence).map(|attribute| {
+        let level = attribute.level.map_or("refuted", AttributeLevel::word);
+        format!("{}={}:{level}", attribute.name, attribute.value)
+    });
+    known(&words.collect::<Vec<_>>().join(","))
 }
 
 fn rejected(seen: &DiscoveryPolicyStatus) -> Table {
@@ -127,7 +153,7 @@ mod tests {
         let peer = KnownCluster::new("k", Default::default());
         let table = table(&[peer], &[], &Default::default());
         assert_eq!(table.rows[0].len(), table.heading.len(), "a cell for each column");
-        assert_eq!(table.rows[0][..10], ["?"; 10].map(str::to_owned));
+        assert_eq!(table.rows[0][..12], ["?"; 12].map(str::to_owned));
     }
 
     #[test]

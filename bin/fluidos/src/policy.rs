@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::{AccessPolicy, Flavor, KnownCluster, Ledger, Rating, names};
+use fluidos_model::kinds::{AccessPolicy, AttributeLevel, Flavor, KnownCluster, Ledger, Rating, names};
 use fluidos_model::market::{Amounts, Pool};
 use fluidos_security::policy::{
     self, Action, Circumstances, Decision, Goods, Peer, Policies, Request, Resource, Text, compile,
@@ -89,11 +89,43 @@ fn ask(connection: &Connection, test: &Test) -> Result<bool> {
     } else {
         let may = if decision.allowed { "may" } else { "may not" };
         println!("{} {may} {}: {}", asked.peer.shown(), asked.action, decision.reason);
+        println!("{}", known(&asked.peer));
         for fault in faults {
             eprintln!("note: {fault}");
         }
     }
     Ok(decision.allowed)
+}
+
+/// What the policies could know of who asks, in a few words; what is not known is `?`.
+fn known(peer: &Peer) -> String {
+    let option = |text: Option<&str>| text.filter(|text| !text.is_empty()).unwrap_or("?").to_owned();
+    let domain = match (peer.domain.as_str(), peer.domain_proven) {
+        ("", _) => "?".to_owned(),
+        (domain, true) => format!("{domain} (proven)"),
+        (domain, false) => format!("{domain} (claimed)"),
+    };
+    let rating = peer.rating.map_or("?".to_owned(), |rating| rating.to_string());
+    let set = |words: &std::collections::BTreeSet<String>| match words.is_empty() {
+        true => "none".to_owned(),
+        false => words.iter().cloned().collect::<Vec<_>>().join(", "),
+    };
+    // What is audited is claimed, too: the best says it all.
+    let is_best = |word: &&String| {
+        let (level, attribute) = word.split_once(' ').unwrap_or((word, ""));
+        let place = |level: &str| AttributeLevel::WORDS.iter().position(|(_, word)| *word == level);
+        !peer
+            .evidence
+            .iter()
+            .any(|other| other.split_once(' ').is_some_and(|(l, a)| a == attribute && place(l) > place(level)))
+    };
+    let evidence = peer.evidence.iter().filter(is_best).cloned().collect();
+    format!(
+        "  owner: {}\n  domain: {domain}\n  credentials: {}\n  evidence: {}\n  rating: {rating}",
+        option(peer.owner.as_deref()),
+        set(&peer.credentials),
+        set(&evidence),
+    )
 }
 
 fn answer(asked: &Request, decision: &Decision, faults: &[String]) -> Value {
@@ -103,6 +135,16 @@ fn answer(asked: &Request, decision: &Decision, faults: &[String]) -> Value {
         "allowed": decision.allowed,
         "policies": decision.policies,
         "reason": decision.reason,
+        "known": {
+            "name": asked.peer.name,
+            "domain": asked.peer.domain,
+            "domainProven": asked.peer.domain_proven,
+            "owner": asked.peer.owner,
+            "metAs": asked.peer.origin,
+            "credentials": asked.peer.credentials,
+            "evidence": asked.peer.evidence,
+            "rating": asked.peer.rating,
+        },
         "notInForce": faults,
     })
 }
@@ -172,8 +214,11 @@ impl Node {
         }
     }
 
-    fn rating(&self, did: Option<&str>) -> Option<&Rating> {
-        self.ratings.iter().find(|rating| Some(rating.spec.did.as_str()) == did)
+    /// What was seen of it, under this key or under that with which it was met first.
+    fn rating(&self, did: Option<&str>, known: Option<&KnownCluster>) -> Option<&Rating> {
+        let of = |did: &str| self.ratings.iter().find(|rating| rating.spec.did == did);
+        let origin = known.and_then(|known| known.status.as_ref()?.identity.as_ref()?.origin.as_deref());
+        did.and_then(of).or_else(|| origin.and_then(of))
     }
 
     /// The flavors that are sold here.
@@ -194,7 +239,7 @@ impl Node {
             }
             _ => Circumstances::at(now),
         };
-        Request { action, peer: Peer::of(did, action, known, self.rating(did)), resource, context }
+        Request { action, peer: Peer::of(did, action, known, self.rating(did, known), now), resource, context }
     }
 
     fn request(&self, test: &Test, (did, known): (Option<String>, Option<&KnownCluster>)) -> Result<Request> {

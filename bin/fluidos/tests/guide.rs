@@ -31,6 +31,8 @@ fn identity() {
         "✗ status     whether it was revoked is not known: its status list https://farm.example/revoked.jwt is needed",
         "✓ domain     did:web:farm.example names the issuer",
         "\"certification\": \"ISO 27001\"",
+        "certifier.jwt: Feature: certification=ISO 27001, region=EU by did:key:z6Mk",
+        ": status list https://farm.example/revoked.jwt of did:key:z6Mk",
         "revoked.jwt: 1 revoked, 1 of them now",
         "✗ status     revoked by its issuer: bit 0 of https://farm.example/revoked.jwt is set",
         "it does not count: status",

@@ -65,6 +65,10 @@ pub struct IncomingDiscovery {
     /// The least trust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_trust: Option<KnownClusterTrust>,
+    /// The least rating, 0 to 100. Who has none yet passes: everybody was new once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub minimum_rating: Option<u8>,
 }
 
 /// A rule over one feature, as in a label selector of Kubernetes.

@@ -86,6 +86,7 @@ fn kinds_have_the_official_names() {
         "KnownCluster network.fluidos.eu/v1alpha1 knownclusters [kclust,kclusts]",
         "DiscoveryPolicy network.fluidos.eu/v1alpha1 discoverypolicies [dpol]",
         "AccessPolicy security.fluidos.eu/v1alpha1 accesspolicies [apol]",
+        "Acquaintance security.fluidos.eu/v1alpha1 acquaintances [acq]",
         "Rating security.fluidos.eu/v1alpha1 ratings []",
         "Account accounting.fluidos.eu/v1alpha1 accounts [acct]",
         "Receipt accounting.fluidos.eu/v1alpha1 receipts []",

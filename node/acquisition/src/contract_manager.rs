@@ -31,8 +31,8 @@ use crate::books::Books;
 
 /// Deleting a Solver ends its contracts together: they are looked at together.
 const GATHER: Duration = Duration::from_millis(10);
-/// Time alone ends contracts, and what could not be written is written later.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Time alone ends contracts, and so do keys that are revoked; what could not be written is written later.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Others are told at the same time; each is one small request. More wait their turn.
 const TELLING_MAX: usize = 16;
 
@@ -55,6 +55,7 @@ pub async fn run(client: Client, options: Options) {
             contracts: contract_list.iter().map(AsRef::as_ref).collect(),
             peers: peer_list.iter().map(AsRef::as_ref).collect(),
             tries: &tries,
+            speakers: &options.speakers,
         };
         let plan = plan::plan(&view, now);
         let known: BTreeSet<&str> = contract_list.iter().filter_map(|known| known.metadata.uid.as_deref()).collect();

@@ -112,6 +112,13 @@ pub(crate) async fn unallocate(client: &Client, contract: &str) -> kube::Result<
     absent_is_well(api.delete(&names::allocation(contract), &DeleteParams::background()).await.map(|_| ()))
 }
 
+/// Writes an annotation of a contract.
+pub(crate) async fn annotate(client: &Client, contract: &Contract, name: &str, text: &str) -> kube::Result<()> {
+    let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
+    let patch = json!({"metadata": {"uid": contract.uid(), "annotations": {name: text}}});
+    absent_is_well(api.patch(&contract.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))
+}
+
 /// Asks for the end of a contract: the other side is told before it goes.
 pub(crate) async fn delete(client: &Client, contract: &Contract) -> kube::Result<()> {
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);

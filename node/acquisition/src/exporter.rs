@@ -123,7 +123,7 @@ impl Exporter {
     async fn sweep(&self, now: Timestamp) -> Result<Option<Timestamp>, act::Error> {
         act::judge(&self.client).await?;
         // Contracts first: one that is listed was committed before, so what has no promise afterwards has lost it.
-        let mut sold = act::sold(&self.client, self.options.key.id()).await?;
+        let mut sold = act::sold(&self.client, self.options.key.id(), &self.options.speakers).await?;
         let Some(pool) = self.books.read().await? else { return Ok(None) };
         let names: Vec<&str> = sold.iter().filter_map(|contract| contract.metadata.name.as_deref()).collect();
         let mending = plan::mend(&pool, &names, self.options.hold, now);
@@ -171,6 +171,15 @@ impl Exporter {
                 ..rear::Party::default()
             },
         ))
+    }
+
+    /// A release is signed by the key that speaks for a party now.
+    fn check_release(
+        &self,
+        release: &Signed<rear::ReleaseTerms>,
+        contract: &Signed<rear::ContractTerms>,
+    ) -> Result<NodeId, rear::TermsError> {
+        rear::check_release(release, contract, |named| self.options.speakers.current(named))
     }
 
     fn decide(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
@@ -394,7 +403,7 @@ impl Seller for Exporter {
             // Sold, but its contract was never written: only the ledger knows, and its terms are made from it.
             let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
             if let Some(commitment) = plan::sold_as(&pool, contract_id) {
-                rear::check_release(&release, &self.terms(commitment)?).map_err(forbidden)?;
+                self.check_release(&release, &self.terms(commitment)?).map_err(forbidden)?;
                 self.books.free(&commitment.transaction).await.map_err(act::Error::from)?;
             }
             return Ok(());
@@ -403,11 +412,11 @@ impl Seller for Exporter {
             tracing::warn!(%error, "a release of a contract that holds no terms");
             Refusal::new(RefusalCode::Conflict, format!("contract {contract_id} has no terms that could be released"))
         })?;
-        rear::check_release(&release, &signed).map_err(forbidden)?;
+        self.check_release(&release, &signed).map_err(forbidden)?;
         tracing::info!(contract = contract_id, %party, reason = release.value().reason, "released by the other side");
         let message = format!("{party} has ended this contract: {}", bounded(&release.value().reason, 256));
         events::warn(&self.client, &known, "ReleasedByPeer", &message).await;
-        if signed.value().seller == self.options.key.id() {
+        if self.options.speakers.current(&signed.value().seller) == self.options.key.id() {
             self.books.free(&signed.value().transaction_id).await.map_err(act::Error::from)?;
         }
         Ok(contracts::forget(&self.client, &known).await.map_err(act::Error::from)?)

@@ -34,7 +34,7 @@ pub mod importer;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluidos_identity::NodeKey;
+use fluidos_identity::{NodeKey, Speakers};
 use fluidos_model::kinds::NodeIdentity;
 use fluidos_model::market::Amounts;
 use fluidos_rear as rear;
@@ -65,6 +65,8 @@ pub struct Options {
     pub dial: Dial,
     /// Who may see, hold and buy what is offered; `None` is everybody, as far as the offer goes.
     pub decide: Option<exporter::Decide>,
+    /// Which key speaks for whom now: a contract goes on under another key of its party.
+    pub speakers: Speakers,
 }
 
 impl Options {
@@ -73,7 +75,7 @@ impl Options {
         identity.additional_information.get_or_insert_default().did = Some(key.id().to_string());
         let dialling = key.clone();
         let dial = move |target| rear::Client::new(&dialling, target).map_err(|error| error.to_string());
-        Self { key, identity, offer, hold: HOLD, dial: Arc::new(dial), decide: None }
+        Self { key, identity, offer, hold: HOLD, dial: Arc::new(dial), decide: None, speakers: Speakers::default() }
     }
 }
 

@@ -15,11 +15,14 @@
 //! rejected and why. Watches KnownClusters (also those that a user writes), DiscoveryPolicies, Contracts (a party of one is
 //! not dropped) and links; writes KnownClusters and the status of the DiscoveryPolicy `default`.
 //!
+//! Who a node is, beyond its key: [`introductions`].
+//!
 //! Limits: addresses of one cable only (`fe80::`) are not used; an inbound peer says its features once a session.
 
 mod act;
 pub mod catalog;
 pub mod features;
+pub mod introductions;
 mod manager;
 pub mod mdns;
 pub mod plan;
@@ -34,6 +37,7 @@ use std::net::{IpAddr, SocketAddr};
 use fluidos_identity::NodeId;
 
 pub use features::Features;
+pub use introductions::position_word;
 pub use manager::{Options, run};
 pub use plan::Trust;
 pub use status::Handle;

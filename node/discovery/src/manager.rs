@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fluidos_identity::{NodeId, NodeKey};
+use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_link::{Event, Links, PeerInfo};
 use fluidos_model::kinds::{
     Contract, DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, KnownClusterLink, KnownClusterSource, LinkState,
-    MulticastState, MulticastStatus, NodeIdentity, names,
+    MulticastState, MulticastStatus, NodeIdentity, Rating, names,
 };
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
@@ -59,6 +59,8 @@ pub struct Options {
     pub trust: Trust,
     /// What this node says of itself.
     pub features: Features,
+    /// Which key speaks for whom now.
+    pub speakers: Speakers,
 }
 
 struct Manager {
@@ -68,6 +70,7 @@ struct Manager {
     known: Cache<KnownCluster>,
     rules: Cache<DiscoveryPolicy>,
     contracts: Cache<Contract>,
+    ratings: Cache<Rating>,
     policies: Policies,
     /// To those that follow catalogs.
     told: watch::Sender<Told>,
@@ -96,8 +99,9 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
     let known = Cache::start(act::api(&options.client));
     let rules = Cache::start(act::policies(&options.client));
     let contracts = Cache::start(kube::Api::namespaced(options.client.clone(), names::NAMESPACE));
-    tokio::join!(known.synced(), rules.synced(), contracts.synced());
-    let (mut changes, mut rule_changes) = (known.changes(), rules.changes());
+    let ratings = Cache::<Rating>::start(kube::Api::namespaced(options.client.clone(), names::NAMESPACE));
+    tokio::join!(known.synced(), rules.synced(), contracts.synced(), ratings.synced());
+    let (mut changes, mut rule_changes, mut rating_changes) = (known.changes(), rules.changes(), ratings.changes());
     let own = options.key.id();
     let (told, listener) = watch::channel(Told::default());
     let (list_sender, mut lists) = mpsc::channel(catalog::CATALOGS_MAX);
@@ -110,6 +114,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
         known,
         rules,
         contracts,
+        ratings,
         policies: Policies::default(),
         told,
         lists: vec![None; followers.len()],
@@ -150,12 +155,18 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
             event = events.recv() => match event {
                 Ok(Event::Up(peer)) => manager.up(&peer).await,
                 Ok(Event::Down { peer, reason, .. }) => manager.down(&peer, reason).await,
+                // Told by introductions.
+                Ok(Event::Copies { .. }) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => manager.refresh().await,
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),
             },
             _ = changes.changed() => manager.dial(),
             _ = rule_changes.changed() => {
                 manager.obey().await;
+                manager.refilter().await;
+                manager.tell().await;
+            }
+            _ = rating_changes.changed() => {
                 manager.refilter().await;
                 manager.tell().await;
             }
@@ -221,7 +232,9 @@ impl Manager {
         for sighting in
             listed.values().filter(|sighting| self.entry(&sighting.id).is_none()).cloned().collect::<Vec<_>>()
         {
-            let rules = Rules { own: self.own, trust: &self.options.trust, policies: &self.policies };
+            let rating = self.rating(&sighting.id);
+            let (trust, policies) = (&self.options.trust, &self.policies);
+            let rules = Rules { own: self.own, trust, policies, rating: rating.as_deref() };
             // Why it is rejected was told when it was listed.
             if !matches!(plan::sighting(&sighting, None, self.known.list().len(), &rules), Action::Reject(_)) {
                 self.sighted(&sighting).await;
@@ -261,7 +274,9 @@ impl Manager {
     /// Does what a sighting asks for; `true` if somebody else made the entry meanwhile, and it is to be judged again.
     async fn judge(&mut self, sighting: &Sighting) -> bool {
         let known = self.entry(&sighting.id);
-        let rules = Rules { own: self.own, trust: &self.options.trust, policies: &self.policies };
+        let rating = self.rating(&sighting.id);
+        let (trust, policies) = (&self.options.trust, &self.policies);
+        let rules = Rules { own: self.own, trust, policies, rating: rating.as_deref() };
         let action = plan::sighting(sighting, known.as_deref(), self.known.list().len(), &rules);
         let client = &self.options.client;
         let result = match action {
@@ -327,7 +342,7 @@ impl Manager {
 
     /// A link proves a key: it is a sighting, too.
     async fn up(&mut self, peer: &PeerInfo) {
-        let source = if self.named.contains_key(&peer.address) {
+        let source = if self.named.contains_key(&peer.address) && !self.is_of_another(&peer.address, &peer.id) {
             Source::Static
         } else if peer.dialled {
             Source::Multicast
@@ -359,6 +374,18 @@ impl Manager {
             }
         }
         self.write_link(&peer.id, LinkState::Up, String::new()).await;
+    }
+
+    /// Whether another node was found before at an address that the owner has named: who is there now takes its place only
+    /// with a hand-over, which [`crate::introductions`] looks at.
+    fn is_of_another(&self, address: &SocketAddr, id: &NodeId) -> bool {
+        let text = address.to_string();
+        self.known.list().iter().any(|known| {
+            let there = known.spec.endpoints.iter().any(|endpoints| endpoints.link.contains(&text));
+            known.spec.source == Some(KnownClusterSource::Static)
+                && (known.spec.address == text || there)
+                && known.spec.did.as_deref().and_then(|did| did.parse().ok()).is_some_and(|other: NodeId| other != *id)
+        })
     }
 
     async fn down(&mut self, peer: &NodeId, reason: String) {
@@ -488,9 +515,9 @@ impl Manager {
     async fn refilter(&mut self) {
         for known in self.known.list() {
             let did = known.spec.did.clone().unwrap_or_default();
-            let Some(why) = plan::refused(&known.spec, &self.policies).filter(|_| !self.is_bound(&did)) else {
-                continue;
-            };
+            let rating = did.parse().ok().and_then(|id| self.rating(&id));
+            let refused = plan::refused(&known.spec, &self.policies, rating.as_deref());
+            let Some(why) = refused.filter(|_| !self.is_bound(&did)) else { continue };
             let name = known.spec.name.clone().unwrap_or_default();
             self.handle.reject(&format!("{name} {did}"), &why, Timestamp::now());
             if let Err(error) = act::remove(&self.options.client, &known.name_any()).await {
@@ -499,11 +526,20 @@ impl Manager {
         }
     }
 
+    /// What was seen of a node.
+    fn rating(&self, id: &NodeId) -> Option<Arc<Rating>> {
+        let rating = self.ratings.get(names::NAMESPACE, &names::known_cluster(&id.tag()))?;
+        (rating.spec.did == id.to_string()).then_some(rating)
+    }
+
     /// Whether there is a contract with this node.
     fn is_bound(&self, did: &str) -> bool {
-        let of = |party: &NodeIdentity| party.additional_information.as_ref().and_then(|i| i.did.clone());
+        let Ok(id) = did.parse::<NodeId>() else { return false };
+        let of = |party: &NodeIdentity| party.additional_information.as_ref()?.did.as_deref()?.parse::<NodeId>().ok();
+        let is_it =
+            |party: &NodeIdentity| of(party).is_some_and(|key| key == id || self.options.speakers.current(&key) == id);
         let contracts = self.contracts.list();
-        contracts.iter().any(|c| [&c.spec.buyer, &c.spec.seller].into_iter().any(|p| of(p).as_deref() == Some(did)))
+        contracts.iter().any(|c| [&c.spec.buyer, &c.spec.seller].into_iter().any(is_it))
     }
 
     /// Writes what discovery sees, if it has changed.
@@ -561,9 +597,11 @@ impl Manager {
     fn dial(&mut self) {
         let both = self.speaks_both();
         let mut wanted: BTreeMap<SocketAddr, Option<NodeId>> = BTreeMap::new();
+        // With another key than before, this node is not whom others expect where they call: it calls them.
+        let is_new_here = self.options.speakers.has_predecessors(&self.own);
         for known in self.known.list() {
             // Who called us is called back only if it is named or announced: it may be behind a translator.
-            if known.spec.source == Some(KnownClusterSource::Inbound) {
+            if known.spec.source == Some(KnownClusterSource::Inbound) && !is_new_here {
                 continue;
             }
             let id = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok());
@@ -574,7 +612,8 @@ impl Manager {
             wanted.extend(addresses.filter(|a| both || a.is_ipv4()).map(|address| (address, id)));
         }
         for address in self.named.keys() {
-            wanted.entry(*address).or_insert(None);
+            // The owner has named an address, and who is there may have another key by now.
+            wanted.insert(*address, None);
         }
         for address in self.dialled.keys().filter(|address| !wanted.contains_key(address)) {
             self.options.links.undial(*address);

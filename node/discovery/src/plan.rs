@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
-    KnownCluster, KnownClusterEndpoints, KnownClusterSource, KnownClusterSpec, KnownClusterTrust, names,
+    KnownCluster, KnownClusterEndpoints, KnownClusterSource, KnownClusterSpec, KnownClusterTrust, Rating, names,
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -64,6 +64,8 @@ pub struct Rules<'a> {
     pub trust: &'a Trust,
     /// Who becomes a candidate.
     pub policies: &'a Policies,
+    /// What was seen of the node that is judged.
+    pub rating: Option<&'a Rating>,
 }
 
 /// Decides about one sighting. `known` is the entry of this key, if there is one, and `count` how many there are.
@@ -87,7 +89,7 @@ pub fn sighting(sighting: &Sighting, known: Option<&KnownCluster>, count: usize,
             return Action::Reject(format!("{KNOWN_MAX} nodes are known already, which is the most"));
         }
         let mut fresh = spec(sighting, sighting.source, rules.trust);
-        if let Some(why) = refused(&fresh, rules.policies) {
+        if let Some(why) = refused(&fresh, rules.policies, rules.rating) {
             return Action::Reject(why);
         }
         if rules.trust.decided_elsewhere {
@@ -122,16 +124,16 @@ pub fn sighting(sighting: &Sighting, known: Option<&KnownCluster>, count: usize,
     if sighting.features.is_none() {
         fresh.features.clone_from(&known.spec.features);
     }
-    if let Some(why) = refused(&fresh, rules.policies) {
+    if let Some(why) = refused(&fresh, rules.policies, rules.rating) {
         return Action::Reject(why);
     }
     if fresh == known.spec { Action::Heard(name) } else { Action::Change(Box::new(fresh), name) }
 }
 
 /// Why policies do not take an entry, or take it no longer.
-pub fn refused(spec: &KnownClusterSpec, policies: &Policies) -> Option<String> {
+pub fn refused(spec: &KnownClusterSpec, policies: &Policies, rating: Option<&Rating>) -> Option<String> {
     let (source, trust) = (spec.source?, spec.trust?);
-    policies.admit(source, trust, &Features::from_list(&spec.features)).err()
+    policies.admit(source, trust, &Features::from_list(&spec.features), rating).err()
 }
 
 fn spec(sighting: &Sighting, source: Source, trust: &Trust) -> KnownClusterSpec {

@@ -2,7 +2,9 @@
 
 use fluidos_model::kinds::{
     DiscoveryPolicy, DiscoveryPolicySpec, FeatureOperator, FeatureRequirement, KnownClusterSource, KnownClusterTrust,
+    Rating,
 };
+use fluidos_model::rating;
 use kube::ResourceExt;
 
 use crate::features::Features;
@@ -54,12 +56,13 @@ impl Policies {
         source: KnownClusterSource,
         trust: KnownClusterTrust,
         features: &Features,
+        rating: Option<&Rating>,
     ) -> Result<(), String> {
         if source == KnownClusterSource::Static {
             return Ok(());
         }
         for (name, policy) in &self.0 {
-            if let Some(why) = fault(policy).or_else(|| refusal(policy, source, trust, features)) {
+            if let Some(why) = fault(policy).or_else(|| refusal(policy, source, trust, features, rating)) {
                 return Err(format!("policy {name}: {why}"));
             }
         }
@@ -70,6 +73,9 @@ impl Policies {
 /// What is wrong with a policy itself. Such a one takes nobody: a filter that cannot be read must not be an open door.
 pub fn fault(policy: &DiscoveryPolicySpec) -> Option<String> {
     let incoming = policy.incoming.as_ref()?;
+    if let Some(minimum) = incoming.minimum_rating.filter(|minimum| *minimum > 100) {
+        return Some(format!("minimumRating is {minimum}, needed 0 to 100"));
+    }
     if incoming.match_expressions.len() + incoming.match_labels.len() > RULES_MAX {
         return Some(format!("it has more than {RULES_MAX} rules"));
     }
@@ -89,6 +95,7 @@ fn refusal(
     source: KnownClusterSource,
     trust: KnownClusterTrust,
     features: &Features,
+    rating: Option<&Rating>,
 ) -> Option<String> {
     let incoming = policy.incoming.as_ref()?;
     if let Some(approaches) = incoming.approaches.as_ref().filter(|approaches| !approaches.contains(&source)) {
@@ -96,6 +103,10 @@ fn refusal(
     }
     if incoming.minimum_trust == Some(KnownClusterTrust::Trusted) && trust == KnownClusterTrust::Untrusted {
         return Some("it is Untrusted, needed Trusted (--trust says who is)".into());
+    }
+    // Who has no rating yet passes: everybody was new once.
+    if let Some(why) = incoming.minimum_rating.and_then(|minimum| rating::meets(rating, minimum, true).err()) {
+        return Some(why);
     }
     let label = incoming.match_labels.iter().find(|(key, value)| features.get(key) != Some(value));
     if let Some((key, value)) = label {

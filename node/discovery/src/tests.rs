@@ -35,7 +35,7 @@ fn trust() -> Trust {
 }
 
 fn decide(sighting: &Sighting, before: Option<&KnownCluster>, trust: &Trust, policies: &Policies) -> Action {
-    plan::sighting(sighting, before, 0, &Rules { own: key(9).id(), trust, policies })
+    plan::sighting(sighting, before, 0, &Rules { own: key(9).id(), trust, policies, rating: None })
 }
 
 fn known(sighting: &Sighting, trust: &Trust) -> KnownCluster {
@@ -221,7 +221,7 @@ fn a_policy_says_who_becomes_a_candidate() {
     let admitted = |spec: serde_json::Value| {
         let features = Features::parse("country=Italy,sells=compute").unwrap();
         let policies = Policies::new([&policy("eu", spec)]);
-        policies.admit(KnownClusterSource::Multicast, KnownClusterTrust::Untrusted, &features)
+        policies.admit(KnownClusterSource::Multicast, KnownClusterTrust::Untrusted, &features, None)
     };
     let rule = |key: &str, operator: &str, values: &[&str]| json!({"incoming": {"matchExpressions": [{"key": key, "operator": operator, "values": values}]}});
     for spec in [
@@ -327,4 +327,22 @@ fn a_catalog_gives_no_trust_and_changes_nothing_that_nearer_sources_know() {
         &generous,
         expect!["change 192.168.1.2:7300 Multicast Trusted"],
     );
+}
+
+#[test]
+fn who_behaved_badly_is_dropped_and_who_is_new_is_not() {
+    let policies = Policies::new([&policy("good", json!({"incoming": {"minimumRating": 60}}))]);
+    let admitted = |value: Option<u8>, source| {
+        let mut rating = fluidos_model::kinds::Rating::new("r", Default::default());
+        rating.status = Some(fluidos_model::kinds::RatingStatus { value, ..Default::default() });
+        policies.admit(source, KnownClusterTrust::Untrusted, &Features::default(), Some(&rating))
+    };
+    assert_eq!(admitted(Some(60), KnownClusterSource::Multicast), Ok(()));
+    assert_eq!(admitted(None, KnownClusterSource::Multicast), Ok(()));
+    let why = "policy good: its rating is 17, needed at least 60";
+    assert_eq!(admitted(Some(17), KnownClusterSource::Multicast), Err(why.to_owned()));
+    assert_eq!(admitted(Some(17), KnownClusterSource::Static), Ok(()), "the owner has named it");
+    let wrong = Policies::new([&policy("x", json!({"incoming": {"minimumRating": 101}}))]);
+    let refused = wrong.admit(KnownClusterSource::Multicast, KnownClusterTrust::Untrusted, &Features::default(), None);
+    assert_eq!(refused, Err("policy x: minimumRating is 101, needed 0 to 100".to_owned()));
 }

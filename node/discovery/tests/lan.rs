@@ -195,6 +195,7 @@ impl Node {
             },
             trust,
             features: Features::parse(&format!("country=Italy,rack=r{seed}")).unwrap(),
+            speakers: Default::default(),
         };
         let running = run(options, handle.clone());
         let running = tokio::spawn(async move { running.await.unwrap() });

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fluidos_identity::{FabricPrefix, NodeId};
+use fluidos_identity::{FabricPrefix, NodeId, Speakers};
 use fluidos_model::kinds::{Contract, FlavorLocation, NodeIdentity};
 use fluidos_model::market::Amounts;
 use jiff::Timestamp;
@@ -12,8 +12,14 @@ use kube::ResourceExt as _;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Deal {
     pub name: String,
+    /// The key that speaks for the buyer now: its link, its signatures.
     pub buyer: NodeId,
+    /// As of the seller.
     pub seller: NodeId,
+    /// The key under which the contract names the buyer: what is called after it keeps its name.
+    pub buyer_named: NodeId,
+    /// As of the seller.
+    pub seller_named: NodeId,
     /// The name that the seller says.
     pub seller_name: String,
     pub amounts: Amounts,
@@ -25,7 +31,7 @@ pub(crate) struct Deal {
 
 impl Deal {
     /// Returns the deal of a contract, or why it has none that the fabric can serve.
-    pub(crate) fn of(contract: &Contract) -> Result<Self, String> {
+    pub(crate) fn of(contract: &Contract, speakers: &Speakers) -> Result<Self, String> {
         let party = |who: &str, identity: &NodeIdentity| -> Result<NodeId, String> {
             let did = identity.additional_information.as_ref().and_then(|more| more.did.as_deref());
             did.ok_or(format!("its {who} has no DID"))?.parse().map_err(|error| format!("its {who}: {error}"))
@@ -40,10 +46,13 @@ impl Deal {
             Some(text) => Some(text.parse().map_err(|error| format!("its expirationTime {text:?}: {error}"))?),
             None => None,
         };
+        let (buyer_named, seller_named) = (party("buyer", &spec.buyer)?, party("seller", &spec.seller)?);
         Ok(Self {
             name: contract.name_any(),
-            buyer: party("buyer", &spec.buyer)?,
-            seller: party("seller", &spec.seller)?,
+            buyer: speakers.current(&buyer_named),
+            seller: speakers.current(&seller_named),
+            buyer_named,
+            seller_named,
             seller_name: spec
                 .seller
                 .additional_information

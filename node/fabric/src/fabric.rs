@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fluidos_identity::{FabricPrefix, NodeId, NodeKey};
+use fluidos_identity::{FabricPrefix, NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
 use fluidos_model::kinds::{Allocation, Contract, names};
 use jiff::Timestamp;
@@ -50,6 +50,8 @@ pub struct Options {
     pub prefix_of: PrefixOf,
     /// Who may run what here; `None` is everybody who has a contract.
     pub admit: Option<Admit>,
+    /// Which key speaks for whom now.
+    pub speakers: Speakers,
 }
 
 /// The fabric of a node. Cheap to clone.
@@ -70,6 +72,7 @@ pub(crate) struct Shared {
     pub cluster_domain: String,
     pub prefix_of: PrefixOf,
     pub admit: Option<Admit>,
+    pub speakers: Speakers,
     /// When this process started, in milliseconds since 1970.
     started: u64,
     /// Epochs of contracts whose provider had seen a later one. By contract: a provider that lies harms its own only.
@@ -125,6 +128,7 @@ impl Fabric {
             cluster_domain: options.cluster_domain,
             prefix_of: options.prefix_of,
             admit: options.admit,
+            speakers: options.speakers,
         });
         shared.links.handle(frames::DESIRED, Arc::new(twins::Handler(shared.clone())))?;
         streams::serve(&shared)?;
@@ -209,7 +213,7 @@ impl Shared {
     pub(crate) fn live_deal(&self, contract: &str, buyer: NodeId, seller: NodeId) -> Result<Deal, Error> {
         let none = |reason: String| Error::NoContract { contract: frames::cut(contract, 63), reason };
         let found = self.contracts.get(names::NAMESPACE, contract).ok_or_else(|| none("there is none".into()))?;
-        let deal = Deal::of(&found).map_err(&none)?;
+        let deal = Deal::of(&found, &self.speakers).map_err(&none)?;
         if deal.buyer != buyer || deal.seller != seller {
             return Err(none("it is between others".into()));
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fluidos_identity::NodeId;
+use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{Contract, names};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
@@ -18,7 +18,7 @@ pub fn is_guest(pod: &Pod) -> bool {
 }
 
 /// Keeps every guest confined to its consumer, for ever. A guest whose contract is not known reaches nothing.
-pub async fn confine(client: Client, contracts: Cache<Contract>, network: NodeNetwork) {
+pub async fn confine(client: Client, contracts: Cache<Contract>, network: NodeNetwork, speakers: Speakers) {
     let selection = kube::runtime::watcher::Config::default().labels(names::LABEL_CONTRACT);
     let pods = Cache::<Pod>::start_with(Api::all(client), selection);
     tokio::join!(pods.synced(), contracts.synced());
@@ -28,7 +28,7 @@ pub async fn confine(client: Client, contracts: Cache<Contract>, network: NodeNe
         pods_changed.mark_unchanged();
         contracts_changed.mark_unchanged();
         let (pod_list, contract_list) = (pods.list(), contracts.list());
-        let wanted = plan(pod_list.iter().map(AsRef::as_ref), contract_list.iter().map(AsRef::as_ref));
+        let wanted = plan(pod_list.iter().map(AsRef::as_ref), contract_list.iter().map(AsRef::as_ref), &speakers);
         if applied.as_ref() != Some(&wanted) {
             match network.set_confined(wanted.clone()).await {
                 Ok(()) => applied = Some(wanted),
@@ -45,14 +45,18 @@ pub async fn confine(client: Client, contracts: Cache<Contract>, network: NodeNe
 }
 
 /// What each guest that has an address may reach.
-fn plan<'a>(pods: impl Iterator<Item = &'a Pod>, contracts: impl Iterator<Item = &'a Contract>) -> Vec<ConfinedPod> {
+fn plan<'a>(
+    pods: impl Iterator<Item = &'a Pod>,
+    contracts: impl Iterator<Item = &'a Contract>,
+    speakers: &Speakers,
+) -> Vec<ConfinedPod> {
     let buyers: BTreeMap<String, NodeId> = contracts.filter_map(|c| Some((c.name_any(), buyer(c)?))).collect();
     let mut confined: Vec<ConfinedPod> = pods
         .filter(|pod| is_guest(pod))
         .filter_map(|pod| {
             let address = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
             let consumer = pod.labels().get(names::LABEL_CONTRACT).and_then(|contract| buyers.get(contract));
-            let allow_to: Vec<Cidr> = consumer.map(prefix).into_iter().collect();
+            let allow_to: Vec<Cidr> = consumer.map(|key| prefix(&speakers.first(key))).into_iter().collect();
             Some(ConfinedPod { address, allow_to, own_cluster: false })
         })
         .collect();
@@ -87,7 +91,7 @@ mod tests {
             pod(json!({ names::LABEL_CONTRACT: "contract-gone" }), "100.64.0.3"),
             pod(json!({}), "100.64.0.4"),
         ];
-        let told: Vec<_> = plan(pods.iter(), [contract].iter())
+        let told: Vec<_> = plan(pods.iter(), [contract].iter(), &Speakers::default())
             .into_iter()
             .map(|p| (p.address.to_string(), p.allow_to, p.own_cluster))
             .collect();

@@ -196,7 +196,7 @@ impl ImageSource for PeerImages {
             .contracts
             .get(names::NAMESPACE, contract)
             .ok_or_else(|| failed(format!("contract {contract} is gone")))?;
-        let consumer = Deal::of(&found).map_err(&failed)?.buyer;
+        let consumer = Deal::of(&found, &self.0.speakers).map_err(&failed)?.buyer;
         let request =
             ImageRequest { contract: contract.clone(), uid: origin.uid.clone(), reference: reference.to_string() };
         let answer: ImageAnswer = self

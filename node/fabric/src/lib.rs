@@ -31,5 +31,5 @@ mod twins;
 mod virtual_node;
 
 pub use error::Error;
-pub use fabric::{Admit, Fabric, Options};
+pub use fabric::{Admit, Fabric, Options, PrefixOf};
 pub use reflection::{Named, named};

@@ -1,6 +1,6 @@
 //! Network Manager of the fabric (§6.4.4): pods and Services of nodes under contract reach each other.
 //!
-//! A **fabric route** leads to the prefix of one peer: the /20 that follows from its key, in which its pods and its Services
+//! A **fabric route** leads to the prefix of one peer: the /20 that follows from its first key, in which its pods and its Services
 //! have their addresses. There is one while a contract with the peer is live, whoever of the two buys.
 //!
 //! ```text
@@ -42,7 +42,7 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use fluidos_identity::{FabricPrefix, NodeId, fabric_prefix};
+use fluidos_identity::{FabricPrefix, NodeId, Speakers, fabric_prefix};
 use fluidos_link::{LinkError, Links};
 use fluidos_model::kinds::Contract;
 use jiff::Timestamp;
@@ -76,6 +76,8 @@ pub struct Options {
     pub links: Links,
     /// This node's pods and Services; its instance names the device.
     pub network: NodeNetwork,
+    /// Which key speaks for whom now, and from which its addresses follow.
+    pub speakers: Speakers,
 }
 
 /// Why there is no network to other nodes.
@@ -159,7 +161,7 @@ impl Shared {
     }
 }
 
-/// Returns where the pods and Services of a node are.
+/// Returns where the pods and Services of a node are; `node` is its first key.
 pub fn prefix(node: &NodeId) -> Cidr {
     let prefix = fabric_prefix(node, 0);
     // The length is a constant below 33.
@@ -198,7 +200,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), Error> {
 }
 
 fn own(options: &Options) -> Result<Own, Error> {
-    let prefix = prefix(&options.own);
+    let prefix = prefix(&options.speakers.first(&options.own));
     let (pods, services) = (options.network.options().pod_cidr, options.network.options().service_cidr);
     for (what, range) in [("pod range", pods), ("Service range", services)] {
         if !prefix.contains(range.network()) || range.prefix_len() < prefix.prefix_len() {
@@ -220,7 +222,7 @@ async fn follow(options: &Options, own: &Own, device: &str, shared: &Shared) -> 
     loop {
         changes.mark_unchanged();
         let contracts = options.contracts.list();
-        let view = View::new(own, contracts.iter().map(AsRef::as_ref), Timestamp::now());
+        let view = View::new(own, &options.speakers, contracts.iter().map(AsRef::as_ref), Timestamp::now());
         let plan = plan::plan(own, &view);
         // First who may send, then what leads there: nobody has a route whose packets are not judged.
         shared.set(own, &plan);

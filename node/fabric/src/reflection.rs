@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fluidos_identity::NodeId;
 use fluidos_link::{Event, Session};
 use fluidos_model::kinds::names;
 use jiff::Timestamp;
@@ -53,17 +54,19 @@ const HEARD_MAX: usize = 64;
 /// Reflects all contracts that this node has bought, for ever.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut contracts = shared.contracts.changes();
-    let mut tasks: BTreeMap<String, Task> = BTreeMap::new();
+    // Each with the key of its provider: with another one it begins anew.
+    let mut tasks: BTreeMap<String, (NodeId, Task)> = BTreeMap::new();
     loop {
         contracts.mark_unchanged();
         let list = shared.contracts.list();
-        let deals = list.iter().filter_map(|contract| Deal::of(contract).ok()).filter(|deal| deal.buyer == shared.id());
+        let deals = list.iter().filter_map(|contract| Deal::of(contract, &shared.speakers).ok());
+        let deals = deals.filter(|deal| deal.buyer == shared.id());
         let deals: BTreeMap<String, Deal> = deals.map(|deal| (deal.name.clone(), deal)).collect();
-        tasks.retain(|name, _| deals.contains_key(name));
+        tasks.retain(|name, (seller, _)| deals.get(name).is_some_and(|deal| deal.seller == *seller));
         shared.keep_epochs(|contract| deals.contains_key(contract));
         for (name, deal) in deals {
             let shared = shared.clone();
-            tasks.entry(name).or_insert_with(|| Task::spawn(reflect(shared, deal)));
+            tasks.entry(name).or_insert_with(|| (deal.seller, Task::spawn(reflect(shared, deal))));
         }
         let known: BTreeSet<&String> = tasks.keys().collect();
         shared.ready.send_if_modified(|ready| {
@@ -71,8 +74,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             ready.retain(|contract| known.contains(contract));
             ready.len() != before
         });
-        if contracts.changed().await.is_err() {
-            return;
+        // Losing the race loses nothing: what has changed stays marked. Keys change without a contract that does.
+        tokio::select! {
+            changed = contracts.changed() => if changed.is_err() {
+                return;
+            },
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
 }

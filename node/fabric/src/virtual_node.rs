@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fluidos_identity::NodeId;
 use fluidos_link::Event;
 use jiff::Timestamp;
 
@@ -45,7 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut allocations = shared.allocations.changes();
     let mut nodes = shared.nodes.changes();
     let mut pods = shared.pods.changes();
-    let mut served: BTreeMap<String, String> = BTreeMap::new();
+    let mut served: BTreeMap<String, (String, NodeId)> = BTreeMap::new();
     let mut leases: BTreeMap<String, Timestamp> = BTreeMap::new();
     loop {
         for changes in [&mut contracts, &mut allocations, &mut nodes, &mut pods] {
@@ -92,7 +93,7 @@ fn view(shared: &Shared, ready: BTreeSet<String>, leases: &BTreeMap<String, Time
     let (contracts, allocations, nodes, pods) =
         (shared.contracts.list(), shared.allocations.list(), shared.nodes.list(), shared.pods.list());
     View::new(
-        shared.id(),
+        (shared.id(), &shared.speakers),
         &shared.node_name,
         contracts.iter().map(AsRef::as_ref),
         allocations.iter().map(AsRef::as_ref),
@@ -106,15 +107,16 @@ fn view(shared: &Shared, ready: BTreeSet<String>, leases: &BTreeMap<String, Time
 }
 
 /// Answers for the virtual nodes that there are, and for no others.
-fn serve(shared: &Arc<Shared>, view: &View, served: &mut BTreeMap<String, String>) {
+fn serve(shared: &Arc<Shared>, view: &View, served: &mut BTreeMap<String, (String, NodeId)>) {
     let mut wanted = BTreeMap::new();
     for (name, node) in &view.nodes {
         if let Some(place) = view.places.get(&node.contract) {
             wanted.insert(name.clone(), (node.contract.clone(), place.deal.seller));
         }
     }
-    served.retain(|node, contract| {
-        let keep = wanted.get(node).is_some_and(|(wanted, _)| wanted == contract);
+    // The peer too: it may have another key now.
+    served.retain(|node, known| {
+        let keep = wanted.get(node) == Some(known);
         if !keep {
             shared.proxies.unregister(node);
         }
@@ -124,7 +126,7 @@ fn serve(shared: &Arc<Shared>, view: &View, served: &mut BTreeMap<String, String
         served.entry(node).or_insert_with_key(|node| {
             let remote = RemoteNode { shared: shared.clone(), peer, contract: contract.clone() };
             shared.proxies.register(node, Arc::new(remote));
-            contract
+            (contract, peer)
         });
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fluidos_identity::Speakers;
 use fluidos_model::kinds::{AccessPolicy, KnownCluster, Rating, names};
 use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
@@ -29,6 +30,8 @@ pub struct Options {
     pub client: Client,
     /// What the policies `offer` and `trust` say.
     pub flags: Flags,
+    /// Which keys count no more.
+    pub speakers: Speakers,
 }
 
 struct Keeper {
@@ -51,14 +54,14 @@ struct Keeper {
 /// # Errors
 /// The API's, if the policies cannot be written: nothing may start without them.
 pub async fn start(options: Options) -> kube::Result<(Handle, impl Future<Output = ()> + Send + 'static)> {
-    let Options { client, flags } = options;
+    let Options { client, flags, speakers } = options;
     act::first(&client, names::POLICY_OFFER, &policy::offer(&flags)).await?;
     act::first(&client, names::POLICY_TRUST, &policy::trust(&flags)).await?;
     let policies = Cache::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let known = Cache::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let ratings = Cache::start(Api::namespaced(client.clone(), names::NAMESPACE));
     tokio::join!(policies.synced(), known.synced(), ratings.synced());
-    let handle = Handle::new(known.clone(), ratings.clone());
+    let handle = Handle::new(known.clone(), ratings.clone(), speakers);
     let mut keeper = Keeper {
         client,
         policies,

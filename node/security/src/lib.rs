@@ -13,8 +13,10 @@
 //! Watches AccessPolicies, KnownClusters, Reservations, Allocations and Contracts. Writes the AccessPolicies `offer` and
 //! `trust`, the status of all, Ratings, and the trust of KnownClusters; the only writer of each.
 //!
-//! Limits: workloads that run when trust is taken away run on under their contract; credentials and owners of peers are empty
-//! until a verifier of credentials fills them in; ratings of others are weighed ([`fluidos_model::rating`]) but do not travel.
+//! Who a peer is beyond its key (owner, proven domain, evidence) stands in its KnownCluster, where discovery writes it; a key
+//! that was handed over or revoked may do nothing, whatever a policy says.
+//!
+//! Limits: workloads that run when trust is taken away run on under their contract.
 
 pub mod exposure;
 mod keeper;

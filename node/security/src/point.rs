@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use fluidos_identity::Speakers;
 use fluidos_model::kinds::{KnownCluster, Rating, names};
+use jiff::Timestamp;
 use substrate_client::Cache;
 
 use crate::policy::{Action, Circumstances, Decision, Peer, Policies, Request, Resource, decide};
@@ -31,6 +33,7 @@ pub struct Handle {
 }
 
 struct Inner {
+    speakers: Speakers,
     known: Cache<KnownCluster>,
     ratings: Cache<Rating>,
     policies: RwLock<Policies>,
@@ -41,16 +44,25 @@ struct Inner {
 
 impl Handle {
     /// A decision point that permits nothing until it has policies.
-    pub(crate) fn new(known: Cache<KnownCluster>, ratings: Cache<Rating>) -> Self {
-        let inner =
-            Inner { known, ratings, policies: RwLock::default(), kept: Mutex::default(), counts: Mutex::default() };
+    pub(crate) fn new(known: Cache<KnownCluster>, ratings: Cache<Rating>, speakers: Speakers) -> Self {
+        let inner = Inner {
+            speakers,
+            known,
+            ratings,
+            policies: RwLock::default(),
+            kept: Mutex::default(),
+            counts: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// Decides, logs and counts.
     pub fn decide(&self, question: Question<'_>) -> Decision {
         let request = self.request(question);
-        let decision = self.answer(&request);
+        let decision = match self.refused(request.peer.did.as_deref()) {
+            Some(refused) => refused,
+            None => self.answer(&request),
+        };
         log(&request, &decision);
         self.count(&decision);
         decision
@@ -59,8 +71,11 @@ impl Handle {
     /// Decides about a node that an entry tells of, and leaves no trace.
     pub(crate) fn look(&self, action: Action, known: &KnownCluster, context: Circumstances) -> Decision {
         let did = known.spec.did.as_deref();
-        let rating = did.and_then(|did| self.rating(did));
-        let peer = Peer::of(did, action, Some(known), rating.as_deref());
+        if let Some(refused) = self.refused(did) {
+            return refused;
+        }
+        let rating = did.and_then(|did| self.rating(did, Some(known)));
+        let peer = Peer::of(did, action, Some(known), rating.as_deref(), Timestamp::now());
         self.answer(&Request { action, peer, resource: Resource::Node, context })
     }
 
@@ -86,8 +101,16 @@ impl Handle {
     fn request(&self, question: Question<'_>) -> Request {
         let Question { action, peer, resource, context } = question;
         let known = peer.and_then(|did| self.known(did));
-        let rating = peer.and_then(|did| self.rating(did));
-        Request { action, peer: Peer::of(peer, action, known.as_deref(), rating.as_deref()), resource, context }
+        let rating = peer.and_then(|did| self.rating(did, known.as_deref()));
+        let peer = Peer::of(peer, action, known.as_deref(), rating.as_deref(), Timestamp::now());
+        Request { action, peer, resource, context }
+    }
+
+    /// A key that was handed over or revoked may do nothing, whatever a policy says.
+    fn refused(&self, did: Option<&str>) -> Option<Decision> {
+        let key = did?.parse().ok()?;
+        let reason = self.inner.speakers.counts(&key).err()?;
+        Some(Decision { allowed: false, policies: Vec::new(), reason: format!("its key counts no more: {reason}") })
     }
 
     fn answer(&self, request: &Request) -> Decision {
@@ -112,8 +135,13 @@ impl Handle {
             .or_else(|| self.inner.known.list().into_iter().find(|known| known.spec.did.as_deref() == Some(did)))
     }
 
-    fn rating(&self, did: &str) -> Option<Arc<Rating>> {
-        self.inner.ratings.get(names::NAMESPACE, &entry_name(did)?).filter(|rating| rating.spec.did == did)
+    /// What was seen of it, under this key or under that with which it was met first.
+    fn rating(&self, did: &str, known: Option<&KnownCluster>) -> Option<Arc<Rating>> {
+        let of = |did: &str| {
+            self.inner.ratings.get(names::NAMESPACE, &entry_name(did)?).filter(|rating| rating.spec.did == did)
+        };
+        let origin = known.and_then(|known| known.status.as_ref()?.identity.as_ref()?.origin.as_deref());
+        of(did).or_else(|| of(origin?))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use fluidos_identity::NodeKey;
+use fluidos_identity::{NodeKey, Speakers};
 use fluidos_model::kinds::{
     AccessPolicy, Allocation, Contract, KnownCluster, ObservationKind, PolicyState, Rating, Reservation, crds, names,
 };
@@ -131,7 +131,10 @@ async fn flags_become_policies_and_policies_decide_who_is_trusted() {
     let found = known(&client, 2, json!({"source": "Multicast"})).await;
     let by_hand = known(&client, 3, json!({"trust": "Trusted"})).await;
     let flags = Flags { offers: true, known: true, ..Flags::default() };
-    let (handle, keep) = fluidos_security::start(Options { client: client.clone(), flags }).await.unwrap();
+    let (handle, keep) =
+        fluidos_security::start(Options { client: client.clone(), flags, speakers: Speakers::default() })
+            .await
+            .unwrap();
     assert_eq!(buys(&handle, Some(&did(9))).unwrap(), "policy offer/sell permits Buy", "before anything runs");
     assert_eq!(buys(&handle, None).unwrap_err(), "no policy permits Buy");
     let keeping = tokio::spawn(keep);
@@ -159,7 +162,10 @@ async fn flags_become_policies_and_policies_decide_who_is_trusted() {
     // Also not after a restart.
     keeping.abort();
     let flags = Flags { offers: true, lan: true, ..Flags::default() };
-    let (handle, keep) = fluidos_security::start(Options { client: client.clone(), flags }).await.unwrap();
+    let (handle, keep) =
+        fluidos_security::start(Options { client: client.clone(), flags, speakers: Speakers::default() })
+            .await
+            .unwrap();
     let keeping = tokio::spawn(keep);
     assert!(buys(&handle, Some(&did(1))).is_err(), "what was accepted before is in force");
     trust_is(&client, &found, "Trusted", "trust/lan").await;

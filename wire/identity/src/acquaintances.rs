@@ -19,12 +19,14 @@ use serde::{Deserialize, Serialize};
 use crate::json::strict_json;
 use crate::{
     CREDENTIAL_LENGTH_MAX, Credential, CredentialKind, Demands, Envelope, KeyHistory, NodeId, Owners,
-    PEER_CREDENTIALS_MAX, Proven, STATEMENTS_MAX, Standing, Statement, StatusList, TrustedIssuers, VerifiedCredential,
-    proven, resolve,
+    PEER_CREDENTIALS_MAX, Proven, STATEMENTS_MAX, STATUS_TEXT_LENGTH_MAX, Standing, Statement, StatusList,
+    TrustedIssuers, VerifiedCredential, first_key, proven, resolve,
 };
 
 /// What a node with every credential and statement that it may have shows is less; one of ours shows about 4 KiB.
 pub const PRESENTATION_BYTES_MAX: usize = 256 * 1024;
+/// Status lists that a node shows beside its credentials: of its owner and of a few certifiers.
+pub const PRESENTED_LISTS_MAX: usize = 8;
 
 /// What a node shows of itself on a link, as it travels: canonical names, nothing else.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub struct Presentation {
     /// Hand-overs and revocations of its keys, in the form of [`Statement::envelope`].
     #[serde(default)]
     pub statements: Vec<Envelope>,
+    /// The status lists that its credentials name, as their issuers signed them: nobody need fetch them.
+    #[serde(default)]
+    pub lists: Vec<String>,
 }
 
 /// The nodes that this one wants to know again, by the key with which they were met first.
@@ -52,8 +57,14 @@ pub struct Met {
     pub admission: Result<(), String>,
     /// The acquaintance that it is, by its first key. `None`: a stranger.
     pub origin: Option<NodeId>,
+    /// The key from which its addresses follow, see [`first_key`].
+    pub first: NodeId,
     /// What is proven about it.
     pub proven: Proven,
+    /// The credentials that hold, whoever issued them.
+    pub credentials: Vec<VerifiedCredential>,
+    /// The status lists that it has shown, with a signature that holds.
+    pub lists: Vec<StatusList>,
     /// What of the presentation counts for nothing, in words.
     pub notes: Vec<String>,
 }
@@ -85,6 +96,9 @@ impl Presentation {
     fn check(&self) -> Result<(), String> {
         at_most("credentials", self.credentials.len(), PEER_CREDENTIALS_MAX)?;
         at_most("statements", self.statements.len(), STATEMENTS_MAX)?;
+        at_most("status lists", self.lists.len(), PRESENTED_LISTS_MAX)?;
+        let longest = self.lists.iter().map(String::len).max().unwrap_or_default();
+        at_most("characters in a status list", longest, STATUS_TEXT_LENGTH_MAX)?;
         let longest = self.credentials.iter().map(String::len).max().unwrap_or_default();
         at_most("characters in a credential", longest, CREDENTIAL_LENGTH_MAX)
     }
@@ -112,6 +126,18 @@ impl Acquaintances {
     /// Returns the histories, to be kept.
     pub fn histories(&self) -> impl Iterator<Item = &KeyHistory> {
         self.histories.values()
+    }
+
+    /// Returns how every key stands that an acquaintance has or had: what the node stands for that it speaks for.
+    pub fn standings(&self, now: Timestamp) -> BTreeMap<NodeId, Standing> {
+        let mut standings = BTreeMap::new();
+        for history in self.histories.values() {
+            let standing = history.standing(&self.owners, now);
+            for key in keys(history).chain([history.origin()]) {
+                standings.insert(key, standing.clone());
+            }
+        }
+        standings
     }
 
     /// Returns the owners, to be kept.
@@ -157,14 +183,18 @@ impl Acquaintances {
                 other => admission = Err(format!("by its own statements it is {other}")),
             }
         }
-        let credentials = credentials(shown, lists, now, &mut notes);
+        let shown_lists = status_lists(shown, &mut notes);
+        let at_hand: Vec<&StatusList> = lists.iter().chain(&shown_lists).collect();
+        let credentials = credentials(shown, &at_hand, now, &mut notes);
         let owned = credentials.iter().filter(|c| c.kind() == CredentialKind::NodeOwnership);
         for credential in owned.filter(|_| origin.is_some() && admission.is_ok()) {
             if let Err(error) = self.owners.shown(peer, credential, trusted, now) {
                 notes.push(format!("owner: {error}"));
             }
         }
-        Met { admission, origin, proven: proven(&peer, &credentials, trusted, now), notes }
+        let proven = proven(&peer, &credentials, trusted, now);
+        let first = first_key(peer, &statements);
+        Met { admission, origin, first, proven, credentials, lists: shown_lists, notes }
     }
 
     /// Hears statements about whomever, from whomever, [`STATEMENTS_MAX`] at a time; returns the acquaintances that stand
@@ -216,21 +246,26 @@ fn statements(shown: &Presentation, notes: &mut Vec<String>) -> Vec<Statement> {
 
 fn credentials(
     shown: &Presentation,
-    lists: &[StatusList],
+    lists: &[&StatusList],
     now: Timestamp,
     notes: &mut Vec<String>,
 ) -> Vec<VerifiedCredential> {
     let verify = |text: &String| {
         let credential = Credential::parse(text)?;
-        let of_it = |list: &&StatusList| {
+        let of_it = |list: &&&StatusList| {
             list.issuer() == credential.issuer() && credential.status().is_some_and(|entry| entry.list == list.id())
         };
         // Of two lists at hand the newer one counts: in the older nobody was revoked yet.
-        let status = lists.iter().filter(of_it).max_by_key(|list| list.valid_from());
+        let status = lists.iter().filter(of_it).max_by_key(|list| list.valid_from()).copied();
         credential.verify(&Demands { now, issuer: None, subject: None, status })
     };
     let verified = shown.credentials.iter().take(PEER_CREDENTIALS_MAX).map(verify);
     verified.filter_map(|verified| verified.map_err(|error| notes.push(format!("credential: {error}"))).ok()).collect()
+}
+
+fn status_lists(shown: &Presentation, notes: &mut Vec<String>) -> Vec<StatusList> {
+    let read = shown.lists.iter().take(PRESENTED_LISTS_MAX).map(|text| StatusList::parse(text));
+    read.filter_map(|read| read.map_err(|error| notes.push(format!("status list: {error}"))).ok()).collect()
 }
 
 fn at_most(what: &str, observed: usize, max: usize) -> Result<(), String> {

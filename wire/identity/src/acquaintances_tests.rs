@@ -54,7 +54,7 @@ fn vouched(owner: u8, node: u8, status: Option<usize>) -> String {
 
 fn shows(credentials: &[String], statements: &[Statement]) -> Presentation {
     let statements = statements.iter().map(Statement::envelope).collect();
-    let shown = Presentation { credentials: credentials.to_vec(), statements };
+    let shown = Presentation { credentials: credentials.to_vec(), statements, lists: Vec::new() };
     Presentation::parse(&shown.to_bytes().unwrap()).unwrap()
 }
 
@@ -167,20 +167,58 @@ fn what_is_proven_comes_from_credentials_that_count() {
     assert!(domain.is_none() && notes[0].contains("is not known"), "{notes:?}");
     let (domain, notes) = proven(&[list(-1, Some(4)), list(-5, None)]);
     assert!(domain.is_none() && notes[0].contains("revoked by its issuer"), "the newer list counts: {notes:?}");
+    // The node shows the list itself; one of somebody else says nothing, and a newer one that is at hand counts more.
+    let mut known = friend();
+    let mut proven = |signed_by: u8, at_hand: &[StatusList]| {
+        let text = StatusList::new(id(signed_by), LIST, hours(-5), hours(100)).sign(&key(signed_by)).unwrap();
+        let shown = Presentation { lists: vec![text], ..shows(&[vouched(OWNER, K0, Some(4))], &[]) };
+        let met = known.meet(id(K0), &shown, at_hand, &trusted(), now());
+        (met.proven.domain.is_some(), met.lists.len(), met.notes.join("; "))
+    };
+    assert_eq!(proven(OWNER, &[]), (true, 1, String::new()));
+    assert!(!proven(THIEF, &[]).0);
+    let (is_proven, _, notes) = proven(OWNER, &[list(-1, Some(4))]);
+    assert!(!is_proven && notes.contains("revoked by its issuer"), "{notes}");
+}
+
+#[test]
+fn addresses_follow_the_first_key_that_handed_over_by_itself() {
+    let chain = [handed(K0, K1), handed(K1, 3)];
+    assert_eq!(
+        (first_key(id(3), &chain), first_key(id(K1), &chain), first_key(id(9), &chain)),
+        (id(K0), id(K0), id(9))
+    );
+    assert_eq!(first_key(id(K1), &[recovered(K0, K1)]), id(K1), "an owner's word begins anew");
+    assert_eq!(first_key(id(3), &[handed(K0, 3), handed(K1, 3)]), id(3), "of two nobody is the first");
+    assert_eq!(first_key(id(K0), &[handed(K0, K1), handed(K1, K0)]), id(K1), "a loop ends");
+    let met = meet(&mut friend(), K1, &shows(&[], &[handed(K0, K1)]));
+    assert_eq!(met.first, id(K0));
+}
+
+#[test]
+fn every_key_of_an_acquaintance_stands_as_its_node() {
+    let mut known = friend();
+    meet(&mut known, K1, &shows(&[], &[handed(K0, K1)]));
+    let current = Standing::Current(id(K1));
+    assert_eq!(known.standings(now()), [(id(K0), current.clone()), (id(K1), current)].into());
 }
 
 #[test]
 fn a_presentation_is_bounded() {
     let refused = |shown: &Presentation| shown.to_bytes().unwrap_err();
-    let many = Presentation { credentials: vec![String::new(); PEER_CREDENTIALS_MAX + 1], statements: vec![] };
+    let many = Presentation { credentials: vec![String::new(); PEER_CREDENTIALS_MAX + 1], ..Presentation::default() };
     assert!(refused(&many).contains("credentials"));
     assert!(Presentation::parse(&serde_json::to_vec(&many).unwrap()).is_err());
     let statements = vec![handed(K0, K1).envelope(); STATEMENTS_MAX + 1];
-    assert!(refused(&Presentation { credentials: vec![], statements }).contains("statements"));
+    assert!(refused(&Presentation { statements, ..Presentation::default() }).contains("statements"));
     let full = vec![handed(K0, K1).envelope(); STATEMENTS_MAX];
-    let bytes = Presentation { credentials: vec![], statements: full }.to_bytes().unwrap();
+    let bytes = Presentation { statements: full, ..Presentation::default() }.to_bytes().unwrap();
     assert!(bytes.len() < PRESENTATION_BYTES_MAX * 3 / 4, "{} bytes leave room for credentials", bytes.len());
     assert!(Presentation::parse(&vec![b' '; PRESENTATION_BYTES_MAX + 1]).is_err());
+    let lists = vec![String::new(); PRESENTED_LISTS_MAX + 1];
+    assert!(refused(&Presentation { lists, ..Presentation::default() }).contains("status lists"));
+    let lists = vec!["x".repeat(STATUS_TEXT_LENGTH_MAX + 1)];
+    assert!(refused(&Presentation { lists, ..Presentation::default() }).contains("in a status list"));
     assert!(Presentation::parse(br#"{"credentials":[],"more":1}"#).is_err());
 }
 

@@ -39,7 +39,7 @@ mod tests;
 pub(crate) use self::directory::finish_rotation;
 pub use self::directory::{HISTORY_FILE, IdentityDirectory, IdentityError};
 pub use self::owners::{OwnerError, Owners, Vouch};
-pub use self::resolve::{Doubt, HANDOVERS_MAX, KeyHistory, Standing, resolve};
+pub use self::resolve::{Doubt, HANDOVERS_MAX, KeyHistory, Standing, first_key, resolve};
 pub use self::statement::{
     Handover, REASON_LENGTH_MAX, Revocation, STATEMENT_BYTES_MAX, STATEMENTS_BYTES_MAX, STATEMENTS_MAX, Statement,
     StatementError,

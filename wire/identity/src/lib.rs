@@ -41,13 +41,15 @@ mod json;
 mod jws;
 mod key;
 mod origin;
+mod shown;
 mod signed;
+mod speakers;
 mod tls;
 mod trust;
 #[cfg(test)]
 mod trust_tests;
 
-pub use acquaintances::{Acquaintances, Met, PRESENTATION_BYTES_MAX, Presentation};
+pub use acquaintances::{Acquaintances, Met, PRESENTATION_BYTES_MAX, PRESENTED_LISTS_MAX, Presentation};
 pub use copies::{COPY_PROBE, Incarnation, WhoStays, who_stays};
 pub use credential::{
     CHECK_STEPS, CLAIM_LENGTH_MAX, CLAIMS_MAX, CLOCK_SKEW_LEEWAY, CREDENTIAL_LENGTH_MAX, CheckStep, Credential,
@@ -61,15 +63,17 @@ pub use files::{FileError, read_file, replace_file};
 pub use history::{
     Doubt, HANDOVERS_MAX, HISTORY_FILE, Handover, IdentityDirectory, IdentityError, KeyHistory, OwnerError, Owners,
     REASON_LENGTH_MAX, Revocation, STATEMENT_BYTES_MAX, STATEMENTS_BYTES_MAX, STATEMENTS_MAX, Standing, Statement,
-    StatementError, Vouch, resolve,
+    StatementError, Vouch, first_key, resolve,
 };
 pub use id::{IdError, NodeId};
 pub use json::strict_json;
 pub use jws::{JwsError, jws_sign, jws_verify};
 pub use key::{KeyError, NODE_KEY_FILE, NodeKey};
 pub use origin::origin;
+pub use shown::{Held, HeldKind, STATEMENTS_DIRECTORY, Shown};
 pub use signed::{
     ENVELOPE_PAYLOAD_BYTES_MAX, ENVELOPE_SIGNATURES_MAX, Envelope, Signed, SignedError, canonical_json, sha256_hex,
 };
+pub use speakers::Speakers;
 pub use tls::{ClientAuth, TlsError, certificate_node_id, client_config, peer_node_id, server_config};
 pub use trust::{Fact, Feature, PEER_CREDENTIALS_MAX, Proven, TrustedIssuers, proven};

@@ -13,7 +13,8 @@
 //!        ◄═══ datagram: channel (1 byte) + payload ═════════  receiver of that channel   both ways
 //! ```
 //! Both sides may dial at once: the same one of the two sessions is kept on both sides (`tie.rs`). A dial is retried for ever,
-//! and waits while there is a session with the peer it leads to.
+//! and waits while there is a session with the peer it leads to. A process that comes with the key of a peer that is up, and is
+//! another one, is a restart or a copy (`copies.rs`): the older process is asked whether it lives.
 //!
 //! *Hostile peers*: everything is length first and bounded; what is malformed is refused and counted, and a peer that
 //! sends too much of it is not listened to for a while. Handlers run in tasks of the session and are cancelled with it.
@@ -21,6 +22,7 @@
 //! Limits: no relay and no hole punching yet; the address of a session that moves is QUIC's own migration.
 
 mod backoff;
+mod copies;
 mod error;
 mod frame;
 mod handler;

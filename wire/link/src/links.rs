@@ -104,6 +104,15 @@ pub enum Event {
         /// Why it ended.
         reason: String,
     },
+    /// Two processes run with one key.
+    Copies {
+        /// Whose: a peer's, or this node's own.
+        key: NodeId,
+        /// Who has met both: this node, or a peer that says so.
+        witness: NodeId,
+        /// Which of them is the younger, in words.
+        younger: String,
+    },
 }
 
 /// A datagram from a peer.
@@ -163,6 +172,8 @@ struct Shared {
     events: broadcast::Sender<Event>,
     dials: Mutex<HashMap<SocketAddr, dial::Dial>>,
     strikes: Mutex<Strikes>,
+    /// Keys that count no more, and why.
+    refused: RwLock<BTreeMap<NodeId, String>>,
     handshakes: Arc<Semaphore>,
     refused_sessions: AtomicU64,
     strike_count: AtomicU64,
@@ -209,6 +220,7 @@ impl Links {
             events: broadcast::channel(EVENTS_MAX).0,
             dials: Mutex::default(),
             strikes: Mutex::default(),
+            refused: RwLock::default(),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             refused_sessions: AtomicU64::new(0),
             strike_count: AtomicU64::new(0),
@@ -352,6 +364,20 @@ impl Links {
         }
     }
 
+    /// Refuses these keys from now on, each for its reason, and no others: sessions with them end, and none begins.
+    pub fn refuse(&self, keys: BTreeMap<NodeId, String>) {
+        let mut refused = self.shared.refused.write().unwrap_or_else(PoisonError::into_inner);
+        refused.clone_from(&keys);
+        drop(refused);
+        // After the list is in force: a session that begins meanwhile is refused or found here.
+        for (key, reason) in keys {
+            if let Some(session) = self.get(&key) {
+                tracing::warn!(peer = %key, reason, "the link ends: this key counts no more");
+                session.close(code::REFUSED);
+            }
+        }
+    }
+
     /// Returns what has been counted.
     pub fn counters(&self) -> Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -400,6 +426,16 @@ impl Shared {
                 session.close(code::SILENCED);
             }
         }
+    }
+
+    fn why_refused(&self, peer: &NodeId) -> Option<String> {
+        self.refused.read().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
+    /// Tells that two processes run with one key. Nobody need be listening.
+    fn tell_copies(&self, key: NodeId, witness: NodeId, younger: String) {
+        tracing::warn!(%key, %witness, younger, "two processes run with one key");
+        let _ = self.events.send(Event::Copies { key, witness, younger });
     }
 
     fn is_silenced(&self, peer: &NodeId) -> bool {

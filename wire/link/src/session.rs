@@ -246,6 +246,11 @@ impl Session {
         Facts { incarnation: self.inner.peer.incarnation, dialler: self.inner.dialler }
     }
 
+    /// Whether another process of the same node is at the other end.
+    pub(crate) fn is_of_another_process(&self, other: &Self) -> bool {
+        self.inner.peer.incarnation != other.inner.peer.incarnation
+    }
+
     pub(crate) fn age(&self) -> Duration {
         self.inner.since.elapsed()
     }

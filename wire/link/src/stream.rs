@@ -24,6 +24,10 @@ pub(crate) mod code {
     pub(crate) const STOPPED: VarInt = VarInt::from_u32(5);
     /// No room for another peer.
     pub(crate) const FULL: VarInt = VarInt::from_u32(6);
+    /// An older process with this key is alive.
+    pub(crate) const COPY: VarInt = VarInt::from_u32(7);
+    /// The key counts no more.
+    pub(crate) const REFUSED: VarInt = VarInt::from_u32(8);
     /// Nobody handles streams of this kind.
     pub(crate) const UNKNOWN_KIND: VarInt = VarInt::from_u32(16);
     /// The header could not be read.
@@ -41,6 +45,8 @@ pub(crate) mod code {
             SILENCED => "too much garbage: not listened to for a while",
             STOPPED => "the node stopped",
             FULL => "no room for another peer",
+            COPY => "an older process with this node's key is up: this one is taken for a copy",
+            REFUSED => "this node's key counts no more there",
             UNKNOWN_KIND => "nobody handles streams of this kind",
             BAD_HEADER => "the header was refused",
             ABANDONED => "given up",

@@ -14,7 +14,7 @@ pub(crate) const AT_ONCE: Duration = Duration::from_secs(10);
 /// What counts of a session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
-    /// The peer's: it grows with every start of that node.
+    /// The peer's: another one is another process, which `copies.rs` has judged.
     pub(crate) incarnation: u64,
     /// Who dialled.
     pub(crate) dialler: NodeId,
@@ -32,7 +32,8 @@ pub(crate) enum Choice {
 /// Chooses between the session there is, of a certain age, and a new one with the same peer. `us` is this node.
 pub(crate) fn choose(old: Facts, old_age: Duration, new: Facts, us: NodeId, peer: NodeId) -> Choice {
     if new.incarnation != old.incarnation {
-        return if new.incarnation > old.incarnation { Choice::Replace } else { Choice::Keep };
+        // Another process has come in the moment in which it was found that there is none: the dialler comes again.
+        return Choice::Keep;
     }
     let later = new.dialler == old.dialler || old_age > AT_ONCE;
     if later || new.dialler == us.min(peer) { Choice::Replace } else { Choice::Keep }
@@ -65,11 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_incarnation_replaces_and_an_older_one_never_does() {
+    fn what_a_process_says_of_its_start_replaces_nothing() {
         let (small, large) = nodes();
         let facts = |incarnation, dialler| Facts { incarnation, dialler };
         let age = Duration::ZERO;
-        assert_eq!(choose(facts(1, small), age, facts(2, large), small, large), Choice::Replace);
+        assert_eq!(choose(facts(1, small), age, facts(2, large), small, large), Choice::Keep);
         assert_eq!(choose(facts(2, large), age, facts(1, small), small, large), Choice::Keep);
     }
 

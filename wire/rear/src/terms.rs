@@ -175,11 +175,17 @@ pub fn check_contract(received: &Envelope, sent: &Signed<ContractTerms>) -> Resu
 }
 
 /// Either party: checks that a release ends this contract and is signed by one of its parties; returns which.
+/// `speaks` says which key speaks now for one that the contract names; where keys do not change, itself.
 ///
 /// # Errors
 /// [`TermsError`] if it is about another contract or signed by nobody of it.
-pub fn check_release(release: &Signed<ReleaseTerms>, contract: &Signed<ContractTerms>) -> Result<NodeId, TermsError> {
-    let (terms, parties) = (release.value(), [contract.value().buyer, contract.value().seller]);
+pub fn check_release(
+    release: &Signed<ReleaseTerms>,
+    contract: &Signed<ContractTerms>,
+    speaks: impl Fn(&NodeId) -> NodeId,
+) -> Result<NodeId, TermsError> {
+    let (terms, parties) =
+        (release.value(), [contract.value().buyer, contract.value().seller].map(|named| speaks(&named)));
     equal("contractID", &terms.contract_id, &contract.value().contract_id)?;
     equal("termsDigest", &terms.terms_digest, &contract.digest())?;
     let signer = release.signers().find(|signer| parties.contains(signer));

@@ -124,7 +124,8 @@ impl Seller for Market {
         let mut contracts = self.contracts.lock().unwrap();
         let Some(contract) = contracts.get(id) else { return Ok(()) };
         let terms = terms::open_contract(contract.signed_terms.as_ref().unwrap()).unwrap();
-        check_release(&release, &terms).map_err(|error| Refusal::new(RefusalCode::Forbidden, error.to_string()))?;
+        check_release(&release, &terms, |named| *named)
+            .map_err(|error| Refusal::new(RefusalCode::Forbidden, error.to_string()))?;
         contracts.remove(id);
         Ok(())
     }

@@ -10,6 +10,8 @@ use fluidos_discovery::Trust;
 use fluidos_identity::NodeId;
 use fluidos_model::market::{Amounts, Location, Resource};
 
+use super::issuer::Issuer;
+
 /// Shown by `fluidos up --help`.
 pub const EXAMPLES: &str = "Examples:
   fluidos up --name farm --data-dir /var/lib/fluidos
@@ -56,6 +58,10 @@ pub struct Up {
     /// Who may receive this owner's workloads: known (named by --peer), lan (also found there), or DIDs.
     #[arg(long, env = "FLUIDOS_TRUST", default_value = "known", value_name = "known|lan|did:..,..")]
     pub trust: TrustFlag,
+    /// Whose word about nodes is believed, as DID=farm.example (an owner, and its domain), certifier:DID or attester:DID; may be
+    /// given several times.
+    #[arg(long, env = "FLUIDOS_TRUST_ISSUER", value_delimiter = ',', value_name = "[ROLE:]DID[=DOMAIN]")]
+    pub trust_issuer: Vec<Issuer>,
     /// Where this node is, as city=Milan,country=Italy,latitude=45.46,longitude=9.19.
     #[arg(long, env = "FLUIDOS_LOCATION", value_parser = location)]
     pub location: Option<Location>,

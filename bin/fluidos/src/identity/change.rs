@@ -77,11 +77,17 @@ impl Rotate {
         println!("{from} handed over to {to}");
         eprintln!("The hand-over is in {}; the old key is gone from this directory.", history.display());
         eprintln!("Credentials name the old key: have new ones issued for {to}.");
-        eprintln!(
-            "The addresses of pods and Services follow the key: from {} to {}.",
-            fabric_prefix(&from, 0).v4_cidr(),
-            fabric_prefix(&to, 0).v4_cidr()
-        );
+        if handover.by() == from {
+            eprintln!(
+                "Pods and Services keep their addresses, and contracts go on: peers see the hand-over when the node starts."
+            );
+        } else {
+            eprintln!(
+                "The addresses of pods and Services follow the key that its owner has put in its place: from {} to {}.",
+                fabric_prefix(&from, 0).v4_cidr(),
+                fabric_prefix(&to, 0).v4_cidr()
+            );
+        }
         Ok(())
     }
 }
@@ -114,7 +120,7 @@ impl Revoke {
             Some(path) => replace_file(path, text.as_bytes())?,
             None => print!("{text}"),
         }
-        eprintln!("{} counts no more, says {}. Give the statement to its peers.", self.did, key.id());
+        eprintln!("{} counts no more, says {}. Give it to its peers: fluidos identity tell.", self.did, key.id());
         Ok(())
     }
 }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use fluidos_identity::{Credential, DidWeb, Handover, IdentityDirectory, NodeId, NodeKey, fabric_prefix};
+use fluidos_identity::{
+    Credential, DidWeb, Handover, IdentityDirectory, NodeId, NodeKey, Statement, fabric_prefix, first_key,
+};
 use serde_json::{Value, json};
 
 use crate::credential;
@@ -38,11 +40,15 @@ impl Show {
     /// Does what the verb says.
     pub fn run(&self) -> Result<()> {
         let directory = self.data_dir.as_ref().map(|directory| directory.join("identity"));
-        let (id, before, directory) = match (&self.key, directory) {
-            (Some(key), _) => (NodeKey::open(key)?.id(), Vec::new(), None),
+        let (id, first, before, directory) = match (&self.key, directory) {
+            (Some(key), _) => {
+                let id = NodeKey::open(key)?.id();
+                (id, id, Vec::new(), None)
+            }
             (None, Some(directory)) => {
                 let (id, before) = node(&directory)?;
-                (id, before, Some(directory))
+                let statements: Vec<Statement> = before.iter().cloned().map(Statement::from).collect();
+                (id, first_key(id, &statements), before, Some(directory))
             }
             (None, None) => return Err(anyhow!("needed --data-dir or --key")),
         };
@@ -54,9 +60,9 @@ impl Show {
         }
         let held = directory.as_deref().map(held).transpose()?.unwrap_or_default();
         if self.output == "json" {
-            println!("{}", serde_json::to_string_pretty(&described(&id, &before, &held))?);
+            println!("{}", serde_json::to_string_pretty(&described(&id, &first, &before, &held))?);
         } else {
-            print(&id, &before, &held);
+            print(&id, &first, &before, &held);
         }
         Ok(())
     }
@@ -90,7 +96,7 @@ fn held(directory: &Path) -> Result<Vec<Held>> {
     Ok(files.into_iter().map(|file| Held { credential: credential::read(&file), file }).collect())
 }
 
-fn described(id: &NodeId, before: &[Handover], held: &[Held]) -> Value {
+fn described(id: &NodeId, first: &NodeId, before: &[Handover], held: &[Held]) -> Value {
     let credentials = held.iter().map(|held| match &held.credential {
         Ok(credential) => json!({"file": held.file, "credential": credential::described(credential)}),
         Err(error) => json!({"file": held.file, "error": format!("{error:#}")}),
@@ -99,16 +105,16 @@ fn described(id: &NodeId, before: &[Handover], held: &[Held]) -> Value {
     json!({
         "did": id,
         "fingerprint": id.fingerprint(),
-        "fabricPrefix": fabric_prefix(id, 0).to_string(),
+        "fabricPrefix": fabric_prefix(first, 0).to_string(),
         "predecessors": before.collect::<Vec<_>>(),
         "credentials": credentials.collect::<Vec<_>>(),
     })
 }
 
-fn print(id: &NodeId, before: &[Handover], held: &[Held]) {
+fn print(id: &NodeId, first: &NodeId, before: &[Handover], held: &[Held]) {
     println!("did          {id}");
     println!("fingerprint  {}", id.fingerprint());
-    println!("prefix       {}", fabric_prefix(id, 0));
+    println!("prefix       {}", fabric_prefix(first, 0));
     for handover in before {
         let by =
             if handover.by() == handover.from() { "itself".into() } else { format!("its owner {}", handover.by()) };

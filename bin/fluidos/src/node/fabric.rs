@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use fluidos_fabric::{Admit, Fabric, Options, guests, network};
-use fluidos_identity::{NodeKey, fabric_prefix};
+use fluidos_fabric::{Admit, Fabric, Options, PrefixOf, guests, network};
+use fluidos_identity::{NodeKey, Speakers, fabric_prefix};
 use fluidos_link::Links;
 use fluidos_model::kinds::{Contract, names};
 use k8s_openapi::api::core::v1::Pod;
@@ -24,7 +24,7 @@ pub fn start(
     up: &Up,
     key: Arc<NodeKey>,
     api: &Api,
-    links: Links,
+    (links, speakers): (Links, Speakers),
     images: Option<ImageStore>,
     dns: Ipv4Addr,
     admit: Admit,
@@ -38,24 +38,31 @@ pub fn start(
         images,
         dns_address: dns,
         cluster_domain: "cluster.local".into(),
-        prefix_of: Arc::new(|peer| Some(fabric_prefix(peer, 0))),
+        prefix_of: prefix_of(&speakers),
+        speakers,
         admit: Some(admit),
     };
     Fabric::start(options).context("fabric")
+}
+
+/// Where the pods of a peer are: its addresses follow from its first key.
+fn prefix_of(speakers: &Speakers) -> PrefixOf {
+    let speakers = speakers.clone();
+    Arc::new(move |peer| Some(fabric_prefix(&speakers.first(peer), 0)))
 }
 
 /// Carries packets between this machine and those of peers under contract, and keeps guests confined. What is returned counts them.
 pub fn connect(
     key: &NodeKey,
     api: &Api,
-    links: Links,
+    (links, speakers): (Links, Speakers),
     network: NodeNetwork,
     parts: &mut JoinSet<()>,
 ) -> network::Handle {
     let client = api.client("fluidos-network");
     let contracts = Cache::<Contract>::start(kube::Api::namespaced(client.clone(), names::NAMESPACE));
-    parts.spawn(guests::confine(client, contracts.clone(), network.clone()));
-    let options = network::Options { own: key.id(), contracts, links, network };
+    parts.spawn(guests::confine(client, contracts.clone(), network.clone(), speakers.clone()));
+    let options = network::Options { own: key.id(), contracts, links, network, speakers };
     let handle = network::Handle::default();
     let counting = handle.clone();
     parts.spawn(async move {

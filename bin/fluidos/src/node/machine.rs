@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use fluidos_fabric::Admit;
-use fluidos_identity::NodeKey;
+use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
 use substrate_kubelet::images::{ImageStore, Registry};
 use substrate_kubelet::{Handle, Kubelet, StopPods};
@@ -33,14 +33,14 @@ impl Machine {
     /// Takes the machine into use.
     pub async fn start(
         up: &Up,
-        key: &Arc<NodeKey>,
+        (key, first): (&Arc<NodeKey>, NodeId),
         api: &Api,
         ranges: Ranges,
-        links: &Links,
+        (links, speakers): (&Links, &Speakers),
         admit: Admit,
         parts: &mut JoinSet<()>,
     ) -> Result<Self> {
-        let instance = key.id().tag();
+        let instance = first.tag();
         let cidr =
             |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
         let network = NodeNetwork::open(substrate_network::Options {
@@ -59,8 +59,8 @@ impl Machine {
         let dns_address = network.dns_address();
         let images = ImageStore::open(up.data_dir.join("kubelet/images"))?;
         let dns = dns_address.unwrap_or(gateway);
-        let peers = fabric::start(up, key.clone(), api, links.clone(), Some(images), dns, admit)?;
-        let packets = fabric::connect(key, api, links.clone(), network.clone(), parts);
+        let peers = fabric::start(up, key.clone(), api, (links.clone(), speakers.clone()), Some(images), dns, admit)?;
+        let packets = fabric::connect(key, api, (links.clone(), speakers.clone()), network.clone(), parts);
         let kubelet = Kubelet::start(substrate_kubelet::Options {
             node_name: up.name.clone(),
             node_address: address().unwrap_or(gateway),
@@ -113,15 +113,16 @@ async fn open_network(directory: &Path, instance: &str, ranges: Ranges) -> Resul
 
 /// Takes the pods and the network of the node in `directory` off the machine; how many pods there were. No node runs in it.
 pub async fn leave(directory: &Path) -> Result<usize> {
-    let key = NodeKey::load_or_create(&directory.join("identity"))?;
-    let instance = key.id().tag();
+    let identity = directory.join("identity");
+    let first = super::first_of(&identity, &NodeKey::load_or_create(&identity)?);
+    let instance = first.tag();
     let kubelet = directory.join("kubelet");
     let pods = std::fs::read_dir(kubelet.join("run")).into_iter().flatten().count();
     Kubelet::purge(&kubelet, &instance).await.context("end its pods")?;
     if directory.join("network").exists() {
         // Opening finds what there is; only what is found can be taken away.
         let network =
-            open_network(directory, &instance, Ranges::of(&key)).await.context("find its network; it needs root")?;
+            open_network(directory, &instance, Ranges::of(&first)).await.context("find its network; it needs root")?;
         network.destroy().await.context("remove its network")?;
     }
     Ok(pods)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use fluidos_acquisition::exporter::{Decide, Exporter};
 use fluidos_acquisition::{Options, contract_manager, importer};
-use fluidos_identity::{ClientAuth, NodeKey, server_config};
+use fluidos_identity::{ClientAuth, NodeKey, Speakers, server_config};
 use fluidos_model::kinds::{AdditionalInformation, NodeIdentity};
 use fluidos_rear::{ALPN, Accountant, RearService};
 use tokio::net::TcpListener;
@@ -23,13 +23,13 @@ pub fn open(
     key: &NodeKey,
     api: &Api,
     (rear, plain): (TcpListener, Option<TcpListener>),
-    decide: Decide,
+    (decide, speakers): (Decide, Speakers),
     accountant: Arc<dyn Accountant>,
     parts: &mut JoinSet<()>,
 ) -> Result<()> {
     let identity = identity(up, key, rear.local_addr()?);
     warn_of_too_much(up);
-    let options = Options { decide: Some(decide), ..Options::new(key.clone(), identity.clone(), up.offer) };
+    let options = Options { decide: Some(decide), speakers, ..Options::new(key.clone(), identity.clone(), up.offer) };
     parts.spawn(fluidos_resources::run(
         api.client("fluidos-resources"),
         fluidos_resources::Options {

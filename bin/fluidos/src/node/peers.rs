@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use fluidos_discovery::catalog::CATALOGS_MAX;
 use fluidos_discovery::features::word;
-use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features};
-use fluidos_identity::NodeKey;
+use fluidos_discovery::introductions::{self, Introductions};
+use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features, position_word};
+use fluidos_identity::{NodeKey, Speakers};
 use fluidos_link::Links;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use super::api::Api;
 use super::machine;
 use crate::cli::Up;
+use crate::cli::issuer::trusted;
 
 /// The doors to peers, open.
 pub struct Doors {
@@ -63,12 +65,33 @@ fn incarnation() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+/// Reads whom this node knows, and whose word it believes: nothing that asks who speaks for whom may start before.
+pub async fn introduce(up: &Up, key: &NodeKey, api: &Api, links: &Links, speakers: Speakers) -> Result<Introductions> {
+    let options = introductions::Options {
+        client: api.client("fluidos-introductions"),
+        links: links.clone(),
+        own: key.id(),
+        directory: up.data_dir.join("identity"),
+        trusted: trusted(&up.trust_issuer),
+        speakers,
+        position: position(up),
+    };
+    introductions::open(options).await.context("introductions")
+}
+
+/// Where this node is, if its owner has said so.
+fn position(up: &Up) -> Option<(f64, f64)> {
+    let place = up.location.as_ref()?;
+    Some((place.latitude.parse().ok()?, place.longitude.parse().ok()?))
+}
+
 /// Looks for nodes, for ever. What is returned takes the node out of catalogs again.
 pub fn discover(
     up: &Up,
     key: Arc<NodeKey>,
     api: &Api,
     doors: &Doors,
+    speakers: Speakers,
     parts: &mut JoinSet<()>,
 ) -> Result<fluidos_discovery::Handle> {
     let port = doors.address()?.port();
@@ -94,6 +117,7 @@ pub fn discover(
         // The policies say who is trusted; the flag is one of them.
         trust: fluidos_discovery::Trust { decided_elsewhere: true, ..up.trust.0.clone() },
         features: features(up),
+        speakers,
     };
     let running = handle.clone();
     parts.spawn(async move {
@@ -113,9 +137,10 @@ fn features(up: &Up) -> Features {
         ("arch", word(super::market::architecture())),
         ("city", word(&place.city)),
         ("country", word(&place.country)),
+        ("position", position(up).map(|(lat, lon)| position_word(lat, lon)).unwrap_or_default()),
         ("sells", if sells { "compute".into() } else { String::new() }),
     ];
     let told = words.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value));
-    // Four short words are within every bound.
+    // Five short words are within every bound.
     Features::new(told).unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use fluidos_acquisition::exporter::{Act, Ask, Decide};
 use fluidos_fabric::Admit;
-use fluidos_identity::NodeKey;
+use fluidos_identity::{NodeKey, Speakers};
 use fluidos_security::policy::{Action, Circumstances, Flags, Goods, Resource};
 use fluidos_security::{Handle, Options, Question};
 use jiff::Timestamp;
@@ -15,8 +15,8 @@ use super::api::Api;
 use crate::cli::Up;
 
 /// Writes the policies of the flags and puts all of them in force. Nothing that asks may start before.
-pub async fn open(up: &Up, key: &NodeKey, api: &Api, parts: &mut JoinSet<()>) -> Result<Handle> {
-    let options = Options { client: api.client(fluidos_security::MANAGER), flags: flags(up) };
+pub async fn open(up: &Up, key: &NodeKey, api: &Api, speakers: Speakers, parts: &mut JoinSet<()>) -> Result<Handle> {
+    let options = Options { client: api.client(fluidos_security::MANAGER), flags: flags(up), speakers };
     let (handle, keep) = fluidos_security::start(options).await.context("the policies cannot be put in force")?;
     parts.spawn(keep);
     parts.spawn(fluidos_security::rating::run(api.client("fluidos-ratings"), key.id()));

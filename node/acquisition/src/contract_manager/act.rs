@@ -35,6 +35,12 @@ pub(super) enum Error {
 pub(super) async fn act(client: &Client, options: &Options, books: &Books, action: &Action) -> Result<(), Error> {
     match action {
         Action::Expire { contract } => Ok(contracts::delete(client, contract).await?),
+        Action::Void { contract, reason } => {
+            let message = format!("it ends: {reason}");
+            events::warn(client, contract.as_ref(), "KeyRevoked", &message).await;
+            contracts::annotate(client, contract, names::ANNOTATION_END_REASON, reason).await?;
+            Ok(contracts::delete(client, contract).await?)
+        }
         Action::Tell { contract, other, addresses, sells } => {
             end_here(client, books, contract, *sells).await?;
             match tell(options, contract, *other, addresses).await? {

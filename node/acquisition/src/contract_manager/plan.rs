@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fluidos_identity::NodeId;
+use fluidos_identity::{NodeId, Speakers, Standing};
 use fluidos_model::kinds::{Contract, KnownCluster, names};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -29,6 +29,8 @@ pub(super) struct View<'a> {
     pub peers: Vec<&'a KnownCluster>,
     /// What was tried, by uid of the contract.
     pub tries: &'a BTreeMap<String, Try>,
+    /// Which key speaks for whom now.
+    pub speakers: &'a Speakers,
 }
 
 /// How often telling the other side has failed.
@@ -57,6 +59,8 @@ impl Try {
 pub(super) enum Action {
     /// Its time is over.
     Expire { contract: Box<Contract> },
+    /// The key of the other side counts no more, and none has taken its place.
+    Void { contract: Box<Contract>, reason: String },
     /// Tell the other side, at the first of these addresses that answers; then let it go.
     Tell { contract: Box<Contract>, other: NodeId, addresses: Vec<SocketAddr>, sells: bool },
     /// Let it go without a word; `warning` is why somebody should know.
@@ -97,6 +101,9 @@ enum Next {
 
 fn of_one(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
     let Some(deleted) = &contract.metadata.deletion_timestamp else {
+        if let Some(reason) = revoked(view, contract) {
+            return Next::Now(Action::Void { contract: Box::new(contract.clone()), reason });
+        }
         let until = contract.spec.expiration_time.as_ref().and_then(|until| until.parse::<Timestamp>().ok());
         return match until {
             Some(until) if until <= now => Next::Now(Action::Expire { contract: Box::new(contract.clone()) }),
@@ -119,10 +126,15 @@ fn of_one(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
         return Next::Now(Action::Forget { contract, sells, warning: None });
     };
     let parties = signed.value();
-    let sells = parties.seller == view.own;
-    let other = if sells { parties.buyer } else { parties.seller };
-    if !sells && parties.buyer != view.own {
+    let [buyer, seller] = [parties.buyer, parties.seller].map(|named| view.speakers.current(&named));
+    let sells = seller == view.own;
+    let other = if sells { buyer } else { seller };
+    if !sells && buyer != view.own {
         return Next::Now(Action::Forget { contract, sells, warning: None });
+    }
+    if let Some(reason) = revoked(view, &contract) {
+        // Whoever has that key now is not whom it was agreed with.
+        return Next::Now(Action::Forget { contract, sells, warning: Some(format!("{other} is not told: {reason}")) });
     }
     if terms::shifted(deleted.0, GIVE_UP, 1).is_none_or(|last| last <= now) {
         let reason = tried.map_or_else(String::new, |tried| format!(": {}", tried.reason));
@@ -131,6 +143,20 @@ fn of_one(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
     }
     let addresses = addresses(view, &contract, other, sells);
     Next::Now(Action::Tell { contract, other, addresses, sells })
+}
+
+/// Why the other side's key counts no more, if it was revoked. In doubt a contract stays: nothing is done under it meanwhile,
+/// as its links and requests are refused.
+fn revoked(view: &View, contract: &Contract) -> Option<String> {
+    let parties = [&contract.spec.buyer, &contract.spec.seller].into_iter();
+    let named =
+        parties.filter_map(|party| party.additional_information.as_ref()?.did.as_deref()?.parse::<NodeId>().ok());
+    named.into_iter().find_map(|key| match view.speakers.standing(&key) {
+        Standing::Revoked { key, by, at, reason } if key != view.own => {
+            Some(format!("{key} was revoked by {by} at {at}: {reason}"))
+        }
+        _ => None,
+    })
 }
 
 /// Where the other side may be: where it is known to be, then where it said it was.

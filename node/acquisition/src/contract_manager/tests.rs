@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
-use fluidos_identity::NodeKey;
+use fluidos_identity::{NodeKey, Speakers, Standing};
 use fluidos_model::kinds::{Contract, KnownCluster, KnownClusterSpec};
 use fluidos_model::market::{Amounts, Commitment, CommitmentState};
 use jiff::Timestamp;
@@ -39,6 +39,9 @@ fn contract(deleted: Option<i64>) -> Contract {
     };
     spec.buyer.ip = "192.0.2.1:7300".into();
     spec.seller.ip = "192.0.2.2:7300".into();
+    for (party, seed) in [(&mut spec.buyer, 1), (&mut spec.seller, 2)] {
+        party.additional_information.get_or_insert_default().did = Some(key(seed).id().to_string());
+    }
     let mut contract = contracts::contract("c", spec, key(2).id(), None);
     contract.metadata.uid = Some("uid".into());
     contract.metadata.deletion_timestamp = deleted.map(|second| Time(at(second)));
@@ -46,6 +49,10 @@ fn contract(deleted: Option<i64>) -> Contract {
 }
 
 fn check(own: u8, contract: &Contract, tries: &[(u32, i64)], now: i64, expected: Expect) {
+    check_with(&Speakers::default(), own, contract, tries, now, expected);
+}
+
+fn check_with(speakers: &Speakers, own: u8, contract: &Contract, tries: &[(u32, i64)], now: i64, expected: Expect) {
     let spec = KnownClusterSpec {
         address: "192.0.2.22:7300".into(),
         did: Some(key(2).id().to_string()),
@@ -58,13 +65,14 @@ fn check(own: u8, contract: &Contract, tries: &[(u32, i64)], now: i64, expected:
             ("uid".to_owned(), Try { failures: *failures, last: Some(at(*last)), reason: "no route".into() })
         })
         .collect();
-    let view = View { own: key(own).id(), contracts: vec![contract], peers: vec![&known], tries: &tries };
+    let view = View { own: key(own).id(), contracts: vec![contract], peers: vec![&known], tries: &tries, speakers };
     let plan = plan(&view, at(now));
     let mut lines: Vec<String> = plan
         .actions
         .iter()
         .map(|(_, action)| match action {
             Action::Expire { .. } => "expire".into(),
+            Action::Void { reason, .. } => format!("void: {reason}"),
             Action::Tell { other, addresses, sells, .. } => {
                 format!("tell {} at {addresses:?} sells={sells}", other.tag())
             }
@@ -118,4 +126,42 @@ fn what_is_nobodys_business_is_let_go() {
     let mut released = contract(Some(5));
     released.metadata.finalizers = None;
     check(1, &released, &[], 10, expect![[r#""#]]);
+}
+
+#[test]
+fn a_contract_with_a_revoked_key_ends_and_one_with_a_new_key_goes_on() {
+    let speakers = Speakers::default();
+    let says = |standing: Standing| speakers.set([(key(2).id(), standing)].into(), BTreeMap::new());
+    let now = |deleted, expected| check_with(&speakers, 1, &contract(deleted), &[], 10, expected);
+    says(Standing::Current(key(3).id()));
+    now(None, expect!["look again at 1970-01-12T13:46:40Z"]);
+    // The key that speaks for the seller now is told; where it is has not been said yet but by the contract.
+    now(Some(5), expect!["tell ed4928c6 at [192.0.2.2:7300] sells=false"]);
+    let reason = "machine stolen".to_owned();
+    says(Standing::Revoked { key: key(2).id(), by: key(9).id(), at: at(1), reason });
+    now(
+        None,
+        expect![
+            "void: did:key:z6Mko9hTggMwjSTEaJaPUfE6tqcy2xvU6BnNq3e3o8qVBiyH was revoked by did:key:z6MkwVDfCg9LbbY6xjH3EZk8YSFQZujV5Y4y1ZWeER9tDiN3 at 1970-01-01T00:00:01Z: machine stolen"
+        ],
+    );
+    now(
+        Some(5),
+        expect![[
+            r#"forget sells=false Some("did:key:z6Mko9hTggMwjSTEaJaPUfE6tqcy2xvU6BnNq3e3o8qVBiyH is not told: did:key:z6Mko9hTggMwjSTEaJaPUfE6tqcy2xvU6BnNq3e3o8qVBiyH was revoked by did:key:z6MkwVDfCg9LbbY6xjH3EZk8YSFQZujV5Y4y1ZWeER9tDiN3 at 1970-01-01T00:00:01Z: machine stolen")"#
+        ]],
+    );
+    // Nobody can say who it is: nothing is done, and nothing is ended.
+    says(Standing::Unknown(fluidos_identity::Doubt::TooLong));
+    now(None, expect!["look again at 1970-01-12T13:46:40Z"]);
+    // This node has another key itself.
+    speakers.set([(key(1).id(), Standing::Current(key(4).id()))].into(), BTreeMap::new());
+    check_with(
+        &speakers,
+        4,
+        &contract(Some(5)),
+        &[],
+        10,
+        expect!["tell 8139770e at [192.0.2.22:7300, 192.0.2.2:7300] sells=false"],
+    );
 }

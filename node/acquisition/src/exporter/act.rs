@@ -1,6 +1,6 @@
 //! What the exporter reads from the API, and what its failures are called on the wire.
 
-use fluidos_identity::NodeId;
+use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{Contract, Flavor, SharingPolicy, SharingPolicyStatus, names};
 use fluidos_model::market::Sharing;
 use fluidos_rear::{Refusal, RefusalCode};
@@ -72,10 +72,11 @@ pub(super) async fn flavor(client: &Client, name: &str, own: NodeId) -> Result<O
 }
 
 /// Returns the contracts by which this node sells.
-pub(super) async fn sold(client: &Client, own: NodeId) -> Result<Vec<Contract>, Error> {
+pub(super) async fn sold(client: &Client, own: NodeId, speakers: &Speakers) -> Result<Vec<Contract>, Error> {
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let contracts = api.list(&Default::default()).await?.items;
-    Ok(contracts.into_iter().filter(|contract| convert::did(&contract.spec.seller) == Some(own)).collect())
+    let seller = |contract: &Contract| convert::did(&contract.spec.seller).map(|named| speakers.current(&named));
+    Ok(contracts.into_iter().filter(|contract| seller(contract) == Some(own)).collect())
 }
 
 /// Returns the rules of all sharing policies by name; `None` is one that is not accepted.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map};
 
-use fluidos_identity::NodeId;
+use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{Contract, NodeIdentity, Phase};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -45,6 +45,8 @@ pub(super) struct Agreement {
     /// When it was made (RFC 3339 in the object); contracts without are the youngest.
     pub(super) since: Timestamp,
     pub(super) peer: NodeId,
+    /// Where its addresses are.
+    pub(super) prefix: Cidr,
     /// This node buys: its pods run there.
     pub(super) buys: bool,
 }
@@ -64,18 +66,25 @@ pub(super) struct Plan {
 
 impl View {
     /// A contract is live if and only if it is active, not being ended, and its time is not over.
-    pub(super) fn new<'a>(own: &Own, contracts: impl Iterator<Item = &'a Contract>, now: Timestamp) -> Self {
+    pub(super) fn new<'a>(
+        own: &Own,
+        speakers: &Speakers,
+        contracts: impl Iterator<Item = &'a Contract>,
+        now: Timestamp,
+    ) -> Self {
         let agreement = |contract: &Contract| {
             let active = contract.status.as_ref().is_some_and(|status| status.phase == Phase::Active);
             let until = contract.spec.expiration_time.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
             if !active || contract.metadata.deletion_timestamp.is_some() || until.is_some_and(|until| until <= now) {
                 return None;
             }
-            let (buyer, seller) = (did(&contract.spec.buyer)?, did(&contract.spec.seller)?);
+            let party = |party| did(party).map(|named| speakers.current(&named));
+            let (buyer, seller) = (party(&contract.spec.buyer)?, party(&contract.spec.seller)?);
+            let prefix = |peer| super::prefix(&speakers.first(peer));
             let since = contract.creation_timestamp().map_or(Timestamp::MAX, |time| time.0);
             match (buyer == own.id, seller == own.id) {
-                (true, false) => Some(Agreement { since, peer: seller, buys: true }),
-                (false, true) => Some(Agreement { since, peer: buyer, buys: false }),
+                (true, false) => Some(Agreement { since, peer: seller, prefix: prefix(&seller), buys: true }),
+                (false, true) => Some(Agreement { since, peer: buyer, prefix: prefix(&buyer), buys: false }),
                 _ => None,
             }
         };
@@ -90,8 +99,7 @@ pub(super) fn plan(own: &Own, view: &View) -> Plan {
     let mut holders: BTreeMap<Cidr, NodeId> = BTreeMap::from([(own.prefix, own.id)]);
     let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
     let mut refused: BTreeMap<NodeId, Refused> = BTreeMap::new();
-    for Agreement { peer, buys, .. } in agreements {
-        let prefix = super::prefix(&peer);
+    for Agreement { peer, prefix, buys, .. } in agreements {
         let holder = *holders.entry(prefix).or_insert(peer);
         if holder != peer {
             let reason = format!("{prefix}, where its addresses would be, belongs to {holder}");

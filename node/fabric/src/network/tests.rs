@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use bytes::{Buf as _, Bytes};
 use expect_test::{Expect, expect};
-use fluidos_identity::{NodeId, NodeKey};
+use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_model::kinds::{
     AdditionalInformation, Contract, ContractSpec, ContractStatus, EmbeddedFlavor, FlavorSpec, FlavorTypeData,
     NodeIdentity, Phase,
@@ -62,7 +62,7 @@ fn active(buyer: NodeId, seller: NodeId, made: i64) -> Contract {
 }
 
 fn check(contracts: &[Contract], expected: Expect) {
-    let view = View::new(&own(1), contracts.iter(), Timestamp::from_second(1000).unwrap());
+    let view = View::new(&own(1), &Speakers::default(), contracts.iter(), Timestamp::from_second(1000).unwrap());
     let plan = plan(&own(1), &view);
     let mut told = String::new();
     for peer in &plan.peers {
@@ -72,6 +72,18 @@ fn check(contracts: &[Contract], expected: Expect) {
         told += &format!("{} refused: {}\n", refused.peer.tag(), refused.reason);
     }
     expected.assert_eq(&told);
+}
+
+#[test]
+fn a_peer_with_another_key_keeps_its_addresses() {
+    use fluidos_identity::Standing;
+    // 2 was handed over to 3, and this node was 5 before.
+    let speakers = Speakers::default();
+    let standings = [(id(2), Standing::Current(id(3))), (id(5), Standing::Current(id(1)))];
+    speakers.set(standings.into(), [(id(3), id(2))].into());
+    let view = View::new(&own(1), &speakers, [active(id(5), id(2), 1)].iter(), Timestamp::from_second(1000).unwrap());
+    let peers = plan(&own(1), &view).peers;
+    assert_eq!((peers[0].id, peers[0].prefix, peers.len()), (id(3), prefix(&id(2)), 1));
 }
 
 #[test]
@@ -125,7 +137,10 @@ fn a_prefix_is_whose_contract_is_the_oldest() {
     let (a, b) = same_prefix();
     for (first, second) in [(a, b), (b, a)] {
         let contracts = [active(id(1), second, 20), active(id(1), first, 10)];
-        let plan = plan(&own(1), &View::new(&own(1), contracts.iter(), Timestamp::from_second(1000).unwrap()));
+        let plan = plan(
+            &own(1),
+            &View::new(&own(1), &Speakers::default(), contracts.iter(), Timestamp::from_second(1000).unwrap()),
+        );
         let peers: Vec<_> = plan.peers.iter().map(|peer| peer.id).collect();
         assert_eq!(peers, [first]);
         assert_eq!(plan.refused.len(), 1);
@@ -134,13 +149,17 @@ fn a_prefix_is_whose_contract_is_the_oldest() {
     }
     // Nobody gets this node's own, however old the contract.
     let own = Own { id: a, prefix: prefix(&a), pods: prefix(&a), services: prefix(&a) };
-    let plan = plan(&own, &View::new(&own, [active(a, b, 0)].iter(), Timestamp::MAX));
+    let plan = plan(&own, &View::new(&own, &Speakers::default(), [active(a, b, 0)].iter(), Timestamp::MAX));
     assert!(plan.peers.is_empty() && plan.refused[0].reason.contains(&a.to_string()));
 }
 
 #[test]
 fn packets_are_judged_by_both_their_ends() {
-    let peers = plan(&own(1), &View::new(&own(1), [active(id(1), id(2), 1)].iter(), Timestamp::UNIX_EPOCH)).peers;
+    let peers = plan(
+        &own(1),
+        &View::new(&own(1), &Speakers::default(), [active(id(1), id(2), 1)].iter(), Timestamp::UNIX_EPOCH),
+    )
+    .peers;
     let table = Table::new(&own(1), &peers);
     let packet = |source, destination| Addresses { source, destination };
     let incoming = |peer: u8, source, destination| table.incoming(&id(peer), packet(source, destination));

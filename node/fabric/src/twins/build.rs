@@ -49,7 +49,7 @@ pub(crate) fn build(deal: &Deal, put: &Put, prefix: Option<&FabricPrefix>) -> Re
     }
     let spec = put.pod.spec.as_ref().ok_or("it has no spec")?;
     super::admit::admit(spec)?;
-    let namespace = namespace_name(&deal.buyer, &from);
+    let namespace = namespace_name(&deal.buyer_named, &from);
     let ours = labels(deal);
     let named = named(spec);
     let bare = |name: String| ObjectMeta {
@@ -86,7 +86,7 @@ pub(crate) fn build(deal: &Deal, put: &Put, prefix: Option<&FabricPrefix>) -> Re
         spec: Some(pod_spec(deal, spec, prefix)?),
         status: None,
     };
-    let peer = BTreeMap::from([(names::ANNOTATION_PEER_DID.to_owned(), deal.buyer.to_string())]);
+    let peer = BTreeMap::from([(names::ANNOTATION_PEER_DID.to_owned(), deal.buyer_named.to_string())]);
     // On a cluster that has the admission of Kubernetes, it watches too.
     let mut namespace_labels = ours.clone();
     namespace_labels.insert("pod-security.kubernetes.io/enforce".into(), "baseline".into());
@@ -103,7 +103,7 @@ pub(crate) fn build(deal: &Deal, put: &Put, prefix: Option<&FabricPrefix>) -> Re
 }
 
 fn labels(deal: &Deal) -> BTreeMap<String, String> {
-    let pairs = [(names::LABEL_CONTRACT, deal.name.clone()), (names::LABEL_PEER, deal.buyer.tag())];
+    let pairs = [(names::LABEL_CONTRACT, deal.name.clone()), (names::LABEL_PEER, deal.buyer_named.tag())];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 

@@ -284,7 +284,7 @@ impl Session<'_> {
                 let found = api.get(&namespace).await.map_err(Error::api(format!("read namespace {namespace}")))?;
                 // Eight digits of a key can be made to measure; the whole key cannot.
                 let owner = found.annotations().get(names::ANNOTATION_PEER_DID);
-                if owner.map(String::as_str) != Some(self.deal.buyer.to_string().as_str()) {
+                if owner.map(String::as_str) != Some(self.deal.buyer_named.to_string().as_str()) {
                     let reason = format!("namespace {namespace} belongs to somebody else here");
                     return Err(Error::NoContract { contract: self.deal.name.clone(), reason });
                 }

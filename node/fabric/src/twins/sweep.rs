@@ -66,7 +66,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 async fn sweep(shared: &Shared, idle: &mut Idle) {
     let now = Timestamp::now();
     let list = shared.contracts.list();
-    let deals = list.iter().filter_map(|contract| Deal::of(contract).ok());
+    let deals = list.iter().filter_map(|contract| Deal::of(contract, &shared.speakers).ok());
     let live: BTreeSet<String> =
         deals.filter(|deal| deal.seller == shared.id() && deal.is_live(now)).map(|deal| deal.name).collect();
     shared.providing.retain(|contract| live.contains(contract));

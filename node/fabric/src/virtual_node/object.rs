@@ -38,14 +38,14 @@ pub(crate) fn node(name: &str, deal: &Deal, latency_micros: Option<u64>) -> Node
         ("kubernetes.io/arch", deal.architecture.as_str()),
         (names::VIRTUAL_NODE, "true"),
         (names::LABEL_CONTRACT, &deal.name),
-        (names::LABEL_PEER, &deal.seller.tag()),
+        (names::LABEL_PEER, &deal.seller_named.tag()),
     ];
     let labels: BTreeMap<String, String> = labels
         .into_iter()
         .filter(|(_, value)| is_label_value(value))
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .collect();
-    let mut annotations = BTreeMap::from([(names::ANNOTATION_PEER_DID.to_owned(), deal.seller.to_string())]);
+    let mut annotations = BTreeMap::from([(names::ANNOTATION_PEER_DID.to_owned(), deal.seller_named.to_string())]);
     if let Ok(location) = serde_json::to_string(&deal.location) {
         annotations.insert(names::ANNOTATION_LOCATION.into(), location);
     }

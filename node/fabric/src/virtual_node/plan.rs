@@ -58,7 +58,7 @@ pub(crate) fn plan(view: &View, now: Timestamp) -> Vec<Action> {
         }
         if let Some((allocation, _)) = &place.allocation {
             let name = choose_name(view, place, &names);
-            names.insert(name.clone(), Some(place.deal.seller.to_string()));
+            names.insert(name.clone(), Some(place.deal.seller_named.to_string()));
             actions.push(Action::Create(Box::new(object::node(&name, &place.deal, latency(view, place)))));
             actions.push(Action::Allocation {
                 name: allocation.clone(),
@@ -196,10 +196,10 @@ fn latency(view: &View, place: &Place) -> Option<u64> {
 /// The peer's name; with its tag when another has the name; numbered for further contracts.
 fn choose_name(view: &View, place: &Place, names: &BTreeMap<String, Option<String>>) -> String {
     let said = view.links.get(&place.deal.seller).map_or(place.deal.seller_name.as_str(), |link| link.name.as_str());
-    let peer = place.deal.seller.to_string();
+    let peer = place.deal.seller_named.to_string();
     let is_own = |name: &str| names.get(name).is_some_and(|of| of.as_deref() == Some(peer.as_str()));
     let plain = label(said);
-    let tag = place.deal.seller.tag();
+    let tag = place.deal.seller_named.tag();
     let base = match plain {
         Some(plain) if !names.contains_key(&plain) || is_own(&plain) => plain,
         Some(plain) => format!("{plain}-{tag}"),

@@ -70,7 +70,7 @@ impl Stage {
         let ready: BTreeSet<String> = self.ready.iter().map(|name| (*name).to_owned()).collect();
         let now = Timestamp::from_second(self.now).unwrap();
         let view = View::new(
-            id(1),
+            (id(1), &Default::default()),
             "farm",
             self.contracts.iter(),
             self.allocations.iter(),

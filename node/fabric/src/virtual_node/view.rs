@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fluidos_identity::NodeId;
+use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{Allocation, AllocationStatus, Contract, names};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -69,7 +69,7 @@ pub(crate) struct View {
 impl View {
     #[allow(clippy::too_many_arguments)] // one per kind that is looked at
     pub(crate) fn new<'a>(
-        own: NodeId,
+        (own, speakers): (NodeId, &Speakers),
         own_name: &str,
         contracts: impl Iterator<Item = &'a Contract>,
         allocations: impl Iterator<Item = &'a Allocation>,
@@ -86,7 +86,7 @@ impl View {
             .map(|allocation| (allocation.spec.contract.name.clone(), allocation))
             .collect();
         for contract in contracts {
-            match Deal::of(contract) {
+            match Deal::of(contract, speakers) {
                 Ok(deal) if deal.buyer == own => {
                     let allocation = allocations.get(&deal.name);
                     let allocation =

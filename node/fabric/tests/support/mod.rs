@@ -117,6 +117,7 @@ impl Side {
             dns_address: dns_of(self.key.id()),
             cluster_domain: "cluster.local".into(),
             prefix_of: Arc::new(|peer| Some(fabric_prefix(peer, 0))),
+            speakers: Default::default(),
             admit: Some(Arc::new(move |_, namespace| match barred.load(Ordering::Relaxed) {
                 true => Err(format!("policy door forbids Offload from {namespace}")),
                 false => Ok(()),

@@ -28,6 +28,9 @@ pub fn decide(policies: &Policies, request: &Request) -> Decision {
     if policies.closed.is_some() {
         return denied("policies here cannot be read, so nothing is permitted".into());
     }
+    if let Some(reason) = &request.peer.refused {
+        return denied(format!("its key counts no more: {reason}"));
+    }
     // What it says of its own words is nobody's secret.
     let (query, entities) = match question(request) {
         Ok(question) => question,
@@ -104,8 +107,10 @@ fn question(request: &Request) -> Result<(Query, Entities), String> {
         }
         Resource::Node => (uid(&types.node, THIS_NODE), HashMap::new()),
     };
+    // What is said of the key under which it was met first is said of it.
+    let before = request.peer.origin.iter().map(|origin| uid(&types.peer, origin)).collect::<HashSet<_>>();
     let entities = [
-        Entity::new(principal.clone(), peer, HashSet::new()).map_err(|e| failed(&e))?,
+        Entity::new(principal.clone(), peer, before).map_err(|e| failed(&e))?,
         Entity::new(resource.clone(), goods, HashSet::new()).map_err(|e| failed(&e))?,
     ];
     let entities = Entities::from_entities(entities, None).map_err(|e| failed(&e))?;
@@ -144,6 +149,7 @@ fn peer(peer: &Peer, types: &Types) -> Vec<(&'static str, Value)> {
         ("trust", word(&types.trust, format!("{:?}", peer.trust))),
         ("features", set(&peer.features)),
         ("credentials", set(&peer.credentials)),
+        ("evidence", set(&peer.evidence)),
         ("ratingWeight", Value::new_long(i64::try_from(peer.rating_weight).unwrap_or(i64::MAX))),
     ];
     attributes.extend(peer.owner.as_deref().map(|owner| ("owner", text(owner))));

@@ -69,7 +69,7 @@ when {{ {when} }};
     }
     for (place, key) in flags.keys.iter().enumerate() {
         let id = format!("key-{}", place + 1);
-        receive("--trust did:…: a key, however it was found.", &id, &format!("principal == Peer::\"{key}\""));
+        receive("--trust did:…: a key, however it was found.", &id, &format!("principal in Peer::\"{key}\""));
     }
     receive("Those whose KnownCluster the owner wrote as trusted.", "hand", "principal.trust == Trust::\"Trusted\"");
     text.push_str(

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use fluidos_model::kinds::{Flavor, KnownCluster, KnownClusterSource, KnownClusterTrust, Rating, names};
+use fluidos_model::kinds::{
+    AttributeLevel, Flavor, KnownCluster, KnownClusterIdentity, KnownClusterSource, KnownClusterTrust, ProvenFact,
+    Rating, names,
+};
 use fluidos_model::market::{Amounts, Pool};
 use jiff::{Timestamp, tz::TimeZone};
 use kube::ResourceExt as _;
@@ -13,6 +16,8 @@ use kube::ResourceExt as _;
 const MINUTE: i64 = 60;
 /// As discovery takes: features of one node.
 const FEATURES_MAX: usize = 16;
+/// Attributes of one node that discovery tells about.
+const EVIDENCE_MAX: usize = 64;
 
 /// Everything that is decided about. The one list; the schema has the same words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,7 +81,7 @@ pub struct Peer {
     pub name: String,
     /// What its owner calls itself. A claim unless `domain_proven`.
     pub domain: String,
-    /// Whether a credential proves the domain.
+    /// Whether a credential proves the domain, which then is `domain`.
     pub domain_proven: bool,
     /// DID of the owner who vouches for it.
     pub owner: Option<String>,
@@ -86,8 +91,14 @@ pub struct Peer {
     pub trust: Trust,
     /// Each `key=value`. Claims.
     pub features: BTreeSet<String>,
-    /// Types of credentials that were verified.
+    /// Types of credentials that were verified, of issuers who are trusted for it.
     pub credentials: BTreeSet<String>,
+    /// Each `level key=value`, as `audited region=EU`: at its level and at every lower one.
+    pub evidence: BTreeSet<String>,
+    /// Why its key counts no more, if it does not: then nothing is permitted.
+    pub refused: Option<String>,
+    /// The DID under which it was met first, if it has another key now.
+    pub origin: Option<String>,
     /// Own experience, 0 to 100.
     pub rating: Option<u8>,
     /// What is behind it, in hundredths.
@@ -132,8 +143,14 @@ impl From<Option<KnownClusterTrust>> for Trust {
 
 impl Peer {
     /// What is known of the node with this key. Asked about [`Action::Receive`], `trust` is what the owner wrote by hand:
-    /// what follows from the policies must not be their reason.
-    pub fn of(did: Option<&str>, action: Action, known: Option<&KnownCluster>, rating: Option<&Rating>) -> Self {
+    /// what follows from the policies must not be their reason. What is proven counts until its time is over.
+    pub fn of(
+        did: Option<&str>,
+        action: Action,
+        known: Option<&KnownCluster>,
+        rating: Option<&Rating>,
+        now: Timestamp,
+    ) -> Self {
         let mut peer = Self { did: did.map(str::to_owned), ..Self::default() };
         if let Some(known) = known {
             let spec = &known.spec;
@@ -149,12 +166,44 @@ impl Peer {
             };
             peer.trust = if action == Action::Receive { word_of_owner(known) } else { spec.trust.into() };
             peer.features = spec.features.iter().take(FEATURES_MAX).cloned().collect();
+            if let Some(identity) = known.status.as_ref().and_then(|status| status.identity.as_ref()) {
+                peer.identify(identity, now);
+            }
         }
         if let Some(status) = rating.and_then(|rating| rating.status.as_ref()) {
             peer.rating = status.value;
             peer.rating_weight = hundredths(&status.weight);
         }
         peer
+    }
+
+    fn identify(&mut self, known: &KnownClusterIdentity, now: Timestamp) {
+        let lasts = |until: &str| until.parse::<Timestamp>().is_ok_and(|until| until > now);
+        let fact = |fact: &Option<ProvenFact>| fact.as_ref().filter(|fact| lasts(&fact.until)).map(|f| f.value.clone());
+        self.origin = known.origin.clone().filter(|origin| Some(origin) != self.did.as_ref());
+        if !known.refused.is_empty() {
+            self.refused = Some(known.refused.clone());
+            return;
+        }
+        self.owner = fact(&known.owner);
+        if let Some(domain) = fact(&known.domain) {
+            (self.domain, self.domain_proven) = (domain, true);
+        }
+        if self.owner.is_some() {
+            self.credentials.insert("NodeOwnership".to_owned());
+        }
+        for attribute in known.evidence.iter().take(EVIDENCE_MAX) {
+            let Some(level) = attribute.level else { continue };
+            if level >= AttributeLevel::Audited {
+                if !lasts(&attribute.until) {
+                    continue;
+                }
+                self.credentials.insert("Feature".to_owned());
+            }
+            let lower = AttributeLevel::WORDS.into_iter().filter(|(lower, _)| *lower <= level);
+            let words = lower.map(|(_, word)| format!("{word} {}={}", attribute.name, attribute.value));
+            self.evidence.extend(words);
+        }
     }
 
     /// How it is named in words.

@@ -3,7 +3,10 @@
 
 use expect_test::{Expect, expect};
 use fluidos_identity::NodeKey;
-use fluidos_model::kinds::{Flavor, KnownCluster, KnownClusterSource, KnownClusterSpec, KnownClusterTrust, names};
+use fluidos_model::kinds::{
+    AttributeEvidence, AttributeLevel, Flavor, KnownCluster, KnownClusterIdentity, KnownClusterSource,
+    KnownClusterSpec, KnownClusterTrust, ProvenFact, names,
+};
 use fluidos_model::market::{Amounts, HoldRequest, Pool};
 use jiff::Timestamp;
 
@@ -240,7 +243,8 @@ fn what_is_known_of_a_peer_is_told_and_the_owners_word_is_its_own() {
             ..KnownClusterSpec::default()
         },
     );
-    let seen = |action, known: &KnownCluster| Peer::of(Some("did:key:z"), action, Some(known), None);
+    let seen =
+        |action, known: &KnownCluster| Peer::of(Some("did:key:z"), action, Some(known), None, Timestamp::UNIX_EPOCH);
     assert_eq!(seen(Action::Buy, &known).trust, Trust::Trusted);
     assert_eq!(seen(Action::Receive, &known).trust, Trust::Unknown, "a decision is no reason for itself");
     known.spec.source = None;
@@ -248,7 +252,7 @@ fn what_is_known_of_a_peer_is_told_and_the_owners_word_is_its_own() {
     assert_eq!(seen(Action::Receive, &known).source, Source::Manual);
     known.metadata.annotations = Some([(names::ANNOTATION_TRUST_POLICY.into(), "none".into())].into());
     assert_eq!(seen(Action::Receive, &known).trust, Trust::Unknown, "written by us");
-    assert_eq!(Peer::of(None, Action::Discover, None, None).shown(), "who has proven no key");
+    assert_eq!(Peer::of(None, Action::Discover, None, None, Timestamp::UNIX_EPOCH).shown(), "who has proven no key");
 }
 
 #[test]
@@ -295,4 +299,51 @@ fn a_decision_is_quick() {
     }
     // Far above what it takes, even unoptimised on a busy machine: this finds a policy that is parsed for each decision.
     assert!(start.elapsed().as_millis() < 5000, "{:?} for 1,000", start.elapsed());
+}
+
+#[test]
+fn what_is_proven_counts_until_its_time_is_over() {
+    let at = |hour: i64| Timestamp::from_second(1_000_000 + hour * 3600).unwrap();
+    let fact =
+        |value: &str| Some(ProvenFact { value: value.into(), by: "did:key:zOwner".into(), until: at(2).to_string() });
+    let attribute = |name: &str, level| AttributeEvidence {
+        name: name.into(),
+        value: "EU".into(),
+        level,
+        until: at(2).to_string(),
+        ..AttributeEvidence::default()
+    };
+    let identity = KnownClusterIdentity {
+        origin: Some("did:key:zBefore".into()),
+        owner: fact("did:key:zOwner"),
+        domain: fact("farm.example"),
+        evidence: vec![
+            attribute("region", Some(AttributeLevel::Audited)),
+            attribute("city", Some(AttributeLevel::Claimed)),
+            attribute("refuted", None),
+        ],
+        ..KnownClusterIdentity::default()
+    };
+    let peer_at = |identity: &KnownClusterIdentity, hour| {
+        let spec = KnownClusterSpec { domain: Some("typed.example".into()), ..KnownClusterSpec::default() };
+        let mut known = KnownCluster::new("k", spec);
+        known.status = Some(Default::default());
+        known.status.as_mut().unwrap().identity = Some(identity.clone());
+        Peer::of(Some("did:key:zNow"), Action::Buy, Some(&known), None, at(hour))
+    };
+    let text = r#"permit (principal in Peer::"did:key:zBefore", action, resource) when {
+        principal.domainProven && principal.domain == "farm.example" && principal has owner &&
+        principal.credentials.containsAll(["NodeOwnership", "Feature"]) &&
+        principal.evidence.contains("measured region=EU") && !principal.evidence.contains("attested region=EU") &&
+        principal.evidence.contains("claimed city=EU") && !principal.evidence.contains("claimed refuted=EU") };"#;
+    check(&[("farm", text)], &buy(peer_at(&identity, 1)), expect!["yes: policy farm permits Buy"]);
+    check(&[("farm", text)], &buy(peer_at(&identity, 2)), expect!["no: no policy permits Buy"]);
+    let over = peer_at(&identity, 2);
+    assert_eq!((over.domain.as_str(), over.domain_proven, over.owner), ("typed.example", false, None));
+    assert_eq!(over.evidence, ["claimed city=EU".to_owned()].into());
+    // A key that counts no more may nothing, whatever is permitted.
+    let refused = KnownClusterIdentity { refused: "it was revoked".into(), ..identity };
+    let all = "permit (principal, action, resource);";
+    check(&[("all", all)], &buy(peer_at(&refused, 1)), expect!["no: its key counts no more: it was revoked"]);
+    check(&[("farm", text)], &buy(peer()), expect!["no: no policy permits Buy"]);
 }

@@ -77,6 +77,28 @@ pub fn resolve(did: NodeId, statements: &[Statement], owners: &Owners, now: Time
     KeyHistory::new(did).learn(statements, owners, now)
 }
 
+/// Returns the key from which the addresses of a node follow: the first of those that have handed over to one another up to
+/// this one, each by itself. It is the same for all who see the same statements, whenever they met the node: pods keep their
+/// addresses when a key changes. A key that the owner put in the place of a lost one begins anew: who does not know the owner
+/// could not tell.
+pub fn first_key(key: NodeId, statements: &[Statement]) -> NodeId {
+    let mut chain = vec![key];
+    loop {
+        let last = chain[chain.len() - 1];
+        let before: BTreeSet<NodeId> = statements
+            .iter()
+            .filter_map(|statement| match statement {
+                Statement::Handover(h) if h.to() == last && h.by() == h.from() => Some(h.from()),
+                _ => None,
+            })
+            .collect();
+        match before.first() {
+            Some(one) if before.len() == 1 && !chain.contains(one) && chain.len() <= HANDOVERS_MAX => chain.push(*one),
+            _ => return last,
+        }
+    }
+}
+
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -10,6 +10,7 @@ use fluidos_identity::{NodeId, origin, peer_node_id};
 use rustls::pki_types::CertificateDer;
 
 use super::{Event, INBOUND_MAX, INBOUND_PER_ADDRESS_MAX, SESSIONS_MAX, Shared, lock, run};
+use crate::copies::older_stays;
 use crate::frame::{self, HELLO_BYTES_MAX};
 use crate::hello::Hello;
 use crate::session::reason;
@@ -50,6 +51,10 @@ pub(super) async fn establish(
         close(&connection, code::SILENCED);
         return Err(refused(format!("{peer} sent too much garbage")));
     }
+    if let Some(reason) = shared.why_refused(&peer) {
+        close(&connection, code::REFUSED);
+        return Err(refused(reason));
+    }
     // Another address of a peer that is up, found out only now: its session is not disturbed.
     if dialled && shared.session(&peer).is_some() {
         close(&connection, code::DUPLICATE);
@@ -64,6 +69,10 @@ pub(super) async fn establish(
                 return match &closed {
                     quinn::ConnectionError::ApplicationClosed(close) if close.error_code == code::DUPLICATE => {
                         Ok(Established::Duplicate(peer))
+                    }
+                    quinn::ConnectionError::ApplicationClosed(close) if close.error_code == code::COPY => {
+                        shared.tell_copies(shared.key.id(), peer, "this one".into());
+                        Err(refused(reason(&closed)))
                     }
                     other => Err(refused(reason(other))),
                 };
@@ -109,7 +118,21 @@ async fn hello(
     let number = shared.session_count.fetch_add(1, Ordering::Relaxed) + 1;
     let dialler = if dialled { shared.key.id() } else { peer };
     let session = Session::new(connection.clone(), peer, theirs, version, number, dialler);
-    if !admit(shared, &session)? {
+    // Which session is of a process that does not answer any more.
+    let mut dead = None;
+    while let Some(older) = shared.session(&peer).filter(|older| older.is_of_another_process(&session)) {
+        if dead == Some(older.peer().session) {
+            break;
+        }
+        if older_stays(&older, &session).await {
+            let from = session.peer().address;
+            shared.tell_copies(peer, shared.key.id(), format!("the one that calls from {from}"));
+            session.close(code::COPY);
+            return Err(LinkError::Dial { address: from, reason: format!("{peer} is up: this is a copy of it") });
+        }
+        dead = Some(older.peer().session);
+    }
+    if !admit(shared, &session, dead)? {
         return Ok(Established::Duplicate(peer));
     }
     if !dialled {
@@ -118,14 +141,17 @@ async fn hello(
     Ok(Established::Session(session))
 }
 
-/// Makes it the session with its peer, unless another one is kept. Events are sent under the lock, so that they come in
+/// Makes it the session with its peer, unless another one is kept; `dead` is one that is not. Events are sent under the lock, so that they come in
 /// the order of what happened.
-fn admit(shared: &Arc<Shared>, session: &Session) -> Result<bool, LinkError> {
+fn admit(shared: &Arc<Shared>, session: &Session, dead: Option<u64>) -> Result<bool, LinkError> {
     let peer = session.peer();
     let mut sessions = lock(&shared.sessions);
     match sessions.get(&peer.id).filter(|old| old.is_alive()) {
         Some(old) => {
-            let choice = choose(old.facts(), old.age(), session.facts(), shared.key.id(), peer.id);
+            let choice = match dead == Some(old.peer().session) {
+                true => Choice::Replace,
+                false => choose(old.facts(), old.age(), session.facts(), shared.key.id(), peer.id),
+            };
             if choice == Choice::Keep {
                 session.close(code::DUPLICATE);
                 return Ok(false);

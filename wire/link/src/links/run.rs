@@ -5,9 +5,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Buf as _;
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
 use super::{Datagram, Event, Shared, lock};
+use crate::copies::{ALIVE, Question};
+use crate::handler::Answer;
 use crate::session::read_opening;
 use crate::stream::{LinkStream, code};
 use crate::{LinkError, Session};
@@ -68,6 +71,9 @@ async fn stream_task(shared: Arc<Shared>, session: Session, mut stream: LinkStre
         }
         Err(_) => return stream.close(code::BAD_HEADER),
     };
+    if opening.kind == ALIVE {
+        return alive(&shared, &session, opening.header, stream).await;
+    }
     let handler = shared.handlers.read().unwrap_or_else(PoisonError::into_inner).get(&opening.kind).cloned();
     match handler {
         Some(handler) => handler.stream(session.peer(), opening.header, stream).await,
@@ -76,6 +82,17 @@ async fn stream_task(shared: Arc<Shared>, session: Session, mut stream: LinkStre
             shared.unknown_streams.fetch_add(1, Ordering::Relaxed);
             stream.close(code::UNKNOWN_KIND);
         }
+    }
+}
+
+/// A peer that sees another process with this node's key asks whether this one lives.
+async fn alive(shared: &Shared, session: &Session, header: serde_json::Value, mut stream: LinkStream) {
+    let Ok(question) = serde_json::from_value::<Question>(header) else { return stream.close(code::BAD_HEADER) };
+    let younger = format!("the one that calls from {}", question.newcomer);
+    shared.tell_copies(shared.key.id(), session.peer().id, younger);
+    if let Ok(json) = serde_json::to_vec(&Answer::Ok(serde_json::Value::Null)) {
+        // Who does not read it finds the session gone.
+        let _ = stream.write_all(&json).await;
     }
 }
 

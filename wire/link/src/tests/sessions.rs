@@ -127,22 +127,72 @@ async fn a_node_that_was_killed_and_restarted_is_up_again_before_the_silence_is_
 }
 
 #[tokio::test]
-async fn a_newer_incarnation_that_dials_takes_over_at_once() {
-    let b = node(2);
-    let (old, new) = (impatient(1, 1), impatient(1, 2));
-    let mut events = b.events();
-    old.dial(b.local_address().unwrap(), Some(b.id()));
+async fn a_second_live_copy_is_refused_whatever_it_says_and_both_owners_are_told() {
+    // One says that it is younger, the other that it is older: neither helps it.
+    for number in [9, 1] {
+        let b = node(2);
+        let (original, copy) = (impatient(1, 5), impatient(1, number));
+        let (mut at_b, mut at_original, mut at_copy) = (b.events(), original.events(), copy.events());
+        original.dial(b.local_address().unwrap(), Some(b.id()));
+        let first = up(&b, original.id()).await.peer().session;
+        copy.dial(b.local_address().unwrap(), Some(b.id()));
+        let failed = |status: &DialStatus| matches!(status, DialStatus::Trying { failures, .. } if *failures > 1);
+        let status = until("refusal", || copy.dials()[0].1.clone(), failed).await;
+        let DialStatus::Trying { last_error, .. } = status else { panic!("{status:?}") };
+        assert!(last_error.contains("this one is taken for a copy"), "{last_error}");
+        let session = b.get(&original.id()).unwrap();
+        assert_eq!((session.peer().session, session.peer().incarnation), (first, 5), "undisturbed");
+        assert!(copy.peers().is_empty());
+        let told = async |events: &mut tokio::sync::broadcast::Receiver<Event>| loop {
+            if let Event::Copies { key, witness, younger } = events.recv().await.unwrap() {
+                return (key, witness, younger);
+            }
+        };
+        let younger = format!("the one that calls from {}", copy.local_address().unwrap());
+        assert_eq!(told(&mut at_b).await, (original.id(), b.id(), younger.clone()));
+        assert_eq!(told(&mut at_original).await, (original.id(), b.id(), younger));
+        assert_eq!(told(&mut at_copy).await, (original.id(), b.id(), "this one".into()));
+        // The original goes, and the other may stay.
+        original.stop().await;
+        assert_eq!(up(&copy, b.id()).await.peer().id, b.id());
+        for links in [copy, b] {
+            links.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restart_elsewhere_waits_no_longer_than_the_older_process_is_given_to_answer() {
+    let b = Links::start(key(2), Options { keep_alive: Duration::from_millis(200), ..options("node2", 1) }).unwrap();
+    // Also with a clock that was set back.
+    let (old, new) = (node(1), impatient(1, 0));
+    let wire = Wire::to(b.local_address().unwrap()).await;
+    old.dial(wire.address, Some(b.id()));
     up(&b, old.id()).await;
+    wire.set_cut(true);
+    let cut = Instant::now();
     new.dial(b.local_address().unwrap(), Some(b.id()));
     let incarnation = || b.get(&new.id()).map(|session| session.peer().incarnation);
-    until("the new incarnation", incarnation, |seen| *seen == Some(2)).await;
-    // The old one dials on and stays outside.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(incarnation(), Some(2));
-    assert!(old.peers().is_empty(), "{:?}", old.peers());
-    let seen = [events.recv().await.unwrap(), events.recv().await.unwrap()];
-    assert!(matches!(&seen, [Event::Up(one), Event::Up(two)] if one.session < two.session), "{seen:?}");
+    until("the new process", incarnation, |seen| *seen == Some(0)).await;
+    assert!(cut.elapsed() < Duration::from_secs(4), "{:?}", cut.elapsed());
     for links in [old, new, b] {
+        links.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_counts_no_more_has_no_session_and_gets_none() {
+    let (a, b) = pair().await;
+    b.refuse([(a.id(), "was revoked".into())].into());
+    down(&b, a.id()).await;
+    let told = |status: &DialStatus| {
+        matches!(status, DialStatus::Trying { last_error, failures } if *failures > 0
+            && last_error.contains("this node's key counts no more there"))
+    };
+    until("refusal", || a.dials()[0].1.clone(), told).await;
+    b.refuse(Default::default());
+    up(&b, a.id()).await;
+    for links in [a, b] {
         links.stop().await;
     }
 }

@@ -129,7 +129,8 @@ async fn start(seed: u8, dir: PathBuf, runtime: tokio::runtime::Handle) -> Node 
     .unwrap();
     let fabric = Handle::default();
     let contracts = Cache::start(Api::<Contract>::namespaced(client.clone(), "fluidos"));
-    let options = Options { own: id, contracts, links: links.clone(), network: network.clone() };
+    let options =
+        Options { own: id, contracts, links: links.clone(), network: network.clone(), speakers: Default::default() };
     let running = run(options, fabric.clone());
     tokio::spawn(async move { running.await.unwrap() });
     Node { id, seed, links, network, fabric, client, runtime, stop: None, thread: None }

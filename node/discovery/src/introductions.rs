@@ -1,0 +1,478 @@
+//! Introductions: nodes show each other who they are, and this one remembers whom it deals with.
+//!
+//! A **presentation** is what a node shows of itself once a link is up: credentials about its key, the status lists they name, and
+//! statements about keys, its own and those of nodes that both may know. Each side sends one as soon as the link is up, and again
+//! whenever it has something new to show.
+//!
+//! ```text
+//!   DIR/identity ──▶ Shown ──▶ presentation/1 ──────────────────────▶ peer        every 5 s, if it has changed
+//!   peer ──▶ presentation/1 ──▶ Acquaintances::meet ─┬─▶ KnownCluster.status.identity   owner, domain, evidence
+//!                                    │  hear          ├─▶ Acquaintance                   what was accepted, kept
+//!   Contracts, --peer ───────────────┘                ├─▶ Speakers                       who speaks for whom now
+//!                                                     └─▶ Links::refuse                  keys that count no more
+//! ```
+//! Who is remembered: the parties of contracts, and nodes that the owner named; what was accepted of one that has changed its key
+//! stays when its contract is over. What is accepted is told on to every acquaintance with a link, so a revocation reaches all
+//! who can be reached through acquaintances within [`TICK`] for each step, and those that are away when they call again.
+//!
+//! Watches KnownClusters, Contracts, Acquaintances and links; the only writer of Acquaintances and of `status.identity`.
+//!
+//! Limits: a `did:web` document is not fetched, so a domain is proven only where the owner of *this* node was told so; deleting
+//! an Acquaintance forgets it.
+
+mod act;
+mod plan;
+mod store;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fluidos_identity::{
+    Acquaintances, Met, NodeId, Presentation, Shown, Speakers, Standing, StatusList, TrustedIssuers, first_key,
+};
+use fluidos_link::{Event, Links, PeerInfo};
+use fluidos_model::kinds::{Acquaintance, AcquaintanceSpec, AcquaintanceStatus, Contract, KnownCluster, names};
+use jiff::Timestamp;
+use kube::{Api, Client, ResourceExt as _};
+use substrate_client::Cache;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+
+pub use self::plan::position_word;
+pub use self::wire::{KIND, present};
+
+/// How often the identity directory is read, and what could not be shown or written is tried again.
+const TICK: Duration = Duration::from_secs(5);
+/// Changes come in bursts.
+const GATHER: Duration = Duration::from_millis(20);
+/// A peer that did not take a presentation (an older version, one that begins to run, too many at once) is shown it again after
+/// this, at the next tick.
+const RETRY: Duration = Duration::from_secs(4);
+/// Presentations that wait to be looked at; more wait in their streams.
+const HEARD_MAX: usize = 64;
+/// Nodes that are remembered: as many as a pool has commitments, each a few KiB.
+pub const ACQUAINTANCES_MAX: usize = 1024;
+/// Strangers that are turned away by their own statements: that many links there can be.
+const TURNED_AWAY_MAX: usize = 1024;
+/// Status lists of trusted issuers that are kept beside those that peers show: up to 64 KiB each.
+const LISTS_MAX: usize = 64;
+/// An Acquaintance that is not seen so long after it was written was deleted by the owner.
+const WRITTEN: Duration = Duration::from_secs(10);
+/// Copies of a key are told this often: a copy calls again and again.
+const COPIES_EVERY: Duration = Duration::from_secs(60);
+/// Keys of which it is remembered when that was told.
+const COPIES_MAX: usize = 256;
+
+/// What introductions are told.
+#[derive(Clone)]
+pub struct Options {
+    /// Reads and writes.
+    pub client: Client,
+    /// Carry the presentations.
+    pub links: Links,
+    /// This node.
+    pub own: NodeId,
+    /// What this node has to show: its identity directory.
+    pub directory: PathBuf,
+    /// Whose word is believed, and for what.
+    pub trusted: TrustedIssuers,
+    /// Is told who speaks for whom.
+    pub speakers: Speakers,
+    /// Where this node is (latitude, longitude), to measure what others say of where they are.
+    pub position: Option<(f64, f64)>,
+}
+
+/// Everything that is known of one peer since it showed itself.
+struct Person {
+    met: Met,
+    shown: Presentation,
+}
+
+/// What was last shown to a peer.
+#[derive(Default)]
+struct Delivered {
+    session: u64,
+    bytes: Option<Arc<Vec<u8>>>,
+    retry_at: Option<Instant>,
+    under_way: bool,
+}
+
+/// To whom, on which session, what, and whether it was taken.
+type Showing = (NodeId, u64, Arc<Vec<u8>>, Result<(), String>);
+
+/// Introductions of a node, with what was kept restored and in force.
+pub struct Introductions {
+    options: Options,
+    acquaintances: Acquaintances,
+    shown: Shown,
+    lists: Vec<StatusList>,
+    people: BTreeMap<NodeId, Person>,
+    turned_away: BTreeMap<NodeId, String>,
+    /// What stands in the API, and since when.
+    written: BTreeMap<NodeId, (AcquaintanceSpec, AcquaintanceStatus, Instant)>,
+    delivered: BTreeMap<NodeId, Delivered>,
+    told_copies: BTreeMap<NodeId, Instant>,
+    heard: mpsc::Receiver<(NodeId, Presentation)>,
+    known: Cache<KnownCluster>,
+    contracts: Cache<Contract>,
+    objects: Cache<Acquaintance>,
+}
+
+/// Reads what was kept and puts it in force: nothing that asks who speaks for whom may start before.
+///
+/// # Errors
+/// The API's; or somebody else answers presentations on these links.
+pub async fn open(options: Options) -> Result<Introductions, Error> {
+    let (sender, heard) = mpsc::channel(HEARD_MAX);
+    options.links.handle(KIND, Arc::new(wire::Door::new(sender)))?;
+    let ours = || Api::<Acquaintance>::namespaced(options.client.clone(), names::NAMESPACE);
+    let objects: Vec<Acquaintance> = ours().list(&Default::default()).await.map_err(Box::new)?.items;
+    let mut written = BTreeMap::new();
+    for object in &objects {
+        if let Ok(did) = object.spec.did.parse::<NodeId>() {
+            let status = object.status.clone().unwrap_or_default();
+            written.insert(did, (object.spec.clone(), status, Instant::now()));
+        }
+    }
+    let mut introductions = Introductions {
+        acquaintances: store::restore(objects.iter().map(|object| &object.spec)),
+        shown: Shown::default(),
+        lists: Vec::new(),
+        people: BTreeMap::new(),
+        turned_away: BTreeMap::new(),
+        written,
+        delivered: BTreeMap::new(),
+        told_copies: BTreeMap::new(),
+        heard,
+        known: Cache::start(Api::namespaced(options.client.clone(), names::NAMESPACE)),
+        contracts: Cache::start(Api::namespaced(options.client.clone(), names::NAMESPACE)),
+        objects: Cache::start(ours()),
+        options,
+    };
+    introductions.read_directory().await;
+    introductions.put_in_force();
+    Ok(introductions)
+}
+
+/// Why there are no introductions.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was kept cannot be read.
+    #[error("list acquaintances: {0}")]
+    Api(#[from] Box<kube::Error>),
+    /// Somebody else answers presentations.
+    #[error(transparent)]
+    Link(#[from] fluidos_link::LinkError),
+}
+
+impl Introductions {
+    /// Introduces for ever.
+    pub async fn run(mut self) {
+        tokio::join!(self.known.synced(), self.contracts.synced(), self.objects.synced());
+        let mut changes = [self.known.changes(), self.contracts.changes(), self.objects.changes()];
+        let mut events = self.options.links.events();
+        let mut tick = tokio::time::interval(TICK);
+        let mut showing: JoinSet<Showing> = JoinSet::new();
+        loop {
+            changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
+            self.settle(&mut showing).await;
+            let [known, contracts, objects] = &mut changes;
+            // Each arm only waits, or takes one whole thing that is kept here: losing the race loses nothing.
+            tokio::select! {
+                Some((peer, shown)) = self.heard.recv() => self.meet(peer, shown),
+                event = events.recv() => match event {
+                    Ok(Event::Copies { key, witness, younger }) => self.copies(key, witness, &younger).await,
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                Some(done) = showing.join_next() => self.was_shown(done),
+                _ = known.changed() => tokio::time::sleep(GATHER).await,
+                _ = contracts.changed() => tokio::time::sleep(GATHER).await,
+                _ = objects.changed() => tokio::time::sleep(GATHER).await,
+                _ = tick.tick() => self.read_directory().await,
+            }
+        }
+    }
+
+    async fn read_directory(&mut self) {
+        let (directory, own) = (self.options.directory.clone(), self.options.own);
+        let Ok(shown) = tokio::task::spawn_blocking(move || Shown::read(&directory, &own)).await else { return };
+        if shown == self.shown {
+            return;
+        }
+        for problem in &shown.problems {
+            tracing::warn!(problem, "this is not shown to peers");
+        }
+        let told = shown.told.clone();
+        self.shown = shown;
+        self.hear(&told);
+    }
+
+    /// A peer has shown itself.
+    fn meet(&mut self, peer: NodeId, shown: Presentation) {
+        let now = Timestamp::now();
+        // Whoever has a contract is known from now on, also if it came in this moment.
+        self.make_acquaintances();
+        let trusted = &self.options.trusted;
+        let met = self.acquaintances.meet(peer, &shown, &self.lists, trusted, now);
+        tracing::debug!(%peer, admission = ?met.admission, origin = ?met.origin, notes = ?met.notes, "a peer has shown itself");
+        let kept = met.lists.iter().filter(|list| plan::keep_list(&mut self.lists, list, trusted)).count();
+        if let Err(reason) = &met.admission
+            && met.origin.is_none()
+            && self.turned_away.len() < TURNED_AWAY_MAX
+        {
+            self.turned_away.insert(peer, reason.clone());
+        }
+        let statements = plan::statements(&shown);
+        self.hear(&statements);
+        // Who its owner is may have been shown only now, and with it whose word about its key counts.
+        let told = self.shown.told.clone();
+        self.hear(&told);
+        self.people.insert(peer, Person { met, shown });
+        if kept > 0 {
+            // Somebody else may have shown a list from which its credential has been taken since.
+            let (trusted, lists) = (&self.options.trusted, &self.lists);
+            for (peer, person) in &mut self.people {
+                person.met = self.acquaintances.meet(*peer, &person.shown, lists, trusted, now);
+            }
+        }
+    }
+
+    /// Takes note of statements, from whomever.
+    fn hear(&mut self, statements: &[fluidos_identity::Statement]) {
+        for (origin, standing) in self.acquaintances.hear(statements, Timestamp::now()) {
+            tracing::warn!(%origin, %standing, "a node stands otherwise than before");
+        }
+    }
+
+    /// Makes everything as it should be.
+    async fn settle(&mut self, showing: &mut JoinSet<Showing>) {
+        self.make_acquaintances();
+        self.put_in_force();
+        self.write_acquaintances().await;
+        self.write_identities().await;
+        self.succeed().await;
+        self.show(showing);
+    }
+
+    fn make_acquaintances(&mut self) {
+        let (contracts, known) = (self.contracts.list(), self.known.list());
+        let wanted = plan::wanted(contracts.iter().map(AsRef::as_ref), known.iter().map(AsRef::as_ref));
+        let own = self.own_keys();
+        let changes = plan::acquaint(&self.acquaintances, &wanted, &own);
+        for origin in changes.forget {
+            self.acquaintances.remove(&origin);
+        }
+        let is_new = !changes.add.is_empty();
+        for origin in changes.add {
+            self.acquaintances.add(origin);
+            // It may have shown itself as a stranger before.
+            if let Some(person) = self.people.get_mut(&origin) {
+                let (trusted, lists) = (&self.options.trusted, &self.lists);
+                person.met = self.acquaintances.meet(origin, &person.shown, lists, trusted, Timestamp::now());
+            }
+        }
+        if is_new {
+            let told = self.shown.told.clone();
+            self.hear(&told);
+        }
+    }
+
+    fn own_keys(&self) -> BTreeSet<NodeId> {
+        plan::own_keys(self.options.own, &self.shown.history)
+    }
+
+    /// Tells everybody in this process who speaks for whom, and ends the links of those who do not.
+    fn put_in_force(&mut self) {
+        let own = self.options.own;
+        let mut standings = self.acquaintances.standings(Timestamp::now());
+        standings.extend(self.own_keys().into_iter().map(|key| (key, Standing::Current(own))));
+        let mut refused = plan::refused(&standings);
+        refused.remove(&own);
+        refused.extend(self.turned_away.clone());
+        let mut first: BTreeMap<NodeId, NodeId> =
+            self.people.iter().map(|(peer, person)| (*peer, person.met.first)).collect();
+        for history in self.acquaintances.histories() {
+            if let Some(Standing::Current(key)) = standings.get(&history.origin()) {
+                first.entry(*key).or_insert_with(|| first_key(*key, history.accepted()));
+            }
+        }
+        first.insert(own, first_key(own, &self.shown.history));
+        first.retain(|key, first| key != first);
+        if self.options.speakers.set(standings, first) {
+            tracing::debug!("who speaks for whom has changed");
+        }
+        self.options.links.refuse(refused);
+    }
+
+    async fn write_acquaintances(&mut self) {
+        let now = Timestamp::now();
+        let wanted: Vec<(NodeId, AcquaintanceSpec, AcquaintanceStatus)> = self
+            .acquaintances
+            .histories()
+            .map(|history| {
+                let spec = store::record(history, self.acquaintances.owners());
+                let standing = history.standing(self.acquaintances.owners(), now);
+                (history.origin(), spec, store::status(&standing, self.name_of(&standing, &history.origin())))
+            })
+            .collect();
+        let gone: Vec<NodeId> =
+            self.written.keys().filter(|did| !wanted.iter().any(|(origin, ..)| origin == *did)).copied().collect();
+        for did in gone {
+            match act::forget(&self.options.client, &store::name(&did)).await {
+                Ok(()) => drop(self.written.remove(&did)),
+                Err(error) => tracing::warn!(%error, %did, "an Acquaintance could not be removed"),
+            }
+        }
+        for (did, spec, status) in wanted {
+            let known = self.written.get(&did);
+            let deleted = known.is_some_and(|(.., at)| at.elapsed() > WRITTEN)
+                && self.objects.get(names::NAMESPACE, &store::name(&did)).is_none();
+            if deleted {
+                tracing::info!(%did, "an Acquaintance was deleted: what was accepted of it is forgotten");
+                self.written.remove(&did);
+                self.acquaintances.remove(&did);
+                continue;
+            }
+            if known.is_some_and(|(s, t, _)| *s == spec && *t == status) {
+                continue;
+            }
+            match act::write(&self.options.client, &store::name(&did), &spec, &status).await {
+                Ok(()) => drop(self.written.insert(did, (spec, status, Instant::now()))),
+                Err(error) => tracing::warn!(%error, %did, "an Acquaintance could not be written; it is tried again"),
+            }
+        }
+    }
+
+    fn name_of(&self, standing: &Standing, origin: &NodeId) -> String {
+        let key = match standing {
+            Standing::Current(key) => key,
+            _ => origin,
+        };
+        let entry = self.entry(key).or_else(|| self.entry(origin));
+        entry.and_then(|entry| entry.spec.name.clone()).unwrap_or_default()
+    }
+
+    fn entry(&self, key: &NodeId) -> Option<Arc<KnownCluster>> {
+        let did = key.to_string();
+        self.known.list().into_iter().find(|known| known.spec.did.as_deref() == Some(&did))
+    }
+
+    /// Writes what is known of who everybody is. What an earlier process knew is not known now.
+    async fn write_identities(&mut self) {
+        let now = Timestamp::now();
+        let list = self.known.list();
+        let dids: BTreeSet<NodeId> =
+            list.iter().filter_map(|known| known.spec.did.as_deref()?.parse::<NodeId>().ok()).collect();
+        self.people.retain(|peer, _| dids.contains(peer) || self.options.links.get(peer).is_some());
+        for known in list {
+            let Some(did) = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok()) else { continue };
+            let measured = plan::measured(&known, did, self.options.own, self.options.position, now);
+            let person = self.people.get(&did);
+            let refused = self.options.speakers.counts(&did).err();
+            let identity = match (person, refused) {
+                (Some(person), refused) => {
+                    let (features, trusted) = (&known.spec.features, &self.options.trusted);
+                    Some(plan::identity(did, &person.met, refused, features, &measured, trusted, now))
+                }
+                (None, refused) => refused.map(|reason| plan::nothing_but(&reason)),
+            };
+            let before = known.status.as_ref().and_then(|status| status.identity.as_ref());
+            if before == identity.as_ref() {
+                continue;
+            }
+            if let Err(error) = act::identity(&self.options.client, &known.name_any(), identity.as_ref()).await {
+                tracing::warn!(%error, name = known.name_any(), "who a peer is could not be written");
+            }
+        }
+    }
+
+    /// A node with another key takes the place of its old entry, with what its owner here had written into it.
+    async fn succeed(&mut self) {
+        for old in self.known.list() {
+            let Some(key) = old.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok()) else { continue };
+            let Standing::Current(current) = self.options.speakers.standing(&key) else { continue };
+            let Some(new) = self.entry(&current).filter(|_| current != key) else { continue };
+            tracing::info!(%key, %current, "a node is known again under another key");
+            if let Err(error) = act::succeed(&self.options.client, &old, &new).await {
+                tracing::warn!(%error, "an entry of an old key could not be replaced; it is tried again");
+            }
+        }
+    }
+
+    /// Shows this node to those who have not seen it as it is now.
+    fn show(&mut self, showing: &mut JoinSet<Showing>) {
+        let peers: Vec<PeerInfo> = self.options.links.peers();
+        let up: BTreeSet<NodeId> = peers.iter().map(|peer| peer.id).collect();
+        self.delivered.retain(|peer, _| up.contains(peer));
+        let acquaintances = self.current();
+        let for_whom = |knows| Arc::new(plan::presentation(&self.shown, &self.acquaintances, knows));
+        let (for_strangers, for_acquaintances) = (for_whom(false), for_whom(true));
+        let now = Instant::now();
+        for peer in peers {
+            let bytes = if acquaintances.contains(&peer.id) { &for_acquaintances } else { &for_strangers };
+            let delivered = self.delivered.entry(peer.id).or_default();
+            if delivered.session != peer.session {
+                *delivered = Delivered { session: peer.session, ..Delivered::default() };
+            }
+            let same = delivered.bytes.as_ref() == Some(bytes);
+            if same || delivered.under_way || delivered.retry_at.is_some_and(|at| at > now) {
+                continue;
+            }
+            let Some(session) = self.options.links.get(&peer.id) else { continue };
+            delivered.under_way = true;
+            let bytes = bytes.clone();
+            showing.spawn(async move {
+                let shown = present(&session, &bytes).await;
+                (peer.id, peer.session, bytes, shown)
+            });
+        }
+    }
+
+    /// The keys of acquaintances that count.
+    fn current(&self) -> BTreeSet<NodeId> {
+        let now = Timestamp::now();
+        let standings = self.acquaintances.histories().map(|h| h.standing(self.acquaintances.owners(), now));
+        standings.filter_map(|standing| if let Standing::Current(key) = standing { Some(key) } else { None }).collect()
+    }
+
+    fn was_shown(&mut self, done: Result<Showing, tokio::task::JoinError>) {
+        let (peer, session, bytes, shown) = match done {
+            Ok(done) => done,
+            Err(error) => return tracing::error!(%error, "showing this node to a peer broke off"),
+        };
+        let Some(delivered) = self.delivered.get_mut(&peer).filter(|delivered| delivered.session == session) else {
+            return;
+        };
+        delivered.under_way = false;
+        match shown {
+            Ok(()) => (delivered.bytes, delivered.retry_at) = (Some(bytes), None),
+            Err(reason) => {
+                tracing::debug!(%peer, reason, "a peer did not take the presentation");
+                delivered.retry_at = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    /// Two processes run with one key: somebody has copied a disk, and the owner must know.
+    async fn copies(&mut self, key: NodeId, witness: NodeId, younger: &str) {
+        let told = self.told_copies.get(&key).is_some_and(|at| at.elapsed() < COPIES_EVERY);
+        if told {
+            return;
+        }
+        if self.told_copies.len() >= COPIES_MAX {
+            self.told_copies.clear();
+        }
+        self.told_copies.insert(key, Instant::now());
+        let about = self.entry(if key == self.options.own { &witness } else { &key });
+        let (reason, message) = plan::copies(key == self.options.own, &key, &witness, younger);
+        if let Err(error) = act::warn(&self.options.client, about.as_deref(), reason, &message).await {
+            tracing::warn!(%error, message, "this could not be told in an Event");
+        }
+    }
+}
