@@ -28,6 +28,11 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// A catalog that gives empty pages for ever is not read for ever.
 const PAGES_MAX: usize = 2 * ENTRIES_MAX / crate::book::PAGE_MAX;
 
+/// Of one page: an answer stays short.
+const OPINIONS_PAGE: usize = 16;
+/// Opinions about one node that are read: those of whom a reader knows are fewer.
+pub const OPINIONS_MAX: usize = 1024;
+
 /// One tenant of one catalog, as one node sees it.
 pub struct Client {
     /// `HOST:PORT`, looked up at each connection: it may lead elsewhere later.
@@ -81,6 +86,13 @@ pub enum ClientError {
 #[derive(Deserialize)]
 struct Page {
     announcements: Vec<Envelope>,
+    #[serde(rename = "continue")]
+    more: Option<NodeId>,
+}
+
+#[derive(Deserialize)]
+struct OpinionPage {
+    feedback: Vec<Envelope>,
     #[serde(rename = "continue")]
     more: Option<NodeId>,
 }
@@ -175,6 +187,37 @@ impl Client {
             }
         }
         Ok(Some(listing))
+    }
+
+    /// Returns what authors have said about a node, each once, by author; at most [`OPINIONS_MAX`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn opinions(&mut self, about: NodeId) -> Result<Vec<Feedback>, ClientError> {
+        let (mut opinions, mut last): (Vec<Feedback>, Option<NodeId>) = Default::default();
+        while opinions.len() < OPINIONS_MAX {
+            let from = last.map(|id| format!("&continue={id}")).unwrap_or_default();
+            let answer = self
+                .send(Method::GET, &format!("reputation/{about}?limit={OPINIONS_PAGE}{from}"), None, Bytes::new())
+                .await?;
+            let page: OpinionPage = serde_json::from_slice(self.checked(&answer)?)
+                .map_err(|error| self.malformed(format!("no page: {}", error.to_string().escape_debug())))?;
+            let room = OPINIONS_MAX - opinions.len();
+            let said = page.feedback.iter().take(room).filter_map(|envelope| open::<Feedback>(envelope).ok());
+            for said in said {
+                let said = said.value();
+                // In order of their authors: none is counted twice.
+                if said.about == about && opinions.last().is_none_or(|before| said.author > before.author) {
+                    opinions.push(said.clone());
+                }
+            }
+            match page.more {
+                // Keys that do not grow would never end.
+                Some(id) if last.is_none_or(|last| id > last) => last = Some(id),
+                _ => break,
+            }
+        }
+        Ok(opinions)
     }
 
     async fn write<T: Statement>(&mut self, method: Method, path: &str, signed: &Signed<T>) -> Result<(), ClientError> {

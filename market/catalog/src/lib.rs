@@ -24,7 +24,7 @@ mod service;
 mod tests;
 
 pub use book::{Access, Book, Caller, ENTRIES_MAX, Page, Query, Refusal, TENANTS_MAX};
-pub use client::{Client, ClientError, Listing};
+pub use client::{Client, ClientError, Listing, OPINIONS_MAX};
 pub use journal::{Journal, JournalError};
 pub use message::{
     Announcement, Feedback, LIFETIME_SECONDS_MAX, LIFETIME_SECONDS_MIN, Offer, Statement, VERSION, Withdrawal, open,

@@ -82,7 +82,10 @@ async fn who_announces_is_read_by_others_and_nobody_speaks_for_another() {
     let said = Feedback { version: 1, author: id(2), about: id(1), value: 1000, observations: 1, sequence: 1 };
     assert_eq!(status(two.say(&seal(&key(2), said.clone()).unwrap()).await), 403, "not announced here");
     two.announce(&seal(&key(2), announcement(2, 1)).unwrap()).await.unwrap();
-    two.say(&seal(&key(2), said).unwrap()).await.unwrap();
+    two.say(&seal(&key(2), said.clone()).unwrap()).await.unwrap();
+    // What was said is read as it was signed, of whom it is about.
+    assert_eq!(one.opinions(id(1)).await.unwrap(), [said]);
+    assert_eq!(one.opinions(id(2)).await.unwrap(), []);
     let listing = two.list(Some(&tag)).await.unwrap().unwrap();
     assert_eq!(listing.announcements.len(), 2);
     one.withdraw(&withdrawal).await.unwrap();
@@ -201,4 +204,31 @@ async fn a_killed_process_has_lost_nothing_that_it_acknowledged() {
     }
     println!("{} announcements, last {:?}", acknowledged.len(), acknowledged.values().max());
     assert!(!acknowledged.is_empty());
+}
+
+#[tokio::test]
+async fn what_many_authors_say_of_a_node_is_read_to_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = start(directory.path()).await;
+    let said = |author: u8| Feedback {
+        version: 1,
+        author: id(author),
+        about: id(1),
+        value: u16::from(author),
+        observations: 1,
+        sequence: 1,
+    };
+    // Places of one address are few.
+    for author in (91..=120).rev() {
+        let mut node = client(author, at, "public");
+        node.announce(&seal(&key(author), announcement(author, 1)).unwrap())
+            .await
+            .unwrap_or_else(|e| panic!("{author}: {e}"));
+        node.say(&seal(&key(author), said(author)).unwrap()).await.unwrap();
+    }
+    let read = client(1, at, "public").opinions(id(1)).await.unwrap();
+    let mut needed: Vec<NodeId> = (91..=120).map(id).collect();
+    needed.sort();
+    assert_eq!(read.iter().map(|said| said.author).collect::<Vec<_>>(), needed);
+    assert!(read.iter().all(|said| said.about == id(1) && said.value > 90));
 }

@@ -22,6 +22,7 @@
 
 mod act;
 mod plan;
+mod show;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -35,13 +36,15 @@ use std::time::{Duration, Instant};
 use fluidos_identity::{
     Acquaintances, Met, NodeId, Presentation, Shown, Speakers, Standing, StatusList, TrustedIssuers, first_key,
 };
-use fluidos_link::{Event, Links, PeerInfo};
+use fluidos_link::{Event, Links};
 use fluidos_model::kinds::{Acquaintance, AcquaintanceSpec, AcquaintanceStatus, Contract, KnownCluster, names};
 use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
 use substrate_client::Cache;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
+
+use self::show::{Delivered, Showing};
 
 pub use self::plan::position_word;
 pub use self::wire::{KIND, present};
@@ -50,9 +53,6 @@ pub use self::wire::{KIND, present};
 const TICK: Duration = Duration::from_secs(5);
 /// Changes come in bursts.
 const GATHER: Duration = Duration::from_millis(20);
-/// A peer that did not take a presentation (an older version, one that begins to run, too many at once) is shown it again after
-/// this, at the next tick.
-const RETRY: Duration = Duration::from_secs(4);
 /// Presentations that wait to be looked at; more wait in their streams.
 const HEARD_MAX: usize = 64;
 /// Nodes that are remembered: as many as a pool has commitments, each a few KiB.
@@ -92,18 +92,6 @@ struct Person {
     met: Met,
     shown: Presentation,
 }
-
-/// What was last shown to a peer.
-#[derive(Default)]
-struct Delivered {
-    session: u64,
-    bytes: Option<Arc<Vec<u8>>>,
-    retry_at: Option<Instant>,
-    under_way: bool,
-}
-
-/// To whom, on which session, what, and whether it was taken.
-type Showing = (NodeId, u64, Arc<Vec<u8>>, Result<(), String>);
 
 /// Introductions of a node, with what was kept restored and in force.
 pub struct Introductions {
@@ -401,60 +389,6 @@ impl Introductions {
             tracing::info!(%key, %current, "a node is known again under another key");
             if let Err(error) = act::succeed(&self.options.client, &old, &new).await {
                 tracing::warn!(%error, "an entry of an old key could not be replaced; it is tried again");
-            }
-        }
-    }
-
-    /// Shows this node to those who have not seen it as it is now.
-    fn show(&mut self, showing: &mut JoinSet<Showing>) {
-        let peers: Vec<PeerInfo> = self.options.links.peers();
-        let up: BTreeSet<NodeId> = peers.iter().map(|peer| peer.id).collect();
-        self.delivered.retain(|peer, _| up.contains(peer));
-        let acquaintances = self.current();
-        let for_whom = |knows| Arc::new(plan::presentation(&self.shown, &self.acquaintances, knows));
-        let (for_strangers, for_acquaintances) = (for_whom(false), for_whom(true));
-        let now = Instant::now();
-        for peer in peers {
-            let bytes = if acquaintances.contains(&peer.id) { &for_acquaintances } else { &for_strangers };
-            let delivered = self.delivered.entry(peer.id).or_default();
-            if delivered.session != peer.session {
-                *delivered = Delivered { session: peer.session, ..Delivered::default() };
-            }
-            let same = delivered.bytes.as_ref() == Some(bytes);
-            if same || delivered.under_way || delivered.retry_at.is_some_and(|at| at > now) {
-                continue;
-            }
-            let Some(session) = self.options.links.get(&peer.id) else { continue };
-            delivered.under_way = true;
-            let bytes = bytes.clone();
-            showing.spawn(async move {
-                let shown = present(&session, &bytes).await;
-                (peer.id, peer.session, bytes, shown)
-            });
-        }
-    }
-
-    /// The keys of acquaintances that count.
-    fn current(&self) -> BTreeSet<NodeId> {
-        let now = Timestamp::now();
-        let standings = self.acquaintances.histories().map(|h| h.standing(self.acquaintances.owners(), now));
-        standings.filter_map(|standing| if let Standing::Current(key) = standing { Some(key) } else { None }).collect()
-    }
-
-    fn was_shown(&mut self, done: Result<Showing, tokio::task::JoinError>) {
-        let (peer, session, bytes, shown) = match done {
-            Ok(done) => done,
-            Err(error) => return tracing::error!(%error, "showing this node to a peer broke off"),
-        };
-        let Some(delivered) = self.delivered.get_mut(&peer).filter(|delivered| delivered.session == session) else {
-            return;
-        };
-        delivered.under_way = false;
-        match shown {
-            Ok(()) => (delivered.bytes, delivered.retry_at) = (Some(bytes), None),
-            Err(reason) => {
-                tracing::debug!(%peer, reason, "a peer did not take the presentation");
-                delivered.retry_at = Some(Instant::now() + RETRY);
             }
         }
     }
