@@ -33,8 +33,8 @@ mod solver;
 
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, PolicyState};
 pub use acquisition_policy::{
-    AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec, AcquisitionPolicyStatus,
-    EndedContract, Unrated,
+    AcquisitionAccepts, AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec,
+    AcquisitionPolicyStatus, EndedContract, Unrated,
 };
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
 pub use broker::{Broker, BrokerSpec, BrokerStatus};
