@@ -42,8 +42,8 @@ pub use accounting::{
 };
 pub use acquaintance::{Acquaintance, AcquaintanceSpec, AcquaintanceStanding, AcquaintanceStatus, AcquaintanceVouch};
 pub use acquisition_policy::{
-    AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec, AcquisitionPolicyStatus,
-    EndedContract, Unrated,
+    AcquisitionAccepts, AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec,
+    AcquisitionPolicyStatus, EndedContract, Unrated,
 };
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
 pub use broker::{Broker, BrokerSpec, BrokerStatus};

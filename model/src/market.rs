@@ -25,7 +25,7 @@ mod split;
 
 pub use amounts::{Amounts, Resource};
 pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, LeastRating, Purchase, may_buy};
-pub use conditions::{BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
+pub use conditions::{Accepted, BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
 pub use ledger::{
     Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
 };

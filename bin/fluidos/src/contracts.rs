@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
+use fluidos_identity::Signed;
 use fluidos_model::kinds::{Account, Contract, Invoice, KnownCluster, NodeIdentity, PaymentState, Receipt, names};
-use fluidos_model::market::{Currency, Money};
+use fluidos_model::market::{Conditions, Currency, Money};
 use fluidos_model::receipt::{self, Bill};
-use fluidos_rear::Envelope;
+use fluidos_rear::{CONTRACT_PURPOSE, ContractTerms, Envelope};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -54,7 +55,23 @@ enum Verb {
         #[command(flatten)]
         look: Look,
     },
-    /// End a contract: access ends at once, capacity returns, and the other side is told why.
+    /// Do not use what was bought for now: its pods move, what it costs and what is promised stays.
+    #[command(after_help = "Example:\n  fluidos contracts suspend contract-grid-… --reason 'the harvest is over'")]
+    Suspend {
+        /// The contract.
+        name: String,
+        /// Why.
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+    /// Use what was suspended again.
+    #[command(after_help = "Example:\n  fluidos contracts resume contract-grid-…")]
+    Resume {
+        /// The contract.
+        name: String,
+    },
+    /// End a contract: after the notice that both have signed, without one at once. Then access ends and capacity returns; the other
+    /// side is told why.
     Terminate {
         /// The contract.
         name: String,
@@ -90,6 +107,14 @@ pub fn run(connection: &Connection, contracts: &Contracts) -> Result<()> {
         Some(Verb::Terminate { name, reason }) => with(async {
             let api = api(connection).await?;
             end(&api, name, reason).await
+        }),
+        Some(Verb::Suspend { name, reason }) => with(async {
+            let api = api(connection).await?;
+            suspend(&api, name, Some(reason)).await
+        }),
+        Some(Verb::Resume { name }) => with(async {
+            let api = api(connection).await?;
+            suspend(&api, name, None).await
         }),
         None => with(async {
             let client = connection.client().await?;
@@ -149,11 +174,52 @@ async fn api(connection: &Connection) -> Result<Api<Contract>> {
 /// Says why, then deletes: the contract manager tells the other side and takes everything down.
 async fn end(api: &Api<Contract>, name: &str, reason: &str) -> Result<()> {
     let why = json!({ "metadata": { "annotations": { names::ANNOTATION_END_REASON: reason } } });
+    let contract = api.get(name).await.with_context(|| format!("get contracts/{name}"))?;
+    let notice = conditions(&contract).map_or(0, |conditions| conditions.notice_seconds);
+    if notice > 0 {
+        // Who deletes it goes at once; who gives notice stays until that is over.
+        api.patch(name, &PatchParams::default(), &Patch::Merge(why))
+            .await
+            .with_context(|| format!("annotate contracts/{name}"))?;
+        println!("contracts/{name} ends after its notice of {notice} s: {reason}");
+        return Ok(());
+    }
     api.patch(name, &PatchParams::default(), &Patch::Merge(why))
         .await
         .with_context(|| format!("annotate contracts/{name}"))?;
     api.delete(name, &DeleteParams::default()).await.with_context(|| format!("delete contracts/{name}"))?;
     println!("contracts/{name} ends: {reason}");
+    Ok(())
+}
+
+/// What both have signed beyond size, price and term; `None` if nothing is signed or it cannot be read.
+fn conditions(contract: &Contract) -> Option<Conditions> {
+    let terms = contract.spec.signed_terms.as_ref()?;
+    let envelope = Envelope {
+        purpose: terms.purpose.clone(),
+        payload: terms.payload.clone(),
+        signatures: terms.signatures.clone(),
+    };
+    let signed: Signed<ContractTerms> = Signed::open(&envelope, CONTRACT_PURPOSE).ok()?;
+    Conditions::read(signed.value().conditions.as_ref()).ok()
+}
+
+/// Writes that it is not used for now, or is again: the contract manager does it.
+async fn suspend(api: &Api<Contract>, name: &str, reason: Option<&String>) -> Result<()> {
+    let contract = api.get(name).await.with_context(|| format!("get contracts/{name}"))?;
+    if direction(&contract) != Some(Direction::Bought) {
+        bail!(
+            "contracts/{name} was not bought here: who bought it suspends it; to end it: fluidos contracts terminate {name} --reason …"
+        );
+    }
+    let why = json!({ "metadata": { "annotations": { names::ANNOTATION_SUSPENDED: reason } } });
+    api.patch(name, &PatchParams::default(), &Patch::Merge(why))
+        .await
+        .with_context(|| format!("annotate contracts/{name}"))?;
+    match reason {
+        Some(reason) => println!("contracts/{name} is suspended: {reason}"),
+        None => println!("contracts/{name} is used again"),
+    }
     Ok(())
 }
 
@@ -319,11 +385,13 @@ fn table(objects: &[Contract], books: &Books) -> Table {
             used,
             price(&contract.spec.flavor.spec.price),
             owed,
-            option(contract.spec.expiration_time.as_deref()),
+            option(status.and_then(|s| s.ends.as_deref()).or(contract.spec.expiration_time.as_deref())),
             status.map_or("?".into(), |s| s.phase.as_str().to_owned()),
             party(&contract.spec.buyer),
             party(&contract.spec.seller),
             contract.spec.signed_terms.as_ref().map_or("0".into(), |t| t.signatures.len().to_string()),
+            conditions(contract)
+                .map_or("?".into(), |c| format!("{}, notice {} s", c.business_model.as_str(), c.notice_seconds)),
         ]
     });
     Table {
@@ -340,6 +408,7 @@ fn table(objects: &[Contract], books: &Books) -> Table {
             "BUYER",
             "SELLER",
             "SIGNATURES",
+            "CONDITIONS",
         ],
         narrow: 9,
         rows: rows.collect(),

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::FlavorPrice;
 use crate::market::{
-    Buying, Ceiling, Criterion, Currency, Decimal, ENDED_MAX, Expense, LeastRating, MoneyError, Price,
+    Accepted, BusinessModel, Buying, Ceiling, Criterion, Currency, Decimal, ENDED_MAX, Expense, LeastRating,
+    MoneyError, Price,
 };
 
 /// A few currencies and namespaces.
@@ -61,9 +62,48 @@ pub struct AcquisitionPolicySpec {
     /// Whether a peer of which nothing was seen is asked; absent is yes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unrated: Option<Unrated>,
+    /// What is signed beyond size, price and term; absent is what is reserved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepts: Option<AcquisitionAccepts>,
     /// How many seconds a peer has to say what it offers; absent is 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_seconds: Option<u32>,
+}
+
+/// What is signed beyond size, price and term. What is absent is not limited.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct AcquisitionAccepts {
+    /// How it may be sold: `reserved`, `pay-per-use`, `spot`; absent is reserved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub business_models: Vec<BusinessModel>,
+    /// How many seconds before the end a seller of spot capacity must tell, at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_notice_seconds: Option<u64>,
+    /// How many seconds before an early end this buyer has to tell, at most: so long it pays for what it does not need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_notice_seconds: Option<u64>,
+    /// The availability that must be promised, per mille.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_availability_per_mille: Option<u32>,
+    /// How often what is paid per use may be promised, at most, in per cent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_overcommit_per_cent: Option<u32>,
+}
+
+impl AcquisitionAccepts {
+    fn rules(&self) -> Accepted {
+        let usual = Accepted::default();
+        Accepted {
+            models: if self.business_models.is_empty() { usual.models } else { self.business_models.clone() },
+            least_notice_seconds: self.least_notice_seconds.unwrap_or(usual.least_notice_seconds),
+            most_notice_seconds: self.most_notice_seconds.unwrap_or(usual.most_notice_seconds),
+            least_availability_per_mille: self
+                .least_availability_per_mille
+                .unwrap_or(usual.least_availability_per_mille),
+            most_overcommit_per_cent: self.most_overcommit_per_cent.unwrap_or(usual.most_overcommit_per_cent),
+        }
+    }
 }
 
 /// What is done with a peer of which nothing was seen.
@@ -208,6 +248,7 @@ impl AcquisitionPolicySpec {
             shortlist: shortlist as usize,
             deadline: Duration::from_secs(seconds.into()),
             term: self.term_seconds.map(Duration::from_secs),
+            accepts: self.accepts.as_ref().map(AcquisitionAccepts::rules).unwrap_or_default(),
             rating: LeastRating { least, unknown: self.unrated.unwrap_or_default() == Unrated::Accept },
         })
     }

@@ -86,6 +86,9 @@ pub struct ContractStatus {
     /// Why, in words (ours).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// When it ends, before its time and after its notice (RFC 3339, ours); absent is that nobody has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<String>,
 }
 
 /// What official nodes hand to a buyer.

@@ -221,6 +221,9 @@ pub struct K8SliceProperties {
 pub struct K8SlicePolicies {
     /// How it may be cut.
     pub partitionability: K8SlicePartitionability,
+    /// How it is sold beyond its price (ours): what both sign, in the words of [`crate::market::Conditions`]; absent are the usual ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Value>,
 }
 
 /// How a slice may be cut.

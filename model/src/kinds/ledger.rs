@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{FlavorPrice, QuantityText};
-use crate::market::{Agreed, Amounts, Commitment, CommitmentState, Pool, Price, QuantityError, Resource};
+use crate::market::{Agreed, Amounts, Commitment, CommitmentState, Conditions, Pool, Price, QuantityError, Resource};
 
 /// A pool of capacity and what is promised of it.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
@@ -91,6 +91,9 @@ pub struct LedgerAgreed {
     pub ends: Option<String>,
     /// The price of the contract.
     pub price: FlavorPrice,
+    /// How it is used, how well, how it ends; absent are the usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
 }
 
 /// Why a ledger object cannot be read. Nothing is sold from it until it is mended.
@@ -196,6 +199,12 @@ impl LedgerAgreed {
             hold_until: time("holdUntil", &self.hold_until)?,
             ends: self.ends.as_ref().map(|text| time("ends", text)).transpose()?,
             price: price.ok_or_else(|| wrong("price", "observed none, needed an amount".into()))?,
+            conditions: self
+                .conditions
+                .clone()
+                .unwrap_or_default()
+                .checked()
+                .map_err(|error| wrong("conditions", error.to_string()))?,
         })
     }
 }
@@ -208,6 +217,7 @@ impl From<&Agreed> for LedgerAgreed {
             hold_until: agreed.hold_until.to_string(),
             ends: agreed.ends.map(|ends| ends.to_string()),
             price: FlavorPrice::from(&agreed.price),
+            conditions: (agreed.conditions != Conditions::default()).then(|| agreed.conditions.clone()),
         }
     }
 }

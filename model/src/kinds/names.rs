@@ -34,8 +34,10 @@ pub const ANNOTATION_ORIGIN: &str = "fluidos.eu/origin";
 pub const ANNOTATION_DECISION: &str = "fluidos.eu/decision";
 /// Annotation of a pod: `KIND/NAME/UID` of its topmost owner, for which capacity is bought.
 pub const ANNOTATION_WORKLOAD: &str = "fluidos.eu/workload";
-/// Annotation of a contract that is about to be deleted: why, in words, for the other side.
+/// Annotation of a contract that is to end: why, in words, for the other side. It ends after its notice, without one at once.
 pub const ANNOTATION_END_REASON: &str = "fluidos.eu/end-reason";
+/// Annotation of a contract that was bought: why it is not used for now, in words; without it, it is.
+pub const ANNOTATION_SUSPENDED: &str = "fluidos.eu/suspended";
 /// Annotation of a Solver and of what it buys: the namespace of the workload it is for, whose ceilings count.
 pub const ANNOTATION_NAMESPACE: &str = "fluidos.eu/namespace";
 /// Label of a Solver that the orchestrator wrote: uid of the workload that it buys for.

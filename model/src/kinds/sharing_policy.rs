@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{FlavorError, K8SlicePartitionability, LedgerAmounts, LedgerError};
 use crate::market::{
-    Amounts, Currency, Decimal, MoneyError, Period, PriceError, Rate, RateError, Resource, Sharing, Unit,
+    Amounts, Conditions, ConditionsError, Currency, Decimal, MoneyError, Period, PriceError, Rate, RateError, Resource,
+    Sharing, Unit,
 };
 
 /// A buyer compares, signs and buys within seconds; longer than an hour is a contract.
@@ -62,6 +63,10 @@ pub struct SharingPolicySpec {
     /// price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credit_limit: Option<String>,
+    /// How it is used, how well, how it ends: business model, notice, service levels, over-commitment. Both sign it. Absent is reserved,
+    /// with an end at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
 }
 
 /// A price, or the rule that makes it.
@@ -124,6 +129,9 @@ pub enum SharingError {
     /// Its blocks.
     #[error("blocks: {0}")]
     Blocks(#[from] FlavorError),
+    /// What it says beyond size, price and term.
+    #[error(transparent)]
+    Conditions(#[from] ConditionsError),
     /// A number outside its bounds.
     #[error("{field} is {observed}, needed {least} to {most}")]
     Bounds {
@@ -180,6 +188,7 @@ impl SharingPolicySpec {
             hold: self.hold_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             term: self.term_seconds.map(Duration::from_secs),
             credit: credit.map_err(|source| SharingError::Money { field: "creditLimit", source })?,
+            conditions: self.conditions.clone().unwrap_or_default().checked()?,
         })
     }
 }

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::market::{Agreed, Amounts, Criterion, HoldRequest, Pool, Price};
+use crate::market::{Agreed, Amounts, BusinessModel, Conditions, Criterion, HoldRequest, Pool, Price};
 
 /// Every rule of structural schemas that our schemas could break (CustomResourceDefinition, "Specifying a structural
 /// schema"): a type everywhere, no `$ref`, nothing but `properties` decides what is kept.
@@ -181,6 +181,11 @@ fn a_ledger_object_is_the_pool() {
             hold_until: until,
             ends: None,
             price: Price::parse("0.02", "EUR", "hour").unwrap().unwrap(),
+            conditions: Conditions {
+                business_model: BusinessModel::Spot,
+                notice_seconds: 120,
+                ..Conditions::default()
+            },
         }),
     };
     let pool = Pool { capacity: amounts(1000), commitments: vec![] };

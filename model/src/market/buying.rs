@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Criterion, Currency, Decimal, Money, MoneyError, Price, month_of};
+use super::{Accepted, Criterion, Currency, Decimal, Money, MoneyError, Price, month_of};
 
 /// Contracts that ended within one month and are remembered for its ceiling: one object holds them, about 150 bytes each. When it
 /// is full nothing more is bought at a price until the month is over: what is not counted could be spent twice.
@@ -35,6 +35,8 @@ pub struct Buying {
     pub term: Option<Duration>,
     /// Who is asked at all.
     pub rating: LeastRating,
+    /// What is signed beyond size, price and term.
+    pub accepts: Accepted,
 }
 
 /// What must have been seen of a peer that is bought from.
@@ -284,6 +286,7 @@ mod tests {
             deadline,
             term: None,
             rating: LeastRating::ANY,
+            accepts: Accepted::default(),
         }))
     }
 

@@ -3,17 +3,23 @@
 //! Both parties sign the JSON text of this inside the terms, so it is read strictly: what is not known is not signed. All absent is
 //! `reserved`, no service level, an end at once, and receipts of which both measures may differ by one per cent.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::{Amounts, Resource};
 
 /// Levels of one contract; five are more than anybody reads.
 const LEVELS_MAX: usize = 8;
 /// Thirty days: who needs longer writes a term.
 const NOTICE_SECONDS_MAX: u64 = 30 * 24 * 3600;
 const PER_MILLE: u32 = 1000;
+const ONCE_PER_CENT: u32 = 100;
+/// Ten times what there is: beyond that it is a raffle.
+const OVERCOMMIT_PER_CENT_MAX: u32 = 1000;
 
 /// How capacity is sold (REAR business models, D2.1 §6.4.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BusinessModel {
     /// It is kept for the buyer and never promised twice; it is paid whether used or not.
@@ -26,7 +32,7 @@ pub enum BusinessModel {
 }
 
 /// Who measures a service level, and a line of a receipt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MeasuredBy {
     /// Each for itself; what differs beyond the tolerance is disputed.
@@ -39,7 +45,7 @@ pub enum MeasuredBy {
 }
 
 /// What a service level is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
     /// Seconds in which the capacity was served, of those in which it was reserved.
@@ -47,7 +53,7 @@ pub enum Objective {
 }
 
 /// A promise about quality, and what it costs to break it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceLevel {
     /// Of what; it names its formula.
@@ -62,7 +68,7 @@ pub struct ServiceLevel {
 }
 
 /// Everything of a contract beyond size, price and term.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Conditions {
     /// How it is sold.
@@ -80,6 +86,10 @@ pub struct Conditions {
     /// Of contracts that are paid per use, those with the lower number yield first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub yields: Option<u32>,
+    /// How often capacity that is paid per use may be promised, in per cent: 250 promises two and a half times what there is. Absent is
+    /// 100, once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overcommit_per_cent: Option<u32>,
 }
 
 /// Why conditions are not agreed to.
@@ -98,6 +108,33 @@ pub enum ConditionsError {
         /// The most.
         most: u64,
     },
+    /// A member that goes with another business model.
+    #[error("conditions.{field} is {observed} with {model}, needed pay-per-use")]
+    OtherModel {
+        /// Which.
+        field: &'static str,
+        /// What it says.
+        observed: u32,
+        /// How it is sold.
+        model: &'static str,
+    },
+    /// Less than what there is would be promised.
+    #[error("conditions.overcommitPerCent is {observed}, needed at least 100")]
+    Undercommit {
+        /// What it says.
+        observed: u32,
+    },
+}
+
+impl BusinessModel {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::PayPerUse => "pay-per-use",
+            Self::Spot => "spot",
+        }
+    }
 }
 
 impl Default for Conditions {
@@ -109,7 +146,68 @@ impl Default for Conditions {
             service_levels: Vec::new(),
             disconnect_seconds: None,
             yields: None,
+            overcommit_per_cent: None,
         }
+    }
+}
+
+/// What a buyer agrees to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Accepted {
+    /// How it may be sold.
+    pub models: Vec<BusinessModel>,
+    /// How long before the end a seller of spot capacity must tell, at least, in seconds.
+    pub least_notice_seconds: u64,
+    /// How long before an early end this buyer tells, at most, in seconds: so long it pays for what it does not need.
+    pub most_notice_seconds: u64,
+    /// The availability that must be promised, per mille; 0 needs none.
+    pub least_availability_per_mille: u32,
+    /// How often what is paid per use may be promised, at most, in per cent.
+    pub most_overcommit_per_cent: u32,
+}
+
+/// Without a word: reserved capacity, whatever its notice and level.
+impl Default for Accepted {
+    fn default() -> Self {
+        Self {
+            models: vec![BusinessModel::Reserved],
+            least_notice_seconds: 0,
+            most_notice_seconds: NOTICE_SECONDS_MAX,
+            least_availability_per_mille: 0,
+            most_overcommit_per_cent: OVERCOMMIT_PER_CENT_MAX,
+        }
+    }
+}
+
+impl Accepted {
+    /// Says whether conditions may be signed.
+    ///
+    /// # Errors
+    /// The observed and the needed, in words.
+    pub fn admits(&self, conditions: &Conditions) -> Result<(), String> {
+        let model = conditions.business_model;
+        if !self.models.contains(&model) {
+            let models: Vec<&str> = self.models.iter().map(|model| model.as_str()).collect();
+            return Err(format!("conditions: {}, needed {}", model.as_str(), models.join(" or ")));
+        }
+        let notice = conditions.notice_seconds;
+        if model == BusinessModel::Spot && notice < self.least_notice_seconds {
+            return Err(format!("conditions: notice of {notice} s, needed at least {} s", self.least_notice_seconds));
+        }
+        if notice > self.most_notice_seconds {
+            return Err(format!("conditions: notice of {notice} s, needed at most {} s", self.most_notice_seconds));
+        }
+        let levels = conditions.service_levels.iter().filter(|level| level.objective == Objective::Availability);
+        let (promised, needed) =
+            (levels.map(|level| level.per_mille).max().unwrap_or(0), self.least_availability_per_mille);
+        if promised < needed {
+            return Err(format!("conditions: availability of {promised} per mille, needed at least {needed}"));
+        }
+        let (overcommit, most) = (conditions.overcommit(), self.most_overcommit_per_cent);
+        if overcommit > most {
+            return Err(format!("conditions: promised to {overcommit} per cent, needed at most {most}"));
+        }
+        Ok(())
     }
 }
 
@@ -125,6 +223,46 @@ impl Conditions {
         Ok(read)
     }
 
+    /// Returns these conditions if they make sense.
+    ///
+    /// # Errors
+    /// [`ConditionsError`] names the member and what it needs.
+    pub fn checked(self) -> Result<Self, ConditionsError> {
+        self.check().map(|()| self)
+    }
+
+    /// Returns how often capacity may be promised, in per cent.
+    pub fn overcommit(&self) -> u32 {
+        self.overcommit_per_cent.unwrap_or(ONCE_PER_CENT)
+    }
+
+    /// Returns what a promise takes of what there is, a rest rounded up: less than itself where capacity is promised more than once.
+    pub fn takes(&self, amounts: &Amounts) -> Amounts {
+        let mut taken = *amounts;
+        if self.business_model != BusinessModel::PayPerUse {
+            return taken;
+        }
+        for resource in Resource::ALL {
+            let part = u128::from(amounts.get(resource)) * u128::from(ONCE_PER_CENT);
+            let part = part.div_ceil(u128::from(self.overcommit().max(ONCE_PER_CENT)));
+            taken.set(resource, u64::try_from(part).unwrap_or(u64::MAX));
+        }
+        taken
+    }
+
+    /// Returns how much can be promised of what is free.
+    pub fn promises(&self, free: &Amounts) -> Amounts {
+        let mut promised = *free;
+        if self.business_model != BusinessModel::PayPerUse {
+            return promised;
+        }
+        for resource in Resource::ALL {
+            let whole = u128::from(free.get(resource)) * u128::from(self.overcommit()) / u128::from(ONCE_PER_CENT);
+            promised.set(resource, u64::try_from(whole).unwrap_or(u64::MAX));
+        }
+        promised
+    }
+
     /// Returns the text that is signed; `None` for the usual ones.
     pub fn text(&self) -> Option<Value> {
         // Words and whole numbers always have a JSON form.
@@ -138,6 +276,17 @@ impl Conditions {
         bound("noticeSeconds", self.notice_seconds, NOTICE_SECONDS_MAX)?;
         bound("tolerancePerMille", self.tolerance_per_mille.into(), PER_MILLE.into())?;
         bound("serviceLevels", self.service_levels.len() as u64, LEVELS_MAX as u64)?;
+        let per_use = [("yields", self.yields), ("overcommitPerCent", self.overcommit_per_cent)];
+        for (field, observed) in per_use.into_iter().filter_map(|(field, value)| Some((field, value?))) {
+            if self.business_model != BusinessModel::PayPerUse {
+                let model = self.business_model.as_str();
+                return Err(ConditionsError::OtherModel { field, observed, model });
+            }
+        }
+        if self.overcommit() < ONCE_PER_CENT {
+            return Err(ConditionsError::Undercommit { observed: self.overcommit() });
+        }
+        bound("overcommitPerCent", self.overcommit().into(), OVERCOMMIT_PER_CENT_MAX.into())?;
         for level in &self.service_levels {
             bound("serviceLevels.perMille", level.per_mille.into(), PER_MILLE.into())?;
             bound("serviceLevels.creditPerMille", level.credit_per_mille.into(), PER_MILLE.into())?;
@@ -184,5 +333,51 @@ mod tests {
         let level = json!({"objective": "availability", "perMille": 1001, "creditPerMille": 0});
         assert!(refused(json!({"serviceLevels": [level]})).contains("serviceLevels.perMille is 1001"));
         assert!(refused(json!({"tolerancePerMille": 1001})).contains("needed at most 1000"));
+        assert_eq!(
+            refused(json!({"overcommitPerCent": 200})),
+            "conditions.overcommitPerCent is 200 with reserved, needed pay-per-use"
+        );
+        let per_use = |overcommit: u32| json!({"businessModel": "pay-per-use", "overcommitPerCent": overcommit});
+        assert!(refused(per_use(99)).contains("needed at least 100"));
+        assert!(refused(per_use(1001)).contains("needed at most 1000"));
+    }
+
+    #[test]
+    fn what_is_promised_more_than_once_takes_less_and_never_nothing() {
+        let cpus = |cpu_milli| Amounts { cpu_milli, ..Amounts::default() };
+        let per_use = Conditions {
+            business_model: BusinessModel::PayPerUse,
+            overcommit_per_cent: Some(250),
+            ..Conditions::default()
+        };
+        assert_eq!(per_use.takes(&cpus(1000)), cpus(400));
+        assert_eq!(per_use.takes(&cpus(1)), cpus(1), "a rest is rounded up");
+        assert_eq!(per_use.promises(&cpus(1000)), cpus(2500));
+        assert_eq!(Conditions::default().takes(&cpus(1000)), cpus(1000));
+        assert_eq!(Conditions::default().promises(&cpus(1000)), cpus(1000));
+    }
+
+    #[test]
+    fn a_buyer_agrees_to_what_it_said_only() {
+        let spot = |notice_seconds| Conditions {
+            business_model: BusinessModel::Spot,
+            notice_seconds,
+            ..Conditions::default()
+        };
+        let usual = Accepted::default();
+        assert_eq!(usual.admits(&Conditions::default()), Ok(()));
+        assert_eq!(usual.admits(&spot(60)), Err("conditions: spot, needed reserved".into()));
+        let accepts = Accepted {
+            models: vec![BusinessModel::Reserved, BusinessModel::Spot],
+            least_notice_seconds: 60,
+            most_notice_seconds: 600,
+            ..Accepted::default()
+        };
+        assert_eq!(accepts.admits(&spot(60)), Ok(()));
+        assert_eq!(accepts.admits(&spot(59)), Err("conditions: notice of 59 s, needed at least 60 s".into()));
+        assert_eq!(accepts.admits(&spot(601)), Err("conditions: notice of 601 s, needed at most 600 s".into()));
+        let strict = Accepted { least_availability_per_mille: 990, ..usual };
+        let refused = "conditions: availability of 0 per mille, needed at least 990";
+        assert_eq!(strict.admits(&Conditions::default()), Err(refused.into()));
     }
 }

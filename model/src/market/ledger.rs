@@ -10,12 +10,16 @@
 //! A hold is *expired* if and only if `now >= until`. Every operation is idempotent by its transaction id: the same
 //! request again changes nothing and succeeds, another one under the same id is refused.
 //!
-//! *Invariant*: an operation never makes the sum of commitments exceed the capacity. When the owner lowers the capacity
+//! What a promise *takes* is its amounts; of capacity that is paid per use, and promised more than once, the part that its own
+//! over-commitment says ([`Conditions::takes`]). So what is reserved is never promised twice, and what is paid per use is promised at
+//! most its factor times what is not reserved.
+//!
+//! *Invariant*: an operation never makes the sum of what is taken exceed the capacity. When the owner lowers the capacity
 //! below what is promised, promises stay and nothing new is promised until enough of them has ended.
 
 use jiff::Timestamp;
 
-use super::{Amounts, Price, Resource};
+use super::{Amounts, Conditions, Price, Resource};
 
 /// One object holds them all: about 600 bytes each and 1.5 MiB per object (etcd's limit) leave room for twice as many.
 pub const COMMITMENTS_MAX: usize = 1024;
@@ -61,6 +65,8 @@ pub struct Agreed {
     pub ends: Option<Timestamp>,
     /// The price of the contract.
     pub price: Price,
+    /// How it is used, how well, how it ends.
+    pub conditions: Conditions,
 }
 
 /// How firm a promise is.
@@ -147,10 +153,10 @@ pub enum LedgerRefusal {
 }
 
 impl Pool {
-    /// Returns what is promised at `now`, or `None` if it cannot be counted in 64 bits.
+    /// Returns what promises take at `now`, or `None` if it cannot be counted in 64 bits.
     pub fn promised(&self, now: Timestamp) -> Option<Amounts> {
         let live = self.commitments.iter().filter(|commitment| !commitment.is_over(now));
-        live.map(|commitment| commitment.amounts).try_fold(Amounts::default(), |sum, amounts| sum.checked_add(&amounts))
+        live.map(Commitment::takes).try_fold(Amounts::default(), |sum, amounts| sum.checked_add(&amounts))
     }
 
     /// Returns what can still be promised at `now`.
@@ -190,7 +196,11 @@ impl Pool {
         if pool.commitments.len() >= COMMITMENTS_MAX {
             return Err(LedgerRefusal::Full);
         }
-        if let Some((resource, observed, needed)) = pool.free(now).shortfalls(&request.amounts).first() {
+        let free = match &request.agreed {
+            Some(agreed) => agreed.conditions.promises(&pool.free(now)),
+            None => pool.free(now),
+        };
+        if let Some((resource, observed, needed)) = free.shortfalls(&request.amounts).first() {
             return Err(LedgerRefusal::TooLittle { resource: *resource, observed: *observed, needed: *needed });
         }
         pool.commitments.push(Commitment {
@@ -252,6 +262,11 @@ impl Pool {
 }
 
 impl Commitment {
+    /// Returns what it takes of the capacity.
+    pub fn takes(&self) -> Amounts {
+        self.agreed.as_ref().map_or(self.amounts, |agreed| agreed.conditions.takes(&self.amounts))
+    }
+
     /// Returns when it is over by itself; `None` is never.
     pub fn until(&self) -> Option<Timestamp> {
         match &self.state {
@@ -342,6 +357,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_paid_per_use_is_promised_more_than_once_and_what_is_reserved_is_not() {
+        use super::super::BusinessModel;
+        let per_use = |transaction: &str, cpu_milli| {
+            let conditions = Conditions {
+                business_model: BusinessModel::PayPerUse,
+                overcommit_per_cent: Some(300),
+                ..Conditions::default()
+            };
+            let (price, issued) = (Price::ZERO, at(0));
+            let agreed = Agreed { policy: "p".into(), issued, hold_until: at(60), ends: None, price, conditions };
+            HoldRequest { agreed: Some(agreed), ..hold(transaction, cpu_milli, 60) }
+        };
+        // 1,000 of which 400 are reserved: three times 600 may be paid per use.
+        let pool = pool(1000).hold(&hold("r", 400, 60), at(0)).unwrap().hold(&per_use("a", 900), at(0)).unwrap();
+        let refused = pool.hold(&per_use("b", 901), at(0)).unwrap_err();
+        assert_eq!(refused.to_string(), "cpu: 900m free, needed 901m");
+        let full = pool.hold(&per_use("b", 900), at(0)).unwrap();
+        assert_eq!(full.free(at(0)), Amounts::default());
+        assert!(full.hold(&hold("s", 1, 60), at(0)).is_err(), "nothing is left to be reserved");
+        assert_eq!(full.release("r").free(at(0)), cpus(400));
+    }
+
+    #[test]
     fn a_pool_that_shrank_promises_nothing_new_and_keeps_its_word() {
         let mut sold = pool(1000).hold(&hold("a", 600, 60), at(0)).unwrap().commit("a", "c", None, at(0)).unwrap();
         sold.capacity = cpus(500);
@@ -352,7 +390,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Hold { transaction: u8, cpu_milli: u64, seconds: i64 },
+        Hold { transaction: u8, cpu_milli: u64, seconds: i64, per_cent: Option<u32> },
         Commit { transaction: u8 },
         Release { transaction: u8 },
         Expire,
@@ -361,8 +399,9 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0u8..12, prop_oneof![0u64..700, Just(u64::MAX)], -5i64..60)
-                .prop_map(|(transaction, cpu_milli, seconds)| Step::Hold { transaction, cpu_milli, seconds }),
+            (0u8..12, prop_oneof![0u64..700, Just(u64::MAX)], -5i64..60, proptest::option::of(100u32..1000)).prop_map(
+                |(transaction, cpu_milli, seconds, per_cent)| Step::Hold { transaction, cpu_milli, seconds, per_cent }
+            ),
             (0u8..12).prop_map(|transaction| Step::Commit { transaction }),
             (0u8..12).prop_map(|transaction| Step::Release { transaction }),
             Just(Step::Expire),
@@ -377,8 +416,19 @@ mod tests {
             for step in steps {
                 let before = pool.clone();
                 let next = match step {
-                    Step::Hold { transaction, cpu_milli, seconds } =>
-                        pool.hold(&hold(&transaction.to_string(), cpu_milli, now + seconds), at(now)),
+                    Step::Hold { transaction, cpu_milli, seconds, per_cent } => {
+                        let mut request = hold(&transaction.to_string(), cpu_milli, now + seconds);
+                        request.agreed = per_cent.map(|per_cent| {
+                            let conditions = Conditions {
+                                business_model: super::super::BusinessModel::PayPerUse,
+                                overcommit_per_cent: Some(per_cent),
+                                ..Conditions::default()
+                            };
+                            let (price, issued, hold_until) = (Price::ZERO, at(now), at(now + seconds));
+                            Agreed { policy: String::new(), issued, hold_until, ends: None, price, conditions }
+                        });
+                        pool.hold(&request, at(now))
+                    }
                     Step::Commit { transaction } =>
                         pool.commit(&transaction.to_string(), &format!("contract-{transaction}"), None, at(now)),
                     Step::Release { transaction } => Ok(pool.release(&transaction.to_string())),
@@ -388,7 +438,11 @@ mod tests {
                 pool = next.unwrap_or(before);
                 // Counted without the ledger's own help.
                 let live = pool.commitments.iter().filter(|c| c.until().is_none_or(|until| until > at(now)));
-                let sum: u128 = live.map(|c| u128::from(c.amounts.cpu_milli)).sum();
+                let part = |c: &Commitment| {
+                    let per_cent = c.agreed.as_ref().and_then(|a| a.conditions.overcommit_per_cent).unwrap_or(100);
+                    (u128::from(c.amounts.cpu_milli) * 100).div_ceil(u128::from(per_cent))
+                };
+                let sum: u128 = live.map(part).sum();
                 prop_assert!(sum <= 1000, "{sum} promised of 1000: {pool:?}");
                 prop_assert_eq!(u128::from(pool.free(at(now)).cpu_milli), 1000 - sum);
                 let mut ids: Vec<_> = pool.commitments.iter().map(|c| &c.transaction).collect();

@@ -12,8 +12,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Agreed, Amounts, Currency, Decimal, Money, MoneyError, Partitionability, Period, Pool, Price, Rate, RateError,
-    Resource, Situation, Unit, UnitPrice,
+    Agreed, Amounts, Conditions, Currency, Decimal, Money, MoneyError, Partitionability, Period, Pool, Price, Rate,
+    RateError, Resource, Situation, Unit, UnitPrice,
 };
 
 /// The rules of one policy.
@@ -43,6 +43,8 @@ pub struct Sharing {
     pub term: Option<Duration>,
     /// What the running contracts of one buyer may have cost so far.
     pub credit: Option<Decimal>,
+    /// How it is used, how well, how it ends.
+    pub conditions: Conditions,
 }
 
 /// What is sold to one buyer now.
@@ -60,6 +62,8 @@ pub struct Sale {
     pub hold: Option<Duration>,
     /// How long a contract lasts; `None` is the usual time.
     pub term: Option<Duration>,
+    /// How it is used, how well, how it ends.
+    pub conditions: Conditions,
 }
 
 /// Why nothing is sold to a buyer. It is told this.
@@ -130,7 +134,8 @@ pub fn sale(
     let free = pool.free(now);
     if policies.is_empty() {
         let policy = String::new();
-        return Ok(Sale { policy, price: UnitPrice::ZERO, free, blocks: None, hold: None, term: None });
+        let conditions = Conditions::default();
+        return Ok(Sale { policy, price: UnitPrice::ZERO, free, blocks: None, hold: None, term: None, conditions });
     }
     // Which of them would have admitted the buyer cannot be known while one of them is not: none stands in for it.
     let readable: Option<Vec<&Sharing>> = policies.iter().map(Option::as_ref).collect();
@@ -147,6 +152,7 @@ pub fn sale(
     // What cannot be counted is more than any limit.
     let sold = sold.map(|known| known.amounts).try_fold(Amounts::default(), |sum, amounts| sum.checked_add(&amounts));
     let left = sold.map(|sold| policy.limit.saturating_sub(&sold)).unwrap_or_default();
+    let free = policy.conditions.promises(&free);
     let mut cut = Amounts::default();
     Resource::ALL.iter().for_each(|resource| cut.set(*resource, free.get(*resource).min(left.get(*resource))));
     Ok(Sale {
@@ -156,6 +162,7 @@ pub fn sale(
         blocks: policy.blocks,
         hold: policy.hold,
         term: policy.term,
+        conditions: policy.conditions.clone(),
     })
 }
 
@@ -226,6 +233,7 @@ mod tests {
             hold: None,
             term: None,
             credit: None,
+            conditions: Conditions::default(),
         }
     }
 
@@ -234,7 +242,8 @@ mod tests {
         let mut pool = Pool { capacity: cpus(4000), commitments: vec![] };
         for (index, cpu_milli) in sold.iter().enumerate() {
             let price = Price::parse("1", "EUR", "hour").unwrap().unwrap();
-            let agreed = Agreed { policy: "p".into(), issued: at(0), hold_until: at(60), ends: None, price };
+            let (policy, conditions) = ("p".into(), Conditions::default());
+            let agreed = Agreed { policy, issued: at(0), hold_until: at(60), ends: None, price, conditions };
             let transaction = index.to_string();
             let request = HoldRequest {
                 transaction: transaction.clone(),

@@ -9,6 +9,13 @@
 //!                                                 └────┼───────────────────────┘
 //!                                                      └─ a day is over: gone, with a Warning event
 //! ```
+//! One with the annotation `fluidos.eu/end-reason` ends after the *notice* that both have signed, without one at once: the other side
+//! is told when, both write it into `status.ends`, and the buyer stops using it, so that its pods move while there is time. A buyer
+//! that deletes it goes at once and pays until the notice is over; the seller keeps it until then.
+//!
+//! One that was bought and has the annotation `fluidos.eu/suspended` is *suspended*: its Allocation goes, what it costs and what is
+//! promised stays, and without the annotation it comes back.
+//!
 //! What the other side releases comes through the exporter, which lets the contract go without an answer.
 
 mod act;

@@ -1,7 +1,10 @@
 //! Contract and Allocation objects, as both sides write and end them.
 
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::{Allocation, AllocationPhase, AllocationSpec, Contract, ContractSpec, GenericRef, names};
+use fluidos_model::kinds::{
+    Allocation, AllocationPhase, AllocationSpec, Contract, ContractSpec, GenericRef, Phase, names,
+};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -117,6 +120,31 @@ pub(crate) async fn annotate(client: &Client, contract: &Contract, name: &str, t
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let patch = json!({"metadata": {"uid": contract.uid(), "annotations": {name: text}}});
     absent_is_well(api.patch(&contract.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))
+}
+
+/// Writes how a contract stands.
+pub(crate) async fn stands(client: &Client, contract: &Contract, phase: Phase, message: &str) -> kube::Result<()> {
+    status(client, contract, json!({"phase": phase, "message": message})).await
+}
+
+/// Writes when a contract ends: notice was given. What was bought is not used any more, so that pods move while there is time.
+pub(crate) async fn ends(
+    client: &Client,
+    contract: &Contract,
+    ends: Timestamp,
+    reason: &str,
+    buys: bool,
+) -> kube::Result<()> {
+    if buys {
+        unallocate(client, &contract.name_any()).await?;
+    }
+    status(client, contract, json!({"ends": ends.to_string(), "message": format!("ends {ends}: {reason}")})).await
+}
+
+async fn status(client: &Client, contract: &Contract, status: serde_json::Value) -> kube::Result<()> {
+    let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
+    let patch = Patch::Merge(json!({"status": status}));
+    absent_is_well(api.patch_status(&contract.name_any(), &PatchParams::default(), &patch).await.map(|_| ()))
 }
 
 /// Asks for the end of a contract: the other side is told before it goes.

@@ -413,10 +413,22 @@ impl Seller for Exporter {
             Refusal::new(RefusalCode::Conflict, format!("contract {contract_id} has no terms that could be released"))
         })?;
         self.check_release(&release, &signed).map_err(forbidden)?;
+        let sells = self.options.speakers.current(&signed.value().seller) == self.options.key.id();
+        let said = known.status.as_ref().and_then(|status| status.ends.as_ref()).and_then(|ends| ends.parse().ok());
+        let end = plan::end(&signed, &release, sells, said, Timestamp::now());
+        if let Some(warning) = end.warning {
+            events::warn(&self.client, &known, "ReleasedWithoutNotice", &format!("{party} {warning}")).await;
+        }
+        if let Some(ends) = end.later {
+            let reason = bounded(&release.value().reason, 256);
+            let message = format!("{party} ends this contract at {ends}: {reason}");
+            events::warn(&self.client, &known, "NoticeByPeer", &message).await;
+            return Ok(contracts::ends(&self.client, &known, ends, &reason, !sells).await.map_err(act::Error::from)?);
+        }
         tracing::info!(contract = contract_id, %party, reason = release.value().reason, "released by the other side");
         let message = format!("{party} has ended this contract: {}", bounded(&release.value().reason, 256));
         events::warn(&self.client, &known, "ReleasedByPeer", &message).await;
-        if self.options.speakers.current(&signed.value().seller) == self.options.key.id() {
+        if sells {
             self.books.free(&signed.value().transaction_id).await.map_err(act::Error::from)?;
         }
         Ok(contracts::forget(&self.client, &known).await.map_err(act::Error::from)?)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fluidos_identity::{IdError, NodeId, Signed, SignedError};
 use fluidos_model::kinds::{Configuration, Contract, FlavorError, names};
-use fluidos_model::market::{Commitment, CommitmentState};
+use fluidos_model::market::{Commitment, CommitmentState, Conditions};
 use fluidos_rear as rear;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
@@ -53,7 +53,7 @@ pub(crate) fn of_commitment(
         buyer: commitment.buyer.parse()?,
         seller,
         price: commitment.agreed.as_ref().map(|agreed| agreed.price.texts()).unwrap_or_default(),
-        conditions: None,
+        conditions: commitment.agreed.as_ref().and_then(|agreed| agreed.conditions.text()),
         issued: issued.to_string(),
         until: until.map(|until| until.to_string()),
     };
@@ -86,6 +86,11 @@ pub(crate) fn of_contract(contract: &Contract) -> Result<Signed<rear::ContractTe
     Ok(Signed::open(&envelope, rear::CONTRACT_PURPOSE)?)
 }
 
+/// How long before an early end it must be told. Conditions that cannot be read are never signed.
+pub(crate) fn notice(terms: &rear::ContractTerms) -> Duration {
+    Conditions::read(terms.conditions.as_ref()).map_or(Duration::ZERO, |it| Duration::from_secs(it.notice_seconds))
+}
+
 /// Says whether a name may be that of an object and the value of a label.
 pub(crate) fn is_label(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -109,7 +114,7 @@ fn no_time(commitment: &Commitment) -> TermsProblem {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
     use fluidos_identity::NodeKey;
-    use fluidos_model::market::{Agreed, Amounts, HoldRequest, Pool, Price};
+    use fluidos_model::market::{Agreed, Amounts, BusinessModel, HoldRequest, Pool, Price};
 
     use super::*;
 
@@ -137,7 +142,9 @@ mod tests {
 
         let price = Price::parse("0.02", "EUR", "hour").unwrap().unwrap();
         let (hold_until, ends) = (shifted(now, Duration::from_secs(5), 1).unwrap(), shifted(now, crate::HOLD, 1));
-        let agreed = Agreed { policy: "p".into(), issued: now, hold_until, ends, price };
+        let (business_model, policy) = (BusinessModel::Spot, "p".into());
+        let conditions = Conditions { business_model, notice_seconds: 120, ..Conditions::default() };
+        let agreed = Agreed { policy, issued: now, hold_until, ends, price, conditions };
         let request = HoldRequest { agreed: Some(agreed), ..request };
         let pool = Pool { capacity: amounts, commitments: vec![] }.hold(&request, now).unwrap();
         let priced = of_commitment(pool.commitment("t").unwrap(), seller, crate::HOLD).unwrap();
@@ -146,6 +153,8 @@ mod tests {
         let sold = of_commitment(pool.commitment("t").unwrap(), seller, Duration::from_secs(1)).unwrap();
         assert_eq!(priced.bytes(), sold.bytes());
         assert_eq!(priced.value().price, ["0.02", "EUR", "hour"]);
+        let signed = serde_json::json!({"businessModel": "spot", "noticeSeconds": 120, "tolerancePerMille": 10});
+        assert_eq!((priced.value().conditions.as_ref(), held.value().conditions.as_ref()), (Some(&signed), None));
         assert_eq!(priced.value().until, ends.map(|ends| ends.to_string()));
         assert!(is_label(&held.value().contract_id), "{}", held.value().contract_id);
         assert!(!is_label("Contract") && !is_label("a/b") && !is_label("") && !is_label(&"a".repeat(64)));

@@ -190,11 +190,11 @@ async fn forged_replayed_and_foreign_purchases_are_refused() {
         "what is sold is not given back"
     );
     let both = rear::check_contract(contract.signed_terms.as_ref().unwrap(), &signed).unwrap();
-    let mut release = rear::ReleaseTerms::of(&both, "no", Timestamp::now()).unwrap();
+    let mut release = rear::ReleaseTerms::of(&both, "no", Timestamp::now(), None).unwrap();
     release.sign(&thief).unwrap();
     assert_eq!(refused(seller.rear(&thief).release(&release).await), RefusalCode::Forbidden);
     assert_eq!(seller.list::<Contract>().await.len(), 1);
-    let mut release = rear::ReleaseTerms::of(&both, "done", Timestamp::now()).unwrap();
+    let mut release = rear::ReleaseTerms::of(&both, "done", Timestamp::now(), None).unwrap();
     release.sign(&buyer).unwrap();
     seller.rear(&buyer).release(&release).await.unwrap();
     seller.rear(&buyer).release(&release).await.unwrap();

@@ -1,4 +1,4 @@
-//! What no seller has alone is bought from several together, or not at all, whenever who is killed.
+//! What no seller has alone is bought from several together, or not at all, whenever the buyer is killed.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -99,13 +99,6 @@ async fn three_pods_find_room_at_two_sellers_and_a_silent_one_spoils_nothing() {
     }
 }
 
-/// What is killed at each moment.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Victim {
-    Buyer,
-    Seller,
-}
-
 struct Market {
     buyer: Node,
     grid: Node,
@@ -129,20 +122,14 @@ impl Market {
         market
     }
 
-    /// Opens everybody; the victim's writes pass the fuse, and so do the messages of grid.
-    async fn open(&mut self, victim: Victim, fuse: &Fuse) {
-        let never = Fuse::at(i64::MAX);
-        let messages = if victim == Victim::Buyer { fuse.clone() } else { never.clone() };
-        let client = |node: &Node, of: Victim| {
-            if of == victim { fused(&node.client, fuse) } else { node.client.clone() }
-        };
-        let (grid, cloud_sells) = (client(&self.grid, Victim::Seller), self.cloud_sells);
+    /// Opens everybody; the buyer's writes pass the fuse, and so do the messages to grid.
+    async fn open(&mut self, fuse: &Fuse) {
+        let (never, messages, cloud_sells) = (Fuse::at(i64::MAX), fuse.clone(), self.cloud_sells);
         self.grid.kill().await;
         self.cloud.kill().await;
-        self.grid.open_as(grid, |seller| Arc::new(Fused { seller, fuse: messages, sells: true })).await;
+        self.grid.open(|seller| Arc::new(Fused { seller, fuse: messages, sells: true })).await;
         self.cloud.open(|seller| Arc::new(Fused { seller, fuse: never, sells: cloud_sells })).await;
-        let buyer = client(&self.buyer, Victim::Buyer);
-        self.open_buyer(buyer).await;
+        self.open_buyer(fused(&self.buyer.client, fuse)).await;
     }
 
     async fn open_buyer(&mut self, client: kube::Client) {
@@ -152,30 +139,24 @@ impl Market {
         self.buyer.fabric();
     }
 
-    /// The victim is dead, and comes back.
-    async fn revive(&mut self, victim: Victim) {
-        // Messages that hung at the fuse are lost with the seller's process; it is the same for the buyer.
+    /// The buyer is dead, and comes back. Messages that hung at the fuse are lost with the process that answered them.
+    async fn revive(&mut self) {
         self.grid.kill().await;
-        if victim == Victim::Buyer {
-            self.buyer.kill().await;
-        }
+        self.buyer.kill().await;
         let fuse = Fuse::at(i64::MAX);
         self.grid.open(|seller: Arc<Exporter>| Arc::new(Fused { seller, fuse, sells: true })).await;
-        if victim == Victim::Buyer {
-            self.open_buyer(self.buyer.client.clone()).await;
-        }
+        self.open_buyer(self.buyer.client.clone()).await;
     }
 }
 
-/// Buys three pods' room at two sellers, kills the victim at each moment in turn, and sees that all is as if nothing had been.
+/// Buys three pods' room at two sellers, kills the buyer at each moment in turn, and sees that all is as if nothing had been.
 ///
-/// Only each `step`th moment is tried where each costs seconds: one that fails waits for somebody who may come, a seller that was away
-/// is waited for.
-async fn at_every_moment(victim: Victim, cloud_sells: bool, wanted: &str, step: usize) -> i64 {
+/// Only each `step`th moment is tried where a purchase fails: it waits for somebody who may come, which takes seconds.
+async fn at_every_moment(cloud_sells: bool, wanted: &str, step: usize) -> i64 {
     let mut market = Market::new(cloud_sells).await;
     for moment in (0..).step_by(step) {
         let fuse = Fuse::at(moment);
-        market.open(victim, &fuse).await;
+        market.open(&fuse).await;
         market.buyer.split_solver("shop", 3).await;
         let ends = async {
             market.buyer.solver_is("shop", wanted).await;
@@ -186,7 +167,7 @@ async fn at_every_moment(victim: Victim, cloud_sells: bool, wanted: &str, step: 
             () = ends => false,
         };
         if killed {
-            market.revive(victim).await;
+            market.revive().await;
             let phase = until("the Solver ends", async || {
                 let status = market.buyer.api::<Solver>().get("shop").await.unwrap().status.unwrap_or_default();
                 let phase = status.solver_phase.phase;
@@ -198,7 +179,7 @@ async fn at_every_moment(victim: Victim, cloud_sells: bool, wanted: &str, step: 
                 let statuses: Vec<_> =
                     reservations.iter().map(|r| (&r.metadata.name, &r.spec.part, &r.status)).collect();
                 let (grid, cloud) = (market.grid.ledger().await, market.cloud.ledger().await);
-                panic!("{victim:?} killed at moment {moment}: {phase}: {statuses:#?} grid {grid:#?} cloud {cloud:#?}");
+                panic!("killed at moment {moment}: {phase}: {statuses:#?} grid {grid:#?} cloud {cloud:#?}");
             }
             market.buyer.solver_is("shop", wanted).await;
             books_agree(&market.buyer, &[&market.grid, &market.cloud]).await;
@@ -218,20 +199,14 @@ async fn at_every_moment(victim: Victim, cloud_sells: bool, wanted: &str, step: 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_buyer_killed_at_any_moment_has_all_parts_in_the_end() {
-    let moments = at_every_moment(Victim::Buyer, true, "Solved", 1).await;
+    let moments = at_every_moment(true, "Solved", 1).await;
     assert!(moments > 40, "{moments} moments: holds, sales and all that is written between them");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_buyer_killed_at_any_moment_keeps_no_part_of_what_it_cannot_have() {
-    let moments = at_every_moment(Victim::Buyer, false, "Failed", 3).await;
+    let moments = at_every_moment(false, "Failed", 3).await;
     assert!(moments > 30, "{moments} moments: holds, a sale, and what takes it back");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_seller_killed_at_any_moment_has_sold_its_part_once() {
-    let moments = at_every_moment(Victim::Seller, true, "Solved", 5).await;
-    assert!(moments > 10, "{moments} moments: the ledger twice, contract and allocation");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -143,13 +143,19 @@ fn wanted(view: &View, now: Timestamp) -> Option<FlavorSpec> {
         }
     };
     // What it says to somebody who has proven no key. Whom the policies name is told its own terms when it asks.
-    let (free, blocks, price) = match sale(view.policies, &pool, None, now) {
-        Ok(sale) => (sale.free, sale.blocks.unwrap_or(PARTITION), FlavorPrice::from(&sale.price)),
-        Err(_) => (pool.free(now), PARTITION, FlavorPrice::default()),
+    let (free, blocks, price, conditions) = match sale(view.policies, &pool, None, now) {
+        Ok(sale) => {
+            (sale.free, sale.blocks.unwrap_or(PARTITION), FlavorPrice::from(&sale.price), sale.conditions.text())
+        }
+        Err(_) => (pool.free(now), PARTITION, FlavorPrice::default(), None),
     };
     let offered = Resource::ALL.iter().filter(|resource| offer.get(**resource) != 0);
     let available = !offer.is_zero() && offered.into_iter().all(|resource| free.get(*resource) != 0);
-    Some(spec(view.options, &free, &blocks, price, available))
+    let mut spec = spec(view.options, &free, &blocks, price, available);
+    if let Some(conditions) = conditions {
+        spec.flavor_type.type_data["policies"]["conditions"] = conditions;
+    }
+    Some(spec)
 }
 
 fn spec(
@@ -170,7 +176,7 @@ fn spec(
             gpu: optional(Resource::Gpu).map(|cores| Gpu { cores, ..Gpu::default() }),
             storage: optional(Resource::Storage),
         },
-        policies: K8SlicePolicies { partitionability: blocks.into() },
+        policies: K8SlicePolicies { partitionability: blocks.into(), conditions: None },
         ..K8Slice::default()
     };
     let type_data = serde_json::to_value(slice).unwrap_or_default(); // texts always have a form

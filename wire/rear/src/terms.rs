@@ -70,6 +70,9 @@ pub struct ReleaseTerms {
     pub reason: String,
     /// When (RFC 3339).
     pub at: String,
+    /// When it takes effect, after the notice that the contract asks for (RFC 3339); absent is at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<String>,
 }
 
 /// Why terms are not accepted.
@@ -117,6 +120,7 @@ impl ReleaseTerms {
         contract: &Signed<ContractTerms>,
         reason: &str,
         at: jiff::Timestamp,
+        ends: Option<jiff::Timestamp>,
     ) -> Result<Signed<Self>, SignedError> {
         let release = Self {
             version: VERSION,
@@ -124,6 +128,7 @@ impl ReleaseTerms {
             terms_digest: contract.digest(),
             reason: reason.into(),
             at: at.to_string(),
+            ends: ends.map(|ends| ends.to_string()),
         };
         Signed::new(RELEASE_PURPOSE, release)
     }

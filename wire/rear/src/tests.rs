@@ -266,7 +266,8 @@ async fn a_contract_is_signed_by_both_and_released_by_one() {
     assert_eq!(again, contract, "asking again is the same contract");
     assert_eq!(shop.market.contracts.lock().unwrap().len(), 1);
 
-    let mut release = ReleaseTerms::of(&agreed, "no longer needed", "2026-01-02T00:00:00Z".parse().unwrap()).unwrap();
+    let mut release =
+        ReleaseTerms::of(&agreed, "no longer needed", "2026-01-02T00:00:00Z".parse().unwrap(), None).unwrap();
     release.sign(&buyer).unwrap();
     client.release(&release).await.unwrap();
     client.release(&release).await.unwrap();
@@ -351,7 +352,7 @@ async fn a_contract_of_two_is_not_ended_by_a_third() {
     let client = shop.client(&buyer);
     let terms = signed(&client, &buyer, key(1).id(), "tx-1").await;
     client.purchase("tx-1", &purchase(&terms)).await.unwrap();
-    let mut release = ReleaseTerms::of(&terms, "mine now", "2026-01-02T00:00:00Z".parse().unwrap()).unwrap();
+    let mut release = ReleaseTerms::of(&terms, "mine now", "2026-01-02T00:00:00Z".parse().unwrap(), None).unwrap();
     release.sign(&thief).unwrap();
     let refused = shop.client(&thief).release(&release).await.unwrap_err();
     assert!(

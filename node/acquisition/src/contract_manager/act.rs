@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use fluidos_identity::{NodeId, SignedError};
-use fluidos_model::kinds::{Contract, names};
+use fluidos_model::kinds::{Contract, Phase, names};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
@@ -43,7 +43,11 @@ pub(super) async fn act(client: &Client, options: &Options, books: &Books, actio
         }
         Action::Tell { contract, other, addresses, sells } => {
             end_here(client, books, contract, *sells).await?;
-            match tell(options, contract, *other, addresses).await? {
+            // A buyer that goes at once pays until the notice is over; one of whose notice the other side knows has given it.
+            let told = contract.status.as_ref().is_some_and(|status| status.ends.is_some());
+            let notice = terms::of_contract(contract).map(|signed| terms::notice(signed.value())).unwrap_or_default();
+            let ends = terms::shifted(Timestamp::now(), notice, 1).filter(|_| !told && !*sells && !notice.is_zero());
+            match tell(options, contract, *other, addresses, ends).await? {
                 Told::Yes => {}
                 Told::No(refusal) => {
                     let message = format!("{other} does not accept the end of this contract: {refusal}");
@@ -51,6 +55,23 @@ pub(super) async fn act(client: &Client, options: &Options, books: &Books, actio
                 }
             }
             Ok(contracts::forget(client, contract).await?)
+        }
+        Action::Notice { contract, other, addresses, ends, buys } => {
+            if let Told::No(refusal) = tell(options, contract, *other, addresses, Some(*ends)).await? {
+                let message = format!("{other} does not accept the end of this contract: {refusal}");
+                events::warn(client, contract.as_ref(), "ReleaseRefused", &message).await;
+            }
+            let reason = contract.annotations().get(names::ANNOTATION_END_REASON).cloned().unwrap_or_default();
+            Ok(contracts::ends(client, contract, *ends, &bounded(&reason, REASON_LENGTH_MAX), *buys).await?)
+        }
+        Action::Suspend { contract, reason } => {
+            contracts::unallocate(client, &contract.name_any()).await?;
+            let message = format!("suspended: {}", bounded(reason, REASON_LENGTH_MAX));
+            Ok(contracts::stands(client, contract, Phase::Inactive, &message).await?)
+        }
+        Action::Resume { contract } => {
+            contracts::allocate(client, contract).await?;
+            Ok(contracts::stands(client, contract, Phase::Active, "").await?)
         }
         Action::Forget { contract, sells, warning } => {
             end_here(client, books, contract, *sells).await?;
@@ -76,12 +97,18 @@ enum Told {
     No(rear::Refusal),
 }
 
-async fn tell(options: &Options, contract: &Contract, other: NodeId, addresses: &[SocketAddr]) -> Result<Told, Error> {
+async fn tell(
+    options: &Options,
+    contract: &Contract,
+    other: NodeId,
+    addresses: &[SocketAddr],
+    ends: Option<Timestamp>,
+) -> Result<Told, Error> {
     let signed = terms::of_contract(contract)?;
     let reason =
         contract.annotations().get(names::ANNOTATION_END_REASON).map(|reason| bounded(reason, REASON_LENGTH_MAX));
     let reason = reason.unwrap_or_else(|| "the contract was deleted".into());
-    let mut release = rear::ReleaseTerms::of(&signed, &reason, Timestamp::now())?;
+    let mut release = rear::ReleaseTerms::of(&signed, &reason, Timestamp::now(), ends)?;
     release.sign(&options.key)?;
     let name = || signed.value().contract_id.clone();
     let untold = |reason: String| Error::Untold { contract: name(), other, reason };

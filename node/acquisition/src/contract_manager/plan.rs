@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fluidos_identity::{NodeId, Speakers, Standing};
-use fluidos_model::kinds::{Contract, KnownCluster, names};
+use fluidos_model::kinds::{Contract, KnownCluster, Phase, names};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -61,6 +61,12 @@ pub(super) enum Action {
     Expire { contract: Box<Contract> },
     /// The key of the other side counts no more, and none has taken its place.
     Void { contract: Box<Contract>, reason: String },
+    /// Somebody wants it to end: the other side is told when it will, at the first of these addresses that answers.
+    Notice { contract: Box<Contract>, other: NodeId, addresses: Vec<SocketAddr>, ends: Timestamp, buys: bool },
+    /// It is not used for now, because of this.
+    Suspend { contract: Box<Contract>, reason: String },
+    /// It is used again.
+    Resume { contract: Box<Contract> },
     /// Tell the other side, at the first of these addresses that answers; then let it go.
     Tell { contract: Box<Contract>, other: NodeId, addresses: Vec<SocketAddr>, sells: bool },
     /// Let it go without a word; `warning` is why somebody should know.
@@ -100,17 +106,7 @@ enum Next {
 }
 
 fn of_one(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
-    let Some(deleted) = &contract.metadata.deletion_timestamp else {
-        if let Some(reason) = revoked(view, contract) {
-            return Next::Now(Action::Void { contract: Box::new(contract.clone()), reason });
-        }
-        let until = contract.spec.expiration_time.as_ref().and_then(|until| until.parse::<Timestamp>().ok());
-        return match until {
-            Some(until) if until <= now => Next::Now(Action::Expire { contract: Box::new(contract.clone()) }),
-            Some(until) => Next::At(until),
-            None => Next::Never,
-        };
-    };
+    let Some(deleted) = &contract.metadata.deletion_timestamp else { return living(view, contract, uid, now) };
     if !contract.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER_RELEASE) {
         return Next::Never;
     }
@@ -157,6 +153,49 @@ fn revoked(view: &View, contract: &Contract) -> Option<String> {
         }
         _ => None,
     })
+}
+
+/// One that nobody has deleted.
+fn living(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
+    let boxed = || Box::new(contract.clone());
+    if let Some(reason) = revoked(view, contract) {
+        return Next::Now(Action::Void { contract: boxed(), reason });
+    }
+    if let Some(until) = until(contract).filter(|until| *until <= now) {
+        tracing::debug!(contract = contract.name_any(), %until, "its time is over");
+        return Next::Now(Action::Expire { contract: boxed() });
+    }
+    let later = until(contract).map_or(Next::Never, Next::At);
+    let Ok(signed) = terms::of_contract(contract) else { return later };
+    let current = |key: &NodeId| view.speakers.current(key);
+    let (buys, sells) = (current(&signed.value().buyer) == view.own, current(&signed.value().seller) == view.own);
+    let said = contract.status.as_ref().is_some_and(|status| status.ends.is_some());
+    if contract.annotations().contains_key(names::ANNOTATION_END_REASON) && !said && (buys || sells) {
+        let notice = terms::notice(signed.value());
+        if notice.is_zero() {
+            return Next::Now(Action::Expire { contract: boxed() });
+        }
+        if let Some(due) = view.tries.get(uid).and_then(Try::due).filter(|due| *due > now) {
+            return Next::At(due);
+        }
+        let Some(ends) = terms::shifted(now, notice, 1) else { return later };
+        let ends = until(contract).map_or(ends, |until| until.min(ends));
+        let other = current(if sells { &signed.value().buyer } else { &signed.value().seller });
+        let addresses = addresses(view, contract, other, sells);
+        return Next::Now(Action::Notice { contract: boxed(), other, addresses, ends, buys });
+    }
+    let inactive = contract.status.as_ref().is_some_and(|status| status.phase == Phase::Inactive);
+    match contract.annotations().get(names::ANNOTATION_SUSPENDED).filter(|_| buys) {
+        Some(reason) if !inactive => Next::Now(Action::Suspend { contract: boxed(), reason: reason.clone() }),
+        None if inactive && buys && !said => Next::Now(Action::Resume { contract: boxed() }),
+        _ => later,
+    }
+}
+
+/// When it ends by itself: its own time, or earlier if somebody has given notice.
+fn until(contract: &Contract) -> Option<Timestamp> {
+    let ends = contract.status.as_ref().and_then(|status| status.ends.as_ref());
+    [contract.spec.expiration_time.as_ref(), ends].into_iter().flatten().filter_map(|text| text.parse().ok()).min()
 }
 
 /// Where the other side may be: where it is known to be, then where it said it was.

@@ -73,6 +73,9 @@ fn check_with(speakers: &Speakers, own: u8, contract: &Contract, tries: &[(u32, 
         .map(|(_, action)| match action {
             Action::Expire { .. } => "expire".into(),
             Action::Void { reason, .. } => format!("void: {reason}"),
+            Action::Notice { other, ends, buys, .. } => format!("notice to {}: {ends} buys={buys}", other.tag()),
+            Action::Suspend { reason, .. } => format!("suspend: {reason}"),
+            Action::Resume { .. } => "resume".into(),
             Action::Tell { other, addresses, sells, .. } => {
                 format!("tell {} at {addresses:?} sells={sells}", other.tag())
             }
@@ -164,4 +167,28 @@ fn a_contract_with_a_revoked_key_ends_and_one_with_a_new_key_goes_on() {
         10,
         expect!["tell 8139770e at [192.0.2.22:7300, 192.0.2.2:7300] sells=false"],
     );
+}
+
+#[test]
+fn what_is_suspended_is_the_buyers_and_comes_back() {
+    let mut suspended = contract(None);
+    let why = ("fluidos.eu/suspended".to_owned(), "the harvest is over".to_owned());
+    suspended.metadata.annotations.get_or_insert_default().extend([why]);
+    check(1, &suspended, &[], 10, expect!["suspend: the harvest is over"]);
+    check(2, &suspended, &[], 10, expect!["look again at 1970-01-12T13:46:40Z"]);
+    suspended.status.get_or_insert_default().phase = fluidos_model::kinds::Phase::Inactive;
+    check(1, &suspended, &[], 10, expect!["look again at 1970-01-12T13:46:40Z"]);
+    suspended.metadata.annotations = None;
+    check(1, &suspended, &[], 10, expect!["resume"]);
+}
+
+#[test]
+fn who_gives_notice_ends_it_then_and_without_one_at_once() {
+    let mut ending = contract(None);
+    let why = ("fluidos.eu/end-reason".to_owned(), "the rack moves".to_owned());
+    ending.metadata.annotations.get_or_insert_default().extend([why]);
+    check(1, &ending, &[], 10, expect!["expire"]);
+    ending.status.get_or_insert_default().ends = Some(at(60).to_string());
+    check(1, &ending, &[], 10, expect!["look again at 1970-01-01T00:01:00Z"]);
+    check(1, &ending, &[], 60, expect!["expire"]);
 }

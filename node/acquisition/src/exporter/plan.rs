@@ -72,7 +72,8 @@ pub(super) fn for_sale(flavor: &Flavor, sale: &Sale) -> Flavor {
     let data = &mut flavor.spec.flavor_type.type_data;
     for resource in Resource::ALL {
         let left = sale.free.get(resource);
-        if left < shown.get(resource) {
+        // What is promised more than once is more than is free.
+        if left < shown.get(resource) || (sale.conditions.overcommit() > 100 && left != shown.get(resource)) {
             let place = match resource {
                 Resource::Gpu => data.pointer_mut("/characteristics/gpu/cores"),
                 _ => data.pointer_mut(&format!("/characteristics/{}", resource.name())),
@@ -81,6 +82,11 @@ pub(super) fn for_sale(flavor: &Flavor, sale: &Sale) -> Flavor {
                 *place = resource.text(left).into();
             }
         }
+    }
+    if let Some(conditions) = sale.conditions.text()
+        && data.is_object()
+    {
+        data["policies"]["conditions"] = conditions;
     }
     if let Some(blocks) = &sale.blocks
         && data.is_object()
@@ -156,7 +162,8 @@ pub(super) fn admit(
     offer.allows(&amounts).map_err(|mismatch| Refusal::new(RefusalCode::Conflict, mismatch.to_string()))?;
     let price = sale.price.of(&amounts);
     let price = price.map_err(|error| Refusal::new(RefusalCode::Conflict, error.to_string()))?;
-    let agreed = Agreed { policy: sale.policy, issued: now, hold_until: until, ends: Some(ends), price };
+    let Sale { policy, conditions, .. } = sale;
+    let agreed = Agreed { policy, issued: now, hold_until: until, ends: Some(ends), price, conditions };
     Ok(hold(amounts, until, Some(agreed)))
 }
 
@@ -327,6 +334,42 @@ pub(super) fn sold(contract: &Contract, flavor: &Flavor) -> rear::Contract {
         telemetry: None,
         signed_terms: spec.signed_terms.as_ref().map(convert::envelope),
     }
+}
+
+/// How a contract ends that the other side releases.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct End {
+    /// Not before; `None` is now.
+    pub later: Option<Timestamp>,
+    /// What the other side did not keep.
+    pub warning: Option<String>,
+}
+
+/// A message is on its way for so long, and clocks differ.
+const NOTICE_LEEWAY: Duration = Duration::from_secs(10);
+
+/// Decides when a contract ends that the other side releases. A seller keeps what it has sold until the notice is over, whatever its
+/// buyer says: so long it is paid. A buyer cannot keep a seller to it, and remembers. `said` is when it ends by a notice of before.
+pub(super) fn end(
+    contract: &Signed<rear::ContractTerms>,
+    release: &Signed<rear::ReleaseTerms>,
+    sells: bool,
+    said: Option<Timestamp>,
+    now: Timestamp,
+) -> End {
+    let notice = terms::notice(contract.value());
+    let owed = terms::shifted(now, notice, 1).unwrap_or(now);
+    // A notice that was given once stands.
+    let owed = said.map_or(owed, |said| said.min(owed));
+    let asked = release.value().ends.as_ref().and_then(|ends| ends.parse().ok()).unwrap_or(now);
+    let until = contract.value().until.as_ref().and_then(|until| until.parse::<Timestamp>().ok());
+    let ends: Timestamp = if sells { owed.max(asked) } else { asked };
+    let ends = [until, said].into_iter().flatten().fold(ends, Timestamp::min);
+    let short = !sells && terms::shifted(asked, NOTICE_LEEWAY, 1).is_some_and(|asked| asked < owed);
+    let told = notice.as_secs();
+    let warning = short.then(|| format!("ends this contract at {asked}, needed a notice of {told} s"));
+    let soon = terms::shifted(now, Duration::from_secs(1), 1).is_none_or(|soon| ends <= soon);
+    End { later: (!soon).then_some(ends), warning }
 }
 
 /// What does not fit together any more.

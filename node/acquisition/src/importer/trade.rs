@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use fluidos_identity::Signed;
 use fluidos_model::kinds::{
-    Configuration, Contract, ContractSpec, NodeIdentity, Solver, Transaction, TransactionSpec, names,
+    Configuration, Contract, ContractSpec, EmbeddedFlavor, NodeIdentity, Solver, Transaction, TransactionSpec, names,
 };
-use fluidos_model::market::Price;
+use fluidos_model::market::{Conditions, Price};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
@@ -156,6 +156,12 @@ impl Deal<'_> {
             return Err(format!("contract name `{name}`, needed 1 to 63 lower-case letters, digits and dashes"));
         }
         check_price(&terms.price, self.offered.price)?;
+        // The flavor was judged by the policy; what is signed may not say anything else.
+        let conditions = Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?;
+        if conditions != offered_conditions(&self.offered.flavor)? {
+            let (signed, said) = (terms.conditions.clone().unwrap_or_default(), "those of the flavor");
+            return Err(format!("conditions: the terms state {}, needed {said}", bounded(&signed.to_string(), 200)));
+        }
         let until = terms.until.as_ref().map(|until| until.parse::<Timestamp>()).transpose();
         if until.map_err(|error| error.to_string())?.is_some_and(|until| until <= Timestamp::now()) {
             return Err("the contract would be over already".into());
@@ -186,6 +192,11 @@ impl Deal<'_> {
         };
         ensure(self.client, self.solver, Transaction::new(self.transaction, spec)).await.map(|_| ())
     }
+}
+
+fn offered_conditions(flavor: &EmbeddedFlavor) -> Result<Conditions, String> {
+    let slice = flavor.spec.k8slice().map_err(|error| error.to_string())?;
+    Conditions::read(slice.policies.conditions.as_ref()).map_err(|error| error.to_string())
 }
 
 /// Terms may ask for less than was offered, never for more or something else. What was not offered at a price is bought at 0 only.

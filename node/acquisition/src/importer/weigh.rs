@@ -4,7 +4,9 @@
 use fluidos_identity::NodeId;
 use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge};
 use fluidos_model::kinds::{EmbeddedFlavor, FlavorPrice, names};
-use fluidos_model::market::{Amounts, Buying, Candidate, Currency, K8SliceSelector, Offer, Price, Split, rank};
+use fluidos_model::market::{
+    Accepted, Amounts, Buying, Candidate, Conditions, Currency, K8SliceSelector, Offer, Price, Split, rank,
+};
 use fluidos_rear as rear;
 
 use super::view::{CANDIDATES_MAX, Findings, Offered, Part, Peer, Refused};
@@ -130,6 +132,9 @@ impl About<'_> {
             let (id, free) = (&self.flavor.id, &offer.whole);
             return Err(Out::Refused(format!("{id}: {free} is free, and it says that nothing can be bought")));
         }
+        let slice = embedded.spec.k8slice().map_err(|error| Out::Refused(error.to_string()))?;
+        let said = slice.policies.conditions.as_ref();
+        agreed_to(self.buying, said).map_err(Out::Refused)?;
         let place = Place { latency_micros: self.peer.latency_micros, ..Place::from(offer) };
         let judgement = judge(self.intents, &place);
         if !judgement.holds() {
@@ -161,6 +166,21 @@ pub(super) fn cut(offered: &Offered, split: &Split, selector: &K8SliceSelector, 
     let buys = offer.amounts_for(&split.part(selector, units)).map_err(|mismatch| mismatch.to_string())?;
     let price = quote(&offered.flavor.spec.price, &buys)?;
     Ok(Offered { buys, price, ..offered.clone() })
+}
+
+/// Whether conditions are such as the owner signs.
+pub(super) fn agreed_to(buying: Option<&Buying>, conditions: Option<&serde_json::Value>) -> Result<(), String> {
+    let conditions = Conditions::read(conditions).map_err(|error| error.to_string())?;
+    match buying {
+        Some(buying) => {
+            let named = |reason| format!("{reason} (AcquisitionPolicy {})", buying.name);
+            buying.accepts.admits(&conditions).map_err(named)
+        }
+        None => {
+            let named = |reason| format!("{reason}: there is no AcquisitionPolicy that says otherwise");
+            Accepted::default().admits(&conditions).map_err(named)
+        }
+    }
 }
 
 /// What these amounts of a flavor cost, `None` if its price is not stated.

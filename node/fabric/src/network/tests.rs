@@ -57,7 +57,7 @@ fn contract(name: &str, buyer: NodeId, seller: NodeId) -> Contract {
 fn active(buyer: NodeId, seller: NodeId, made: i64) -> Contract {
     let mut contract = contract("c", buyer, seller);
     contract.metadata.creation_timestamp = Some(Time(Timestamp::from_second(made).unwrap()));
-    contract.status = Some(ContractStatus { phase: Phase::Active, message: String::new() });
+    contract.status = Some(ContractStatus { phase: Phase::Active, ..ContractStatus::default() });
     contract
 }
 
