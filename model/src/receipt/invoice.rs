@@ -10,7 +10,7 @@ use jiff::tz::Offset;
 use jiff::{Timestamp, civil};
 use serde::{Deserialize, Serialize};
 
-use super::{Basis, End, Receipt};
+use super::{Basis, End, INTERVAL_SECONDS, Receipt};
 use crate::market::{Money, MoneyError, Objective, Price, PriceError, ServiceLevel, half_even, month_of};
 
 const PER_MILLE: u128 = 1000;
@@ -129,7 +129,7 @@ pub enum InvoiceError {
     /// A sum that cannot be counted.
     #[error(transparent)]
     Money(#[from] MoneyError),
-    /// A receipt is missing between two.
+    /// A receipt is missing: before the first of the month, between two, or behind the last.
     #[error("receipt {needed} of contract {contract} is missing: found {observed} after {}", needed - 1)]
     Gap {
         /// Of which contract.
@@ -179,10 +179,19 @@ pub fn invoice(
     let within: Vec<&(Receipt, String)> =
         receipts.iter().filter(|(receipt, _)| receipt.from >= start && receipt.from < end).collect();
     let (Some((first, _)), Some((last, digest))) = (within.first(), within.last()) else { return Ok(Bill::NoReceipts) };
+    let gap = |needed, observed| Err(InvoiceError::Gap { contract: basis.contract_id.clone(), observed, needed });
+    // Intervals leave no gap, and each ends at a whole hour or is the last: so many are missing before the first.
+    let missing = hours(start.max(basis.issued), first.from);
+    if missing > 0 {
+        return gap(first.number.saturating_sub(missing).max(1), first.number);
+    }
     for (needed, (receipt, _)) in (first.number..).zip(&within) {
         if receipt.number != needed {
-            return Err(InvoiceError::Gap { contract: basis.contract_id.clone(), observed: receipt.number, needed });
+            return gap(needed, receipt.number);
         }
+    }
+    if basis.number > last.number && last.until < end.min(basis.from) {
+        return gap(last.number + 1, basis.number + 1);
     }
     let [amount, currency, period] = price;
     let stated = Price::parse(amount, currency, period)?.unwrap_or(Price::ZERO);
@@ -216,6 +225,12 @@ pub fn invoice(
         due_minor: due.minor,
         due: due.to_string(),
     })))
+}
+
+/// Begun hours between two moments; 0 if the second is not the later.
+fn hours(from: Timestamp, until: Timestamp) -> u64 {
+    let seconds = u64::try_from(until.as_second() - from.as_second()).unwrap_or(0);
+    seconds.div_ceil(INTERVAL_SECONDS.unsigned_abs())
 }
 
 /// What was served of the month at the price, rounded once; `None` for a price of 0 without a currency.

@@ -11,7 +11,8 @@ use super::{End, INTERVAL_SECONDS, Measures};
 
 /// A node looks every few seconds; six times that is no delay any more.
 pub const GAP_MAX: SignedDuration = SignedDuration::from_secs(30);
-/// Hours of a month: for so long a party may be away and its receipts are made up. Then its meter stops.
+/// Hours of a month: for so long a party may be away and its receipts are made up. Then its meter waits until some have theirs; what
+/// passed meanwhile is nobody's measure.
 pub const PENDING_MAX: usize = 31 * 24;
 
 /// What is seen now: it holds until the next look. And what was counted since the last.
@@ -108,7 +109,7 @@ impl Meter {
     /// Takes a look: what was seen last held until now.
     pub fn look(&mut self, now: Timestamp, reading: &Reading) {
         self.pass(now);
-        if self.ended {
+        if self.ended || self.is_full() {
             return;
         }
         (self.serving, self.pods, self.memory_mib) = (reading.serving, reading.pods, reading.memory_mib);
@@ -163,18 +164,19 @@ impl Meter {
             return;
         }
         let away = now.duration_since(self.looked) > GAP_MAX;
-        loop {
+        while !self.is_full() {
             let hour = next_hour(self.from);
             self.add(now.min(hour), away);
             if now < hour {
                 return;
             }
             self.close(hour, None);
-            if self.closed.len() >= PENDING_MAX {
-                self.ended = true;
-                return;
-            }
         }
+    }
+
+    /// Says whether it waits: as many intervals as are kept have no receipt.
+    fn is_full(&self) -> bool {
+        self.closed.len() >= PENDING_MAX
     }
 
     fn add(&mut self, until: Timestamp, away: bool) {

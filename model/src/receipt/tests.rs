@@ -189,11 +189,21 @@ fn a_clock_that_jumps_is_time_that_nobody_saw() {
 }
 
 #[test]
-fn who_is_away_for_a_month_measures_no_longer() {
+fn a_meter_that_is_full_waits_and_goes_on_when_receipts_make_room() {
+    let serving = Reading { serving: true, bytes_to_seller: Some(7), ..Reading::default() };
     let mut meter = Meter::new(at("2026-01-01T00:00:00Z"));
-    meter.look(at("2026-06-01T00:00:00Z"), &Reading { serving: true, ..Reading::default() });
+    meter.look(at("2026-06-01T00:00:00Z"), &serving);
+    assert_eq!((meter.closed.len(), meter.ended), (PENDING_MAX, false), "the contract runs");
+    assert_eq!(meter.open, Measures::default(), "what is counted while it waits is of no interval");
+    // A day gets its receipts; the hours behind the full ones are nobody's measure.
+    meter.settled(at("2026-01-02T00:00:00Z"), false);
+    meter.look(at("2026-06-01T00:00:05Z"), &serving);
     assert_eq!(meter.closed.len(), PENDING_MAX);
-    assert!(meter.ended);
+    let last = meter.closed.last().unwrap();
+    assert_eq!((last.until, last.measures.away_ms), (at("2026-02-02T00:00:00Z"), 3_600_000));
+    assert!(meter.closed.windows(2).all(|pair| pair[0].until == pair[1].from), "no hour is left out");
+    meter.end(at("2026-06-01T00:00:10Z"), End::Released);
+    assert_eq!(meter.closed.last().unwrap().end, Some(End::Released));
 }
 
 #[test]
@@ -244,7 +254,7 @@ fn billed(basis: &Basis, price: &[String; 3], receipts: &[(Receipt, String)]) ->
 #[test]
 fn a_month_costs_what_was_served_and_is_rounded_once() {
     let mut basis = basis();
-    basis.from = at("2026-11-30T21:00:00Z");
+    (basis.issued, basis.from) = (at("2026-11-30T21:00:00Z"), at("2026-11-30T21:00:00Z"));
     let receipts = chain(&basis, &[1800, 1800, 1800, 3600]);
     // Three times a third of a cent is a cent, not 0: 0.00666… EUR an hour.
     let invoice = billed(&basis, &price("0.006666666", "EUR", "hour"), &receipts);
@@ -275,9 +285,34 @@ fn nothing_costs_nothing_and_says_so() {
 }
 
 #[test]
+fn a_month_without_its_first_or_last_receipts_is_not_invoiced() {
+    let mut basis = basis();
+    (basis.issued, basis.from) = (at("2026-10-31T22:30:00Z"), at("2026-10-31T22:30:00Z"));
+    let all = chain(&basis, &[1800, 3600, 3600, 3600, 3600]); // 22:30, 23:00 and three hours of November
+    let price = price("1", "EUR", "hour");
+    let billed = |basis: &Basis, month: &str, receipts: &[(Receipt, String)]| {
+        invoice(basis, &price, at(month), receipts).map_err(|error| error.to_string())
+    };
+    let missing = |needed: u64, observed: u64| {
+        Err(format!("receipt {needed} of contract contract-a is missing: found {observed} after {}", needed - 1))
+    };
+    let (october, november) = ("2026-10-01T00:00:00Z", "2026-11-01T00:00:00Z");
+    assert!(billed(&basis, october, &all).is_ok() && billed(&basis, november, &all).is_ok());
+    assert_eq!(billed(&basis, october, &all[1..]), missing(1, 2));
+    assert_eq!(billed(&basis, november, &all[4..]), missing(3, 5));
+    // Receipts of the month before may be gone: they have their invoice.
+    assert!(billed(&basis, november, &all[2..]).is_ok());
+    // The books stand behind what is there.
+    (basis.number, basis.from) = (5, all[4].0.until);
+    assert_eq!(billed(&basis, november, &all[..4]), missing(5, 6));
+    assert_eq!(billed(&basis, october, &all[..1]), missing(2, 6));
+    assert!(billed(&basis, october, &all).is_ok() && billed(&basis, november, &all).is_ok());
+}
+
+#[test]
 fn a_broken_level_gives_back_what_it_says_and_never_more_than_the_charge() {
     let mut basis = basis();
-    basis.from = at("2026-11-27T18:00:00Z");
+    (basis.issued, basis.from) = (at("2026-11-27T18:00:00Z"), at("2026-11-27T18:00:00Z"));
     let level = |credit_per_mille| ServiceLevel {
         objective: Objective::Availability,
         per_mille: 990,

@@ -19,7 +19,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::{Mutex, Notify};
 
-use crate::{Error, Options, Traffic};
+use crate::{Error, Options, Traffic, keeper};
 
 /// Live contracts are at most 1,024 of a pool at each side; the others wait for their last receipts.
 pub(crate) const ACCOUNTS_MAX: usize = 4096;
@@ -54,6 +54,8 @@ pub(crate) struct Kept {
     pub cpu: Option<BTreeMap<String, u64>>,
     /// Words about payments that the other party has not taken yet.
     pub tell: bool,
+    /// An invoice may be missing: when it is tried again.
+    pub uninvoiced: Option<Instant>,
 }
 
 impl Kept {
@@ -125,7 +127,10 @@ impl Accounts {
         for (name, kept) in all.iter() {
             // One that is in use is not the oldest.
             let Ok(kept) = kept.try_lock() else { continue };
-            if matches!(kept.status().phase, AccountPhase::Settled | AccountPhase::Unsettled) && !kept.tell {
+            if matches!(kept.status().phase, AccountPhase::Settled | AccountPhase::Unsettled)
+                && !kept.tell
+                && kept.uninvoiced.is_none()
+            {
                 over.push((kept.object.metadata.creation_timestamp.as_ref().map(|at| at.0), name.clone()));
             }
         }
@@ -172,17 +177,29 @@ impl Accounts {
             let name = object.name_any();
             match Self::kept_of(object) {
                 Ok(mut kept) => {
-                    // A receipt is written before it is counted: what a killed process wrote last is counted now.
-                    while let Some(receipt) = self.receipt(&name, kept.status().number + 1).await? {
-                        self.count(&mut kept, &receipt).await?;
+                    // One object that cannot be read is the matter of its account: all others go on, and so does its meter.
+                    if let Err(error) = self.catch_up(&mut kept).await {
+                        tracing::warn!(account = name, %error, "an account stands behind its receipts");
+                        keeper::complain(self, &mut kept, &error).await;
                     }
-                    self.invoice(&mut kept).await?;
-                    kept.tell = self.has_told(&name).await?;
                     self.kept.lock().await.insert(name, Arc::new(Mutex::new(kept)));
                 }
                 Err(error) => tracing::warn!(account = name, %error, "an account that cannot be read is left as it is"),
             }
         }
+        Ok(())
+    }
+
+    /// Makes up what a killed process may have left undone.
+    async fn catch_up(&self, kept: &mut Kept) -> Result<(), Error> {
+        kept.tell = true;
+        // A receipt is written before it is counted: what was written last is counted now.
+        while let Some(receipt) = self.receipt(kept.name(), kept.status().number + 1).await? {
+            self.count(kept, &receipt).await?;
+        }
+        kept.uninvoiced = Some(Instant::now());
+        self.try_invoice(kept).await;
+        kept.tell = self.has_told(kept.name()).await?;
         Ok(())
     }
 
@@ -240,7 +257,7 @@ impl Accounts {
         let (terms, basis) = contract(&object)?;
         let meter = object.status.as_ref().and_then(|status| status.meter.clone()).unwrap_or(Meter::new(basis.issued));
         let written = Instant::now();
-        Ok(Kept { object, terms, meter, basis, written, traffic: None, cpu: None, tell: false })
+        Ok(Kept { object, terms, meter, basis, written, traffic: None, cpu: None, tell: false, uninvoiced: None })
     }
 
     /// Writes the account with its meter.
@@ -304,7 +321,8 @@ impl Accounts {
             other => drop(other.map_err(Error::api(format!("write {name}")))?),
         }
         self.count(kept, signed).await?;
-        self.invoice(kept).await
+        self.try_invoice(kept).await;
+        Ok(())
     }
 
     /// Counts a receipt that is written.

@@ -1,5 +1,8 @@
 //! Invoices, made when a month or a contract is over, and what the parties say about their payment.
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
 use fluidos_identity::{Envelope, Signed, canonical_json};
 use fluidos_model::kinds::{Invoice, InvoiceSpec, InvoiceStatus, PaymentState, Receipt, names};
 use fluidos_model::market::month_of;
@@ -9,29 +12,67 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, PostParams};
 
-use crate::Error;
 use crate::accounts::{Accounts, Kept, envelope, signed_terms};
+use crate::{Error, keeper};
 
 /// Version of a word about a payment.
 const VERSION: u32 = 1;
 /// The word of a buyer and of a seller.
 const WORDS_MAX: usize = 2;
+/// After an invoice that could not be made; all receipts of the contract are read each time.
+const AGAIN: Duration = Duration::from_secs(60);
 
 impl Accounts {
-    /// Makes the invoice of the month in which the last receipt ends, if that month or the contract is over; then receipts of the
-    /// months before it, which have theirs, go.
-    pub(crate) async fn invoice(&self, kept: &mut Kept) -> Result<(), Error> {
+    /// Makes what is due of invoices. What cannot be made is told in the account and tried again: no receipt waits for it.
+    pub(crate) async fn try_invoice(&self, kept: &mut Kept) {
+        match self.invoice(kept).await {
+            Ok(()) => {
+                let status = kept.object.status.get_or_insert_default();
+                if kept.uninvoiced.take().is_some() && !status.message.is_empty() {
+                    // Whatever else is wrong is said again when it is met again.
+                    (status.message, status.waiting_since) = (String::new(), None);
+                    if let Err(error) = self.write(kept).await {
+                        tracing::warn!(%error, "an account could not be written");
+                    }
+                }
+            }
+            Err(error) => {
+                if kept.uninvoiced.is_none() {
+                    tracing::warn!(contract = kept.name(), %error, "an invoice is not made yet");
+                }
+                kept.uninvoiced = Some(Instant::now() + AGAIN);
+                keeper::complain(self, kept, &error).await;
+            }
+        }
+    }
+
+    /// Makes the invoices of all months that are over and of which receipts are kept, once the last month of them or the contract is
+    /// over or `uninvoiced` says that one may be missing; then receipts of the months before the last, which have theirs, go.
+    async fn invoice(&self, kept: &Kept) -> Result<(), Error> {
         let name = kept.name().to_owned();
         let number = kept.status().number;
-        let Some(last) = self.receipt(&name, number).await? else { return Ok(()) };
-        let (start, end) = month_of(last.value().from);
-        if last.value().end.is_none() && last.value().until < end {
+        let last = if number == 0 { None } else { self.receipt(&name, number).await? };
+        let over = |receipt: &receipt::Receipt| receipt.end.is_some() || receipt.until >= month_of(receipt.from).1;
+        if kept.uninvoiced.is_none() && last.is_none_or(|last| !over(last.value())) {
             return Ok(());
         }
         let receipts = self.receipts_of(&name).await?;
-        let bill = receipt::invoice(&kept.basis(), &kept.terms.value().price, start, &receipts)?;
-        if let Bill::Invoice(invoice) = bill {
-            self.write_invoice(kept, *invoice).await?;
+        let Some((last, _)) = receipts.last() else { return Ok(()) };
+        let mut months: Vec<_> = receipts.iter().map(|(receipt, _)| month_of(receipt.from).0).collect();
+        months.dedup();
+        let (start, _) = month_of(last.from);
+        if !over(last) {
+            months.pop();
+        }
+        let made: BTreeSet<String> = self.invoices_of(&name).await?.into_iter().map(|made| made.spec.month).collect();
+        for month in months.iter().filter(|month| !made.contains(&receipt::month_text(**month))) {
+            let bill = receipt::invoice(&kept.basis(), &kept.terms.value().price, *month, &receipts)?;
+            if let Bill::Invoice(invoice) = bill {
+                self.write_invoice(kept, *invoice).await?;
+            }
+        }
+        if !over(last) {
+            return Ok(());
         }
         for (old, _) in receipts.iter().filter(|(receipt, _)| receipt.until <= start) {
             let name = names::receipt(&name, old.number);

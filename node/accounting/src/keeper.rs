@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluidos_model::kinds::{AccountPhase, Allocation, Contract, Invoice, KnownCluster, names};
-use fluidos_model::receipt::End;
+use fluidos_model::receipt::{End, Meter};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _};
@@ -26,7 +26,7 @@ const SETTLING_MAX: usize = 16;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(300);
 const DOUBLINGS_MAX: u32 = 9;
-/// As long as a meter keeps what it has measured.
+/// As long as a meter keeps what it has measured ([`fluidos_model::receipt::PENDING_MAX`]).
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(31 * 24);
 const MESSAGE_LENGTH_MAX: usize = 512;
 
@@ -81,9 +81,10 @@ async fn run(accounts: &Arc<Accounts>, caches: Caches) {
     let mut turns: BTreeMap<String, Turn> = BTreeMap::new();
     let mut settling: JoinSet<(String, Result<(), Error>)> = JoinSet::new();
     let mut busy: BTreeSet<String> = BTreeSet::new();
+    let mut refused: BTreeMap<String, String> = BTreeMap::new();
     loop {
         changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
-        look(accounts, &caches, Timestamp::now()).await;
+        look(accounts, &caches, Timestamp::now(), &mut refused).await;
         for invoice in invoices.list() {
             if invoice.annotations().contains_key(names::ANNOTATION_PAID)
                 && !accounts.has_said(&invoice)
@@ -182,14 +183,23 @@ pub(crate) async fn complain(accounts: &Accounts, kept: &mut Kept, error: &Error
     }
 }
 
-/// Opens, looks, ends.
-async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp) {
+/// Opens, looks, ends. `refused` is what was said of contracts without an account: each once.
+async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mut BTreeMap<String, String>) {
     let contracts = caches.contracts.list();
+    let before = std::mem::take(refused);
     for contract in contracts.iter().filter(|contract| contract.metadata.deletion_timestamp.is_none()) {
         if contract.spec.signed_terms.is_some()
             && let Err(error) = accounts.open(contract, now).await
         {
-            tracing::debug!(contract = contract.name_any(), %error, "no account is kept of a contract");
+            let (name, reason) = (contract.name_any(), error.to_string());
+            if before.get(&name) != Some(&reason) {
+                tracing::warn!(
+                    contract = name,
+                    reason,
+                    "no account is kept of a contract: nothing of it is measured or charged"
+                );
+            }
+            refused.insert(name, reason);
         }
     }
     if let Err(error) = accounts.forget_oldest().await {
@@ -202,6 +212,9 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp) {
     let mut counted: BTreeSet<String> = BTreeSet::new();
     for (name, kept) in accounts.all().await {
         let mut kept = kept.lock().await;
+        if kept.uninvoiced.is_some_and(|at| at <= Instant::now()) {
+            accounts.try_invoice(&mut kept).await;
+        }
         if kept.meter.ended && kept.status().phase != AccountPhase::Open {
             give_up(accounts, &mut kept, now).await;
             continue;
@@ -233,14 +246,44 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp) {
 
 /// An account of which the other party has not been heard for too long is closed as it is.
 async fn give_up(accounts: &Accounts, kept: &mut Kept, now: Timestamp) {
-    let status = kept.object.status.get_or_insert_default();
-    let ended = kept.meter.closed.last().map(|closed| closed.until);
-    if status.phase != AccountPhase::Closing || ended.is_none_or(|ended| now.duration_since(ended) < GIVE_UP) {
+    if kept.status().phase != AccountPhase::Closing || !is_given_up(&kept.meter, now) {
         return;
     }
+    let status = kept.object.status.get_or_insert_default();
     status.phase = AccountPhase::Unsettled;
     status.message = format!("no receipt was signed within 31 days of the end: {}", status.message);
     if let Err(error) = accounts.write(kept).await {
         tracing::warn!(%error, "an account could not be written");
+    }
+}
+
+/// A meter that has ended goes on nowhere: its `from` is the end, also when all that it measured has its receipt.
+fn is_given_up(meter: &Meter, now: Timestamp) -> bool {
+    meter.ended && now.duration_since(meter.from) >= GIVE_UP
+}
+
+#[cfg(test)]
+mod tests {
+    use fluidos_model::receipt::Reading;
+
+    use super::*;
+
+    #[test]
+    fn an_account_is_given_up_31_days_after_its_end_also_when_only_the_last_word_is_missing() {
+        let at = |text: &str| text.parse::<Timestamp>();
+        let (Ok(from), Ok(until), Ok(end)) =
+            (at("2026-11-01T00:30:00Z"), at("2026-11-01T01:00:00Z"), at("2026-11-01T00:59:58Z"))
+        else {
+            unreachable!("three moments")
+        };
+        let mut meter = Meter::new(from);
+        meter.look(from, &Reading::default());
+        assert!(!is_given_up(&meter, end + GIVE_UP + GIVE_UP), "it runs");
+        meter.end(end, End::Released);
+        assert!(!is_given_up(&meter, end + GIVE_UP - SignedDuration::from_secs(1)));
+        assert!(is_given_up(&meter, end + GIVE_UP));
+        // The seller's hour went on to its end, and its last receipt never came.
+        meter.settled(until, false);
+        assert!(meter.closed.is_empty() && is_given_up(&meter, end + GIVE_UP));
     }
 }

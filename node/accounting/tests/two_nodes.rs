@@ -12,6 +12,7 @@ use fluidos_identity::{ClientAuth, Envelope, NodeId, NodeKey, Signed, server_con
 use fluidos_model::kinds::{
     Account, AccountPhase, Allocation, Contract, Invoice, PaymentState, Receipt, SignedTerms, crds, names,
 };
+use fluidos_model::market::month_of;
 use fluidos_model::receipt::{self, Item, LineState, RECEIPT_PURPOSE};
 use fluidos_rear as rear;
 use fluidos_rear::{ReceiptAnswer, ReceiptRequest, Refusal, RefusalCode};
@@ -478,4 +479,59 @@ async fn nobody_else_sees_or_changes_the_books() {
     assert!(refused.contains("differ") && refused.contains(&digest), "{refused}");
     let told = seller.account().await.status.unwrap().message;
     assert!(told.contains("differ"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_about_an_invoice_that_is_not_here_yet_hold_up_no_receipt() {
+    let (buyer, seller) = two().await;
+    deal(&buyer, &seller, SignedDuration::ZERO, None).await;
+    for node in [&buyer, &seller] {
+        node.phase(AccountPhase::Open).await;
+    }
+    seller.release().await;
+    seller.lossy.as_ref().unwrap().lose.store(true, Ordering::SeqCst);
+    buyer.release().await;
+    // The seller has the last receipt and the invoice, and says that it was paid; the buyer has neither.
+    seller.phase(AccountPhase::Settled).await;
+    let name = until("there is an invoice", async || {
+        let invoices = seller.api::<Invoice>().list(&Default::default()).await.unwrap().items;
+        invoices.last().map(|invoice| invoice.name_any()).ok_or_else(String::new)
+    })
+    .await;
+    let paid = Patch::Merge(json!({"metadata": {"annotations": {names::ANNOTATION_PAID: "now"}}}));
+    seller.api::<Invoice>().patch(&name, &PatchParams::default(), &paid).await.unwrap();
+    buyer.phase(AccountPhase::Settled).await;
+    until("the buyer has heard of it", async || {
+        let status = buyer.api::<Invoice>().get(&name).await.map_err(|e| e.to_string())?.status.unwrap_or_default();
+        if status.payment == PaymentState::Acknowledged { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invoice_that_could_not_be_made_is_made_later() {
+    let (mut buyer, seller) = two().await;
+    // The first hour is the last of a month that is over, and at least one follows.
+    let now = Timestamp::now();
+    let (month, _) = month_of(now.checked_sub(SignedDuration::from_hours(2)).unwrap());
+    deal(&buyer, &seller, now.duration_since(month) + SignedDuration::from_hours(1), None).await;
+    let first = until("an invoice of the month before", async || {
+        let invoices = buyer.api::<Invoice>().list(&Default::default()).await.unwrap().items;
+        invoices.first().map(|invoice| invoice.name_any()).ok_or_else(String::new)
+    })
+    .await;
+    until("the next month has begun", async || {
+        let number = buyer.account().await.status.unwrap_or_default().number;
+        if number >= 3 { Ok(()) } else { Err(number.to_string()) }
+    })
+    .await;
+    // As if it had never been written, and the process ended.
+    buyer.kill().await;
+    let lost = buyer.api::<Invoice>().get(&first).await.unwrap();
+    buyer.api::<Invoice>().delete(&first, &DeleteParams::default()).await.unwrap();
+    buyer.open(false).await;
+    let again =
+        until("it is made again", async || buyer.api::<Invoice>().get(&first).await.map_err(|error| error.to_string()))
+            .await;
+    assert_eq!(again.spec, lost.spec);
 }
