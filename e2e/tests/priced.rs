@@ -98,9 +98,23 @@ fn a_price_is_asked_refused_paid_proven_and_ended() {
     let events = farm.kubectl(&["get", "events", "-n", "fluidos"]).unwrap();
     assert!(events.contains("ReleasedByPeer") && events.contains("the rack moves"), "{events}");
 
-    // And everything with a peer at once.
+    // Who ended it before its time is rated for it, and the guide's policy buys of nobody below its minimum.
+    until("the seller is rated for what it broke", LIMIT, || {
+        let ratings = farm.get(&["ratings", "-n", "fluidos"]).map_err(|e| e.to_string())?;
+        match ratings["items"][0]["status"]["value"].as_u64() {
+            Some(0..40) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
     farm.apply(&solver("again", "500m")).unwrap();
-    ends(&farm, "again", "Solved");
+    let refused = ends(&farm, "again", "Failed");
+    assert!(refused.contains("rating") && refused.contains("needed at least 40"), "{refused}");
+    farm.apply(&from_guide("AcquisitionPolicy").replace("  minimumRating: 40\n", "")).unwrap();
+
+    // And everything with a peer at once.
+    farm.apply(&solver("forgiven", "500m")).unwrap();
+    ends(&farm, "forgiven", "Solved");
     let (ended, said) = told(&farm.setup, &["unpeer", "grid"]);
     assert!(ended && said.contains("1 contracts with grid are over"), "{said}");
     until("no contract is left at grid", LIMIT, || {
