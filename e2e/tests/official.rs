@@ -136,3 +136,143 @@ fn an_official_node_buys_up_to_the_contract_where_its_owner_lets_it() {
     })
     .unwrap();
 }
+
+/// Manifests of six kinds in the spelling and with the oddities of official ones: integers for quantities, a status that is applied, an
+/// old spelling, placeholders of templates.
+const MANIFESTS: &str = r#"
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: Solver
+metadata: {name: flt-slice, namespace: fluidos}
+spec:
+  selector:
+    flavorType: K8Slice
+    filters:
+      architectureFilter: {name: Match, data: {value: "amd64"}}
+      cpuFilter: {name: Range, data: {min: "1000m"}}
+      memoryFilter: {name: Range, data: {min: "1Gi", max: "100Gi"}}
+      podsFilter: {name: Match, data: {value: 110}}
+  intentID: "flt-intent"
+  findCandidate: true
+  reserveAndBuy: false
+  establishPeering: false
+---
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: Solver
+metadata: {name: flt-service, namespace: fluidos}
+spec:
+  selector:
+    flavorType: Service
+    filters:
+      categoryFilter: {name: Match, data: {value: "database"}}
+      tagsFilter: {name: Match, data: {value: "mysql"}}
+  intentID: "flt-intent-2"
+  findCandidate: true
+  reserveAndBuy: false
+  enstablishPeering: false
+---
+apiVersion: reservation.fluidos.eu/v1alpha1
+kind: Reservation
+metadata: {name: flt-reservation, namespace: fluidos}
+spec:
+  solverID: flt-solver-of-nobody
+  configuration: {type: K8Slice, data: {cpu: 1000m, memory: 1Gi, pods: "110"}}
+  peeringCandidate: {name: peeringcandidate-flt-k8slice-0e682ec3133811bb0d52b6373c339f81, namespace: fluidos}
+  reserve: true
+  purchase: true
+  seller: {domain: fluidos.eu, ip: "172.19.0.4:30001", nodeID: 4ahrqttvng}
+  buyer: {domain: fluidos.eu, ip: "172.19.0.5:30000", nodeID: rd5ks7x9yz}
+---
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: Allocation
+metadata: {name: flt-allocation, namespace: fluidos}
+spec:
+  contract: {name: contract-flt-k8slice-7413576d05fe8e93c719e13eab156c5c-ae7e, namespace: fluidos}
+---
+apiVersion: network.fluidos.eu/v1alpha1
+kind: KnownCluster
+metadata: {name: flt-known, namespace: fluidos}
+spec: {address: "172.8.0.2:30001"}
+status: {expirationTime: "2024-01-01T09:00:10Z", lastUpdateTime: "2024-01-01T09:00:00Z"}
+---
+apiVersion: network.fluidos.eu/v1alpha1
+kind: Broker
+metadata: {name: flt-broker, namespace: fluidos}
+spec:
+  name: flt-broker
+  address: broker.example
+  role: both
+  rule: "{\"MAXlatency\":1000,\"MINbandwidth\":1,\"locations\":[\"K\",\"J\"],\"example\":\"aAbB12\"}"
+  metric: "{\"bandwidth\":1,\"latency\":10,\"location\":\"K\",\"foo\":\"bar\"}"
+  cacert: flt-ca
+  clcert: flt-cl
+---
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: ServiceBlueprint
+metadata: {name: flt-mysql, namespace: fluidos}
+spec:
+  name: db
+  description: A database
+  category: database
+  tags: [database, mysql]
+  hostingPolicies: [Provider, Consumer]
+  templates:
+  - name: secret
+    description: credentials
+    serviceData:
+      apiVersion: v1
+      kind: Secret
+      metadata: {name: db-credentials}
+      type: Opaque
+      stringData: {username: "{{ .username }}", password: "{{ .password }}", database: "{{ .database }}"}
+  - name: service
+    serviceData:
+      apiVersion: v1
+      kind: Service
+      metadata: {name: db-service, labels: {nodecore.fluidos.eu/flavor-service-endpoint: "true"}}
+      spec: {selector: {app: db}, ports: [{protocol: TCP, port: 3306, targetPort: 3306}]}
+"#;
+
+/// What of `wanted` is not in `there`: the first path.
+fn missing(wanted: &Value, there: &Value, path: &str) -> Option<String> {
+    match (wanted, there) {
+        (Value::Object(wanted), Value::Object(there)) => wanted.iter().find_map(|(name, value)| {
+            missing(value, there.get(name).unwrap_or(&Value::Null), &format!("{path}.{name}"))
+        }),
+        (wanted, there) if wanted == there => None,
+        (wanted, there) => Some(format!("{path}: {wanted} became {there}")),
+    }
+}
+
+#[test]
+fn manifests_of_official_nodes_are_taken_as_they_are_and_nothing_of_them_is_lost() {
+    let mut stage = Stage::new("ofma").unwrap();
+    let node = stage.start("farm", &["--no-agent"]).unwrap();
+    node.apply(MANIFESTS).unwrap();
+    let read = ["create", "--dry-run=client", "-o", "json", "-f", "-"];
+    let read = node.kubectl_with(&read, MANIFESTS).unwrap().stdout;
+    let listed: Vec<Value> = serde_json::Deserializer::from_slice(&read).into_iter().collect::<Result<_, _>>().unwrap();
+    assert_eq!(listed.len(), 7);
+    for wanted in &listed {
+        let (kind, name) = (wanted["kind"].as_str().unwrap(), wanted["metadata"]["name"].as_str().unwrap());
+        let there = node.get(&[kind, name, "-n", "fluidos"]).unwrap();
+        assert_eq!(missing(&wanted["spec"], &there["spec"], kind), None);
+    }
+
+    // What cannot be done says so, in the object.
+    let shown = until("the broker says that it is not built", LIMIT, || {
+        let shown = node.kubectl(&["get", "broker", "flt-broker", "-n", "fluidos"]).unwrap();
+        if shown.contains("NotBuilt") { Ok(shown) } else { Err(shown) }
+    });
+    assert!(shown.unwrap().contains("False"));
+    // A search goes on: somebody may come. What is in nobody's power has failed.
+    for (solver, phase, lacks) in [("flt-slice", "Running", "no trusted peer is known"), ("flt-service", "", "Service")]
+    {
+        until("the Solver says what it lacks", LIMIT, || {
+            let status = node.get(&["solver", solver, "-n", "fluidos"]).unwrap()["status"]["solverPhase"].clone();
+            let told = status["message"].as_str().is_some_and(|message| message.contains(lacks));
+            let is_phase = phase.is_empty() || status["phase"] == phase;
+            if told && is_phase { Ok(()) } else { Err(status.to_string()) }
+        })
+        .unwrap();
+    }
+}

@@ -46,7 +46,7 @@ pub use acquisition_policy::{
     AcquisitionPolicyStatus, EndedContract, Unrated,
 };
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
-pub use broker::{Broker, BrokerSpec, BrokerStatus};
+pub use broker::{Broker, BrokerCondition, BrokerSpec, BrokerStatus};
 pub use contract::{
     Contract, ContractSpec, ContractStatus, LiqoCredentials, SignedTerms, Transaction, TransactionSpec,
     TransactionStatus,

@@ -129,11 +129,30 @@ impl CustomKind {
     }
 }
 
-/// The value at a simple JSONPath: `.a.b[0].c`, `.a['b.c']`, `.a.b\.c`.
+/// The value at a JSONPath as columns have them: `.a.b[0].c`, `.a['b.c']`, `.a.b\.c`, and the first of
+/// `.conditions[?(@.type=="Ready")].status` and of `.items[*].name`.
 fn json_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     let mut value = object;
     let mut rest = path;
     while !rest.is_empty() {
+        if let Some(tail) = rest.strip_prefix("[?(@") {
+            let (wanted, after) = tail.split_once(")]")?;
+            let (inner, text) = wanted.split_once("==")?;
+            let text = text.trim().trim_matches(['\'', '"']);
+            let is_it = |element: &&Value| match json_path(element, inner.trim()) {
+                Some(Value::String(found)) => found == text,
+                Some(found @ (Value::Bool(_) | Value::Number(_))) => found.to_string() == text,
+                _ => false,
+            };
+            value = value.as_array()?.iter().find(is_it)?;
+            rest = after;
+            continue;
+        }
+        if let Some(after) = rest.strip_prefix("[*]") {
+            value = value.as_array()?.first()?;
+            rest = after;
+            continue;
+        }
         if let Some(tail) = rest.strip_prefix('[') {
             let (index, after) = tail.split_once(']')?;
             value = match index.trim_matches(['\'', '"']) {
@@ -171,12 +190,20 @@ mod tests {
 
     #[test]
     fn paths() {
-        let object = json!({"a": {"b": [{"c": 1}], "d.e": 2}});
+        let object = json!({"a": {"b": [{"c": 1}], "d.e": 2},
+            "conditions": [{"type": "Ready", "status": "True", "code": 3}, {"type": "Bound", "status": "False", "code": 4}]});
         for (path, expected) in [
             (".a.b[0].c", Some(json!(1))),
             (".a['d.e']", Some(json!(2))),
             (".a.d\\.e", Some(json!(2))),
             (".a.b[1].c", None),
+            (".a.b[*].c", Some(json!(1))),
+            (".conditions[?(@.type==\"Bound\")].status", Some(json!("False"))),
+            (".conditions[?(@.type == 'Ready')].status", Some(json!("True"))),
+            (".conditions[?(@.code==4)].type", Some(json!("Bound"))),
+            (".conditions[?(@.type==\"Gone\")].status", None),
+            (".conditions[?(@.type)].status", None),
+            (".a[?(@.type==\"Gone\")]", None),
             (".x", None),
             ("a", None),
         ] {

@@ -1,4 +1,5 @@
-//! Broker: a message broker over which nodes announce themselves. The type only: nothing connects to it yet.
+//! Broker: a message broker over which nodes announce themselves. It is stored as official nodes write it; nothing connects to it,
+//! and its condition `Connected` says so.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".spec.address"}"#,
     printcolumn = r#"{"name":"Role","type":"string","jsonPath":".spec.role"}"#,
+    printcolumn = r#"{"name":"Connected","type":"string","jsonPath":".status.conditions[?(@.type==\"Connected\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Connected\")].reason"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 pub struct BrokerSpec {
@@ -37,7 +40,7 @@ pub struct BrokerSpec {
     pub clcert: String,
 }
 
-/// Official nodes never write it. Times are RFC 3339.
+/// How it stands. Times are RFC 3339; official nodes have the two of them and never write them.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BrokerStatus {
@@ -45,4 +48,34 @@ pub struct BrokerStatus {
     pub expiration_time: String,
     /// Last change.
     pub last_update_time: String,
+    /// Ours: `Connected`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<BrokerCondition>,
+}
+
+/// One thing that holds or does not, as Kubernetes says it (`metav1.Condition`).
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerCondition {
+    /// Of what: `Connected`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False`, `Unknown`.
+    pub status: String,
+    /// One word why.
+    pub reason: String,
+    /// In words.
+    pub message: String,
+    /// Since when, RFC 3339.
+    pub last_transition_time: String,
+    /// Of which version of the spec.
+    #[serde(default)]
+    pub observed_generation: i64,
+}
+
+impl Broker {
+    /// Returns the condition of this type.
+    pub fn condition(&self, kind: &str) -> Option<&BrokerCondition> {
+        self.status.as_ref()?.conditions.iter().find(|condition| condition.kind == kind)
+    }
 }

@@ -17,9 +17,12 @@
 //!
 //! Who a node is, beyond its key: [`introductions`].
 //!
+//! *Brokers* ([`Broker`](fluidos_model::kinds::Broker)) are kept as official nodes write them; their condition says that nothing connects to them.
+//!
 //! Limits: addresses of one cable only (`fe80::`) are not used; an inbound peer says its features once a session.
 
 mod act;
+mod brokers;
 pub mod catalog;
 pub mod features;
 pub mod introductions;

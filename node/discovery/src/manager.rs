@@ -107,6 +107,8 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
     let (list_sender, mut lists) = mpsc::channel(catalog::CATALOGS_MAX);
     let followers = follow(&options, &handle, &listener, &list_sender);
     drop(listener);
+    let mut brokers = JoinSet::new();
+    brokers.spawn(crate::brokers::tell(options.client.clone()));
     let mut manager = Manager {
         options,
         own,
