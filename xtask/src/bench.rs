@@ -11,10 +11,15 @@ use serde_json::{Value, json};
 
 use crate::machine::{install, output, root, run};
 
+/// Those that the package `fluidos-bench` makes; the first one measures nodes in network namespaces from here.
+const NAMES: [&str; 5] = ["main-job", "decisions", "ranking", "market", "purchases"];
+/// What a bench takes beside it.
+const NGINX: (&str, &str, &str) = ("nginx-light", "/usr/sbin/nginx", "the peer of the bench purchases");
+
 /// Options of the task.
 #[derive(clap::Args)]
 pub struct Bench {
-    /// Which: main-job.
+    /// Which: main-job, decisions, ranking, market, purchases.
     name: String,
     /// Measure the debug build.
     #[arg(long)]
@@ -23,22 +28,36 @@ pub struct Bench {
 
 impl Bench {
     pub fn run(&self) -> Result<()> {
-        if self.name != "main-job" {
-            bail!("there is no bench {:?}; there is: main-job", self.name);
+        if !NAMES.contains(&self.name.as_str()) {
+            bail!("there is no bench {:?}; there are {}", self.name, NAMES.join(", "));
         }
-        install(&[])?;
+        install(if self.name == "purchases" { &[NGINX] } else { &[] })?;
         // Of what is built: the tree may go on while it is measured.
         let commit = output("git", &["describe", "--always", "--dirty"])?;
         let profile = if self.debug { "debug" } else { "release" };
-        let mut build = vec!["build", "--locked", "--package", "fluidos"];
+        let mut build = vec!["build", "--locked"];
+        if matches!(self.name.as_str(), "main-job" | "purchases") {
+            build.extend(["--package", "fluidos"]);
+        }
+        if self.name != "main-job" {
+            build.extend(["--package", "fluidos-bench"]);
+        }
         if !self.debug {
             build.push("--release");
         }
         run("cargo", &build)?;
-        let binary = root().join("target").join(profile).join("fluidos");
+        let built = root().join("target").join(profile);
+        let binary = built.join("fluidos");
         let calibration = calibration()?;
         println!("calibration: {calibration}");
-        let figures = main_job::measure(&binary)?;
+        let figures = match self.name.as_str() {
+            "main-job" => main_job::measure(&binary)?,
+            name => {
+                let program = built.join("fluidos-bench");
+                let text = output(&program.to_string_lossy(), &[name, "--binary", &binary.to_string_lossy()])?;
+                serde_json::from_str(&text).context("the figures")?
+            }
+        };
         let result = json!({
             "bench": self.name, "command": format!("cargo xtask bench {}", self.name), "profile": profile,
             "commit": commit.trim(),

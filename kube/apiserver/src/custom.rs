@@ -141,7 +141,8 @@ fn json_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
             let text = text.trim().trim_matches(['\'', '"']);
             let is_it = |element: &&Value| match json_path(element, inner.trim()) {
                 Some(Value::String(found)) => found == text,
-                Some(found @ (Value::Bool(_) | Value::Number(_))) => found.to_string() == text,
+                Some(Value::Bool(found)) => text.parse() == Ok(*found),
+                Some(Value::Number(found)) => found.to_string().as_str() == text,
                 _ => false,
             };
             value = value.as_array()?.iter().find(is_it)?;

@@ -310,3 +310,26 @@ fn renewals_do_not_make_the_journal_grow_for_ever() {
     assert_eq!(dids(&again, &Query::default(), 60_098).0.len(), 1, "the last renewal is kept");
     assert_eq!(dids(&again, &Query::default(), 60_099).0.len(), 0);
 }
+
+proptest::proptest! {
+    /// No panic; what was changed after it was signed is not taken, and what any author signs is taken only within its bounds.
+    #[test]
+    fn a_changed_statement_is_not_taken(at in 0usize..4000, to: u8, name in "\\PC{0,300}", port: u16, lifetime: u32, sequence: u32) {
+        let good = signed(1, 5).envelope();
+        let mut json = serde_json::to_vec(&good).unwrap();
+        let length = json.len();
+        json[at % length] = to;
+        if let Ok(changed) = serde_json::from_slice::<Envelope>(&json) && changed != good {
+            proptest::prop_assert!(open::<Announcement>(&changed).is_err(), "{:?}", changed);
+        }
+        proptest::prop_assert!(open::<Feedback>(&good).is_err(), "an announcement is no opinion");
+        let odd = Announcement {
+            name, rear_port: port, lifetime_seconds: lifetime, ..announcement(2, sequence.into())
+        };
+        let mut odd = Signed::new(Announcement::PURPOSE, odd).unwrap();
+        odd.sign(&key(2)).unwrap();
+        if let Ok(taken) = open::<Announcement>(&odd.envelope()) {
+            proptest::prop_assert!(taken.value().name.len() <= 253 && taken.value().rear_port > 0, "{:?}", taken.value());
+        }
+    }
+}

@@ -119,32 +119,33 @@ pub fn judge(intents: &Intents, place: &Place) -> Judgement {
 }
 
 impl Constraint {
-    /// Returns how the place breaks this constraint, or `None` if it holds.
+    /// Returns how the place breaks this constraint, or `None` if it holds. Words are made only of what is broken.
     pub fn broken_by(&self, place: &Place) -> Option<Broken> {
-        let (holds, observed) = match &self.requirement {
-            Requirement::Location(needed) => {
-                let texts: Vec<&str> = place.location.texts().collect();
-                let folded = needed.to_lowercase();
-                (texts.iter().any(|text| text.to_lowercase() == folded), texts.join(", "))
-            }
-            Requirement::Architecture(needed) => {
-                (needed.eq_ignore_ascii_case(&place.architecture), place.architecture.clone())
-            }
-            Requirement::LatencyMicros(most) => {
-                let observed = place.latency_micros;
-                (observed.is_some_and(|micros| micros <= *most), text(observed, micros_text))
-            }
-            Requirement::CpuMilli(least) => {
-                let observed = place.cpu_milli;
-                (observed.is_some_and(|milli| milli >= *least), text(observed, |milli| Resource::Cpu.text(milli)))
-            }
-            Requirement::MemoryBytes(least) => {
-                let observed = place.memory_bytes;
-                (observed.is_some_and(|bytes| bytes >= *least), text(observed, |bytes| Resource::Memory.text(bytes)))
-            }
+        if self.holds(place) {
+            return None;
+        }
+        let observed = match &self.requirement {
+            Requirement::Location(_) => place.location.texts().collect::<Vec<_>>().join(", "),
+            Requirement::Architecture(_) => place.architecture.clone(),
+            Requirement::LatencyMicros(_) => text(place.latency_micros, micros_text),
+            Requirement::CpuMilli(_) => text(place.cpu_milli, |milli| Resource::Cpu.text(milli)),
+            Requirement::MemoryBytes(_) => text(place.memory_bytes, |bytes| Resource::Memory.text(bytes)),
         };
         let observed = if observed.is_empty() { "?".into() } else { observed };
-        (!holds).then(|| Broken { name: self.name, observed, needed: self.requirement.to_string() })
+        Some(Broken { name: self.name, observed, needed: self.requirement.to_string() })
+    }
+
+    fn holds(&self, place: &Place) -> bool {
+        match &self.requirement {
+            Requirement::Location(needed) => {
+                let folded = needed.to_lowercase();
+                place.location.texts().any(|text| text.eq_ignore_ascii_case(needed) || text.to_lowercase() == folded)
+            }
+            Requirement::Architecture(needed) => needed.eq_ignore_ascii_case(&place.architecture),
+            Requirement::LatencyMicros(most) => place.latency_micros.is_some_and(|micros| micros <= *most),
+            Requirement::CpuMilli(least) => place.cpu_milli.is_some_and(|milli| milli >= *least),
+            Requirement::MemoryBytes(least) => place.memory_bytes.is_some_and(|bytes| bytes >= *least),
+        }
     }
 }
 

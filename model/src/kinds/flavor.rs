@@ -298,13 +298,22 @@ impl FlavorSpec {
     /// # Errors
     /// [`FlavorError`] if it is of another type or shape, or an amount is not a quantity.
     pub fn offer(&self, flavor: &str) -> Result<Offer, FlavorError> {
-        let slice = self.k8slice()?;
+        self.k8slice()?.offer(flavor, self.location.clone())
+    }
+}
+
+impl K8Slice {
+    /// Returns the offer in exact amounts, under the flavor's name.
+    ///
+    /// # Errors
+    /// [`FlavorError::Quantity`] names the amount that is none.
+    pub fn offer(&self, flavor: &str, location: Option<FlavorLocation>) -> Result<Offer, FlavorError> {
         Ok(Offer {
             flavor: flavor.into(),
-            architecture: slice.characteristics.architecture.clone(),
-            whole: slice.characteristics.amounts()?,
-            partition: slice.policies.partitionability.rules()?,
-            location: self.location.clone().unwrap_or_default().into(),
+            architecture: self.characteristics.architecture.clone(),
+            whole: self.characteristics.amounts()?,
+            partition: self.policies.partitionability.rules()?,
+            location: location.unwrap_or_default().into(),
         })
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | criterion | first |
 //! |---|---|
+//! | preferences | whoever leaves the fewest unmet, before all else |
 //! | price | the least for an hour; currencies in the order in which the policy names them; what is not stated last |
 //! | latency | the least that was measured; what was not last |
 //! | rating | the best; who is not known stands in the middle |
@@ -10,13 +11,19 @@
 //! The *surplus* of a resource is what would be bought beyond what was asked for, in thousandths of what was asked for; that
 //! of a candidate is the sum over the resources that were asked for. It is money spent for nothing once prices exist.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::{Amounts, Currency, Price, Resource};
 
 /// A seller's flavor that matches.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Candidate {
+pub struct Candidate<'a> {
     /// Name that is the same on every look: what breaks a tie.
-    pub name: String,
+    pub name: Cow<'a, str>,
+    /// Preferences that it does not meet.
+    pub unmet: usize,
     /// What would be bought from it.
     pub buys: Amounts,
     /// For what; `None` is not stated.
@@ -64,30 +71,31 @@ pub struct Ranked {
     pub reason: String,
 }
 
-/// Returns the candidates in the order in which to ask them. `wanted` is what filters ask for at least, 0 where they do not;
-/// `currencies` are those in which may be paid, the dearest to the owner first.
-pub fn rank(
-    wanted: &Amounts,
-    candidates: &[Candidate],
+/// Returns the candidates in the order in which to ask them, one after the other: of thousands the first few are wanted, and the rest
+/// costs neither a comparison nor a word. `wanted` is what filters ask for at least, 0 where they do not; `currencies` are those in
+/// which may be paid, the dearest to the owner first.
+pub fn rank<'a>(
+    wanted: &'a Amounts,
+    candidates: &'a [Candidate<'a>],
     criteria: &[Criterion],
     currencies: &[Currency],
-) -> Vec<Ranked> {
-    let ranked = |(index, candidate): (usize, &Candidate)| {
+) -> impl Iterator<Item = Ranked> + use<'a> {
+    let place = |(index, candidate): (usize, &'a Candidate<'a>)| {
         let surplus_milli = surplus_milli(wanted, &candidate.buys);
-        let reason = reason(wanted, candidate, surplus_milli);
-        Ranked { index, surplus_milli, reason }
+        let key = |criterion: &Criterion| key(*criterion, candidate, surplus_milli, currencies);
+        let keys: Vec<(usize, u128)> = criteria.iter().map(key).collect();
+        Reverse((candidate.unmet, keys, surplus_milli, &*candidate.name, index))
     };
-    let mut order: Vec<Ranked> = candidates.iter().enumerate().map(ranked).collect();
-    order.sort_by_cached_key(|ranked| {
-        let Some(candidate) = candidates.get(ranked.index) else { return (Vec::new(), 0, String::new(), ranked.index) };
-        let keys = criteria.iter().map(|criterion| key(*criterion, candidate, ranked, currencies)).collect::<Vec<_>>();
-        (keys, ranked.surplus_milli, candidate.name.clone(), ranked.index)
-    });
-    order
+    let mut places: BinaryHeap<_> = candidates.iter().enumerate().map(place).collect::<Vec<_>>().into();
+    std::iter::from_fn(move || {
+        let Reverse((.., surplus_milli, _, index)) = places.pop()?;
+        let reason = reason(wanted, candidates.get(index)?, surplus_milli);
+        Some(Ranked { index, surplus_milli, reason })
+    })
 }
 
 /// What is known of a candidate, in words; what is not is `?`.
-fn reason(wanted: &Amounts, candidate: &Candidate, surplus_milli: u64) -> String {
+fn reason(wanted: &Amounts, candidate: &Candidate<'_>, surplus_milli: u64) -> String {
     let unknown = || "?".to_owned();
     let price = candidate.price.map_or_else(unknown, |price| price.to_string());
     let rating = candidate.rating.map_or_else(unknown, |rating| rating.to_string());
@@ -103,10 +111,10 @@ fn reason(wanted: &Amounts, candidate: &Candidate, surplus_milli: u64) -> String
 }
 
 /// What counts for a criterion, the least first: a class (the currency), and a number in it.
-fn key(criterion: Criterion, candidate: &Candidate, ranked: &Ranked, currencies: &[Currency]) -> (usize, u128) {
+fn key(criterion: Criterion, candidate: &Candidate<'_>, surplus_milli: u64, currencies: &[Currency]) -> (usize, u128) {
     const UNKNOWN: (usize, u128) = (usize::MAX, 0);
     match criterion {
-        Criterion::Surplus => (0, u128::from(ranked.surplus_milli)),
+        Criterion::Surplus => (0, u128::from(surplus_milli)),
         Criterion::Latency => candidate.latency_micros.map_or(UNKNOWN, |micros| (0, u128::from(micros))),
         Criterion::Rating => (0, u128::from(u8::MAX - candidate.rating.unwrap_or(RATING_UNKNOWN))),
         Criterion::Price => match candidate.price {
@@ -138,7 +146,8 @@ mod tests {
     #[test]
     fn exact_first_then_the_smallest_surplus_then_the_name() {
         let candidate = |name: &str, cpu_milli, pods| Candidate {
-            name: name.into(),
+            name: name.to_owned().into(),
+            unmet: 0,
             buys: Amounts { cpu_milli, pods, ..Amounts::default() },
             price: None,
             latency_micros: None,
@@ -147,8 +156,8 @@ mod tests {
         let candidates =
             [candidate("d", 2000, 5), candidate("c", 1500, 9), candidate("b", 1000, 110), candidate("a", 1500, 1)];
         let wanted = Amounts { cpu_milli: 1000, ..Amounts::default() };
-        let ranked = rank(&wanted, &candidates, &[], &[]);
-        let names: Vec<_> = ranked.iter().map(|ranked| candidates[ranked.index].name.as_str()).collect();
+        let ranked: Vec<Ranked> = rank(&wanted, &candidates, &[], &[]).collect();
+        let names: Vec<_> = ranked.iter().map(|ranked| &*candidates[ranked.index].name).collect();
         assert_eq!(names, ["b", "a", "c", "d"]);
         assert_eq!(ranked[0].reason, "price ?, rating ?, latency ?; exactly what was asked for");
         let more = "cpu 1500m, pods 1 for cpu 1, 50.0 % more than asked for";
@@ -158,7 +167,8 @@ mod tests {
     #[test]
     fn the_criteria_of_the_policy_come_first() {
         let candidate = |name: &str, price: (&str, &str, &str), latency_micros| Candidate {
-            name: name.into(),
+            name: name.to_owned().into(),
+            unmet: 0,
             buys: Amounts { cpu_milli: 1000, ..Amounts::default() },
             price: Price::parse(price.0, price.1, price.2).unwrap(),
             latency_micros,
@@ -172,10 +182,12 @@ mod tests {
             candidate("gift", ("0", "", ""), Some(9)),
             candidate("pounds", ("0.01", "GBP", "hour"), Some(3)),
         ];
-        let order_of = |candidates: &[Candidate], criteria: &[Criterion]| {
+        let order_of = |candidates: &[Candidate<'_>], criteria: &[Criterion]| {
             let currencies = ["EUR", "USD"].map(|code| Currency::parse(code).unwrap());
-            let ranked = rank(&Amounts::default(), candidates, criteria, &currencies);
-            let names: Vec<_> = ranked.iter().map(|ranked| candidates[ranked.index].name.as_str()).collect();
+            let wanted = Amounts::default();
+            let names: Vec<_> = rank(&wanted, candidates, criteria, &currencies)
+                .map(|ranked| &*candidates[ranked.index].name)
+                .collect();
             names.join(" ")
         };
         let order = |criteria: &[Criterion]| order_of(&candidates, criteria);
@@ -189,5 +201,8 @@ mod tests {
         // Of the three that are not known nobody knows whether they are better than the one that broke its word: they are tried first.
         let rated = order_of(&candidates, &[Criterion::Rating, Criterion::Price]);
         assert_eq!(rated, "hourly pounds gift daily unsaid dollars");
+        candidates[3].unmet = 1;
+        let preferred = order_of(&candidates, &[Criterion::Rating, Criterion::Price]);
+        assert_eq!(preferred, "pounds gift daily unsaid dollars hourly");
     }
 }

@@ -24,8 +24,11 @@
 
 mod act;
 mod ask;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod buy;
 mod combine;
+mod heard;
 mod plan;
 mod purse;
 mod status;

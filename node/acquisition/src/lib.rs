@@ -20,6 +20,8 @@
 //! Limits: K8Slices only; prices are agreed and counted against ceilings, and no receipt is written; official nodes, which sign
 //! nothing, are not bought from.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod books;
 mod contracts;
 mod convert;

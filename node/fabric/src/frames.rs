@@ -267,4 +267,38 @@ mod tests {
         assert!(say(Change::Put(Box::new(Put { pod: Pod::default(), config_maps: vec![], secrets: vec![] }))).is_err());
         say(Change::Begin { pods: vec!["u".into()] }).unwrap();
     }
+
+    proptest::proptest! {
+        /// No panic; and what was changed after it was signed is not opened.
+        #[test]
+        fn any_frame_is_read_or_refused_and_a_changed_one_is_not_opened(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), at in 0usize..2000, to: u8,
+        ) {
+            let envelope = seal(&key(1), &desired(7)).unwrap();
+            let mut json = serde_json::to_vec(&envelope).unwrap();
+            let length = json.len();
+            let before = std::mem::replace(&mut json[at % length], to);
+            if before != to && let Ok(changed) = serde_json::from_slice::<Envelope>(&json) && changed != envelope {
+                proptest::prop_assert!(expected().open(&changed).is_err(), "{changed:?}");
+            }
+            let payload = URL_SAFE_NO_PAD.encode(&bytes);
+            // Signed by the consumer itself, whatever it is.
+            let signature = jws_sign(&key(1), PURPOSE, &bytes).unwrap();
+            let signed = Envelope { purpose: PURPOSE.into(), payload, signatures: vec![signature] };
+            proptest::prop_assert!(expected().open(&signed).is_err());
+            let mut plain = serde_json::to_vec(&desired(7)).unwrap();
+            let length = plain.len();
+            plain[at % length] = to;
+            let signature = jws_sign(&key(1), PURPOSE, &plain).unwrap();
+            let signed = Envelope { purpose: PURPOSE.into(), payload: URL_SAFE_NO_PAD.encode(&plain), signatures: vec![signature] };
+            if let Ok(opened) = expected().open(&signed) {
+                proptest::prop_assert_eq!((opened.contract.as_str(), opened.consumer, opened.provider), ("c", key(1).id(), key(2).id()));
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let framed = [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat();
+            for wire in [bytes.as_slice(), framed.as_slice()] {
+                let _ = runtime.block_on(read::<Reported>(&mut { wire }, "report", 1024));
+            }
+        }
+    }
 }

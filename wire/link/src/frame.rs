@@ -74,4 +74,32 @@ mod tests {
         let huge = [0xff; 8];
         assert!(matches!(read::<String>(&mut huge.as_slice(), "test", 10).await, Err(LinkError::TooLarge { .. })));
     }
+
+    proptest::proptest! {
+        /// No panic, nothing is taken that is too long, and a hello that is taken keeps its bounds.
+        #[test]
+        fn any_bytes_are_a_hello_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300), at in 0usize..200, to: u8, cut in 0usize..300) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let hello = crate::Hello {
+                version_min: 1, version_max: 2, name: "farm".into(), features: vec!["pods".into()],
+                attributes: [("rear-port".to_owned(), "7300".to_owned())].into(), ..Default::default()
+            };
+            runtime.block_on(async {
+                let mut good = Vec::new();
+                write(&mut good, "hello", &hello, HELLO_BYTES_MAX).await.unwrap();
+                let length = good.len();
+                good[at % length] = to;
+                good.truncate(length.max(cut) - cut.min(length));
+                for wire in [bytes.as_slice(), good.as_slice()] {
+                    for max in [16, HELLO_BYTES_MAX] {
+                        let read = read::<crate::Hello>(&mut { wire }, "hello", max).await;
+                        if let Ok(hello) = read && hello.check().is_ok() {
+                            proptest::prop_assert!((1..64).contains(&hello.name.len()), "{hello:?}");
+                        }
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
 }

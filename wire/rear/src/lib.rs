@@ -53,4 +53,6 @@ pub use terms::{
 };
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;

@@ -608,18 +608,3 @@ fn what_is_written_is_read_back_and_spelled_officially() {
     let json: Value = serde_json::from_slice(&request.write().unwrap()).unwrap();
     assert_eq!(json, json!({"liqoCredentials": {"clusterID": "c", "kubeconfig": ""}}));
 }
-
-proptest::proptest! {
-    #[test]
-    fn no_body_is_a_panic(cut in 0usize..600, change in 0usize..600, byte: u8) {
-        let buyer = key(2);
-        let mut body = ask(&buyer, Some("tx")).write().unwrap();
-        body.truncate(body.len().saturating_sub(cut % 50));
-        let length = body.len().max(1);
-        if let Some(place) = body.get_mut(change % length) {
-            *place = byte;
-        }
-        let _ = (ReserveRequest::read(&body), Transaction::read(&body), Contract::read(&body), Envelope::read(&body));
-        let _ = (PurchaseRequest::read(&body), Vec::<Flavor>::read(&body));
-    }
-}

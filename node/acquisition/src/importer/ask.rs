@@ -79,11 +79,11 @@ async fn ask_one(options: &Options, peer: &Peer, request: &rear::ResourceRequest
         other => Silence::from(other.to_string()),
     };
     if let Some(answer) = seller.request(request).await.map_err(refused)? {
-        let flavors = answer.offers.into_iter().map(|offer| offer.flavor).collect();
+        let flavors: Vec<rear::Flavor> = answer.offers.into_iter().map(|offer| offer.flavor).collect();
         let denial = answer.denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX));
-        return Ok(Said { seller: proven, flavors, denial });
+        return Ok(Said::of(proven, &flavors, denial));
     }
     let all = rear::Selector { flavor_type: Some(rear::FlavorType::K8Slice), filters: Vec::new() };
     let flavors = seller.list_flavors(&all).await.map_err(refused)?;
-    Ok(Said { seller: proven, flavors, denial: None })
+    Ok(Said::of(proven, &flavors, None))
 }

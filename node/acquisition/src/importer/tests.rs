@@ -78,7 +78,7 @@ fn flavor(id: &str, cpu: &str, city: &str) -> rear::Flavor {
 }
 
 fn answer(seed: u8, flavors: Vec<rear::Flavor>) -> Answer {
-    Ok(Said { seller: NodeKey::from_seed([seed; 32]).unwrap().id(), flavors, denial: None })
+    Ok(Said::of(NodeKey::from_seed([seed; 32]).unwrap().id(), &flavors, None))
 }
 
 fn found(filters: Value, intents: &[(&str, &str)], answers: Vec<(Peer, Answer)>) -> Findings {

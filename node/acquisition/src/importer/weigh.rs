@@ -1,16 +1,18 @@
 //! What the answers of peers are worth: a pure function from what was asked and answered to candidates, refusals and what is
 //! still open.
 
+use std::borrow::Cow;
+
 use fluidos_identity::NodeId;
 use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge};
-use fluidos_model::kinds::{EmbeddedFlavor, FlavorPrice, names};
+use fluidos_model::kinds::{FlavorPrice, names};
 use fluidos_model::market::{
     Accepted, Amounts, Buying, Candidate, Conditions, Currency, K8SliceSelector, Offer, Price, Split, rank,
 };
 use fluidos_rear as rear;
 
+use super::heard::Heard;
 use super::view::{CANDIDATES_MAX, Findings, Offered, Part, Peer, Refused};
-use crate::convert;
 
 /// Flavors of one peer; ours have one each, official ones one per machine.
 const FLAVORS_MAX: usize = 64;
@@ -23,10 +25,18 @@ pub(super) type Answer = Result<Said, Silence>;
 pub(super) struct Said {
     /// The key it has proven.
     pub seller: NodeId,
-    /// What it offers.
-    pub flavors: Vec<rear::Flavor>,
+    /// What it offers, or why nobody can say what it is.
+    pub flavors: Vec<Result<Heard, String>>,
     /// Why it offers nothing, if it says that.
     pub denial: Option<String>,
+}
+
+impl Said {
+    /// Reads what a peer said that has proven this key.
+    pub fn of(seller: NodeId, flavors: &[rear::Flavor], denial: Option<String>) -> Self {
+        let flavors = flavors.iter().take(FLAVORS_MAX).map(|flavor| Heard::read(flavor, seller)).collect();
+        Self { seller, flavors, denial }
+    }
 }
 
 /// Why a peer has not said what it offers.
@@ -52,8 +62,8 @@ pub(super) fn weigh(
     answers: &[(Peer, Answer)],
 ) -> Findings {
     let mut findings = Findings::default();
-    let mut fitting: Vec<(Offered, usize)> = Vec::new();
-    let mut parts: Vec<(Part, usize)> = Vec::new();
+    let mut fitting: Vec<Fit<'_>> = Vec::new();
+    let mut parts: Vec<(u64, Fit<'_>)> = Vec::new();
     for (peer, answer) in answers {
         let refused = |reason: String| Refused { peer: peer.name.clone(), step: "list", reason };
         match answer {
@@ -68,8 +78,15 @@ pub(super) fn weigh(
                 findings.refused.push(refused("nothing offered, needed a K8Slice".into()));
             }
             Ok(Said { seller, flavors, .. }) => {
-                for flavor in flavors.iter().take(FLAVORS_MAX) {
-                    let about = About { intents, buying, peer, seller: *seller, flavor };
+                for flavor in flavors {
+                    let heard = match flavor {
+                        Ok(heard) => heard,
+                        Err(reason) => {
+                            findings.refused.push(refused(reason.clone()));
+                            continue;
+                        }
+                    };
+                    let about = About { intents, buying, peer, seller: *seller, heard };
                     match about.fits(selector) {
                         Ok(fit) => fitting.push(fit),
                         Err(Out::Refused(reason)) => {
@@ -83,7 +100,7 @@ pub(super) fn weigh(
         }
     }
     findings.open |= !findings.pending.is_empty();
-    findings.offered = ordered(&selector.wanted(), buying, fitting);
+    findings.offered = ordered(&selector.wanted(), buying, &fitting);
     if let Some(split) = split {
         findings.parts = ordered_parts(selector, split, buying, parts);
         findings.parts.truncate(CANDIDATES_MAX - findings.offered.len());
@@ -102,39 +119,56 @@ struct About<'a> {
     buying: Option<&'a Buying>,
     peer: &'a Peer,
     seller: NodeId,
-    flavor: &'a rear::Flavor,
+    heard: &'a Heard,
 }
 
-impl About<'_> {
-    /// Whether it is what is asked for, with the number of preferences that it does not meet.
-    fn fits(&self, selector: &K8SliceSelector) -> Result<(Offered, usize), Out> {
-        let (embedded, offer) = self.read().map_err(Out::Refused)?;
-        let buys = offer.amounts_for(selector).map_err(|mismatch| Out::Refused(mismatch.to_string()))?;
-        self.offered(embedded, &offer, buys)
+/// A flavor that is what is asked for, or a part of it.
+struct Fit<'a> {
+    peer: &'a Peer,
+    seller: NodeId,
+    heard: &'a Heard,
+    /// What would be bought.
+    buys: Amounts,
+    /// For what.
+    price: Option<Price>,
+    /// Preferences that it does not meet.
+    unmet: usize,
+    /// For how long.
+    term_seconds: Option<u64>,
+}
+
+impl<'a> About<'a> {
+    /// Whether it is what is asked for.
+    fn fits(&self, selector: &K8SliceSelector) -> Result<Fit<'a>, Out> {
+        let buys = self.heard.offer.amounts_for(selector).map_err(|mismatch| Out::Refused(mismatch.to_string()))?;
+        self.fit(buys)
     }
 
     /// What of it is of use where it has not all that is asked for, if parts are.
-    fn part(&self, selector: &K8SliceSelector, split: &Split) -> Option<(Part, usize)> {
-        let (embedded, offer) = self.read().ok()?;
-        let (units, buys) = split.most_of(&offer, selector, split.units(selector)).ok()?;
-        let (offered, soft) = self.offered(embedded, &offer, buys).ok()?;
-        Some((Part { units, offered }, soft))
+    fn part(&self, selector: &K8SliceSelector, split: &Split) -> Option<(u64, Fit<'a>)> {
+        let (units, buys) = split.most_of(&self.heard.offer, selector, split.units(selector)).ok()?;
+        Some((units, self.fit(buys).ok()?))
     }
 
-    fn read(&self) -> Result<(EmbeddedFlavor, Offer), String> {
-        let embedded = convert::embedded_flavor(self.flavor, self.seller)?;
-        let offer = embedded.spec.offer(&self.flavor.id).map_err(|error| error.to_string())?;
-        Ok((embedded, offer))
-    }
-
-    fn offered(&self, embedded: EmbeddedFlavor, offer: &Offer, buys: Amounts) -> Result<(Offered, usize), Out> {
-        if !embedded.spec.availability || buys.is_zero() {
-            let (id, free) = (&self.flavor.id, &offer.whole);
+    fn fit(&self, buys: Amounts) -> Result<Fit<'a>, Out> {
+        let (heard, peer) = (self.heard, self.peer);
+        let offer = &heard.offer;
+        if !heard.available || buys.is_zero() {
+            let (id, free) = (&offer.flavor, &offer.whole);
             return Err(Out::Refused(format!("{id}: {free} is free, and it says that nothing can be bought")));
         }
-        let slice = embedded.spec.k8slice().map_err(|error| Out::Refused(error.to_string()))?;
-        let said = slice.policies.conditions.as_ref();
-        agreed_to(self.buying, said).map_err(Out::Refused)?;
+        agreed_to(self.buying, &heard.conditions().map_err(Out::Refused)?).map_err(Out::Refused)?;
+        let unmet = self.judged(offer)?;
+        let price = heard.quote(&buys).map_err(Out::Refused)?;
+        let term_seconds = self.buying.and_then(|buying| buying.term).map(|term| term.as_secs());
+        Ok(Fit { peer, seller: self.seller, heard, buys, price, unmet, term_seconds })
+    }
+
+    /// How many preferences the place does not meet.
+    fn judged(&self, offer: &Offer) -> Result<usize, Out> {
+        if self.intents.constraints.is_empty() {
+            return Ok(0);
+        }
         let place = Place { latency_micros: self.peer.latency_micros, ..Place::from(offer) };
         let judgement = judge(self.intents, &place);
         if !judgement.holds() {
@@ -142,21 +176,38 @@ impl About<'_> {
             let unmeasured = only_unmeasured(self.intents, &judgement, &place);
             return Err(if unmeasured { Out::Pending(reason) } else { Out::Refused(reason) });
         }
-        let price = quote(&embedded.spec.price, &buys).map_err(Out::Refused)?;
-        let offered = Offered {
-            price,
-            candidate: names::peering_candidate(&self.flavor.id, Some(&self.seller.tag())),
+        Ok(judgement.soft.len())
+    }
+}
+
+impl Fit<'_> {
+    /// What breaks a tie: the flavor, then the seller.
+    fn name(&self) -> String {
+        format!("{} {}", self.heard.offer.flavor, self.seller.tag())
+    }
+
+    /// What is gone on with.
+    fn offered(&self, why: String) -> Option<Offered> {
+        let flavor = &self.heard.offer.flavor;
+        Some(Offered {
+            candidate: names::peering_candidate(flavor, Some(&self.seller.tag())),
             peer: self.peer.name.clone(),
             address: self.peer.address,
             seller: self.seller,
-            flavor: embedded,
-            buys,
-            term_seconds: self.buying.and_then(|buying| buying.term).map(|term| term.as_secs()),
+            // We have written it: it reads.
+            flavor: self.heard.whole().ok()?,
+            buys: self.buys,
+            price: self.price,
             latency_micros: self.peer.latency_micros,
             rating: self.peer.rating,
-            why: String::new(),
-        };
-        Ok((offered, judgement.soft.len()))
+            term_seconds: self.term_seconds,
+            why,
+        })
+    }
+
+    fn candidate<'b>(&self, name: impl Into<Cow<'b, str>>, buys: Amounts, price: Option<Price>) -> Candidate<'b> {
+        let (latency_micros, rating) = (self.peer.latency_micros, self.peer.rating);
+        Candidate { name: name.into(), unmet: self.unmet, buys, price, latency_micros, rating }
     }
 }
 
@@ -169,16 +220,15 @@ pub(super) fn cut(offered: &Offered, split: &Split, selector: &K8SliceSelector, 
 }
 
 /// Whether conditions are such as the owner signs.
-pub(super) fn agreed_to(buying: Option<&Buying>, conditions: Option<&serde_json::Value>) -> Result<(), String> {
-    let conditions = Conditions::read(conditions).map_err(|error| error.to_string())?;
+fn agreed_to(buying: Option<&Buying>, conditions: &Conditions) -> Result<(), String> {
     match buying {
         Some(buying) => {
             let named = |reason| format!("{reason} (AcquisitionPolicy {})", buying.name);
-            buying.accepts.admits(&conditions).map_err(named)
+            buying.accepts.admits(conditions).map_err(named)
         }
         None => {
             let named = |reason| format!("{reason}: there is no AcquisitionPolicy that says otherwise");
-            Accepted::default().admits(&conditions).map_err(named)
+            Accepted::default().admits(conditions).map_err(named)
         }
     }
 }
@@ -198,19 +248,20 @@ fn only_unmeasured(intents: &Intents, judgement: &Judgement, place: &Place) -> b
     place.latency_micros.is_none() && judgement.hard.iter().all(|broken| latency(broken.name))
 }
 
-/// Preferences first, then what the policy ranks by, then the least surplus, then the name.
-fn ordered(wanted: &Amounts, buying: Option<&Buying>, fitting: Vec<(Offered, usize)>) -> Vec<Offered> {
-    let candidates = fitting.iter().map(|(offered, soft)| (candidate(offered, offered.candidate.clone()), *soft));
-    let order = order(wanted, buying, &candidates.collect::<Vec<_>>());
+/// Preferences first, then what the policy ranks by, then the least surplus, then the name. Only the first few are gone on with.
+fn ordered(wanted: &Amounts, buying: Option<&Buying>, fitting: &[Fit<'_>]) -> Vec<Offered> {
+    let candidates: Vec<Candidate<'_>> =
+        fitting.iter().map(|fit| fit.candidate(fit.name(), fit.buys, fit.price)).collect();
     let mut ordered: Vec<Offered> = Vec::new();
-    for (index, why) in order {
-        if let Some((offered, _)) = fitting.get(index)
-            && ordered.iter().all(|earlier| earlier.candidate != offered.candidate)
-        {
-            ordered.push(Offered { why, ..offered.clone() });
+    for (index, why) in order(wanted, buying, &candidates) {
+        let Some(offered) = fitting.get(index).and_then(|fit| fit.offered(why)) else { continue };
+        if ordered.iter().all(|earlier| earlier.candidate != offered.candidate) {
+            ordered.push(offered);
+        }
+        if ordered.len() == CANDIDATES_MAX {
+            break;
         }
     }
-    ordered.truncate(CANDIDATES_MAX);
     ordered
 }
 
@@ -219,52 +270,50 @@ fn ordered_parts(
     selector: &K8SliceSelector,
     split: &Split,
     buying: Option<&Buying>,
-    parts: Vec<(Part, usize)>,
+    parts: Vec<(u64, Fit<'_>)>,
 ) -> Vec<Part> {
-    let wanted = split.part(selector, 1).wanted();
-    let one = |(part, soft): (Part, usize)| {
-        let one = cut(&part.offered, split, selector, 1).ok()?;
-        let name = format!("{:020} {}", u64::MAX - part.units, part.offered.candidate);
-        Some((part, (candidate(&one, name), soft)))
+    let unit = split.part(selector, 1);
+    let wanted = unit.wanted();
+    let one = |(units, fit): &(u64, Fit<'_>)| {
+        let offer = &fit.heard.offer;
+        let buys = offer.amounts_for(&unit).ok()?;
+        let price = fit.heard.quote(&buys).ok()?;
+        Some(fit.candidate(format!("{:020} {}", u64::MAX - units, fit.name()), buys, price))
     };
-    let (parts, candidates): (Vec<Part>, Vec<(Candidate, usize)>) = parts.into_iter().filter_map(one).unzip();
+    let (parts, candidates): (Vec<(u64, Fit<'_>)>, Vec<Candidate<'_>>) =
+        parts.into_iter().filter_map(|part| one(&part).map(|candidate| (part, candidate))).unzip();
     let mut ordered: Vec<Part> = Vec::new();
     for (index, why) in order(&wanted, buying, &candidates) {
-        if let Some(part) = parts.get(index)
-            && ordered.iter().all(|earlier| earlier.offered.candidate != part.offered.candidate)
-        {
-            ordered.push(Part { units: part.units, offered: Offered { why, ..part.offered.clone() } });
+        let Some((units, offered)) = parts.get(index).and_then(|(units, fit)| Some((*units, fit.offered(why)?))) else {
+            continue;
+        };
+        if ordered.iter().all(|earlier| earlier.offered.candidate != offered.candidate) {
+            ordered.push(Part { units, offered });
+        }
+        if ordered.len() == CANDIDATES_MAX {
+            break;
         }
     }
     ordered
 }
 
-fn candidate(offered: &Offered, name: String) -> Candidate {
-    let Offered { buys, price, latency_micros, rating, .. } = offered;
-    Candidate { name, buys: *buys, price: *price, latency_micros: *latency_micros, rating: *rating }
-}
-
-/// The order of candidates, each with the number of preferences that it does not meet, and why each stands where it does.
-fn order(wanted: &Amounts, buying: Option<&Buying>, candidates: &[(Candidate, usize)]) -> Vec<(usize, String)> {
+/// The order of candidates, best first, and why each stands where it does.
+fn order<'a>(
+    wanted: &'a Amounts,
+    buying: Option<&Buying>,
+    candidates: &'a [Candidate<'a>],
+) -> impl Iterator<Item = (usize, String)> + use<'a> {
     let criteria = buying.map(|buying| buying.ranking.as_slice()).unwrap_or_default();
     let currencies: Vec<Currency> =
         buying.map(|buying| buying.ceilings.iter().map(|ceiling| ceiling.currency).collect()).unwrap_or_default();
-    let plain: Vec<Candidate> = candidates.iter().map(|(candidate, _)| candidate.clone()).collect();
-    let ranked = rank(wanted, &plain, criteria, &currencies);
-    let soft = |index: usize| candidates.get(index).map_or(usize::MAX, |(_, soft)| *soft);
-    let mut order: Vec<(usize, String)> = ranked.into_iter().map(|ranked| (ranked.index, ranked.reason)).collect();
-    order.sort_by_key(|(index, _)| soft(*index)); // stable: the rank decides among equals
-    let of = order.len();
-    (1..)
-        .zip(order)
-        .map(|(place, (index, why))| {
-            let unmet = match soft(index) {
-                0 => String::new(),
-                soft => format!(", {soft} preferences not met"),
-            };
-            (index, format!("{place} of {of}: {why}{unmet}"))
-        })
-        .collect()
+    let of = candidates.len();
+    (1..).zip(rank(wanted, candidates, criteria, &currencies)).map(move |(place, ranked)| {
+        let unmet = match candidates.get(ranked.index).map_or(0, |candidate| candidate.unmet) {
+            0 => String::new(),
+            unmet => format!(", {unmet} preferences not met"),
+        };
+        (ranked.index, format!("{place} of {of}: {}{unmet}", ranked.reason))
+    })
 }
 
 /// Returns the message of a Discovery: how many candidates, and who is out and why.

@@ -1,0 +1,328 @@
+//! Whole purchases at a real node, on its disk, beside nginx that serves the same bytes, unsigned, from memory.
+//!
+//! ```text
+//!  one purchase = TLS handshake with both keys ─▶ request ─▶ reserve ─▶ purchase (signed by both) ─▶ release
+//!  nginx        = TLS handshake with both keys ─▶ the same four answers, whatever is asked
+//! ```
+//! Buyers run on the same two cores, sign and verify; nginx's only send and read. Each purchase has a key of its own: the node
+//! listens to each for 20 requests a second.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use async_trait::async_trait;
+use bytes::Bytes;
+use fluidos_identity::{NodeId, NodeKey, client_config};
+use fluidos_rear as rear;
+use fluidos_rear::Target;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::figures::{Samples, spread};
+use crate::market::{release, request, reservation, sign_and_buy};
+
+const ROUNDS: usize = 7;
+/// Purchases of one round, and how many at a time.
+const PURCHASES: u32 = 200;
+const AT_ONCE: u32 = 8;
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// The port of REAR and of nginx, and of the API, on loopback.
+const REAR_PORT: u16 = 17_300;
+const NGINX_PORT: u16 = 17_301;
+const API_PORT: u16 = 17_302;
+
+/// The figures.
+pub async fn measure(binary: &Path) -> Result<Value> {
+    let directory = tempfile::Builder::new().prefix("flt-bench-").tempdir()?;
+    let (_node, flavor) = start(binary, directory.path()).await?;
+    let answers = Arc::new(recorded(&flavor).await?);
+    let _nginx = nginx(directory.path(), &answers)?;
+    let number = Arc::new(AtomicU32::new(0));
+    let (mut times, mut ours, mut theirs, mut ratios) = (Samples::default(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        let begun = Instant::now();
+        let taken = together(&number, {
+            let flavor = flavor.clone();
+            move |number| purchase(flavor.clone(), number)
+        })
+        .await?;
+        let a = f64::from(PURCHASES) / begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        together(&number, {
+            let answers = answers.clone();
+            move |number| visit(answers.clone(), number)
+        })
+        .await?;
+        let b = f64::from(PURCHASES) / begun.elapsed().as_secs_f64();
+        // The first round fills caches of both.
+        if round > 0 {
+            times.extend(taken);
+            ours.push(a);
+            theirs.push(b);
+            ratios.push(a / b);
+        }
+    }
+    let mut alone = Samples::default();
+    for _ in 0..PURCHASES {
+        let begun = Instant::now();
+        purchase(flavor.clone(), number.fetch_add(1, Ordering::Relaxed)).await?;
+        alone.add(begun.elapsed());
+    }
+    Ok(json!({
+        "at_once": AT_ONCE, "purchases_a_round": PURCHASES, "ours_per_second": spread(ours), "nginx_per_second": spread(theirs),
+        "ratio": spread(ratios), "one_of_many": times.figures(), "one_alone": alone.figures(),
+    }))
+}
+
+/// So many of them, some at a time; how long each took.
+async fn together<F>(number: &Arc<AtomicU32>, one: impl Fn(u32) -> F + Clone + Send + 'static) -> Result<Samples>
+where
+    F: Future<Output = Result<()>> + Send,
+{
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (number, one) = (number.clone(), one.clone());
+        workers.spawn(async move {
+            let mut times = Samples::default();
+            for _ in 0..PURCHASES / AT_ONCE {
+                let begun = Instant::now();
+                one(number.fetch_add(1, Ordering::Relaxed)).await?;
+                times.add(begun.elapsed());
+            }
+            anyhow::Ok(times)
+        });
+    }
+    let mut times = Samples::default();
+    while let Some(done) = workers.join_next().await {
+        times.extend(done??);
+    }
+    Ok(times)
+}
+
+fn buyer(number: u32) -> Result<NodeKey> {
+    let mut seed = [11; 32];
+    seed[..4].copy_from_slice(&number.to_be_bytes());
+    Ok(NodeKey::from_seed(seed)?)
+}
+
+fn here(port: u16) -> std::net::SocketAddr {
+    (std::net::Ipv4Addr::LOCALHOST, port).into()
+}
+
+async fn purchase(flavor: String, number: u32) -> Result<()> {
+    let buyer = buyer(number)?;
+    let client = rear::Client::new(&buyer, Target { address: here(REAR_PORT), expected: None })?;
+    bought(&client, &buyer, &flavor, &format!("flt-bench-{number}")).await
+}
+
+/// The four messages.
+async fn bought(client: &rear::Client, buyer: &NodeKey, flavor: &str, transaction: &str) -> Result<()> {
+    let answer = client.request(&request()).await?.context("no such route")?;
+    anyhow::ensure!(!answer.offers.is_empty(), "nothing is offered: {:?}", answer.denial);
+    let transaction = client.reserve(&reservation(flavor, transaction)?).await?;
+    let contract = sign_and_buy(client, buyer, &transaction).await?;
+    release(client, buyer, &contract).await
+}
+
+/// The node, and its flavor.
+async fn start(binary: &Path, directory: &Path) -> Result<(Child, String)> {
+    let data = directory.join("node");
+    let mut command = Command::new(binary);
+    command.args([
+        "up",
+        "--name",
+        "flt-bench",
+        "--no-agent",
+        "--no-mdns",
+        "--offer",
+        "cpu=64,memory=64Gi,pods=1000",
+        "--data-dir",
+    ]);
+    command.arg(&data).arg("--api").arg(here(API_PORT).to_string()).arg("--rear").arg(here(REAR_PORT).to_string());
+    let log = std::fs::File::create(directory.join("node.log"))?;
+    let mut node = command.env("RUST_LOG", "warn").stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn()?;
+    let mut lines = BufReader::new(node.stdout.take().context("no output")?).lines();
+    let ready = tokio::time::timeout(START_LIMIT, lines.next_line()).await.context("the node is not ready")??;
+    anyhow::ensure!(ready.as_deref().is_some_and(|line| line.starts_with("ready ")), "{ready:?}");
+    let client = rear::Client::new(&buyer(u32::MAX)?, Target { address: here(REAR_PORT), expected: None })?;
+    let all = rear::Selector { flavor_type: Some(rear::FlavorType::K8Slice), filters: Vec::new() };
+    let begun = Instant::now();
+    loop {
+        match client.list_flavors(&all).await?.first() {
+            Some(flavor) => return Ok((node, flavor.id.clone())),
+            None if begun.elapsed() > START_LIMIT => bail!("the node lists no flavor"),
+            None => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+/// One answer of the node as nginx will give it, and what was asked.
+struct Answer {
+    path: String,
+    sent: Bytes,
+    received: Bytes,
+}
+
+/// What goes there and back in one purchase, byte by byte, without the handshake.
+async fn recorded(flavor: &str) -> Result<Vec<Answer>> {
+    let buyer = buyer(u32::MAX - 1)?;
+    let tap = Tap { key: buyer.clone(), both: Arc::default() };
+    let both = tap.both.clone();
+    let client = rear::Client::over(Arc::new(tap));
+    bought(&client, &buyer, flavor, "flt-bench-recorded").await?;
+    let both = both.lock().map_err(|_| anyhow::anyhow!("a recorder broke"))?;
+    let (sent, received) = (bodies(&both.0)?, bodies(&both.1)?);
+    anyhow::ensure!(sent.len() == 4 && received.len() == 4, "{} requests, {} answers", sent.len(), received.len());
+    let answers = sent.into_iter().zip(received).enumerate();
+    Ok(answers.map(|(number, (sent, received))| Answer { path: format!("/answer-{number}"), sent, received }).collect())
+}
+
+/// The bodies of messages that follow one another.
+fn bodies(mut bytes: &[u8]) -> Result<Vec<Bytes>> {
+    let mut bodies = Vec::new();
+    while !bytes.is_empty() {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").context("no head")? + 4;
+        let (head, rest) = bytes.split_at(end);
+        let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        let (body, rest) = rest.split_at_checked(length.unwrap_or(0)).context("a short body")?;
+        bodies.push(Bytes::copy_from_slice(body));
+        bytes = rest;
+    }
+    Ok(bodies)
+}
+
+/// A way to the node that keeps what goes there and what comes back.
+struct Tap {
+    key: NodeKey,
+    both: Arc<Mutex<(Vec<u8>, Vec<u8>)>>,
+}
+
+#[async_trait]
+impl rear::Connect for Tap {
+    async fn connect(&self) -> Result<(Box<dyn rear::Stream>, Option<NodeId>), String> {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let outside = connected(&self.key, REAR_PORT).await.map_err(|error| error.to_string())?;
+        let ((mut to, mut from), (mut read, mut write)) = {
+            let (from, to) = tokio::io::split(outside);
+            ((to, from), tokio::io::split(far))
+        };
+        let there = self.both.clone();
+        tokio::spawn(async move { copy(&mut read, &mut to, |bytes| keep(&there, |both| both.0.extend(bytes))).await });
+        let back = self.both.clone();
+        tokio::spawn(
+            async move { copy(&mut from, &mut write, |bytes| keep(&back, |both| both.1.extend(bytes))).await },
+        );
+        Ok((Box::new(near), None))
+    }
+
+    fn host(&self) -> String {
+        here(REAR_PORT).to_string()
+    }
+}
+
+fn keep(both: &Mutex<(Vec<u8>, Vec<u8>)>, keep: impl FnOnce(&mut (Vec<u8>, Vec<u8>))) {
+    keep(&mut both.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Copies until either end is closed.
+async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), seen: impl Fn(&[u8])) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let bytes = buffer.get(..read).unwrap_or_default();
+        seen(bytes);
+        if to.write_all(bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The same as a buyer of nginx: the handshake, and the answers.
+async fn visit(answers: Arc<Vec<Answer>>, number: u32) -> Result<()> {
+    let mut raw = Raw::open(&buyer(number)?, NGINX_PORT).await?;
+    for answer in answers.iter() {
+        let received = raw.post(&answer.path, answer.sent.clone()).await?;
+        anyhow::ensure!(received == answer.received, "{}: other bytes", answer.path);
+    }
+    Ok(())
+}
+
+/// A TLS connection that proves a key.
+async fn connected(key: &NodeKey, port: u16) -> Result<TlsStream<TcpStream>> {
+    let address = here(port);
+    let connector = TlsConnector::from(Arc::new(client_config(key, None, rear::ALPN)?));
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(connector.connect(ServerName::IpAddress(address.ip().into()), stream).await?)
+}
+
+/// HTTP on one.
+struct Raw {
+    sender: http1::SendRequest<Full<Bytes>>,
+    host: String,
+}
+
+impl Raw {
+    async fn open(key: &NodeKey, port: u16) -> Result<Self> {
+        let (sender, connection) = http1::handshake(TokioIo::new(connected(key, port).await?)).await?;
+        // It ends with its sender.
+        tokio::spawn(async move { connection.await.unwrap_or_default() });
+        Ok(Self { sender, host: here(port).to_string() })
+    }
+
+    async fn post(&mut self, path: &str, body: Bytes) -> Result<Bytes> {
+        let request = http::Request::post(path)
+            .header(http::header::HOST, &self.host)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))?;
+        let answer = self.sender.send_request(request).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        anyhow::ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&body));
+        Ok(body)
+    }
+}
+
+/// nginx with a node's key, that demands one of its clients, as REAR does.
+fn nginx(directory: &Path, answers: &[Answer]) -> Result<Child> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+    let certificate = rcgen::CertificateParams::default().self_signed(&key)?;
+    std::fs::write(directory.join("key.pem"), key.serialize_pem())?;
+    std::fs::write(directory.join("certificate.pem"), certificate.pem())?;
+    let mut places = String::new();
+    for (number, answer) in answers.iter().enumerate() {
+        std::fs::write(directory.join(format!("answer-{number}.json")), &answer.received)?;
+        // Static files take no POST; this is the usual way round it.
+        places += &format!(
+            "location = {} {{ error_page 405 =200 /answer-{number}.json; try_files /answer-{number}.json =404; }}\n",
+            answer.path
+        );
+    }
+    let root = directory.display();
+    let text = format!(
+        "daemon off; worker_processes 2; pid {root}/nginx.pid; error_log {root}/nginx.log;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{ access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/fastcgi;\n\
+         uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi; open_file_cache max=100;\n\
+         server {{ listen 127.0.0.1:{NGINX_PORT} ssl; root {root}; ssl_protocols TLSv1.3; ssl_verify_client optional_no_ca;\n\
+         ssl_certificate {root}/certificate.pem; ssl_certificate_key {root}/key.pem;\n{places}}} }}\n"
+    );
+    let file = directory.join("nginx.conf");
+    std::fs::write(&file, text)?;
+    let mut command = Command::new("nginx");
+    let nginx = command.arg("-c").arg(&file).arg("-p").arg(directory).kill_on_drop(true).spawn().context("nginx")?;
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(nginx)
+}
