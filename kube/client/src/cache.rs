@@ -73,6 +73,11 @@ where
         self.read().range(start..).take_while(|((ns, _), _)| ns == namespace).map(|(_, o)| o.clone()).collect()
     }
 
+    /// How often something has changed: what was read of the copy holds as long as this is the same.
+    pub fn version(&self) -> u64 {
+        *self.generation.borrow()
+    }
+
     /// A counter that grows with each change: 0 before the first list. `changed().await` wakes once for any
     /// number of changes.
     pub fn changes(&self) -> watch::Receiver<u64> {

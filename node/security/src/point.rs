@@ -1,9 +1,17 @@
 //! The decision point: what is known of a peer is put beside the question, the answer is logged and counted.
+//!
+//! ```text
+//!  question ─▶ asked already this minute, and nothing was written about peers since? ─▶ the same answer     (under a microsecond)
+//!     │ no
+//!     └─▶ what is known of the peer ─▶ request ─▶ decided already under these policies? ─▶ the same answer
+//!                                         └─ no ─▶ Cedar
+//! ```
+//! Whether the key counts at all is looked at each time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use fluidos_identity::Speakers;
+use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{KnownCluster, Rating, names};
 use jiff::Timestamp;
 use substrate_client::Cache;
@@ -38,8 +46,23 @@ struct Inner {
     ratings: Cache<Rating>,
     policies: RwLock<Policies>,
     kept: Mutex<HashMap<Request, Decision>>,
+    /// What was answered last to a question, by the question.
+    answers: Mutex<HashMap<Asked, Answered>>,
     /// By policy (empty: none) and whether it was allowed. Bounded by the statements in force.
     counts: Mutex<BTreeMap<(String, bool), u64>>,
+}
+
+/// A question that owns what it says.
+type Asked = (Action, Option<String>, Resource, Circumstances);
+
+/// An answer, and what it was made of.
+#[derive(Clone)]
+struct Answered {
+    /// How often KnownClusters and Ratings had changed.
+    versions: (u64, u64),
+    key: Option<NodeId>,
+    request: Arc<Request>,
+    decision: Arc<Decision>,
 }
 
 impl Handle {
@@ -51,6 +74,7 @@ impl Handle {
             ratings,
             policies: RwLock::default(),
             kept: Mutex::default(),
+            answers: Mutex::default(),
             counts: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -58,25 +82,45 @@ impl Handle {
 
     /// Decides, logs and counts.
     pub fn decide(&self, question: Question<'_>) -> Decision {
-        let request = self.request(question);
-        let decision = match self.refused(request.peer.did.as_deref()) {
-            Some(refused) => refused,
-            None => self.answer(&request),
-        };
+        let Question { action, peer, resource, context } = question;
+        // Before anything is read: what is written meanwhile makes the next answer a new one.
+        let versions = (self.inner.known.version(), self.inner.ratings.version());
+        let asked = (action, peer.map(str::to_owned), resource, context);
+        let before = lock(&self.inner.answers).get(&asked).filter(|answered| answered.versions == versions).cloned();
+        let Answered { key, request, decision, .. } = before.unwrap_or_else(|| self.ask(asked, versions));
+        let refused = key.and_then(|key| self.refused(&key));
+        let decision = refused.map_or(decision, Arc::new);
         log(&request, &decision);
         self.count(&decision);
-        decision
+        Arc::unwrap_or_clone(decision)
+    }
+
+    fn ask(&self, asked: Asked, versions: (u64, u64)) -> Answered {
+        let (action, peer, resource, context) = asked.clone();
+        let request = self.request(Question { action, peer: peer.as_deref(), resource, context });
+        // As long as these are looked at, `set` waits: what is kept was decided by the same.
+        let policies = self.inner.policies.read().unwrap_or_else(PoisonError::into_inner);
+        let decision = self.answer(&policies, &request);
+        let key = peer.and_then(|did| did.parse().ok());
+        let answered = Answered { versions, key, request: Arc::new(request), decision: Arc::new(decision) };
+        let mut answers = lock(&self.inner.answers);
+        if answers.len() >= KEPT_MAX {
+            answers.clear();
+        }
+        answers.insert(asked, answered.clone());
+        answered
     }
 
     /// Decides about a node that an entry tells of, and leaves no trace.
     pub(crate) fn look(&self, action: Action, known: &KnownCluster, context: Circumstances) -> Decision {
         let did = known.spec.did.as_deref();
-        if let Some(refused) = self.refused(did) {
+        if let Some(refused) = did.and_then(|did| self.refused(&did.parse().ok()?)) {
             return refused;
         }
         let rating = did.and_then(|did| self.rating(did, Some(known)));
         let peer = Peer::of(did, action, Some(known), rating.as_deref(), Timestamp::now());
-        self.answer(&Request { action, peer, resource: Resource::Node, context })
+        let policies = self.inner.policies.read().unwrap_or_else(PoisonError::into_inner);
+        self.answer(&policies, &Request { action, peer, resource: Resource::Node, context })
     }
 
     /// How many decisions each policy has made since the start: by its name (empty: no policy permitted) and the outcome.
@@ -96,6 +140,7 @@ impl Handle {
         let mut current = self.inner.policies.write().unwrap_or_else(PoisonError::into_inner);
         *current = policies;
         lock(&self.inner.kept).clear();
+        lock(&self.inner.answers).clear();
     }
 
     fn request(&self, question: Question<'_>) -> Request {
@@ -107,19 +152,16 @@ impl Handle {
     }
 
     /// A key that was handed over or revoked may do nothing, whatever a policy says.
-    fn refused(&self, did: Option<&str>) -> Option<Decision> {
-        let key = did?.parse().ok()?;
-        let reason = self.inner.speakers.counts(&key).err()?;
+    fn refused(&self, key: &NodeId) -> Option<Decision> {
+        let reason = self.inner.speakers.counts(key).err()?;
         Some(Decision { allowed: false, policies: Vec::new(), reason: format!("its key counts no more: {reason}") })
     }
 
-    fn answer(&self, request: &Request) -> Decision {
-        // As long as these are looked at, `set` waits: what is kept was decided by the same.
-        let policies = self.inner.policies.read().unwrap_or_else(PoisonError::into_inner);
+    fn answer(&self, policies: &Policies, request: &Request) -> Decision {
         if let Some(kept) = lock(&self.inner.kept).get(request) {
             return kept.clone();
         }
-        let decision = decide(&policies, request);
+        let decision = decide(policies, request);
         let mut kept = lock(&self.inner.kept);
         if kept.len() >= KEPT_MAX {
             kept.clear();

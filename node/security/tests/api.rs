@@ -155,6 +155,15 @@ async fn flags_become_policies_and_policies_decide_who_is_trusted() {
     assert_eq!(buys(&handle, Some(&did(1))).unwrap_err(), "policy no-n1 forbids Buy: not them");
     assert!(buys(&handle, Some(&did(2))).is_ok());
 
+    // What is written about a peer counts for a question that was answered a moment ago.
+    assert!(buys(&handle, Some(&did(4))).is_ok(), "nothing is known of it");
+    known(&client, 4, json!({"name": "n1", "source": "Static"})).await;
+    until("the answer follows", async || match buys(&handle, Some(&did(4))) {
+        Err(reason) => Ok(assert_eq!(reason, "policy no-n1 forbids Buy: not them")),
+        Ok(reason) => Err(reason),
+    })
+    .await;
+
     // A text with a fault changes nothing, and says where it is.
     write_policy(&client, "no-n1", "permit (principal,\n  action, resorce);").await;
     policy_is(&client, "no-n1", PolicyState::Refused, "line 2").await;
