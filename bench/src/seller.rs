@@ -69,12 +69,12 @@ impl Seller {
             }),
         };
         let amounts = Amounts { cpu_milli: 8_000, memory_bytes: 8 << 30, pods: 110, ..Amounts::default() };
-        let options = Options::new(key.clone(), identity.clone(), Some(amounts));
+        let options = Options::new(key.clone(), identity, Some(amounts));
         let flavor = format!("grid-{number}.example-k8slice-1");
         let object: Flavor = serde_json::from_value(json!({
             "apiVersion": "nodecore.fluidos.eu/v1alpha1", "kind": "Flavor", "metadata": {"name": flavor},
             "spec": {
-                "providerID": key.id().tag(), "owner": identity, "availability": true,
+                "providerID": key.id().tag(), "owner": options.identity, "availability": true,
                 "price": {"amount": "", "currency": "", "period": ""}, "location": {"city": "Milan"},
                 "flavorType": {"typeIdentifier": "K8Slice", "typeData": {
                     "characteristics": {"architecture": "amd64", "cpu": "8", "memory": "8Gi", "pods": "110"},

@@ -158,11 +158,11 @@ async fn flags_become_policies_and_policies_decide_who_is_trusted() {
     // What is written about a peer counts for a question that was answered a moment ago.
     assert!(buys(&handle, Some(&did(4))).is_ok(), "nothing is known of it");
     known(&client, 4, json!({"name": "n1", "source": "Static"})).await;
-    until("the answer follows", async || match buys(&handle, Some(&did(4))) {
-        Err(reason) => Ok(assert_eq!(reason, "policy no-n1 forbids Buy: not them")),
+    let denied = until("the answer follows", async || match buys(&handle, Some(&did(4))) {
+        Err(reason) => Ok(reason),
         Ok(reason) => Err(reason),
-    })
-    .await;
+    });
+    assert_eq!(denied.await, "policy no-n1 forbids Buy: not them");
 
     // A text with a fault changes nothing, and says where it is.
     write_policy(&client, "no-n1", "permit (principal,\n  action, resorce);").await;

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!  answer of a peer ─▶ Heard: amounts, price, conditions, place (numbers)   weigh: filter and rank thousands of these
-//!                       └── whole (JSON, packed) ─────────────────────────▶ EmbeddedFlavor of the few that are gone on with
+//!                       └── rest (JSON, packed)  ─────────────────────────▶ EmbeddedFlavor of the few that are gone on with
 //! ```
 
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::EmbeddedFlavor;
+use fluidos_model::kinds::{
+    EmbeddedFlavor, EmbeddedMeta, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, NodeIdentity, names,
+};
 use fluidos_model::market::{Amounts, Conditions, Offer, Price, UnitPrice};
 use fluidos_rear as rear;
+use serde_json::Value;
 
 use crate::convert;
 
@@ -23,9 +26,12 @@ pub(super) struct Heard {
     price: Result<Option<UnitPrice>, Box<str>>,
     /// How it is sold; `None` is as usual.
     conditions: Result<Option<Box<Conditions>>, Box<str>>,
-    /// The flavor as our objects have it, as JSON: some 700 bytes, where the tree of it takes four times as many.
-    whole: Box<[u8]>,
+    /// The rest of it, as JSON: some 400 bytes, where the tree of it takes eight times as many.
+    rest: Box<[u8]>,
 }
+
+/// What nobody is judged by: provider, owner, data, price as stated, kind of network.
+type Rest = (String, NodeIdentity, Value, FlavorPrice, String);
 
 impl Heard {
     /// Reads what a seller, whose key is proven, says of one flavor.
@@ -43,8 +49,14 @@ impl Heard {
             .map(|conditions| (conditions != usual).then(|| Box::new(conditions)))
             .map_err(|error| boxed(&error));
         let price = spec.price.parse().map_err(|error| boxed(&format_args!("price: {error}")));
-        let whole = serde_json::to_vec(&embedded).map_err(|error| error.to_string())?.into();
-        Ok(Self { offer, available: spec.availability, price, conditions, whole })
+        let available = spec.availability;
+        let FlavorSpec { provider_id, mut owner, flavor_type, price: stated, network_property_type, .. } =
+            embedded.spec;
+        // It is the key of the seller, which whoever goes on with it has.
+        owner.additional_information.get_or_insert_default().did = None;
+        let rest: Rest = (provider_id, owner, flavor_type.type_data, stated, network_property_type);
+        let rest = serde_json::to_vec(&rest).map_err(|error| error.to_string())?.into();
+        Ok(Self { offer, available, price, conditions, rest })
     }
 
     /// How it is sold.
@@ -65,11 +77,66 @@ impl Heard {
         price.as_ref().map(|price| price.of(buys)).transpose().map_err(|error| format!("price: {error}"))
     }
 
-    /// All of it, as our objects have it.
+    /// All of it, as our objects have it, with the seller that it was heard from.
     ///
     /// # Errors
     /// None that anybody has seen: we have written it.
-    pub fn whole(&self) -> Result<EmbeddedFlavor, String> {
-        serde_json::from_slice(&self.whole).map_err(|error| error.to_string())
+    pub fn whole(&self, seller: NodeId) -> Result<EmbeddedFlavor, String> {
+        let rest: Rest = serde_json::from_slice(&self.rest).map_err(|error| error.to_string())?;
+        let (provider_id, mut owner, type_data, price, network_property_type) = rest;
+        owner.additional_information.get_or_insert_default().did = Some(seller.to_string());
+        let spec = FlavorSpec {
+            provider_id,
+            owner,
+            flavor_type: FlavorTypeData { type_identifier: FlavorType::K8Slice, type_data },
+            price,
+            availability: self.available,
+            network_property_type,
+            location: Some(self.offer.location.clone().into()),
+        };
+        let metadata = EmbeddedMeta { name: self.offer.flavor.clone(), namespace: names::NAMESPACE.into() };
+        Ok(EmbeddedFlavor { metadata, spec, status: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, missing_docs)]
+    use fluidos_identity::NodeKey;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_heard_is_whole_again() {
+        let seller = NodeKey::from_seed([5; 32]).unwrap().id();
+        let flavor = rear::Flavor {
+            id: "f".into(),
+            provider_id: "p".into(),
+            flavor_type: rear::FlavorType::K8Slice,
+            data: json!({
+                "characteristics": {"architecture": "arm64", "cpu": "1500m", "memory": "1Gi", "pods": "10", "gpu": {"model": "x", "cores": "1"}},
+                "policies": {"partitionability": {"cpuStep": "500m"}, "conditions": {"businessModel": "spot", "noticeSeconds": 60}},
+                "properties": {"carbon-footprint": {"embodied": 5}, "additionalProperties": {"odd": [1, "two"]}},
+            }),
+            location: rear::Location { city: "Milan".into(), country: "Italy".into(), ..Default::default() },
+            price: rear::Price {
+                amount: "0.5".into(),
+                currency: "EUR".into(),
+                period: "hour".into(),
+                unit: "cpu".into(),
+            },
+            owner: rear::Party {
+                domain: "grid.example".into(),
+                name: Some("grid".into()),
+                address: "192.0.2.1:7300".into(),
+                ..Default::default()
+            },
+            availability: true,
+            network_property_type: "n".into(),
+        };
+        let heard = Heard::read(&flavor, seller).unwrap();
+        assert_eq!(heard.whole(seller).unwrap(), convert::embedded_flavor(&flavor, seller).unwrap());
+        assert_eq!(heard.conditions().unwrap().notice_seconds, 60);
     }
 }

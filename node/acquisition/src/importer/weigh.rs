@@ -195,7 +195,7 @@ impl Fit<'_> {
             address: self.peer.address,
             seller: self.seller,
             // We have written it: it reads.
-            flavor: self.heard.whole().ok()?,
+            flavor: self.heard.whole(self.seller).ok()?,
             buys: self.buys,
             price: self.price,
             latency_micros: self.peer.latency_micros,
