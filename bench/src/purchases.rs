@@ -297,10 +297,25 @@ impl Raw {
 
 /// nginx with a node's key, that demands one of its clients, as REAR does.
 fn nginx(directory: &Path, answers: &[Answer]) -> Result<Child> {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
-    let certificate = rcgen::CertificateParams::default().self_signed(&key)?;
-    std::fs::write(directory.join("key.pem"), key.serialize_pem())?;
-    std::fs::write(directory.join("certificate.pem"), certificate.pem())?;
+    // OpenSSL reads no key of the form that rustls writes.
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ed25519",
+            "-nodes",
+            "-subj",
+            "/CN=nginx",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "certificate.pem",
+        ])
+        .current_dir(directory)
+        .output()
+        .context("openssl")?;
+    anyhow::ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
     let mut places = String::new();
     for (number, answer) in answers.iter().enumerate() {
         std::fs::write(directory.join(format!("answer-{number}.json")), &answer.received)?;

@@ -208,11 +208,10 @@ impl World {
         let entry = self.books.get(&op.transaction).filter(|entry| entry.buyer == op.buyer).cloned();
         match learnt {
             Learnt::Terms(terms) => {
-                if let Some(before) = self.offered.get(&key) {
-                    assert_eq!(before.bytes(), terms.bytes(), "{op:?}: the same hold has the same terms");
-                }
                 if alone {
                     assert!(entry.is_some(), "{op:?}: terms, and nothing is promised");
+                    let same = self.offered.get(&key).is_none_or(|before| before.bytes() == terms.bytes());
+                    assert!(same, "{op:?}: the same hold has the same terms");
                 }
                 self.offered.insert(key, *terms);
             }
@@ -271,6 +270,21 @@ impl World {
             self.learn(op, learnt, alone);
         }
         self.forget();
+        if !alone {
+            self.ask_again().await;
+        }
+    }
+
+    /// Of messages that were sent together, or to who was killed, nobody knows which terms stand: each buyer asks again for what is held.
+    async fn ask_again(&mut self) {
+        for (transaction, entry) in self.books.clone().into_iter().filter(|(_, entry)| !entry.sold) {
+            self.offered.remove(&(entry.buyer, transaction));
+            let op = Op { act: Act::Reserve { milli: entry.milli }, buyer: entry.buyer, transaction };
+            let learnt = self.send(&op).await;
+            assert!(matches!(learnt, Learnt::Terms(_)), "{op:?}: what is held is offered again");
+            assert_eq!(self.observed().await, self.books, "{op:?}: asked again it changes nothing");
+            self.learn(&op, learnt, true);
+        }
     }
 
     /// Terms and contracts of promises that are no more.
