@@ -47,7 +47,7 @@ use kube::Client;
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify};
 
-pub use ask::{Kept, compare, sight};
+pub use ask::{Comparison, Kept, compare, sight};
 pub use book::Book;
 pub use journal::{Found, JournalError, begin, read};
 pub use remembered::{Remembered, remembered};
