@@ -102,3 +102,24 @@ fn catalog() {
     let told = walk("catalog.md", "cat");
     expect(&told, &["ready did=did:key:z6Mk", "catalog=https://", "farm   ", "catalog"]);
 }
+
+#[test]
+fn log() {
+    let told = walk("log.md", "log");
+    expect(
+        &told,
+        &[
+            "0    contract-signed   contract-fluidos-eu-k8slice-",
+            "this node",
+            "whole, root ",
+            "countersigned   1         agrees",
+            "asked           1         agrees",
+            "node   Complete   1 ",
+            "Complete: 1 entry, 0 missing; back are 1 contract, 0 receipts, 0 invoices",
+            "yes       1         Agrees",
+            "   sold   ",
+            "✓ no contract or receipt is known to be lost",
+            "it keeps another history of 1 entries; entry 0 is the first that differs: here contract-signed of contract-forged-eu-k8slice-",
+        ],
+    );
+}

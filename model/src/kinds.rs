@@ -6,7 +6,7 @@
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker, DiscoveryPolicy (ours) |
-//! | `security.fluidos.eu/v1alpha1` | AccessPolicy, Acquaintance, Rating (ours) |
+//! | `security.fluidos.eu/v1alpha1` | AccessPolicy, Acquaintance, Rating, TransparencyLog (ours) |
 //! | `accounting.fluidos.eu/v1alpha1` | Account, Receipt, Invoice (ours) |
 //! | `fluidos.eu/v1` | FLUIDOSDeployment |
 //!
@@ -34,6 +34,7 @@ mod service_blueprint;
 mod shared;
 mod sharing_policy;
 mod solver;
+mod transparency_log;
 
 pub use access_policy::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus, PolicyState};
 pub use accounting::{
@@ -80,6 +81,9 @@ pub use sharing_policy::{
     SharingBuyers, SharingError, SharingPolicy, SharingPolicySpec, SharingPolicyStatus, SharingPrice,
 };
 pub use solver::{Solver, SolverContract, SolverSpec, SolverSplit, SolverStatus};
+pub use transparency_log::{
+    LogState, LogWitness, RestoredRecords, TransparencyLog, TransparencyLogSpec, TransparencyLogStatus, WhenUnreachable,
+};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -109,6 +113,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         AccessPolicy::crd(),
         Acquaintance::crd(),
         Rating::crd(),
+        TransparencyLog::crd(),
         Account::crd(),
         Receipt::crd(),
         Invoice::crd(),

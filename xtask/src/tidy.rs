@@ -33,7 +33,7 @@ const FLOORS: &[&[&str]] = &[
         "kube/kubelet",
     ],
     &["model"],
-    &["wire/identity", "wire/door", "wire/link", "wire/rear"],
+    &["wire/identity", "wire/door", "wire/link", "wire/log", "wire/rear"],
     &["market/catalog"],
     &[
         "node/resources",
@@ -43,6 +43,7 @@ const FLOORS: &[&[&str]] = &[
         "node/fabric",
         "node/orchestrator",
         "node/security",
+        "node/notary",
     ],
     &["bin/fluidos", "e2e", "xtask"],
 ];
@@ -58,6 +59,7 @@ const STRANGERS: &[&[&str]] = &[
         "node/fabric",
         "node/orchestrator",
         "node/security",
+        "node/notary",
     ],
 ];
 
@@ -70,6 +72,7 @@ const ABSENT: &[(&str, &[&str])] = &[
     ("wire/rear", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("wire/door", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("wire/link", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
+    ("wire/log", &["kube", "kube-core", "kube-client", "k8s-openapi", "tokio", "mio"]),
     ("wire/identity", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("market/catalog", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
 ];

@@ -7,7 +7,9 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use fluidos_model::kinds::{Contract, KnownCluster, LinkState, names};
+use fluidos_model::kinds::{
+    Contract, KnownCluster, LinkState, LogState, TransparencyLog, TransparencyLogStatus, names,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::ListParams;
@@ -143,6 +145,23 @@ fn copies(events: Vec<Event>) -> Vec<Finding> {
     told.into_iter().map(finding).collect()
 }
 
+/// Whether records are missing, and who has rewritten its own.
+fn log(status: TransparencyLogStatus) -> Vec<Finding> {
+    let what = "no contract or receipt is known to be lost";
+    let own = match status.state {
+        LogState::Complete => Finding::new(what, None),
+        LogState::Comparing => {
+            Finding::new(what, Some((status.message, "nothing is sold yet; fluidos restore"))).optional()
+        }
+        LogState::Restoring => {
+            Finding::new(what, Some((status.message, "start the peers that have them; what is left: fluidos restore")))
+        }
+    };
+    let remedy = "its contracts are as both have signed them; ask it: fluidos log verify";
+    let told = |message| Finding::new("peers show one history", Some((message, remedy))).optional();
+    std::iter::once(own).chain(status.rewritten.into_iter().map(told)).collect()
+}
+
 async fn node(connection: &Connection) -> Result<Vec<Finding>> {
     let client = connection.client().await?;
     let mut findings = Vec::new();
@@ -183,6 +202,8 @@ async fn node(connection: &Connection) -> Result<Vec<Finding>> {
             .then(|| (format!("it has {signatures} signatures"), "it proves nothing; delete its Solver"));
         findings.push(Finding::new(format!("contract {}", contract.name_any()), wrong));
     }
+    let logs = Api::<TransparencyLog>::namespaced(client.clone(), names::NAMESPACE).list(&all).await?;
+    findings.extend(logs.into_iter().filter_map(|log| log.status).flat_map(log));
     let pods = Api::<Pod>::all(client).list(&all).await?;
     let stuck = pods.iter().filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending")).count();
     let wrong = (stuck > 0).then(|| (format!("{stuck} wait"), "kubectl get pods -A; fluidos why NAME -n NAMESPACE"));

@@ -17,12 +17,14 @@ use crate::exposure::{self, Exposure};
 use crate::identity::{self, Identity};
 use crate::image::{self, Image};
 use crate::invoice::{self, Invoices};
+use crate::log::{self, Log};
 use crate::look::{self, Look};
 use crate::node;
 use crate::peers::{self, Peers};
 use crate::policy::{self, Policy};
 use crate::receipts::{self, Receipts};
 use crate::reset::{self, Reset};
+use crate::restore::{self, Restore};
 use crate::serve::{self, Serve};
 use crate::trace::{self, Trace};
 use crate::why::{self, Why};
@@ -89,6 +91,16 @@ enum Verb {
         after_help = "Examples:\n  fluidos invoice\n  fluidos invoice CONTRACT --month 2026-11 -o csv\n  fluidos invoice paid NUMBER"
     )]
     Invoice(Invoices),
+    /// What this node has signed, entry by entry, and whether witnesses were shown the same.
+    #[command(
+        after_help = "Examples:\n  fluidos log --data-dir /var/lib/fluidos\n  fluidos log verify --data-dir /var/lib/fluidos"
+    )]
+    Log(Log),
+    /// How it stands with records that this node has lost; what nobody gives back is given up.
+    #[command(
+        after_help = "Examples:\n  fluidos restore\n  fluidos restore --accept-loss 'the disk of grid burnt, too'"
+    )]
+    Restore(Restore),
     /// End every contract with a peer.
     #[command(after_help = "Example:\n  fluidos unpeer grid --reason 'the rack moves'")]
     Unpeer(Unpeer),
@@ -125,6 +137,7 @@ fn of_machine(command: clap::Command, arguments: &[std::ffi::OsString]) -> Optio
         ("credential", _) => Some("credential"),
         ("serve", _) => Some("serve"),
         ("reset", _) => Some("reset"),
+        ("log", _) => Some("log"),
         ("check", check) if check.get_flag("pre") => Some("check --pre"),
         _ => None,
     }
@@ -163,6 +176,8 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Contracts(contracts) => contracts::run(&connection, &contracts),
         Verb::Receipts(receipts) => receipts::run(&connection, &receipts),
         Verb::Invoice(invoices) => invoice::run(&connection, &invoices),
+        Verb::Log(what) => log::run(&what),
+        Verb::Restore(what) => restore::run(&connection, &what),
         Verb::Unpeer(unpeer) => contracts::unpeer(&connection, &unpeer),
         Verb::Policy(policy) => return policy::run(&connection, &policy),
         Verb::Exposure(exposure) => exposure::run(&connection, &exposure),
@@ -204,6 +219,7 @@ mod tests {
         assert_eq!(verb("fluidos -n shop up --name x"), Some("up"));
         assert_eq!(verb("fluidos --kubeconfig up image load"), Some("image"));
         assert_eq!(verb("fluidos reset --nonsense"), Some("reset"));
+        assert_eq!(verb("fluidos log verify"), Some("log"));
         assert_eq!(verb("fluidos check --pre"), Some("check --pre"));
         for line in ["fluidos", "fluidos check", "fluidos peers -n up", "fluidos why up", "fluidos nonsense"] {
             assert_eq!(verb(line), None, "{line}");

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use fluidos_identity::Signed;
-use fluidos_model::kinds::{Account, Contract, Invoice, KnownCluster, NodeIdentity, PaymentState, Receipt, names};
+use fluidos_model::kinds::{
+    Account, Contract, Invoice, KnownCluster, LogState, NodeIdentity, PaymentState, Receipt, TransparencyLog, names,
+};
 use fluidos_model::market::{Conditions, Currency, Money};
 use fluidos_model::receipt::{self, Bill};
 use fluidos_rear::{CONTRACT_PURPOSE, ContractTerms, Envelope};
@@ -118,8 +120,8 @@ pub fn run(connection: &Connection, contracts: &Contracts) -> Result<()> {
         }),
         None => with(async {
             let client = connection.client().await?;
-            let mut objects: Vec<Contract> =
-                look::list(client, connection.namespace_or(names::NAMESPACE), "contracts").await?;
+            let namespace = connection.namespace_or(names::NAMESPACE);
+            let mut objects: Vec<Contract> = look::list(client.clone(), namespace, "contracts").await?;
             let wanted = match (contracts.sold, contracts.bought) {
                 (true, _) => Some(Direction::Sold),
                 (_, true) => Some(Direction::Bought),
@@ -127,6 +129,12 @@ pub fn run(connection: &Connection, contracts: &Contracts) -> Result<()> {
             };
             objects.retain(|contract| wanted.is_none() || direction(contract) == wanted);
             let books = Books::read(connection).await?;
+            // Rows that are missing look like rows that never were.
+            if let Ok(log) = Api::<TransparencyLog>::namespaced(client, namespace).get(names::LOG).await
+                && let Some(status) = log.status.filter(|status| status.state == LogState::Restoring)
+            {
+                eprintln!("Not all contracts are here: {}. See fluidos restore.", status.message);
+            }
             look::show(&contracts.look, "contracts", &objects, |objects| table(objects, &books))
         }),
     }

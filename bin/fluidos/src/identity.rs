@@ -91,6 +91,10 @@ impl New {
             (None, None) => bail!("needed --out or --data-dir"),
         };
         let key = NodeKey::create(&path)?;
+        if let Some(directory) = &self.data_dir {
+            // The node is new: an empty log is all there was.
+            fluidos_notary::begin(&directory.join(fluidos_notary::LOG_DIRECTORY))?;
+        }
         if self.output == "json" {
             println!("{}", serde_json::to_string_pretty(&json!({"did": key.id(), "key": path}))?);
         } else {

@@ -24,6 +24,11 @@ impl Look {
     pub fn of(output: Output) -> Self {
         Self { output }
     }
+
+    /// Whether names are asked for: what has no objects prints its own.
+    pub fn is_name(&self) -> bool {
+        self.output == Output::Name
+    }
 }
 
 /// What is printed as rows.

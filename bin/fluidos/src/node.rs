@@ -13,6 +13,7 @@ mod directory;
 mod fabric;
 pub mod machine;
 mod market;
+pub mod notary;
 mod peers;
 mod security;
 
@@ -91,6 +92,7 @@ pub fn up(up: &Up) -> Result<()> {
 
 async fn run(up: &Up) -> Result<()> {
     let identity = up.data_dir.join("identity");
+    notary::begin(up)?;
     let key = Arc::new(IdentityDirectory::key_to_run(&identity)?);
     let first = first_of(&identity, &key);
     let ranges = Ranges::given(up, &first);
@@ -122,8 +124,9 @@ async fn run(up: &Up) -> Result<()> {
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
     let discovery = peers::discover(up, key.clone(), &api, &doors, speakers.clone(), &mut parts)?;
     let accountant = accounting::open(&key, &api, &links, machine.as_ref(), &mut parts).await?;
-    let asked = (security::decide(decisions), speakers);
-    market::open(up, &key, &api, (doors.rear, doors.plain), asked, accountant, &mut parts)?;
+    let options = market::options(up, &key, rear, security::decide(decisions), speakers);
+    let notary = notary::open(up, (&key, first), &api, options.clone(), accountant.clone(), &mut parts)?;
+    market::open(up, &key, &api, (doors.rear, doors.plain), options, (accountant, notary), &mut parts)?;
     if let Some(machine) = &machine {
         machine.ready().await;
     }

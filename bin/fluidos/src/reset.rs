@@ -46,7 +46,8 @@ pub fn run(reset: &Reset) -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let pods = runtime.block_on(machine::leave(directory))?;
-    for part in PARTS.iter().copied().chain(reset.identity.then_some("identity")) {
+    // The log goes with the key that signs it. With the key it stays: what was signed is still owed, and peers give it back.
+    for part in PARTS.iter().copied().chain(reset.identity.then_some(["identity", "log"]).into_iter().flatten()) {
         remove(&directory.join(part))?;
     }
     println!("{pods} pods ended; network, images and objects of {} removed", directory.display());

@@ -58,6 +58,10 @@ pub const ANNOTATION_TRUST_POLICY: &str = "fluidos.eu/trust-policy";
 pub const ANNOTATION_TRUST_OWNER: &str = "fluidos.eu/trust-owner";
 /// Annotation of an Invoice: its owner says that it is paid; the node signs that and tells the other party.
 pub const ANNOTATION_PAID: &str = "fluidos.eu/paid";
+/// Name of the one TransparencyLog.
+pub const LOG: &str = "node";
+/// Annotation of the TransparencyLog: the owner accepts that what is missing is lost, and why.
+pub const ANNOTATION_ACCEPT_LOSS: &str = "fluidos.eu/accept-loss";
 /// Name of the one Ledger.
 pub const LEDGER: &str = "pool";
 /// Names in Kubernetes are at most this long.

@@ -88,6 +88,7 @@ fn kinds_have_the_official_names() {
         "AccessPolicy security.fluidos.eu/v1alpha1 accesspolicies [apol]",
         "Acquaintance security.fluidos.eu/v1alpha1 acquaintances [acq]",
         "Rating security.fluidos.eu/v1alpha1 ratings []",
+        "TransparencyLog security.fluidos.eu/v1alpha1 transparencylogs [tlog]",
         "Account accounting.fluidos.eu/v1alpha1 accounts [acct]",
         "Receipt accounting.fluidos.eu/v1alpha1 receipts []",
         "Invoice accounting.fluidos.eu/v1alpha1 invoices []",

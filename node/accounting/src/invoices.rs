@@ -84,7 +84,7 @@ impl Accounts {
         Ok(())
     }
 
-    async fn write_invoice(&self, kept: &Kept, invoice: receipt::Invoice) -> Result<(), Error> {
+    pub(crate) async fn write_invoice(&self, kept: &Kept, invoice: receipt::Invoice) -> Result<(), Error> {
         let bytes = canonical_json(&invoice)?;
         let spec = InvoiceSpec {
             contract: kept.name().into(),

@@ -26,6 +26,7 @@ mod error;
 mod invoices;
 mod keeper;
 mod readings;
+mod restore;
 mod settle;
 
 use std::sync::Arc;

@@ -182,7 +182,14 @@ impl Exporter {
         rear::check_release(release, contract, |named| self.options.speakers.current(named))
     }
 
+    /// Whether anything is sold at all for now.
+    fn open_now(&self) -> Result<(), Refusal> {
+        let closed = self.options.closed.as_ref().and_then(|closed| closed());
+        closed.map_or(Ok(()), |why| Err(Refusal::new(RefusalCode::Unavailable, why)))
+    }
+
     fn decide(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
+        self.open_now()?;
         let Some(decide) = &self.options.decide else { return Ok(()) };
         decide(ask).map_err(|why| Refusal::new(RefusalCode::Forbidden, why))
     }
@@ -281,6 +288,7 @@ impl Exporter {
 impl Seller for Exporter {
     async fn list_flavors(&self, selector: &rear::Selector, peer: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
         let Some(wanted) = plan::selector(selector)? else { return Ok(Vec::new()) };
+        self.open_now()?;
         let policies = act::policies(&self.client).await?;
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
         let buyer = peer.node.map(|node| node.to_string());
@@ -296,6 +304,7 @@ impl Seller for Exporter {
     }
 
     async fn request(&self, request: rear::ResourceRequest, buyer: NodeId) -> Result<rear::ResourceAnswer, Refusal> {
+        self.open_now()?;
         let policies = act::policies(&self.client).await?;
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
         let sale = sale(&policies, &pool, Some(&buyer.to_string()), Timestamp::now()).map_err(plan::not_sold)?;

@@ -32,6 +32,7 @@ mod terms;
 pub mod contract_manager;
 pub mod exporter;
 pub mod importer;
+pub mod restore;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,9 @@ pub const HOLD: Duration = Duration::from_secs(60);
 /// Makes a client of a peer. It must prove the key that the target names, if it names one.
 pub type Dial = Arc<dyn Fn(rear::Target) -> Result<rear::Client, String> + Send + Sync>;
 
+/// Why nothing is sold for now, in words that a peer may read.
+pub type Closed = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// What the Resource Acquisition Manager is told.
 #[derive(Clone)]
 pub struct Options {
@@ -67,6 +71,8 @@ pub struct Options {
     pub dial: Dial,
     /// Who may see, hold and buy what is offered; `None` is everybody, as far as the offer goes.
     pub decide: Option<exporter::Decide>,
+    /// Says why nothing is sold for now, to be tried again later; `None` always sells.
+    pub closed: Option<Closed>,
     /// Which key speaks for whom now: a contract goes on under another key of its party.
     pub speakers: Speakers,
 }
@@ -77,7 +83,16 @@ impl Options {
         identity.additional_information.get_or_insert_default().did = Some(key.id().to_string());
         let dialling = key.clone();
         let dial = move |target| rear::Client::new(&dialling, target).map_err(|error| error.to_string());
-        Self { key, identity, offer, hold: HOLD, dial: Arc::new(dial), decide: None, speakers: Speakers::default() }
+        Self {
+            key,
+            identity,
+            offer,
+            hold: HOLD,
+            dial: Arc::new(dial),
+            decide: None,
+            closed: None,
+            speakers: Speakers::default(),
+        }
     }
 }
 

@@ -197,7 +197,7 @@ impl Client {
         self.ask("receipts", Method::POST, &format!("/api/v2/contracts/{contract_id}/receipts"), body).await
     }
 
-    async fn ask<M: Message>(
+    pub(crate) async fn ask<M: Message>(
         &self,
         step: &'static str,
         method: Method,
@@ -208,7 +208,7 @@ impl Client {
         M::read(&answer).map_err(|reason| self.malformed(step, reason))
     }
 
-    fn written(&self, step: &'static str, message: &impl Message) -> Result<Vec<u8>, ClientError> {
+    pub(crate) fn written(&self, step: &'static str, message: &impl Message) -> Result<Vec<u8>, ClientError> {
         message.write().map_err(|reason| self.malformed(step, reason))
     }
 

@@ -10,6 +10,7 @@
 //!     │ POST   /api/v2/transactions/ID/purchase│  terms signed by the buyer; answer: signed by both
 //!     │ DELETE /api/v2/contracts/ID            │  signed by either party (ours)
 //!     │ POST   /api/v2/contracts/ID/receipts   │  what was used, measured and signed by both (ours)
+//!     │ …      /api/v2/log, contracts          │  witnesses, and getting back what was lost: see the module `log` (ours)
 //! ```
 //! The messages are the official implementation's dialect; what it lacks rides in optional fields (`signedTerms`, `did`), so
 //! official nodes interoperate up to the contract. Nothing secret is on the wire: no kubeconfig is ever sent, and one that
@@ -24,6 +25,7 @@
 mod client;
 mod connect;
 mod guard;
+mod log;
 mod messages;
 mod proof;
 mod query;
@@ -37,6 +39,10 @@ pub use client::{Client, ClientError};
 pub use connect::{Connect, PlainHttp, Stream, Target};
 pub use fluidos_door::{ALPN, Peer};
 pub use fluidos_identity::Envelope;
+pub use log::{
+    BOOKS_MAX, CONTRACTS_MAX, HeadSubmission, KeptBooks, KeptContract, KeptContracts, KeptHead, KeptLeaves, LEAVES_MAX,
+    Notary,
+};
 pub use messages::{
     Configuration, Contract, Fit, Flavor, FlavorType, Location, Party, Price, PurchaseRequest, ReserveRequest,
     ResourceAnswer, ResourceOffer, ResourceRequest, Telemetry, Transaction,

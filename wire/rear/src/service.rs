@@ -17,11 +17,12 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use serde::Serialize;
 
 use crate::guard::{Guard, Who};
+use crate::log::{self, Asked};
 use crate::messages::wire::{Message, id};
 use crate::terms::{open_contract, open_release};
 use crate::{
-    Accountant, FlavorType, Peer, PurchaseRequest, ReceiptRequest, Refusal, RefusalCode, ReserveRequest, Selector,
-    Seller,
+    Accountant, FlavorType, Notary, Peer, PurchaseRequest, ReceiptRequest, Refusal, RefusalCode, ReserveRequest,
+    Selector, Seller,
 };
 
 /// A purchase with its signed terms is about 3 KiB; this leaves room for the largest envelope in base64.
@@ -42,6 +43,7 @@ pub struct RearService {
 struct Shared {
     seller: Arc<dyn Seller>,
     accountant: Option<Arc<dyn Accountant>>,
+    notary: Option<Arc<dyn Notary>>,
     guard: Mutex<Guard>,
     requests: AtomicU64,
     malformed: AtomicU64,
@@ -56,9 +58,19 @@ impl RearService {
 
     /// Returns the service of a seller whose books somebody keeps; without, receipts are answered "not built".
     pub fn with(seller: Arc<dyn Seller>, accountant: Option<Arc<dyn Accountant>>) -> Self {
+        Self::of(seller, accountant, None)
+    }
+
+    /// Returns the service of a seller whose books and log somebody keeps; what nobody keeps is answered "not built".
+    pub fn of(
+        seller: Arc<dyn Seller>,
+        accountant: Option<Arc<dyn Accountant>>,
+        notary: Option<Arc<dyn Notary>>,
+    ) -> Self {
         let shared = Shared {
             seller,
             accountant,
+            notary,
             guard: Mutex::default(),
             requests: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
@@ -209,6 +221,15 @@ impl RearService {
                 let accountant = self.shared.accountant.as_ref().ok_or_else(none)?;
                 answer(&accountant.receipts(&contract, asked, party).await?)
             }
+            (method, ["api", "v2", rest @ ..])
+                if let Some(asked) = Asked::read(method, rest, parts.uri.query().unwrap_or_default()) =>
+            {
+                let (peer, asked) = (proven(peer)?, asked?);
+                let none = || Refusal::new(RefusalCode::NotBuilt, "no log is kept here");
+                let notary = self.shared.notary.as_ref().ok_or_else(none)?;
+                let body = asked.answer(notary.as_ref(), peer, read(body)).await?;
+                Ok(respond(StatusCode::OK, "application/json", body))
+            }
             (_, ["api", "v2", rest @ ..]) => Ok(wrong_method(rest).unwrap_or_else(|| problem(&no_route()))),
             _ => Err(no_route()),
         }
@@ -255,7 +276,7 @@ fn malformed(reason: impl ToString) -> Refusal {
 fn no_route() -> Refusal {
     Refusal::new(
         RefusalCode::NotFound,
-        "no such resource: needed /api/v2/openapi.json, flavors, requests, reservations, transactions or contracts",
+        "no such resource: needed /api/v2/openapi.json, flavors, requests, reservations, transactions, contracts or log",
     )
 }
 
@@ -280,7 +301,7 @@ fn wrong_method(path: &[&str]) -> Option<Response<Full<Bytes>>> {
         ["openapi.json"] | ["flavors"] | ["flavors", _] => "GET",
         ["requests"] | ["reservations"] | ["transactions", _, "purchase"] | ["contracts", _, "receipts"] => "POST",
         ["contracts", _] | ["transactions", _] => "DELETE",
-        _ => return None,
+        other => log::allowed(other)?,
     };
     let mut response = problem_with(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &format!("needed {allowed}"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));

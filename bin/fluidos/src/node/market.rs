@@ -8,6 +8,7 @@ use fluidos_acquisition::exporter::{Decide, Exporter};
 use fluidos_acquisition::{Options, contract_manager, importer};
 use fluidos_identity::{ClientAuth, NodeKey, Speakers, server_config};
 use fluidos_model::kinds::{AdditionalInformation, NodeIdentity};
+use fluidos_notary::Notary;
 use fluidos_rear::{ALPN, Accountant, RearService};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -16,20 +17,27 @@ use super::api::Api;
 use super::machine;
 use crate::cli::Up;
 
-/// Starts the managers of resources and acquisition, and serves REAR; at `plain`, if it is open, for official nodes. `decide` is asked
-/// before anything is sold, `accountant` for receipts.
+/// What the Resource Acquisition Manager is told. `decide` is asked before anything is sold.
+pub fn options(up: &Up, key: &NodeKey, rear: SocketAddr, decide: Decide, speakers: Speakers) -> Options {
+    let identity = identity(up, key, rear);
+    Options { decide: Some(decide), speakers, ..Options::new(key.clone(), identity, up.offer) }
+}
+
+/// Starts the managers of resources and acquisition, and serves REAR; at `plain`, if it is open, for official nodes. The accountant is
+/// asked for receipts; while the notary knows that something is lost, nothing is sold.
 pub fn open(
     up: &Up,
     key: &NodeKey,
     api: &Api,
     (rear, plain): (TcpListener, Option<TcpListener>),
-    (decide, speakers): (Decide, Speakers),
-    accountant: Arc<dyn Accountant>,
+    options: Options,
+    (accountant, notary): (Arc<dyn Accountant>, Arc<Notary>),
     parts: &mut JoinSet<()>,
 ) -> Result<()> {
-    let identity = identity(up, key, rear.local_addr()?);
     warn_of_too_much(up);
-    let options = Options { decide: Some(decide), speakers, ..Options::new(key.clone(), identity.clone(), up.offer) };
+    let identity = options.identity.clone();
+    let closing = notary.clone();
+    let options = Options { closed: Some(Arc::new(move || closing.closed())), ..options };
     parts.spawn(fluidos_resources::run(
         api.client("fluidos-resources"),
         fluidos_resources::Options {
@@ -45,7 +53,7 @@ pub fn open(
     parts.spawn(importer::run(api.client("fluidos-importer"), options.clone()));
     parts.spawn(contract_manager::run(api.client("fluidos-contract-manager"), options));
     let tls = Arc::new(server_config(key, ClientAuth::Accept, ALPN).context("REAR")?);
-    let service = RearService::with(exporter, Some(accountant));
+    let service = RearService::of(exporter, Some(accountant), Some(notary));
     if let Some(listener) = plain {
         let service = service.clone();
         parts.spawn(async move {

@@ -1,0 +1,402 @@
+//! The log on the wire: tree heads for witnesses, and what a node that has lost its records gets back from those who have them.
+//!
+//! ```text
+//!   origin                                                        witness
+//!     │ POST /api/v2/log/heads   head, proof from what it keeps ───►│  continues it? countersigned, kept
+//!     │◄──────────── what it keeps now, and of how many leaves ─────┤  otherwise both heads are kept
+//!   anybody with a key
+//!     │ GET  /api/v2/log/heads/DID ────────────────────────────────►│  what it keeps of that node
+//!   a node that came back without its records
+//!     │ GET  /api/v2/log/leaves/FROM ──────────────────────────────►│  the hashes of its own leaves
+//!     │ GET  /api/v2/contracts?after=ID ───────────────────────────►│  contracts of these two
+//!     │ GET  /api/v2/contracts/ID/books?after=NUMBER ──────────────►│  its receipts and invoices
+//! ```
+//! What is about a contract is for its parties only, proven by TLS; what is about a log is hashes.
+
+use async_trait::async_trait;
+use fluidos_identity::{Envelope, NodeId, strict_json};
+use fluidos_log::{Hash, PROOF_NODES_MAX};
+use http::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::messages::wire::Message;
+use crate::{BODY_BYTES_MAX, Contract, Refusal, RefusalCode};
+
+/// Hashes in one message: 67 bytes each as text, so a body of 64 KiB has room for them beside a head and a proof.
+pub const LEAVES_MAX: usize = 512;
+/// Contracts in one answer: each has terms of at most 22 KiB in base64 and a flavor of at most 16 KiB, of 1 MiB.
+pub const CONTRACTS_MAX: usize = 16;
+/// Receipts and invoices in one answer: each about 4 KiB, of 1 MiB.
+pub const BOOKS_MAX: usize = 128;
+/// What is read of an answer.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// What an origin shows a witness. The same again changes nothing.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeadSubmission {
+    /// The tree head, signed by the key that speaks for its origin.
+    pub head: Envelope,
+    /// The size of the head that the witness keeps, as far as the origin knows; 0 if none.
+    pub from: u64,
+    /// That the tree of that size is the beginning of this one.
+    #[serde(default)]
+    pub consistency: Vec<Hash>,
+    /// The first of the leaves that follow.
+    #[serde(default)]
+    pub leaves_from: u64,
+    /// Hashes of leaves, for the origin to have them back.
+    #[serde(default)]
+    pub leaves: Vec<Hash>,
+}
+
+/// What a witness keeps of a node.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeptHead {
+    /// The last head, signed by its origin and by the witness; absent if none was ever shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Envelope>,
+    /// Hashes of how many leaves are kept.
+    #[serde(default)]
+    pub leaves: u64,
+    /// Two heads of which neither continues the other: that node has rewritten its history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewritten: Option<[Envelope; 2]>,
+}
+
+/// Hashes of leaves of who asks.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct KeptLeaves {
+    /// In their order; none behind the last.
+    pub leaves: Vec<Hash>,
+}
+
+/// Contracts of who asks and who is asked, by name.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct KeptContracts {
+    /// At most [`CONTRACTS_MAX`]; none behind the last.
+    pub contracts: Vec<KeptContract>,
+}
+
+/// A contract as the other party keeps it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KeptContract {
+    /// With the terms that both have signed.
+    pub contract: Contract,
+    /// Whether it is over there.
+    pub ended: bool,
+}
+
+/// Books of a contract as the other party keeps them.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct KeptBooks {
+    /// Receipts behind the number that was named, signed by both; none behind the last. The first may not be the next: what is in
+    /// an invoice is not kept.
+    pub receipts: Vec<Envelope>,
+    /// The invoices of all months, if 0 was named.
+    #[serde(default)]
+    pub invoices: Vec<Value>,
+}
+
+/// Who keeps logs behind the protocol. Everything that arrives has been bounded; who asks has proven its key, and nothing else.
+#[async_trait]
+pub trait Notary: Send + Sync + 'static {
+    /// Witnesses a head. One that does not continue what is kept is refused as a conflict, and both are kept.
+    async fn submit(&self, submission: HeadSubmission, peer: NodeId) -> Result<KeptHead, Refusal>;
+
+    /// Returns what is kept of a node; nothing is an answer without a head.
+    async fn kept(&self, origin: NodeId) -> Result<KeptHead, Refusal>;
+
+    /// Returns hashes of leaves of who asks, from one on.
+    async fn leaves(&self, from: u64, peer: NodeId) -> Result<KeptLeaves, Refusal>;
+
+    /// Returns contracts with who asks whose names come behind one.
+    async fn contracts(&self, after: &str, peer: NodeId) -> Result<KeptContracts, Refusal>;
+
+    /// Returns books of a contract behind a receipt. Somebody who is no party is told that there is no such contract.
+    async fn books(&self, contract_id: &str, after: u64, peer: NodeId) -> Result<KeptBooks, Refusal>;
+}
+
+/// A request to a notary, as its path says it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    Submit,
+    Kept(NodeId),
+    Leaves(u64),
+    Contracts(String),
+    Books(String, u64),
+}
+
+impl Asked {
+    /// Reads the part of a path behind `/api/v2/`; `None` if it is not about a log.
+    ///
+    /// # Errors
+    /// What makes no sense in it.
+    pub fn read(method: &Method, path: &[&str], query: &str) -> Option<Result<Self, Refusal>> {
+        let asked = match (method, path) {
+            (&Method::POST, ["log", "heads"]) => Ok(Self::Submit),
+            (&Method::GET, ["log", "heads", origin]) => {
+                origin.parse().map(Self::Kept).map_err(|error| malformed(&format!("origin: {error}")))
+            }
+            (&Method::GET, ["log", "leaves", from]) => number("from", from).map(Self::Leaves),
+            (&Method::GET, ["contracts"]) => after(query).and_then(|after| match after {
+                "" => Ok(Self::Contracts(String::new())),
+                after => {
+                    crate::messages::wire::id("after", after.into()).map(Self::Contracts).map_err(|e| malformed(&e))
+                }
+            }),
+            (&Method::GET, ["contracts", contract, "books"]) => {
+                let contract = crate::messages::wire::id("contractID", (*contract).into()).map_err(|e| malformed(&e));
+                contract.and_then(|contract| {
+                    let after = after(query)?;
+                    Ok(Self::Books(contract, if after.is_empty() { 0 } else { number("after", after)? }))
+                })
+            }
+            _ => return None,
+        };
+        Some(asked)
+    }
+
+    /// Has it answered; `body` is read for a submission only.
+    pub async fn answer(
+        self,
+        notary: &dyn Notary,
+        peer: NodeId,
+        body: impl Future<Output = Result<HeadSubmission, Refusal>>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let written = match self {
+            Self::Submit => notary.submit(body.await?, peer).await?.write(),
+            Self::Kept(origin) => notary.kept(origin).await?.write(),
+            Self::Leaves(from) => notary.leaves(from, peer).await?.write(),
+            Self::Contracts(after) => notary.contracts(&after, peer).await?.write(),
+            Self::Books(contract, after) => notary.books(&contract, after, peer).await?.write(),
+        };
+        written.map_err(|reason| Refusal::new(RefusalCode::Internal, reason))
+    }
+}
+
+/// The only thing that a query of these can say.
+fn after(query: &str) -> Result<&str, Refusal> {
+    match query.split_once('=') {
+        None if query.is_empty() => Ok(""),
+        Some(("after", value)) if !value.contains(['&', '=']) => Ok(value),
+        _ => Err(malformed("the query has other words, needed after=…")),
+    }
+}
+
+fn number(field: &str, text: &str) -> Result<u64, Refusal> {
+    text.parse().map_err(|_| malformed(&format!("{field}: needed a number from 0")))
+}
+
+fn malformed(reason: &str) -> Refusal {
+    Refusal::new(RefusalCode::Malformed, reason)
+}
+
+fn read_strictly<T: serde::de::DeserializeOwned>(body: &[u8], bytes_max: usize) -> Result<T, String> {
+    serde_json::from_value(strict_json(body, bytes_max)?).map_err(|error| error.to_string())
+}
+
+fn at_most(what: &str, observed: usize, max: usize) -> Result<(), String> {
+    if observed > max { Err(format!("{observed} {what}, at most {max}")) } else { Ok(()) }
+}
+
+impl Message for HeadSubmission {
+    fn read(body: &[u8]) -> Result<Self, String> {
+        let read: Self = read_strictly(body, BODY_BYTES_MAX)?;
+        at_most("nodes of a proof", read.consistency.len(), PROOF_NODES_MAX)?;
+        at_most("leaves", read.leaves.len(), LEAVES_MAX)?;
+        Ok(read)
+    }
+
+    fn write(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|error| error.to_string())
+    }
+}
+
+impl Message for KeptHead {
+    fn read(body: &[u8]) -> Result<Self, String> {
+        read_strictly(body, ANSWER_BYTES_MAX)
+    }
+
+    fn write(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|error| error.to_string())
+    }
+}
+
+impl Message for KeptLeaves {
+    fn read(body: &[u8]) -> Result<Self, String> {
+        let read: Self = read_strictly(body, ANSWER_BYTES_MAX)?;
+        at_most("leaves", read.leaves.len(), LEAVES_MAX)?;
+        Ok(read)
+    }
+
+    fn write(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|error| error.to_string())
+    }
+}
+
+/// The shape of [`KeptContracts`].
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContractsWire {
+    contracts: Vec<ContractWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContractWire {
+    contract: Value,
+    #[serde(default)]
+    ended: bool,
+}
+
+impl Message for KeptContracts {
+    fn read(body: &[u8]) -> Result<Self, String> {
+        let read: ContractsWire = read_strictly(body, ANSWER_BYTES_MAX)?;
+        at_most("contracts", read.contracts.len(), CONTRACTS_MAX)?;
+        let contract = |wire: ContractWire| {
+            let bytes = serde_json::to_vec(&wire.contract).map_err(|error| error.to_string())?;
+            Ok::<_, String>(KeptContract { contract: Contract::read(&bytes)?, ended: wire.ended })
+        };
+        Ok(Self { contracts: read.contracts.into_iter().map(contract).collect::<Result<_, _>>()? })
+    }
+
+    fn write(&self) -> Result<Vec<u8>, String> {
+        let wire = |kept: &KeptContract| {
+            let contract = serde_json::from_slice(&kept.contract.write()?).map_err(|error| error.to_string())?;
+            Ok::<_, String>(ContractWire { contract, ended: kept.ended })
+        };
+        let contracts = self.contracts.iter().map(wire).collect::<Result<_, _>>()?;
+        serde_json::to_vec(&ContractsWire { contracts }).map_err(|error| error.to_string())
+    }
+}
+
+impl Message for KeptBooks {
+    fn read(body: &[u8]) -> Result<Self, String> {
+        let read: Self = read_strictly(body, ANSWER_BYTES_MAX)?;
+        at_most("receipts", read.receipts.len(), BOOKS_MAX)?;
+        at_most("invoices", read.invoices.len(), BOOKS_MAX)?;
+        Ok(read)
+    }
+
+    fn write(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|error| error.to_string())
+    }
+}
+
+impl crate::Client {
+    /// Shows a witness a head; returns what it keeps now.
+    ///
+    /// # Errors
+    /// [`ClientError`](crate::ClientError).
+    pub async fn submit_head(&self, submission: &HeadSubmission) -> Result<KeptHead, crate::ClientError> {
+        let body = self.written("witness", submission)?;
+        self.ask("witness", Method::POST, "/api/v2/log/heads", body).await
+    }
+
+    /// Asks what a witness keeps of a node. One that keeps no logs keeps nothing.
+    ///
+    /// # Errors
+    /// [`ClientError`](crate::ClientError).
+    pub async fn kept_head(&self, origin: NodeId) -> Result<KeptHead, crate::ClientError> {
+        let path = format!("/api/v2/log/heads/{origin}");
+        match self.ask("kept head", Method::GET, &path, Vec::new()).await {
+            Err(crate::ClientError::Refused { refusal, .. })
+                if matches!(refusal.code, RefusalCode::NotFound | RefusalCode::NotBuilt) =>
+            {
+                Ok(KeptHead::default())
+            }
+            other => other,
+        }
+    }
+
+    /// Returns hashes of this node's own leaves that a witness keeps, from one on.
+    ///
+    /// # Errors
+    /// [`ClientError`](crate::ClientError).
+    pub async fn kept_leaves(&self, from: u64) -> Result<Vec<Hash>, crate::ClientError> {
+        let kept: KeptLeaves =
+            self.ask("kept leaves", Method::GET, &format!("/api/v2/log/leaves/{from}"), Vec::new()).await?;
+        Ok(kept.leaves)
+    }
+
+    /// Returns contracts with this node that the other party keeps, whose names come behind one.
+    ///
+    /// # Errors
+    /// [`ClientError`](crate::ClientError).
+    pub async fn kept_contracts(&self, after: &str) -> Result<Vec<KeptContract>, crate::ClientError> {
+        let query = if after.is_empty() { String::new() } else { format!("?after={after}") };
+        let kept: KeptContracts =
+            self.ask("kept contracts", Method::GET, &format!("/api/v2/contracts{query}"), Vec::new()).await?;
+        Ok(kept.contracts)
+    }
+
+    /// Returns books of a contract that the other party keeps, behind a receipt.
+    ///
+    /// # Errors
+    /// [`ClientError`](crate::ClientError).
+    pub async fn kept_books(&self, contract_id: &str, after: u64) -> Result<KeptBooks, crate::ClientError> {
+        let path = format!("/api/v2/contracts/{contract_id}/books?after={after}");
+        self.ask("kept books", Method::GET, &path, Vec::new()).await
+    }
+}
+
+/// The method of a path of these, for who asks with another.
+pub(crate) fn allowed(path: &[&str]) -> Option<&'static str> {
+    match path {
+        ["log", "heads"] => Some("POST"),
+        ["log", "heads" | "leaves", _] | ["contracts"] | ["contracts", _, "books"] => Some("GET"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_asked_is_read_in_one_way() {
+        let read = |path: &str, query: &str| {
+            let path: Vec<&str> = path.split('/').collect();
+            Asked::read(&Method::GET, &path, query).map(|asked| asked.map_err(|refusal| refusal.detail))
+        };
+        assert_eq!(read("contracts", ""), Some(Ok(Asked::Contracts(String::new()))));
+        assert_eq!(read("contracts", "after=c-1"), Some(Ok(Asked::Contracts("c-1".into()))));
+        assert_eq!(read("contracts/c-1/books", "after=7"), Some(Ok(Asked::Books("c-1".into(), 7))));
+        assert_eq!(read("contracts/c-1/books", ""), Some(Ok(Asked::Books("c-1".into(), 0))));
+        assert_eq!(read("log/leaves/512", ""), Some(Ok(Asked::Leaves(512))));
+        for (path, query) in [
+            ("contracts", "before=c"),
+            ("contracts", "after=c&after=d"),
+            ("contracts", "after=a%2Fb"),
+            ("contracts/c-1/books", "after=-1"),
+            ("log/leaves/x", ""),
+            ("log/heads/somebody", ""),
+        ] {
+            assert!(read(path, query).unwrap().is_err(), "{path}?{query}");
+        }
+        assert_eq!(read("log", ""), None);
+    }
+
+    #[test]
+    fn what_is_read_is_bounded_and_has_one_meaning() {
+        let head = r#""head":{"purpose":"p","payload":"","signatures":[]}"#;
+        let hashes = |count| vec![format!("\"{}\"", "ab".repeat(32)); count].join(",");
+        let read = |more: String| HeadSubmission::read(format!("{{{head},\"from\":0{more}}}").as_bytes());
+        assert_eq!(read(format!(r#","leaves":[{}]"#, hashes(LEAVES_MAX))).unwrap().leaves.len(), LEAVES_MAX);
+        let refused = |more: String| read(more).unwrap_err();
+        assert!(refused(format!(r#","leaves":[{}]"#, hashes(LEAVES_MAX + 1))).contains("at most 512"));
+        assert!(refused(format!(r#","consistency":[{}]"#, hashes(65))).contains("at most 64"));
+        assert!(refused(r#","from":1"#.into()).contains("twice"));
+        assert!(refused(r#","leaves":["AB"]"#.into()).contains("is no hash"));
+        assert!(refused(r#","more":1"#.into()).contains("unknown field"));
+        let many = vec!["{}"; BOOKS_MAX + 1].join(",");
+        let books = KeptBooks::read(format!(r#"{{"receipts":[],"invoices":[{many}]}}"#).as_bytes());
+        assert!(books.unwrap_err().contains("129 invoices, at most 128"));
+    }
+}
