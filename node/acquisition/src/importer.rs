@@ -27,7 +27,7 @@ mod ask;
 mod buy;
 mod combine;
 mod plan;
-mod purse;
+pub(crate) mod purse;
 mod status;
 #[cfg(test)]
 mod tests;
