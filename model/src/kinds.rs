@@ -43,8 +43,8 @@ pub use accounting::{
 };
 pub use acquaintance::{Acquaintance, AcquaintanceSpec, AcquaintanceStanding, AcquaintanceStatus, AcquaintanceVouch};
 pub use acquisition_policy::{
-    AcquisitionAccepts, AcquisitionCeiling, AcquisitionError, AcquisitionPolicy, AcquisitionPolicySpec,
-    AcquisitionPolicyStatus, EndedContract, Unrated,
+    AcquisitionAccepts, AcquisitionBuffer, AcquisitionCeiling, AcquisitionError, AcquisitionPolicy,
+    AcquisitionPolicySpec, AcquisitionPolicyStatus, BufferStatus, EndedContract, Unrated,
 };
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
 pub use broker::{Broker, BrokerCondition, BrokerSpec, BrokerStatus};

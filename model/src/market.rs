@@ -8,7 +8,9 @@
 //!   selector ──matches──► offer ──amounts──► rank ──► hold ──► commit ──► release
 //! ```
 
+mod accepted;
 mod amounts;
+mod buffer;
 mod buying;
 mod conditions;
 mod ledger;
@@ -19,13 +21,17 @@ mod price;
 mod quantity;
 mod rank;
 mod rate;
+mod renewal;
 mod selector;
 mod sharing;
 mod split;
+mod usage;
 
+pub use accepted::Accepted;
 pub use amounts::{Amounts, Resource};
+pub use buffer::{Buffer, BufferPlan, BufferStep, LOTS_MAX, Lot, LotState, buffer_plan};
 pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, LeastRating, Purchase, may_buy};
-pub use conditions::{Accepted, BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
+pub use conditions::{BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
 pub use ledger::{
     Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
 };
@@ -37,6 +43,8 @@ pub use price::{Charge, Period, Price, PriceError, Unit, UnitPrice, month_of};
 pub use quantity::{Quantity, QuantityError};
 pub use rank::{Candidate, Criterion, Ranked, rank};
 pub use rate::{Rate, RateError, Situation};
+pub use renewal::{Renewal, RenewalRefusal, renewed};
 pub use selector::{FilterText, K8SliceSelector, QuantityFilter, SelectorError, TextFilter};
-pub use sharing::{Sale, Sharing, SharingRefusal, credit, sale, utilisation};
+pub use sharing::{Asker, Sale, Sharing, SharingRefusal, credit, sale, utilisation};
 pub use split::{PARTS_MAX, Split, SplitError};
+pub use usage::{SHARE_MOST, requested, share};

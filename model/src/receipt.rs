@@ -10,8 +10,12 @@
 //! ```
 //! A line is *agreed* if both measured it and the two differ by no more than the contract's tolerance, or by what two honest clocks and
 //! a lost link may differ; *disputed* if they differ by more; *claimed* if one of them alone could measure it, or one of them was away.
-//! What is charged is the lower of both measures of `reserved`, disputed or not: what nobody contests.
+//! What is charged is the lower of both measures, disputed or not: what nobody contests. Of capacity that is reserved, or sold with a
+//! notice, these are the measures of `reserved`: it is paid whether it is used or not. Of what is paid per use they are those of `used`:
+//! the time that pods ran × their share of the contract ([`crate::market::share`]), while it was ready. What yields does not run, and
+//! costs nothing.
 
+mod check;
 mod invoice;
 mod meter;
 #[cfg(test)]
@@ -21,8 +25,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::market::{Amounts, Conditions, MeasuredBy};
+use crate::market::{Amounts, BusinessModel, Conditions, MeasuredBy, SHARE_MOST};
 
+pub use check::{check_completed, check_next, check_proposal, complete, propose};
 pub use invoice::{
     Bill, CreditNote, Invoice, InvoiceError, InvoiceLine, Payment, invoice, invoice_number, month_named, month_text,
 };
@@ -49,6 +54,8 @@ const CLOCK_LEEWAY_SECONDS: i64 = 300;
 /// Beyond it a JSON number is not exact in every reader (RFC 8785), so nothing is counted further.
 const COUNT_MAX: u64 = (1 << 53) - 1;
 const MEBIBYTE: u64 = 1 << 20;
+/// Pods of one contract in one list of what is wanted.
+const YIELDED_MAX: u64 = 4096;
 
 /// What one party has measured in one interval. Milliseconds, so that what is added up loses nothing.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -60,6 +67,12 @@ pub struct Measures {
     pub away_ms: u64,
     /// Milliseconds × pods that ran.
     pub pods_ms: u64,
+    /// Milliseconds × parts per million of the contract that were used; absent of what is paid whether it is used or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_ppm_ms: Option<u64>,
+    /// Milliseconds × pods that yielded; as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub yielded_ms: Option<u64>,
     /// Bytes of packets on their way to the seller; absent where no packets are carried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_to_seller: Option<u64>,
@@ -78,12 +91,16 @@ pub struct Measures {
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub enum Item {
-    /// Seconds in which the capacity was ready. What is charged.
+    /// Seconds in which the capacity was ready. What is charged, of what is not paid per use.
     Reserved,
     /// Seconds in which a party did not look; its own word about itself.
     Away,
     /// Seconds × pods.
     Pods,
+    /// Milliseconds of the whole contract: time × share. What is charged of what is paid per use, and only there.
+    Used,
+    /// Seconds × pods that had to yield: they did not run, and are not charged. Only of what is paid per use.
+    Yielded,
     /// Bytes of packets to the seller.
     BytesToSeller,
     /// Bytes of packets to the buyer.
@@ -221,7 +238,8 @@ impl Item {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Reserved | Self::Away | Self::Cpu => "s",
-            Self::Pods => "pod.s",
+            Self::Pods | Self::Yielded => "pod.s",
+            Self::Used => "ms",
             Self::BytesToSeller | Self::BytesToBuyer => "B",
             Self::Memory => "MiB.s",
         }
@@ -233,6 +251,8 @@ impl Item {
             Self::Reserved => "reserved",
             Self::Away => "away",
             Self::Pods => "pods",
+            Self::Used => "used",
+            Self::Yielded => "yielded",
             Self::BytesToSeller => "bytes-to-seller",
             Self::BytesToBuyer => "bytes-to-buyer",
             Self::Cpu => "cpu",
@@ -243,7 +263,8 @@ impl Item {
     /// By how much two honest measures may differ, whatever the tolerance.
     fn grace(self) -> u64 {
         match self {
-            Self::Pods => GRACE_POD_SECONDS,
+            Self::Pods | Self::Yielded => GRACE_POD_SECONDS,
+            Self::Used => GRACE_SECONDS * 1000,
             Self::BytesToSeller | Self::BytesToBuyer => GRACE_BYTES,
             Self::Reserved | Self::Away | Self::Cpu | Self::Memory => GRACE_SECONDS,
         }
@@ -254,6 +275,9 @@ impl Item {
         let most = match self {
             Self::Reserved | Self::Away => seconds,
             Self::Pods => seconds.saturating_mul(amounts.pods),
+            Self::Used => seconds.saturating_mul(1000),
+            // As many as a buyer may ask for at once.
+            Self::Yielded => seconds.saturating_mul(YIELDED_MAX),
             Self::Cpu => seconds.saturating_mul(amounts.cpu_milli).div_ceil(1000),
             Self::Memory => seconds.saturating_mul(amounts.memory_bytes.div_ceil(MEBIBYTE)),
             Self::BytesToSeller | Self::BytesToBuyer => COUNT_MAX,
@@ -280,6 +304,8 @@ impl Measures {
             Item::Reserved => Some(self.reserved_ms / 1000),
             Item::Away => Some(self.away_ms / 1000),
             Item::Pods => Some(self.pods_ms / 1000),
+            Item::Used => self.used_ppm_ms.map(|parts| parts / SHARE_MOST),
+            Item::Yielded => self.yielded_ms.map(|ms| ms / 1000),
             Item::BytesToSeller => self.bytes_to_seller,
             Item::BytesToBuyer => self.bytes_to_buyer,
             Item::Cpu => self.cpu_ms.map(|ms| ms / 1000),
@@ -298,6 +324,8 @@ impl Measures {
             reserved_ms: self.reserved_ms.saturating_add(other.reserved_ms),
             away_ms: self.away_ms.saturating_add(other.away_ms),
             pods_ms: self.pods_ms.saturating_add(other.pods_ms),
+            used_ppm_ms: sum(self.used_ppm_ms, other.used_ppm_ms),
+            yielded_ms: sum(self.yielded_ms, other.yielded_ms),
             bytes_to_seller: sum(self.bytes_to_seller, other.bytes_to_seller),
             bytes_to_buyer: sum(self.bytes_to_buyer, other.bytes_to_buyer),
             cpu_ms: sum(self.cpu_ms, other.cpu_ms),
@@ -307,8 +335,17 @@ impl Measures {
 }
 
 /// In this order they stand in a receipt.
-const ITEMS: [Item; 7] =
-    [Item::Reserved, Item::Away, Item::Pods, Item::BytesToSeller, Item::BytesToBuyer, Item::Cpu, Item::Memory];
+const ITEMS: [Item; 9] = [
+    Item::Reserved,
+    Item::Away,
+    Item::Pods,
+    Item::Used,
+    Item::Yielded,
+    Item::BytesToSeller,
+    Item::BytesToBuyer,
+    Item::Cpu,
+    Item::Memory,
+];
 
 impl Receipt {
     /// Returns the line of a thing, if it was measured.
@@ -335,6 +372,18 @@ impl Receipt {
         served.min(self.seconds())
     }
 
+    /// Returns the milliseconds of the whole contract that are charged: those in which it was served, or of what is paid per use
+    /// those in which it was used. By both, the lower counts.
+    pub fn charged_ms(&self, model: BusinessModel) -> u64 {
+        if model != BusinessModel::PayPerUse {
+            return self.served(MeasuredBy::Both).saturating_mul(1000);
+        }
+        let of = |item| self.line(item).map_or((0, 0), |l| (l.buyer.unwrap_or(0), l.seller.unwrap_or(0)));
+        let ((buyer, seller), (away, _)) = (of(Item::Used), of(Item::Away));
+        let most = self.seconds().saturating_mul(1000);
+        buyer.saturating_add(away.saturating_mul(1000)).min(seller).min(most)
+    }
+
     /// Says whether a line is disputed.
     pub fn is_disputed(&self) -> bool {
         self.lines.iter().any(|line| line.state == LineState::Disputed)
@@ -348,187 +397,4 @@ impl Receipt {
             needed: needed.to_string(),
         })
     }
-}
-
-/// Seller: returns the next receipt with its own measures; the buyer's are missing.
-pub fn propose(basis: &Basis, interval: &Closed) -> Receipt {
-    let mut receipt = Receipt {
-        version: RECEIPT_VERSION,
-        contract_id: basis.contract_id.clone(),
-        terms_digest: basis.terms_digest.clone(),
-        number: basis.number + 1,
-        previous: basis.previous.clone(),
-        from: interval.from,
-        until: interval.until,
-        end: interval.end,
-        buyer: basis.buyer.clone(),
-        seller: basis.seller.clone(),
-        lines: Vec::new(),
-    };
-    let seconds = receipt.seconds();
-    receipt.lines = ITEMS
-        .into_iter()
-        .filter_map(|item| {
-            let seller = interval.measures.of(item, item.most(&basis.amounts, seconds))?;
-            Some(Line {
-                line: item,
-                unit: item.unit().into(),
-                buyer: None,
-                seller: Some(seller),
-                state: LineState::Claimed,
-            })
-        })
-        .collect();
-    receipt
-}
-
-/// Returns a receipt with the buyer's measures beside the seller's. The same of both always give the same receipt.
-pub fn complete(basis: &Basis, proposal: &Receipt, buyer: &Measures) -> Receipt {
-    let mut receipt = Receipt { lines: Vec::new(), ..proposal.clone() };
-    let seconds = receipt.seconds();
-    let away = |of: Option<u64>| of.unwrap_or(0);
-    let buyer_away = away(buyer.of(Item::Away, seconds));
-    let seller_away = away(proposal.line(Item::Away).and_then(|line| line.seller));
-    for item in ITEMS {
-        let seller = proposal.line(item).and_then(|line| line.seller);
-        // CPU and memory are seen at the seller only.
-        let by_both = !matches!(item, Item::Cpu | Item::Memory);
-        let buyer = buyer.of(item, item.most(&basis.amounts, seconds)).filter(|_| by_both);
-        let state = match (buyer, seller) {
-            (None, None) => continue,
-            (Some(buyer), Some(seller)) if item == Item::Reserved => {
-                judge(item, buyer, buyer.saturating_add(buyer_away), seller, &basis.conditions)
-            }
-            (Some(_), Some(_)) if item == Item::Away => LineState::Claimed,
-            (Some(buyer), Some(seller)) => match judge(item, buyer, buyer, seller, &basis.conditions) {
-                LineState::Disputed if buyer_away.max(seller_away) > GRACE_SECONDS => LineState::Claimed,
-                state => state,
-            },
-            _ => LineState::Claimed,
-        };
-        receipt.lines.push(Line { line: item, unit: item.unit().into(), buyer, seller, state });
-    }
-    receipt
-}
-
-/// Whether the seller's measure is near enough to what the buyer's may have been: from `least` to `most`.
-fn judge(item: Item, least: u64, most: u64, seller: u64, conditions: &Conditions) -> LineState {
-    let apart = least.saturating_sub(seller).max(seller.saturating_sub(most));
-    let larger = u128::from(most.max(seller));
-    let tolerated = larger * u128::from(conditions.tolerance_per_mille) / 1000;
-    if u128::from(apart) <= tolerated.max(u128::from(item.grace())) { LineState::Agreed } else { LineState::Disputed }
-}
-
-/// Buyer: checks that a proposal is the next of this contract and claims nothing that cannot be. Then it may be completed.
-///
-/// # Errors
-/// [`ReceiptError`] names the first thing that is wrong.
-pub fn check_proposal(basis: &Basis, proposal: &Receipt, now: Timestamp) -> Result<(), ReceiptError> {
-    check_place(basis, proposal)?;
-    let leeway = now.as_second().saturating_add(CLOCK_LEEWAY_SECONDS);
-    if proposal.until.as_second() > leeway {
-        return Err(ReceiptError::Early { number: proposal.number, until: proposal.until, now });
-    }
-    if let Some(line) = proposal.lines.iter().find(|line| line.buyer.is_some()) {
-        return proposal.wrong(line.line.as_str(), "measured by the buyer", "the seller's measures only");
-    }
-    check_lines(basis, proposal)
-}
-
-/// Seller: checks that a receipt is its proposal, completed as it must be. Then it may be signed.
-///
-/// # Errors
-/// [`ReceiptError`] names the first thing that is wrong.
-pub fn check_completed(basis: &Basis, proposal: &Receipt, completed: &Receipt) -> Result<(), ReceiptError> {
-    check_lines(basis, completed)?;
-    let said = |item| completed.line(item).and_then(|line| line.buyer);
-    let ms = |item| said(item).unwrap_or(0).saturating_mul(1000);
-    let buyer = Measures {
-        reserved_ms: ms(Item::Reserved),
-        away_ms: ms(Item::Away),
-        pods_ms: ms(Item::Pods),
-        bytes_to_seller: said(Item::BytesToSeller),
-        bytes_to_buyer: said(Item::BytesToBuyer),
-        cpu_ms: None,
-        memory_mib_ms: None,
-    };
-    if buyer.reserved_ms / 1000 + buyer.away_ms / 1000 > completed.seconds() + GRACE_SECONDS {
-        return completed.wrong("away", buyer.away_ms / 1000, "no more than what was not reserved");
-    }
-    let needed = complete(basis, proposal, &buyer);
-    if *completed == needed {
-        return Ok(());
-    }
-    for (line, needed) in completed.lines.iter().zip(&needed.lines) {
-        if line != needed {
-            return completed.wrong(needed.line.as_str(), format!("{line:?}"), format!("{needed:?}"));
-        }
-    }
-    completed.wrong("receipt", "other than the proposal", "the proposal with the buyer's measures")
-}
-
-/// Either party: checks that a receipt that both have signed is the next of this chain.
-///
-/// # Errors
-/// [`ReceiptError`] names the first thing that is wrong.
-pub fn check_next(basis: &Basis, receipt: &Receipt) -> Result<(), ReceiptError> {
-    check_place(basis, receipt)?;
-    check_lines(basis, receipt)
-}
-
-fn check_place(basis: &Basis, receipt: &Receipt) -> Result<(), ReceiptError> {
-    if receipt.version != RECEIPT_VERSION {
-        return receipt.wrong("version", receipt.version, RECEIPT_VERSION);
-    }
-    if receipt.number != basis.number + 1 {
-        return receipt.wrong("number", receipt.number, basis.number + 1);
-    }
-    for (field, observed, needed) in [
-        ("contractID", &receipt.contract_id, &basis.contract_id),
-        ("termsDigest", &receipt.terms_digest, &basis.terms_digest),
-        ("previous", &receipt.previous, &basis.previous),
-        ("buyer", &receipt.buyer, &basis.buyer),
-        ("seller", &receipt.seller, &basis.seller),
-    ] {
-        if observed != needed {
-            return receipt.wrong(field, observed, needed);
-        }
-    }
-    if receipt.from != basis.from {
-        return receipt.wrong("from", receipt.from, basis.from);
-    }
-    let hour = meter::next_hour(receipt.from);
-    let whole = receipt.until.subsec_nanosecond() == 0;
-    if !whole
-        || receipt.until < receipt.from
-        || receipt.until > hour
-        || (receipt.end.is_none() && receipt.until != hour)
-    {
-        return receipt.wrong("until", receipt.until, format!("{hour}, or before it at the end of the contract"));
-    }
-    match basis.until {
-        Some(until) if receipt.until > until => receipt.wrong("until", receipt.until, format!("at most {until}")),
-        _ => Ok(()),
-    }
-}
-
-fn check_lines(basis: &Basis, receipt: &Receipt) -> Result<(), ReceiptError> {
-    let mut order = ITEMS.iter();
-    for line in &receipt.lines {
-        let name = line.line.as_str();
-        if !order.any(|item| *item == line.line) {
-            return receipt.wrong("lines", name, "each thing once, in the order of the version");
-        }
-        if line.unit != line.line.unit() {
-            return receipt.wrong(name, &line.unit, line.line.unit());
-        }
-        let most = line.line.most(&basis.amounts, receipt.seconds());
-        if let Some(measure) = [line.buyer, line.seller].into_iter().flatten().find(|measure| *measure > most) {
-            return receipt.wrong(name, measure, format!("at most {most} {} in {} s", line.unit, receipt.seconds()));
-        }
-    }
-    if receipt.line(Item::Reserved).is_none() {
-        return receipt.wrong("lines", "without reserved", "reserved");
-    }
-    Ok(())
 }

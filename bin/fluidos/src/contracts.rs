@@ -10,8 +10,8 @@ use fluidos_identity::Signed;
 use fluidos_model::kinds::{
     Account, Contract, Invoice, KnownCluster, LogState, NodeIdentity, PaymentState, Receipt, TransparencyLog, names,
 };
-use fluidos_model::market::{Conditions, Currency, Money};
-use fluidos_model::receipt::{self, Bill};
+use fluidos_model::market::{BusinessModel, Conditions, Currency, Money, SHARE_MOST};
+use fluidos_model::receipt::{self, Bill, Measures};
 use fluidos_rear::{CONTRACT_PURPOSE, ContractTerms, Envelope};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -323,9 +323,11 @@ impl Books {
             return ("?".into(), "?".into());
         };
         let status = account.status.clone().unwrap_or_default();
+        // What is paid per use has a measure of its own, absent of everything else.
+        let of = |measures: &Measures| measures.used_ppm_ms.map_or(measures.reserved_ms, |parts| parts / SHARE_MOST);
         let own = status.meter.as_ref().map_or(0, |meter| {
-            let closed: u64 = meter.closed.iter().map(|closed| closed.measures.reserved_ms).sum();
-            (closed + meter.open.reserved_ms) / 1000
+            let closed: u64 = meter.closed.iter().map(|closed| of(&closed.measures)).sum();
+            (closed + of(&meter.open)) / 1000
         });
         let used = status.served_seconds + own;
         let owed = self.owed(account).unwrap_or_else(|error| {
@@ -333,6 +335,12 @@ impl Books {
             "?".into()
         });
         (format!("{}h{:02}m{:02}s", used / 3600, used % 3600 / 60, used % 60), owed)
+    }
+
+    /// How many pods of a contract yield now; `None` of what does not yield, or without an account.
+    fn yielding(&self, contract: &str) -> Option<u64> {
+        let account = self.accounts.iter().find(|account| account.spec.contract == contract)?;
+        account.status.as_ref()?.meter.as_ref()?.yielding
     }
 
     /// Invoices that nobody has acknowledged, and months that have none yet.
@@ -360,6 +368,28 @@ impl Books {
         }
         Ok(sum.map_or_else(|| "0".into(), |sum| sum.to_string()))
     }
+}
+
+/// What was signed beyond size, price and term, in a line.
+fn told(conditions: &Conditions) -> String {
+    let mut told = vec![conditions.business_model.as_str().to_owned()];
+    if conditions.business_model == BusinessModel::PayPerUse {
+        told.push(format!("promised to {} %", conditions.overcommit()));
+        told.push(conditions.yields.map_or("yields last".into(), |yields| format!("yields {yields}")));
+    }
+    told.push(format!("notice {} s", conditions.notice_seconds));
+    told.extend(conditions.runtime_class.as_ref().map(|class| format!("runtime class {class}")));
+    told.join(", ")
+}
+
+/// How a contract goes on beyond its end, and what came of it.
+fn renewal(contract: &Contract) -> String {
+    let Some(conditions) = conditions(contract) else { return "?".into() };
+    let Some(rule) = conditions.renewal else { return "none".into() };
+    let often = rule.at_most.map_or(String::new(), |most| format!(", at most {most} times"));
+    let told = contract.status.as_ref().map(|status| status.renewal.as_str()).filter(|told| !told.is_empty());
+    let told = told.map(|told| format!("; {told}")).unwrap_or_default();
+    format!("by {} s, from {} s before the end{often}{told}", rule.by_seconds, rule.before_seconds)
 }
 
 fn table(objects: &[Contract], books: &Books) -> Table {
@@ -398,8 +428,15 @@ fn table(objects: &[Contract], books: &Books) -> Table {
             party(&contract.spec.buyer),
             party(&contract.spec.seller),
             contract.spec.signed_terms.as_ref().map_or("0".into(), |t| t.signatures.len().to_string()),
-            conditions(contract)
-                .map_or("?".into(), |c| format!("{}, notice {} s", c.business_model.as_str(), c.notice_seconds)),
+            conditions(contract).map_or("?".into(), |conditions| told(&conditions)),
+            match conditions(contract).map(|conditions| conditions.business_model) {
+                None => "?".into(),
+                Some(BusinessModel::PayPerUse) => {
+                    books.yielding(&contract.name_any()).map_or("?".into(), |pods| format!("{pods} pods"))
+                }
+                Some(_) => "never".into(),
+            },
+            renewal(contract),
         ]
     });
     Table {
@@ -417,6 +454,8 @@ fn table(objects: &[Contract], books: &Books) -> Table {
             "SELLER",
             "SIGNATURES",
             "CONDITIONS",
+            "YIELDING",
+            "RENEWAL",
         ],
         narrow: 9,
         rows: rows.collect(),
@@ -433,6 +472,17 @@ mod tests {
     fn what_is_not_known_is_never_0() {
         let row = &table(&[Contract::new("c", Default::default())], &Books::default()).rows[0];
         assert_eq!(row[1..9], ["?", "?", "?", "?", "?", "?", "?", "?"].map(str::to_owned));
+    }
+
+    #[test]
+    fn what_was_signed_is_told_in_a_line() {
+        let conditions: Conditions = serde_json::from_value(json!({
+            "businessModel": "pay-per-use", "overcommitPerCent": 250, "yields": 7, "runtimeClass": "strong",
+            "renewal": {"bySeconds": 3600, "beforeSeconds": 300, "atMost": 2}}))
+        .unwrap();
+        let line = "pay-per-use, promised to 250 %, yields 7, notice 0 s, runtime class strong";
+        assert_eq!(told(&conditions), line);
+        assert_eq!(told(&Conditions::default()), "reserved, notice 0 s");
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn print(invoice: &receipt::Invoice, name: &str, form: Form) -> Result<()> {
     let mut rows: Vec<Vec<String>> = invoice
         .lines
         .iter()
-        .map(|l| line(&l.item, format!("{} {} at {}", l.quantity, l.unit, price(invoice)), &l.amount, &invoice.number))
+        .map(|l| line(&l.item, format!("{} at {}", quantity(l), price(invoice)), &l.amount, &invoice.number))
         .collect();
     rows.extend(invoice.credit_notes.iter().map(|note| {
         let quantity =
@@ -173,6 +173,14 @@ fn print(invoice: &receipt::Invoice, name: &str, form: Form) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How much, in the unit that people read: milliseconds are parts of a second.
+fn quantity(line: &receipt::InvoiceLine) -> String {
+    match line.unit.as_str() {
+        "ms" => format!("{}.{:03} s", line.quantity / 1000, line.quantity % 1000),
+        unit => format!("{} {unit}", line.quantity),
+    }
 }
 
 fn price(invoice: &receipt::Invoice) -> String {
@@ -214,6 +222,18 @@ fn csv_line<'a>(cells: impl Iterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantity_is_read_in_seconds() {
+        let line = |unit: &str| receipt::InvoiceLine {
+            item: "used".into(),
+            quantity: 450_050,
+            unit: unit.into(),
+            amount_minor: 0,
+            amount: String::new(),
+        };
+        assert_eq!((quantity(&line("ms")), quantity(&line("s"))), ("450.050 s".into(), "450050 s".into()));
+    }
 
     #[test]
     fn a_spreadsheet_reads_what_stands_there_and_computes_nothing() {

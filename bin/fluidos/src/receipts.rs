@@ -85,6 +85,8 @@ fn table(objects: &[Receipt]) -> Table {
             of(Item::Cpu),
             of(Item::Memory),
             of(Item::Away),
+            of(Item::Used),
+            of(Item::Yielded),
             spec.digest.clone(),
         ]
     });
@@ -103,6 +105,8 @@ fn table(objects: &[Receipt]) -> Table {
             "CPU",
             "MEMORY",
             "AWAY",
+            "USED",
+            "YIELDED",
             "DIGEST",
         ],
         narrow: 10,

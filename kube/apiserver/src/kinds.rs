@@ -14,6 +14,7 @@ mod node;
 mod pod;
 mod pod_spec;
 mod replicaset;
+mod runtime_class;
 mod service;
 mod validate;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{
     apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+    node::v1 as runtime,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use serde::Serialize;
@@ -401,6 +403,13 @@ pub fn builtin() -> Vec<Arc<Kind>> {
             ["coordination.k8s.io", "v1", "Lease", "leases", "lease"],
             node::lease(Builtin::of::<coordination::Lease>()),
         ),
+        Description {
+            namespaced: false,
+            ..plain(
+                ["node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass"],
+                runtime_class::runtime_class(Builtin::of::<runtime::RuntimeClass>()),
+            )
+        },
         plain(
             ["discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice"],
             endpoints::endpoint_slice(Builtin::of::<discovery::EndpointSlice>()),

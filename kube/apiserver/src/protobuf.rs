@@ -18,6 +18,7 @@ mod coordination;
 mod core;
 mod discovery;
 mod meta;
+mod node;
 mod table;
 mod wire;
 
@@ -185,6 +186,7 @@ fn message(api_version: &str, kind: &str) -> Option<&'static Message> {
         ("autoscaling/v1", "Scale") => &autoscaling::Scale,
         ("coordination.k8s.io/v1", "Lease") => &coordination::Lease,
         ("discovery.k8s.io/v1", "EndpointSlice") => &discovery::EndpointSlice,
+        ("node.k8s.io/v1", "RuntimeClass") => &node::RuntimeClass,
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => &apiextensions::CustomResourceDefinition,
         _ => return None,
     })

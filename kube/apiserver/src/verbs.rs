@@ -4,6 +4,7 @@ pub mod connect;
 mod delete;
 mod port_forward;
 mod read;
+mod runtime_class;
 mod spdy;
 mod subresource;
 mod watch;

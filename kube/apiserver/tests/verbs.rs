@@ -333,3 +333,53 @@ async fn nobody_unknown_gets_past_health_and_no_body_is_endless() {
     let response = api.raw(Method::POST, MAPS, &[], vec![b' '; 3 * 1024 * 1024 + 1]).await;
     assert_eq!(response.status(), 413);
 }
+
+#[tokio::test]
+async fn a_runtime_class_admits_and_completes_pods() {
+    const CLASSES: &str = "/apis/node.k8s.io/v1/runtimeclasses";
+    let api = api().await;
+    let of_class = |name: &str, class: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["runtimeClassName"] = class.into();
+        pod
+    };
+    let (code, refused) = api.post(PODS, of_class("a", "strong")).await;
+    let told = "pods \"a\" is forbidden: pod rejected: RuntimeClass \"strong\" not found";
+    assert_eq!((code, refused["message"].as_str()), (403, Some(told)));
+    let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "strong"},
+        "handler": "kata", "overhead": {"podFixed": {"memory": "64Mi"}},
+        "scheduling": {"nodeSelector": {"vm": "yes"}, "tolerations": [{"key": "vm", "operator": "Exists"}]}});
+    let mut wrong = class.clone();
+    wrong["handler"] = "K".into();
+    let (code, refused) = api.post(CLASSES, wrong).await;
+    assert!(code == 422 && refused["message"].as_str().unwrap().contains("handler: Invalid value: \"K\""), "{refused}");
+    let (code, made) = api.post(CLASSES, class).await;
+    assert_eq!(code, 201, "{made}");
+    let mut other = made.clone();
+    other["handler"] = "oci".into();
+    let (code, refused) = api.put(&format!("{CLASSES}/strong"), other).await;
+    assert!(code == 422 && refused["message"].as_str().unwrap().contains("field is immutable"), "{refused}");
+
+    let (code, admitted) = api.post(PODS, of_class("a", "strong")).await;
+    assert_eq!(code, 201, "{admitted}");
+    let spec = &admitted["spec"];
+    assert_eq!((&spec["overhead"]["memory"], &spec["nodeSelector"]["vm"]), (&json!("64Mi"), &json!("yes")));
+    assert!(spec["tolerations"].as_array().unwrap().iter().any(|toleration| toleration["key"] == "vm"), "{spec}");
+    let refusal = async |change: &dyn Fn(&mut Value), name: &str, class: Option<&str>| {
+        let mut asked = pod(name);
+        asked["spec"]["runtimeClassName"] = class.into();
+        change(&mut asked["spec"]);
+        let (code, refused) = api.post(PODS, asked).await;
+        assert_eq!(code, 403, "{refused}");
+        refused["message"].as_str().unwrap().to_owned()
+    };
+    let more = |spec: &mut Value| spec["overhead"] = json!({"memory": "1Mi"});
+    assert!(refusal(&more, "b", Some("strong")).await.contains("doesn't match RuntimeClass's defined Overhead"));
+    assert!(refusal(&more, "b", None).await.contains("Pod Overhead set without corresponding RuntimeClass"));
+    let elsewhere = |spec: &mut Value| spec["nodeSelector"] = json!({"vm": "no"});
+    assert!(
+        refusal(&elsewhere, "b", Some("strong")).await.contains("conflict: runtimeClass.Scheduling.NodeSelector[vm]")
+    );
+    let (_, discovered) = api.get("/apis/node.k8s.io/v1").await;
+    assert_eq!(discovered["resources"][0]["kind"], "RuntimeClass");
+}

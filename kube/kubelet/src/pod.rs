@@ -15,6 +15,7 @@ pub mod names;
 pub mod plan;
 mod probes;
 pub mod resources;
+mod runtime_class;
 pub mod security;
 mod start;
 pub(crate) use start::chain;

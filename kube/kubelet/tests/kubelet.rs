@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret, Service};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 use substrate_apiserver::auth::{Tokens, User};
@@ -508,6 +509,15 @@ async fn unsupported_pods_say_so(world: &mut World) {
     world.create("profile", localhost).await;
     world.wait("profile", |p| main_status(p)["state"]["waiting"]["reason"] == "NotSupported").await;
     world.delete("init").await;
+    let class = json!({"metadata": {"name": "strong"}, "handler": "kata"});
+    let class: RuntimeClass = serde_json::from_value(class).unwrap();
+    Api::all(world.client.clone()).create(&PostParams::default(), &class).await.unwrap();
+    let spec = json!({"runtimeClassName": "strong", "containers": [{"name": "main", "image": "busy:1"}]});
+    world.create("strong", spec).await;
+    let pod = world.wait("strong", |p| main_status(p)["state"]["waiting"]["reason"] == "CreatePodSandboxError").await;
+    let told = "no runtime for \"kata\" is configured (RuntimeClass \"strong\"), needed one of: oci";
+    assert_eq!(main_status(&pod)["state"]["waiting"]["message"], told);
+    world.delete("strong").await;
 }
 
 async fn unhealthy_containers_are_restarted(world: &mut World) {

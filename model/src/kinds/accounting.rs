@@ -97,7 +97,7 @@ pub struct AccountStatus {
     /// Where it ended (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// Seconds that all receipts charge.
+    /// Seconds of the whole contract that all receipts charge.
     pub served_seconds: u64,
     /// Receipts with a disputed line.
     pub disputed: u64,
@@ -107,6 +107,9 @@ pub struct AccountStatus {
     /// By how many seconds the seller's clock was ahead of this node's when the contract was made, if it was far off.
     #[serde(skip_serializing_if = "is_zero")]
     pub clock_ahead_seconds: i64,
+    /// The last renewal of the contract: at the seller signed by both, at the buyer at least by itself, which binds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<SignedTerms>,
     /// Since when the other party has been asked in vain (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<String>,
@@ -143,7 +146,7 @@ pub struct ReceiptSpec {
     pub from: String,
     /// When it ended.
     pub until: String,
-    /// Seconds that it charges.
+    /// Seconds of the whole contract that it charges: in which it was served, or of what is paid per use in which it was used.
     pub served_seconds: u64,
     /// `Agreed`, or `Disputed` if one of its lines is.
     pub state: String,

@@ -2,6 +2,7 @@
 //!
 //! Without one, only what is offered at a stated price of 0 is bought. The first by name counts; others are not used and say so.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,12 +10,18 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::FlavorPrice;
+use super::{FlavorPrice, LedgerAmounts};
 use crate::market::{
-    Accepted, BusinessModel, Buying, Ceiling, Criterion, Currency, Decimal, ENDED_MAX, Expense, LeastRating,
-    MoneyError, Price,
+    Accepted, Buffer, BusinessModel, Buying, Ceiling, Criterion, Currency, Decimal, ENDED_MAX, Expense, LOTS_MAX,
+    LeastRating, MoneyError, Price, Resource,
 };
 
+/// A few kinds of machines or places.
+const BUFFERS_MAX: usize = 8;
+/// It is part of the names of what is bought for it.
+const BUFFER_NAME_MAX: usize = 40;
+/// Thirty days, as a notice.
+const BUFFER_SECONDS_MAX: u64 = 30 * 24 * 3600;
 /// A few currencies and namespaces.
 const CEILINGS_MAX: usize = 64;
 /// A peer on the same continent answers within two tenths of a second.
@@ -38,6 +45,7 @@ const DEADLINE_SECONDS: std::ops::RangeInclusive<u32> = 1..=30;
     status = "AcquisitionPolicyStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Accepted","type":"boolean","jsonPath":".status.accepted"}"#,
+    printcolumn = r#"{"name":"Buffers","type":"string","jsonPath":".status.buffersShown"}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -68,6 +76,54 @@ pub struct AcquisitionPolicySpec {
     /// How many seconds a peer has to say what it offers; absent is 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_seconds: Option<u32>,
+    /// What is bought before somebody needs it, at most 8; ceilings hold for it too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub buffers: Vec<AcquisitionBuffer>,
+}
+
+/// Capacity of given characteristics that is kept free.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct AcquisitionBuffer {
+    /// Its name: a DNS label of at most 40 characters.
+    pub name: String,
+    /// How much is kept free: cpu, memory and pods are needed.
+    pub amounts: LedgerAmounts,
+    /// How much is bought at a time, at least the largest pod that it is for; absent is all of `amounts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<LedgerAmounts>,
+    /// On which architecture, as `arm64`; absent is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+    /// Intents of its places, as a workload's annotations say them: `fluidos-intent-location: Turin`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub intents: BTreeMap<String, String>,
+    /// Of which namespace the ceilings count it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// After how many seconds without use what is not needed is released, 60 to 30 days; absent is 600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_seconds: Option<u64>,
+    /// How many seconds before it ends it is replaced, unless it is renewed, 10 to 30 days; absent is 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lead_seconds: Option<u64>,
+}
+
+/// How a buffer stands.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BufferStatus {
+    /// Its name.
+    pub name: String,
+    /// How much is to be free.
+    pub wanted: LedgerAmounts,
+    /// How much is.
+    pub free: LedgerAmounts,
+    /// Of how many lots.
+    pub lots: u32,
+    /// `kept`, or what is missing and why, in words.
+    pub message: String,
 }
 
 /// What is signed beyond size, price and term. What is absent is not limited.
@@ -135,7 +191,7 @@ pub struct AcquisitionCeiling {
 
 /// Whether it is understood, and what has been spent.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct AcquisitionPolicyStatus {
     /// Whether it can be bought by it. While it is not accepted, only what costs 0 is bought.
     pub accepted: bool,
@@ -145,6 +201,12 @@ pub struct AcquisitionPolicyStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     pub ended: Vec<EndedContract>,
+    /// How its buffers stand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buffers: Vec<BufferStatus>,
+    /// How many of them are kept, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub buffers_shown: String,
 }
 
 /// A contract that was paid for and has ended. Times are RFC 3339.
@@ -187,6 +249,14 @@ pub enum AcquisitionError {
     Criterion {
         /// The beginning of what was given.
         observed: String,
+    },
+    /// A buffer that cannot be kept.
+    #[error("buffers[{index}].{reason}")]
+    Buffer {
+        /// Which, from 0.
+        index: usize,
+        /// Which field, what it says, and what it needs.
+        reason: String,
     },
     /// A number outside its bounds.
     #[error("{field} is {observed}, needed {least} to {most}")]
@@ -248,9 +318,83 @@ impl AcquisitionPolicySpec {
             shortlist: shortlist as usize,
             deadline: Duration::from_secs(seconds.into()),
             term: self.term_seconds.map(Duration::from_secs),
+            buffers: self.buffer_rules()?,
             accepts: self.accepts.as_ref().map(AcquisitionAccepts::rules).unwrap_or_default(),
             rating: LeastRating { least, unknown: self.unrated.unwrap_or_default() == Unrated::Accept },
         })
+    }
+}
+
+impl AcquisitionPolicySpec {
+    fn buffer_rules(&self) -> Result<Vec<Buffer>, AcquisitionError> {
+        if self.buffers.len() > BUFFERS_MAX {
+            let observed = self.buffers.len();
+            return Err(AcquisitionError::Bounds { field: "buffers", observed, least: 0, most: BUFFERS_MAX });
+        }
+        let mut rules: Vec<Buffer> = Vec::new();
+        for (index, buffer) in self.buffers.iter().enumerate() {
+            let wrong = |reason: String| AcquisitionError::Buffer { index, reason };
+            let rule = buffer.rule().map_err(wrong)?;
+            if rules.iter().any(|known| known.name == rule.name) {
+                return Err(wrong(format!("name is {}, which another has", rule.name)));
+            }
+            rules.push(rule);
+        }
+        Ok(rules)
+    }
+}
+
+impl AcquisitionBuffer {
+    fn rule(&self) -> Result<Buffer, String> {
+        let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_label = (1..=BUFFER_NAME_MAX).contains(&self.name.len()) && self.name.bytes().all(letter);
+        if !is_label || self.name.starts_with('-') || self.name.ends_with('-') {
+            let observed: String = self.name.chars().take(64).collect();
+            return Err(format!(
+                "name is {observed:?}, needed at most {BUFFER_NAME_MAX} lower-case letters, digits and dashes"
+            ));
+        }
+        let amounts = self.amounts.amounts("amounts").map_err(|error| error.to_string())?;
+        let step =
+            self.step.as_ref().map(|step| step.amounts("step")).transpose().map_err(|error| error.to_string())?;
+        let step = step.unwrap_or(amounts);
+        for resource in [Resource::Cpu, Resource::Memory, Resource::Pods] {
+            let name = resource.name();
+            if amounts.get(resource) == 0 {
+                return Err(format!("amounts.{name} is absent or 0, needed cpu, memory and pods"));
+            }
+            if step.get(resource) == 0 || step.get(resource) > amounts.get(resource) {
+                let (observed, most) = (resource.text(step.get(resource)), resource.text(amounts.get(resource)));
+                return Err(format!("step.{name} is {observed}, needed more than 0 and at most {most}"));
+            }
+        }
+        if amounts.gpus != 0 || step.gpus != 0 {
+            return Err("amounts.gpu is not kept: only cpu, memory, pods and storage are".into());
+        }
+        let seconds = |field, observed: Option<u64>, usual: u64, least: u64| match observed.unwrap_or(usual) {
+            within if (least..=BUFFER_SECONDS_MAX).contains(&within) => Ok(Duration::from_secs(within)),
+            other => Err(format!("{field} is {other}, needed {least} to {BUFFER_SECONDS_MAX}")),
+        };
+        let texts = self.intents.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let intents = crate::intent::parse(texts);
+        if !intents.is_clear() {
+            return Err(format!("intents: {}", intents.warnings().join("; ")));
+        }
+        let buffer = Buffer {
+            name: self.name.clone(),
+            amounts,
+            step,
+            architecture: self.architecture.clone(),
+            intents: self.intents.clone().into_iter().collect(),
+            namespace: self.namespace.clone(),
+            unused: seconds("unusedSeconds", self.unused_seconds, 600, 60)?,
+            lead: seconds("leadSeconds", self.lead_seconds, 300, 10)?,
+        };
+        let needed = buffer.lots_needed();
+        if needed > LOTS_MAX as u64 {
+            return Err(format!("step asks for {needed} lots, needed at most {LOTS_MAX}: buy more at a time"));
+        }
+        Ok(buffer)
     }
 }
 

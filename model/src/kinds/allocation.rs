@@ -41,9 +41,16 @@ pub struct AllocationStatus {
     pub last_update_time: String,
     /// Why, in words.
     pub message: String,
+    /// How many of the buyer's pods have to yield now, as the contract says (ours).
+    #[serde(skip_serializing_if = "is_none")]
+    pub yielding: u64,
     /// What came of it: the virtual node at the buyer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_ref: Option<GenericRef>,
+}
+
+fn is_none(pods: &u64) -> bool {
+    *pods == 0
 }
 
 /// Where an allocation stands, in the official spellings.

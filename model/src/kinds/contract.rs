@@ -64,6 +64,9 @@ pub struct ContractSpec {
     /// there without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_terms: Option<SignedTerms>,
+    /// The last renewal, signed by both; at the buyer one that it has asked for and is not answered yet by itself only (ours).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<SignedTerms>,
 }
 
 /// Bytes and the signatures over them, as they came over the wire.
@@ -89,6 +92,12 @@ pub struct ContractStatus {
     /// When it ends, before its time and after its notice (RFC 3339, ours); absent is that nobody has said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<String>,
+    /// The other side has given less notice than both have signed (ours).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short_notice: bool,
+    /// What became of its renewal, in words (ours).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub renewal: String,
 }
 
 /// What official nodes hand to a buyer.

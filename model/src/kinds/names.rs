@@ -42,6 +42,8 @@ pub const ANNOTATION_SUSPENDED: &str = "fluidos.eu/suspended";
 pub const ANNOTATION_NAMESPACE: &str = "fluidos.eu/namespace";
 /// Label of a Solver that the orchestrator wrote: uid of the workload that it buys for.
 pub const LABEL_SOLVER_FOR: &str = "fluidos.eu/solver-for";
+/// Label of a Solver that buys for a buffer: the name of the buffer.
+pub const LABEL_BUFFER: &str = "fluidos.eu/buffer";
 /// Finalizer of a contract: the other side must be told first.
 pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";
 /// Prefix of the labels of a KnownCluster that hold what the node says of itself, such as `feature.fluidos.eu/city`.

@@ -72,7 +72,7 @@ pub struct SharingPolicySpec {
 /// A price, or the rule that makes it.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
 pub struct SharingPrice {
-    /// A decimal, or a CEL expression over `utilisation`, `hour`, `weekday`, `month`, `buyer`, `contracts`.
+    /// A decimal, or a CEL expression over `utilisation`, `hour`, `weekday`, `month`, `buyer`, `contracts`, `rated`, `rating`.
     pub amount: String,
     /// A code of ISO 4217; may be absent if the amount is 0.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Accepted, Criterion, Currency, Decimal, Money, MoneyError, Price, month_of};
+use super::{Accepted, Buffer, Criterion, Currency, Decimal, Money, MoneyError, Price, month_of};
 
 /// Contracts that ended within one month and are remembered for its ceiling: one object holds them, about 150 bytes each. When it
 /// is full nothing more is bought at a price until the month is over: what is not counted could be spent twice.
@@ -37,6 +37,8 @@ pub struct Buying {
     pub rating: LeastRating,
     /// What is signed beyond size, price and term.
     pub accepts: Accepted,
+    /// What is bought before somebody needs it.
+    pub buffers: Vec<Buffer>,
 }
 
 /// What must have been seen of a peer that is bought from.
@@ -287,6 +289,7 @@ mod tests {
             term: None,
             rating: LeastRating::ANY,
             accepts: Accepted::default(),
+            buffers: vec![],
         }))
     }
 

@@ -7,16 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Amounts, Resource};
+use super::{Amounts, Renewal, Resource};
 
 /// Levels of one contract; five are more than anybody reads.
 const LEVELS_MAX: usize = 8;
 /// Thirty days: who needs longer writes a term.
-const NOTICE_SECONDS_MAX: u64 = 30 * 24 * 3600;
+pub(super) const NOTICE_SECONDS_MAX: u64 = 30 * 24 * 3600;
 const PER_MILLE: u32 = 1000;
 const ONCE_PER_CENT: u32 = 100;
 /// Ten times what there is: beyond that it is a raffle.
-const OVERCOMMIT_PER_CENT_MAX: u32 = 1000;
+pub(super) const OVERCOMMIT_PER_CENT_MAX: u32 = 1000;
 
 /// How capacity is sold (REAR business models, D2.1 §6.4.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -83,13 +83,19 @@ pub struct Conditions {
     /// For how long at most pods go on at the seller while their owner is unreachable, in seconds; absent is as Kubernetes does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disconnect_seconds: Option<u64>,
-    /// Of contracts that are paid per use, those with the lower number yield first.
+    /// Of contracts that are paid per use, those with the lower number yield first, and of equals the younger; absent yields last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub yields: Option<u32>,
     /// How often capacity that is paid per use may be promised, in per cent: 250 promises two and a half times what there is. Absent is
     /// 100, once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overcommit_per_cent: Option<u32>,
+    /// How the contract goes on beyond its end; absent is that it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<Renewal>,
+    /// Under which RuntimeClass of the seller the buyer's pods run; absent is its usual runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime_class: Option<String>,
 }
 
 /// Why conditions are not agreed to.
@@ -107,6 +113,26 @@ pub enum ConditionsError {
         observed: u64,
         /// The most.
         most: u64,
+    },
+    /// A number outside its bounds on either side.
+    #[error("conditions.{field} is {observed}, needed {least} to {most}")]
+    Range {
+        /// Which.
+        field: &'static str,
+        /// What it says.
+        observed: u64,
+        /// The least.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
+    /// A name that no RuntimeClass can have.
+    #[error(
+        "conditions.runtimeClass is {observed:?}, needed the name of a RuntimeClass: at most 63 lower-case letters, digits and dashes"
+    )]
+    RuntimeClass {
+        /// The beginning of what it says.
+        observed: String,
     },
     /// A member that goes with another business model.
     #[error("conditions.{field} is {observed} with {model}, needed pay-per-use")]
@@ -147,67 +173,9 @@ impl Default for Conditions {
             disconnect_seconds: None,
             yields: None,
             overcommit_per_cent: None,
+            renewal: None,
+            runtime_class: None,
         }
-    }
-}
-
-/// What a buyer agrees to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Accepted {
-    /// How it may be sold.
-    pub models: Vec<BusinessModel>,
-    /// How long before the end a seller of spot capacity must tell, at least, in seconds.
-    pub least_notice_seconds: u64,
-    /// How long before an early end this buyer tells, at most, in seconds: so long it pays for what it does not need.
-    pub most_notice_seconds: u64,
-    /// The availability that must be promised, per mille; 0 needs none.
-    pub least_availability_per_mille: u32,
-    /// How often what is paid per use may be promised, at most, in per cent.
-    pub most_overcommit_per_cent: u32,
-}
-
-/// Without a word: reserved capacity, whatever its notice and level.
-impl Default for Accepted {
-    fn default() -> Self {
-        Self {
-            models: vec![BusinessModel::Reserved],
-            least_notice_seconds: 0,
-            most_notice_seconds: NOTICE_SECONDS_MAX,
-            least_availability_per_mille: 0,
-            most_overcommit_per_cent: OVERCOMMIT_PER_CENT_MAX,
-        }
-    }
-}
-
-impl Accepted {
-    /// Says whether conditions may be signed.
-    ///
-    /// # Errors
-    /// The observed and the needed, in words.
-    pub fn admits(&self, conditions: &Conditions) -> Result<(), String> {
-        let model = conditions.business_model;
-        if !self.models.contains(&model) {
-            let models: Vec<&str> = self.models.iter().map(|model| model.as_str()).collect();
-            return Err(format!("conditions: {}, needed {}", model.as_str(), models.join(" or ")));
-        }
-        let notice = conditions.notice_seconds;
-        if model == BusinessModel::Spot && notice < self.least_notice_seconds {
-            return Err(format!("conditions: notice of {notice} s, needed at least {} s", self.least_notice_seconds));
-        }
-        if notice > self.most_notice_seconds {
-            return Err(format!("conditions: notice of {notice} s, needed at most {} s", self.most_notice_seconds));
-        }
-        let levels = conditions.service_levels.iter().filter(|level| level.objective == Objective::Availability);
-        let (promised, needed) =
-            (levels.map(|level| level.per_mille).max().unwrap_or(0), self.least_availability_per_mille);
-        if promised < needed {
-            return Err(format!("conditions: availability of {promised} per mille, needed at least {needed}"));
-        }
-        let (overcommit, most) = (conditions.overcommit(), self.most_overcommit_per_cent);
-        if overcommit > most {
-            return Err(format!("conditions: promised to {overcommit} per cent, needed at most {most}"));
-        }
-        Ok(())
     }
 }
 
@@ -287,12 +255,24 @@ impl Conditions {
             return Err(ConditionsError::Undercommit { observed: self.overcommit() });
         }
         bound("overcommitPerCent", self.overcommit().into(), OVERCOMMIT_PER_CENT_MAX.into())?;
+        if let Some((field, observed, least, most)) = self.renewal.as_ref().and_then(Renewal::out_of_bounds) {
+            return Err(ConditionsError::Range { field, observed, least, most });
+        }
+        if let Some(name) = self.runtime_class.as_ref().filter(|name| !is_label(name)) {
+            return Err(ConditionsError::RuntimeClass { observed: name.chars().take(64).collect() });
+        }
         for level in &self.service_levels {
             bound("serviceLevels.perMille", level.per_mille.into(), PER_MILLE.into())?;
             bound("serviceLevels.creditPerMille", level.credit_per_mille.into(), PER_MILLE.into())?;
         }
         Ok(())
     }
+}
+
+/// A DNS label, as the names of RuntimeClasses usually are; a signed text is bounded.
+fn is_label(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&name.len()) && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
 #[cfg(test)]
@@ -340,6 +320,18 @@ mod tests {
         let per_use = |overcommit: u32| json!({"businessModel": "pay-per-use", "overcommitPerCent": overcommit});
         assert!(refused(per_use(99)).contains("needed at least 100"));
         assert!(refused(per_use(1001)).contains("needed at most 1000"));
+        let renewal =
+            |by: u64, before: u64| json!({"renewal": {"bySeconds": by, "beforeSeconds": before, "atMost": 3}});
+        assert!(refused(renewal(59, 30)).contains("renewal.bySeconds is 59, needed 60 to"));
+        assert!(refused(renewal(60, 61)).contains("renewal.beforeSeconds is 61, needed 10 to 60"));
+        assert!(
+            refused(json!({"renewal": {"bySeconds": 60, "beforeSeconds": 30, "atMost": 0}})).contains("atMost is 0")
+        );
+        assert!(refused(json!({"renewal": {"bySeconds": 60}})).contains("missing field `beforeSeconds`"));
+        assert!(Conditions::read(Some(&renewal(60, 60))).is_ok());
+        for name in ["", "-a", "A", "a/b", &"a".repeat(64)] {
+            assert!(refused(json!({"runtimeClass": name})).contains("needed the name of a RuntimeClass"), "{name}");
+        }
     }
 
     #[test]
@@ -355,29 +347,5 @@ mod tests {
         assert_eq!(per_use.promises(&cpus(1000)), cpus(2500));
         assert_eq!(Conditions::default().takes(&cpus(1000)), cpus(1000));
         assert_eq!(Conditions::default().promises(&cpus(1000)), cpus(1000));
-    }
-
-    #[test]
-    fn a_buyer_agrees_to_what_it_said_only() {
-        let spot = |notice_seconds| Conditions {
-            business_model: BusinessModel::Spot,
-            notice_seconds,
-            ..Conditions::default()
-        };
-        let usual = Accepted::default();
-        assert_eq!(usual.admits(&Conditions::default()), Ok(()));
-        assert_eq!(usual.admits(&spot(60)), Err("conditions: spot, needed reserved".into()));
-        let accepts = Accepted {
-            models: vec![BusinessModel::Reserved, BusinessModel::Spot],
-            least_notice_seconds: 60,
-            most_notice_seconds: 600,
-            ..Accepted::default()
-        };
-        assert_eq!(accepts.admits(&spot(60)), Ok(()));
-        assert_eq!(accepts.admits(&spot(59)), Err("conditions: notice of 59 s, needed at least 60 s".into()));
-        assert_eq!(accepts.admits(&spot(601)), Err("conditions: notice of 601 s, needed at most 600 s".into()));
-        let strict = Accepted { least_availability_per_mille: 990, ..usual };
-        let refused = "conditions: availability of 0 per mille, needed at least 990";
-        assert_eq!(strict.admits(&Conditions::default()), Err(refused.into()));
     }
 }

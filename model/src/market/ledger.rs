@@ -243,6 +243,33 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Returns the pool with a sale that ends later: `until` instead of `from`. The same again changes nothing.
+    ///
+    /// # Errors
+    /// [`LedgerRefusal`] if nothing is sold under this id, it has ended, or it ends at another time.
+    pub fn extend(
+        &self,
+        transaction: &str,
+        from: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Self, LedgerRefusal> {
+        let none = || LedgerRefusal::NotHeld { transaction: transaction.to_owned() };
+        let known = self.commitment(transaction).filter(|known| !known.is_over(now)).ok_or_else(none)?;
+        match &known.state {
+            CommitmentState::Committed { until: Some(ends), .. } if *ends == until => return Ok(self.clone()),
+            CommitmentState::Committed { until: Some(ends), .. } if *ends == from => {}
+            _ => return Err(LedgerRefusal::Conflict { transaction: transaction.to_owned() }),
+        }
+        let mut pool = self.clone();
+        for commitment in pool.commitments.iter_mut().filter(|known| known.transaction == transaction) {
+            if let CommitmentState::Committed { until: ends, .. } = &mut commitment.state {
+                *ends = Some(until);
+            }
+        }
+        Ok(pool)
+    }
+
     /// Returns the pool without the promise of this transaction. There need not be one.
     pub fn release(&self, transaction: &str) -> Self {
         let kept = self.commitments.iter().filter(|commitment| commitment.transaction != transaction);
@@ -323,6 +350,20 @@ mod tests {
         let refused = held.hold(&hold("b", 600, 60), at(59)).unwrap_err();
         assert_eq!(refused.to_string(), "cpu: 400m free, needed 600m");
         held.hold(&hold("b", 600, 120), at(60)).unwrap();
+    }
+
+    #[test]
+    fn a_sale_ends_later_once_for_each_end() {
+        let held = pool(1000).hold(&hold("a", 600, 60), at(0)).unwrap();
+        let sold = held.commit("a", "contract-a", Some(at(100)), at(1)).unwrap();
+        let longer = sold.extend("a", at(100), at(200), at(90)).unwrap();
+        assert_eq!(longer.commitment("a").unwrap().until(), Some(at(200)));
+        assert_eq!(longer.extend("a", at(100), at(200), at(90)).unwrap(), longer, "the same again");
+        assert_eq!(longer.free(at(150)), cpus(400), "it is not promised to somebody else");
+        assert!(matches!(longer.extend("a", at(100), at(300), at(90)), Err(LedgerRefusal::Conflict { .. })));
+        assert!(matches!(sold.extend("a", at(100), at(200), at(100)), Err(LedgerRefusal::NotHeld { .. })), "too late");
+        assert!(matches!(held.extend("a", at(60), at(200), at(1)), Err(LedgerRefusal::Conflict { .. })), "only held");
+        assert!(matches!(held.extend("b", at(60), at(200), at(1)), Err(LedgerRefusal::NotHeld { .. })));
     }
 
     #[test]

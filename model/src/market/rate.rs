@@ -6,6 +6,8 @@
 //! | `hour`, `weekday`, `month` | of UTC; the weekday is 1 on Monday |
 //! | `buyer` | DID of who asks; empty for somebody who has proven none |
 //! | `contracts` | how many contracts run with this buyer |
+//! | `rated` | whether something was seen of this buyer |
+//! | `rating` | what was seen of it, 0 to 100; while nothing was, a rule that needs it answers nothing, so: `rated && rating > 80 ? …` |
 //! | `micro(n)` | n millionths, as a decimal |
 //!
 //! A rule answers a text (`"0.02"`), a whole number, or `micro(…)`; floating-point numbers are refused, for they are not what was
@@ -29,7 +31,7 @@ const RULE_SIGNS_MAX: usize = 64;
 /// Computing descends once for each level, and takes some forty kilobytes of stack for it in a debug build; a thread has two
 /// mebibytes.
 const RULE_DEPTH_MAX: usize = 12;
-const NAMES: [&str; 6] = ["utilisation", "hour", "weekday", "month", "buyer", "contracts"];
+const NAMES: [&str; 8] = ["utilisation", "hour", "weekday", "month", "buyer", "contracts", "rated", "rating"];
 
 /// How much is wanted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,6 +53,8 @@ pub struct Situation<'a> {
     pub buyer: &'a str,
     /// How many contracts run with this buyer.
     pub contracts: usize,
+    /// What was seen of this buyer, 0 to 100; `None` is nothing yet.
+    pub rating: Option<u8>,
 }
 
 /// Why a rate is none. Its owner must correct it; nothing is sold at it.
@@ -82,6 +86,9 @@ pub enum RateError {
         /// Which.
         observed: String,
     },
+    /// It asks for what nobody has seen.
+    #[error("price rule needs the buyer's rating, which is ?: needed `rated && …` before it")]
+    Unrated,
     /// It cannot be computed now.
     #[error("price rule cannot be computed: {reason}")]
     Failed {
@@ -135,6 +142,7 @@ impl Rate {
             Self::Rule(text) => text,
         };
         let failed = |error: &dyn std::fmt::Display| RateError::Failed { reason: cut(&error.to_string()) };
+        let rule = compiled(text)?;
         let date = Offset::UTC.to_datetime(situation.now);
         let contracts = i64::try_from(situation.contracts).unwrap_or(i64::MAX);
         let numbers = [
@@ -149,8 +157,17 @@ impl Rate {
             context.add_variable_from_value(name, number);
         }
         context.add_variable_from_value("buyer", situation.buyer.to_owned());
+        context.add_variable_from_value("rated", situation.rating.is_some());
+        if let Some(rating) = situation.rating {
+            context.add_variable_from_value("rating", i64::from(rating));
+        }
         context.add_function("micro", |millionths: i64| Arc::new(micro(millionths))).map_err(|error| failed(&error))?;
-        match Value::resolve(&compiled(text)?, &context).map_err(|error| failed(&error))? {
+        let value = Value::resolve(&rule, &context).map_err(|error| match error {
+            // A name that is known and has no value now.
+            cel::ExecutionError::UndeclaredReference(name) if name.as_str() == "rating" => RateError::Unrated,
+            error => failed(&error),
+        })?;
+        match value {
             Value::String(text) => Ok(Decimal::parse(&text)?),
             Value::Int(whole) => Ok(Decimal::parse(&whole.to_string())?),
             Value::UInt(whole) => Ok(Decimal::parse(&whole.to_string())?),
@@ -192,8 +209,13 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
     use super::*;
 
-    const BUSY: Situation<'static> =
-        Situation { utilisation: 85, now: Timestamp::UNIX_EPOCH, buyer: "did:key:zBuyer", contracts: 2 };
+    const BUSY: Situation<'static> = Situation {
+        utilisation: 85,
+        now: Timestamp::UNIX_EPOCH,
+        buyer: "did:key:zBuyer",
+        contracts: 2,
+        rating: Some(90),
+    };
 
     fn answer(rule: &str) -> String {
         let rate = Rate::parse(rule).and_then(|rate| rate.at(&BUSY));
@@ -213,8 +235,21 @@ mod tests {
             (r#"buyer == "did:key:zBuyer" ? 0 : 1"#, "0"),
             (r#"contracts > 1 ? "0.018" : "0.02""#, "0.018"),
             ("2u", "2"),
+            (r#"rated && rating >= 90 ? "0.018" : "0.02""#, "0.018"),
+            ("micro(20000 - 100 * rating)", "0.011"),
         ] {
             assert_eq!(answer(rule), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_rating_that_nobody_knows_is_no_number() {
+        let unknown = Situation { rating: None, ..BUSY };
+        let answer = |rule: &str| Rate::parse(rule).unwrap().at(&unknown).map(|amount| amount.to_string());
+        assert_eq!(answer(r#"rated && rating >= 90 ? "0.018" : "0.02""#), Ok("0.02".into()));
+        assert_eq!(answer(r#"rated ? micro(100 * rating) : micro(20000)"#), Ok("0.02".into()));
+        for rule in [r#"rating >= 90 ? "0.018" : "0.02""#, "micro(100 * rating)", "0 * rating"] {
+            assert_eq!(answer(rule), Err(RateError::Unrated), "{rule}");
         }
     }
 

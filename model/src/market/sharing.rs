@@ -47,6 +47,22 @@ pub struct Sharing {
     pub conditions: Conditions,
 }
 
+/// Who asks what is sold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Asker<'a> {
+    /// DID; `None` is somebody who has proven no key.
+    pub did: Option<&'a str>,
+    /// What was seen of it, 0 to 100; `None` is nothing yet.
+    pub rating: Option<u8>,
+}
+
+/// Somebody of whom nothing was seen.
+impl<'a> From<Option<&'a str>> for Asker<'a> {
+    fn from(did: Option<&'a str>) -> Self {
+        Self { did, rating: None }
+    }
+}
+
 /// What is sold to one buyer now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sale {
@@ -125,12 +141,13 @@ impl Sharing {
 ///
 /// # Errors
 /// [`SharingRefusal`]: nothing is.
-pub fn sale(
+pub fn sale<'a>(
     policies: &[Option<Sharing>],
     pool: &Pool,
-    buyer: Option<&str>,
+    asker: impl Into<Asker<'a>>,
     now: Timestamp,
 ) -> Result<Sale, SharingRefusal> {
+    let Asker { did: buyer, rating } = asker.into();
     let free = pool.free(now);
     if policies.is_empty() {
         let policy = String::new();
@@ -145,7 +162,7 @@ pub fn sale(
     })?;
     let buyer = buyer.unwrap_or_default();
     let contracts = running(pool, buyer, now).count();
-    let situation = Situation { utilisation: utilisation(pool, now), now, buyer, contracts };
+    let situation = Situation { utilisation: utilisation(pool, now), now, buyer, contracts, rating };
     let price = policy.price(&situation).map_err(SharingRefusal::NoPrice)?;
     let under = |agreed: &Agreed| agreed.policy == policy.name;
     let sold = pool.commitments.iter().filter(|known| !known.is_over(now) && known.agreed.as_ref().is_some_and(under));

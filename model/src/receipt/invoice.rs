@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   receipts of the month ── Σ served, exact ── × price ── rounded once ──► line "reserved"
+//!                         │  paid per use: Σ used, exact ── × price ── rounded once ──► line "used"
 //!                         └─ served / whole time, against each service level ── rounded once ──► credit note
 //! ```
 //! Of a month that is not over the same is an *estimate*. A price of 0 without a currency costs nothing and has no invoice.
@@ -10,8 +11,10 @@ use jiff::tz::Offset;
 use jiff::{Timestamp, civil};
 use serde::{Deserialize, Serialize};
 
-use super::{Basis, End, INTERVAL_SECONDS, Receipt};
-use crate::market::{Money, MoneyError, Objective, Price, PriceError, ServiceLevel, half_even, month_of};
+use super::{Basis, End, INTERVAL_SECONDS, Item, Receipt};
+use crate::market::{
+    BusinessModel, Money, MoneyError, Objective, Price, PriceError, ServiceLevel, half_even, month_of,
+};
 
 const PER_MILLE: u128 = 1000;
 
@@ -178,8 +181,13 @@ pub fn invoice(
     let (start, end) = month_of(month);
     let within: Vec<&(Receipt, String)> =
         receipts.iter().filter(|(receipt, _)| receipt.from >= start && receipt.from < end).collect();
-    let (Some((first, _)), Some((last, digest))) = (within.first(), within.last()) else { return Ok(Bill::NoReceipts) };
     let gap = |needed, observed| Err(InvoiceError::Gap { contract: basis.contract_id.clone(), observed, needed });
+    let (Some((first, _)), Some((last, digest))) = (within.first(), within.last()) else {
+        // The chain has been in this month: its receipts were there, and are not.
+        let before = hours(basis.issued, start);
+        let was_there = basis.number > before && basis.from > start && basis.issued < end;
+        return if was_there { gap(before + 1, basis.number + 1) } else { Ok(Bill::NoReceipts) };
+    };
     // Intervals leave no gap, and each ends at a whole hour or is the last: so many are missing before the first.
     let missing = hours(start.max(basis.issued), first.from);
     if missing > 0 {
@@ -194,14 +202,20 @@ pub fn invoice(
         return gap(last.number + 1, basis.number + 1);
     }
     let [amount, currency, period] = price;
+    let model = basis.conditions.business_model;
     let stated = Price::parse(amount, currency, period)?.unwrap_or(Price::ZERO);
-    let Some(charged) = charge(&stated, start, &within)? else { return Ok(Bill::Nothing) };
+    let Some(charged) = charge(&stated, model, start, &within)? else { return Ok(Bill::Nothing) };
     let month = month_text(start);
     let number = invoice_number(&basis.terms_digest, &month);
+    let charged_ms: u64 = within.iter().map(|(receipt, _)| receipt.charged_ms(model)).sum();
+    let (item, quantity, unit) = match model {
+        BusinessModel::PayPerUse => (Item::Used, charged_ms, Item::Used.unit()),
+        BusinessModel::Reserved | BusinessModel::Spot => (Item::Reserved, charged_ms / 1000, Item::Reserved.unit()),
+    };
     let line = InvoiceLine {
-        item: "reserved".into(),
-        quantity: within.iter().map(|(receipt, _)| receipt.served(crate::market::MeasuredBy::Both)).sum(),
-        unit: "s".into(),
+        item: item.as_str().into(),
+        quantity,
+        unit: unit.into(),
         amount_minor: charged.minor,
         amount: charged.to_string(),
     };
@@ -233,13 +247,18 @@ fn hours(from: Timestamp, until: Timestamp) -> u64 {
     seconds.div_ceil(INTERVAL_SECONDS.unsigned_abs())
 }
 
-/// What was served of the month at the price, rounded once; `None` for a price of 0 without a currency.
-fn charge(price: &Price, start: Timestamp, receipts: &[&(Receipt, String)]) -> Result<Option<Money>, InvoiceError> {
+/// What was served, or used, of the month at the price, rounded once; `None` for a price of 0 without a currency.
+fn charge(
+    price: &Price,
+    model: BusinessModel,
+    start: Timestamp,
+    receipts: &[&(Receipt, String)],
+) -> Result<Option<Money>, InvoiceError> {
     let mut sum = price.charge(start, start)?;
     for (receipt, _) in receipts {
-        let served = i64::try_from(receipt.served(crate::market::MeasuredBy::Both)).unwrap_or(0);
+        let charged = i64::try_from(receipt.charged_ms(model)).unwrap_or(0);
         // At most the interval, which is of one month: a second of it costs the same wherever it lies.
-        let until = receipt.from.checked_add(jiff::SignedDuration::from_secs(served)).unwrap_or(receipt.until);
+        let until = receipt.from.checked_add(jiff::SignedDuration::from_millis(charged)).unwrap_or(receipt.until);
         sum = sum.add(&price.charge(receipt.from, until)?)?;
     }
     Ok(sum.money()?)

@@ -22,6 +22,10 @@ pub struct Reading {
     pub serving: bool,
     /// Pods that run.
     pub pods: u64,
+    /// How much of the contract they ask for, in parts per million; `None` of what is paid whether it is used or not.
+    pub used_ppm: Option<u64>,
+    /// Pods that yield; `None` likewise.
+    pub yielding: Option<u64>,
     /// MiB of memory that they use; `None` where nobody can see it.
     pub memory_mib: Option<u64>,
     /// Milliseconds of CPU since the last look.
@@ -65,6 +69,12 @@ pub struct Meter {
     /// How many pods.
     #[serde(default)]
     pub pods: u64,
+    /// How much of the contract, in parts per million.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_ppm: Option<u64>,
+    /// How many pods yield.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yielding: Option<u64>,
     /// How much memory, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
@@ -99,6 +109,8 @@ impl Meter {
             looked: from,
             serving: false,
             pods: 0,
+            used_ppm: None,
+            yielding: None,
             memory_mib: None,
             open: Measures::default(),
             closed: Vec::new(),
@@ -113,11 +125,14 @@ impl Meter {
             return;
         }
         (self.serving, self.pods, self.memory_mib) = (reading.serving, reading.pods, reading.memory_mib);
+        (self.used_ppm, self.yielding) = (reading.used_ppm, reading.yielding);
         let counted = Measures {
             bytes_to_seller: reading.bytes_to_seller,
             bytes_to_buyer: reading.bytes_to_buyer,
             cpu_ms: reading.cpu_ms,
             memory_mib_ms: reading.memory_mib.map(|_| 0),
+            used_ppm_ms: reading.used_ppm.map(|_| 0),
+            yielded_ms: reading.yielding.map(|_| 0),
             ..Measures::default()
         };
         self.open = self.open.plus(&counted);
@@ -187,6 +202,8 @@ impl Meter {
             (false, true) => {
                 passed.reserved_ms = ms;
                 passed.pods_ms = ms.saturating_mul(self.pods);
+                passed.used_ppm_ms = self.used_ppm.map(|ppm| ms.saturating_mul(ppm));
+                passed.yielded_ms = self.yielding.map(|pods| ms.saturating_mul(pods));
                 passed.memory_mib_ms = self.memory_mib.map(|mib| ms.saturating_mul(mib));
             }
             (false, false) => {}

@@ -2,7 +2,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::market::{Objective, ServiceLevel};
+use crate::market::{BusinessModel, Objective, SHARE_MOST, ServiceLevel};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -306,7 +306,86 @@ fn a_month_without_its_first_or_last_receipts_is_not_invoiced() {
     (basis.number, basis.from) = (5, all[4].0.until);
     assert_eq!(billed(&basis, november, &all[..4]), missing(5, 6));
     assert_eq!(billed(&basis, october, &all[..1]), missing(2, 6));
+    assert_eq!(billed(&basis, october, &[]), missing(1, 6));
+    assert_eq!(billed(&basis, november, &all[..2]), missing(3, 6), "none of the month is there any more");
+    assert_eq!(billed(&basis, "2026-12-01T00:00:00Z", &all), Ok(Bill::NoReceipts), "it has not come");
     assert!(billed(&basis, october, &all).is_ok() && billed(&basis, november, &all).is_ok());
+}
+
+/// Of a contract that is paid per use, half an hour in which so many milliseconds of it were used.
+fn per_use(used_ms: u64) -> Measures {
+    Measures { used_ppm_ms: Some(used_ms * SHARE_MOST), yielded_ms: Some(0), ..served(1800) }
+}
+
+#[test]
+fn what_is_paid_per_use_costs_what_both_have_seen_used() {
+    let mut basis = basis();
+    basis.conditions.business_model = BusinessModel::PayPerUse;
+    let receipt = |seller: Measures, buyer: Measures| {
+        let proposal = propose(&basis, &half_hour(seller));
+        check_proposal(&basis, &proposal, at("2026-11-27T18:00:01Z")).unwrap();
+        let receipt = complete(&basis, &proposal, &buyer);
+        check_completed(&basis, &proposal, &receipt).unwrap();
+        receipt
+    };
+    let charged = |receipt: &Receipt| receipt.charged_ms(BusinessModel::PayPerUse);
+    let alike = receipt(per_use(450_500), per_use(450_500));
+    assert_eq!((charged(&alike), alike.line(Item::Used).unwrap().state), (450_500, LineState::Agreed));
+    assert_eq!(alike.served(MeasuredBy::Both), 1800, "ready all the time, and that costs nothing");
+    let apart = receipt(per_use(900_000), per_use(400_000));
+    assert_eq!((charged(&apart), apart.is_disputed()), (400_000, true), "what nobody contests");
+    // Who did not look for ten minutes takes the seller's word for them.
+    let away = Measures { away_ms: 600_000, reserved_ms: 1_200_000, ..per_use(300_000) };
+    let unseen = receipt(per_use(800_000), away);
+    assert_eq!((charged(&unseen), unseen.is_disputed()), (800_000, false));
+    assert_eq!(charged(&receipt(per_use(1_000_000), away)), 900_000);
+    // One that had to yield is told, and costs nothing.
+    let yielded = Measures { yielded_ms: Some(1_800_000), ..per_use(0) };
+    let told = receipt(yielded, yielded);
+    assert_eq!((charged(&told), told.line(Item::Yielded).unwrap().seller), (0, Some(1800)));
+    // A quarter of an hour of all of it, at 36 EUR an hour.
+    let quarter = receipt(per_use(900_000), per_use(900_000));
+    let bill = invoice(&basis, &price("36", "EUR", "hour"), at("2026-11-01T00:00:00Z"), &[(quarter, "d".into())]);
+    let Ok(Bill::Invoice(invoice)) = bill else { panic!("{bill:?}") };
+    let line = &invoice.lines[0];
+    assert_eq!((line.item.as_str(), line.quantity, line.unit.as_str()), ("used", 900_000, "ms"));
+    assert_eq!((invoice.due_minor, invoice.due.as_str()), (900, "9.00 EUR"));
+}
+
+#[test]
+fn each_business_model_has_its_own_measure() {
+    let (reserved, now) = (basis(), at("2026-11-27T18:00:01Z"));
+    let mut per_use_basis = basis();
+    per_use_basis.conditions.business_model = BusinessModel::PayPerUse;
+    let of_use = propose(&per_use_basis, &half_hour(per_use(1)));
+    let of_time = propose(&reserved, &half_hour(per_use(1)));
+    assert!(of_time.line(Item::Used).is_none(), "whoever has measured it: nobody pays for it");
+    let told = |basis: &Basis, proposal: &Receipt| check_proposal(basis, proposal, now).unwrap_err().to_string();
+    assert!(told(&reserved, &of_use).contains("lines is used, needed it only of what is paid per use"));
+    assert!(told(&per_use_basis, &of_time).contains("lines is without used"));
+    let mut too_much = of_use.clone();
+    too_much.lines.iter_mut().find(|line| line.line == Item::Used).unwrap().seller = Some(1_800_001);
+    assert!(told(&per_use_basis, &too_much).contains("used is 1800001, needed at most 1800000"));
+    // A party that has seen nothing at all says 0, and not that nobody measures it.
+    let nothing = propose(&per_use_basis, &half_hour(served(0)));
+    assert_eq!(nothing.line(Item::Used).unwrap().seller, Some(0));
+}
+
+#[test]
+fn a_meter_counts_use_only_while_it_is_ready() {
+    let mut meter = Meter::new(at("2026-11-27T17:30:00Z"));
+    let look = |meter: &mut Meter, time: &str, serving, used_ppm| {
+        meter.look(at(time), &Reading { serving, used_ppm, yielding: Some(1), ..Reading::default() });
+    };
+    look(&mut meter, "2026-11-27T17:30:00Z", true, Some(500_000));
+    look(&mut meter, "2026-11-27T17:30:10Z", false, Some(500_000));
+    look(&mut meter, "2026-11-27T17:30:20Z", true, Some(250_000));
+    look(&mut meter, "2026-11-27T17:30:30Z", true, Some(0));
+    assert_eq!(meter.open.used_ppm_ms, Some(10_000 * 500_000 + 10_000 * 250_000));
+    assert_eq!(meter.open.yielded_ms, Some(20_000));
+    // After more than half a minute nobody has looked.
+    look(&mut meter, "2026-11-27T17:32:00Z", true, Some(0));
+    assert_eq!((meter.open.away_ms, meter.open.yielded_ms), (90_000, Some(20_000)));
 }
 
 #[test]

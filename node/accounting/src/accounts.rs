@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use fluidos_identity::{Envelope, NodeId, Signed};
 use fluidos_model::kinds::{
-    Account, AccountPhase, AccountSpec, AccountStatus, Configuration, Contract, Direction, FlavorType, Receipt,
-    ReceiptSpec, SignedTerms, names,
+    Account, AccountPhase, AccountSpec, AccountStatus, Configuration, Contract, Direction, FlavorType, SignedTerms,
+    names,
 };
-use fluidos_model::market::{Conditions, MeasuredBy};
-use fluidos_model::receipt::{self, Basis, Bill, Closed, Meter, RECEIPT_PURPOSE};
+use fluidos_model::market::Conditions;
+use fluidos_model::receipt::{Basis, Closed, Meter};
 use fluidos_rear as rear;
 use jiff::{SignedDuration, Timestamp};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::{Mutex, Notify};
 
@@ -23,8 +23,6 @@ use crate::{Error, Options, Traffic, keeper};
 
 /// Live contracts are at most 1,024 of a pool at each side; the others wait for their last receipts.
 pub(crate) const ACCOUNTS_MAX: usize = 4096;
-/// Beyond so many, the oldest that are settled go with their receipts; their invoices stay. The other half is for what runs.
-const FORGET_BEYOND: usize = ACCOUNTS_MAX / 2;
 /// A killed process loses so much of its own measure: less than one per cent of an hour.
 const WRITE_EVERY: Duration = Duration::from_secs(15);
 /// Accounts of contracts that are over are changed by this room alone; one more try is for a person's edit.
@@ -35,7 +33,7 @@ const CLOCK_APART: SignedDuration = SignedDuration::from_secs(120);
 /// The accounts of a node.
 pub struct Accounts {
     pub(crate) options: Options,
-    kept: Mutex<BTreeMap<String, Arc<Mutex<Kept>>>>,
+    pub(crate) kept: Mutex<BTreeMap<String, Arc<Mutex<Kept>>>>,
     /// Something is due.
     pub(crate) due: Notify,
 }
@@ -78,10 +76,7 @@ impl Kept {
 
     /// The contract, and where its chain stands.
     pub fn basis(&self) -> Basis {
-        let status = self.status();
-        let previous = if status.number == 0 { self.basis.terms_digest.clone() } else { status.digest };
-        let from = status.until.as_ref().and_then(|until| until.parse().ok()).unwrap_or(self.basis.issued);
-        Basis { number: status.number, previous, from, ..self.basis.clone() }
+        basis_of(&self.basis, &self.status())
     }
 
     /// The interval whose receipt comes next, if this party has measured it to its end.
@@ -107,6 +102,22 @@ impl Kept {
         now.checked_add(ahead).unwrap_or(now)
     }
 
+    /// Takes note of a renewal of the contract, which ends later then; says whether it is new. What is not signed as it must be
+    /// changes nothing.
+    pub fn renew(&mut self, renewal: &SignedTerms) -> bool {
+        let known = self.object.status.as_ref().and_then(|status| status.renewal.as_ref());
+        if known == Some(renewal) {
+            return false;
+        }
+        let until = renewed_until(&self.terms, self.sells(), Some(renewal));
+        if until.is_none() || until <= self.basis.until {
+            return false;
+        }
+        self.basis.until = until;
+        self.object.status.get_or_insert_default().renewal = Some(renewal.clone());
+        true
+    }
+
     pub fn must_write(&self) -> bool {
         self.written.elapsed() >= WRITE_EVERY
     }
@@ -115,38 +126,6 @@ impl Kept {
 impl Accounts {
     pub(crate) fn new(options: Options) -> Self {
         Self { options, kept: Mutex::default(), due: Notify::new() }
-    }
-
-    /// Lets the oldest accounts go that are settled and have nothing more to say, if there are many.
-    pub(crate) async fn forget_oldest(&self) -> Result<(), Error> {
-        let mut all = self.kept.lock().await;
-        if all.len() <= FORGET_BEYOND {
-            return Ok(());
-        }
-        let mut over = Vec::new();
-        for (name, kept) in all.iter() {
-            // One that is in use is not the oldest.
-            let Ok(kept) = kept.try_lock() else { continue };
-            if matches!(kept.status().phase, AccountPhase::Settled | AccountPhase::Unsettled)
-                && !kept.tell
-                && kept.uninvoiced.is_none()
-            {
-                over.push((kept.object.metadata.creation_timestamp.as_ref().map(|at| at.0), name.clone()));
-            }
-        }
-        over.sort();
-        let many = all.len() - FORGET_BEYOND;
-        for (_, name) in over.into_iter().take(many) {
-            let of_contract = ListParams::default().labels(&format!("{}={name}", names::LABEL_CONTRACT));
-            let receipts = self.api::<Receipt>().delete_collection(&DeleteParams::default(), &of_contract).await;
-            drop(receipts.map_err(Error::api(format!("delete the receipts of {name}")))?);
-            match self.api::<Account>().delete(&name, &DeleteParams::default()).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                other => drop(other.map_err(Error::api(format!("delete account {name}")))?),
-            }
-            all.remove(&name);
-        }
-        Ok(())
     }
 
     pub(crate) fn own(&self) -> NodeId {
@@ -194,7 +173,7 @@ impl Accounts {
     async fn catch_up(&self, kept: &mut Kept) -> Result<(), Error> {
         kept.tell = true;
         // A receipt is written before it is counted: what was written last is counted now.
-        while let Some(receipt) = self.receipt(kept.name(), kept.status().number + 1).await? {
+        while let Some(receipt) = self.receipt(kept, kept.status().number + 1).await? {
             self.count(kept, &receipt).await?;
         }
         kept.uninvoiced = Some(Instant::now());
@@ -254,7 +233,10 @@ impl Accounts {
     }
 
     fn kept_of(object: Account) -> Result<Kept, Error> {
-        let (terms, basis) = contract(&object)?;
+        let (terms, mut basis) = contract(&object)?;
+        let sells = object.spec.direction == Direction::Sold;
+        let renewal = object.status.as_ref().and_then(|status| status.renewal.as_ref());
+        basis.until = renewed_until(&terms, sells, renewal).or(basis.until);
         let meter = object.status.as_ref().and_then(|status| status.meter.clone()).unwrap_or(Meter::new(basis.issued));
         let written = Instant::now();
         Ok(Kept { object, terms, meter, basis, written, traffic: None, cpu: None, tell: false, uninvoiced: None })
@@ -281,70 +263,17 @@ impl Accounts {
         }
         Err(Error::Contract { contract: name, reason: "others keep changing its account".into() })
     }
+}
 
-    /// Returns a receipt that is kept, with its signatures verified.
-    pub(crate) async fn receipt(&self, contract: &str, number: u64) -> Result<Option<Signed<receipt::Receipt>>, Error> {
-        let name = names::receipt(contract, number);
-        let object = self.api::<Receipt>().get_opt(&name).await.map_err(Error::api(format!("read {name}")))?;
-        object.map(|object| signed_receipt(&object)).transpose()
-    }
-
-    /// Returns the receipts of a contract that are kept, with their digests, in the order of the chain.
-    pub(crate) async fn receipts_of(&self, contract: &str) -> Result<Vec<(receipt::Receipt, String)>, Error> {
-        let selected = ListParams::default().labels(&format!("{}={contract}", names::LABEL_CONTRACT));
-        let objects = self.api::<Receipt>().list(&selected).await.map_err(Error::api("list receipts"))?;
-        let read = |object: Receipt| -> Result<_, Error> {
-            let signed = signed_receipt(&object)?;
-            Ok((signed.value().clone(), signed.digest()))
-        };
-        let mut receipts = objects.items.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        receipts.sort_by_key(|(receipt, _)| receipt.number);
-        Ok(receipts)
-    }
-
-    /// Keeps a receipt that both have signed: the next of the chain. The same again changes nothing.
-    pub(crate) async fn keep(&self, kept: &mut Kept, signed: &Signed<receipt::Receipt>) -> Result<(), Error> {
-        let terms = kept.terms.value();
-        signed.require(&[terms.buyer, terms.seller])?;
-        receipt::check_next(&kept.basis(), signed.value())?;
-        let object = object_of(kept.name(), signed);
-        let name = object.name_any();
-        match self.api::<Receipt>().create(&PostParams::default(), &object).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                let number = signed.value().number;
-                let known = self.receipt(kept.name(), number).await?;
-                if known.as_ref().map(Signed::digest) != Some(signed.digest()) {
-                    let reason = format!("another receipt {number} is signed by both already");
-                    return Err(Error::Fork { contract: kept.name().into(), reason });
-                }
-            }
-            other => drop(other.map_err(Error::api(format!("write {name}")))?),
-        }
-        self.count(kept, signed).await?;
-        self.try_invoice(kept).await;
-        Ok(())
-    }
-
-    /// Counts a receipt that is written.
-    async fn count(&self, kept: &mut Kept, signed: &Signed<receipt::Receipt>) -> Result<(), Error> {
-        let receipt = signed.value();
-        receipt::check_next(&kept.basis(), receipt)?;
-        let status = kept.object.status.get_or_insert_default();
-        (status.number, status.digest) = (receipt.number, signed.digest());
-        status.until = Some(receipt.until.to_string());
-        status.served_seconds += receipt.served(MeasuredBy::Both);
-        status.disputed += u64::from(receipt.is_disputed());
-        (status.message, status.waiting_since) = (String::new(), None);
-        if receipt.end.is_some() {
-            status.phase = AccountPhase::Settled;
-        }
-        kept.meter.settled(receipt.until, receipt.end.is_some());
-        self.write(kept).await
-    }
+/// The contract as it was before its first receipt, brought to where the chain of its account stands.
+pub(crate) fn basis_of(first: &Basis, status: &AccountStatus) -> Basis {
+    let previous = if status.number == 0 { first.terms_digest.clone() } else { status.digest.clone() };
+    let from = status.until.as_ref().and_then(|until| until.parse().ok()).unwrap_or(first.issued);
+    Basis { number: status.number, previous, from, ..first.clone() }
 }
 
 /// Returns the terms of an account, and what is known of its contract before the first receipt.
-fn contract(account: &Account) -> Result<(Signed<rear::ContractTerms>, Basis), Error> {
+pub(crate) fn contract(account: &Account) -> Result<(Signed<rear::ContractTerms>, Basis), Error> {
     let refused = |reason: String| Error::Contract { contract: account.spec.contract.clone(), reason };
     let terms = opened(&account.spec.signed_terms)?;
     let value = terms.value();
@@ -367,46 +296,14 @@ fn contract(account: &Account) -> Result<(Signed<rear::ContractTerms>, Basis), E
     Ok((terms, basis))
 }
 
-/// Returns what a month of an account comes to, from the receipts that are kept: of a month that runs, an estimate.
-///
-/// # Errors
-/// [`Error`] if a receipt or the contract cannot be read, or a receipt is missing.
-pub fn bill(account: &Account, receipts: &[Receipt], month: Timestamp) -> Result<Bill, Error> {
-    let (terms, basis) = contract(account)?;
-    let mut of_contract = Vec::new();
-    for object in receipts.iter().filter(|object| object.spec.contract == account.spec.contract) {
-        let signed = signed_receipt(object)?;
-        signed.require(&[terms.value().buyer, terms.value().seller])?;
-        of_contract.push((signed.value().clone(), signed.digest()));
-    }
-    of_contract.sort_by_key(|(receipt, _)| receipt.number);
-    Ok(receipt::invoice(&basis, &terms.value().price, month, &of_contract)?)
-}
-
-/// Returns a receipt with its signatures, which hold.
-///
-/// # Errors
-/// [`Error::Signed`].
-pub fn signed_receipt(object: &Receipt) -> Result<Signed<receipt::Receipt>, Error> {
-    Ok(Signed::open(&envelope(&object.spec.signed), RECEIPT_PURPOSE)?)
-}
-
-fn object_of(contract: &str, signed: &Signed<receipt::Receipt>) -> Receipt {
-    let receipt = signed.value();
-    let spec = ReceiptSpec {
-        contract: contract.into(),
-        number: receipt.number,
-        from: receipt.from.to_string(),
-        until: receipt.until.to_string(),
-        served_seconds: receipt.served(MeasuredBy::Both),
-        state: if receipt.is_disputed() { "Disputed" } else { "Agreed" }.into(),
-        digest: signed.digest(),
-        signed: signed_terms(&signed.envelope()),
-    };
-    let mut object = Receipt::new(&names::receipt(contract, receipt.number), spec);
-    object.metadata.namespace = Some(names::NAMESPACE.into());
-    object.labels_mut().insert(names::LABEL_CONTRACT.into(), contract.into());
-    object
+/// When a contract ends after a renewal. A seller needs both signatures to it; what a buyer has signed may have been signed by its
+/// seller, and it owes what was served until then.
+fn renewed_until(terms: &Signed<rear::ContractTerms>, sells: bool, renewal: Option<&SignedTerms>) -> Option<Timestamp> {
+    let renewal = rear::open_renewal(&envelope(renewal?)).ok()?;
+    let (buyer, seller) = (terms.value().buyer, terms.value().seller);
+    let signers: &[NodeId] = if sells { &[buyer, seller] } else { &[buyer] };
+    rear::check_renewal(&renewal, terms, signers).ok()?;
+    renewal.value().times().ok().map(|(_, until)| whole(until))
 }
 
 /// Terms that both have signed.

@@ -53,7 +53,7 @@ impl Accounts {
         let fork = |reason: String| Error::Fork { contract: name.clone(), reason };
         if request.after < basis.number {
             let number = request.after + 1;
-            let receipt = self.receipt(&name, number).await?;
+            let receipt = self.receipt(kept, number).await?;
             let receipt =
                 receipt.ok_or_else(|| fork(format!("receipt {number} is in an invoice and not kept any more")))?;
             if receipt.value().previous != request.digest {

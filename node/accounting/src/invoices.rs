@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use fluidos_identity::{Envelope, Signed, canonical_json};
+use fluidos_identity::{Envelope, Signed, SignedError, canonical_json};
 use fluidos_model::kinds::{Invoice, InvoiceSpec, InvoiceStatus, PaymentState, Receipt, names};
 use fluidos_model::market::month_of;
 use fluidos_model::receipt::{self, Bill, PAYMENT_PURPOSE, Payment};
@@ -51,12 +51,12 @@ impl Accounts {
     async fn invoice(&self, kept: &Kept) -> Result<(), Error> {
         let name = kept.name().to_owned();
         let number = kept.status().number;
-        let last = if number == 0 { None } else { self.receipt(&name, number).await? };
+        let last = if number == 0 { None } else { self.receipt(kept, number).await? };
         let over = |receipt: &receipt::Receipt| receipt.end.is_some() || receipt.until >= month_of(receipt.from).1;
         if kept.uninvoiced.is_none() && last.is_none_or(|last| !over(last.value())) {
             return Ok(());
         }
-        let receipts = self.receipts_of(&name).await?;
+        let receipts = self.receipts_of(kept).await?;
         let Some((last, _)) = receipts.last() else { return Ok(()) };
         let mut months: Vec<_> = receipts.iter().map(|(receipt, _)| month_of(receipt.from).0).collect();
         months.dedup();
@@ -159,8 +159,14 @@ impl Accounts {
         if !sent.is_empty() {
             let invoices = self.invoices_of(kept.name()).await?;
             for envelope in sent {
-                let word = Signed::<Payment>::open(envelope, PAYMENT_PURPOSE)?;
-                word.require(&[kept.peer()])?;
+                // What cannot be read is no word, and no reason to leave receipts unsigned.
+                let word = match read_word(envelope, kept) {
+                    Ok(word) => word,
+                    Err(error) => {
+                        tracing::debug!(contract = kept.name(), %error, "a word about a payment does not count");
+                        continue;
+                    }
+                };
                 let of = |invoice: &&Invoice| {
                     invoice.spec.digest == word.value().invoice_digest
                         && invoice.spec.document["number"].as_str() == Some(word.value().invoice.as_str())
@@ -197,6 +203,13 @@ impl Accounts {
             .map_err(Error::api(format!("write {name}")))?;
         Ok(true)
     }
+}
+
+/// A word of the other party.
+fn read_word(envelope: &Envelope, kept: &Kept) -> Result<Signed<Payment>, SignedError> {
+    let word = Signed::<Payment>::open(envelope, PAYMENT_PURPOSE)?;
+    word.require(&[kept.peer()])?;
+    Ok(word)
 }
 
 fn words(invoice: &Invoice) -> Vec<Signed<Payment>> {

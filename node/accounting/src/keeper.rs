@@ -202,7 +202,8 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
             refused.insert(name, reason);
         }
     }
-    if let Err(error) = accounts.forget_oldest().await {
+    let there: BTreeSet<String> = contracts.iter().map(|contract| contract.name_any()).collect();
+    if let Err(error) = accounts.forget_oldest(&there).await {
         tracing::warn!(%error, "settled accounts stay for now");
     }
     let view = View::new(&caches.allocations.list(), caches.nodes.list(), caches.pods.list());
@@ -222,6 +223,7 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
         let contract = by_name.get(&name);
         let before = (kept.meter.serving, kept.meter.closed.len());
         let clock = kept.clock(now);
+        let longer = contract.and_then(|contract| contract.spec.renewal.as_ref()).is_some_and(|it| kept.renew(it));
         let until = kept.basis().until.filter(|until| *until <= clock);
         let gone = contract.is_none_or(|contract| contract.metadata.deletion_timestamp.is_some());
         if let Some(until) = until {
@@ -235,7 +237,7 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
         }
         if kept.meter.ended && kept.status().phase == AccountPhase::Open {
             kept.object.status.get_or_insert_default().phase = AccountPhase::Closing;
-        } else if before == (kept.meter.serving, kept.meter.closed.len()) && !kept.must_write() {
+        } else if before == (kept.meter.serving, kept.meter.closed.len()) && !longer && !kept.must_write() {
             continue;
         }
         if let Err(error) = accounts.write(&mut kept).await {

@@ -17,12 +17,14 @@
 //! *Crashes*: a receipt is written before the account that counts it, and found again when the account is loaded; a meter is written
 //! every 15 s, so a killed process loses at most that much of its own measure, which is below the usual tolerance of an hour.
 //!
-//! Limits: bytes are counted for each pair of nodes and stand in the receipts of the first of its contracts by name; contracts paid per
-//! use are charged like reserved ones; pods are counted, not listed.
+//! Limits: bytes are counted for each pair of nodes and stand in the receipts of the first of its contracts by name; pods are counted,
+//! not listed.
 
 mod accounts;
 mod answer;
+mod chain;
 mod error;
+mod forget;
 mod invoices;
 mod keeper;
 mod readings;
@@ -35,7 +37,8 @@ use fluidos_identity::{NodeId, NodeKey};
 use fluidos_rear as rear;
 use kube::Client;
 
-pub use accounts::{Accounts, bill, signed_receipt};
+pub use accounts::Accounts;
+pub use chain::{bill, signed_receipt};
 pub use error::Error;
 pub use keeper::start;
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fluidos_model::kinds::{Allocation, AllocationPhase, names};
+use fluidos_model::market::{Amounts, BusinessModel, requested, share};
 use fluidos_model::receipt::Reading;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
@@ -18,11 +19,13 @@ use crate::{Meters, Traffic, Usage};
 pub(crate) struct View {
     /// Whether the buyer uses the capacity.
     used: BTreeMap<String, bool>,
+    /// How many of the buyer's pods yield.
+    yielding: BTreeMap<String, u64>,
     nodes: BTreeMap<String, Arc<Node>>,
     /// Pods that run here for others.
     twins: BTreeMap<String, Vec<Arc<Pod>>>,
     /// Pods that run, by node.
-    bound: BTreeMap<String, u64>,
+    bound: BTreeMap<String, Vec<Arc<Pod>>>,
 }
 
 impl View {
@@ -30,7 +33,9 @@ impl View {
         let mut view = Self::default();
         for allocation in allocations.iter().filter(|allocation| allocation.metadata.deletion_timestamp.is_none()) {
             let active = allocation.status.as_ref().is_some_and(|status| status.status == AllocationPhase::Active);
-            view.used.insert(allocation.spec.contract.name.clone(), active);
+            let contract = allocation.spec.contract.name.clone();
+            view.yielding.insert(contract.clone(), allocation.status.as_ref().map_or(0, |status| status.yielding));
+            view.used.insert(contract, active);
         }
         for node in nodes.into_iter().filter(|node| node.labels().contains_key(names::VIRTUAL_NODE)) {
             if let Some(contract) = node.labels().get(names::LABEL_CONTRACT) {
@@ -41,7 +46,7 @@ impl View {
             if let Some(contract) = pod.labels().get(names::LABEL_CONTRACT).cloned() {
                 view.twins.entry(contract).or_default().push(pod);
             } else if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
-                *view.bound.entry(node).or_default() += 1;
+                view.bound.entry(node).or_default().push(pod);
             }
         }
         view
@@ -51,24 +56,41 @@ impl View {
     pub fn read(&self, kept: &mut Kept, meters: &dyn Meters, first: bool) -> Reading {
         let (peer, sells) = (kept.peer(), kept.sells());
         let (to_peer, from_peer) = if first { packets(kept, meters.traffic(&peer)) } else { (None, None) };
+        let none = Vec::new();
+        let per_use = kept.basis().conditions.business_model == BusinessModel::PayPerUse;
+        let bought = kept.basis().amounts;
+        let used_of = |pods: &[Arc<Pod>]| per_use.then(|| share(&bought, &asked(pods)));
+        let yielding = per_use.then(|| self.yielding.get(kept.name()).copied().unwrap_or(0));
         if sells {
-            let none = Vec::new();
             let twins = self.twins.get(kept.name()).unwrap_or(&none);
             let serving = self.used.get(kept.name()).is_some_and(|used| *used) && meters.is_up(&peer);
             let (cpu_ms, memory_mib) = used(kept, twins, meters);
             let (bytes_to_seller, bytes_to_buyer) = (from_peer, to_peer);
-            return Reading { serving, pods: twins.len() as u64, memory_mib, cpu_ms, bytes_to_seller, bytes_to_buyer };
+            let (pods, used_ppm) = (twins.len() as u64, used_of(twins));
+            return Reading { serving, pods, used_ppm, yielding, memory_mib, cpu_ms, bytes_to_seller, bytes_to_buyer };
         }
         let node = self.nodes.get(kept.name());
+        let pods = node.and_then(|node| self.bound.get(&node.name_any())).unwrap_or(&none);
         Reading {
             serving: node.is_some_and(|node| is_ready(node)),
-            pods: node.and_then(|node| self.bound.get(&node.name_any())).copied().unwrap_or(0),
+            pods: pods.len() as u64,
+            used_ppm: used_of(pods),
+            yielding,
             memory_mib: None,
             cpu_ms: None,
             bytes_to_seller: to_peer,
             bytes_to_buyer: from_peer,
         }
     }
+}
+
+/// What pods ask for together. One that asks for what nobody sells is one pod: both sides read it alike.
+fn asked(pods: &[Arc<Pod>]) -> Amounts {
+    let one = Amounts { pods: 1, ..Amounts::default() };
+    let of = |pod: &Arc<Pod>| pod.spec.as_ref().and_then(|spec| requested(spec).ok()).unwrap_or(one);
+    // What cannot be counted is all of it.
+    let all = Amounts { cpu_milli: u64::MAX, ..one };
+    pods.iter().map(of).try_fold(Amounts::default(), |sum, pod| sum.checked_add(&pod)).unwrap_or(all)
 }
 
 fn runs(pod: &Pod) -> bool {

@@ -72,7 +72,7 @@ async fn step(accounts: &Accounts, kept: &mut Kept, answer: &rear::ReceiptAnswer
     if answer.number < basis.number {
         // The seller has lost what it had signed: it gets it back.
         let number = answer.number + 1;
-        let receipt = accounts.receipt(kept.name(), number).await?;
+        let receipt = accounts.receipt(kept, number).await?;
         let missing = || Error::Fork {
             contract: kept.name().into(),
             reason: format!(

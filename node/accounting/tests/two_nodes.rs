@@ -12,12 +12,12 @@ use fluidos_identity::{ClientAuth, Envelope, NodeId, NodeKey, Signed, server_con
 use fluidos_model::kinds::{
     Account, AccountPhase, Allocation, Contract, Invoice, PaymentState, Receipt, SignedTerms, crds, names,
 };
-use fluidos_model::market::month_of;
+use fluidos_model::market::{BusinessModel, month_of};
 use fluidos_model::receipt::{self, Item, LineState, RECEIPT_PURPOSE};
 use fluidos_rear as rear;
 use fluidos_rear::{ReceiptAnswer, ReceiptRequest, Refusal, RefusalCode};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode};
+use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
@@ -192,6 +192,25 @@ impl Node {
         .await;
     }
 
+    /// Waits until there are invoices: they are made after the account is settled.
+    async fn invoices(&self) -> Vec<Invoice> {
+        until("there is an invoice", async || {
+            let invoices = self.api::<Invoice>().list(&Default::default()).await.unwrap().items;
+            if invoices.is_empty() { Err(String::new()) } else { Ok(invoices) }
+        })
+        .await
+    }
+
+    /// A pod that runs and asks for so much: at the seller a twin, at the buyer one on the virtual node.
+    async fn pod(&self, cpu: &str, sells: bool) {
+        let labels = if sells { json!({names::LABEL_CONTRACT: CONTRACT}) } else { json!({}) };
+        let pod: Pod = from(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": labels},
+            "spec": {"nodeName": "grid", "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}}));
+        self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
+        let runs = Patch::Merge(json!({"status": {"phase": "Running"}}));
+        self.api::<Pod>().patch_status("web", &PatchParams::default(), &runs).await.unwrap();
+    }
+
     async fn release(&self) {
         self.api::<Contract>().delete(CONTRACT, &DeleteParams::default()).await.unwrap();
     }
@@ -237,6 +256,17 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) 
 
 /// Terms that both sign, at both; issued so long ago.
 async fn deal(buyer: &Node, seller: &Node, ago: SignedDuration, conditions: Option<Value>) {
+    deal_until(buyer, seller, ago, conditions, None).await;
+}
+
+/// The same with an end.
+async fn deal_until(
+    buyer: &Node,
+    seller: &Node,
+    ago: SignedDuration,
+    conditions: Option<Value>,
+    until: Option<Timestamp>,
+) -> Signed<rear::ContractTerms> {
     let issued = Timestamp::now().checked_sub(ago).unwrap();
     let terms = rear::ContractTerms {
         version: 1,
@@ -250,7 +280,7 @@ async fn deal(buyer: &Node, seller: &Node, ago: SignedDuration, conditions: Opti
         price: ["36".into(), "EUR".into(), "hour".into()],
         conditions,
         issued: issued.to_string(),
-        until: None,
+        until: until.map(|until| until.to_string()),
     };
     let mut signed = terms.into_signed().unwrap();
     signed.sign(&buyer.key).unwrap();
@@ -267,6 +297,7 @@ async fn deal(buyer: &Node, seller: &Node, ago: SignedDuration, conditions: Opti
     for node in [seller, buyer] {
         node.api::<Contract>().create(&PostParams::default(), &contract).await.unwrap();
     }
+    signed
 }
 
 async fn two() -> (Node, Node) {
@@ -327,9 +358,7 @@ async fn what_was_served_is_signed_by_both_invoiced_and_paid() {
     assert_eq!(sent, 5_000);
 
     // The invoice is the same bytes, 36 EUR an hour is a cent a second.
-    let invoice = async |node: &Node| node.api::<Invoice>().list(&Default::default()).await.unwrap().items;
-    let (theirs, ours) = (invoice(&buyer).await, invoice(&seller).await);
-    assert!(!ours.is_empty());
+    let (theirs, ours) = (buyer.invoices().await, seller.invoices().await);
     let bytes = |invoices: &[Invoice]| {
         invoices.iter().map(|i| fluidos_identity::canonical_json(&i.spec.document).unwrap()).collect::<Vec<_>>()
     };
@@ -418,7 +447,7 @@ async fn a_seller_that_counts_what_it_did_not_serve_is_disputed_and_pays_for_its
     assert_eq!((line.state, line.buyer), (LineState::Disputed, Some(0)));
     assert!(line.seller.unwrap() >= 16, "{line:?}");
     for node in [&buyer, &seller] {
-        let invoices = node.api::<Invoice>().list(&Default::default()).await.unwrap().items;
+        let invoices = node.invoices().await;
         let document = &invoices[0].spec.document;
         assert_eq!((document["dueMinor"].as_i64(), &document["disputed"][0]), (Some(0), &json!(disputed.number)));
         assert_eq!(document["creditNotes"][0]["served"], json!(0));
@@ -539,4 +568,185 @@ async fn an_invoice_that_could_not_be_made_is_made_later() {
         until("it is made again", async || buyer.api::<Invoice>().get(&first).await.map_err(|error| error.to_string()))
             .await;
     assert_eq!(again.spec, lost.spec);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_one_account_is_its_own_matter_and_half_signed_receipts_count_nothing() {
+    let (mut buyer, seller) = two().await;
+    deal(&buyer, &seller, SignedDuration::from_hours(2), None).await;
+    buyer.phase(AccountPhase::Open).await;
+    until("there are receipts", async || {
+        let number = buyer.account().await.status.unwrap_or_default().number;
+        if number >= 2 { Ok(()) } else { Err(format!("{number} receipts")) }
+    })
+    .await;
+    buyer.kill().await;
+    // Somebody has edited the API: an account that nobody can read, and a next receipt that the seller has not signed.
+    let (api_version, kind) = ("accounting.fluidos.eu/v1alpha1", "Account");
+    let terms = json!({"purpose": "fluidos-contract+jws", "payload": "e30", "signatures": []});
+    let bad: Account = from(json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "contract-bad"},
+        "spec": {"contract": "contract-bad", "direction": "Bought", "peer": "x", "signedTerms": terms}}));
+    buyer.api::<Account>().create(&PostParams::default(), &bad).await.unwrap();
+    let last = buyer.receipts().await.pop().unwrap();
+    let known = opened(&last).value().clone();
+    let mut forged = Signed::new(
+        RECEIPT_PURPOSE,
+        receipt::Receipt {
+            number: known.number + 1,
+            previous: opened(&last).digest(),
+            from: known.until,
+            until: known.until.checked_add(SignedDuration::from_hours(1)).unwrap(),
+            ..known.clone()
+        },
+    )
+    .unwrap();
+    forged.sign(&buyer.key).unwrap();
+    let Envelope { purpose, payload, signatures } = forged.envelope();
+    let mut object = last.clone();
+    object.metadata = Default::default();
+    object.metadata.name = Some(names::receipt(CONTRACT, known.number + 1));
+    object.spec.number = known.number + 1;
+    object.spec.signed = SignedTerms { purpose, payload, signatures };
+    buyer.api::<Receipt>().create(&PostParams::default(), &object).await.unwrap();
+    buyer.open(false).await;
+    until("it is told", async || {
+        let status = buyer.account().await.status.unwrap_or_default();
+        let told = status.message.contains(&seller.key.id().to_string());
+        if told && status.number == known.number { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    assert_eq!(buyer.api::<Account>().get("contract-bad").await.unwrap().spec, bad.spec, "it is left as it is");
+    // Without the forged one all goes on.
+    buyer.kill().await;
+    let name = names::receipt(CONTRACT, known.number + 1);
+    buyer.api::<Receipt>().delete(&name, &DeleteParams::default()).await.unwrap();
+    buyer.open(false).await;
+    for node in [&buyer, &seller] {
+        node.release().await;
+    }
+    buyer.phase(AccountPhase::Settled).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_about_a_payment_that_cannot_be_read_holds_up_no_receipt() {
+    let (buyer, seller) = two().await;
+    deal(&buyer, &seller, SignedDuration::from_hours(2), None).await;
+    until("there is a receipt", async || {
+        let number = seller.receipts().await.len();
+        if number >= 1 { Ok(()) } else { Err(format!("{number} receipts")) }
+    })
+    .await;
+    let target = rear::Target { address: seller.address, expected: Some(seller.key.id()) };
+    let client = rear::Client::new(&buyer.key, target).unwrap();
+    let digest = opened(&seller.receipts().await[0]).value().previous.clone();
+    let garbage = Envelope { purpose: "x".into(), payload: "e30".into(), signatures: vec!["y".into()] };
+    let request = ReceiptRequest { after: 0, digest, payments: vec![garbage], ..Default::default() };
+    let answer = client.receipts(CONTRACT, &request).await.unwrap();
+    assert!(answer.receipt.is_some(), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_paid_per_use_is_charged_by_what_ran_and_not_by_what_was_kept() {
+    let (buyer, seller) = two().await;
+    let conditions = json!({"businessModel": "pay-per-use", "yields": 3, "tolerancePerMille": 10});
+    deal(&buyer, &seller, SignedDuration::ZERO, Some(conditions)).await;
+    for node in [&buyer, &seller] {
+        node.phase(AccountPhase::Open).await;
+    }
+    seller.ready(true).await;
+    buyer.ready(false).await;
+    // Ready, and nothing runs: that costs nothing.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Half of the half CPU that was bought; and another pod had to yield.
+    for (node, sells) in [(&seller, true), (&buyer, false)] {
+        node.pod("250m", sells).await;
+    }
+    let yields = Patch::Merge(json!({"status": {"yielding": 1}}));
+    let allocation = names::allocation(CONTRACT);
+    seller.api::<Allocation>().patch_status(&allocation, &PatchParams::default(), &yields).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    for node in [&seller, &buyer] {
+        node.release().await;
+    }
+    buyer.phase(AccountPhase::Settled).await;
+    seller.phase(AccountPhase::Settled).await;
+    let receipts = same_books(&buyer, &seller).await;
+    let sum = |item, of: fn(&receipt::Line) -> Option<u64>| -> u64 {
+        receipts.iter().filter_map(|receipt| of(receipt.line(item)?)).sum()
+    };
+    let (used, reserved) = (sum(Item::Used, |line| line.buyer), sum(Item::Reserved, |line| line.buyer));
+    assert!((2_500..=4_500).contains(&used), "{used} ms: half of about six seconds");
+    assert!(reserved >= 8, "{reserved} s were ready");
+    assert!((4..=8).contains(&sum(Item::Yielded, |line| line.seller)), "{receipts:?}");
+    assert!(receipts.iter().all(|receipt| !receipt.is_disputed()), "{receipts:?}");
+    let charged: u64 = receipts.iter().map(|r| r.charged_ms(BusinessModel::PayPerUse)).sum();
+    let (theirs, ours) = (buyer.invoices().await, seller.invoices().await);
+    for (bought, sold) in theirs.iter().zip(&ours) {
+        assert_eq!(bought.spec.document, sold.spec.document);
+        assert_eq!(sold.spec.document["lines"][0]["item"], "used");
+    }
+    let due: i64 = ours.iter().map(|invoice| invoice.spec.document["dueMinor"].as_i64().unwrap()).sum();
+    assert!(
+        (due * 1000 - i64::try_from(charged).unwrap()).abs() <= 500,
+        "{due} cents for {charged} ms at a cent a second"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_contract_that_is_renewed_is_one_chain_without_a_gap_beyond_its_first_end() {
+    let (buyer, seller) = two().await;
+    let end = Timestamp::now().checked_add(SignedDuration::from_secs(4)).unwrap();
+    let longer = end.checked_add(SignedDuration::from_secs(4)).unwrap();
+    let signed = deal_until(&buyer, &seller, SignedDuration::ZERO, None, Some(end)).await;
+    for node in [&buyer, &seller] {
+        node.phase(AccountPhase::Open).await;
+    }
+    seller.ready(true).await;
+    buyer.ready(false).await;
+    let mut renewal = rear::RenewalTerms::of(&signed, 1, end, longer).unwrap();
+    let write = async |node: &Node, renewal: &Signed<rear::RenewalTerms>| {
+        let Envelope { purpose, payload, signatures } = renewal.envelope();
+        let patch = Patch::Merge(json!({"spec": {"renewal": SignedTerms { purpose, payload, signatures }}}));
+        node.api::<Contract>().patch(CONTRACT, &PatchParams::default(), &patch).await.unwrap();
+    };
+    renewal.sign(&buyer.key).unwrap();
+    // The seller has signed it, and its answer was lost: what the buyer has signed itself binds it.
+    write(&buyer, &renewal).await;
+    renewal.sign(&seller.key).unwrap();
+    write(&seller, &renewal).await;
+    buyer.phase(AccountPhase::Settled).await;
+    seller.phase(AccountPhase::Settled).await;
+    let receipts = same_books(&buyer, &seller).await;
+    let last = receipts.last().unwrap();
+    assert_eq!(
+        (last.end, last.until),
+        (Some(receipt::End::Expired), Timestamp::from_second(longer.as_second()).unwrap())
+    );
+    assert!(receipts.windows(2).all(|pair| pair[0].until == pair[1].from), "{receipts:?}");
+    let served: u64 = receipts.iter().map(|receipt| receipt.served(fluidos_model::market::MeasuredBy::Both)).sum();
+    assert!((5..=8).contains(&served), "{served} s of about eight, none of them twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_only_one_side_has_signed_binds_no_seller() {
+    let (buyer, seller) = two().await;
+    let end = Timestamp::now().checked_add(SignedDuration::from_secs(3)).unwrap();
+    let signed = deal_until(&buyer, &seller, SignedDuration::ZERO, None, Some(end)).await;
+    for node in [&buyer, &seller] {
+        node.phase(AccountPhase::Open).await;
+    }
+    let longer = end.checked_add(SignedDuration::from_hours(1)).unwrap();
+    let mut renewal = rear::RenewalTerms::of(&signed, 1, end, longer).unwrap();
+    renewal.sign(&buyer.key).unwrap();
+    let Envelope { purpose, payload, signatures } = renewal.envelope();
+    let patch = Patch::Merge(json!({"spec": {"renewal": SignedTerms { purpose, payload, signatures }}}));
+    for node in [&buyer, &seller] {
+        node.api::<Contract>().patch(CONTRACT, &PatchParams::default(), &patch).await.unwrap();
+    }
+    seller.phase(AccountPhase::Closing).await;
+    buyer.phase(AccountPhase::Open).await;
+    buyer.release().await;
+    buyer.phase(AccountPhase::Settled).await;
+    let receipts = same_books(&buyer, &seller).await;
+    assert_eq!(receipts.last().unwrap().until, Timestamp::from_second(end.as_second()).unwrap());
 }

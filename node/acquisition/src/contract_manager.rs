@@ -1,4 +1,4 @@
-//! Contract manager: ends contracts on both sides.
+//! Contract manager: ends contracts on both sides, and has them go on.
 //!
 //! A contract *ends* when somebody deletes it, its time is over, or the other side releases it. One that is deleted here is
 //! told to the other side, signed, before it goes (finalizer `fluidos.eu/release`).
@@ -13,6 +13,13 @@
 //! is told when, both write it into `status.ends`, and the buyer stops using it, so that its pods move while there is time. A buyer
 //! that deletes it goes at once and pays until the notice is over; the seller keeps it until then.
 //!
+//! One whose conditions have a *renewal* goes on beyond its end while its buyer uses it and its policy can pay it: the same contract,
+//! so nothing that runs moves. What is asked for is written before it is sent, and asked again until it is answered:
+//!
+//! ```text
+//! near its end ─▶ spec.renewal, signed by the buyer ─▶ seller ─▶ signed by both, spec.expirationTime
+//!                                                        └─ no: status.renewal says why; asked again each minute until its end
+//! ```
 //! One that was bought and has the annotation `fluidos.eu/suspended` is *suspended*: its Allocation goes, what it costs and what is
 //! promised stays, and without the annotation it comes back.
 //!
@@ -20,13 +27,14 @@
 
 mod act;
 mod plan;
+mod renewal;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fluidos_model::kinds::{Contract, KnownCluster, names};
+use fluidos_model::kinds::{AcquisitionPolicy, Contract, KnownCluster, names};
 use jiff::Timestamp;
 use kube::{Api, Client};
 use substrate_client::Cache;
@@ -35,6 +43,7 @@ use tokio::task::JoinSet;
 use self::plan::{Try, View};
 use crate::Options;
 use crate::books::Books;
+use crate::importer::purse::purse;
 
 /// Deleting a Solver ends its contracts together: they are looked at together.
 const GATHER: Duration = Duration::from_millis(10);
@@ -47,7 +56,8 @@ const TELLING_MAX: usize = 16;
 pub async fn run(client: Client, options: Options) {
     let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let peers = Cache::<KnownCluster>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    tokio::join!(contracts.synced(), peers.synced());
+    let policies = Cache::<AcquisitionPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    tokio::join!(contracts.synced(), peers.synced(), policies.synced());
     let (mut contracts_changed, mut peers_changed) = (contracts.changes(), peers.changes());
     let books = Books::new(&client);
     let mut tries: BTreeMap<String, Try> = BTreeMap::new();
@@ -62,6 +72,7 @@ pub async fn run(client: Client, options: Options) {
             contracts: contract_list.iter().map(AsRef::as_ref).collect(),
             peers: peer_list.iter().map(AsRef::as_ref).collect(),
             tries: &tries,
+            purse: purse(&policies.list(), &contract_list),
             speakers: &options.speakers,
         };
         let plan = plan::plan(&view, now);
@@ -87,9 +98,12 @@ pub async fn run(client: Client, options: Options) {
             Some(done) = working.join_next() => match done {
                 Ok((uid, done)) => {
                     busy.remove(&uid);
-                    if let Err(error) = done {
-                        tracing::debug!(%error, "a contract did not end yet");
-                        tries.entry(uid).or_default().failed(Timestamp::now(), error.to_string());
+                    match done {
+                        Ok(()) => drop(tries.remove(&uid)),
+                        Err(error) => {
+                            tracing::debug!(%error, "what is to be done with a contract is tried again");
+                            tries.entry(uid).or_default().failed(Timestamp::now(), error.to_string());
+                        }
                     }
                 }
                 Err(error) => tracing::error!(%error, "ending a contract broke off"),

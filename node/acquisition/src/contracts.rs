@@ -1,14 +1,17 @@
 //! Contract and Allocation objects, as both sides write and end them.
 
-use fluidos_identity::NodeId;
+use fluidos_identity::{NodeId, Signed};
 use fluidos_model::kinds::{
     Allocation, AllocationPhase, AllocationSpec, Contract, ContractSpec, GenericRef, Phase, names,
 };
+use fluidos_rear as rear;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde_json::json;
+
+use crate::convert;
 
 /// Others may change the finalizers of a contract at the same time, of which there are a handful.
 const TRIES_MAX: u32 = 8;
@@ -139,6 +142,51 @@ pub(crate) async fn ends(
         unallocate(client, &contract.name_any()).await?;
     }
     status(client, contract, json!({"ends": ends.to_string(), "message": format!("ends {ends}: {reason}")})).await
+}
+
+/// Writes what the buyer asks for before it is sent: what is open after a crash is asked again.
+pub(crate) async fn renewing(
+    client: &Client,
+    contract: &Contract,
+    renewal: &Signed<rear::RenewalTerms>,
+) -> kube::Result<()> {
+    spec(client, contract, json!({"renewal": convert::signed_terms(renewal.envelope())})).await
+}
+
+/// Writes that a contract goes on: both have signed it.
+pub(crate) async fn renewed(
+    client: &Client,
+    contract: &Contract,
+    renewal: &Signed<rear::RenewalTerms>,
+    until: Timestamp,
+) -> kube::Result<()> {
+    let signed = convert::signed_terms(renewal.envelope());
+    spec(client, contract, json!({"renewal": signed, "expirationTime": until.to_string()})).await?;
+    let told = format!("renewal {}: it goes on until {until}", renewal.value().number);
+    status(client, contract, json!({"renewal": told})).await
+}
+
+/// Writes that a contract does not go on, and why. `last` is the renewal that stays, if there is one.
+pub(crate) async fn not_renewed(
+    client: &Client,
+    contract: &Contract,
+    last: Option<&Signed<rear::RenewalTerms>>,
+    reason: &str,
+) -> kube::Result<()> {
+    let last = last.map(|last| convert::signed_terms(last.envelope()));
+    spec(client, contract, json!({"renewal": last})).await?;
+    status(client, contract, json!({"renewal": format!("not renewed: {reason}")})).await
+}
+
+async fn spec(client: &Client, contract: &Contract, spec: serde_json::Value) -> kube::Result<()> {
+    let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
+    let patch = json!({"metadata": {"uid": contract.uid()}, "spec": spec});
+    api.patch(&contract.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
+}
+
+/// Remembers that the other side has given less notice than was agreed: it is rated for it, whoever lets the contract go.
+pub(crate) async fn cut_short(client: &Client, contract: &Contract) -> kube::Result<()> {
+    status(client, contract, json!({"shortNotice": true})).await
 }
 
 async fn status(client: &Client, contract: &Contract, status: serde_json::Value) -> kube::Result<()> {

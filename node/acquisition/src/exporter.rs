@@ -6,6 +6,7 @@
 //! reserve ───▶ may this be cut from the offer? ─▶ hold in the Ledger ─▶ terms
 //! cancel ────▶ held for this buyer? ─▶ free the Ledger
 //! purchase ──▶ the same bytes, signed by the buyer? ─▶ sign ─▶ commit in the Ledger ─▶ Contract ─▶ Allocation
+//! renew ─────▶ the next one, in time, and sold so today? ─▶ Ledger, Contract
 //! release ───▶ signed by a party? ─▶ free the Ledger ─▶ Contract goes
 //! ```
 //! Consent is the offer: without a `SharingPolicy` whoever proves a key may buy what is free, at a price of 0. With some they are
@@ -15,6 +16,8 @@
 
 mod act;
 mod plan;
+mod renew;
+mod renewal;
 #[cfg(test)]
 mod tests;
 mod unproven;
@@ -27,14 +30,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
 use fluidos_model::kinds::{Contract, Flavor, KnownCluster, names};
-use fluidos_model::market::{Amounts, COMMITMENTS_MAX, Commitment, Pool, sale};
+use fluidos_model::market::{Amounts, Asker, COMMITMENTS_MAX, Commitment, Pool, sale};
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode, Seller};
 use jiff::Timestamp;
 use kube::{Api, Client};
 
 use crate::books::{Books, BooksError};
-use crate::{Options, bounded, contracts, events, terms};
+use crate::{Options, bounded, contracts, events, renewals, terms};
 
 /// What is about to be done for a peer.
 pub struct Ask<'a> {
@@ -236,12 +239,14 @@ impl Exporter {
         let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: request.flavor_id.clone() })?;
         let policies = act::policies(&self.client).await?;
         let transaction = request.transaction_id.clone();
+        let rating = act::rating(&self.client, buyer).await?;
         let transaction = transaction.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         let held = self.books.change(|pool| {
             // The time of the try that counts, or a hold would begin in the past.
             let now = Timestamp::now();
             let term = request.term_seconds.map(Duration::from_secs);
-            let wish = plan::Wish { transaction: &transaction, buyer, amounts: asked, term, hold: self.options.hold };
+            let hold = self.options.hold;
+            let wish = plan::Wish { transaction: &transaction, buyer, rating, amounts: asked, term, hold };
             let hold = plan::admit(&flavor, &policies, pool, &wish, now)?;
             if pool.commitment(&transaction).is_none_or(|known| known.is_over(now)) {
                 self.decide(&Ask {
@@ -292,7 +297,11 @@ impl Seller for Exporter {
         let policies = act::policies(&self.client).await?;
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
         let buyer = peer.node.map(|node| node.to_string());
-        let sale = match sale(&policies, &pool, buyer.as_deref(), Timestamp::now()) {
+        let rating = match &buyer {
+            Some(buyer) => act::rating(&self.client, buyer).await?,
+            None => None,
+        };
+        let sale = match sale(&policies, &pool, Asker { did: buyer.as_deref(), rating }, Timestamp::now()) {
             Ok(sale) => sale,
             // Official nodes ask without a key: what is not for them is not there.
             Err(_) if buyer.is_none() => return Ok(Vec::new()),
@@ -307,7 +316,9 @@ impl Seller for Exporter {
         self.open_now()?;
         let policies = act::policies(&self.client).await?;
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
-        let sale = sale(&policies, &pool, Some(&buyer.to_string()), Timestamp::now()).map_err(plan::not_sold)?;
+        let did = buyer.to_string();
+        let asker = Asker { did: Some(&did), rating: act::rating(&self.client, &did).await? };
+        let sale = sale(&policies, &pool, asker, Timestamp::now()).map_err(plan::not_sold)?;
         let flavors = act::flavors(&self.client, self.options.key.id()).await?;
         let flavors = self.permitted(Act::Request, flavors, Some(buyer))?;
         plan::answered(&flavors, &sale, &request)
@@ -399,6 +410,15 @@ impl Seller for Exporter {
         Ok(self.contract(commitment, &signed, &request, buyer).await?)
     }
 
+    async fn renew(
+        &self,
+        contract_id: &str,
+        renewal: Signed<rear::RenewalTerms>,
+        party: NodeId,
+    ) -> Result<Signed<rear::RenewalTerms>, Refusal> {
+        self.renewed(contract_id, renewal, party).await
+    }
+
     async fn release(
         &self,
         contract_id: &str,
@@ -424,8 +444,9 @@ impl Seller for Exporter {
         self.check_release(&release, &signed).map_err(forbidden)?;
         let sells = self.options.speakers.current(&signed.value().seller) == self.options.key.id();
         let said = known.status.as_ref().and_then(|status| status.ends.as_ref()).and_then(|ends| ends.parse().ok());
-        let end = plan::end(&signed, &release, sells, said, Timestamp::now());
+        let end = plan::end(&signed, &release, sells, (said, renewals::until(&known)), Timestamp::now());
         if let Some(warning) = end.warning {
+            contracts::cut_short(&self.client, &known).await.map_err(act::Error::from)?;
             events::warn(&self.client, &known, "ReleasedWithoutNotice", &format!("{party} {warning}")).await;
         }
         if let Some(ends) = end.later {

@@ -30,7 +30,7 @@ mod buy;
 mod combine;
 mod heard;
 mod plan;
-mod purse;
+pub(crate) mod purse;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,10 @@
 //!          Contract, Allocation                          Contract, Allocation
 //!             ▲                                              ▲
 //!  contract_manager ◀──────────── release ───────────▶ contract_manager
+//!             └────────────────── renew ───────────────▶ exporter
 //! ```
+//! What is needed later is bought ahead by [`buffers`], which write Solvers like anybody else.
+//!
 //! Watches Solvers, KnownClusters, Reservations, Contracts, Allocations and AcquisitionPolicies; writes those of its own, the Ledger,
 //! the status of policies, and nothing else. Reads SharingPolicies, and Flavors, which are the Local Resource Manager's.
 //!
@@ -27,8 +30,10 @@ mod contracts;
 mod convert;
 mod events;
 mod expenses;
+mod renewals;
 mod terms;
 
+pub mod buffers;
 pub mod contract_manager;
 pub mod exporter;
 pub mod importer;

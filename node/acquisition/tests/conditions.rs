@@ -3,7 +3,10 @@
 
 mod support;
 
+use fluidos_identity::Signed;
 use fluidos_model::kinds::{AcquisitionPolicy, Allocation, Contract, SharingPolicy};
+use fluidos_rear as rear;
+use jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -125,4 +128,29 @@ async fn what_is_paid_per_use_is_sold_more_than_once_and_suspended_without_an_en
     assert_eq!(seller.ledger().await.commitments.len(), 2, "what is promised stays");
     annotate(&buyer, &name, "fluidos.eu/suspended", Value::Null).await;
     uses(2, "Active").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seller_that_gives_too_little_notice_is_remembered_for_it() {
+    let (mut buyer, seller) = (Node::start(1, "farm", None).await, Node::start(2, "grid", Some(4000)).await);
+    buyer.know(&seller).await;
+    buyer.fabric();
+    sell(&seller, json!({"noticeSeconds": 3600})).await;
+    buyer.solver("shop", "1", &[]).await;
+    buyer.solver_is("shop", "Solved").await;
+    let known = buyer.list::<Contract>().await.remove(0);
+    let terms = known.spec.signed_terms.unwrap();
+    let envelope = rear::Envelope { purpose: terms.purpose, payload: terms.payload, signatures: terms.signatures };
+    let signed: Signed<rear::ContractTerms> = Signed::open(&envelope, rear::CONTRACT_PURPOSE).unwrap();
+    let now = Timestamp::now();
+    let ends = now.checked_add(SignedDuration::from_secs(60)).unwrap();
+    let mut release = rear::ReleaseTerms::of(&signed, "we need it now", now, Some(ends)).unwrap();
+    release.sign(&seller.key).unwrap();
+    buyer.rear(&seller.key).release(&release).await.unwrap();
+    let status = buyer.list::<Contract>().await.remove(0).status.unwrap();
+    assert!(status.short_notice, "{status:?}");
+    assert!(status.ends.is_some() && status.message.ends_with(": we need it now"), "{status:?}");
+    let events = buyer.list::<k8s_openapi::api::core::v1::Event>().await;
+    let told = events.iter().find(|event| event.reason.as_deref() == Some("ReleasedWithoutNotice")).unwrap();
+    assert!(told.message.as_ref().unwrap().ends_with("needed a notice of 3600 s"), "{told:?}");
 }

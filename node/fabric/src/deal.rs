@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fluidos_identity::{FabricPrefix, NodeId, Speakers};
 use fluidos_model::kinds::{Contract, FlavorLocation, NodeIdentity};
-use fluidos_model::market::Amounts;
+use fluidos_model::market::{Amounts, Conditions};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use serde_json::Value;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +28,8 @@ pub(crate) struct Deal {
     pub amounts: Amounts,
     pub location: FlavorLocation,
     pub architecture: String,
+    /// Under which RuntimeClass of the seller the buyer's pods run, as both have signed; `None` is its usual runtime.
+    pub runtime_class: Option<String>,
     pub deleting: bool,
     pub until: Option<Timestamp>,
 }
@@ -62,6 +67,7 @@ impl Deal {
             amounts: amounts.map_err(|error| error.to_string())?,
             location: spec.flavor.spec.location.clone().unwrap_or_default(),
             architecture: slice.characteristics.architecture,
+            runtime_class: conditions(contract)?.runtime_class,
             deleting: contract.metadata.deletion_timestamp.is_some(),
             until,
         })
@@ -71,6 +77,15 @@ impl Deal {
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
         !self.deleting && self.until.is_none_or(|until| now < until)
     }
+}
+
+/// What was signed beyond size, price and term. Official nodes sign nothing: theirs are the usual ones.
+fn conditions(contract: &Contract) -> Result<Conditions, String> {
+    let Some(signed) = &contract.spec.signed_terms else { return Ok(Conditions::default()) };
+    let wrong = |error: &dyn std::fmt::Display| format!("its signed terms: {error}");
+    let bytes = URL_SAFE_NO_PAD.decode(&signed.payload).map_err(|error| wrong(&error))?;
+    let terms: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(&error))?;
+    Conditions::read(terms.get("conditions")).map_err(|error| wrong(&error))
 }
 
 /// Says whether an address may be a pod's of the node with this prefix: its IPv4 pods have the first half of the block

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fluidos_identity::{FabricPrefix, NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
-use fluidos_model::kinds::{Allocation, Contract, names};
+use fluidos_model::kinds::{Allocation, Contract, Ledger, names};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use kube::{Api, Client, ResourceExt as _};
@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     sequence: AtomicU64,
     pub contracts: Cache<Contract>,
     pub allocations: Cache<Allocation>,
+    /// What is promised here: who yields is read from it.
+    pub ledgers: Cache<Ledger>,
     pub nodes: Cache<Node>,
     pub pods: Cache<Pod>,
     pub namespaces: Cache<Namespace>,
@@ -92,6 +94,7 @@ pub(crate) struct Shared {
     confirmed: Mutex<BTreeMap<String, BTreeSet<String>>>,
     confirmations: watch::Sender<u64>,
     pub providing: twins::Providing,
+    pub yielding: twins::Yielding,
 }
 
 impl Fabric {
@@ -108,6 +111,7 @@ impl Fabric {
             sequence: AtomicU64::new(0),
             contracts: Cache::start(ours()),
             allocations: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
+            ledgers: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
             nodes: Cache::start(Api::all(client.clone())),
             pods: Cache::start(Api::all(client.clone())),
             namespaces: Cache::start(Api::all(client.clone())),
@@ -118,6 +122,7 @@ impl Fabric {
             confirmed: Mutex::default(),
             confirmations: watch::Sender::new(0),
             providing: twins::Providing::default(),
+            yielding: twins::Yielding::default(),
             client,
             key: options.key,
             links: options.links,
@@ -175,6 +180,7 @@ impl Shared {
         tokio::join!(
             self.contracts.synced(),
             self.allocations.synced(),
+            self.ledgers.synced(),
             self.nodes.synced(),
             self.pods.synced(),
             self.namespaces.synced(),

@@ -85,9 +85,20 @@ pub(crate) enum Reported {
     /// How a twin stands.
     Observed { uid: String, status: Box<PodStatus> },
     /// Why there is no twin.
-    Refused { uid: String, reason: String },
+    Refused {
+        uid: String,
+        reason: String,
+        /// There is no room for what is paid per use, and others come first, as the contract says.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        yields: bool,
+    },
     /// There is no twin any more, and nothing of it runs.
-    Gone { uid: String },
+    Gone {
+        uid: String,
+        /// Why the provider has ended it, if it was not asked to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// What was not named in `Begin` has stopped; the rest is confirmed.
     Ready,
     /// Why the stream ends now.

@@ -38,6 +38,7 @@ use crate::deal::Deal;
 use crate::fabric::Shared;
 use crate::frames::{self, Change, Desired, FRAME_BYTES_MAX, Header, Reported};
 use crate::tasks::Task;
+use crate::twins;
 
 /// A pod and what goes with it change together.
 const GATHER: Duration = Duration::from_millis(5);
@@ -138,6 +139,9 @@ async fn reflect(shared: Arc<Shared>, deal: Deal) {
                 }
                 Err(act::Failure::Here(error)) => tracing::warn!(contract = deal.name, %error, "reflection"),
             }
+        }
+        if state.connected {
+            twins::tell_yielding(&shared, &deal.name, state.yielding.len()).await;
         }
         if failed.is_none() {
             let next_retry = if stream.is_none() { retry_at } else { tokio::time::Instant::now() + LOOK_AGAIN };

@@ -3,6 +3,7 @@
 //! ```text
 //! desired/1 ─▶ Expected: contract, signer, sequence ─▶ admit: baseline, amounts ─▶ build ─▶ namespace, ConfigMaps, Secrets, pod
 //! twin pods of this API ─▶ report ─▶ Observed, Gone, Ready
+//! paid per use, and more is asked for than there is ─▶ yields: twins end or do not begin, in the order that contracts say
 //! contracts that have ended, twins that nobody names ─▶ sweep: pods, ConfigMaps, Secrets, namespaces go
 //! ```
 //! A twin is *confirmed* if and only if its consumer has named it since this process started. A kubelet starts no container of
@@ -10,10 +11,12 @@
 
 mod admit;
 mod build;
+mod burst;
 mod session;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod yields;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +29,8 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::burst::Yielding;
+pub(crate) use self::session::tell_yielding;
 pub(crate) use self::sweep::run;
 use crate::fabric::Shared;
 use crate::frames::Header;

@@ -5,9 +5,9 @@ mod support;
 
 use std::sync::atomic::Ordering;
 
-use fluidos_model::kinds::{Allocation, AllocationPhase, Contract};
+use fluidos_model::kinds::{Allocation, AllocationPhase, Contract, Ledger};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use kube::api::{DeleteParams, LogParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -368,4 +368,97 @@ async fn a_pod_removed_by_force_takes_its_twin_with_it_and_one_taken_down_there_
     pair.twins().delete("evicted", &now).await.unwrap();
     let evicted = pair.pod_is("evicted", "failed", |pod| phase_is(pod, "Failed")).await;
     assert_eq!(evicted.status.unwrap().reason.as_deref(), Some("Evicted"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_paid_per_use_yields_in_the_order_of_its_contracts() {
+    let pair = Pair::ready().await;
+    let second = "contract-grid-2";
+    let terms = contract(second, pair.farm.links.id(), pair.grid.links.id(), "1500m", "1Gi", "5");
+    for side in [&pair.grid, &pair.farm] {
+        side.contract(&terms).await;
+        side.create::<Allocation>(allocation(second)).await;
+    }
+    let nodes = pair.farm.nodes();
+    let of_second = || async {
+        let nodes = nodes.list(&Default::default()).await.unwrap().items;
+        let is = |node: &&Node| node.labels().get("reservation.fluidos.eu/contract").is_some_and(|of| of == second);
+        nodes.iter().find(is).filter(|node| condition(node, "Ready") == "True").map(|node| node.name_any())
+    };
+    let other = until("the second virtual node", of_second, Option::is_some).await.unwrap();
+    // One and a half CPU are promised twice: who has yields 1 goes before who has 2.
+    let promise = |contract: &str, yields: u32| {
+        json!({"transactionID": contract, "buyer": pair.farm.links.id().to_string(), "flavorID": "flavor",
+            "amounts": {"cpu": "1500m", "memory": "1Gi", "pods": "5"}, "contract": contract,
+            "agreed": {"policy": "p", "issued": "2026-01-01T00:00:00Z", "holdUntil": "2026-01-01T00:01:00Z",
+                "price": {"amount": "0", "currency": "", "period": ""},
+                "conditions": {"businessModel": "pay-per-use", "yields": yields, "overcommitPerCent": 200}}})
+    };
+    let commitments = json!([promise(CONTRACT, 1), promise(second, 2)]);
+    pair.grid
+        .create::<Ledger>(json!({"apiVersion": "reservation.fluidos.eu/v1alpha1", "kind": "Ledger",
+            "metadata": {"name": "pool", "namespace": "fluidos"},
+            "spec": {"capacity": {"cpu": "1500m", "memory": "1Gi", "pods": "10"}, "commitments": commitments}}))
+        .await;
+    let one = |pod: &mut Value| pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("1");
+    pair.farm.create::<Pod>(pod("early", "grid", one)).await;
+    pair.pod_is("early", "running", |pod| phase_is(pod, "Running")).await;
+    pair.farm.create::<Pod>(pod("first", &other, one)).await;
+    pair.pod_is("first", "running", |pod| phase_is(pod, "Running")).await;
+    let evicted = pair.pod_is("early", "evicted", |pod| phase_is(pod, "Failed")).await.status.unwrap();
+    assert_eq!(evicted.reason.as_deref(), Some("Evicted"));
+    let rule = "it yields, as the contract says (yields: 1): cpu: 500m left of what is paid per use, needed 1";
+    assert_eq!(evicted.message.unwrap(), format!("the provider has taken it down: {rule}"));
+    // What comes in its place waits, and both sides see that it does.
+    pair.farm.create::<Pod>(pod("late", "grid", one)).await;
+    let reason = |pod: &Pod| pod.status.as_ref().and_then(|status| status.reason.clone());
+    let waits = pair.pod_is("late", "yields", |pod| reason(pod).as_deref() == Some("Yielded")).await.status.unwrap();
+    assert_eq!(waits.message.unwrap(), format!("the provider refused it: {rule}"));
+    let yielding = async |wanted: u64| {
+        for side in [&pair.farm, &pair.grid] {
+            let api = Api::<Allocation>::namespaced(side.client.clone(), "fluidos");
+            let name = fluidos_model::kinds::names::allocation(CONTRACT);
+            let seen = || async { api.get(&name).await.unwrap().status.unwrap_or_default().yielding };
+            until(&format!("{wanted} yield"), seen, |yielding| *yielding == wanted).await;
+        }
+    };
+    yielding(1).await;
+    // A small one takes what is left; the other begins when there is room again.
+    let small = |pod: &mut Value| pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("500m");
+    pair.farm.create::<Pod>(pod("small", "grid", small)).await;
+    pair.pod_is("small", "running", |pod| phase_is(pod, "Running")).await;
+    pair.farm.delete::<Pod>("shop", "first").await;
+    pair.pod_is("late", "running", |pod| phase_is(pod, "Running")).await;
+    yielding(0).await;
+    assert!(phase_is(&pair.farm.pods("shop").get("small").await.unwrap(), "Running"), "it stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twins_run_under_the_runtime_class_that_was_signed_or_not_at_all() {
+    let pair = Pair::ready().await;
+    let strong = "contract-grid-strong";
+    let mut terms = contract(strong, pair.farm.links.id(), pair.grid.links.id(), "1", "1Gi", "5");
+    let signed = json!({"conditions": {"runtimeClass": "strong"}}).to_string();
+    let payload = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signed);
+    terms["spec"]["signedTerms"] = json!({"purpose": "fluidos-contract+jws", "payload": payload, "signatures": []});
+    for side in [&pair.grid, &pair.farm] {
+        side.contract(&terms).await;
+        side.create::<Allocation>(allocation(strong)).await;
+    }
+    let nodes = pair.farm.nodes();
+    let of_contract = || async {
+        let nodes = nodes.list(&Default::default()).await.unwrap().items;
+        let is = |node: &&Node| node.labels().get("reservation.fluidos.eu/contract").is_some_and(|of| of == strong);
+        nodes.iter().find(is).filter(|node| condition(node, "Ready") == "True").map(|node| node.name_any())
+    };
+    let node = until("the second virtual node", of_contract, Option::is_some).await.unwrap();
+    pair.farm.create::<Pod>(pod("web", &node, |_| {})).await;
+    let reason = |pod: &Pod| pod.status.as_ref().and_then(|status| status.reason.clone());
+    let refused =
+        pair.pod_is("web", "is refused", |pod| reason(pod).as_deref() == Some("Refused")).await.status.unwrap();
+    assert!(refused.message.unwrap().contains("pod rejected: RuntimeClass \"strong\" not found"));
+    let class = json!({"metadata": {"name": "strong"}, "handler": "kata"});
+    let class: k8s_openapi::api::node::v1::RuntimeClass = from(class);
+    Api::all(pair.grid.client.clone()).create(&Default::default(), &class).await.unwrap();
+    assert_eq!(pair.twin("web").await.spec.unwrap().runtime_class_name.as_deref(), Some("strong"));
 }

@@ -18,8 +18,8 @@ use crate::connect::{Connect, Https, Target};
 use crate::messages::wire::Message;
 use crate::service::Problem;
 use crate::{
-    Contract, Flavor, PurchaseRequest, ReceiptAnswer, ReceiptRequest, Refusal, RefusalCode, ReleaseTerms,
-    ReserveRequest, ResourceAnswer, ResourceRequest, Selector, Transaction,
+    Contract, Envelope, Flavor, PurchaseRequest, ReceiptAnswer, ReceiptRequest, Refusal, RefusalCode, ReleaseTerms,
+    RenewalTerms, ReserveRequest, ResourceAnswer, ResourceRequest, Selector, Transaction, check_renewed,
 };
 
 /// A dead seller must not hold up a search; a living one answers within milliseconds.
@@ -186,6 +186,21 @@ impl Client {
             Err(ClientError::Refused { refusal, .. }) if refusal.code == RefusalCode::NotFound => Ok(()),
             other => other.map(|_| ()),
         }
+    }
+
+    /// Asks for a contract to go on; the answer is checked to be the same bytes, signed by both.
+    ///
+    /// # Errors
+    /// [`ClientError`]; what both have not signed is [`ClientError::Malformed`].
+    pub async fn renew(
+        &self,
+        renewal: &Signed<RenewalTerms>,
+        signers: &[NodeId],
+    ) -> Result<Signed<RenewalTerms>, ClientError> {
+        let body = self.written("renewals", &renewal.envelope())?;
+        let path = format!("/api/v2/contracts/{}/renewals", renewal.value().contract_id);
+        let answer: Envelope = self.ask("renewals", Method::POST, &path, body).await?;
+        check_renewed(&answer, renewal, signers).map_err(|error| self.malformed("renewals", error.to_string()))
     }
 
     /// Brings the books of a contract forward.

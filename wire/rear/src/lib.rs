@@ -30,6 +30,7 @@ mod messages;
 mod proof;
 mod query;
 mod receipts;
+mod renewal;
 mod seller;
 mod server;
 mod service;
@@ -50,6 +51,7 @@ pub use messages::{
 pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, export_signed, verify_contract, verify_signed};
 pub use query::{Selector, SelectorFilter};
 pub use receipts::{Accountant, PAYMENTS_MAX, ReceiptAnswer, ReceiptRequest};
+pub use renewal::{RENEWAL_PURPOSE, RenewalTerms, check_renewal, check_renewed, open_renewal};
 pub use seller::{Refusal, RefusalCode, Seller};
 pub use server::{ServeError, serve, serve_plain, serve_stream};
 pub use service::{BODY_BYTES_MAX, OPENAPI, RearService};

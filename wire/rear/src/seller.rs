@@ -7,7 +7,7 @@ use fluidos_identity::{NodeId, Signed};
 use http::StatusCode;
 
 use crate::{
-    Contract, ContractTerms, Flavor, Peer, PurchaseRequest, ReleaseTerms, ReserveRequest, ResourceAnswer,
+    Contract, ContractTerms, Flavor, Peer, PurchaseRequest, ReleaseTerms, RenewalTerms, ReserveRequest, ResourceAnswer,
     ResourceRequest, Selector, Transaction,
 };
 
@@ -60,6 +60,17 @@ pub trait Seller: Send + Sync + 'static {
         _origin: IpAddr,
     ) -> Result<Contract, Refusal> {
         Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold here to who proves no key"))
+    }
+
+    /// Has a contract go on. `renewal` is signed by the node that asks; the answer carries both signatures, and is the same however
+    /// often it is asked for. A seller that renews nothing lets contracts end.
+    async fn renew(
+        &self,
+        _contract_id: &str,
+        _renewal: Signed<RenewalTerms>,
+        _party: NodeId,
+    ) -> Result<Signed<RenewalTerms>, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "contracts are not renewed here: buy again"))
     }
 
     /// Ends a contract. `release` is signed by the node that asks, which must be a party; a contract that has ended is

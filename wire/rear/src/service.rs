@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::guard::{Guard, Who};
 use crate::log::{self, Asked};
 use crate::messages::wire::{Message, id};
+use crate::renewal::open_renewal;
 use crate::terms::{open_contract, open_release};
 use crate::{
     Accountant, FlavorType, Notary, Peer, PurchaseRequest, ReceiptRequest, Refusal, RefusalCode, ReserveRequest,
@@ -213,6 +214,17 @@ impl RearService {
                 seller.release(&contract, release, party).await?;
                 Ok(respond(StatusCode::NO_CONTENT, "application/json", Vec::new()))
             }
+            (&Method::POST, ["api", "v2", "contracts", contract, "renewals"]) => {
+                let party = proven(peer)?;
+                let contract = checked_id("contractID", contract)?;
+                let envelope: Envelope = read(body).await?;
+                let renewal = open_renewal(&envelope).map_err(malformed)?;
+                if !renewal.signed_by(&party) || renewal.value().contract_id != contract {
+                    let detail = format!("the renewal must be of contract {contract} and signed by {party}");
+                    return Err(Refusal::new(RefusalCode::Forbidden, detail));
+                }
+                answer(&seller.renew(&contract, renewal, party).await?.envelope())
+            }
             (&Method::POST, ["api", "v2", "contracts", contract, "receipts"]) => {
                 let party = proven(peer)?;
                 let contract = checked_id("contractID", contract)?;
@@ -299,7 +311,10 @@ fn answer(message: &impl Message) -> Result<Response<Full<Bytes>>, Refusal> {
 fn wrong_method(path: &[&str]) -> Option<Response<Full<Bytes>>> {
     let allowed = match path {
         ["openapi.json"] | ["flavors"] | ["flavors", _] => "GET",
-        ["requests"] | ["reservations"] | ["transactions", _, "purchase"] | ["contracts", _, "receipts"] => "POST",
+        ["requests"]
+        | ["reservations"]
+        | ["transactions", _, "purchase"]
+        | ["contracts", _, "receipts" | "renewals"] => "POST",
         ["contracts", _] | ["transactions", _] => "DELETE",
         other => log::allowed(other)?,
     };

@@ -218,7 +218,11 @@ fn same_bytes(received: &Signed<ContractTerms>, offered: &Signed<ContractTerms>)
     Err(TermsError::OtherBytes { observed: received.digest(), needed: offered.digest() })
 }
 
-fn equal<T: PartialEq + std::fmt::Debug>(field: &'static str, observed: &T, needed: &T) -> Result<(), TermsError> {
+pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(
+    field: &'static str,
+    observed: &T,
+    needed: &T,
+) -> Result<(), TermsError> {
     if observed == needed {
         return Ok(());
     }

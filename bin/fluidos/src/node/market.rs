@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use fluidos_acquisition::exporter::{Decide, Exporter};
-use fluidos_acquisition::{Options, contract_manager, importer};
+use fluidos_acquisition::{Options, buffers, contract_manager, importer};
 use fluidos_identity::{ClientAuth, NodeKey, Speakers, server_config};
 use fluidos_model::kinds::{AdditionalInformation, NodeIdentity};
 use fluidos_notary::Notary;
@@ -52,6 +52,7 @@ pub fn open(
     parts.spawn(exporter.clone().run());
     parts.spawn(importer::run(api.client("fluidos-importer"), options.clone()));
     parts.spawn(contract_manager::run(api.client("fluidos-contract-manager"), options));
+    parts.spawn(buffers::run(api.client("fluidos-buffers")));
     let tls = Arc::new(server_config(key, ClientAuth::Accept, ALPN).context("REAR")?);
     let service = RearService::of(exporter, Some(accountant), Some(notary));
     if let Some(listener) = plain {

@@ -91,10 +91,17 @@ fn every_name_and_type_is_that_of_the_typed_kind() {
 
 #[test]
 fn numbers_are_in_order_so_that_fields_are_found() {
-    use super::{apiextensions, apps, autoscaling, coordination, core, discovery, meta};
-    for all in
-        [apiextensions::ALL, apps::ALL, autoscaling::ALL, coordination::ALL, core::ALL, discovery::ALL, meta::ALL]
-    {
+    use super::{apiextensions, apps, autoscaling, coordination, core, discovery, meta, node};
+    for all in [
+        apiextensions::ALL,
+        apps::ALL,
+        autoscaling::ALL,
+        coordination::ALL,
+        core::ALL,
+        discovery::ALL,
+        meta::ALL,
+        node::ALL,
+    ] {
         for (name, message) in all {
             assert!(message.fields.is_sorted_by(|a, b| a.number < b.number), "{name}");
         }

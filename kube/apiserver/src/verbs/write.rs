@@ -380,7 +380,7 @@ async fn admit(server: &ApiServer, request: &Request<'_>, object: &mut Value) ->
     for step in steps {
         step.admit(request, object).await?;
     }
-    Ok(())
+    super::runtime_class::admit(server, request, object)
 }
 
 /// Nothing new in a namespace that is not there or is on its way out (admission plug-in NamespaceLifecycle).

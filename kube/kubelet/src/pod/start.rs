@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::environment::{self, Place, Sources};
 use super::plan::{Hold, backoff, nanos};
-use super::{ConfigError, PodDir, names, resources, security, support, volumes};
+use super::{ConfigError, PodDir, names, resources, runtime_class, security, support, volumes};
 use crate::Shared;
 use crate::images::{Image, Reference};
 use crate::runtime::{ContainerConfig, Mount, SandboxConfig};
@@ -161,6 +161,7 @@ impl Starter<'_> {
             let message = "its owner has not confirmed that it shall still run here".to_owned();
             return Err(Failure { reason: "AwaitingOwner", message, retry: Retry::Soon });
         }
+        runtime_class::check(&self.shared.client, self.pod).await.map_err(|why| self.no_sandbox(why))?;
         let mut sources = self.sources().await?;
         self.tokens(&mut sources).await?;
         let (netns, pod_ip) = self.network().await?;

@@ -18,7 +18,6 @@ pub fn unsupported(pod: &Pod) -> Option<String> {
         (spec.resources.is_some(), "resources of a whole pod"),
         (context.supplemental_groups_policy.as_deref() == Some("Strict"), "supplementalGroupsPolicy Strict"),
         (spec.host_users == Some(false), "user namespaces (hostUsers: false)"),
-        (spec.runtime_class_name.as_deref().is_some_and(|n| n != "oci"), "runtime classes other than oci"),
         (context.sysctls.iter().flatten().next().is_some(), "sysctls"),
         (
             context.app_armor_profile.as_ref().is_some_and(|p| p.type_ == "Localhost"),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use fluidos_identity::{NodeId, SignedError};
+use fluidos_identity::{NodeId, Signed, SignedError};
 use fluidos_model::kinds::{Contract, Phase, names};
 use fluidos_rear as rear;
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use kube::{Client, ResourceExt as _};
 use super::plan::Action;
 use crate::books::{Books, BooksError};
 use crate::terms::TermsProblem;
-use crate::{Options, bounded, contracts, events, terms};
+use crate::{Options, bounded, contracts, events, renewals, terms};
 
 /// A reason is a sentence.
 const REASON_LENGTH_MAX: usize = 256;
@@ -69,6 +69,10 @@ pub(super) async fn act(client: &Client, options: &Options, books: &Books, actio
             let message = format!("suspended: {}", bounded(reason, REASON_LENGTH_MAX));
             Ok(contracts::stands(client, contract, Phase::Inactive, &message).await?)
         }
+        Action::Renew { contract, other, addresses, renewal } => {
+            renew(client, options, contract, *other, addresses, renewal.as_ref().clone()).await
+        }
+        Action::Stay { contract, reason } => stay(client, contract, None, reason).await,
         Action::Resume { contract } => {
             contracts::allocate(client, contract).await?;
             Ok(contracts::stands(client, contract, Phase::Active, "").await?)
@@ -88,6 +92,65 @@ async fn end_here(client: &Client, books: &Books, contract: &Contract, sells: bo
     contracts::unallocate(client, &contract.name_any()).await?;
     if sells {
         books.free(&contract.spec.transaction_id).await?;
+    }
+    Ok(())
+}
+
+/// Asks the seller for the contract to go on.
+async fn renew(
+    client: &Client,
+    options: &Options,
+    contract: &Contract,
+    other: NodeId,
+    addresses: &[SocketAddr],
+    mut renewal: Signed<rear::RenewalTerms>,
+) -> Result<(), Error> {
+    let own = options.key.id();
+    let signed = terms::of_contract(contract)?;
+    let before = renewals::of(contract, &signed, [own, other]).last;
+    if !renewal.signed_by(&own) {
+        renewal.sign(&options.key)?;
+        contracts::renewing(client, contract, &renewal).await?;
+    }
+    let untold = |reason: String| Error::Untold { contract: contract.name_any(), other, reason };
+    let mut last = "no address of it is known".to_owned();
+    for address in addresses {
+        let peer = match (options.dial)(rear::Target { address: *address, expected: Some(other) }) {
+            Ok(peer) => peer,
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        };
+        match peer.renew(&renewal, &[own, other]).await {
+            Ok(both) => {
+                let Ok((_, until)) = both.value().times() else { return Err(untold("it has no times".into())) };
+                contracts::renewed(client, contract, &both, until).await?;
+                let message = format!("renewal {}: it goes on until {until}", both.value().number);
+                events::tell(client, contract, "Renewed", &message).await;
+                return Ok(());
+            }
+            Err(rear::ClientError::Refused { refusal, .. }) if !refusal.is_retryable() => {
+                stay(client, contract, before.as_ref(), &bounded(&refusal.detail, REASON_LENGTH_MAX)).await?;
+                // Its policies may change until the end.
+                return Err(untold(refusal.to_string()));
+            }
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(untold(last))
+}
+
+/// Says that a contract does not go on, once for each reason.
+async fn stay(
+    client: &Client,
+    contract: &Contract,
+    last: Option<&Signed<rear::RenewalTerms>>,
+    reason: &str,
+) -> Result<(), Error> {
+    contracts::not_renewed(client, contract, last, reason).await?;
+    if contract.status.as_ref().is_none_or(|status| !status.renewal.ends_with(reason)) {
+        events::warn(client, contract, "NotRenewed", reason).await;
     }
     Ok(())
 }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fluidos_identity::{NodeId, Speakers, Standing};
+use fluidos_identity::{NodeId, Signed, Speakers, Standing};
 use fluidos_model::kinds::{Contract, KnownCluster, Phase, names};
+use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
+use super::renewal;
+use crate::importer::purse::Purse;
 use crate::{convert, terms};
 
 /// The other side is told for so long; then it is given up. Its copy ends by its own time.
@@ -29,6 +32,8 @@ pub(super) struct View<'a> {
     pub peers: Vec<&'a KnownCluster>,
     /// What was tried, by uid of the contract.
     pub tries: &'a BTreeMap<String, Try>,
+    /// What may be paid: renewals count, too.
+    pub purse: Purse,
     /// Which key speaks for whom now.
     pub speakers: &'a Speakers,
 }
@@ -65,6 +70,15 @@ pub(super) enum Action {
     Notice { contract: Box<Contract>, other: NodeId, addresses: Vec<SocketAddr>, ends: Timestamp, buys: bool },
     /// It is not used for now, because of this.
     Suspend { contract: Box<Contract>, reason: String },
+    /// It is to go on: the seller is asked at the first of these addresses that answers.
+    Renew {
+        contract: Box<Contract>,
+        other: NodeId,
+        addresses: Vec<SocketAddr>,
+        renewal: Box<Signed<rear::RenewalTerms>>,
+    },
+    /// It does not go on, because of this.
+    Stay { contract: Box<Contract>, reason: String },
     /// It is used again.
     Resume { contract: Box<Contract> },
     /// Tell the other side, at the first of these addresses that answers; then let it go.
@@ -161,6 +175,9 @@ fn living(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
     if let Some(reason) = revoked(view, contract) {
         return Next::Now(Action::Void { contract: boxed(), reason });
     }
+    if let Some(next) = renewing(view, contract, uid, now) {
+        return next;
+    }
     if let Some(until) = until(contract).filter(|until| *until <= now) {
         tracing::debug!(contract = contract.name_any(), %until, "its time is over");
         return Next::Now(Action::Expire { contract: boxed() });
@@ -190,6 +207,39 @@ fn living(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
         None if inactive && buys && !said => Next::Now(Action::Resume { contract: boxed() }),
         _ => later,
     }
+}
+
+/// What is to be done so that a contract goes on; `None` is nothing, now or ever.
+fn renewing(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Option<Next> {
+    let signed = terms::of_contract(contract).ok()?;
+    let parties = [signed.value().buyer, signed.value().seller].map(|named| view.speakers.current(&named));
+    let [buyer, other] = parties;
+    if buyer != view.own || has_orders(contract) {
+        return None;
+    }
+    // Whatever is due at its end comes first then.
+    let by_end = |at: Timestamp| until(contract).filter(|end| *end > now).map_or(at, |end| end.min(at));
+    let due = view.tries.get(uid).and_then(Try::due).filter(|due| *due > now);
+    match (renewal::next(view, contract, &signed, parties, now), due) {
+        (renewal::Next::Ask { .. } | renewal::Next::Stays { .. }, Some(due)) => Some(Next::At(by_end(due))),
+        (renewal::Next::Ask { renewal }, None) => {
+            let addresses = addresses(view, contract, other, false);
+            Some(Next::Now(Action::Renew { contract: Box::new(contract.clone()), other, addresses, renewal }))
+        }
+        (renewal::Next::Stays { reason }, None) => {
+            let told = contract.status.as_ref().is_some_and(|status| status.renewal.ends_with(&reason));
+            (!told).then(|| Next::Now(Action::Stay { contract: Box::new(contract.clone()), reason }))
+        }
+        (renewal::Next::At(at), _) => Some(Next::At(by_end(at))),
+        (renewal::Next::Never, _) => None,
+    }
+}
+
+/// Says whether somebody has said something about a contract that comes before its renewal.
+fn has_orders(contract: &Contract) -> bool {
+    let inactive = contract.status.as_ref().is_some_and(|status| status.phase == Phase::Inactive);
+    let orders = [names::ANNOTATION_END_REASON, names::ANNOTATION_SUSPENDED];
+    inactive || orders.iter().any(|order| contract.annotations().contains_key(*order))
 }
 
 /// When it ends by itself: its own time, or earlier if somebody has given notice.

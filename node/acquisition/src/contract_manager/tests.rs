@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use expect_test::{Expect, expect};
 use fluidos_identity::{NodeKey, Speakers, Standing};
 use fluidos_model::kinds::{Contract, KnownCluster, KnownClusterSpec};
-use fluidos_model::market::{Amounts, Commitment, CommitmentState};
+use fluidos_model::market::{Agreed, Amounts, Commitment, CommitmentState, Conditions, Price, Renewal};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use kube::ResourceExt as _;
+
 use super::plan::{Action, Try, View, plan};
+use crate::importer::purse::Purse;
 use crate::{contracts, convert, terms};
 
 fn key(seed: u8) -> NodeKey {
@@ -48,6 +51,90 @@ fn contract(deleted: Option<i64>) -> Contract {
     contract
 }
 
+/// One that goes on by 1,000 s, in the last 300 s, twice; at this price for an hour.
+fn renewable(price: Price) -> Contract {
+    let conditions = Conditions {
+        renewal: Some(Renewal { by_seconds: 1000, before_seconds: 300, at_most: Some(2) }),
+        ..Conditions::default()
+    };
+    let agreed =
+        Agreed { policy: "p".into(), issued: at(0), hold_until: at(60), ends: Some(at(1_000_000)), price, conditions };
+    let commitment = Commitment {
+        transaction: "t".into(),
+        buyer: key(1).id().to_string(),
+        flavor: "f".into(),
+        amounts: Amounts { cpu_milli: 1, ..Amounts::default() },
+        state: CommitmentState::Held { until: at(60) },
+        agreed: Some(agreed),
+    };
+    let signed = terms::of_commitment(&commitment, key(2).id(), crate::HOLD).unwrap();
+    let mut renewable = contract(None);
+    renewable.spec.signed_terms = Some(convert::signed_terms(signed.envelope()));
+    renewable
+}
+
+/// The same after a renewal that these have signed.
+fn renewed(number: u32, from: i64, signers: &[u8]) -> Contract {
+    let mut contract = renewable(Price::ZERO);
+    let signed = terms::of_contract(&contract).unwrap();
+    let mut renewal = fluidos_rear::RenewalTerms::of(&signed, number, at(from), at(from + 1000)).unwrap();
+    signers.iter().for_each(|seed| renewal.sign(&key(*seed)).unwrap());
+    contract.spec.renewal = Some(convert::signed_terms(renewal.envelope()));
+    let ends = if signers.len() == 2 { from + 1000 } else { from };
+    contract.spec.expiration_time = Some(at(ends).to_string());
+    contract
+}
+
+#[test]
+fn a_contract_goes_on_near_its_end_while_it_is_used_and_as_often_as_it_says() {
+    let first = || renewable(Price::ZERO);
+    check(1, &first(), &[], 10, expect!["look again at 1970-01-12T13:41:40Z"]);
+    let asked = expect!["renew 1 with 8139770e: 1970-01-12T13:46:40Z to 1970-01-12T14:03:20Z"];
+    check(1, &first(), &[], 999_700, asked);
+    check(1, &first(), &[(1, 999_800)], 999_800, expect!["look again at 1970-01-12T13:43:20.5Z"]);
+    check(2, &first(), &[], 999_700, expect!["look again at 1970-01-12T13:46:40Z"]); // its buyer asks
+    check(1, &first(), &[], 1_000_000, expect!["expire"]);
+    let mut suspended = first();
+    suspended.annotations_mut().insert("fluidos.eu/suspended".into(), "winter".into());
+    check(1, &suspended, &[], 999_700, expect!["suspend: winter"]);
+    let mut ending = first();
+    ending.status.get_or_insert_default().ends = Some(at(999_900).to_string());
+    check(1, &ending, &[], 999_700, expect!["look again at 1970-01-12T13:45:00Z"]);
+    // After the first comes the second, and no third.
+    check(1, &renewed(1, 1_000_000, &[1, 2]), &[], 1_000_000, expect!["look again at 1970-01-12T13:58:20Z"]);
+    let second = expect!["renew 2 with 8139770e: 1970-01-12T14:03:20Z to 1970-01-12T14:20:00Z"];
+    check(1, &renewed(1, 1_000_000, &[1, 2]), &[], 1_000_700, second);
+    check(1, &renewed(2, 1_001_000, &[1, 2]), &[], 1_001_900, expect!["look again at 1970-01-12T14:20:00Z"]);
+}
+
+#[test]
+fn what_was_asked_and_not_answered_is_asked_again_also_at_the_end() {
+    let again = expect!["renew 1 with 8139770e: 1970-01-12T13:46:40Z to 1970-01-12T14:03:20Z"];
+    check(1, &renewed(1, 1_000_000, &[1]), &[], 1_000_030, again);
+    check(
+        1,
+        &renewed(1, 1_000_000, &[1]),
+        &[(1, 1_000_030)],
+        1_000_030,
+        expect!["look again at 1970-01-12T13:47:10.5Z"],
+    );
+    check(1, &renewed(1, 1_000_000, &[1]), &[], 1_000_060, expect!["expire"]);
+    // What its buyer has not signed was not asked for.
+    let forged = expect!["look again at 1970-01-12T13:41:40Z"];
+    check(1, &renewed(1, 1_000_000, &[2]), &[], 10, forged);
+}
+
+#[test]
+fn what_cannot_be_paid_does_not_go_on() {
+    let dear = renewable(Price::parse("0.5", "EUR", "hour").unwrap().unwrap());
+    let no = expect!["not renewed: price: 0.5 EUR/hour, needed 0: there is no AcquisitionPolicy"];
+    check(1, &dear, &[], 999_700, no);
+    let mut told = dear;
+    told.status.get_or_insert_default().renewal =
+        "not renewed: price: 0.5 EUR/hour, needed 0: there is no AcquisitionPolicy".into();
+    check(1, &told, &[], 999_700, expect!["look again at 1970-01-12T13:46:40Z"]);
+}
+
 fn check(own: u8, contract: &Contract, tries: &[(u32, i64)], now: i64, expected: Expect) {
     check_with(&Speakers::default(), own, contract, tries, now, expected);
 }
@@ -65,7 +152,14 @@ fn check_with(speakers: &Speakers, own: u8, contract: &Contract, tries: &[(u32, 
             ("uid".to_owned(), Try { failures: *failures, last: Some(at(*last)), reason: "no route".into() })
         })
         .collect();
-    let view = View { own: key(own).id(), contracts: vec![contract], peers: vec![&known], tries: &tries, speakers };
+    let view = View {
+        own: key(own).id(),
+        contracts: vec![contract],
+        peers: vec![&known],
+        tries: &tries,
+        purse: Purse::default(),
+        speakers,
+    };
     let plan = plan(&view, at(now));
     let mut lines: Vec<String> = plan
         .actions
@@ -76,6 +170,11 @@ fn check_with(speakers: &Speakers, own: u8, contract: &Contract, tries: &[(u32, 
             Action::Notice { other, ends, buys, .. } => format!("notice to {}: {ends} buys={buys}", other.tag()),
             Action::Suspend { reason, .. } => format!("suspend: {reason}"),
             Action::Resume { .. } => "resume".into(),
+            Action::Renew { other, renewal, .. } => {
+                let terms = renewal.value();
+                format!("renew {} with {}: {} to {}", terms.number, other.tag(), terms.from, terms.until)
+            }
+            Action::Stay { reason, .. } => format!("not renewed: {reason}"),
             Action::Tell { other, addresses, sells, .. } => {
                 format!("tell {} at {addresses:?} sells={sells}", other.tag())
             }

@@ -1,7 +1,7 @@
 //! What the exporter reads from the API, and what its failures are called on the wire.
 
 use fluidos_identity::{NodeId, Speakers};
-use fluidos_model::kinds::{Contract, Flavor, SharingPolicy, SharingPolicyStatus, names};
+use fluidos_model::kinds::{Contract, Flavor, Rating, SharingPolicy, SharingPolicyStatus, names};
 use fluidos_model::market::Sharing;
 use fluidos_rear::{Refusal, RefusalCode};
 use kube::api::{Patch, PatchParams};
@@ -69,6 +69,16 @@ pub(super) async fn flavor(client: &Client, name: &str, own: NodeId) -> Result<O
     let api = Api::<Flavor>::namespaced(client.clone(), names::NAMESPACE);
     let flavor = api.get_opt(name).await?;
     Ok(flavor.filter(|flavor| convert::did(&flavor.spec.owner) == Some(own)))
+}
+
+/// Returns what was seen of a buyer, 0 to 100; `None` is nothing yet.
+pub(super) async fn rating(client: &Client, buyer: &str) -> Result<Option<u8>, Error> {
+    // Who has proven no key is nobody of whom anything was seen.
+    let Ok(key) = buyer.parse::<NodeId>() else { return Ok(None) };
+    let api = Api::<Rating>::namespaced(client.clone(), names::NAMESPACE);
+    let known = api.get_opt(&names::known_cluster(&key.tag())).await?;
+    // Eight digits of a key can be made to measure; the whole key cannot.
+    Ok(known.filter(|known| known.spec.did == buyer).and_then(|known| known.status?.value))
 }
 
 /// Returns the contracts by which this node sells.

@@ -9,8 +9,8 @@ use fluidos_model::kinds::{
     K8SlicePartitionability, NodeIdentity, TelemetryServer, names,
 };
 use fluidos_model::market::{
-    Agreed, Amounts, Commitment, CommitmentState, FilterText, Fit, HoldRequest, K8SliceSelector, LedgerRefusal, Pool,
-    Resource, Sale, Sharing, SharingRefusal, credit, sale,
+    Agreed, Amounts, Asker, Commitment, CommitmentState, FilterText, Fit, HoldRequest, K8SliceSelector, LedgerRefusal,
+    Pool, Resource, Sale, Sharing, SharingRefusal, credit, sale,
 };
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode};
@@ -113,6 +113,8 @@ pub(super) struct Wish<'a> {
     pub transaction: &'a str,
     /// Under which name the Ledger has it.
     pub buyer: &'a str,
+    /// What was seen of it.
+    pub rating: Option<u8>,
     /// `None` is all there is.
     pub amounts: Option<Amounts>,
     /// For how long it is wanted; `None` is as long as it is sold.
@@ -143,7 +145,8 @@ pub(super) fn admit(
         // Asked again, "all there is" is what it was the first time.
         return Ok(hold(wish.amounts.unwrap_or(known.amounts), now, None));
     }
-    let sale = sale(policies, pool, Some(&buyer), now).map_err(not_sold)?;
+    let asker = Asker { did: Some(&buyer), rating: wish.rating };
+    let sale = sale(policies, pool, asker, now).map_err(not_sold)?;
     credit(policies, &sale, pool, &buyer, now).map_err(not_sold)?;
     let clock = || Refusal::new(RefusalCode::Internal, "the clock is beyond what can be counted");
     let until = terms::shifted(now, sale.hold.unwrap_or(wish.hold), 1).ok_or_else(clock)?;
@@ -349,12 +352,13 @@ pub(super) struct End {
 const NOTICE_LEEWAY: Duration = Duration::from_secs(10);
 
 /// Decides when a contract ends that the other side releases. A seller keeps what it has sold until the notice is over, whatever its
-/// buyer says: so long it is paid. A buyer cannot keep a seller to it, and remembers. `said` is when it ends by a notice of before.
+/// buyer says: so long it is paid. A buyer cannot keep a seller to it, and remembers. `said` is when it ends by a notice of before, `until` when it
+/// ends by itself.
 pub(super) fn end(
     contract: &Signed<rear::ContractTerms>,
     release: &Signed<rear::ReleaseTerms>,
     sells: bool,
-    said: Option<Timestamp>,
+    (said, until): (Option<Timestamp>, Option<Timestamp>),
     now: Timestamp,
 ) -> End {
     let notice = terms::notice(contract.value());
@@ -362,7 +366,6 @@ pub(super) fn end(
     // A notice that was given once stands.
     let owed = said.map_or(owed, |said| said.min(owed));
     let asked = release.value().ends.as_ref().and_then(|ends| ends.parse().ok()).unwrap_or(now);
-    let until = contract.value().until.as_ref().and_then(|until| until.parse::<Timestamp>().ok());
     let ends: Timestamp = if sells { owed.max(asked) } else { asked };
     let ends = [until, said].into_iter().flatten().fold(ends, Timestamp::min);
     let short = !sells && terms::shifted(asked, NOTICE_LEEWAY, 1).is_some_and(|asked| asked < owed);

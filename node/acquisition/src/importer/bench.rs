@@ -33,6 +33,7 @@ impl Answers {
             term: None,
             rating: LeastRating::ANY,
             accepts: Accepted::default(),
+            buffers: Vec::new(),
         };
         let selector = K8SliceSelector::from_texts(&filters).unwrap_or_default();
         Self { selector, buying, answers: (0..providers).filter_map(answer).collect() }

@@ -12,14 +12,14 @@ use crate::expenses;
 
 /// What may be paid, and what is paid already.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Purse {
+pub(crate) struct Purse {
     /// `None` without a policy; an error is why it is not accepted.
     pub policy: Option<Result<Buying, String>>,
     pub expenses: Vec<Expense>,
 }
 
 /// Returns what stands in policies and contracts.
-pub(super) fn purse(policies: &[Arc<AcquisitionPolicy>], contracts: &[Arc<Contract>]) -> Purse {
+pub(crate) fn purse(policies: &[Arc<AcquisitionPolicy>], contracts: &[Arc<Contract>]) -> Purse {
     let Some(policy) = expenses::counting(policies.iter().map(AsRef::as_ref)) else { return Purse::default() };
     let rules = policy.spec.rules(&policy.name_any()).map_err(|error| error.to_string());
     let running = contracts.iter().filter_map(|contract| expenses::running(contract));

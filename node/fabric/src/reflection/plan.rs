@@ -49,8 +49,10 @@ pub(crate) struct State {
     pub observed: BTreeMap<String, PodStatus>,
     /// Why there is no twin, and when that was said.
     pub refused: BTreeMap<String, (String, Timestamp)>,
-    /// Of which nothing runs.
-    pub gone: BTreeSet<String>,
+    /// Those of them that have to yield, as the contract says.
+    pub yielding: BTreeSet<String>,
+    /// Of which nothing runs, and why the provider has ended them, if it says.
+    pub gone: BTreeMap<String, Option<String>>,
 }
 
 /// What is to be done.
@@ -94,14 +96,20 @@ impl State {
         match reported {
             Reported::Observed { uid, status } if self.knows(&uid) => {
                 self.refused.remove(&uid);
+                self.yielding.remove(&uid);
                 self.observed.insert(uid, *status);
             }
-            Reported::Refused { uid, reason } if self.knows(&uid) => {
+            Reported::Refused { uid, reason, yields } if self.knows(&uid) => {
+                if yields {
+                    self.yielding.insert(uid.clone())
+                } else {
+                    self.yielding.remove(&uid)
+                };
                 self.refused.insert(uid, (cut(&reason, REASON_LENGTH_MAX), now));
             }
-            Reported::Gone { uid } if self.knows(&uid) => {
+            Reported::Gone { uid, reason } if self.knows(&uid) => {
                 self.observed.remove(&uid);
-                self.gone.insert(uid);
+                self.gone.insert(uid, reason.map(|reason| cut(&reason, REASON_LENGTH_MAX)));
             }
             _ => {}
         }
@@ -119,12 +127,13 @@ impl State {
     /// Forgets pods that are on neither side any more.
     pub(crate) fn tidy(&mut self, view: &View) {
         let here: BTreeSet<String> = view.pods.iter().filter_map(|pod| pod.uid()).collect();
-        let over: Vec<String> = self.gone.iter().filter(|uid| !here.contains(*uid)).cloned().collect();
+        let over: Vec<String> = self.gone.keys().filter(|uid| !here.contains(*uid)).cloned().collect();
         for uid in &over {
             self.named.remove(uid);
             self.put.remove(uid);
             self.deleted.remove(uid);
             self.refused.remove(uid);
+            self.yielding.remove(uid);
             self.gone.remove(uid);
         }
     }
@@ -135,7 +144,7 @@ pub(crate) fn puts(view: &View, state: &State) -> Vec<Action> {
     let mut actions = Vec::new();
     for pod in view.pods.iter().filter(|pod| !is_over(pod) && pod.metadata.deletion_timestamp.is_none()) {
         let uid = pod.uid().unwrap_or_default();
-        let Some(package) = view.packages.get(&uid).filter(|_| !state.gone.contains(&uid)) else { continue };
+        let Some(package) = view.packages.get(&uid).filter(|_| !state.gone.contains_key(&uid)) else { continue };
         let digest = digest(package);
         if state.put.get(&uid) != Some(&digest) {
             actions.push(Action::Put { uid, put: Box::new(package.clone()), digest });
@@ -187,7 +196,7 @@ fn deleting(pod: &Pod, uid: &str, state: &State, now: Timestamp) -> Option<Actio
         let is_lost = state.since.is_some_and(|since| now.duration_since(since) >= PATIENCE);
         return (is_lost && now >= deadline).then_some(remove);
     }
-    if state.gone.contains(uid) {
+    if state.gone.contains_key(uid) {
         return Some(remove);
     }
     if state.knows(uid) {
@@ -204,9 +213,9 @@ fn said(pod: &Pod, uid: &str, view: &View, state: &State, now: Timestamp) -> Opt
     let wanted = if is_over(pod) {
         return None;
     } else if let Some((reason, _)) = state.refused.get(uid) {
-        status::refused(&old, reason)
-    } else if state.connected && state.gone.contains(uid) && pod.metadata.deletion_timestamp.is_none() {
-        status::lost(&old, now)
+        status::refused(&old, reason, state.yielding.contains(uid))
+    } else if state.connected && state.gone.contains_key(uid) && pod.metadata.deletion_timestamp.is_none() {
+        status::lost(&old, state.gone.get(uid).and_then(Option::as_deref), now)
     } else if !state.connected && state.is_lost(now) {
         status::doubted(&old, now)
     } else if let Some(observed) = state.observed.get(uid) {

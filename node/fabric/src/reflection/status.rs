@@ -53,22 +53,23 @@ pub(crate) fn merged(pod: &Pod, observed: &PodStatus, prefix: Option<&FabricPref
 }
 
 /// The status of a pod that its provider does not take.
-pub(crate) fn refused(old: &PodStatus, reason: &str) -> PodStatus {
+pub(crate) fn refused(old: &PodStatus, reason: &str, yields: bool) -> PodStatus {
     PodStatus {
         phase: Some("Pending".into()),
-        reason: Some("Refused".into()),
+        reason: Some(if yields { "Yielded" } else { "Refused" }.into()),
         message: Some(format!("the provider refused it: {reason}")),
         ..old.clone()
     }
 }
 
 /// The status of a pod that its provider has taken down although it was wanted.
-pub(crate) fn lost(old: &PodStatus, now: Timestamp) -> PodStatus {
+pub(crate) fn lost(old: &PodStatus, why: Option<&str>, now: Timestamp) -> PodStatus {
     let message = "the provider has taken it down";
+    let message = why.map_or_else(|| message.to_owned(), |why| format!("{message}: {why}"));
     PodStatus {
         phase: Some("Failed".into()),
         reason: Some("Evicted".into()),
-        message: Some(message.into()),
+        message: Some(message),
         ..doubted(old, now)
     }
 }

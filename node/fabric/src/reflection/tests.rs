@@ -75,7 +75,7 @@ fn a_deleted_pod_goes_when_nothing_of_it_runs() {
     check(&view, &state, 10, expect!["delete web Some(30)"]);
     state.deleted.insert("web".into());
     check(&view, &state, 100, expect![""]);
-    state.hear(Reported::Gone { uid: "web".into() }, now);
+    state.hear(Reported::Gone { uid: "web".into(), reason: None }, now);
     check(&view, &state, 100, expect!["remove web"]);
     // Not named when the stream began: only Ready says that it has stopped.
     let mut state = connected(&view);
@@ -106,7 +106,7 @@ fn what_is_refused_is_asked_again_later_and_what_is_gone_here_is_deleted_there()
             state.put.insert(uid, digest);
         }
     }
-    let refused = Reported::Refused { uid: "a".into(), reason: "no\u{1b} room".into() };
+    let refused = Reported::Refused { uid: "a".into(), reason: "no\u{1b} room".into(), yields: false };
     state.hear(refused, Timestamp::from_second(1).unwrap());
     check(
         &both,
@@ -129,6 +129,32 @@ fn what_is_refused_is_asked_again_later_and_what_is_gone_here_is_deleted_there()
     let status = PodStatus { phase: Some("Running".into()), ..PodStatus::default() };
     state.hear(Reported::Observed { uid: "foreign".into(), status: Box::new(status) }, Timestamp::UNIX_EPOCH);
     assert!(state.observed.is_empty());
+}
+
+#[test]
+fn a_pod_that_yields_says_so_and_is_asked_for_again() {
+    let one = view(vec![pod("a", false)]);
+    let mut state = connected(&one);
+    state.put.insert("a".into(), [0; 32]);
+    let at = |second| Timestamp::from_second(second).unwrap();
+    state.hear(Reported::Refused { uid: "a".into(), reason: "it yields".into(), yields: true }, at(1));
+    let told =
+        r#"status a {"status":{"message":"the provider refused it: it yields","phase":"Pending","reason":"Yielded"}}"#;
+    let actions = plan(&one, &state, at(2));
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Status { patch, .. } if told.ends_with(&patch.to_string())))
+    );
+    assert_eq!(state.yielding.len(), 1);
+    let status = PodStatus { phase: Some("Running".into()), ..PodStatus::default() };
+    state.hear(Reported::Observed { uid: "a".into(), status: Box::new(status) }, at(3));
+    assert!(state.yielding.is_empty());
+    // One that ran and had to go is over, and says why.
+    state.hear(Reported::Gone { uid: "a".into(), reason: Some("it yields\u{1b}".into()) }, at(4));
+    let Some(Action::Status { patch, .. }) = plan(&one, &state, at(5)).pop() else { panic!("nothing is said") };
+    assert_eq!((&patch["status"]["phase"], &patch["status"]["reason"]), (&json!("Failed"), &json!("Evicted")));
+    assert_eq!(patch["status"]["message"], "the provider has taken it down: it yields");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fluidos_identity::{FabricPrefix, NodeId};
 use fluidos_model::kinds::names;
-use fluidos_model::market::{Amounts, Quantity, Resource};
+use fluidos_model::market::{Amounts, Quantity, Resource, requested};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, Namespace, Pod, PodDNSConfig, PodSecurityContext, PodSpec, ResourceRequirements,
     SeccompProfile, Secret, SecurityContext,
@@ -135,6 +135,7 @@ fn pod_spec(deal: &Deal, spec: &PodSpec, prefix: Option<&FabricPrefix>) -> Resul
         dns_config: Some(dns(spec.dns_config.clone().unwrap_or_default(), prefix)?),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
+        runtime_class_name: deal.runtime_class.clone(),
         ..PodSpec::default()
     })
 }
@@ -175,48 +176,16 @@ fn amount(resource: Resource, text: &Text) -> Option<u64> {
     Quantity::parse(&text.0).ok().map(|quantity| resource.asked(quantity))
 }
 
-/// What a pod asks for: the sum of its containers, or the largest of those that run before them.
-///
-/// # Errors
-/// An amount is none, or of something that is not sold.
-pub(crate) fn asked(spec: &PodSpec) -> Result<Amounts, String> {
-    let of = |container: &Container| -> Result<Amounts, String> {
-        let mut amounts = Amounts::default();
-        let requests = container.resources.iter().flat_map(|r| r.requests.iter().flatten());
-        for (name, text) in requests {
-            let resource = match name.as_str() {
-                "cpu" => Resource::Cpu,
-                "memory" => Resource::Memory,
-                "ephemeral-storage" => Resource::Storage,
-                other => return Err(format!("{other} is not sold")),
-            };
-            amounts.set(resource, amount(resource, text).ok_or_else(|| format!("{name} {:?} is no amount", text.0))?);
-        }
-        Ok(amounts)
-    };
-    let mut sum = Amounts { pods: 1, ..Amounts::default() };
-    for container in &spec.containers {
-        sum = sum.checked_add(&of(container)?).ok_or("it asks for more than can be counted")?;
-    }
-    for container in spec.init_containers.iter().flatten() {
-        let init = of(container)?;
-        for resource in Resource::ALL {
-            sum.set(resource, sum.get(resource).max(init.get(resource)));
-        }
-    }
-    Ok(sum)
-}
-
 /// Says whether one more pod fits into what was bought, beside the twins that there are.
 ///
 /// # Errors
 /// What is missing, in words.
 pub(crate) fn fits(deal: &Deal, twins: &[Pod], spec: &PodSpec) -> Result<(), String> {
-    let mut sum = asked(spec)?;
+    let mut sum = requested(spec)?;
     let is_over =
         |pod: &&Pod| matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
     for twin in twins.iter().filter(|pod| !is_over(pod)) {
-        let other = twin.spec.as_ref().map(asked).transpose()?.unwrap_or_default();
+        let other = twin.spec.as_ref().map(requested).transpose()?.unwrap_or_default();
         sum = sum.checked_add(&other).ok_or("together they ask for more than can be counted")?;
     }
     let short: Vec<String> = deal

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fluidos_identity::Envelope;
 use fluidos_link::{LinkStream, PeerInfo};
 use fluidos_model::kinds::{Allocation, AllocationPhase, names};
+use fluidos_model::market::requested;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, PodCondition, PodStatus, Secret};
@@ -19,6 +20,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::build::{self, Twin};
+use super::burst;
+use super::yields::Asked;
 use super::{Contract, Origin};
 use crate::Error;
 use crate::deal::Deal;
@@ -51,6 +54,8 @@ struct Session<'a> {
     said: BTreeMap<String, PodStatus>,
     /// To be told when they are gone.
     leaving: BTreeSet<String>,
+    /// Put, and had to yield: they are put again.
+    yielding: BTreeSet<String>,
 }
 
 /// Serves a stream until it ends.
@@ -79,6 +84,7 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &PeerInfo, contract: String,
             waiting: BTreeMap::new(),
             said: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            yielding: BTreeSet::new(),
         };
         session.serve(&providing, from).await;
     };
@@ -184,6 +190,7 @@ impl Session<'_> {
             Change::Delete { uid, grace_seconds } => {
                 self.wanted.remove(&uid);
                 self.waiting.remove(&uid);
+                self.yields(&uid, false).await;
                 self.shared.confirm_only(&self.deal.name, self.wanted.clone());
                 match self.twins().await?.iter().find(|twin| origin_uid(twin).as_ref() == Some(&uid)) {
                     Some(twin) => {
@@ -191,7 +198,7 @@ impl Session<'_> {
                         self.leaving.insert(uid);
                         Ok(())
                     }
-                    None => self.say(Reported::Gone { uid }).await,
+                    None => self.say(Reported::Gone { uid, reason: None }).await,
                 }
             }
             Change::Synced => {
@@ -205,7 +212,9 @@ impl Session<'_> {
     async fn put(&mut self, put: Put) -> Result<(), Error> {
         let uid = put.pod.metadata.uid.clone().unwrap_or_default();
         self.waiting.remove(&uid);
-        match self.make(&put, &uid).await? {
+        let made = self.make(&put, &uid).await?;
+        self.yields(&uid, matches!(made, Made::Yields(_))).await;
+        match made {
             Made::Done => {
                 self.wanted.insert(uid.clone());
                 self.shared.confirm(&self.deal.name, [&uid]);
@@ -217,12 +226,13 @@ impl Session<'_> {
             }
             Made::Later => {
                 let reason = format!("its name is in use, and {NAMES_MAX} others wait for theirs");
-                self.say(Reported::Refused { uid, reason }).await
+                self.say(Reported::Refused { uid, reason, yields: false }).await
             }
             Made::Refused(reason) => {
                 tracing::info!(contract = self.deal.name, uid, reason, "a pod is refused");
-                self.say(Reported::Refused { uid, reason }).await
+                self.say(Reported::Refused { uid, reason, yields: false }).await
             }
+            Made::Yields(reason) => self.say(Reported::Refused { uid, reason, yields: true }).await,
         }
     }
 
@@ -245,6 +255,7 @@ impl Session<'_> {
         };
         let twins = self.twins().await?;
         let known = twins.iter().find(|known| origin_uid(known).as_deref() == Some(uid));
+        let mut _turn = None;
         if known.is_none() {
             let from = put.pod.metadata.namespace.as_deref().unwrap_or_default();
             if let Some(Err(reason)) = self.shared.admit.as_ref().map(|admit| admit(&self.deal.buyer, from)) {
@@ -255,6 +266,12 @@ impl Session<'_> {
             }
             if let Err(reason) = twin.pod.spec.as_ref().map_or(Ok(()), |spec| build::fits(&self.deal, &twins, spec)) {
                 return Ok(refused(reason));
+            }
+            _turn = Some(self.shared.yielding.turn.lock().await);
+            let amounts = twin.pod.spec.as_ref().and_then(|spec| requested(spec).ok()).unwrap_or_default();
+            let asked = Asked { uid: uid.to_owned(), amounts, since: None };
+            if let Some(reason) = burst::begin(self.shared, &self.deal.name, asked).await? {
+                return Ok(Made::Yields(reason));
             }
         }
         match self.write(&twin, known.is_some()).await {
@@ -344,7 +361,8 @@ impl Session<'_> {
             for uid in absent.into_iter().filter(|uid| !now.contains(uid)) {
                 self.said.remove(&uid);
                 self.leaving.remove(&uid);
-                self.say(Reported::Gone { uid }).await?;
+                let reason = self.shared.yielding.take(&self.deal.name, &uid);
+                self.say(Reported::Gone { uid, reason }).await?;
             }
             if self.synced && !self.ready && now.iter().all(|uid| self.wanted.contains(uid)) {
                 self.ready = true;
@@ -355,6 +373,13 @@ impl Session<'_> {
             self.in_use().await; // again as long as it does not say so: it may be written after the stream has begun
         }
         Ok(())
+    }
+
+    /// Takes note of whether a pod yields, and says on this side's Allocation how many do.
+    async fn yields(&mut self, uid: &str, does: bool) {
+        if if does { self.yielding.insert(uid.to_owned()) } else { self.yielding.remove(uid) } {
+            tell_yielding(self.shared, &self.deal.name, self.yielding.len()).await;
+        }
     }
 
     /// Says on this side's Allocation that the buyer uses it. One that official tools took away is not made again.
@@ -391,6 +416,23 @@ enum Made {
     /// Its name is still in use.
     Later,
     Refused(String),
+    /// There is no room for it now, and others come first.
+    Yields(String),
+}
+
+/// Writes into the Allocation of a contract how many pods yield, if it does not stand there.
+pub(crate) async fn tell_yielding(shared: &Shared, contract: &str, pods: usize) {
+    let name = names::allocation(contract);
+    let Some(known) = shared.allocations.get(names::NAMESPACE, &name) else { return };
+    let pods = pods as u64;
+    if known.status.as_ref().map_or(0, |status| status.yielding) == pods {
+        return;
+    }
+    let api = Api::<Allocation>::namespaced(shared.client.clone(), names::NAMESPACE);
+    let patch = Patch::Merge(json!({"status": {"yielding": pods}}));
+    if let Err(error) = absent_is_well(api.patch_status(&name, &PatchParams::default(), &patch).await.map(drop)) {
+        tracing::warn!(allocation = name, %error, "how many pods yield stays untold");
+    }
 }
 
 fn origin_uid(pod: &Pod) -> Option<String> {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 
-use super::{Origin, session};
+use super::{Origin, burst, session};
 use crate::Error;
 use crate::deal::Deal;
 use crate::fabric::Shared;
@@ -48,15 +48,24 @@ pub(crate) type Idle = BTreeMap<(&'static str, String, String), Timestamp>;
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut pods = shared.pods.changes();
     let mut contracts = shared.contracts.changes();
+    let mut ledgers = shared.ledgers.changes();
     let mut idle = Idle::new();
     loop {
         pods.mark_unchanged();
         contracts.mark_unchanged();
+        ledgers.mark_unchanged();
+        {
+            let _turn = shared.yielding.turn.lock().await;
+            if let Err(error) = burst::settle(&shared).await {
+                tracing::warn!(%error, "a twin that should yield stays for now");
+            }
+        }
         sweep(&shared, &mut idle).await;
         // Each arm only waits: losing the race loses nothing.
         tokio::select! {
             _ = pods.changed() => {}
             _ = contracts.changed() => {}
+            _ = ledgers.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
         tokio::time::sleep(GATHER).await;
@@ -70,6 +79,7 @@ async fn sweep(shared: &Shared, idle: &mut Idle) {
     let live: BTreeSet<String> =
         deals.filter(|deal| deal.seller == shared.id() && deal.is_live(now)).map(|deal| deal.name).collect();
     shared.providing.retain(|contract| live.contains(contract));
+    shared.yielding.retain(|contract| live.contains(contract));
     shared.confirm_under(&live);
     let (pods, namespaces) = (shared.pods.list(), shared.namespaces.list());
     let (config_maps, secrets) = (shared.config_maps.list(), shared.secrets.list());

@@ -60,6 +60,7 @@ pub(super) async fn act(shared: &Shared, action: &Action) -> Result<(), Error> {
                 status: *phase,
                 last_update_time: Timestamp::now().to_string(),
                 message: message.clone(),
+                yielding: 0,
                 resource_ref: Some(GenericRef {
                     name: node.clone(),
                     namespace: String::new(),

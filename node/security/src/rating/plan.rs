@@ -8,8 +8,8 @@ use fluidos_model::kinds::{
     RatingObservation, RatingStatus, Reservation, names,
 };
 use fluidos_model::rating;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
@@ -19,6 +19,8 @@ use crate::point::entry_name;
 pub const BROKEN_MAX: usize = 256;
 /// As KnownClusters.
 const RATINGS_MAX: usize = 4096;
+/// Two clocks, and a message that is on its way: a seller whose clock is so much ahead has kept the time.
+const CLOCK_LEEWAY: SignedDuration = SignedDuration::from_secs(10);
 /// A name that somebody gave itself.
 const NAME_MAX: usize = 63;
 
@@ -72,12 +74,21 @@ pub fn deal(contract: &Contract) -> Deal {
     Deal { uid: contract.uid().unwrap_or_default(), seller: did(&contract.spec.seller).unwrap_or_default() }
 }
 
-/// Whether a contract that is gone was ended by its seller before its time. One that its owner ends is first marked as
-/// ending, until the other side has been told.
+/// Whether a contract that is gone was ended by its seller before its time: without the notice that both had signed, or before
+/// that notice was over. One that its owner ends is first marked as ending, until the other side has been told.
 pub fn is_broken(gone: &Contract, own: &str, now: Timestamp) -> bool {
-    let bought = did(&gone.spec.buyer).as_deref() == Some(own);
-    let until = gone.spec.expiration_time.as_ref().and_then(|until| until.parse::<Timestamp>().ok());
-    bought && gone.metadata.deletion_timestamp.is_none() && until.is_none_or(|until| until > now)
+    if did(&gone.spec.buyer).as_deref() != Some(own) {
+        return false;
+    }
+    let status = gone.status.clone().unwrap_or_default();
+    if status.short_notice {
+        return true;
+    }
+    // A notice that was kept moves the end forward; who gave it does not matter.
+    let times = [gone.spec.expiration_time.as_ref(), status.ends.as_ref()].into_iter().flatten();
+    let until = times.filter_map(|text| text.parse::<Timestamp>().ok()).min();
+    let early = until.is_none_or(|until| until.duration_since(now) > CLOCK_LEEWAY);
+    gone.metadata.deletion_timestamp.is_none() && early
 }
 
 /// Decides what is written. Everything that has changed; `all` of them when time has passed.
@@ -175,4 +186,46 @@ fn did(identity: &NodeIdentity) -> Option<String> {
     // Only a key can be rated: whatever else stands there is somebody's text.
     let did = identity.additional_information.as_ref()?.did.clone()?;
     entry_name(&did).map(|_| did)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use fluidos_identity::NodeKey;
+    use fluidos_model::kinds::{AdditionalInformation, ContractSpec, ContractStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn a_contract_is_broken_if_its_seller_ends_it_before_its_time_or_its_notice() {
+        let did = |seed| NodeKey::from_seed([seed; 32]).unwrap().id().to_string();
+        let party = |did: String| NodeIdentity {
+            additional_information: Some(AdditionalInformation { did: Some(did), ..Default::default() }),
+            ..NodeIdentity::default()
+        };
+        let (own, now) = (did(1), Timestamp::from_second(1_000_000).unwrap());
+        let at = |second: i64| Timestamp::from_second(1_000_000 + second).unwrap();
+        let gone = |expires: i64, ends: Option<i64>, short_notice| {
+            let expiration_time = Some(at(expires).to_string());
+            let (buyer, seller) = (party(did(1)), party(did(2)));
+            let mut contract =
+                Contract::new("c", ContractSpec { buyer, seller, expiration_time, ..Default::default() });
+            let ends = ends.map(|ends| at(ends).to_string());
+            contract.status = Some(ContractStatus { ends, short_notice, ..ContractStatus::default() });
+            contract
+        };
+        assert!(is_broken(&gone(3600, None, false), &own, now), "before its time");
+        assert!(!is_broken(&gone(0, None, false), &own, now), "its time is over");
+        assert!(!is_broken(&gone(3600, Some(0), false), &own, now), "its notice is over");
+        assert!(!is_broken(&gone(3600, Some(9), false), &own, now), "as far as two clocks can say");
+        assert!(is_broken(&gone(3600, Some(11), false), &own, now), "before its notice is over");
+        assert!(is_broken(&gone(3600, Some(0), true), &own, now), "the notice was too short");
+        let mut ours = gone(3600, None, false);
+        ours.metadata.deletion_timestamp = Some(Time(now));
+        assert!(!is_broken(&ours, &own, now), "its owner ends it");
+        ours.status = gone(0, Some(0), true).status;
+        assert!(is_broken(&ours, &own, now), "its owner has it go after too short a notice");
+        assert!(!is_broken(&gone(3600, None, true), &did(3), now), "somebody else bought it");
+    }
 }
