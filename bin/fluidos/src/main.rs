@@ -12,6 +12,7 @@ mod image;
 mod invoice;
 mod look;
 mod node;
+mod offers;
 mod output;
 mod peers;
 mod policy;

@@ -14,6 +14,8 @@
 //!             ▲                                              ▲
 //!  contract_manager ◀──────────── release ───────────▶ contract_manager
 //! ```
+//! What peers say of the flavors that a Solver has found is kept current by the subscriber, as long as a Solver is interested.
+//!
 //! Watches Solvers, KnownClusters, Reservations, Contracts, Allocations and AcquisitionPolicies; writes those of its own, the Ledger,
 //! the status of policies, and nothing else. Reads SharingPolicies, and Flavors, which are the Local Resource Manager's.
 //!
@@ -30,6 +32,7 @@ mod terms;
 pub mod contract_manager;
 pub mod exporter;
 pub mod importer;
+pub mod subscriber;
 
 use std::sync::Arc;
 use std::time::Duration;
