@@ -2,7 +2,7 @@
 //!
 //! | group | kinds |
 //! |---|---|
-//! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint, SharingPolicy and AcquisitionPolicy (ours) |
+//! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint, Offer, SharingPolicy and AcquisitionPolicy (ours) |
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
 //! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker, DiscoveryPolicy (ours) |
@@ -28,6 +28,7 @@ mod flavor;
 mod known_cluster;
 mod ledger;
 pub mod names;
+mod offer;
 mod rating;
 mod reservation;
 mod service_blueprint;
@@ -64,15 +65,21 @@ pub use discovery_policy::{
 pub use flavor::{
     EmbeddedFlavor, Flavor, FlavorError, FlavorLocation, FlavorPrice, FlavorSpec, FlavorStatus, FlavorTypeData, Gpu,
     K8Slice, K8SliceCharacteristics, K8SliceConfiguration, K8SlicePartitionability, K8SlicePolicies, K8SliceProperties,
+    PLAN_PROPERTY,
 };
 pub use known_cluster::{
     AttributeEvidence, AttributeLevel, KnownCluster, KnownClusterEndpoints, KnownClusterIdentity, KnownClusterLink,
     KnownClusterSource, KnownClusterSpec, KnownClusterStatus, KnownClusterTrust, LinkState, ProvenFact,
 };
 pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
+pub(crate) use offer::is_label;
+pub use offer::{Offer, OfferError, OfferPlan, OfferSpec, OfferStatus, PLANS_MAX};
 pub use rating::{FoldedObservations, ObservationKind, Rating, RatingObservation, RatingSpec, RatingStatus};
 pub use reservation::{Reservation, ReservationPart, ReservationSpec, ReservationStatus};
-pub use service_blueprint::{ServiceBlueprint, ServiceBlueprintSpec, ServiceBlueprintStatus, ServiceTemplate};
+pub use service_blueprint::{
+    BlueprintCredential, ServiceBlueprint, ServiceBlueprintSpec, ServiceBlueprintStatus, ServiceConfiguration,
+    ServiceFlavor, ServicePolicies, ServiceTemplate,
+};
 pub use shared::{
     AdditionalInformation, Configuration, EmbeddedMeta, FlavorType, GenericRef, NodeIdentity, Phase, PhaseStatus,
     QuantityText, Selector, TelemetryServer,
@@ -100,6 +107,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Flavor::crd(),
         Allocation::crd(),
         ServiceBlueprint::crd(),
+        Offer::crd(),
         SharingPolicy::crd(),
         AcquisitionPolicy::crd(),
         Discovery::crd(),

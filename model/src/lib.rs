@@ -5,6 +5,7 @@
 //!     │ conversions, explicit
 //!   market/   what is bought and sold: exact amounts, filters, partitions, the ledger, ranking, reasons
 //!   intent/   what a workload asks of the place where it runs
+//!   service   what a blueprint sells, and the manifests of one instance
 //!   receipt   what of a contract was served and used, and what it costs
 //!   rating    what follows from what was seen of a peer
 //! ```
@@ -15,3 +16,4 @@ pub mod kinds;
 pub mod market;
 pub mod rating;
 pub mod receipt;
+pub mod service;

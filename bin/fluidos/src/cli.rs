@@ -20,6 +20,7 @@ use crate::invoice::{self, Invoices};
 use crate::log::{self, Log};
 use crate::look::{self, Look};
 use crate::node;
+use crate::offers::{self, Offers};
 use crate::peers::{self, Peers};
 use crate::policy::{self, Policy};
 use crate::receipts::{self, Receipts};
@@ -73,6 +74,12 @@ enum Verb {
     /// What is sold here.
     #[command(visible_alias = "flavor")]
     Flavors(Look),
+    /// Packages of fixed size that are sold: here, or by a peer.
+    #[command(
+        visible_alias = "offer",
+        after_help = "Examples:\n  fluidos offers\n  fluidos offers grid\n  fluidos offers grid --data-dir /var/lib/fluidos -o wide\n  fluidos offers grid -o json"
+    )]
+    Offers(Offers),
     /// What was bought and sold.
     #[command(
         visible_alias = "contract",
@@ -173,6 +180,7 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Reset(reset) => reset::run(&reset),
         Verb::Peers(peers) => peers::run(&connection, &peers),
         Verb::Flavors(look) => look::flavors(&connection, &look),
+        Verb::Offers(offers) => offers::run(&connection, &offers),
         Verb::Contracts(contracts) => contracts::run(&connection, &contracts),
         Verb::Receipts(receipts) => receipts::run(&connection, &receipts),
         Verb::Invoice(invoices) => invoice::run(&connection, &invoices),

@@ -79,6 +79,21 @@ pub fn show<K: kube::Resource<DynamicType = ()> + Serialize>(
     show_values(look, &objects, || table(objects))
 }
 
+/// Prints what is no object here, but has names.
+pub fn show_named<'a>(
+    look: &Look,
+    plural: &str,
+    value: &impl Serialize,
+    names: impl Iterator<Item = &'a str>,
+    table: impl FnOnce() -> Table,
+) -> Result<()> {
+    if look.output == Output::Name {
+        names.for_each(|name| println!("{plural}/{name}"));
+        return Ok(());
+    }
+    show_values(look, value, table)
+}
+
 /// Prints what has no names of its own.
 pub fn show_values(look: &Look, value: &impl Serialize, table: impl FnOnce() -> Table) -> Result<()> {
     match look.output.structured(value)? {

@@ -13,6 +13,7 @@ mod invoice;
 mod log;
 mod look;
 mod node;
+mod offers;
 mod output;
 mod peers;
 mod policy;

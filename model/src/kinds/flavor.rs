@@ -13,6 +13,9 @@ use crate::market::{
     Amounts, Location, Offer, Partitionability, Price, PriceError, QuantityError, Resource, Unit, UnitPrice,
 };
 
+/// The additional property of a flavor that is a plan: its name, `OFFER/PLAN`.
+pub const PLAN_PROPERTY: &str = "plan";
+
 /// What is offered, by whom, where, for what price.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 #[kube(
@@ -314,7 +317,15 @@ impl K8Slice {
             whole: self.characteristics.amounts()?,
             partition: self.policies.partitionability.rules()?,
             location: location.unwrap_or_default().into(),
+            plan: self.properties.plan().to_owned(),
         })
+    }
+}
+
+impl K8SliceProperties {
+    /// The plan that a flavor is, `OFFER/PLAN`; empty if it is none.
+    pub fn plan(&self) -> &str {
+        self.additional_properties.get(PLAN_PROPERTY).and_then(Value::as_str).unwrap_or_default()
     }
 }
 

@@ -128,6 +128,13 @@ pub fn flavor(domain: &str, flavor_type: &str, hex: &str) -> String {
     bounded(format!("{domain}-{flavor_type}-{hex}").to_ascii_lowercase())
 }
 
+/// Returns the name of the flavor of a plan; `tag` is 8 hex of its owner's key. A dot stands before the plan, so no other offer and plan
+/// have this name.
+pub fn plan_flavor(domain: &str, tag: &str, offer: &str, plan: &str) -> String {
+    let domain: String = domain.chars().take(100).collect();
+    bounded(format!("{domain}-k8slice-{tag}-{offer}.{plan}").to_ascii_lowercase())
+}
+
 /// Makes a DNS label of a text: what is not allowed becomes a dash.
 fn label(text: &str, length: usize) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };

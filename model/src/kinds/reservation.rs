@@ -4,7 +4,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, GenericRef, NodeIdentity, Phase, PhaseStatus, SignedTerms, TelemetryServer};
+use super::{Configuration, FlavorPrice, GenericRef, NodeIdentity, Phase, PhaseStatus, SignedTerms, TelemetryServer};
+use crate::market::Conditions;
 
 /// What is to be reserved and bought.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
@@ -60,6 +61,12 @@ pub struct ReservationSpec {
     /// Why this candidate, in words (ours).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
+    /// The most that it may cost: what was offered when it was decided on (ours).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<FlavorPrice>,
+    /// The conditions that were decided on (ours).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
 }
 
 /// One part of a purchase that is split: all are bought, or none.

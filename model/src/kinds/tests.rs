@@ -75,6 +75,7 @@ fn kinds_have_the_official_names() {
         "Flavor nodecore.fluidos.eu/v1alpha1 flavors [fl]",
         "Allocation nodecore.fluidos.eu/v1alpha1 allocations [alloc,allocs]",
         "ServiceBlueprint nodecore.fluidos.eu/v1alpha1 serviceblueprints [sbp]",
+        "Offer nodecore.fluidos.eu/v1alpha1 offers []",
         "SharingPolicy nodecore.fluidos.eu/v1alpha1 sharingpolicies [sharing]",
         "AcquisitionPolicy nodecore.fluidos.eu/v1alpha1 acquisitionpolicies [acquisition]",
         "Discovery advertisement.fluidos.eu/v1alpha1 discoveries [dis]",

@@ -22,6 +22,8 @@ pub struct Offer {
     pub partition: Partitionability,
     /// Where it is, as its owner says.
     pub location: Location,
+    /// The plan that it is, `OFFER/PLAN`; empty if it is none.
+    pub plan: String,
 }
 
 /// A place as its owner describes it. All texts, all optional, as in the official kinds.
@@ -79,6 +81,10 @@ impl Offer {
             let (observed, needed) = (observed.to_owned(), filter.to_string());
             return Err(Mismatch { subject: "architecture", observed, needed });
         }
+        if let Some(filter) = selector.plan.as_ref().filter(|filter| !filter.accepts(&self.plan)) {
+            let observed = if self.plan.is_empty() { "none" } else { &self.plan };
+            return Err(Mismatch { subject: "plan", observed: observed.to_owned(), needed: filter.to_string() });
+        }
         let mut amounts = Amounts::default();
         for resource in Resource::ALL {
             amounts.set(resource, self.part(resource, selector.quantity(resource))?);
@@ -99,7 +105,7 @@ impl Offer {
                 let more = asked.into_iter().any(|resource| amounts.get(*resource) > wanted.get(*resource));
                 return Ok((if more { Fit::More } else { Fit::Exact }, amounts));
             }
-            Err(mismatch) if mismatch.subject == "architecture" => return Err(mismatch),
+            Err(mismatch) if matches!(mismatch.subject, "architecture" | "plan") => return Err(mismatch),
             Err(mismatch) => mismatch,
         };
         let mut amounts = Amounts::default();

@@ -3,11 +3,13 @@
 //! ```yaml
 //! cpuFilter:  {name: Range, data: {min: "1000m", max: "4"}}
 //! podsFilter: {name: Match, data: {value: 110}}
+//! planFilter: {name: Match, data: {value: web/small}}   # ours: a package of fixed size, OFFER/PLAN
 //! ```
 
 use serde_json::Value;
 
 use super::{Amounts, Quantity, QuantityError, Resource};
+use crate::service::ServiceSelector;
 
 /// At most this many alternatives of one text filter: more is no selection.
 const ALTERNATIVES_MAX: usize = 64;
@@ -40,6 +42,8 @@ pub enum TextFilter {
 pub struct K8SliceSelector {
     /// `architectureFilter`.
     pub architecture: Option<TextFilter>,
+    /// `planFilter` (ours): a plan, as `OFFER/PLAN`.
+    pub plan: Option<TextFilter>,
     /// `cpuFilter`, `memoryFilter`, `podsFilter`, `storageFilter`, each at most once.
     pub quantities: Vec<(Resource, QuantityFilter)>,
 }
@@ -49,7 +53,7 @@ pub struct K8SliceSelector {
 pub enum FilterText {
     /// The named characteristic is this.
     Match {
-        /// `architecture`, `cpu`, `memory`, `pods`, `storage`.
+        /// `architecture`, `plan`, `cpu`, `memory`, `pods`, `storage`.
         name: String,
         /// The value.
         value: String,
@@ -82,7 +86,7 @@ pub enum SelectorError {
         /// Its name.
         observed: String,
         /// Those that are: an object names them in another way than the wire.
-        needed: [&'static str; 5],
+        needed: [&'static str; 6],
     },
     /// A filter of the wrong shape.
     #[error("filter `{filter}`: {reason}")]
@@ -102,8 +106,9 @@ pub enum SelectorError {
     },
 }
 
-const NAMES: [&str; 5] = ["architectureFilter", "cpuFilter", "memoryFilter", "podsFilter", "storageFilter"];
-const NAMES_ON_THE_WIRE: [&str; 5] = ["architecture", "cpu", "memory", "pods", "storage"];
+const NAMES: [&str; 6] =
+    ["architectureFilter", "cpuFilter", "memoryFilter", "podsFilter", "storageFilter", "planFilter"];
+const NAMES_ON_THE_WIRE: [&str; 6] = ["architecture", "cpu", "memory", "pods", "storage", "plan"];
 const FILTERED: [Resource; 4] = [Resource::Cpu, Resource::Memory, Resource::Pods, Resource::Storage];
 
 impl K8SliceSelector {
@@ -121,6 +126,10 @@ impl K8SliceSelector {
         for (name, filter) in fields.iter().filter(|(_, filter)| !filter.is_null()) {
             if name == NAMES[0] {
                 selector.architecture = Some(TextFilter::from_json(name, filter)?);
+                continue;
+            }
+            if name == "planFilter" {
+                selector.plan = Some(TextFilter::from_json(name, filter)?);
                 continue;
             }
             let resource =
@@ -145,6 +154,9 @@ impl K8SliceSelector {
                 FilterText::Match { name, value } if name == "architecture" => {
                     selector.architecture = Some(TextFilter::Match(value.clone()));
                 }
+                FilterText::Match { name, value } if name == "plan" => {
+                    selector.plan = Some(TextFilter::Match(value.clone()));
+                }
                 FilterText::Match { name, value } => {
                     let matched = QuantityFilter::Match(parse(name, value)?);
                     selector.quantities.push((filtered(name)?, matched));
@@ -159,15 +171,14 @@ impl K8SliceSelector {
         Ok(selector)
     }
 
-    /// Returns the filters as texts, to be sent. A choice of architectures has no form on the wire and is left out: whoever
+    /// Returns the filters as texts, to be sent. A choice of architectures or plans has no form on the wire and is left out: whoever
     /// asks checks the answers again.
     pub fn to_texts(&self) -> Vec<FilterText> {
-        let architecture = match &self.architecture {
-            Some(TextFilter::Match(value)) => {
-                Some(FilterText::Match { name: "architecture".into(), value: value.clone() })
-            }
+        let text = |name: &str, filter: &Option<TextFilter>| match filter {
+            Some(TextFilter::Match(value)) => Some(FilterText::Match { name: name.into(), value: value.clone() }),
             Some(TextFilter::OneOf(_)) | None => None,
         };
+        let texts = [text("architecture", &self.architecture), text("plan", &self.plan)];
         let quantities = self.quantities.iter().map(|(resource, filter)| {
             let name = resource.name().to_owned();
             match filter {
@@ -178,7 +189,7 @@ impl K8SliceSelector {
                 }
             }
         });
-        architecture.into_iter().chain(quantities).collect()
+        texts.into_iter().flatten().chain(quantities).collect()
     }
 
     /// Returns what is asked for at least, 0 where nothing is: what a surplus is measured by.
@@ -197,6 +208,33 @@ impl K8SliceSelector {
     /// Returns the filter over one resource, if there is one.
     pub fn quantity(&self, resource: Resource) -> Option<&QuantityFilter> {
         self.quantities.iter().find(|(filtered, _)| *filtered == resource).map(|(_, filter)| filter)
+    }
+}
+
+impl ServiceSelector {
+    /// Returns the filters that a Solver's `selector.filters` says of a service; absent or `null` filters nothing.
+    ///
+    /// # Errors
+    /// A sentence that names the filter and what it needs.
+    pub fn from_json(filters: &Value) -> Result<Self, String> {
+        let fields = match filters {
+            Value::Null => return Ok(Self::default()),
+            Value::Object(fields) => fields,
+            other => return Err(format!("filters: observed {other}, needed an object")),
+        };
+        let mut selector = Self::default();
+        for (name, filter) in fields.iter().filter(|(_, filter)| !filter.is_null()) {
+            let read = TextFilter::from_json(name, filter).map_err(|error| error.to_string());
+            match name.as_str() {
+                "categoryFilter" => selector.category = Some(read?),
+                "tagsFilter" => selector.tags = Some(read?),
+                other => {
+                    let other: String = other.chars().take(64).collect();
+                    return Err(format!("filter `{other}` is not known: needed one of categoryFilter, tagsFilter"));
+                }
+            }
+        }
+        Ok(selector)
     }
 }
 
@@ -275,7 +313,7 @@ fn name_and_data<'a>(filter: &str, value: &'a Value) -> Result<(&'a str, &'a Val
     }
 }
 
-fn unknown(name: &str, needed: [&'static str; 5]) -> SelectorError {
+fn unknown(name: &str, needed: [&'static str; 6]) -> SelectorError {
     SelectorError::Unknown { observed: name.chars().take(64).collect(), needed }
 }
 
@@ -336,13 +374,14 @@ mod tests {
             "architectureFilter": {"name": "Match", "data": {"value": "amd64"}},
             "cpuFilter": {"name": "Range", "data": {"min": "500m", "max": "4"}},
             "podsFilter": {"name": "Match", "data": {"value": 110}},
+            "planFilter": {"name": "Match", "data": {"value": "web/small"}},
         }))
         .unwrap();
         assert_eq!(K8SliceSelector::from_texts(&selector.to_texts()), Ok(selector.clone()));
         assert_eq!(selector.wanted().to_string(), "cpu 500m, pods 110");
         let wrong = FilterText::Match { name: "mods".into(), value: "1".into() };
         let refused = K8SliceSelector::from_texts(&[wrong]).unwrap_err().to_string();
-        assert!(refused.ends_with("needed one of architecture, cpu, memory, pods, storage"), "{refused}");
+        assert!(refused.ends_with("needed one of architecture, cpu, memory, pods, storage, plan"), "{refused}");
         let twice = ["1", "2"].map(|value| FilterText::Match { name: "cpu".into(), value: value.into() });
         assert!(matches!(K8SliceSelector::from_texts(&twice), Err(SelectorError::Shape { .. })));
         let wrong = FilterText::Range { name: "cpu".into(), min: Some("2".into()), max: Some("1".into()) };

@@ -80,6 +80,8 @@ pub struct Sale {
     pub term: Option<Duration>,
     /// How it is used, how well, how it ends.
     pub conditions: Conditions,
+    /// The plan that it is about, `OFFER/PLAN`; `None` is whatever amounts are wanted.
+    pub plan: Option<String>,
 }
 
 /// Why nothing is sold to a buyer. It is told this.
@@ -152,7 +154,8 @@ pub fn sale<'a>(
     if policies.is_empty() {
         let policy = String::new();
         let conditions = Conditions::default();
-        return Ok(Sale { policy, price: UnitPrice::ZERO, free, blocks: None, hold: None, term: None, conditions });
+        let (price, blocks) = (UnitPrice::ZERO, None);
+        return Ok(Sale { policy, price, free, blocks, hold: None, term: None, conditions, plan: None });
     }
     // Which of them would have admitted the buyer cannot be known while one of them is not: none stands in for it.
     let readable: Option<Vec<&Sharing>> = policies.iter().map(Option::as_ref).collect();
@@ -180,6 +183,7 @@ pub fn sale<'a>(
         hold: policy.hold,
         term: policy.term,
         conditions: policy.conditions.clone(),
+        plan: None,
     })
 }
 

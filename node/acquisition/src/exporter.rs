@@ -5,6 +5,7 @@
 //! request ───▶ what comes nearest to what is needed, or why nothing does
 //! reserve ───▶ may this be cut from the offer? ─▶ hold in the Ledger ─▶ terms
 //! cancel ────▶ held for this buyer? ─▶ free the Ledger
+//! subscribe ─▶ the list again, when Flavors, policies or the Ledger change
 //! purchase ──▶ the same bytes, signed by the buyer? ─▶ sign ─▶ commit in the Ledger ─▶ Contract ─▶ Allocation
 //! renew ─────▶ the next one, in time, and sold so today? ─▶ Ledger, Contract
 //! release ───▶ signed by a party? ─▶ free the Ledger ─▶ Contract goes
@@ -15,6 +16,7 @@
 //! a sale that was not finished is finished when its buyer asks again, and given up when it does not.
 
 mod act;
+mod news;
 mod plan;
 mod renew;
 mod renewal;
@@ -30,11 +32,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
 use fluidos_model::kinds::{Contract, Flavor, KnownCluster, names};
-use fluidos_model::market::{Amounts, Asker, COMMITMENTS_MAX, Commitment, Pool, sale};
+use fluidos_model::market::{Amounts, Asker, COMMITMENTS_MAX, Commitment, Pool, Sale, SharingRefusal, sale};
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode, Seller};
 use jiff::Timestamp;
 use kube::{Api, Client};
+use tokio::sync::watch;
 
 use crate::books::{Books, BooksError};
 use crate::{Options, bounded, contracts, events, renewals, terms};
@@ -74,6 +77,35 @@ pub enum Act {
 /// sale, not again for a message that is repeated.
 pub type Decide = Arc<dyn Fn(&Ask<'_>) -> Result<(), String> + Send + Sync>;
 
+/// Why a peer may have nothing.
+enum Unsold {
+    /// The policies sell nothing to it.
+    Sharing(SharingRefusal),
+    /// It may not, or it could not be seen.
+    Other(Refusal),
+}
+
+impl From<Unsold> for Refusal {
+    fn from(unsold: Unsold) -> Self {
+        match unsold {
+            Unsold::Sharing(refusal) => plan::not_sold(refusal),
+            Unsold::Other(refusal) => refusal,
+        }
+    }
+}
+
+impl From<Refusal> for Unsold {
+    fn from(refusal: Refusal) -> Self {
+        Self::Other(refusal)
+    }
+}
+
+impl From<act::Error> for Unsold {
+    fn from(error: act::Error) -> Self {
+        Self::Other(error.into())
+    }
+}
+
 /// Holds end by the second; looking more often finds nothing.
 const SWEEP_LEAST: Duration = Duration::from_millis(250);
 /// Contracts and Ledger are compared at least this often.
@@ -86,13 +118,15 @@ pub struct Exporter {
     books: Books,
     /// What buyers said about themselves when they reserved, by transaction: at most one per promise.
     buyers: Mutex<BTreeMap<String, rear::Party>>,
+    /// Grows when what is said to anybody may have changed.
+    news: watch::Sender<u64>,
 }
 
 impl Exporter {
     /// Returns the seller. Nothing is sold before [`Exporter::open`].
     pub fn new(client: Client, options: Options) -> Self {
         let books = Books::new(&client);
-        Self { client, options, books, buyers: Mutex::default() }
+        Self { client, options, books, buyers: Mutex::default(), news: watch::Sender::new(0) }
     }
 
     /// Opens the Ledger with the capacity of the offer. A lower one than before keeps every promise.
@@ -103,8 +137,12 @@ impl Exporter {
         self.books.open(self.options.offer).await
     }
 
-    /// Opens the Ledger and keeps it and the contracts in order, for ever.
+    /// Opens the Ledger and keeps it and the contracts in order, and who subscribes current, for ever.
     pub async fn run(self: Arc<Self>) {
+        tokio::join!(self.keep(), news::watch(&self.client, &self.news));
+    }
+
+    async fn keep(&self) {
         while let Err(error) = self.open().await {
             tracing::warn!(%error, "the books cannot be opened yet");
             tokio::time::sleep(SWEEP_MOST).await;
@@ -220,6 +258,45 @@ impl Exporter {
         }
     }
 
+    /// The flavors that a peer may have now, each with what of it is sold to it: what is cut as it is wanted first, then the plans.
+    async fn priced(&self, act: Act, peer: Option<NodeId>) -> Result<Vec<(Flavor, Sale)>, Unsold> {
+        let policies = act::policies(&self.client).await?;
+        let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
+        let plans = act::plans(&self.client, &self.options).await?;
+        let flavors = act::flavors(&self.client, self.options.key.id()).await?;
+        let (buyer, now) = (peer.map(|node| node.to_string()), Timestamp::now());
+        let rating = match &buyer {
+            Some(buyer) => act::rating(&self.client, buyer).await?,
+            None => None,
+        };
+        let asker = Asker { did: buyer.as_deref(), rating };
+        let (mut sold, mut refused) = (Vec::new(), None);
+        for flavor in flavors {
+            let name = flavor.metadata.name.as_deref().unwrap_or_default();
+            let of_plan = plans.get(name);
+            // A flavor of a plan that is not sold any more: it goes in a moment.
+            if of_plan.is_none() && flavor.spec.k8slice().is_ok_and(|slice| !slice.properties.plan().is_empty()) {
+                continue;
+            }
+            match plan::sold_now(of_plan, &policies, &pool, asker, now) {
+                Ok(sale) => sold.push((flavor, sale)),
+                // Why what is cut as it is wanted is not sold says more than why a plan is not.
+                Err(refusal) if of_plan.is_none() || refused.is_none() => refused = Some(refusal),
+                Err(_) => {}
+            }
+        }
+        if let Some(refusal) = refused.filter(|_| sold.is_empty()) {
+            return Err(Unsold::Sharing(refusal));
+        }
+        if sold.is_empty() {
+            sale(&policies, &pool, asker, now).map_err(Unsold::Sharing)?;
+        }
+        sold.sort_by_key(|(_, sale)| sale.plan.is_some());
+        let flavors = self.permitted(act, sold.iter().map(|(flavor, _)| flavor.clone()).collect(), peer)?;
+        sold.retain(|(flavor, _)| flavors.iter().any(|permitted| permitted.metadata.name == flavor.metadata.name));
+        Ok(sold)
+    }
+
     fn terms(&self, commitment: &Commitment) -> Result<Signed<rear::ContractTerms>, Refusal> {
         terms::of_commitment(commitment, self.options.key.id(), self.options.hold).map_err(|error| {
             tracing::warn!(%error, "a promise has no terms");
@@ -238,6 +315,11 @@ impl Exporter {
         let flavor = act::flavor(&self.client, &request.flavor_id, self.options.key.id()).await?;
         let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: request.flavor_id.clone() })?;
         let policies = act::policies(&self.client).await?;
+        let plans = act::plans(&self.client, &self.options).await?;
+        let of_plan = plans.get(&request.flavor_id);
+        if of_plan.is_none() && flavor.spec.k8slice().is_ok_and(|slice| !slice.properties.plan().is_empty()) {
+            return Err(act::Error::NoFlavor { name: request.flavor_id.clone() }.into());
+        }
         let transaction = request.transaction_id.clone();
         let rating = act::rating(&self.client, buyer).await?;
         let transaction = transaction.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
@@ -246,7 +328,8 @@ impl Exporter {
             let now = Timestamp::now();
             let term = request.term_seconds.map(Duration::from_secs);
             let hold = self.options.hold;
-            let wish = plan::Wish { transaction: &transaction, buyer, rating, amounts: asked, term, hold };
+            let wish =
+                plan::Wish { transaction: &transaction, buyer, rating, amounts: asked, term, hold, plan: of_plan };
             let hold = plan::admit(&flavor, &policies, pool, &wish, now)?;
             if pool.commitment(&transaction).is_none_or(|known| known.is_over(now)) {
                 self.decide(&Ask {
@@ -294,34 +377,34 @@ impl Seller for Exporter {
     async fn list_flavors(&self, selector: &rear::Selector, peer: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
         let Some(wanted) = plan::selector(selector)? else { return Ok(Vec::new()) };
         self.open_now()?;
-        let policies = act::policies(&self.client).await?;
-        let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
-        let buyer = peer.node.map(|node| node.to_string());
-        let rating = match &buyer {
-            Some(buyer) => act::rating(&self.client, buyer).await?,
-            None => None,
-        };
-        let sale = match sale(&policies, &pool, Asker { did: buyer.as_deref(), rating }, Timestamp::now()) {
-            Ok(sale) => sale,
+        let priced = match self.priced(Act::List, peer.node).await {
+            Ok(priced) => priced,
             // Official nodes ask without a key: what is not for them is not there.
-            Err(_) if buyer.is_none() => return Ok(Vec::new()),
-            Err(refusal) => return Err(plan::not_sold(refusal)),
+            Err(Unsold::Sharing(_)) if peer.node.is_none() => return Ok(Vec::new()),
+            Err(unsold) => return Err(unsold.into()),
         };
-        let flavors = act::flavors(&self.client, self.options.key.id()).await?;
-        let flavors = self.permitted(Act::List, flavors, peer.node)?;
-        Ok(plan::listed(&flavors, &sale, &wanted))
+        Ok(priced.iter().flat_map(|(flavor, sale)| plan::listed(std::slice::from_ref(flavor), sale, &wanted)).collect())
+    }
+
+    async fn list_offers(&self, query: &rear::OffersQuery, peer: &rear::Peer) -> Result<rear::OffersPage, Refusal> {
+        let shelves = act::offers(&self.client, &self.options).await?;
+        let priced = match self.priced(Act::List, peer.node).await {
+            Ok(priced) => priced,
+            Err(Unsold::Sharing(_)) if peer.node.is_none() => return Ok(rear::OffersPage::default()),
+            Err(unsold) => return Err(unsold.into()),
+        };
+        Ok(plan::page(shelves, &priced, query))
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.news.subscribe())
     }
 
     async fn request(&self, request: rear::ResourceRequest, buyer: NodeId) -> Result<rear::ResourceAnswer, Refusal> {
         self.open_now()?;
-        let policies = act::policies(&self.client).await?;
-        let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
-        let did = buyer.to_string();
-        let asker = Asker { did: Some(&did), rating: act::rating(&self.client, &did).await? };
-        let sale = sale(&policies, &pool, asker, Timestamp::now()).map_err(plan::not_sold)?;
-        let flavors = act::flavors(&self.client, self.options.key.id()).await?;
-        let flavors = self.permitted(Act::Request, flavors, Some(buyer))?;
-        plan::answered(&flavors, &sale, &request)
+        let priced = self.priced(Act::Request, Some(buyer)).await?;
+        let answers = priced.iter().map(|(flavor, sale)| plan::answered(std::slice::from_ref(flavor), sale, &request));
+        Ok(plan::together(answers.collect::<Result<Vec<_>, _>>()?))
     }
 
     async fn reserve(&self, request: rear::ReserveRequest, buyer: NodeId) -> Result<rear::Transaction, Refusal> {

@@ -35,7 +35,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod trade;
-mod view;
+pub(crate) mod view;
 mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};

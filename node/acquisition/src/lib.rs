@@ -16,6 +16,7 @@
 //!             └────────────────── renew ───────────────▶ exporter
 //! ```
 //! What is needed later is bought ahead by [`buffers`], which write Solvers like anybody else.
+//! What peers say of the flavors that a Solver has found is kept current by the subscriber, as long as a Solver is interested.
 //!
 //! Watches Solvers, KnownClusters, Reservations, Contracts, Allocations and AcquisitionPolicies; writes those of its own, the Ledger,
 //! the status of policies, and nothing else. Reads SharingPolicies, and Flavors, which are the Local Resource Manager's.
@@ -38,6 +39,7 @@ pub mod contract_manager;
 pub mod exporter;
 pub mod importer;
 pub mod restore;
+pub mod subscriber;
 
 use std::sync::Arc;
 use std::time::Duration;

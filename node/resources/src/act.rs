@@ -1,6 +1,6 @@
 //! Carries a plan out. Every effect of the Local Resource Manager is here.
 
-use fluidos_model::kinds::{Flavor, names};
+use fluidos_model::kinds::{Flavor, Offer, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -19,11 +19,16 @@ pub async fn act(client: &Client, action: &Action) -> kube::Result<()> {
             flavors.create(&PostParams::default(), &flavor).await.map(|_| ())
         }
         Action::Change { name, version, spec } => {
-            let mut flavor = Flavor::new(name, (**spec).clone());
-            flavor.metadata.namespace = Some(names::NAMESPACE.into());
-            // A merge keeps labels, annotations and owners that others have put there.
-            let patch = json!({"metadata": {"resourceVersion": version}, "spec": flavor.spec});
-            flavors.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
+            // Labels, annotations and owners that others have put there stay; of the spec nothing does, or what is no longer said would.
+            let mut flavor = flavors.get(name).await?;
+            flavor.metadata.resource_version = version.clone();
+            flavor.spec = (**spec).clone();
+            flavors.replace(name, &PostParams::default(), &flavor).await.map(|_| ())
+        }
+        Action::Judge { name, version, status } => {
+            let offers = Api::<Offer>::namespaced(client.clone(), names::NAMESPACE);
+            let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
+            offers.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
         }
         Action::Withdraw { name } => flavors.delete(name, &DeleteParams::default()).await.map(|_| ()),
     };

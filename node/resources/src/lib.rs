@@ -1,16 +1,19 @@
 //! Local Resource Manager (§6.4.1): what this node offers, and who it says it is.
 //!
 //! A *local flavor* is what can still be sold of what the owner offers: the Ledger's capacity without what is held and
-//! committed, at the price and in the blocks that the SharingPolicies say to anybody. There is at most one; it is *available* if and only if something of everything that is offered can be sold.
+//! committed, at the price and in the blocks that the SharingPolicies say to anybody. It is *available* if and only if something of
+//! everything that is offered can be sold. Beside it there is one of fixed size for each *plan* of an Offer, which is available if and only
+//! if all of it can be sold.
 //!
 //! ```text
 //! --offer, --location ─┐
-//! Ledger, policies ────┼─▶ View ─▶ plan(&View, now) ─▶ act: Flavor, ConfigMap `fluidos-node-identity`
+//! Ledger, policies ────┼─▶ View ─▶ plan(&View, now) ─▶ act: Flavors, ConfigMap `fluidos-node-identity`
+//! Offers, their plans ─┤
 //! what is there now ───┘
 //! ```
-//! Watches the Ledger, SharingPolicies, own Flavors and the identity; is the only writer of own Flavors.
+//! Watches the Ledger, SharingPolicies, Offers, own Flavors and the identity; is the only writer of own Flavors and of the status of Offers.
 //!
-//! Limits: the offer is what the owner said, not measured; one flavor of one type (K8Slice), without GPUs and storage
+//! Limits: the offer is what the owner said, not measured; flavors of one type (K8Slice), without GPUs and storage
 //! unless they are offered.
 
 mod act;
@@ -21,8 +24,9 @@ mod tests;
 use std::time::Duration;
 
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::{Flavor, Ledger, NodeIdentity, SharingPolicy, names};
+use fluidos_model::kinds::{Flavor, Ledger, NodeIdentity, Offer, SharingPolicy, names};
 use fluidos_model::market::{Amounts, Location, Sharing};
+use futures::future::select_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, ResourceExt as _};
@@ -60,23 +64,23 @@ pub async fn run(client: Client, mut options: Options) {
         kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", names::IDENTITY_CONFIG_MAP));
     let identities = Cache::<ConfigMap>::start_with(Api::namespaced(client.clone(), names::NAMESPACE), only);
     let policies = Cache::<SharingPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    tokio::join!(flavors.synced(), ledgers.synced(), identities.synced(), policies.synced());
-    let (mut flavors_changed, mut ledgers_changed, mut identities_changed, mut policies_changed) =
-        (flavors.changes(), ledgers.changes(), identities.changes(), policies.changes());
+    let offers = Cache::<Offer>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    tokio::join!(flavors.synced(), ledgers.synced(), identities.synced(), policies.synced(), offers.synced());
+    let mut changes =
+        [flavors.changes(), ledgers.changes(), identities.changes(), policies.changes(), offers.changes()];
     loop {
-        for changes in [&mut flavors_changed, &mut ledgers_changed, &mut identities_changed, &mut policies_changed] {
-            changes.mark_unchanged();
-        }
+        changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
         // A cache lists by name, which is the order in which policies count.
         let rules: Vec<Option<Sharing>> =
             policies.list().iter().map(|policy| policy.spec.rules(&policy.name_any()).ok()).collect();
         let ledger = ledgers.get(names::NAMESPACE, names::LEDGER);
         let identity = identities.get(names::NAMESPACE, names::IDENTITY_CONFIG_MAP);
-        let (flavor_list, now) = (flavors.list(), Timestamp::now());
+        let (flavor_list, offer_list, now) = (flavors.list(), offers.list(), Timestamp::now());
         let view = View {
             options: &options,
             ledger: ledger.as_deref(),
             policies: &rules,
+            offers: offer_list.iter().map(AsRef::as_ref).collect(),
             flavors: flavor_list.iter().map(AsRef::as_ref).collect(),
             identity: identity.as_deref(),
         };
@@ -85,12 +89,10 @@ pub async fn run(client: Client, mut options: Options) {
                 tracing::warn!(%action, %error, "local resources");
             }
         }
+        let changed = select_all(changes.iter_mut().map(|changes| Box::pin(changes.changed())));
         // Each arm only waits: losing the race loses nothing.
         tokio::select! {
-            _ = flavors_changed.changed() => {}
-            _ = ledgers_changed.changed() => {}
-            _ = identities_changed.changed() => {}
-            _ = policies_changed.changed() => {}
+            _ = changed => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
         tokio::time::sleep(GATHER).await;

@@ -5,9 +5,9 @@ use std::fmt;
 
 use fluidos_model::kinds::{
     Flavor, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice, K8SliceCharacteristics, K8SlicePolicies,
-    Ledger, QuantityText, names,
+    Ledger, Offer, OfferStatus, PLAN_PROPERTY, QuantityText, names,
 };
-use fluidos_model::market::{Amounts, Partitionability, Resource, Sharing, sale};
+use fluidos_model::market::{Amounts, Partitionability, Plan, Pool, Resource, Sharing, sale};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -18,6 +18,10 @@ const PARTITION: Partitionability = Partitionability {
     least: Amounts { cpu_milli: 0, memory_bytes: 0, pods: 0, storage_bytes: 0, gpus: 0 },
     step: Amounts { cpu_milli: 1, memory_bytes: 1 << 20, pods: 1, storage_bytes: 0, gpus: 1 },
 };
+/// Where a flavor says which plan it is.
+const PLAN_POINTER: &str = "/properties/additionalProperties/plan";
+/// Plans of one node that are sold: a buyer looks at 64 flavors of a seller, and one of them is cut as it is wanted.
+const PLANS_MAX: usize = 63;
 /// So much of the key is in the flavor's name: 128 bits, which nobody else has.
 const NAME_BYTES: usize = 16;
 
@@ -29,6 +33,8 @@ pub struct View<'a> {
     pub ledger: Option<&'a Ledger>,
     /// The rules of the sharing policies by name; `None` is one that is not accepted.
     pub policies: &'a [Option<Sharing>],
+    /// The packages, by name.
+    pub offers: Vec<&'a Offer>,
     /// All flavors there are.
     pub flavors: Vec<&'a Flavor>,
     /// Who the node says it is.
@@ -59,6 +65,15 @@ pub enum Action {
         /// What it says.
         spec: Box<FlavorSpec>,
     },
+    /// Say whether an offer is understood.
+    Judge {
+        /// Its name.
+        name: String,
+        /// The version it was looked at.
+        version: Option<String>,
+        /// What is said.
+        status: OfferStatus,
+    },
     /// Take a flavor back.
     Withdraw {
         /// Its name.
@@ -72,6 +87,7 @@ impl fmt::Display for Action {
             Self::Identify { .. } => f.write_str("identify"),
             Self::Offer { name, .. } => write!(f, "offer {name}"),
             Self::Change { name, .. } => write!(f, "change {name}"),
+            Self::Judge { name, .. } => write!(f, "judge {name}"),
             Self::Withdraw { name } => write!(f, "withdraw {name}"),
         }
     }
@@ -84,25 +100,67 @@ pub fn plan(view: &View, now: Timestamp) -> Vec<Action> {
     if view.identity.and_then(|map| map.data.as_ref()) != Some(&data) {
         actions.push(Action::Identify { data });
     }
-    let name = flavor_name(view.options);
-    let wanted = wanted(view, now);
+    let (plans, judged) = understood(view);
+    actions.extend(judged);
+    // Without an offer there is none; without books nobody knows what is promised, and what was said stays until they are open.
+    let sold = view.options.offer.is_some();
+    let mut names: Vec<String> = sold.then(|| flavor_name(view.options)).into_iter().collect();
+    names.extend(plans.iter().filter(|_| sold).map(|plan| plan_name(view.options, plan)));
     let own = view.flavors.iter().filter(|flavor| is_own(flavor, view.options));
-    let old = own.filter(|flavor| view.options.offer.is_none() || flavor.metadata.name.as_ref() != Some(&name));
-    actions.extend(old.filter_map(|flavor| Some(Action::Withdraw { name: flavor.metadata.name.clone()? })));
-    let known = view.flavors.iter().find(|flavor| flavor.metadata.name.as_ref() == Some(&name));
-    match (wanted, known) {
-        (Some(spec), None) => actions.push(Action::Offer { name, spec: Box::new(spec) }),
-        (Some(mut spec), Some(known)) => {
-            keep_what_others_say(&mut spec, &known.spec);
-            if spec != known.spec {
-                let version = known.metadata.resource_version.clone();
-                actions.push(Action::Change { name, version, spec: Box::new(spec) });
-            }
+    let old = own.filter_map(|flavor| flavor.metadata.name.clone()).filter(|name| !names.contains(name));
+    actions.extend(old.map(|name| Action::Withdraw { name }));
+    for (name, mut spec) in wanted(view, &plans, now) {
+        let Some(known) = view.flavors.iter().find(|flavor| flavor.metadata.name.as_ref() == Some(&name)) else {
+            actions.push(Action::Offer { name, spec: Box::new(spec) });
+            continue;
+        };
+        keep_what_others_say(&mut spec, &known.spec);
+        if spec != known.spec {
+            let version = known.metadata.resource_version.clone();
+            actions.push(Action::Change { name, version, spec: Box::new(spec) });
         }
-        // Without books nobody knows what is promised: what was said stays until they are open.
-        (None, _) => {}
     }
     actions
+}
+
+/// The plans that are sold, and what is said of their offers where that is not what stands there.
+fn understood(view: &View) -> (Vec<Plan>, Vec<Action>) {
+    let (mut sold, mut actions) = (Vec::new(), Vec::new());
+    for offer in &view.offers {
+        let name = offer.metadata.name.clone().unwrap_or_default();
+        let mut status = OfferStatus::default();
+        match offer.spec.plans(&name) {
+            Err(error) => status.message = error.to_string(),
+            Ok(plans) => match problem(view, &plans, sold.len()) {
+                Some(problem) => status.message = problem,
+                None => {
+                    status.accepted = true;
+                    status.flavors = plans.iter().map(|plan| plan_name(view.options, plan)).collect();
+                    sold.extend(plans);
+                }
+            },
+        }
+        if offer.status.as_ref() != Some(&status) {
+            actions.push(Action::Judge { name, version: offer.metadata.resource_version.clone(), status });
+        }
+    }
+    (sold, actions)
+}
+
+/// Why plans that can be read are not sold.
+fn problem(view: &View, plans: &[Plan], before: usize) -> Option<String> {
+    if before + plans.len() > PLANS_MAX {
+        return Some(format!("{before} plans are sold by other offers, needed at most {PLANS_MAX} with these"));
+    }
+    let policy = plans.first()?.policy.as_ref()?;
+    // One that is not accepted has no name here; then nothing is sold at all, and it says so itself.
+    let known = view.policies.iter().any(|known| known.as_ref().is_none_or(|known| known.name == *policy));
+    (!known).then(|| format!("sharingPolicy {policy}: there is none of this name"))
+}
+
+/// Returns the name of the flavor of a plan.
+fn plan_name(options: &Options, plan: &Plan) -> String {
+    names::plan_flavor(&options.identity.domain, &options.node.tag(), &plan.offer, &plan.name)
 }
 
 /// Returns the name of this node's flavor: the same for the same key and domain.
@@ -131,19 +189,41 @@ fn identity(options: &Options) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// The flavor as it should be, or `None` if nothing is offered or the books are not open or cannot be read.
-fn wanted(view: &View, now: Timestamp) -> Option<FlavorSpec> {
-    let offer = view.options.offer?;
-    let pool = match view.ledger?.spec.pool() {
-        Ok(pool) => pool,
+/// The flavors as they should be, by name; none if nothing is offered or the books are not open.
+fn wanted(view: &View, plans: &[Plan], now: Timestamp) -> Vec<(String, FlavorSpec)> {
+    let (Some(offer), Some(ledger)) = (view.options.offer, view.ledger) else { return Vec::new() };
+    let pool = ledger.spec.pool().map_err(|error| {
         // It sells nothing until it is mended.
-        Err(error) => {
-            tracing::warn!(%error, "ledger cannot be read: nothing is offered");
-            return Some(spec(view.options, &Amounts::default(), &PARTITION, FlavorPrice::default(), false));
-        }
+        tracing::warn!(%error, "ledger cannot be read: nothing is offered");
+    });
+    let pool = pool.ok();
+    let slice = match &pool {
+        Some(pool) => cut_as_wanted(view, &offer, pool, now),
+        None => spec(view.options, &Amounts::default(), &PARTITION, FlavorPrice::default(), false),
     };
+    let plans = plans.iter().map(|plan| (plan_name(view.options, plan), of_plan(view, plan, pool.as_ref(), now)));
+    std::iter::once((flavor_name(view.options), slice)).chain(plans).collect()
+}
+
+/// The flavor of a plan: its size, whatever else is free.
+fn of_plan(view: &View, plan: &Plan, pool: Option<&Pool>, now: Timestamp) -> FlavorSpec {
+    // What it says to somebody who has proven no key, as below.
+    let sale = pool.and_then(|pool| plan.sale(view.policies, pool, None, now).ok());
+    let price = sale.as_ref().map(|sale| sale.price).or(plan.price).as_ref().map(FlavorPrice::from).unwrap_or_default();
+    let available = sale.as_ref().is_some_and(|sale| !sale.free.is_zero());
+    let mut spec = spec(view.options, &plan.amounts, &plan.whole(), price, available);
+    let data = &mut spec.flavor_type.type_data;
+    data["properties"]["additionalProperties"][PLAN_PROPERTY] = plan.reference().into();
+    if let Some(conditions) = sale.and_then(|sale| sale.conditions.text()) {
+        data["policies"]["conditions"] = conditions;
+    }
+    spec
+}
+
+/// The flavor of all that is free, of which a buyer has cut what it wants.
+fn cut_as_wanted(view: &View, offer: &Amounts, pool: &Pool, now: Timestamp) -> FlavorSpec {
     // What it says to somebody who has proven no key. Whom the policies name is told its own terms when it asks.
-    let (free, blocks, price, conditions) = match sale(view.policies, &pool, None, now) {
+    let (free, blocks, price, conditions) = match sale(view.policies, pool, None, now) {
         Ok(sale) => {
             (sale.free, sale.blocks.unwrap_or(PARTITION), FlavorPrice::from(&sale.price), sale.conditions.text())
         }
@@ -155,7 +235,7 @@ fn wanted(view: &View, now: Timestamp) -> Option<FlavorSpec> {
     if let Some(conditions) = conditions {
         spec.flavor_type.type_data["policies"]["conditions"] = conditions;
     }
-    Some(spec)
+    spec
 }
 
 fn spec(
@@ -195,7 +275,17 @@ fn spec(
 /// SharingPolicy, and nowhere else: what is sold has one price.
 fn keep_what_others_say(spec: &mut FlavorSpec, known: &FlavorSpec) {
     spec.network_property_type = known.network_property_type.clone();
-    if let Some(properties) = known.flavor_type.type_data.get("properties") {
+    let plan = spec.flavor_type.type_data.pointer(PLAN_POINTER).cloned();
+    if let Some(properties) = known.flavor_type.type_data.get("properties").filter(|properties| properties.is_object())
+    {
         spec.flavor_type.type_data["properties"] = properties.clone();
+    }
+    // Which plan it is, is not theirs to say.
+    if let (Some(plan), Some(properties)) = (plan, spec.flavor_type.type_data["properties"].as_object_mut()) {
+        let more = properties.entry("additionalProperties").or_insert_with(|| serde_json::json!({}));
+        if !more.is_object() {
+            *more = serde_json::json!({});
+        }
+        more[PLAN_PROPERTY] = plan;
     }
 }

@@ -4,7 +4,7 @@
 use expect_test::{Expect, expect};
 use fluidos_identity::NodeKey;
 use fluidos_model::kinds::{
-    AdditionalInformation, Flavor, FlavorSpec, Ledger, LedgerSpec, NodeIdentity, SharingPolicySpec,
+    AdditionalInformation, Flavor, FlavorSpec, Ledger, LedgerSpec, NodeIdentity, Offer, SharingPolicySpec,
 };
 use fluidos_model::market::{Amounts, HoldRequest, Location, Pool, Sharing};
 use jiff::Timestamp;
@@ -49,7 +49,8 @@ fn ledger(amounts: &[Amounts]) -> Ledger {
 }
 
 fn lines(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second: i64) -> Vec<Action> {
-    let view = View { options, ledger, policies: &[], flavors: flavors.iter().collect(), identity: None };
+    let view =
+        View { options, ledger, policies: &[], offers: vec![], flavors: flavors.iter().collect(), identity: None };
     plan(&view, at(second))
 }
 
@@ -66,6 +67,7 @@ fn check(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second:
             Action::Offer { name, spec } => format!("offer {name}: {}", text(spec)),
             Action::Change { name, spec, .. } => format!("change {name}: {}", text(spec)),
             Action::Withdraw { name } => format!("withdraw {name}"),
+            Action::Judge { name, status, .. } => format!("judge {name}: {} {}", status.accepted, status.message),
         })
         .collect();
     expected.assert_eq(&told[1..].join("\n"));
@@ -171,7 +173,14 @@ fn policies_say_what_is_offered_to_anybody() {
     let options = options(Some(OFFER));
     let told = |policies: &[Option<Sharing>], second| {
         let ledger = ledger(&[]);
-        let view = View { options: &options, ledger: Some(&ledger), policies, flavors: vec![], identity: None };
+        let view = View {
+            options: &options,
+            ledger: Some(&ledger),
+            policies,
+            offers: vec![],
+            flavors: vec![],
+            identity: None,
+        };
         let Some(Action::Offer { spec, .. }) = plan(&view, at(second)).pop() else { panic!("nothing is offered") };
         let data = &spec.flavor_type.type_data;
         let (cpu, step) = (&data["characteristics"]["cpu"], &data["policies"]["partitionability"]["cpuStep"]);
@@ -189,4 +198,54 @@ fn policies_say_what_is_offered_to_anybody() {
 #[test]
 fn the_name_comes_from_domain_and_key() {
     expect!["grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72"].assert_eq(&flavor_name(&options(None)));
+}
+
+fn package(name: &str, policy: Option<&str>, cpu: &str) -> Offer {
+    let plan = |name: &str, cpu: &str| json!({"name": name, "resources": {"cpu": cpu, "memory": "1Gi", "pods": 10}});
+    let spec = json!({"sharingPolicy": policy, "plans": [plan("small", cpu), plan("large", "3")]});
+    Offer::new(name, serde_json::from_value(spec).unwrap())
+}
+
+#[test]
+fn each_plan_of_an_offer_is_a_flavor_of_its_size() {
+    let options = options(Some(OFFER));
+    let told = |offers: &[Offer], flavors: &[Flavor], held: &[Amounts]| {
+        let ledger = ledger(held);
+        let (offers, flavors) = (offers.iter().collect(), flavors.iter().collect());
+        let view = View { options: &options, ledger: Some(&ledger), policies: &[], offers, flavors, identity: None };
+        let lines = plan(&view, at(1)).into_iter().filter_map(|action| match action {
+            Action::Identify { .. } => None,
+            Action::Judge { name, status, .. } => Some(format!("judge {name}: {} {}", status.accepted, status.message)),
+            Action::Withdraw { name } => Some(format!("withdraw {name}")),
+            Action::Offer { name, spec } | Action::Change { name, spec, .. } => {
+                let data = &spec.flavor_type.type_data;
+                let (cpu, least) = (&data["characteristics"]["cpu"], &data["policies"]["partitionability"]["cpuMin"]);
+                let plan = &data["properties"]["additionalProperties"]["plan"];
+                Some(format!("{name}: {plan} {} cpu {cpu} of at least {least}", spec.availability))
+            }
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let one = Amounts { cpu_milli: 1500, memory_bytes: 1 << 30, pods: 10, ..Amounts::default() };
+    expect![[r#"
+        judge web: true 
+        grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: null true cpu "2500m" of at least "0"
+        grid.example-k8slice-8a88e3dd-web.small: "web/small" true cpu "1" of at least "1"
+        grid.example-k8slice-8a88e3dd-web.large: "web/large" false cpu "3" of at least "3""#]]
+    .assert_eq(&told(&[package("web", None, "1")], &[offered(&options)], &[one]));
+    expect![[r#"
+        judge web: false sharingPolicy gold: there is none of this name"#]]
+    .assert_eq(&told(&[package("web", Some("gold"), "1")], &[offered(&options)], &[]));
+    expect![[r#"
+        judge web: false plan small: resources are memory 1Gi, pods 10, needed some cpu, memory and pods"#]]
+    .assert_eq(&told(&[package("web", None, "0")], &[offered(&options)], &[]));
+    let gone = Flavor::new("grid.example-k8slice-8a88e3dd-web.small", offered(&options).spec);
+    expect!["withdraw grid.example-k8slice-8a88e3dd-web.small"].assert_eq(&told(&[], &[offered(&options), gone], &[]));
+    let many: Vec<Offer> = (0..32).map(|number| package(&format!("web{number:02}"), None, "1")).collect();
+    let told = told(&many, &[offered(&options)], &[]);
+    assert!(
+        told.contains("judge web31: false 62 plans are sold by other offers, needed at most 63 with these"),
+        "{told}"
+    );
+    assert_eq!(told.matches("of at least").count(), 62);
 }

@@ -6,8 +6,10 @@
 //!     │          └ no: closed at once     └ garbage: Host::garbage
 //!     └ so many at once, so many of one address
 //! ```
-//! What a request may say and how often is the host's to decide: it knows the protocol. A door without TLS proves nobody.
+//! What a request may say and how often is the host's to decide: it knows the protocol. A door without TLS proves nobody. An answer
+//! may go on for as long as the host likes; who does not take what is said to it is cut.
 
+mod pace;
 mod places;
 
 use std::convert::Infallible;
@@ -28,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use pace::Paced;
 use places::{Place, Places};
 
 /// Protocol names offered in the handshake.
@@ -37,6 +40,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Our requests have under ten headers.
 const HEADERS_MAX: usize = 32;
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
+/// The largest answer, 1 MiB, over a line of 300 kbit/s. Who takes longer, or does not read, is cut.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// Time for requests under way when the door is told to close.
 const GRACE: Duration = Duration::from_secs(2);
 /// After an accept that failed for want of descriptors there is nothing to do but wait for some.
@@ -161,7 +166,7 @@ where
         .header_read_timeout(limits.idle)
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), answer);
+        .serve_connection(TokioIo::new(Paced::new(stream, TAKEN_WITHIN)), answer);
     if let Err(error) = served.await {
         tracing::debug!(door = limits.name, ?peer, %error, "a connection ended");
     }

@@ -1,9 +1,11 @@
 //! The buyer's side: one connection per seller, kept and used again, over whatever leads there ([`Connect`]).
 
+mod subscription;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fluidos_identity::{NodeId, NodeKey, Signed, TlsError};
 use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
@@ -14,12 +16,15 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
+pub use subscription::Subscription;
+
 use crate::connect::{Connect, Https, Target};
 use crate::messages::wire::Message;
 use crate::service::Problem;
 use crate::{
-    Contract, Envelope, Flavor, PurchaseRequest, ReceiptAnswer, ReceiptRequest, Refusal, RefusalCode, ReleaseTerms,
-    RenewalTerms, ReserveRequest, ResourceAnswer, ResourceRequest, Selector, Transaction, check_renewed,
+    Contract, Envelope, Flavor, OffersPage, OffersQuery, PurchaseRequest, ReceiptAnswer, ReceiptRequest, Refusal,
+    RefusalCode, ReleaseTerms, RenewalTerms, ReserveRequest, ResourceAnswer, ResourceRequest, Selector, Transaction,
+    check_renewed,
 };
 
 /// A dead seller must not hold up a search; a living one answers within milliseconds.
@@ -121,6 +126,52 @@ impl Client {
     /// [`ClientError`].
     pub async fn list_flavors(&self, selector: &Selector) -> Result<Vec<Flavor>, ClientError> {
         self.ask("list", Method::GET, &selector.path_and_query(), Vec::new()).await
+    }
+
+    /// Subscribes to the changes of what the seller offers; `None` if it tells none, as official ones: list its flavors now and then.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn subscribe(&self, selector: &Selector) -> Result<Option<Subscription>, ClientError> {
+        let step = "subscribe";
+        let mut connection = self.connect().await?;
+        let request = Request::builder()
+            .uri(selector.query_of("/api/v2/subscription"))
+            .header(HOST, self.connect.host())
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| self.unreachable(step, error.to_string()))?;
+        let answer = tokio::time::timeout(STEP_TIMEOUT, connection.sender.send_request(request)).await;
+        let late = |_| self.unreachable(step, format!("no answer within {} s", STEP_TIMEOUT.as_secs()));
+        let response = answer.map_err(late)?.map_err(|error| self.unreachable(step, error.to_string()))?;
+        if response.status() == StatusCode::OK {
+            let (seller, body, buffer) = (self.connect.host(), response.into_body(), BytesMut::new());
+            return Ok(Some(Subscription { seller, body, buffer, _connection: connection }));
+        }
+        let read = tokio::time::timeout(STEP_TIMEOUT, self.read(step, response)).await;
+        match read.map_err(late)? {
+            Err(ClientError::Refused { refusal, .. })
+                if matches!(refusal.code, RefusalCode::NotFound | RefusalCode::NotBuilt) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+            Ok(_) => Err(self.malformed(step, "a success without changes".into())),
+        }
+    }
+
+    /// Returns a page of the packages that the seller sells; `None` if it knows none, as official ones.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_offers(&self, query: &OffersQuery) -> Result<Option<OffersPage>, ClientError> {
+        match self.ask("offers", Method::GET, &query.path_and_query(), Vec::new()).await {
+            Err(ClientError::Refused { refusal, .. })
+                if matches!(refusal.code, RefusalCode::NotFound | RefusalCode::NotBuilt) =>
+            {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 
     /// Asks what the seller could sell for what is needed; `None` if it knows no such requests, as official ones: list its flavors.

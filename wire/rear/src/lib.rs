@@ -4,6 +4,8 @@
 //!   buyer                                   seller
 //!     │ GET    /api/v2/openapi.json            │  this protocol, for programs
 //!     │ GET    /api/v2/flavors[/k8slice]       │  anybody may ask
+//!     │ GET    /api/v2/subscription            │  the same as a stream of changes (ours)
+//!     │ GET    /api/v2/offers                  │  packages of fixed size, in pages (ours)
 //!     │ POST   /api/v2/requests                │  what could be sold for what is needed (ours); nothing is held
 //!     │ POST   /api/v2/reservations            │  held for 60 s; answer: transaction + contract terms
 //!     │ DELETE /api/v2/transactions/ID         │  given back before its time is over (ours)
@@ -19,8 +21,7 @@
 //! This crate names no Kubernetes type: a [`Seller`] decides, whatever stands behind it. [`RearService`] is a tower service
 //! and knows no transport; [`serve`] mounts it on HTTPS, [`serve_stream`] on one stream of anything, such as a link.
 //!
-//! Limits: SUBSCRIBE, REFRESH and WITHDRAW of the protocol are not built; without TLS only what
-//! official nodes can say is answered ([`serve_plain`]); requests, cancelling and releasing need a key.
+//! Limits: without TLS only what official nodes can say is answered ([`serve_plain`]); requests, cancelling and releasing need a key.
 
 mod client;
 mod connect;
@@ -34,9 +35,10 @@ mod renewal;
 mod seller;
 mod server;
 mod service;
+mod subscription;
 mod terms;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Subscription};
 pub use connect::{Connect, PlainHttp, Stream, Target};
 pub use fluidos_door::{ALPN, Peer};
 pub use fluidos_identity::Envelope;
@@ -45,8 +47,9 @@ pub use log::{
     Notary,
 };
 pub use messages::{
-    Configuration, Contract, Fit, Flavor, FlavorType, Location, Party, Price, PurchaseRequest, ReserveRequest,
-    ResourceAnswer, ResourceOffer, ResourceRequest, Telemetry, Transaction,
+    Change, Configuration, Contract, Fit, Flavor, FlavorType, Location, OFFERS_MAX, Offer, OfferedPlan, OffersPage,
+    OffersQuery, Party, Price, PurchaseRequest, ReserveRequest, ResourceAnswer, ResourceOffer, ResourceRequest,
+    Telemetry, Transaction,
 };
 pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, export_signed, verify_contract, verify_signed};
 pub use query::{Selector, SelectorFilter};
@@ -54,7 +57,8 @@ pub use receipts::{Accountant, PAYMENTS_MAX, ReceiptAnswer, ReceiptRequest};
 pub use renewal::{RENEWAL_PURPOSE, RenewalTerms, check_renewal, check_renewed, open_renewal};
 pub use seller::{Refusal, RefusalCode, Seller};
 pub use server::{ServeError, serve, serve_plain, serve_stream};
-pub use service::{BODY_BYTES_MAX, OPENAPI, RearService};
+pub use service::{BODY_BYTES_MAX, Body, OPENAPI, RearService};
+pub use subscription::Lines;
 pub use terms::{
     CONTRACT_PURPOSE, ContractTerms, RELEASE_PURPOSE, ReleaseTerms, TermsError, check_contract, check_offer,
     check_purchase, check_release,

@@ -1,6 +1,8 @@
 //! What is said: plain values for the rest of the house. How it is written is in [`wire`].
 
+mod change;
 mod dialect;
+mod offer;
 mod request;
 pub(crate) mod wire;
 
@@ -10,6 +12,8 @@ use fluidos_identity::{Envelope, NodeId};
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use change::Change;
+pub use offer::{OFFERS_MAX, Offer, OfferedPlan, OffersPage, OffersQuery};
 pub use request::{Fit, ResourceAnswer, ResourceOffer, ResourceRequest};
 
 /// What kind of thing is traded.

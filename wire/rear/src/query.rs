@@ -4,6 +4,7 @@
 //!   filter[architecture|cpu|memory|pods|storage][match]=V
 //!   filter[cpu|memory|pods|storage][range][min|max]=V
 //!   filter[category|tags][match]=V
+//!   filter[plan][match]=OFFER/PLAN       (ours)
 //! ```
 //! Brackets come raw or percent-encoded. Official clients send the storage range without `filter`; that is read too. Values
 //! are texts: what they mean is the seller's to say.
@@ -31,7 +32,7 @@ pub struct Selector {
 pub enum SelectorFilter {
     /// The named characteristic is this.
     Match {
-        /// `architecture`, `cpu`, `memory`, `pods`, `storage`, `category`, `tags`.
+        /// `architecture`, `cpu`, `memory`, `pods`, `storage`, `category`, `tags`, `plan`.
         name: String,
         /// The value.
         value: String,
@@ -80,7 +81,7 @@ impl Selector {
         let parts: Option<Vec<&str>> = parts.iter().map(|part| part.strip_suffix(']')).collect();
         let parts = parts.ok_or_else(unknown)?;
         let quantity = |name: &str| matches!(name, "cpu" | "memory" | "pods" | "storage");
-        let text = |name: &str| matches!(name, "architecture" | "category" | "tags");
+        let text = |name: &str| matches!(name, "architecture" | "category" | "tags" | "plan");
         match parts.as_slice() {
             [name, "match" | "exact"] if quantity(name) || text(name) => {
                 self.filters.push(SelectorFilter::Match { name: (*name).into(), value });
@@ -115,6 +116,12 @@ impl Selector {
         if let Some(flavor_type) = self.flavor_type {
             path = format!("{path}/{}", flavor_type.as_str());
         }
+        self.query_of(&path)
+    }
+
+    /// Returns a path with the filters of this.
+    pub(crate) fn query_of(&self, path: &str) -> String {
+        let mut path = path.to_owned();
         let mut separator = '?';
         let mut add = |key: String, value: &str| {
             let _ = write!(path, "{separator}{key}={}", percent_encode(value)); // writing to a String cannot fail

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
 use http::StatusCode;
+use tokio::sync::watch;
 
 use crate::{
-    Contract, ContractTerms, Flavor, Peer, PurchaseRequest, ReleaseTerms, RenewalTerms, ReserveRequest, ResourceAnswer,
-    ResourceRequest, Selector, Transaction,
+    Contract, ContractTerms, Flavor, OffersPage, OffersQuery, Peer, PurchaseRequest, ReleaseTerms, RenewalTerms,
+    ReserveRequest, ResourceAnswer, ResourceRequest, Selector, Transaction,
 };
 
 /// Who sells. Everything that arrives has been parsed and bounded; signatures and buyer have been checked.
@@ -19,6 +20,17 @@ use crate::{
 pub trait Seller: Send + Sync + 'static {
     /// Returns what is on offer and matches. Nothing on offer is an empty list.
     async fn list_flavors(&self, selector: &Selector, peer: &Peer) -> Result<Vec<Flavor>, Refusal>;
+
+    /// Returns a counter that grows whenever what [`Seller::list_flavors`] answers to anybody may have changed; `None` for a seller that
+    /// does not know, whose changes are not told.
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// Returns the packages that a peer may see, by name, each with at least one plan.
+    async fn list_offers(&self, _query: &OffersQuery, _peer: &Peer) -> Result<OffersPage, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "no packages are sold here: list the flavors"))
+    }
 
     /// Returns what could be sold for what a buyer needs, or why nothing could. A seller that does not answer requests is asked
     /// for its flavors.

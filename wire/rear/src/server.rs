@@ -5,15 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fluidos_door::{Host, Limits, Peer};
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
-use crate::RearService;
+use crate::{Body, RearService};
 
 /// Peers keep one connection each; a thousand-node market is asked in turns. Several nodes of one owner can sit behind one address.
 const LIMITS: Limits = Limits { name: "REAR", connections: 256, per_address: 32, idle: Duration::from_secs(10) };
@@ -62,7 +60,7 @@ where
 }
 
 impl Host for RearService {
-    type Body = Full<Bytes>;
+    type Body = Body;
 
     async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Self::Body> {
         request.extensions_mut().insert(peer);

@@ -13,17 +13,18 @@ use bytes::Bytes;
 use fluidos_identity::{Envelope, NodeId, origin};
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Either, Full, Limited};
 use serde::Serialize;
 
 use crate::guard::{Guard, Who};
 use crate::log::{self, Asked};
 use crate::messages::wire::{Message, id};
 use crate::renewal::open_renewal;
+use crate::subscription::{self, Lines, Subscribers};
 use crate::terms::{open_contract, open_release};
 use crate::{
-    Accountant, FlavorType, Notary, Peer, PurchaseRequest, ReceiptRequest, Refusal, RefusalCode, ReserveRequest,
-    Selector, Seller,
+    Accountant, FlavorType, Notary, OffersQuery, Peer, PurchaseRequest, ReceiptRequest, Refusal, RefusalCode,
+    ReserveRequest, Selector, Seller,
 };
 
 /// A purchase with its signed terms is about 3 KiB; this leaves room for the largest envelope in base64.
@@ -33,6 +34,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the service answers to, for programs that make clients or tests of it (OpenAPI 3.1); served as `/api/v2/openapi.json`.
 pub const OPENAPI: &str = include_str!("openapi.json");
+
+/// What an answer is made of: all of it, or lines as they come.
+pub type Body = Either<Full<Bytes>, Lines>;
 
 /// REAR for one seller. Cheap to clone; clones share the counters and the guard.
 #[derive(Clone)]
@@ -46,6 +50,7 @@ struct Shared {
     accountant: Option<Arc<dyn Accountant>>,
     notary: Option<Arc<dyn Notary>>,
     guard: Mutex<Guard>,
+    subscribers: Subscribers,
     requests: AtomicU64,
     malformed: AtomicU64,
     refused: AtomicU64,
@@ -73,6 +78,7 @@ impl RearService {
             accountant,
             notary,
             guard: Mutex::default(),
+            subscribers: Subscribers::default(),
             requests: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -111,7 +117,7 @@ impl RearService {
     }
 
     /// Answers one request.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body + Send,
         B::Data: Send,
@@ -122,9 +128,9 @@ impl RearService {
         let admitted = self.guard().admit(who(&peer), Instant::now());
         if let Err(reason) = admitted {
             self.shared.refused.fetch_add(1, Ordering::Relaxed);
-            return problem(&Refusal::new(RefusalCode::TooMany, reason));
+            return problem(&Refusal::new(RefusalCode::TooMany, reason)).map(Either::Left);
         }
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.route(request, &peer)).await;
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.answer_one(request, &peer)).await;
         let answer = answer.unwrap_or_else(|_| {
             let detail = format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
             Err(Refusal::new(RefusalCode::Unavailable, detail))
@@ -134,8 +140,24 @@ impl RearService {
                 self.strike(&peer);
             }
             tracing::debug!(peer = ?peer, %refusal, "REAR request refused");
-            problem(&refusal)
+            problem(&refusal).map(Either::Left)
         })
+    }
+
+    async fn answer_one<B>(&self, request: Request<B>, peer: &Peer) -> Result<Response<Body>, Refusal>
+    where
+        B: http_body::Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if request.method() != Method::GET || request.uri().path() != "/api/v2/subscription" {
+            return Ok(self.route(request, peer).await?.map(Either::Left));
+        }
+        let selector = Selector::from_query(None, request.uri().query().unwrap_or_default()).map_err(malformed)?;
+        let (seller, subscribers) = (self.shared.seller.clone(), &self.shared.subscribers);
+        let lines = subscription::open(seller, subscribers, selector, *peer, who(peer)).await?;
+        let mut response = Response::new(Either::Right(lines));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        Ok(response)
     }
 
     async fn route<B>(&self, request: Request<B>, peer: &Peer) -> Result<Response<Full<Bytes>>, Refusal>
@@ -158,6 +180,10 @@ impl RearService {
                 Some(flavor_type) => self.list(Some(flavor_type), &parts, peer).await,
                 None => Err(no_route()),
             },
+            (&Method::GET, ["api", "v2", "offers"]) => {
+                let query = OffersQuery::from_query(parts.uri.query().unwrap_or_default()).map_err(malformed)?;
+                answer(&seller.list_offers(&query, peer).await?)
+            }
             (&Method::POST, ["api", "v2", "requests"]) => {
                 let buyer = proven(peer)?;
                 answer(&seller.request(read(body).await?, buyer).await?)
@@ -288,7 +314,7 @@ fn malformed(reason: impl ToString) -> Refusal {
 fn no_route() -> Refusal {
     Refusal::new(
         RefusalCode::NotFound,
-        "no such resource: needed /api/v2/openapi.json, flavors, requests, reservations, transactions, contracts or log",
+        "no such resource: needed /api/v2/openapi.json, flavors, offers, subscription, requests, reservations, transactions, contracts or log",
     )
 }
 
@@ -310,7 +336,7 @@ fn answer(message: &impl Message) -> Result<Response<Full<Bytes>>, Refusal> {
 /// Answers 405 for a path that exists under another method.
 fn wrong_method(path: &[&str]) -> Option<Response<Full<Bytes>>> {
     let allowed = match path {
-        ["openapi.json"] | ["flavors"] | ["flavors", _] => "GET",
+        ["openapi.json"] | ["flavors"] | ["offers"] | ["subscription"] | ["flavors", _] => "GET",
         ["requests"]
         | ["reservations"]
         | ["transactions", _, "purchase"]
@@ -367,7 +393,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 

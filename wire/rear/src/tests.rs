@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use fluidos_identity::{ClientAuth, Envelope, NodeId, NodeKey, Signed, server_config};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::*;
 use crate::messages::wire::Message;
@@ -40,6 +40,9 @@ fn flavor(key: &NodeKey) -> Flavor {
 /// Sells one flavor to everybody, keeps what it promised, forgets nothing.
 struct Market {
     key: NodeKey,
+    /// What it says of the flavor; `None` forbids everybody to see it.
+    said: Mutex<Option<Flavor>>,
+    news: watch::Sender<u64>,
     transactions: Mutex<HashMap<String, (NodeId, Transaction)>>,
     contracts: Mutex<HashMap<String, Contract>>,
 }
@@ -48,7 +51,13 @@ struct Market {
 impl Seller for Market {
     async fn list_flavors(&self, selector: &Selector, _peer: &Peer) -> Result<Vec<Flavor>, Refusal> {
         let wanted = selector.flavor_type.is_none_or(|wanted| wanted == FlavorType::K8Slice);
-        Ok(if wanted { vec![flavor(&self.key)] } else { vec![] })
+        let said = self.said.lock().unwrap().clone();
+        let said = said.ok_or_else(|| Refusal::new(RefusalCode::Forbidden, "not for you"))?;
+        Ok(if wanted { vec![said] } else { vec![] })
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.news.subscribe())
     }
 
     async fn reserve(&self, request: ReserveRequest, buyer: NodeId) -> Result<Transaction, Refusal> {
@@ -147,7 +156,9 @@ impl Shop {
     async fn open_at(seed: u8, address: SocketAddr) -> Self {
         let key = key(seed);
         let tls = Arc::new(server_config(&key, ClientAuth::Accept, ALPN).unwrap());
-        let market = Arc::new(Market { key, transactions: Mutex::default(), contracts: Mutex::default() });
+        let said = Mutex::new(Some(flavor(&key)));
+        let (transactions, contracts, news) = (Mutex::default(), Mutex::default(), watch::Sender::new(0));
+        let market = Arc::new(Market { key, said, news, transactions, contracts });
         let service = RearService::new(market.clone());
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -607,4 +618,112 @@ fn what_is_written_is_read_back_and_spelled_officially() {
     let request = PurchaseRequest { cluster_id: Some("c".into()), ..PurchaseRequest::default() };
     let json: Value = serde_json::from_slice(&request.write().unwrap()).unwrap();
     assert_eq!(json, json!({"liqoCredentials": {"clusterID": "c", "kubeconfig": ""}}));
+}
+
+impl Shop {
+    fn say(&self, said: Option<Flavor>) {
+        *self.market.said.lock().unwrap() = said;
+        self.market.news.send_modify(|count| *count += 1);
+    }
+}
+
+/// The next change that says something.
+async fn told(subscription: &mut Subscription) -> Change {
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(5), subscription.next()).await.expect("within 5 s");
+        match next.unwrap().expect("the subscription goes on") {
+            Change::Heartbeat => {}
+            change => return change,
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_subscribes_is_told_what_there_is_and_what_changes() {
+    let shop = Shop::open(2).await;
+    let mut subscription = shop.client(&key(1)).subscribe(&Selector::default()).await.unwrap().unwrap();
+    let first = flavor(&key(2));
+    assert_eq!(subscription.next().await.unwrap(), Some(Change::Refresh(Box::new(first.clone()))));
+    assert_eq!(subscription.next().await.unwrap(), Some(Change::Heartbeat), "that is all there is");
+
+    let dearer = Flavor { price: Price { amount: "0.03".into(), ..first.price.clone() }, ..first.clone() };
+    shop.say(Some(dearer.clone()));
+    assert_eq!(told(&mut subscription).await, Change::Refresh(Box::new(dearer.clone())));
+    let withdrawn = || Change::Withdraw { flavor_id: first.id.clone() };
+    shop.say(Some(Flavor { availability: false, ..dearer.clone() }));
+    assert_eq!(told(&mut subscription).await, withdrawn(), "it is sold out");
+    shop.say(Some(dearer.clone()));
+    assert_eq!(told(&mut subscription).await, Change::Refresh(Box::new(dearer)));
+    shop.say(None);
+    assert_eq!(told(&mut subscription).await, withdrawn(), "a policy forbids it");
+    let refused = shop.client(&key(3)).subscribe(&Selector::default()).await.err().unwrap();
+    assert!(refused.to_string().contains("not for you"), "{refused}");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_peer_has_two_subscriptions_and_they_come_back() {
+    let shop = Shop::open(2).await;
+    let subscribe = async || shop.client(&key(1)).subscribe(&Selector::default()).await;
+    let (_first, second) = (subscribe().await.unwrap().unwrap(), subscribe().await.unwrap().unwrap());
+    let refused = subscribe().await.err().unwrap().to_string();
+    assert!(refused.contains("2 of your subscriptions are open"), "{refused}");
+    let _other = shop.client(&key(3)).subscribe(&Selector::default()).await.unwrap().unwrap();
+    drop(second);
+    let start = std::time::Instant::now();
+    while let Err(error) = subscribe().await {
+        assert!(start.elapsed() < Duration::from_secs(5), "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_seller_without_changes_is_asked_for_its_list() {
+    for status in ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"] {
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let (address, _task) = once(answer.into_bytes()).await;
+        let client = Client::over(Arc::new(PlainHttp { address }));
+        assert!(client.subscribe(&Selector::default()).await.unwrap().is_none(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_garbage_ends_with_a_reason() {
+    let long = format!("{{\"message\": \"{}\"}}", "x".repeat(70_000));
+    for (lines, needed) in [
+        ("not json\n".to_owned(), "not JSON"),
+        ("{\"message\": \"WITHDRAW_FLAVOR\", \"flavorID\": \"a/b\"}\n".to_owned(), "flavorID is `a/b`"),
+        ("{\"message\": \"REFRESH_FLAVOR\"}\n".to_owned(), "without a flavor"),
+        (long, "a line of more than 65536 bytes"),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{lines}", lines.len());
+        let (address, _task) = once(answer.into_bytes()).await;
+        let client = Client::over(Arc::new(PlainHttp { address }));
+        let mut subscription = client.subscribe(&Selector::default()).await.unwrap().unwrap();
+        let error = subscription.next().await.unwrap_err().to_string();
+        assert!(error.contains(needed), "{error}");
+    }
+    let lines = "{\"message\": \"OF_A_LATER_VERSION\"}\n{\"message\": \"HEARTBEAT\"}\n";
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{lines}", lines.len());
+    let (address, _task) = once(answer.into_bytes()).await;
+    let client = Client::over(Arc::new(PlainHttp { address }));
+    let mut subscription = client.subscribe(&Selector::default()).await.unwrap().unwrap();
+    assert_eq!(subscription.next().await.unwrap(), Some(Change::Heartbeat), "what is not known is passed over");
+    assert_eq!(subscription.next().await.unwrap(), None);
+}
+
+/// A server that answers the first request with these bytes and waits for the end of the connection.
+async fn once(answer: Vec<u8>) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 4096];
+        let _ = stream.read(&mut head).await.unwrap();
+        let _ = stream.write_all(&answer).await; // the reader may have seen enough
+        let _ = stream.read(&mut head).await;
+    });
+    (address, task)
 }

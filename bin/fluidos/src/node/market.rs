@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use fluidos_acquisition::exporter::{Decide, Exporter};
-use fluidos_acquisition::{Options, buffers, contract_manager, importer};
+use fluidos_acquisition::{Options, buffers, contract_manager, importer, subscriber};
 use fluidos_identity::{ClientAuth, NodeKey, Speakers, server_config};
 use fluidos_model::kinds::{AdditionalInformation, NodeIdentity};
 use fluidos_notary::Notary;
@@ -51,6 +51,7 @@ pub fn open(
     let exporter = Arc::new(Exporter::new(api.client("fluidos-exporter"), options.clone()));
     parts.spawn(exporter.clone().run());
     parts.spawn(importer::run(api.client("fluidos-importer"), options.clone()));
+    parts.spawn(subscriber::run(api.client("fluidos-subscriber"), options.clone()));
     parts.spawn(contract_manager::run(api.client("fluidos-contract-manager"), options));
     parts.spawn(buffers::run(api.client("fluidos-buffers")));
     let tls = Arc::new(server_config(key, ClientAuth::Accept, ALPN).context("REAR")?);

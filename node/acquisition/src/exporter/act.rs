@@ -1,16 +1,29 @@
 //! What the exporter reads from the API, and what its failures are called on the wire.
 
+use std::collections::BTreeMap;
+
 use fluidos_identity::{NodeId, Speakers};
-use fluidos_model::kinds::{Contract, Flavor, Rating, SharingPolicy, SharingPolicyStatus, names};
-use fluidos_model::market::Sharing;
+use fluidos_model::kinds::{Contract, Flavor, Offer, Rating, SharingPolicy, SharingPolicyStatus, names};
+use fluidos_model::market::{Plan, Sharing};
 use fluidos_rear::{Refusal, RefusalCode};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
+use crate::Options;
 use crate::books::BooksError;
 use crate::contracts::WriteError;
 use crate::convert;
+
+/// An offer that is accepted.
+pub(super) struct Shelf {
+    /// Its name.
+    pub name: String,
+    /// In words for buyers.
+    pub description: String,
+    /// Its plans, each with the name of its flavor.
+    pub plans: Vec<(String, Plan)>,
+}
 
 /// Why something was not sold, listed or mended.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +106,27 @@ pub(super) async fn sold(client: &Client, own: NodeId, speakers: &Speakers) -> R
 pub(super) async fn policies(client: &Client) -> Result<Vec<Option<Sharing>>, Error> {
     let policies = listed(client).await?;
     Ok(policies.iter().map(|policy| policy.spec.rules(&policy.name_any()).ok()).collect())
+}
+
+/// Returns the offers that are accepted, by name, each with its plans and the names of their flavors.
+pub(super) async fn offers(client: &Client, options: &Options) -> Result<Vec<Shelf>, Error> {
+    let mut offers = Api::<Offer>::namespaced(client.clone(), names::NAMESPACE).list(&Default::default()).await?.items;
+    offers.retain(|offer| offer.metadata.deletion_timestamp.is_none());
+    offers.sort_by_key(|offer| offer.name_any());
+    let (domain, tag) = (&options.identity.domain, options.key.id().tag());
+    let shelves = offers.into_iter().filter_map(|offer| {
+        let accepted = offer.status.as_ref().is_some_and(|status| status.accepted);
+        let name = offer.name_any();
+        let plans = offer.spec.plans(&name).ok().filter(|_| accepted)?;
+        let named = |plan: Plan| (names::plan_flavor(domain, &tag, &plan.offer, &plan.name), plan);
+        Some(Shelf { description: offer.spec.description, plans: plans.into_iter().map(named).collect(), name })
+    });
+    Ok(shelves.collect())
+}
+
+/// Returns the plans of all offers, by the names of their flavors.
+pub(super) async fn plans(client: &Client, options: &Options) -> Result<BTreeMap<String, Plan>, Error> {
+    Ok(offers(client, options).await?.into_iter().flat_map(|shelf| shelf.plans).collect())
 }
 
 /// Writes into each sharing policy whether it is accepted.

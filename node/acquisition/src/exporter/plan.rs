@@ -10,7 +10,7 @@ use fluidos_model::kinds::{
 };
 use fluidos_model::market::{
     Agreed, Amounts, Asker, Commitment, CommitmentState, FilterText, Fit, HoldRequest, K8SliceSelector, LedgerRefusal,
-    Pool, Resource, Sale, Sharing, SharingRefusal, credit, sale,
+    Plan, Pool, Resource, Sale, Sharing, SharingRefusal, credit, sale,
 };
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode};
@@ -24,6 +24,10 @@ const UNFINISHED: Duration = Duration::from_secs(60);
 /// An endpoint of telemetry is a URL.
 const ENDPOINT_LENGTH_MAX: usize = 2048;
 const INTENTS_MAX: usize = 32;
+/// A description is some sentences.
+const DESCRIPTION_LENGTH_MAX: usize = 1024;
+/// As many as a buyer compares.
+const OFFERS_MAX: usize = 64;
 
 /// Returns the filters of a list request, or `None` if it is about what is not sold here.
 pub(super) fn selector(asked: &rear::Selector) -> Result<Option<K8SliceSelector>, Refusal> {
@@ -61,10 +65,40 @@ pub(super) fn listed(flavors: &[Flavor], sale: &Sale, wanted: &K8SliceSelector) 
     matching.collect()
 }
 
+/// Returns the page of offers that is asked for: those with a plan that the peer may have, with these.
+pub(super) fn page(shelves: Vec<act::Shelf>, priced: &[(Flavor, Sale)], query: &rear::OffersQuery) -> rear::OffersPage {
+    let plan = |(name, plan): &(String, Plan)| {
+        let of_plan = |(flavor, _): &&(Flavor, Sale)| flavor.metadata.name.as_ref() == Some(name);
+        let (flavor, sale) = priced.iter().find(of_plan)?;
+        let flavor = convert::wire_flavor(name, &for_sale(flavor, sale).spec);
+        Some(rear::OfferedPlan { name: plan.name.clone(), description: plan.description.clone(), flavor })
+    };
+    let offers = shelves.into_iter().filter(|shelf| query.after.as_ref().is_none_or(|after| shelf.name > *after));
+    let offers = offers.map(|shelf| {
+        let plans: Vec<rear::OfferedPlan> = shelf.plans.iter().filter_map(plan).collect();
+        rear::Offer { id: shelf.name, description: bounded(&shelf.description, DESCRIPTION_LENGTH_MAX), plans }
+    });
+    let mut offers: Vec<rear::Offer> = offers.filter(|offer| !offer.plans.is_empty()).take(query.limit + 1).collect();
+    let more = offers.len() > query.limit;
+    offers.truncate(query.limit);
+    let next = offers.last().filter(|_| more).map(|offer| offer.id.clone());
+    rear::OffersPage { offers, next }
+}
+
 /// What is said about a flavor to the buyer of a sale: its price, its blocks, and no more than may be sold to it.
 pub(super) fn for_sale(flavor: &Flavor, sale: &Sale) -> Flavor {
     let mut flavor = flavor.clone();
     flavor.spec.price = FlavorPrice::from(&sale.price);
+    if sale.plan.is_some() {
+        // Its size is what it is; it can be had whole, or not now.
+        flavor.spec.availability &= !sale.free.is_zero();
+        match (sale.conditions.text(), flavor.spec.flavor_type.type_data.get_mut("policies")) {
+            (Some(conditions), Some(policies)) if policies.is_object() => policies["conditions"] = conditions,
+            (None, Some(policies)) if policies.is_object() => policies["conditions"] = serde_json::Value::Null,
+            _ => {}
+        }
+        return flavor;
+    }
     if sale.policy.is_empty() {
         return flavor;
     }
@@ -120,6 +154,8 @@ pub(super) struct Wish<'a> {
     /// For how long it is wanted; `None` is as long as it is sold.
     pub term: Option<Duration>,
     pub hold: Duration,
+    /// The plan that the flavor is, if it is one.
+    pub plan: Option<&'a Plan>,
 }
 
 /// Decides whether a wish may be held, and returns the hold. The ledger has the last word on what is free.
@@ -146,12 +182,16 @@ pub(super) fn admit(
         return Ok(hold(wish.amounts.unwrap_or(known.amounts), now, None));
     }
     let asker = Asker { did: Some(&buyer), rating: wish.rating };
-    let sale = sale(policies, pool, asker, now).map_err(not_sold)?;
+    let sale = sold_now(wish.plan, policies, pool, asker, now).map_err(not_sold)?;
     credit(policies, &sale, pool, &buyer, now).map_err(not_sold)?;
     let clock = || Refusal::new(RefusalCode::Internal, "the clock is beyond what can be counted");
     let until = terms::shifted(now, sale.hold.unwrap_or(wish.hold), 1).ok_or_else(clock)?;
     let ends = terms::shifted(now, term(&sale, wish.term), 1).ok_or_else(clock)?;
-    let amounts = wish.amounts.unwrap_or(sale.free);
+    let amounts = wish.amounts.unwrap_or(wish.plan.map_or(sale.free, |plan| plan.amounts));
+    if let Some(plan) = wish.plan.filter(|plan| plan.amounts != amounts) {
+        let detail = format!("plan {}: {amounts} asked for, needed all of it: {}", plan.reference(), plan.amounts);
+        return Err(Refusal::new(RefusalCode::Conflict, detail));
+    }
     let offer = for_sale(flavor, &sale).spec.offer(&name).map_err(|error| {
         tracing::warn!(flavor = name, %error, "own flavor cannot be read");
         Refusal::new(RefusalCode::Internal, "the flavor cannot be read")
@@ -170,10 +210,40 @@ pub(super) fn admit(
     Ok(hold(amounts, until, Some(agreed)))
 }
 
+/// Decides what of a flavor is sold to a buyer now; `plan` is the plan that it is, if it is one.
+///
+/// # Errors
+/// [`SharingRefusal`]: nothing is.
+pub(super) fn sold_now(
+    plan: Option<&Plan>,
+    policies: &[Option<Sharing>],
+    pool: &Pool,
+    asker: Asker<'_>,
+    now: Timestamp,
+) -> Result<Sale, SharingRefusal> {
+    match plan {
+        Some(plan) => plan.sale(policies, pool, asker, now),
+        None => sale(policies, pool, asker, now),
+    }
+}
+
 /// As long as it is wanted and sold.
 fn term(sale: &Sale, wanted: Option<Duration>) -> Duration {
     let sold = sale.term.unwrap_or(terms::CONTRACT_TERM);
     wanted.map_or(sold, |wanted| wanted.min(sold))
+}
+
+/// Puts together what is answered about each flavor.
+pub(super) fn together(answers: impl IntoIterator<Item = rear::ResourceAnswer>) -> rear::ResourceAnswer {
+    let (mut offers, mut denials) = (Vec::new(), Vec::new());
+    for answer in answers {
+        offers.extend(answer.offers);
+        denials.extend(answer.denial.filter(|denial| !denials.contains(denial)));
+    }
+    // Plans come after the flavor that is cut as it is wanted: a buyer that looks at few of them has seen that one.
+    offers.truncate(OFFERS_MAX);
+    let denial = (offers.is_empty() && !denials.is_empty()).then(|| bounded(&denials.join("; "), 512));
+    rear::ResourceAnswer { offers, denial }
 }
 
 /// Returns what could be sold for what is needed, or why nothing could. Latency is the buyer's to measure.

@@ -176,7 +176,7 @@ where
 
 async fn discovery(client: &Client, solver: &Solver) -> Result<Discovery, Error> {
     let (name, selector) = (solver.name_any(), solver.spec.selector.clone());
-    let spec = DiscoverySpec { solver_id: name.clone(), selector, subscribe: false };
+    let spec = DiscoverySpec { solver_id: name.clone(), selector, subscribe: true };
     ensure(client, solver, Discovery::new(&names::discovery(&name), spec)).await
 }
 

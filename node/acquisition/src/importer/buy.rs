@@ -12,8 +12,8 @@
 
 use fluidos_identity::{NodeId, Signed};
 use fluidos_model::kinds::{
-    Configuration, Contract, GenericRef, PeeringCandidate, Phase, Reservation, ReservationPart, ReservationSpec,
-    ReservationStatus, Solver, names,
+    Configuration, Contract, FlavorPrice, GenericRef, PeeringCandidate, Phase, Reservation, ReservationPart,
+    ReservationSpec, ReservationStatus, Solver, names,
 };
 use fluidos_model::market::PARTS_MAX;
 use fluidos_rear as rear;
@@ -26,7 +26,7 @@ use serde_json::json;
 use super::act::{Done, Error, Unsold, ensure};
 use super::trade::{Deal, Stop, Terms};
 use super::view::{Offered, Refused};
-use super::{status, weigh};
+use super::{status, trade, weigh};
 use crate::{Options, bounded, contracts, convert};
 
 /// Reasons are put together into one message.
@@ -97,6 +97,8 @@ async fn begin(
         ingress_telemetry_endpoint: None,
         part,
         why: offered.why.clone(),
+        price: offered.price.as_ref().map(FlavorPrice::from),
+        conditions: trade::offered_conditions(&offered.flavor).ok(),
     };
     // Where it was asked, not where it says it is: there it is bought.
     spec.seller.ip = offered.address.to_string();
@@ -190,9 +192,16 @@ async fn read(client: &Client, reservation: &Reservation) -> Result<Option<Lot>,
     };
     let name = spec.seller.additional_information.as_ref().and_then(|more| more.name.clone());
     let peer = name.unwrap_or_else(|| spec.seller.domain.clone());
-    // One that cannot be read is none: then the terms must state a price of 0.
-    let price = weigh::quote(&known.spec.flavor.spec.price, &buys).ok().flatten();
-    let (flavor, why) = (known.spec.flavor, spec.why.clone());
+    // What was decided on, whatever the candidate says by now. One that cannot be read is none: then the terms must state a price of 0.
+    let price = match &spec.price {
+        Some(decided) => decided.parse().ok().flatten().map(|decided| decided.price),
+        None => weigh::quote(&known.spec.flavor.spec.price, &buys).ok().flatten(),
+    };
+    let (mut flavor, why) = (known.spec.flavor, spec.why.clone());
+    let policies = flavor.spec.flavor_type.type_data.get_mut("policies").and_then(|policies| policies.as_object_mut());
+    if let (Some(decided), Some(policies)) = (&spec.conditions, policies) {
+        policies.insert("conditions".into(), decided.text().unwrap_or_default());
+    }
     let offered = Offered {
         candidate,
         peer,

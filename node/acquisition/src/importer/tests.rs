@@ -214,7 +214,7 @@ fn what_cannot_be_looked_for_fails_at_once() {
         &case(solver(wrong, &[], Phase::Idle), &[], Search::default()),
         0,
         expect![
-            "write [Failed, Idle, Idle] Failed: filter `modsFilter` is not known: needed one of architectureFilter, cpuFilter, memoryFilter, podsFilter, storageFilter"
+            "write [Failed, Idle, Idle] Failed: filter `modsFilter` is not known: needed one of architectureFilter, cpuFilter, memoryFilter, podsFilter, storageFilter, planFilter"
         ],
     );
     let service = json!({"selector": {"flavorType": "Service"}});

@@ -194,7 +194,8 @@ impl Deal<'_> {
     }
 }
 
-fn offered_conditions(flavor: &EmbeddedFlavor) -> Result<Conditions, String> {
+/// What a flavor says beyond size, price and term.
+pub(super) fn offered_conditions(flavor: &EmbeddedFlavor) -> Result<Conditions, String> {
     let slice = flavor.spec.k8slice().map_err(|error| error.to_string())?;
     Conditions::read(slice.policies.conditions.as_ref()).map_err(|error| error.to_string())
 }

@@ -46,7 +46,7 @@ pub(super) struct View<'a> {
 
 /// A node that may be asked: trusted, and not this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     /// What to call it.
     pub name: String,
     /// Where its REAR answers.
@@ -283,7 +283,7 @@ impl Search {
 }
 
 /// Returns who may be asked, by name, each with what was seen of it.
-pub(super) fn peers<'a>(
+pub(crate) fn peers<'a>(
     known: impl Iterator<Item = &'a KnownCluster>,
     ratings: &BTreeMap<String, u8>,
     own: NodeId,

@@ -1,0 +1,127 @@
+//! Subscriber: keeps PeeringCandidates as their sellers say they are.
+//!
+//! A candidate is *current* if and only if its flavor is what its seller last told this node, and `available` if and only if that can be
+//! bought. A seller is *followed* while there is a candidate of it, which is as long as a Solver is interested, and it is trusted.
+//!
+//! ```text
+//! PeeringCandidates, KnownClusters ─▶ plan: whom to follow ─▶ for each of them
+//!      ▲                                                        │ subscription: REFRESH, WITHDRAW
+//!      │                                                        │ no such route: its list, every 30 s
+//!      └──────────── changed flavors, availability ◀── plan ────┘ no answer: again after 1 s, 2 s … 60 s
+//! ```
+//! Watches PeeringCandidates and KnownClusters; writes `flavor`, `available` and the times of candidates. What a Solver decides is not
+//! changed by it: whoever buys asks again.
+
+mod act;
+pub mod plan;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use fluidos_model::kinds::{KnownCluster, PeeringCandidate, names};
+use fluidos_rear as rear;
+use jiff::Timestamp;
+use kube::{Api, Client};
+use substrate_client::Cache;
+use tokio::task::{AbortHandle, JoinSet};
+
+use self::plan::Seller;
+use crate::Options;
+use crate::importer::view;
+
+/// Changes come in bursts: a search writes all its candidates.
+const GATHER: Duration = Duration::from_millis(100);
+/// Time alone ends a KnownCluster.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// A seller that tells no changes is asked so often: what is said of its flavors is so old at most.
+const POLL: Duration = Duration::from_secs(30);
+/// After a seller did not answer; doubled each time.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MOST: Duration = Duration::from_secs(60);
+
+/// Follows sellers for ever.
+pub async fn run(client: Client, options: Options) {
+    let candidates = Cache::<PeeringCandidate>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let known = Cache::<KnownCluster>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    tokio::join!(candidates.synced(), known.synced());
+    let (mut candidates_changed, mut known_changed) = (candidates.changes(), known.changes());
+    let mut tasks = JoinSet::new();
+    let mut followed: HashMap<Seller, AbortHandle> = HashMap::new();
+    loop {
+        candidates_changed.mark_unchanged();
+        known_changed.mark_unchanged();
+        let list = known.list();
+        let none = std::collections::BTreeMap::new();
+        let peers = view::peers(list.iter().map(AsRef::as_ref), &none, options.key.id(), Timestamp::now());
+        let wanted = plan::followed(candidates.list().iter().map(AsRef::as_ref), &peers);
+        followed.retain(|seller, task| {
+            let stays = wanted.contains(seller);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for seller in wanted {
+            let (client, options, of) = (client.clone(), options.clone(), seller.clone());
+            followed.entry(seller).or_insert_with(|| tasks.spawn(async move { follow(&client, &options, &of).await }));
+        }
+        // Each arm only waits, or takes what is over: losing the race loses nothing.
+        tokio::select! {
+            _ = candidates_changed.changed() => {}
+            _ = known_changed.changed() => {}
+            Some(_) = tasks.join_next() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
+/// Keeps the candidates of one seller current, for ever.
+async fn follow(client: &Client, options: &Options, seller: &Seller) {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        match once(client, options, seller).await {
+            Ok(next) => {
+                pause = PAUSE_FIRST;
+                tokio::time::sleep(next).await;
+            }
+            // What was said stays: unreachable is not withdrawn. Who buys will see.
+            Err(reason) => {
+                tracing::debug!(seller = seller.name, reason, "a seller is not followed for a while");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MOST);
+            }
+        }
+    }
+}
+
+/// Follows a seller by a subscription until it ends, or by its list; returns when to do it again.
+async fn once(client: &Client, options: &Options, seller: &Seller) -> Result<Duration, String> {
+    let target = rear::Target { address: seller.address, expected: Some(seller.did) };
+    let peer = (options.dial)(target)?;
+    let all = rear::Selector { flavor_type: None, filters: Vec::new() };
+    let told = |error: rear::ClientError| error.to_string();
+    let Some(mut subscription) = peer.subscribe(&all).await.map_err(told)? else {
+        let flavors = peer.list_flavors(&all).await.map_err(told)?;
+        act::everything(client, seller.did, &flavors).await.map_err(|error| error.to_string())?;
+        return Ok(POLL);
+    };
+    let mut first = Some(Vec::new());
+    while let Some(change) = subscription.next().await.map_err(told)? {
+        let done = match (change, first.as_mut()) {
+            // What is there from the beginning is complete with the first heartbeat: the rest is gone.
+            (rear::Change::Refresh(flavor), Some(first)) if first.len() < plan::FLAVORS_MAX => {
+                first.push(*flavor);
+                Ok(())
+            }
+            (rear::Change::Refresh(flavor), None) => act::refresh(client, seller.did, &flavor).await,
+            (rear::Change::Withdraw { flavor_id }, None) => act::withdraw(client, seller.did, &flavor_id).await,
+            (rear::Change::Heartbeat, Some(_)) => {
+                act::everything(client, seller.did, &first.take().unwrap_or_default()).await
+            }
+            _ => Ok(()),
+        };
+        done.map_err(|error| error.to_string())?;
+    }
+    Ok(PAUSE_FIRST)
+}
