@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fluidos_identity::NodeId;
 use fluidos_log::{Hash, TREE_SIZE_MAX, Tree, TreeHead};
@@ -22,6 +23,10 @@ use crate::{Ended, Notary};
 const CONTRACT_PAGES_MAX: usize = 64;
 /// Pages of 128 receipts: four years of hours.
 const BOOK_PAGES_MAX: usize = 256;
+/// A peer listens to 20 requests a second.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Other requests of this node count, too; beyond this it has silenced the node.
+const PATIENCE: u32 = 5;
 /// What is told of what was refused.
 const REFUSED_MAX: usize = 16;
 const REASON_LENGTH_MAX: usize = 300;
@@ -49,6 +54,38 @@ impl Report {
             self.records.refused.push(format!("{did}: {told}"));
         }
     }
+}
+
+/// How often this node still waits when it asks more than the other listens to: a hundred contracts are some hundred requests.
+struct Patience(u32);
+
+impl Patience {
+    /// Waits if that was too much; `false` is that the answer stands.
+    async fn waits(&mut self, too_much: bool) -> bool {
+        if !too_much || self.0 == 0 {
+            return false;
+        }
+        self.0 -= 1;
+        tokio::time::sleep(PAUSE).await;
+        true
+    }
+}
+
+fn is_too_much<T>(answer: &Result<T, rear::ClientError>) -> bool {
+    matches!(answer, Err(rear::ClientError::Refused { refusal, .. }) if refusal.code == rear::RefusalCode::TooMany)
+}
+
+/// Asks until the answer stands.
+macro_rules! patiently {
+    ($ask:expr) => {{
+        let mut patience = Patience(PATIENCE);
+        loop {
+            let answer = $ask.await;
+            if !patience.waits(is_too_much(&answer)).await {
+                break answer;
+            }
+        }
+    }};
 }
 
 /// Does what can be done now. It may be done again.
@@ -110,7 +147,7 @@ async fn fetch(notary: &Notary, peer: &Peer, head: &TreeHead) -> Result<Vec<Hash
     let size = usize::try_from(head.size.min(TREE_SIZE_MAX)).unwrap_or(usize::MAX);
     let mut leaves: Vec<Hash> = Vec::new();
     while leaves.len() < size {
-        let more = client.kept_leaves(leaves.len() as u64).await.map_err(|error| error.to_string())?;
+        let more = patiently!(client.kept_leaves(leaves.len() as u64)).map_err(|error| error.to_string())?;
         if more.is_empty() {
             return Err(format!("it gives {} of {size} leaves", leaves.len()));
         }
@@ -132,7 +169,7 @@ async fn contracts_back(
 ) -> Result<(), String> {
     let mut after = String::new();
     for _ in 0..CONTRACT_PAGES_MAX {
-        let page = client.kept_contracts(&after).await.map_err(|error| error.to_string())?;
+        let page = patiently!(client.kept_contracts(&after)).map_err(|error| error.to_string())?;
         let Some(last) = page.last().map(|kept| kept.contract.id.clone()) else { return Ok(()) };
         for kept in page {
             if kept.contract.id <= after {
@@ -194,7 +231,7 @@ async fn books_back(
     for _ in 0..BOOK_PAGES_MAX {
         let number = records.number(&name).await;
         let after = if first { 0 } else { number };
-        let page = client.kept_books(&name, after).await;
+        let page = patiently!(client.kept_books(&name, after));
         let page = match page {
             Ok(page) => page,
             // Nothing was measured there yet.

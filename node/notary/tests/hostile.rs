@@ -1,0 +1,261 @@
+//! A witness and other party that lies to a node which has lost its records: nothing that is not proven is believed.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use fluidos_identity::{Envelope, NodeId, NodeKey, Signed};
+use fluidos_log::{Entry, EntryKind, Hash, Tree, TreeHead, leaf_hash};
+use fluidos_model::kinds::{Contract, Invoice, LogState, Receipt};
+use fluidos_model::receipt::RECEIPT_PURPOSE;
+use fluidos_rear as rear;
+use fluidos_rear::{KeptBooks, KeptContract, KeptContracts, KeptHead, KeptLeaves, Refusal, RefusalCode};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use support::{Node, agreed, deal, until, wire};
+
+struct Nothing;
+
+#[async_trait]
+impl rear::Seller for Nothing {
+    async fn list_flavors(&self, _: &rear::Selector, _: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    async fn reserve(&self, _: rear::ReserveRequest, _: NodeId) -> Result<rear::Transaction, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold"))
+    }
+
+    async fn purchase(
+        &self,
+        _: &str,
+        _: rear::PurchaseRequest,
+        _: Signed<rear::ContractTerms>,
+        _: NodeId,
+    ) -> Result<rear::Contract, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold"))
+    }
+
+    async fn release(&self, _: &str, _: Signed<rear::ReleaseTerms>, _: NodeId) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+/// Answers what it is told to.
+#[derive(Default)]
+struct Liar {
+    kept: KeptHead,
+    leaves: Vec<Hash>,
+    contracts: Vec<KeptContract>,
+    books: KeptBooks,
+    /// More contracts, for ever.
+    endless: bool,
+    pages: AtomicU64,
+}
+
+#[async_trait]
+impl rear::Notary for Liar {
+    async fn submit(&self, _: rear::HeadSubmission, _: NodeId) -> Result<KeptHead, Refusal> {
+        Ok(self.kept.clone())
+    }
+
+    async fn kept(&self, _: NodeId) -> Result<KeptHead, Refusal> {
+        Ok(self.kept.clone())
+    }
+
+    async fn leaves(&self, from: u64, _: NodeId) -> Result<KeptLeaves, Refusal> {
+        let from = usize::try_from(from).unwrap();
+        Ok(KeptLeaves { leaves: self.leaves.iter().skip(from).take(512).copied().collect() })
+    }
+
+    async fn contracts(&self, after: &str, _: NodeId) -> Result<KeptContracts, Refusal> {
+        let page = self.pages.fetch_add(1, Ordering::SeqCst);
+        if self.endless {
+            let named = |number| format!("contract-{:06}-{number:02}", page);
+            let one = |number| KeptContract {
+                contract: rear::Contract { id: named(number), ..self.contracts[0].contract.clone() },
+                ended: false,
+            };
+            return Ok(KeptContracts { contracts: (0..16).map(one).collect() });
+        }
+        let behind = self.contracts.iter().filter(|kept| kept.contract.id.as_str() > after);
+        Ok(KeptContracts { contracts: behind.take(16).cloned().collect() })
+    }
+
+    async fn books(&self, _: &str, after: u64, _: NodeId) -> Result<KeptBooks, Refusal> {
+        Ok(if after == 0 { self.books.clone() } else { KeptBooks::default() })
+    }
+}
+
+async fn lie(liar: &mut Node, what: Liar) -> Arc<Liar> {
+    liar.kill().await;
+    let what = Arc::new(what);
+    liar.serve(rear::RearService::of(Arc::new(Nothing), None, Some(what.clone()))).await;
+    what
+}
+
+fn head(key: &NodeKey, origin: &NodeKey, leaves: &[Hash]) -> KeptHead {
+    let tree: Tree = leaves.iter().copied().collect();
+    let mut head = TreeHead::of(&tree, origin.id(), 0, Timestamp::now()).unwrap();
+    head.sign(key).unwrap();
+    KeptHead { head: Some(head.envelope()), leaves: leaves.len() as u64, rewritten: None }
+}
+
+fn running(contract: rear::Contract) -> KeptContract {
+    KeptContract { contract, ended: false }
+}
+
+/// Terms as these have signed them.
+fn signed(buyer: &Node, seller: &Node, id: &str, signers: &[&NodeKey]) -> rear::Contract {
+    let whole = agreed(buyer, seller, 1, SignedDuration::ZERO).signed_terms.unwrap();
+    let terms: Signed<rear::ContractTerms> = Signed::open(&whole, rear::CONTRACT_PURPOSE).unwrap();
+    let mut terms = rear::ContractTerms { contract_id: id.into(), ..terms.value().clone() }.into_signed().unwrap();
+    signers.iter().for_each(|key| terms.sign(key).unwrap());
+    wire(buyer, seller, id, terms.envelope())
+}
+
+async fn refused(victim: &Node, needed: &[&str]) {
+    until(&format!("{needed:?} is refused"), async || {
+        let log = victim.log().await;
+        let told = log.restored.clone().unwrap_or_default().refused;
+        let all = needed.iter().all(|needed| told.iter().any(|told| told.contains(needed)));
+        if all && log.state == LogState::Restoring { Ok(()) } else { Err(format!("{log:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contracts_that_are_not_proven_are_not_taken_back() {
+    let (honest, mut victim, mut liar) = (Node::start(1).await, Node::stopped(2).await, Node::stopped(3).await);
+    fluidos_notary::begin(&victim.directory()).unwrap();
+    victim.open().await;
+    deal(&honest, &victim, 7, SignedDuration::ZERO).await;
+    victim.log_is(LogState::Complete, 1).await;
+    let other = NodeKey::from_seed([9; 32]).unwrap();
+    // It keeps a head that the victim has signed, of an entry that nobody has.
+    let own = victim.is_witnessed(&honest, 1).await;
+    let own = fluidos_log::open_head(&own.head.unwrap()).unwrap().value().root;
+    let leaves = [own, leaf_hash(b"what is lost")];
+    let both = [&liar.key, &victim.key];
+    let mut moved = signed(&liar, &victim, "contract-4", &both);
+    moved.id = "contract-5".into();
+    let what = Liar {
+        kept: head(&victim.key, &victim.key, &leaves),
+        leaves: leaves.to_vec(),
+        contracts: [
+            signed(&liar, &victim, "contract-1", &[&liar.key]),
+            signed(&honest, &liar, "contract-2", &[&honest.key, &liar.key]),
+            signed(&liar, &victim, "contract-3", &[&liar.key, &other]),
+            moved,
+            signed(&honest, &victim, "contract-6", &[&honest.key, &victim.key]),
+            signed(&liar, &victim, "contract-7", &both),
+        ]
+        .map(running)
+        .to_vec(),
+        ..Liar::default()
+    };
+    lie(&mut liar, what).await;
+    victim.know(&liar).await;
+    let not_signed = format!("contract-1: not signed by {}", victim.key.id());
+    refused(
+        &victim,
+        &[
+            &not_signed,
+            "contract contract-2: it is not between the two of us",
+            &not_signed.replace("contract-1", "contract-3"),
+            "contract contract-5: its terms are of contract contract-4",
+            "contract contract-6: it is not between the two of us",
+            "contract contract-7: its name is in use here for other terms",
+        ],
+    )
+    .await;
+    assert_eq!(victim.names::<Contract>().await, ["contract-7"]);
+    assert_eq!(victim.ledger().await.commitments.len(), 1);
+    let log = victim.log().await;
+    assert_eq!((log.missing, log.size), (1, 2), "and what is missing is missing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_this_node_did_not_sign_closes_nothing_and_leaves_must_give_the_root() {
+    let (victim, mut liar) = (Node::start(2).await, Node::stopped(3).await);
+    let forged = [leaf_hash(b"a"), leaf_hash(b"b")];
+    let kept = head(&liar.key, &victim.key, &forged);
+    lie(&mut liar, Liar { kept, leaves: forged.to_vec(), ..Liar::default() }).await;
+    victim.know(&liar).await;
+    until("its answer counts for nothing", async || {
+        let log = victim.log().await;
+        let told = log.witnesses.iter().any(|w| w.message == "it shows a head that this node has not signed");
+        if told && log.state == LogState::Complete { Ok(()) } else { Err(format!("{log:?}")) }
+    })
+    .await;
+    // A head that is the victim's own, and leaves that are not.
+    let kept = head(&victim.key, &victim.key, &[leaf_hash(b"true"), leaf_hash(b"too")]);
+    lie(&mut liar, Liar { kept, leaves: forged.to_vec(), ..Liar::default() }).await;
+    until("its leaves are refused", async || {
+        let log = victim.log().await;
+        let told = log.message.contains("its leaves do not give the root that this node has signed");
+        if told && (log.state, log.size) == (LogState::Restoring, 0) { Ok(()) } else { Err(format!("{log:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn books_that_are_not_proven_are_not_taken_back_and_an_endless_answer_ends() {
+    let (mut victim, mut liar) = (Node::stopped(2).await, Node::stopped(3).await);
+    fluidos_notary::begin(&victim.directory()).unwrap();
+    victim.open().await;
+    let contract = signed(&liar, &victim, "contract-1", &[&liar.key, &victim.key]);
+    let terms: Signed<rear::ContractTerms> =
+        Signed::open(contract.signed_terms.as_ref().unwrap(), rear::CONTRACT_PURPOSE).unwrap();
+    let value = terms.value();
+    let entry = Entry {
+        kind: EntryKind::ContractSigned,
+        of: value.contract_id.clone(),
+        digest: terms.digest().parse().unwrap(),
+        at: Some(value.issued.clone()),
+    };
+    let leaves = [entry.hash().unwrap(), leaf_hash(b"what is lost")];
+    // A receipt that the victim never signed, and an invoice that is not in its log.
+    let receipt = json!({"version": 1, "contractID": "contract-1", "number": 1});
+    let mut receipt = Signed::new(RECEIPT_PURPOSE, receipt).unwrap();
+    receipt.sign(&liar.key).unwrap();
+    let invoice = json!({
+        "number": "1", "contractID": "contract-1", "termsDigest": terms.digest(), "month": "2026-01",
+        "buyer": liar.key.id(), "seller": victim.key.id(), "receipts": [1, 1], "lastReceipt": "", "complete": true,
+        "price": ["36", "EUR", "hour"], "lines": [], "dueMinor": 0, "due": "0.00 EUR",
+    });
+    let receipts: Vec<Envelope> = vec![receipt.envelope()];
+    let what = Liar {
+        kept: head(&victim.key, &victim.key, &leaves),
+        leaves: leaves.to_vec(),
+        contracts: vec![running(contract.clone())],
+        books: KeptBooks { receipts, invoices: vec![invoice] },
+        ..Liar::default()
+    };
+    lie(&mut liar, what).await;
+    victim.know(&liar).await;
+    refused(&victim, &["contract contract-1: "]).await;
+    // The contract itself is proven, and back.
+    assert_eq!(victim.names::<Contract>().await, ["contract-1"]);
+    assert!(victim.names::<Receipt>().await.is_empty() && victim.names::<Invoice>().await.is_empty());
+
+    let what = Liar {
+        kept: head(&victim.key, &victim.key, &leaves),
+        leaves: leaves.to_vec(),
+        contracts: vec![running(signed(&liar, &victim, "contract-9", &[&liar.key]))],
+        endless: true,
+        ..Liar::default()
+    };
+    let what = lie(&mut liar, what).await;
+    until("it is not listened to for ever", async || {
+        let (pages, told) =
+            (what.pages.load(Ordering::SeqCst), victim.log().await.restored.unwrap_or_default().refused);
+        if pages >= 64 && told.len() == 16 { Ok(()) } else { Err(format!("{pages} {told:?}")) }
+    })
+    .await;
+    assert_eq!(victim.names::<Contract>().await, ["contract-1"]);
+}
