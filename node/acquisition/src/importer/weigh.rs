@@ -10,6 +10,7 @@ use fluidos_model::market::{
 use fluidos_rear as rear;
 
 use super::view::{CANDIDATES_MAX, Findings, Offered, Part, Peer, Refused};
+use super::wanted::Wanted;
 use crate::convert;
 
 /// Flavors of one peer; ours have one each, official ones one per machine.
@@ -51,9 +52,37 @@ pub(super) fn weigh(
     buying: Option<&Buying>,
     answers: &[(Peer, Answer)],
 ) -> Findings {
+    let mut parts: Vec<(Part, usize)> = Vec::new();
+    let part = |about: &About| split.and_then(|split| about.part(selector, split));
+    let wanted = selector.wanted();
+    let mut findings =
+        sift(answers, (intents, buying, &wanted), |about| about.fits(selector), |about| parts.extend(part(about)));
+    if let Some(split) = split {
+        findings.parts = ordered_parts(selector, split, buying, parts);
+        findings.parts.truncate(CANDIDATES_MAX - findings.offered.len());
+    }
+    findings
+}
+
+/// Returns what the answers of those who were asked for a service are worth.
+pub(super) fn weigh_services(
+    wanted: &Wanted,
+    intents: &Intents,
+    buying: Option<&Buying>,
+    answers: &[(Peer, Answer)],
+) -> Findings {
+    sift(answers, (intents, buying, &Amounts::default()), |about| about.serves(wanted), |_| {})
+}
+
+/// Judges every flavor of every answer. `out` sees what is not what is asked for.
+fn sift(
+    answers: &[(Peer, Answer)],
+    (intents, buying, wanted): (&Intents, Option<&Buying>, &Amounts),
+    fits: impl Fn(&About) -> Result<(Offered, usize), Out>,
+    mut out: impl FnMut(&About),
+) -> Findings {
     let mut findings = Findings::default();
     let mut fitting: Vec<(Offered, usize)> = Vec::new();
-    let mut parts: Vec<(Part, usize)> = Vec::new();
     for (peer, answer) in answers {
         let refused = |reason: String| Refused { peer: peer.name.clone(), step: "list", reason };
         match answer {
@@ -70,11 +99,11 @@ pub(super) fn weigh(
             Ok(Said { seller, flavors, .. }) => {
                 for flavor in flavors.iter().take(FLAVORS_MAX) {
                     let about = About { intents, buying, peer, seller: *seller, flavor };
-                    match about.fits(selector) {
+                    match fits(&about) {
                         Ok(fit) => fitting.push(fit),
                         Err(Out::Refused(reason)) => {
                             findings.refused.push(refused(reason));
-                            parts.extend(split.and_then(|split| about.part(selector, split)));
+                            out(&about);
                         }
                         Err(Out::Pending(reason)) => findings.pending.push(refused(reason)),
                     }
@@ -83,11 +112,7 @@ pub(super) fn weigh(
         }
     }
     findings.open |= !findings.pending.is_empty();
-    findings.offered = ordered(&selector.wanted(), buying, fitting);
-    if let Some(split) = split {
-        findings.parts = ordered_parts(selector, split, buying, parts);
-        findings.parts.truncate(CANDIDATES_MAX - findings.offered.len());
-    }
+    findings.offered = ordered(wanted, buying, fitting);
     findings
 }
 
@@ -127,13 +152,34 @@ impl About<'_> {
         Ok((embedded, offer))
     }
 
+    /// Whether it is a service that is asked for.
+    fn serves(&self, wanted: &Wanted) -> Result<(Offered, usize), Out> {
+        let Wanted::Service(selector, configuration) = wanted else {
+            return Err(Out::Refused("a K8Slice is needed".into()));
+        };
+        let embedded = convert::embedded_flavor(self.flavor, self.seller).map_err(Out::Refused)?;
+        let service = embedded.spec.service().map_err(Out::Refused)?;
+        selector.admits(&service).map_err(Out::Refused)?;
+        let location = embedded.spec.location.clone().unwrap_or_default().into();
+        let offer = Offer { flavor: self.flavor.id.clone(), location, ..Offer::default() };
+        if !embedded.spec.availability {
+            return Err(Out::Refused(format!("{}: there is no room for one more", self.flavor.id)));
+        }
+        let (offered, soft) = self.judged(embedded, &offer, Amounts::default())?;
+        Ok((Offered { configuration: Some(configuration.clone()), ..offered }, soft))
+    }
+
     fn offered(&self, embedded: EmbeddedFlavor, offer: &Offer, buys: Amounts) -> Result<(Offered, usize), Out> {
         if !embedded.spec.availability || buys.is_zero() {
             let (id, free) = (&self.flavor.id, &offer.whole);
             return Err(Out::Refused(format!("{id}: {free} is free, and it says that nothing can be bought")));
         }
-        let slice = embedded.spec.k8slice().map_err(|error| Out::Refused(error.to_string()))?;
-        let said = slice.policies.conditions.as_ref();
+        self.judged(embedded, offer, buys)
+    }
+
+    /// What is there is judged by the owner's intents, conditions and money.
+    fn judged(&self, embedded: EmbeddedFlavor, offer: &Offer, buys: Amounts) -> Result<(Offered, usize), Out> {
+        let said = embedded.spec.flavor_type.type_data.pointer("/policies/conditions").filter(|said| !said.is_null());
         agreed_to(self.buying, said).map_err(Out::Refused)?;
         let place = Place { latency_micros: self.peer.latency_micros, ..Place::from(offer) };
         let judgement = judge(self.intents, &place);
@@ -155,6 +201,7 @@ impl About<'_> {
             latency_micros: self.peer.latency_micros,
             rating: self.peer.rating,
             why: String::new(),
+            configuration: None,
         };
         Ok((offered, judgement.soft.len()))
     }
