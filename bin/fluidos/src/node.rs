@@ -124,6 +124,15 @@ async fn run(up: &Up) -> Result<()> {
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
     let discovery = peers::discover(up, key.clone(), &api, &doors, speakers.clone(), &mut parts)?;
     let accountant = accounting::open(&key, &api, &links, machine.as_ref(), &mut parts).await?;
+    let (client, selling) = (
+        api.client("fluidos-services"),
+        fluidos_services::Options { own: key.id(), links: links.clone(), speakers: speakers.clone() },
+    );
+    parts.spawn(async move {
+        if let Err(error) = fluidos_services::run(client, selling).await {
+            tracing::error!(%error, "services are neither sold nor used");
+        }
+    });
     let options = market::options(up, &key, rear, security::decide(decisions), speakers);
     let notary = notary::open(up, (&key, first), &api, options.clone(), accountant.clone(), &mut parts)?;
     market::open(up, &key, &api, (doors.rear, doors.plain), options, (accountant, notary), &mut parts)?;

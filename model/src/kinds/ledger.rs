@@ -94,6 +94,9 @@ pub struct LedgerAgreed {
     /// How it is used, how well, how it ends; absent are the usual ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Conditions>,
+    /// SHA-256 of what is configured of a service, in hex; absent is a slice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration_digest: Option<String>,
 }
 
 /// Why a ledger object cannot be read. Nothing is sold from it until it is mended.
@@ -205,6 +208,7 @@ impl LedgerAgreed {
                 .unwrap_or_default()
                 .checked()
                 .map_err(|error| wrong("conditions", error.to_string()))?,
+            service: self.configuration_digest.clone(),
         })
     }
 }
@@ -218,6 +222,7 @@ impl From<&Agreed> for LedgerAgreed {
             ends: agreed.ends.map(|ends| ends.to_string()),
             price: FlavorPrice::from(&agreed.price),
             conditions: (agreed.conditions != Conditions::default()).then(|| agreed.conditions.clone()),
+            configuration_digest: agreed.service.clone(),
         }
     }
 }

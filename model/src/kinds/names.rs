@@ -12,6 +12,12 @@ pub const LABEL_RESOURCES: &str = "node-role.fluidos.eu/resources";
 pub const LABEL_SERVICE_ENDPOINT: &str = "nodecore.fluidos.eu/flavor-service-endpoint";
 /// Label on the Secret with the credentials of a service flavor.
 pub const LABEL_SERVICE_CREDENTIALS: &str = "nodecore.fluidos.eu/flavor-service-credentials";
+/// Label on the namespace, the objects and the pods of an instance of a service that is sold: its contract.
+pub const LABEL_SERVICE: &str = "fluidos.eu/service";
+/// Label on the Secret, Service and EndpointSlice by which a service that was bought is used: its contract.
+pub const LABEL_SERVICE_ACCESS: &str = "fluidos.eu/service-access";
+/// Annotation of a Solver and of what it buys: what the Service and the Secret of a service are called.
+pub const ANNOTATION_SERVICE_NAME: &str = "fluidos.eu/service-name";
 /// Label on a namespace whose workloads may leave.
 pub const LABEL_OFFLOAD: &str = "fluidos.eu/offload";
 /// Value of [`LABEL_OFFLOAD`] that lets the pods of a namespace leave their owner.
@@ -133,6 +139,22 @@ pub fn flavor(domain: &str, flavor_type: &str, hex: &str) -> String {
 pub fn plan_flavor(domain: &str, tag: &str, offer: &str, plan: &str) -> String {
     let domain: String = domain.chars().take(100).collect();
     bounded(format!("{domain}-k8slice-{tag}-{offer}.{plan}").to_ascii_lowercase())
+}
+
+/// Returns the name of the flavor of a service; `tag` is 8 hex of its owner's key.
+pub fn service_flavor(domain: &str, tag: &str, blueprint: &str) -> String {
+    let domain: String = domain.chars().take(100).collect();
+    bounded(format!("{domain}-service-{tag}-{blueprint}").to_ascii_lowercase())
+}
+
+/// Returns the namespace of the instance of a service at its seller.
+pub fn service_namespace(contract: &str) -> String {
+    format!("service-{}", contract.strip_prefix("contract-").unwrap_or(contract)).chars().take(63).collect()
+}
+
+/// Returns the name of the Secret of a service at its buyer, where nobody says another.
+pub fn service_credentials(contract: &str) -> String {
+    bounded(format!("credentials-{contract}"))
 }
 
 /// Makes a DNS label of a text: what is not allowed becomes a dash.

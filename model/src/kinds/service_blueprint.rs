@@ -83,6 +83,9 @@ pub struct ServiceFlavor {
     pub configuration_template: Value,
     /// How it is sold beyond its price (ours).
     pub policies: ServicePolicies,
+    /// Name of the ServiceBlueprint at its seller (ours).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub blueprint: String,
 }
 
 /// How a service is sold beyond its price.

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LedgerAmounts, LedgerError, Phase, PhaseStatus, Selector};
+use super::{Configuration, LedgerAmounts, LedgerError, Phase, PhaseStatus, Selector};
 use crate::market::{PARTS_MAX, Split};
 
 /// What is looked for and what is to be done with what is found.
@@ -52,6 +52,9 @@ pub struct SolverSpec {
     /// It may be bought in parts from several sellers if none has all of it (ours). Absent: one seller has all of it, or nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<SolverSplit>,
+    /// What is configured of a service (ours), as its flavor's `configurationTemplate` says. Absent is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
 }
 
 /// How a purchase may be split. All parts are bought together or none is; each is a contract and a virtual node of its own, so a

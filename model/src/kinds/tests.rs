@@ -188,6 +188,7 @@ fn a_ledger_object_is_the_pool() {
                 notice_seconds: 120,
                 ..Conditions::default()
             },
+            service: Some("ab".repeat(32)),
         }),
     };
     let pool = Pool { capacity: amounts(1000), commitments: vec![] };

@@ -67,6 +67,8 @@ pub struct Agreed {
     pub price: Price,
     /// How it is used, how well, how it ends.
     pub conditions: Conditions,
+    /// SHA-256 of what is configured of a service, in hex; `None` is a slice.
+    pub service: Option<String>,
 }
 
 /// How firm a promise is.
@@ -407,7 +409,8 @@ mod tests {
                 ..Conditions::default()
             };
             let (price, issued) = (Price::ZERO, at(0));
-            let agreed = Agreed { policy: "p".into(), issued, hold_until: at(60), ends: None, price, conditions };
+            let agreed =
+                Agreed { policy: "p".into(), issued, hold_until: at(60), ends: None, price, conditions, service: None };
             HoldRequest { agreed: Some(agreed), ..hold(transaction, cpu_milli, 60) }
         };
         // 1,000 of which 400 are reserved: three times 600 may be paid per use.
@@ -466,7 +469,7 @@ mod tests {
                                 ..Conditions::default()
                             };
                             let (price, issued, hold_until) = (Price::ZERO, at(now), at(now + seconds));
-                            Agreed { policy: String::new(), issued, hold_until, ends: None, price, conditions }
+                            Agreed { policy: String::new(), issued, hold_until, ends: None, price, conditions, service: None }
                         });
                         pool.hold(&request, at(now))
                     }

@@ -9,7 +9,7 @@
 
 use jiff::Timestamp;
 
-use super::{Amounts, Asker, Partitionability, Pool, Resource, Sale, Sharing, SharingRefusal, UnitPrice, sale};
+use super::{Amounts, Asker, Partitionability, Pool, Resource, Sale, Sharing, SharingRefusal, Unit, UnitPrice, sale};
 
 /// A package of fixed size.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -63,8 +63,10 @@ impl Plan {
         }
         let sale = sale(&named, pool, buyer, now)?;
         let all = Resource::ALL.iter().all(|resource| sale.free.get(*resource) >= self.amounts.get(*resource));
+        // Of all of it: a buyer of a service does not know its size.
+        let whole = sale.price.of(&self.amounts)?;
         Ok(Sale {
-            price: self.price.unwrap_or(sale.price),
+            price: self.price.unwrap_or(UnitPrice { price: whole, unit: Unit::Slice }),
             free: if all { self.amounts } else { Amounts::default() },
             blocks: Some(self.whole()),
             plan: Some(self.reference()),
@@ -77,7 +79,7 @@ impl Plan {
 mod tests {
     #![allow(clippy::unwrap_used, missing_docs)]
     use super::*;
-    use crate::market::{Conditions, Currency, HoldRequest, Period, Price, Rate, Unit};
+    use crate::market::{Conditions, Currency, HoldRequest, Period, Price, Rate};
 
     fn policy(name: &str, amount: &str) -> Sharing {
         let any = u64::MAX;

@@ -264,7 +264,8 @@ mod tests {
         for (index, cpu_milli) in sold.iter().enumerate() {
             let price = Price::parse("1", "EUR", "hour").unwrap().unwrap();
             let (policy, conditions) = ("p".into(), Conditions::default());
-            let agreed = Agreed { policy, issued: at(0), hold_until: at(60), ends: None, price, conditions };
+            let agreed =
+                Agreed { policy, issued: at(0), hold_until: at(60), ends: None, price, conditions, service: None };
             let transaction = index.to_string();
             let request = HoldRequest {
                 transaction: transaction.clone(),

@@ -148,6 +148,14 @@ pub enum BlueprintError {
         /// What is wrong and what was needed.
         reason: String,
     },
+    /// A credential where it can be read by whoever reads the object.
+    #[error("template {template}: credential {credential}, needed in a Secret only: let its pods take it from there")]
+    Exposed {
+        /// Which.
+        template: String,
+        /// Which credential.
+        credential: String,
+    },
     /// Its credentials.
     #[error(transparent)]
     Credential(#[from] CredentialError),
@@ -182,6 +190,15 @@ impl Recipe {
         }
         let (templates, placeholders) = templates(spec)?;
         let credentials = credentials(spec.credentials.as_deref(), &placeholders)?;
+        for template in spec.templates.iter().filter(|template| template.service_data["kind"] != "Secret") {
+            let mut shown = BTreeSet::new();
+            // It has been read before: it has no placeholder within a text.
+            let _ = collect(&template.service_data, &mut shown);
+            if let Some(credential) = credentials.iter().find(|credential| shown.contains(&credential.name)) {
+                let (template, credential) = (template.name.clone(), credential.name.clone());
+                return Err(BlueprintError::Exposed { template, credential });
+            }
+        }
         let is_credential = |name: &str| credentials.iter().any(|credential| credential.name == name);
         let schema = match &spec.configuration_template {
             Some(schema) => schema.clone(),
@@ -205,6 +222,7 @@ impl Recipe {
             hosting_policies: vec![PROVIDER.into()],
             configuration_template: schema,
             policies: ServicePolicies::default(),
+            blueprint: name.into(),
         };
         let plan = Plan {
             offer: String::new(),

@@ -137,6 +137,13 @@ fn a_blueprint_that_cannot_be_sold_says_why() {
             refused(|spec| spec["credentials"] = json!([{"name": "password", "length": 8}])),
             "length 8, needed 22 to 128",
         ),
+        (
+            refused(|spec| {
+                let containers = "/templates/2/serviceData/spec/template/spec/containers/0";
+                spec.pointer_mut(containers).unwrap()["args"] = json!(["-p", "{{ .password }}"]);
+            }),
+            "template deployment: credential password, needed in a Secret only",
+        ),
         (refused(|spec| spec["credentials"] = json!([{"name": "a b"}])), "name \"a b\", needed a letter"),
         (
             refused(|spec| spec["configurationTemplate"] = json!({"type": "object", "properties": {"username": {}}})),

@@ -20,6 +20,7 @@ mod news;
 mod plan;
 mod renew;
 mod renewal;
+mod service;
 #[cfg(test)]
 mod tests;
 mod unproven;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use fluidos_identity::{NodeId, Signed};
-use fluidos_model::kinds::{Contract, Flavor, KnownCluster, names};
+use fluidos_model::kinds::{Configuration, Contract, Flavor, KnownCluster, names};
 use fluidos_model::market::{Amounts, Asker, COMMITMENTS_MAX, Commitment, Pool, Sale, SharingRefusal, sale};
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode, Seller};
@@ -262,7 +263,7 @@ impl Exporter {
     async fn priced(&self, act: Act, peer: Option<NodeId>) -> Result<Vec<(Flavor, Sale)>, Unsold> {
         let policies = act::policies(&self.client).await?;
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
-        let plans = act::plans(&self.client, &self.options).await?;
+        let plans = act::shop(&self.client, &self.options).await?.plans;
         let flavors = act::flavors(&self.client, self.options.key.id()).await?;
         let (buyer, now) = (peer.map(|node| node.to_string()), Timestamp::now());
         let rating = match &buyer {
@@ -274,8 +275,8 @@ impl Exporter {
         for flavor in flavors {
             let name = flavor.metadata.name.as_deref().unwrap_or_default();
             let of_plan = plans.get(name);
-            // A flavor of a plan that is not sold any more: it goes in a moment.
-            if of_plan.is_none() && flavor.spec.k8slice().is_ok_and(|slice| !slice.properties.plan().is_empty()) {
+            // A flavor of a plan or service that is not sold any more: it goes in a moment.
+            if of_plan.is_none() && service::is_fixed(&flavor) {
                 continue;
             }
             match plan::sold_now(of_plan, &policies, &pool, asker, now) {
@@ -311,15 +312,21 @@ impl Exporter {
         buyer: &str,
         peer: Option<NodeId>,
     ) -> Result<Commitment, Refusal> {
-        let asked = request.configuration.as_ref().map(plan::asked).transpose()?;
         let flavor = act::flavor(&self.client, &request.flavor_id, self.options.key.id()).await?;
         let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: request.flavor_id.clone() })?;
         let policies = act::policies(&self.client).await?;
-        let plans = act::plans(&self.client, &self.options).await?;
-        let of_plan = plans.get(&request.flavor_id);
-        if of_plan.is_none() && flavor.spec.k8slice().is_ok_and(|slice| !slice.properties.plan().is_empty()) {
+        let shop = act::shop(&self.client, &self.options).await?;
+        let of_plan = shop.plans.get(&request.flavor_id);
+        if of_plan.is_none() && service::is_fixed(&flavor) {
             return Err(act::Error::NoFlavor { name: request.flavor_id.clone() }.into());
         }
+        let (asked, digest) = match shop.recipes.get(&request.flavor_id) {
+            Some(_) if peer.is_none() => {
+                return Err(Refusal::new(RefusalCode::Unauthenticated, "services are sold to who proves a key"));
+            }
+            Some(recipe) => (None, Some(service::ordered(recipe, request.configuration.as_ref())?)),
+            None => (request.configuration.as_ref().map(plan::asked).transpose()?, None),
+        };
         let transaction = request.transaction_id.clone();
         let rating = act::rating(&self.client, buyer).await?;
         let transaction = transaction.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
@@ -327,9 +334,17 @@ impl Exporter {
             // The time of the try that counts, or a hold would begin in the past.
             let now = Timestamp::now();
             let term = request.term_seconds.map(Duration::from_secs);
-            let hold = self.options.hold;
-            let wish =
-                plan::Wish { transaction: &transaction, buyer, rating, amounts: asked, term, hold, plan: of_plan };
+            let (hold, service) = (self.options.hold, digest.as_deref());
+            let wish = plan::Wish {
+                transaction: &transaction,
+                buyer,
+                rating,
+                amounts: asked,
+                term,
+                hold,
+                plan: of_plan,
+                service,
+            };
             let hold = plan::admit(&flavor, &policies, pool, &wish, now)?;
             if pool.commitment(&transaction).is_none_or(|known| known.is_over(now)) {
                 self.decide(&Ask {
@@ -358,13 +373,14 @@ impl Exporter {
         &self,
         commitment: &Commitment,
         signed: &Signed<rear::ContractTerms>,
-        request: &rear::PurchaseRequest,
+        (request, configuration): (&rear::PurchaseRequest, Configuration),
         buyer: NodeId,
     ) -> Result<rear::Contract, act::Error> {
         let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
         let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?;
         let party = self.buyer(&commitment.transaction, buyer).await?;
-        let spec = plan::contract_spec(&flavor, signed, request, &party, &self.options.identity)?;
+        let bought = plan::Bought { flavor: &flavor, signed, configuration };
+        let spec = plan::contract_spec(bought, request, &party, &self.options.identity)?;
         let object = contracts::contract(&signed.value().contract_id, spec, buyer, None);
         let written = contracts::write(&self.client, &object).await?;
         contracts::allocate(&self.client, &written).await?;
@@ -375,7 +391,10 @@ impl Exporter {
 #[async_trait]
 impl Seller for Exporter {
     async fn list_flavors(&self, selector: &rear::Selector, peer: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
-        let Some(wanted) = plan::selector(selector)? else { return Ok(Vec::new()) };
+        let (slices, services) = (plan::selector(selector)?, service::selector(selector));
+        if slices.is_none() && services.is_none() {
+            return Ok(Vec::new());
+        }
         self.open_now()?;
         let priced = match self.priced(Act::List, peer.node).await {
             Ok(priced) => priced,
@@ -383,7 +402,12 @@ impl Seller for Exporter {
             Err(Unsold::Sharing(_)) if peer.node.is_none() => return Ok(Vec::new()),
             Err(unsold) => return Err(unsold.into()),
         };
-        Ok(priced.iter().flat_map(|(flavor, sale)| plan::listed(std::slice::from_ref(flavor), sale, &wanted)).collect())
+        let listed = priced.iter().flat_map(|(flavor, sale)| {
+            let slice = slices.as_ref().map(|wanted| plan::listed(std::slice::from_ref(flavor), sale, wanted));
+            let of_services = services.as_ref().and_then(|wanted| service::listed(flavor, sale, wanted));
+            slice.into_iter().flatten().chain(of_services)
+        });
+        Ok(listed.collect())
     }
 
     async fn list_offers(&self, query: &rear::OffersQuery, peer: &rear::Peer) -> Result<rear::OffersPage, Refusal> {
@@ -402,8 +426,13 @@ impl Seller for Exporter {
 
     async fn request(&self, request: rear::ResourceRequest, buyer: NodeId) -> Result<rear::ResourceAnswer, Refusal> {
         self.open_now()?;
+        if request.flavor_type == rear::FlavorType::Service {
+            let denial = "services are sold as they are: list the flavors of the type service";
+            return Ok(rear::ResourceAnswer { denial: Some(denial.into()), ..Default::default() });
+        }
         let priced = self.priced(Act::Request, Some(buyer)).await?;
-        let answers = priced.iter().map(|(flavor, sale)| plan::answered(std::slice::from_ref(flavor), sale, &request));
+        let slices = priced.iter().filter(|(flavor, _)| !service::is_service(flavor));
+        let answers = slices.map(|(flavor, sale)| plan::answered(std::slice::from_ref(flavor), sale, &request));
         Ok(plan::together(answers.collect::<Result<Vec<_>, _>>()?))
     }
 
@@ -469,6 +498,7 @@ impl Seller for Exporter {
         let offered = self.terms(commitment)?;
         let differs = |error: rear::TermsError| Refusal::new(RefusalCode::Conflict, error.to_string());
         rear::check_purchase(&offered.envelope(), &signed, buyer).map_err(differs)?;
+        let configuration = service::configured(commitment, signed.value(), &request)?;
         if commitment.is_held() {
             let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
             let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?;
@@ -490,7 +520,7 @@ impl Seller for Exporter {
         let contract = &signed.value().contract_id;
         let sold = |pool: &Pool| pool.commit(transaction_id, contract, until, Timestamp::now()).map_err(plan::refusal);
         self.books.change(sold).await.map_err(|error: act::Error| Refusal::from(error))?;
-        Ok(self.contract(commitment, &signed, &request, buyer).await?)
+        Ok(self.contract(commitment, &signed, (&request, configuration), buyer).await?)
     }
 
     async fn renew(

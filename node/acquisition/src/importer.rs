@@ -36,6 +36,7 @@ mod status;
 mod tests;
 mod trade;
 pub(crate) mod view;
+mod wanted;
 mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};

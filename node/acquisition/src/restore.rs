@@ -219,6 +219,14 @@ fn is_sold(pool: &Pool, commitment: &Commitment) -> bool {
 /// The promise that such terms were made from.
 fn commitment(signed: &Signed<rear::ContractTerms>, now: Timestamp) -> Result<Commitment, String> {
     let terms = signed.value();
+    if terms.flavor_type != FlavorType::K8Slice.as_str() && terms.flavor_type != rear::FlavorType::K8Slice.as_str() {
+        // How much of the pool it took stood in the blueprint of that day, and nobody has signed it.
+        return Err(format!(
+            "{} of type {}: only K8Slices are taken back",
+            terms.contract_id,
+            crate::bounded(&terms.flavor_type, 32)
+        ));
+    }
     let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: terms.configuration.clone() };
     let time = |text: &str| text.parse::<Timestamp>().map_err(|error| format!("{}: {error}", crate::bounded(text, 64)));
     let [amount, currency, period] = &terms.price;
@@ -238,6 +246,7 @@ fn commitment(signed: &Signed<rear::ContractTerms>, now: Timestamp) -> Result<Co
             ends: until,
             price,
             conditions: Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?,
+            service: None,
         }),
     })
 }

@@ -43,13 +43,18 @@ pub(crate) fn of_commitment(
         Some(agreed) => agreed.ends,
         None => Some(shifted(issued, CONTRACT_TERM, 1).ok_or_else(|| no_time(commitment))?),
     };
+    let service = commitment.agreed.as_ref().and_then(|agreed| agreed.service.as_deref());
+    let (flavor_type, configuration) = match service {
+        Some(digest) => (rear::FlavorType::Service, rear::agreed_service(digest)),
+        None => (rear::FlavorType::K8Slice, Configuration::k8slice(&commitment.amounts)?.data),
+    };
     let terms = rear::ContractTerms {
         version: 1,
         contract_id: contract_name(commitment),
         transaction_id: commitment.transaction.clone(),
         flavor_id: commitment.flavor.clone(),
-        flavor_type: rear::FlavorType::K8Slice.as_str().into(),
-        configuration: Configuration::k8slice(&commitment.amounts)?.data,
+        flavor_type: flavor_type.as_str().into(),
+        configuration,
         buyer: commitment.buyer.parse()?,
         seller,
         price: commitment.agreed.as_ref().map(|agreed| agreed.price.texts()).unwrap_or_default(),
@@ -144,7 +149,7 @@ mod tests {
         let (hold_until, ends) = (shifted(now, Duration::from_secs(5), 1).unwrap(), shifted(now, crate::HOLD, 1));
         let (business_model, policy) = (BusinessModel::Spot, "p".into());
         let conditions = Conditions { business_model, notice_seconds: 120, ..Conditions::default() };
-        let agreed = Agreed { policy, issued: now, hold_until, ends, price, conditions };
+        let agreed = Agreed { policy, issued: now, hold_until, ends, price, conditions, service: None };
         let request = HoldRequest { agreed: Some(agreed), ..request };
         let pool = Pool { capacity: amounts, commitments: vec![] }.hold(&request, now).unwrap();
         let priced = of_commitment(pool.commitment("t").unwrap(), seller, crate::HOLD).unwrap();

@@ -1,5 +1,5 @@
-//! Guests on this machine: the twins of peers' pods, and what their network may reach: their consumer's addresses, and
-//! nothing else: not this machine, its LAN, its API, its Services, its pods.
+//! Guests on this machine: the twins of peers' pods, the pods of services that are sold to them, and what their network may reach: their
+//! consumer's addresses, and nothing else: not this machine, its LAN, its API, its Services, its pods. Pods of one service reach one another.
 
 use std::collections::BTreeMap;
 
@@ -14,20 +14,34 @@ use crate::network::prefix;
 
 /// Says whether a pod runs here for somebody else.
 pub fn is_guest(pod: &Pod) -> bool {
-    pod.labels().contains_key(names::LABEL_CONTRACT)
+    contract_of(pod).is_some()
+}
+
+/// Says whether a pod is of a service that is sold.
+fn is_of_service(pod: &Pod) -> bool {
+    pod.labels().contains_key(names::LABEL_SERVICE)
+}
+
+/// The contract for which a pod runs here.
+fn contract_of(pod: &Pod) -> Option<&String> {
+    pod.labels().get(names::LABEL_SERVICE).or_else(|| pod.labels().get(names::LABEL_CONTRACT))
 }
 
 /// Keeps every guest confined to its consumer, for ever. A guest whose contract is not known reaches nothing.
 pub async fn confine(client: Client, contracts: Cache<Contract>, network: NodeNetwork, speakers: Speakers) {
-    let selection = kube::runtime::watcher::Config::default().labels(names::LABEL_CONTRACT);
-    let pods = Cache::<Pod>::start_with(Api::all(client), selection);
-    tokio::join!(pods.synced(), contracts.synced());
+    let labelled = |label: &str| kube::runtime::watcher::Config::default().labels(label);
+    let pods = Cache::<Pod>::start_with(Api::all(client.clone()), labelled(names::LABEL_CONTRACT));
+    let of_services = Cache::<Pod>::start_with(Api::all(client), labelled(names::LABEL_SERVICE));
+    tokio::join!(pods.synced(), of_services.synced(), contracts.synced());
     let (mut pods_changed, mut contracts_changed) = (pods.changes(), contracts.changes());
+    let mut services_changed = of_services.changes();
     let mut applied: Option<Vec<ConfinedPod>> = None;
     loop {
         pods_changed.mark_unchanged();
         contracts_changed.mark_unchanged();
-        let (pod_list, contract_list) = (pods.list(), contracts.list());
+        services_changed.mark_unchanged();
+        let (mut pod_list, contract_list) = (pods.list(), contracts.list());
+        pod_list.extend(of_services.list());
         let wanted = plan(pod_list.iter().map(AsRef::as_ref), contract_list.iter().map(AsRef::as_ref), &speakers);
         if applied.as_ref() != Some(&wanted) {
             match network.set_confined(wanted.clone()).await {
@@ -39,6 +53,7 @@ pub async fn confine(client: Client, contracts: Cache<Contract>, network: NodeNe
         tokio::select! {
             _ = pods_changed.changed() => {}
             _ = contracts_changed.changed() => {}
+            _ = services_changed.changed() => {}
             () = tokio::time::sleep(std::time::Duration::from_secs(5)) => {}
         }
     }
@@ -51,15 +66,21 @@ fn plan<'a>(
     speakers: &Speakers,
 ) -> Vec<ConfinedPod> {
     let buyers: BTreeMap<String, NodeId> = contracts.filter_map(|c| Some((c.name_any(), buyer(c)?))).collect();
-    let mut confined: Vec<ConfinedPod> = pods
-        .filter(|pod| is_guest(pod))
-        .filter_map(|pod| {
-            let address = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
-            let consumer = pod.labels().get(names::LABEL_CONTRACT).and_then(|contract| buyers.get(contract));
-            let allow_to: Vec<Cidr> = consumer.map(|key| prefix(&speakers.first(key))).into_iter().collect();
-            Some(ConfinedPod { address, allow_to, own_cluster: false })
-        })
-        .collect();
+    let address = |pod: &Pod| pod.status.as_ref()?.pod_ip.as_deref()?.parse::<std::net::Ipv4Addr>().ok();
+    let guests: Vec<(&Pod, &String, std::net::Ipv4Addr)> =
+        pods.filter_map(|pod| Some((pod, contract_of(pod)?, address(pod)?))).collect();
+    let confined = guests.iter().map(|(pod, contract, address)| {
+        let consumer = buyers.get(*contract);
+        let mut allow_to: Vec<Cidr> = consumer.map(|key| prefix(&speakers.first(key))).into_iter().collect();
+        if is_of_service(pod) && consumer.is_some() {
+            let others =
+                guests.iter().filter(|(other, of, at)| is_of_service(other) && of == contract && at != address);
+            allow_to.extend(others.filter_map(|(_, _, at)| Cidr::new(*at, 32)));
+            allow_to.sort();
+        }
+        ConfinedPod { address: *address, allow_to, own_cluster: false }
+    });
+    let mut confined: Vec<ConfinedPod> = confined.collect();
     confined.sort();
     confined.dedup_by_key(|pod| pod.address);
     confined
@@ -96,5 +117,35 @@ mod tests {
             .map(|p| (p.address.to_string(), p.allow_to, p.own_cluster))
             .collect();
         assert_eq!(told, [("100.64.0.2".into(), vec![prefix(&consumer)], false), ("100.64.0.3".into(), vec![], false)]);
+    }
+
+    #[test]
+    fn pods_of_a_service_reach_one_another_and_their_buyer_and_not_those_of_another() {
+        let consumer = NodeKey::from_seed([1; 32]).unwrap().id();
+        let contract = |name: &str| {
+            let mut contract = Contract::new(name, Default::default());
+            contract.spec.buyer.additional_information.get_or_insert_default().did = Some(consumer.to_string());
+            contract
+        };
+        let pod = |contract: &str, ip: &str| -> Pod {
+            let labels = json!({ names::LABEL_SERVICE: contract });
+            serde_json::from_value(json!({"metadata": {"name": "a", "labels": labels}, "status": {"podIP": ip}}))
+                .unwrap()
+        };
+        let pods =
+            [pod("one", "100.64.0.2"), pod("one", "100.64.0.3"), pod("two", "100.64.0.4"), pod("gone", "100.64.0.5")];
+        assert!(pods.iter().all(is_guest));
+        let contracts = [contract("one"), contract("two")];
+        let told = plan(pods.iter(), contracts.iter(), &Speakers::default());
+        let told: Vec<_> = told.into_iter().map(|pod| (pod.address.to_string(), pod.allow_to)).collect();
+        let (home, only) = (prefix(&consumer), |ip: &str| format!("{ip}/32").parse::<Cidr>().unwrap());
+        let with = |ip: &str| {
+            let mut both = vec![home, only(ip)];
+            both.sort();
+            both
+        };
+        assert_eq!(told[0], ("100.64.0.2".into(), with("100.64.0.3")));
+        assert_eq!(told[1], ("100.64.0.3".into(), with("100.64.0.2")));
+        assert_eq!((&told[2].1, &told[3].1), (&vec![home], &vec![]));
     }
 }

@@ -1,6 +1,6 @@
 //! Carries a plan out. Every effect of the Local Resource Manager is here.
 
-use fluidos_model::kinds::{Flavor, Offer, names};
+use fluidos_model::kinds::{Flavor, Offer, ServiceBlueprint, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -29,6 +29,11 @@ pub async fn act(client: &Client, action: &Action) -> kube::Result<()> {
             let offers = Api::<Offer>::namespaced(client.clone(), names::NAMESPACE);
             let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
             offers.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
+        }
+        Action::JudgeService { name, version, status } => {
+            let blueprints = Api::<ServiceBlueprint>::namespaced(client.clone(), names::NAMESPACE);
+            let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
+            blueprints.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
         }
         Action::Withdraw { name } => flavors.delete(name, &DeleteParams::default()).await.map(|_| ()),
     };

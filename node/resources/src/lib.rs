@@ -3,7 +3,7 @@
 //! A *local flavor* is what can still be sold of what the owner offers: the Ledger's capacity without what is held and
 //! committed, at the price and in the blocks that the SharingPolicies say to anybody. It is *available* if and only if something of
 //! everything that is offered can be sold. Beside it there is one of fixed size for each *plan* of an Offer, which is available if and only
-//! if all of it can be sold.
+//! if all of it can be sold, and one for each ServiceBlueprint, which is available while there is room for an instance more.
 //!
 //! ```text
 //! --offer, --location ─┐
@@ -11,10 +11,10 @@
 //! Offers, their plans ─┤
 //! what is there now ───┘
 //! ```
-//! Watches the Ledger, SharingPolicies, Offers, own Flavors and the identity; is the only writer of own Flavors and of the status of Offers.
+//! Watches the Ledger, SharingPolicies, Offers, ServiceBlueprints, own Flavors and the identity; is the only writer of own Flavors and of
+//! the status of Offers and ServiceBlueprints.
 //!
-//! Limits: the offer is what the owner said, not measured; flavors of one type (K8Slice), without GPUs and storage
-//! unless they are offered.
+//! Limits: the offer is what the owner said, not measured; no GPUs and storage unless they are offered.
 
 mod act;
 pub mod plan;
@@ -24,7 +24,7 @@ mod tests;
 use std::time::Duration;
 
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::{Flavor, Ledger, NodeIdentity, Offer, SharingPolicy, names};
+use fluidos_model::kinds::{Flavor, Ledger, NodeIdentity, Offer, ServiceBlueprint, SharingPolicy, names};
 use fluidos_model::market::{Amounts, Location, Sharing};
 use futures::future::select_all;
 use jiff::Timestamp;
@@ -65,9 +65,17 @@ pub async fn run(client: Client, mut options: Options) {
     let identities = Cache::<ConfigMap>::start_with(Api::namespaced(client.clone(), names::NAMESPACE), only);
     let policies = Cache::<SharingPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let offers = Cache::<Offer>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let blueprints = Cache::<ServiceBlueprint>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    blueprints.synced().await;
     tokio::join!(flavors.synced(), ledgers.synced(), identities.synced(), policies.synced(), offers.synced());
-    let mut changes =
-        [flavors.changes(), ledgers.changes(), identities.changes(), policies.changes(), offers.changes()];
+    let mut changes = [
+        flavors.changes(),
+        ledgers.changes(),
+        identities.changes(),
+        policies.changes(),
+        offers.changes(),
+        blueprints.changes(),
+    ];
     loop {
         changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
         // A cache lists by name, which is the order in which policies count.
@@ -76,11 +84,13 @@ pub async fn run(client: Client, mut options: Options) {
         let ledger = ledgers.get(names::NAMESPACE, names::LEDGER);
         let identity = identities.get(names::NAMESPACE, names::IDENTITY_CONFIG_MAP);
         let (flavor_list, offer_list, now) = (flavors.list(), offers.list(), Timestamp::now());
+        let blueprint_list = blueprints.list();
         let view = View {
             options: &options,
             ledger: ledger.as_deref(),
             policies: &rules,
             offers: offer_list.iter().map(AsRef::as_ref).collect(),
+            blueprints: blueprint_list.iter().map(AsRef::as_ref).collect(),
             flavors: flavor_list.iter().map(AsRef::as_ref).collect(),
             identity: identity.as_deref(),
         };

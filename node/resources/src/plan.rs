@@ -5,9 +5,10 @@ use std::fmt;
 
 use fluidos_model::kinds::{
     Flavor, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice, K8SliceCharacteristics, K8SlicePolicies,
-    Ledger, Offer, OfferStatus, PLAN_PROPERTY, QuantityText, names,
+    Ledger, Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, names,
 };
 use fluidos_model::market::{Amounts, Partitionability, Plan, Pool, Resource, Sharing, sale};
+use fluidos_model::service::{RECIPES_MAX, Recipe};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -35,6 +36,8 @@ pub struct View<'a> {
     pub policies: &'a [Option<Sharing>],
     /// The packages, by name.
     pub offers: Vec<&'a Offer>,
+    /// Services, by name.
+    pub blueprints: Vec<&'a ServiceBlueprint>,
     /// All flavors there are.
     pub flavors: Vec<&'a Flavor>,
     /// Who the node says it is.
@@ -74,6 +77,15 @@ pub enum Action {
         /// What is said.
         status: OfferStatus,
     },
+    /// Say whether a blueprint is sold.
+    JudgeService {
+        /// Its name.
+        name: String,
+        /// The version it was looked at.
+        version: Option<String>,
+        /// What is said.
+        status: ServiceBlueprintStatus,
+    },
     /// Take a flavor back.
     Withdraw {
         /// Its name.
@@ -87,6 +99,7 @@ impl fmt::Display for Action {
             Self::Identify { .. } => f.write_str("identify"),
             Self::Offer { name, .. } => write!(f, "offer {name}"),
             Self::Change { name, .. } => write!(f, "change {name}"),
+            Self::JudgeService { name, .. } => write!(f, "judge service {name}"),
             Self::Judge { name, .. } => write!(f, "judge {name}"),
             Self::Withdraw { name } => write!(f, "withdraw {name}"),
         }
@@ -102,14 +115,17 @@ pub fn plan(view: &View, now: Timestamp) -> Vec<Action> {
     }
     let (plans, judged) = understood(view);
     actions.extend(judged);
+    let (recipes, judged) = services(view);
+    actions.extend(judged);
     // Without an offer there is none; without books nobody knows what is promised, and what was said stays until they are open.
     let sold = view.options.offer.is_some();
     let mut names: Vec<String> = sold.then(|| flavor_name(view.options)).into_iter().collect();
     names.extend(plans.iter().filter(|_| sold).map(|plan| plan_name(view.options, plan)));
+    names.extend(recipes.iter().filter(|_| sold).map(|recipe| service_name(view.options, recipe)));
     let own = view.flavors.iter().filter(|flavor| is_own(flavor, view.options));
     let old = own.filter_map(|flavor| flavor.metadata.name.clone()).filter(|name| !names.contains(name));
     actions.extend(old.map(|name| Action::Withdraw { name }));
-    for (name, mut spec) in wanted(view, &plans, now) {
+    for (name, mut spec) in wanted(view, &plans, &recipes, now) {
         let Some(known) = view.flavors.iter().find(|flavor| flavor.metadata.name.as_ref() == Some(&name)) else {
             actions.push(Action::Offer { name, spec: Box::new(spec) });
             continue;
@@ -147,12 +163,69 @@ fn understood(view: &View) -> (Vec<Plan>, Vec<Action>) {
     (sold, actions)
 }
 
+/// The services that are sold, and what is said of their blueprints where that is not what stands there.
+fn services(view: &View) -> (Vec<Recipe>, Vec<Action>) {
+    let (mut sold, mut actions) = (Vec::new(), Vec::new());
+    for blueprint in &view.blueprints {
+        let name = blueprint.metadata.name.clone().unwrap_or_default();
+        let mut status = ServiceBlueprintStatus::default();
+        match Recipe::of(&name, &blueprint.spec) {
+            Err(error) => status.message = error.to_string(),
+            Ok(_) if sold.len() >= RECIPES_MAX => {
+                status.message = format!("{RECIPES_MAX} services are sold by other blueprints, which is the most");
+            }
+            Ok(recipe) => match unknown_policy(view, &recipe.plan) {
+                Some(problem) => status.message = problem,
+                None => {
+                    status.accepted = true;
+                    status.service_flavors = vec![service_name(view.options, &recipe)];
+                    sold.push(recipe);
+                }
+            },
+        }
+        if blueprint.status.as_ref() != Some(&status) {
+            actions.push(Action::JudgeService { name, version: blueprint.metadata.resource_version.clone(), status });
+        }
+    }
+    (sold, actions)
+}
+
+/// Returns the name of the flavor of a service.
+fn service_name(options: &Options, recipe: &Recipe) -> String {
+    names::service_flavor(&options.identity.domain, &options.node.tag(), &recipe.plan.name)
+}
+
+/// The flavor of a service, which is available while there is room for one instance more.
+fn of_service(view: &View, recipe: &Recipe, pool: Option<&Pool>, now: Timestamp) -> FlavorSpec {
+    let sale = pool.and_then(|pool| recipe.plan.sale(view.policies, pool, None, now).ok());
+    let price = sale.as_ref().map(|sale| sale.price.of(&recipe.plan.amounts)).and_then(Result::ok);
+    let mut service = recipe.flavor.clone();
+    service.policies.conditions = sale.as_ref().and_then(|sale| sale.conditions.text());
+    FlavorSpec {
+        provider_id: view.options.identity.node_id.clone(),
+        flavor_type: FlavorTypeData {
+            type_identifier: FlavorType::Service,
+            type_data: serde_json::to_value(service).unwrap_or_default(), // texts and a schema always have a form
+        },
+        owner: view.options.identity.clone(),
+        price: price.as_ref().map(FlavorPrice::from).unwrap_or_default(),
+        availability: sale.is_some_and(|sale| !sale.free.is_zero()),
+        network_property_type: String::new(),
+        location: Some(view.options.location.clone().into()),
+    }
+}
+
 /// Why plans that can be read are not sold.
 fn problem(view: &View, plans: &[Plan], before: usize) -> Option<String> {
     if before + plans.len() > PLANS_MAX {
         return Some(format!("{before} plans are sold by other offers, needed at most {PLANS_MAX} with these"));
     }
-    let policy = plans.first()?.policy.as_ref()?;
+    unknown_policy(view, plans.first()?)
+}
+
+/// Why a plan is not sold by the policy that it names.
+fn unknown_policy(view: &View, plan: &Plan) -> Option<String> {
+    let policy = plan.policy.as_ref()?;
     // One that is not accepted has no name here; then nothing is sold at all, and it says so itself.
     let known = view.policies.iter().any(|known| known.as_ref().is_none_or(|known| known.name == *policy));
     (!known).then(|| format!("sharingPolicy {policy}: there is none of this name"))
@@ -190,7 +263,7 @@ fn identity(options: &Options) -> BTreeMap<String, String> {
 }
 
 /// The flavors as they should be, by name; none if nothing is offered or the books are not open.
-fn wanted(view: &View, plans: &[Plan], now: Timestamp) -> Vec<(String, FlavorSpec)> {
+fn wanted(view: &View, plans: &[Plan], recipes: &[Recipe], now: Timestamp) -> Vec<(String, FlavorSpec)> {
     let (Some(offer), Some(ledger)) = (view.options.offer, view.ledger) else { return Vec::new() };
     let pool = ledger.spec.pool().map_err(|error| {
         // It sells nothing until it is mended.
@@ -202,7 +275,9 @@ fn wanted(view: &View, plans: &[Plan], now: Timestamp) -> Vec<(String, FlavorSpe
         None => spec(view.options, &Amounts::default(), &PARTITION, FlavorPrice::default(), false),
     };
     let plans = plans.iter().map(|plan| (plan_name(view.options, plan), of_plan(view, plan, pool.as_ref(), now)));
-    std::iter::once((flavor_name(view.options), slice)).chain(plans).collect()
+    let services = recipes.iter();
+    let services = services.map(|of| (service_name(view.options, of), of_service(view, of, pool.as_ref(), now)));
+    std::iter::once((flavor_name(view.options), slice)).chain(plans).chain(services).collect()
 }
 
 /// The flavor of a plan: its size, whatever else is free.
@@ -275,6 +350,9 @@ fn spec(
 /// SharingPolicy, and nowhere else: what is sold has one price.
 fn keep_what_others_say(spec: &mut FlavorSpec, known: &FlavorSpec) {
     spec.network_property_type = known.network_property_type.clone();
+    if spec.flavor_type.type_identifier == FlavorType::Service {
+        return; // all of it is the blueprint's
+    }
     let plan = spec.flavor_type.type_data.pointer(PLAN_POINTER).cloned();
     if let Some(properties) = known.flavor_type.type_data.get("properties").filter(|properties| properties.is_object())
     {

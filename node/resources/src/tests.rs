@@ -49,8 +49,15 @@ fn ledger(amounts: &[Amounts]) -> Ledger {
 }
 
 fn lines(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second: i64) -> Vec<Action> {
-    let view =
-        View { options, ledger, policies: &[], offers: vec![], flavors: flavors.iter().collect(), identity: None };
+    let view = View {
+        options,
+        ledger,
+        policies: &[],
+        offers: vec![],
+        blueprints: vec![],
+        flavors: flavors.iter().collect(),
+        identity: None,
+    };
     plan(&view, at(second))
 }
 
@@ -67,6 +74,9 @@ fn check(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second:
             Action::Offer { name, spec } => format!("offer {name}: {}", text(spec)),
             Action::Change { name, spec, .. } => format!("change {name}: {}", text(spec)),
             Action::Withdraw { name } => format!("withdraw {name}"),
+            Action::JudgeService { name, status, .. } => {
+                format!("judge {name}: {} {}", status.accepted, status.message)
+            }
             Action::Judge { name, status, .. } => format!("judge {name}: {} {}", status.accepted, status.message),
         })
         .collect();
@@ -177,6 +187,7 @@ fn policies_say_what_is_offered_to_anybody() {
             options: &options,
             ledger: Some(&ledger),
             policies,
+            blueprints: vec![],
             offers: vec![],
             flavors: vec![],
             identity: None,
@@ -212,9 +223,18 @@ fn each_plan_of_an_offer_is_a_flavor_of_its_size() {
     let told = |offers: &[Offer], flavors: &[Flavor], held: &[Amounts]| {
         let ledger = ledger(held);
         let (offers, flavors) = (offers.iter().collect(), flavors.iter().collect());
-        let view = View { options: &options, ledger: Some(&ledger), policies: &[], offers, flavors, identity: None };
+        let view = View {
+            options: &options,
+            ledger: Some(&ledger),
+            policies: &[],
+            offers,
+            blueprints: vec![],
+            flavors,
+            identity: None,
+        };
         let lines = plan(&view, at(1)).into_iter().filter_map(|action| match action {
             Action::Identify { .. } => None,
+            Action::JudgeService { .. } => None,
             Action::Judge { name, status, .. } => Some(format!("judge {name}: {} {}", status.accepted, status.message)),
             Action::Withdraw { name } => Some(format!("withdraw {name}")),
             Action::Offer { name, spec } | Action::Change { name, spec, .. } => {

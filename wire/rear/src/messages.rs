@@ -173,6 +173,8 @@ pub struct PurchaseRequest {
     pub signed_terms: Option<Envelope>,
     /// Where the seller is to send measurements.
     pub telemetry: Option<Telemetry>,
+    /// What is configured of a service (ours): the terms have its digest only.
+    pub configuration: Option<Configuration>,
     /// Liqo id of the buyer, which official sellers of services demand.
     pub cluster_id: Option<String>,
 }

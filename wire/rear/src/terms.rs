@@ -11,12 +11,14 @@ use fluidos_identity::{Envelope, NodeId, Signed, SignedError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{FlavorType, ReserveRequest};
+use crate::{Configuration, FlavorType, ReserveRequest};
 
 /// `typ` of the signatures over a contract.
 pub const CONTRACT_PURPOSE: &str = "fluidos-contract+jws";
 /// `typ` of the signature over the end of a contract.
 pub const RELEASE_PURPOSE: &str = "fluidos-release+jws";
+/// What the digest of a configuration is of. It is not signed by itself.
+const CONFIGURATION_PURPOSE: &str = "fluidos-configuration";
 const VERSION: u32 = 1;
 
 /// The terms of a contract: what is signed.
@@ -134,6 +136,33 @@ impl ReleaseTerms {
     }
 }
 
+/// What terms say of a configuration: of a slice all of it; of a service its digest, so that whoever is shown the contract does not see what
+/// was configured, and neither side can say that it was something else.
+///
+/// # Errors
+/// [`SignedError::NotCanonical`] for a service that is configured with fractions.
+pub fn agreed_configuration(configuration: &Configuration) -> Result<Value, SignedError> {
+    match configuration.flavor_type {
+        FlavorType::Service => Ok(agreed_service(&configuration_digest(&configuration.data)?)),
+        _ => Ok(configuration.data.clone()),
+    }
+}
+
+/// What terms say of a service whose configuration has this digest. It runs at its seller.
+pub fn agreed_service(digest: &str) -> Value {
+    serde_json::json!({"hostingPolicy": "Provider", "configurationDigest": digest})
+}
+
+/// Returns the SHA-256 of what is configured of a service (`configurationData`, absent is nothing), of its canonical JSON (RFC 8785), in hex.
+///
+/// # Errors
+/// [`SignedError::NotCanonical`] for fractions: write them as texts.
+pub fn configuration_digest(data: &Value) -> Result<String, SignedError> {
+    let nothing = serde_json::json!({});
+    let configured = data.get("configurationData").filter(|data| !data.is_null()).unwrap_or(&nothing);
+    Ok(Signed::new(CONFIGURATION_PURPOSE, configured.clone())?.digest())
+}
+
 /// Buyer: checks the terms that a seller offers against what was asked for. Then they may be signed.
 ///
 /// # Errors
@@ -153,7 +182,7 @@ pub fn check_offer(
     equal("flavorID", &terms.flavor_id, &asked.flavor_id)?;
     if let Some(configuration) = &asked.configuration {
         equal("flavorType", &terms.flavor_type, &configuration.flavor_type.as_str().to_owned())?;
-        equal("configuration", &terms.configuration, &configuration.data)?;
+        equal("configuration", &terms.configuration, &agreed_configuration(configuration)?)?;
     }
     Ok(signed)
 }

@@ -57,8 +57,15 @@ fn renewable(price: Price) -> Contract {
         renewal: Some(Renewal { by_seconds: 1000, before_seconds: 300, at_most: Some(2) }),
         ..Conditions::default()
     };
-    let agreed =
-        Agreed { policy: "p".into(), issued: at(0), hold_until: at(60), ends: Some(at(1_000_000)), price, conditions };
+    let agreed = Agreed {
+        policy: "p".into(),
+        issued: at(0),
+        hold_until: at(60),
+        ends: Some(at(1_000_000)),
+        price,
+        conditions,
+        service: None,
+    };
     let commitment = Commitment {
         transaction: "t".into(),
         buyer: key(1).id().to_string(),

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use fluidos_identity::{NodeId, Speakers};
-use fluidos_model::kinds::{Contract, Flavor, Offer, Rating, SharingPolicy, SharingPolicyStatus, names};
+use fluidos_model::kinds::{
+    Contract, Flavor, Offer, Rating, ServiceBlueprint, SharingPolicy, SharingPolicyStatus, names,
+};
 use fluidos_model::market::{Plan, Sharing};
+use fluidos_model::service::Recipe;
 use fluidos_rear::{Refusal, RefusalCode};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -124,9 +127,34 @@ pub(super) async fn offers(client: &Client, options: &Options) -> Result<Vec<She
     Ok(shelves.collect())
 }
 
-/// Returns the plans of all offers, by the names of their flavors.
-pub(super) async fn plans(client: &Client, options: &Options) -> Result<BTreeMap<String, Plan>, Error> {
-    Ok(offers(client, options).await?.into_iter().flat_map(|shelf| shelf.plans).collect())
+/// What is sold as it is, by the names of the flavors.
+pub(super) struct Shop {
+    /// Of fixed size: plans of offers, and services.
+    pub plans: BTreeMap<String, Plan>,
+    /// Services.
+    pub recipes: BTreeMap<String, Recipe>,
+}
+
+/// Returns what is sold as it is.
+pub(super) async fn shop(client: &Client, options: &Options) -> Result<Shop, Error> {
+    let blueprints = Api::<ServiceBlueprint>::namespaced(client.clone(), names::NAMESPACE);
+    let (domain, tag) = (&options.identity.domain, options.key.id().tag());
+    let mut recipes = BTreeMap::new();
+    for blueprint in blueprints.list(&Default::default()).await?.items {
+        let accepted = blueprint.status.as_ref().is_some_and(|status| status.accepted);
+        if !accepted || blueprint.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        let name = blueprint.name_any();
+        // One that has changed since it was accepted is looked at again in a moment.
+        if let Ok(recipe) = Recipe::of(&name, &blueprint.spec) {
+            recipes.insert(names::service_flavor(domain, &tag, &name), recipe);
+        }
+    }
+    let mut plans: BTreeMap<String, Plan> =
+        offers(client, options).await?.into_iter().flat_map(|shelf| shelf.plans).collect();
+    plans.extend(recipes.iter().map(|(name, recipe)| (name.clone(), recipe.plan.clone())));
+    Ok(Shop { plans, recipes })
 }
 
 /// Writes into each sharing policy whether it is accepted.

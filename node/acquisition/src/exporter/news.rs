@@ -1,6 +1,6 @@
 //! News: whether what is said to buyers may have changed. What exactly is seen by asking again, for each of them.
 
-use fluidos_model::kinds::{AccessPolicy, Flavor, Ledger, Offer, SharingPolicy, names};
+use fluidos_model::kinds::{AccessPolicy, Flavor, Ledger, Offer, ServiceBlueprint, SharingPolicy, names};
 use futures::future::select_all;
 use kube::{Api, Client};
 use substrate_client::Cache;
@@ -13,7 +13,15 @@ pub(super) async fn watch(client: &Client, news: &watch::Sender<u64>) {
     let ledgers = Cache::<Ledger>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let rights = Cache::<AccessPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
     let offers = Cache::<Offer>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let mut changes = [flavors.changes(), policies.changes(), ledgers.changes(), rights.changes(), offers.changes()];
+    let blueprints = Cache::<ServiceBlueprint>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let mut changes = [
+        flavors.changes(),
+        policies.changes(),
+        ledgers.changes(),
+        rights.changes(),
+        offers.changes(),
+        blueprints.changes(),
+    ];
     loop {
         // Each only waits: losing the race loses nothing.
         let (changed, ..) = select_all(changes.iter_mut().map(|changes| Box::pin(changes.changed()))).await;

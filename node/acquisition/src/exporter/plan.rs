@@ -156,6 +156,8 @@ pub(super) struct Wish<'a> {
     pub hold: Duration,
     /// The plan that the flavor is, if it is one.
     pub plan: Option<&'a Plan>,
+    /// Of a service, the digest of what is configured.
+    pub service: Option<&'a str>,
 }
 
 /// Decides whether a wish may be held, and returns the hold. The ledger has the last word on what is free.
@@ -178,6 +180,10 @@ pub(super) fn admit(
         agreed,
     };
     if let Some(known) = pool.commitment(wish.transaction).filter(|known| !known.is_over(now)) {
+        let other = known.agreed.as_ref().and_then(|agreed| agreed.service.as_deref()) != wish.service;
+        if other && known.buyer == buyer {
+            return Err(refusal(LedgerRefusal::Conflict { transaction: wish.transaction.into() }).into_refusal());
+        }
         // Asked again, "all there is" is what it was the first time.
         return Ok(hold(wish.amounts.unwrap_or(known.amounts), now, None));
     }
@@ -192,21 +198,24 @@ pub(super) fn admit(
         let detail = format!("plan {}: {amounts} asked for, needed all of it: {}", plan.reference(), plan.amounts);
         return Err(Refusal::new(RefusalCode::Conflict, detail));
     }
-    let offer = for_sale(flavor, &sale).spec.offer(&name).map_err(|error| {
-        tracing::warn!(flavor = name, %error, "own flavor cannot be read");
-        Refusal::new(RefusalCode::Internal, "the flavor cannot be read")
-    })?;
-    // What is written in the flavor is what was free a moment ago; the pool knows what is free now.
-    let offer = fluidos_model::market::Offer { whole: sale.free, ..offer };
     if let Some((resource, observed, needed)) = sale.free.shortfalls(&amounts).first() {
         let too_little = LedgerRefusal::TooLittle { resource: *resource, observed: *observed, needed: *needed };
         return Err(refusal(too_little).into_refusal());
     }
-    offer.allows(&amounts).map_err(|mismatch| Refusal::new(RefusalCode::Conflict, mismatch.to_string()))?;
+    if wish.plan.is_none() {
+        let offer = for_sale(flavor, &sale).spec.offer(&name).map_err(|error| {
+            tracing::warn!(flavor = name, %error, "own flavor cannot be read");
+            Refusal::new(RefusalCode::Internal, "the flavor cannot be read")
+        })?;
+        // What is written in the flavor is what was free a moment ago; the pool knows what is free now.
+        let offer = fluidos_model::market::Offer { whole: sale.free, ..offer };
+        offer.allows(&amounts).map_err(|mismatch| Refusal::new(RefusalCode::Conflict, mismatch.to_string()))?;
+    }
     let price = sale.price.of(&amounts);
     let price = price.map_err(|error| Refusal::new(RefusalCode::Conflict, error.to_string()))?;
     let Sale { policy, conditions, .. } = sale;
-    let agreed = Agreed { policy, issued: now, hold_until: until, ends: Some(ends), price, conditions };
+    let service = wish.service.map(str::to_owned);
+    let agreed = Agreed { policy, issued: now, hold_until: until, ends: Some(ends), price, conditions, service };
     Ok(hold(amounts, until, Some(agreed)))
 }
 
@@ -345,10 +354,16 @@ pub(super) fn sold_as<'a>(pool: &'a Pool, name: &str) -> Option<&'a Commitment> 
         .find(|known| matches!(&known.state, CommitmentState::Committed { contract, .. } if contract == name))
 }
 
+/// What was bought.
+pub(super) struct Bought<'a> {
+    pub flavor: &'a Flavor,
+    pub signed: &'a Signed<rear::ContractTerms>,
+    pub configuration: Configuration,
+}
+
 /// The contract that a seller keeps.
 pub(super) fn contract_spec(
-    flavor: &Flavor,
-    signed: &Signed<rear::ContractTerms>,
+    Bought { flavor, signed, configuration }: Bought,
     request: &rear::PurchaseRequest,
     buyer: &rear::Party,
     seller: &NodeIdentity,
@@ -361,7 +376,7 @@ pub(super) fn contract_spec(
     Ok(ContractSpec {
         flavor: convert::at_price(embedded(flavor), terms),
         transaction_id: terms.transaction_id.clone(),
-        configuration: Some(Configuration { flavor_type: FlavorType::K8Slice, data: terms.configuration.clone() }),
+        configuration: Some(configuration),
         buyer: convert::identity(buyer, terms.buyer),
         buyer_cluster_id: terms.buyer.to_string(),
         seller: seller.clone(),
@@ -377,12 +392,19 @@ pub(super) fn transaction(
     commitment: &Commitment,
     request: rear::ReserveRequest,
 ) -> Result<rear::Transaction, Refusal> {
-    let configuration = Configuration::k8slice(&commitment.amounts);
-    let configuration = configuration.map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?;
+    let configuration = match commitment.agreed.as_ref().and_then(|agreed| agreed.service.as_ref()) {
+        Some(_) => request.configuration.clone(),
+        None => {
+            let configuration = Configuration::k8slice(&commitment.amounts);
+            let configuration =
+                configuration.map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?;
+            Some(convert::wire_configuration(&configuration))
+        }
+    };
     Ok(rear::Transaction {
         id: commitment.transaction.clone(),
         flavor_id: request.flavor_id,
-        configuration: Some(convert::wire_configuration(&configuration)),
+        configuration,
         cluster_id: request.buyer.liqo_id.clone().unwrap_or_default(),
         buyer: request.buyer,
         expiration: commitment.until(),

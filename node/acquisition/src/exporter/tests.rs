@@ -53,7 +53,8 @@ fn hold_by(
     second: i64,
 ) -> Result<Pool, String> {
     let buyer = NodeKey::from_seed([buyer; 32]).unwrap().id().to_string();
-    let wish = Wish { transaction, buyer: &buyer, rating: None, amounts, term: None, hold: HOLD, plan: None };
+    let wish =
+        Wish { transaction, buyer: &buyer, rating: None, amounts, term: None, hold: HOLD, plan: None, service: None };
     let request = admit(&flavor(), policies, pool, &wish, at(second)).map_err(|refusal| refusal.to_string())?;
     pool.hold(&request, at(second)).map_err(|error| refusal(error).to_string())
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::plan::Action;
 use super::view::{Findings, Offered, Peer, Refused};
+use super::wanted::Wanted;
 use super::{ask, buy, status, weigh};
 use crate::contracts::WriteError;
 use crate::{Options, contracts, convert, events};
@@ -75,7 +76,12 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
             let deadline = buying.as_ref().map_or(ask::DEADLINE, |buying| buying.deadline);
             let request = ask::request(&selector, solver, buying.as_deref());
             let answers = ask::ask(options, &peers, &request, buying.as_deref(), deadline).await;
-            let findings = weigh::weigh(&selector, split.as_ref(), &intents, buying.as_deref(), &answers);
+            let findings = match selector.as_ref() {
+                Wanted::Slice(slice) => weigh::weigh(slice, split.as_ref(), &intents, buying.as_deref(), &answers),
+                Wanted::Service(service, configuration) => {
+                    weigh::weigh_services((service, configuration), &intents, buying.as_deref(), &answers)
+                }
+            };
             let (peers, findings) = match earlier.map(|earlier| *earlier) {
                 Some((asked, earlier)) => (asked.into_iter().chain(peers).collect(), earlier.and(findings)),
                 None => (peers, findings),

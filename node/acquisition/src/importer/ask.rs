@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use fluidos_model::intent::{INTENT_PREFIX, SOFT_INTENTS};
 use fluidos_model::kinds::Solver;
-use fluidos_model::market::{Buying, FilterText, K8SliceSelector};
+use fluidos_model::market::{Buying, FilterText};
 use fluidos_rear as rear;
 use futures::future::join_all;
 use kube::ResourceExt as _;
 
 use super::view::Peer;
+use super::wanted::Wanted;
 use super::weigh::{Answer, Said, Silence};
 use crate::{Options, bounded};
 
@@ -49,15 +50,19 @@ pub(super) async fn ask(
 }
 
 /// Returns the request of a Solver: its filters and intents, for as long as the owner's policy buys.
-pub(super) fn request(selector: &K8SliceSelector, solver: &Solver, buying: Option<&Buying>) -> rear::ResourceRequest {
-    let filters = selector.to_texts().into_iter().map(|filter| match filter {
+pub(super) fn request(wanted: &Wanted, solver: &Solver, buying: Option<&Buying>) -> rear::ResourceRequest {
+    let (flavor_type, filters) = match wanted {
+        Wanted::Slice(selector) => (rear::FlavorType::K8Slice, selector.to_texts()),
+        Wanted::Service(..) => (rear::FlavorType::Service, Vec::new()),
+    };
+    let filters = filters.into_iter().map(|filter| match filter {
         FilterText::Match { name, value } => rear::SelectorFilter::Match { name, value },
         FilterText::Range { name, min, max } => rear::SelectorFilter::Range { name, min, max },
     });
     let of_intents = |name: &str| name.starts_with(INTENT_PREFIX) || name == SOFT_INTENTS;
     let intents = solver.annotations().iter().filter(|(name, _)| of_intents(name));
     rear::ResourceRequest {
-        flavor_type: rear::FlavorType::K8Slice,
+        flavor_type,
         filters: filters.collect(),
         intents: intents.map(|(name, value)| (name.clone(), value.clone())).collect(),
         term_seconds: buying.and_then(|buying| buying.term).map(|term| term.as_secs()),
@@ -78,12 +83,17 @@ async fn ask_one(options: &Options, peer: &Peer, request: &rear::ResourceRequest
         }
         other => Silence::from(other.to_string()),
     };
-    if let Some(answer) = seller.request(request).await.map_err(refused)? {
+    // Services are sold as they are: there is nothing to compose.
+    let composed = match request.flavor_type {
+        rear::FlavorType::Service => None,
+        _ => seller.request(request).await.map_err(refused)?,
+    };
+    if let Some(answer) = composed {
         let flavors: Vec<rear::Flavor> = answer.offers.into_iter().map(|offer| offer.flavor).collect();
         let denial = answer.denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX));
         return Ok(Said::of(proven, &flavors, denial));
     }
-    let all = rear::Selector { flavor_type: Some(rear::FlavorType::K8Slice), filters: Vec::new() };
+    let all = rear::Selector { flavor_type: Some(request.flavor_type), filters: Vec::new() };
     let flavors = seller.list_flavors(&all).await.map_err(refused)?;
     Ok(Said::of(proven, &flavors, None))
 }

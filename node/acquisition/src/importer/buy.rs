@@ -12,10 +12,10 @@
 
 use fluidos_identity::{NodeId, Signed};
 use fluidos_model::kinds::{
-    Configuration, Contract, FlavorPrice, GenericRef, PeeringCandidate, Phase, Reservation, ReservationPart,
-    ReservationSpec, ReservationStatus, Solver, names,
+    Configuration, Contract, FlavorPrice, FlavorType, GenericRef, PeeringCandidate, Phase, Reservation,
+    ReservationPart, ReservationSpec, ReservationStatus, Solver, names,
 };
-use fluidos_model::market::PARTS_MAX;
+use fluidos_model::market::{Amounts, PARTS_MAX};
 use fluidos_rear as rear;
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -77,7 +77,8 @@ async fn begin(
     number: u32,
     part: Option<ReservationPart>,
 ) -> Result<Result<Lot, String>, Error> {
-    let configuration = match Configuration::k8slice(&offered.buys) {
+    let configuration = offered.configuration.clone().map_or_else(|| Configuration::k8slice(&offered.buys), Ok);
+    let configuration = match configuration {
         Ok(configuration) => configuration,
         Err(error) => return Ok(Err(error.to_string())),
     };
@@ -181,7 +182,11 @@ async fn read(client: &Client, reservation: &Reservation) -> Result<Option<Lot>,
     let known = Api::<PeeringCandidate>::namespaced(client.clone(), names::NAMESPACE).get_opt(&candidate).await?;
     let seller: Option<NodeId> = convert::did(&spec.seller);
     let configuration = spec.configuration.clone();
-    let amounts = configuration.as_ref().and_then(|configuration| configuration.amounts().ok());
+    let service = configuration.clone().filter(|configuration| configuration.flavor_type == FlavorType::Service);
+    let amounts = match &service {
+        Some(_) => Some(Amounts::default()),
+        None => configuration.as_ref().and_then(|configuration| configuration.amounts().ok()),
+    };
     let transaction = begun.transaction_id.clone();
     // A part is solved a moment before the first, which tells how all stand.
     let going_on = matches!(begun.phase.phase, Phase::Running | Phase::Solved) && !transaction.is_empty();
@@ -214,6 +219,7 @@ async fn read(client: &Client, reservation: &Reservation) -> Result<Option<Lot>,
         rating: None,
         term_seconds: None,
         why,
+        configuration: service,
     };
     let signed = begun.signed_terms.as_ref().map(convert::envelope);
     let agreed = signed.and_then(|envelope| Signed::open(&envelope, rear::CONTRACT_PURPOSE).ok());

@@ -7,7 +7,8 @@
 
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
-    EmbeddedFlavor, EmbeddedMeta, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, NodeIdentity, names,
+    EmbeddedFlavor, EmbeddedMeta, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, NodeIdentity, ServiceFlavor,
+    names,
 };
 use fluidos_model::market::{Amounts, Conditions, Offer, Price, UnitPrice};
 use fluidos_rear as rear;
@@ -18,8 +19,10 @@ use crate::convert;
 /// One flavor of one peer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Heard {
-    /// How much of what, and where.
+    /// How much of what, and where; of a service its name and place.
     pub offer: Offer,
+    /// What is served, if it is a service.
+    service: Option<Box<ServiceFlavor>>,
     /// Whether its owner says that it can be bought.
     pub available: bool,
     /// For what, as stated; `None` is not. What is wrong with it is told only to who would buy it.
@@ -41,11 +44,18 @@ impl Heard {
     pub fn read(flavor: &rear::Flavor, seller: NodeId) -> Result<Self, String> {
         let embedded = convert::embedded_flavor(flavor, seller)?;
         let spec = &embedded.spec;
-        let slice = spec.k8slice().map_err(|error| error.to_string())?;
-        let offer = slice.offer(&flavor.id, spec.location.clone()).map_err(|error| error.to_string())?;
+        let (offer, service) = match spec.flavor_type.type_identifier {
+            FlavorType::Service => {
+                let location = spec.location.clone().unwrap_or_default().into();
+                let offer = Offer { flavor: flavor.id.clone(), location, ..Offer::default() };
+                (offer, Some(Box::new(spec.service()?)))
+            }
+            _ => (spec.offer(&flavor.id).map_err(|error| error.to_string())?, None),
+        };
         let boxed = |error: &dyn std::fmt::Display| error.to_string().into_boxed_str();
         let usual = Conditions::default();
-        let conditions = Conditions::read(slice.policies.conditions.as_ref())
+        let said = spec.flavor_type.type_data.pointer("/policies/conditions").filter(|said| !said.is_null());
+        let conditions = Conditions::read(said)
             .map(|conditions| (conditions != usual).then(|| Box::new(conditions)))
             .map_err(|error| boxed(&error));
         let price = spec.price.parse().map_err(|error| boxed(&format_args!("price: {error}")));
@@ -56,7 +66,26 @@ impl Heard {
         owner.additional_information.get_or_insert_default().did = None;
         let rest: Rest = (provider_id, owner, flavor_type.type_data, stated, network_property_type);
         let rest = serde_json::to_vec(&rest).map_err(|error| error.to_string())?.into();
-        Ok(Self { offer, available, price, conditions, rest })
+        Ok(Self { offer, service, available, price, conditions, rest })
+    }
+
+    /// What is offered of a K8Slice.
+    ///
+    /// # Errors
+    /// It is another thing.
+    pub fn slice(&self) -> Result<&Offer, String> {
+        match self.service {
+            None => Ok(&self.offer),
+            Some(_) => Err(format!("{} is a Service, needed a K8Slice", self.offer.flavor)),
+        }
+    }
+
+    /// What is served.
+    ///
+    /// # Errors
+    /// It is another thing.
+    pub fn service(&self) -> Result<&ServiceFlavor, String> {
+        self.service.as_deref().ok_or_else(|| format!("{} is a K8Slice, needed a Service", self.offer.flavor))
     }
 
     /// How it is sold.
@@ -85,10 +114,11 @@ impl Heard {
         let rest: Rest = serde_json::from_slice(&self.rest).map_err(|error| error.to_string())?;
         let (provider_id, mut owner, type_data, price, network_property_type) = rest;
         owner.additional_information.get_or_insert_default().did = Some(seller.to_string());
+        let type_identifier = if self.service.is_some() { FlavorType::Service } else { FlavorType::K8Slice };
         let spec = FlavorSpec {
             provider_id,
             owner,
-            flavor_type: FlavorTypeData { type_identifier: FlavorType::K8Slice, type_data },
+            flavor_type: FlavorTypeData { type_identifier, type_data },
             price,
             availability: self.available,
             network_property_type,

@@ -4,16 +4,15 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use fluidos_model::intent::{Intents, parse};
-use fluidos_model::kinds::{
-    AllocationPhase, FlavorType, Phase, Solver, SolverContract, SolverSplit, SolverStatus, names,
-};
-use fluidos_model::market::{Buying, K8SliceSelector, Split};
+use fluidos_model::kinds::{AllocationPhase, Phase, Solver, SolverContract, SolverSplit, SolverStatus, names};
+use fluidos_model::market::{Buying, Split};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::combine;
 use super::status::{self, Step};
 use super::view::{Findings, Offered, Peer, Refused, SHORTLIST, Search, View};
+use super::wanted::Wanted;
 use crate::terms;
 
 /// The official time-out of a Solver.
@@ -38,7 +37,7 @@ pub(super) enum Action {
     /// Ask these peers.
     Ask {
         peers: Vec<Peer>,
-        selector: Box<K8SliceSelector>,
+        selector: Box<Wanted>,
         /// How it may be bought in parts.
         split: Option<Split>,
         intents: Box<Intents>,
@@ -145,7 +144,7 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
         let idle = status::waiting(&old, "nothing is asked for: set findCandidate or reserveAndBuy", now);
         return idle.map_or(Next::Wait, write);
     }
-    let selector = match selector(solver) {
+    let selector = match Wanted::of(solver) {
         Ok(selector) => selector,
         Err(reason) => return fail(Step::Find, reason),
     };
@@ -203,8 +202,8 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
     if !next.is_empty() {
         return ask_some(next, Some((asked.clone(), search.findings.clone())));
     }
-    if let Some(split) = &split {
-        match combine::combine(view, solver, search, (split, &selector), now) {
+    if let (Some(split), Wanted::Slice(slice)) = (&split, &selector) {
+        match combine::combine(view, solver, search, (split, slice), now) {
             Ok(offers) => return Next::Now(Action::Buy { offers }),
             Err(refused) => too_dear.extend(refused),
         }
@@ -344,17 +343,9 @@ fn ended(view: &View, solver: &Solver, search: &Search, old: &SolverStatus, now:
 }
 
 /// How a purchase may be split, or why it cannot.
-fn rule(split: &SolverSplit, selector: &K8SliceSelector) -> Result<Split, String> {
+fn rule(split: &SolverSplit, selector: &Wanted) -> Result<Split, String> {
+    let Wanted::Slice(selector) = selector else { return Err("split: a service is not bought in parts".into()) };
     let rule = split.rule().map_err(|error| error.to_string())?;
     rule.check(selector).map_err(|error| error.to_string())?;
     Ok(rule)
-}
-
-/// The filters of a Solver, or why it cannot be worked on.
-fn selector(solver: &Solver) -> Result<K8SliceSelector, String> {
-    let selector = solver.spec.selector.as_ref().ok_or("selector is absent, needed one with a flavorType")?;
-    if selector.flavor_type != FlavorType::K8Slice {
-        return Err(format!("{} is not bought: only K8Slice is built", selector.flavor_type.as_str()));
-    }
-    K8SliceSelector::from_json(&selector.filters).map_err(|error| error.to_string())
 }

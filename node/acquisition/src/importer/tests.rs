@@ -217,11 +217,11 @@ fn what_cannot_be_looked_for_fails_at_once() {
             "write [Failed, Idle, Idle] Failed: filter `modsFilter` is not known: needed one of architectureFilter, cpuFilter, memoryFilter, podsFilter, storageFilter, planFilter"
         ],
     );
-    let service = json!({"selector": {"flavorType": "Service"}});
+    let service = json!({"selector": {"flavorType": "VM"}});
     check(
         &case(solver(service, &[], Phase::Idle), &[], Search::default()),
         0,
-        expect!["write [Failed, Idle, Idle] Failed: Service is not bought: only K8Slice is built"],
+        expect!["write [Failed, Idle, Idle] Failed: VM is not bought: only K8Slice and Service are built"],
     );
     check(
         &case(solver(json!({"selector": null}), &[], Phase::Idle), &[], Search::default()),

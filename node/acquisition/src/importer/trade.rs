@@ -95,7 +95,10 @@ impl Deal<'_> {
     /// Buys what is held. With an error comes whether the seller may have sold all the same.
     pub async fn pay(&self, signed: &Terms) -> Result<Terms, (Stop, bool)> {
         let peer = self.dial("purchase").map_err(|stop| (stop, true))?;
-        let request = rear::PurchaseRequest { signed_terms: Some(signed.envelope()), ..Default::default() };
+        // The terms of a service have the digest of its configuration only.
+        let configuration = self.offered.configuration.as_ref().map(convert::wire_configuration);
+        let signed_terms = Some(signed.envelope());
+        let request = rear::PurchaseRequest { signed_terms, configuration, ..Default::default() };
         let sold = purchase(&peer, self.transaction, &request)
             .await
             .map_err(|(error, open)| (stopped("purchase", error), open))?;
@@ -125,6 +128,9 @@ impl Deal<'_> {
         let mut contract = contracts::contract(&terms.contract_id, spec, self.offered.seller, owner(self.solver));
         if let Some(namespace) = self.solver.annotations().get(names::ANNOTATION_NAMESPACE) {
             contract.annotations_mut().insert(names::ANNOTATION_NAMESPACE.into(), bounded(namespace, 63));
+        }
+        if let Some(name) = self.solver.annotations().get(names::ANNOTATION_SERVICE_NAME) {
+            contract.annotations_mut().insert(names::ANNOTATION_SERVICE_NAME.into(), bounded(name, 63));
         }
         contract
     }
@@ -196,8 +202,8 @@ impl Deal<'_> {
 
 /// What a flavor says beyond size, price and term.
 pub(super) fn offered_conditions(flavor: &EmbeddedFlavor) -> Result<Conditions, String> {
-    let slice = flavor.spec.k8slice().map_err(|error| error.to_string())?;
-    Conditions::read(slice.policies.conditions.as_ref()).map_err(|error| error.to_string())
+    let said = flavor.spec.flavor_type.type_data.pointer("/policies/conditions").filter(|said| !said.is_null());
+    Conditions::read(said).map_err(|error| error.to_string())
 }
 
 /// Terms may ask for less than was offered, never for more or something else. What was not offered at a price is bought at 0 only.

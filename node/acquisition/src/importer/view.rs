@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
-    Allocation, Contract, EmbeddedFlavor, KnownCluster, KnownClusterTrust, Phase, Rating, Reservation, Solver,
-    SolverContract, names,
+    Allocation, Configuration, Contract, EmbeddedFlavor, KnownCluster, KnownClusterTrust, Phase, Rating, Reservation,
+    Solver, SolverContract, names,
 };
 use fluidos_model::market::{Amounts, Expense, PARTS_MAX, Price, Purchase, may_buy};
 use jiff::Timestamp;
@@ -82,6 +82,8 @@ pub(super) struct Offered {
     pub term_seconds: Option<u64>,
     /// Why it stands where it does, in words.
     pub why: String,
+    /// What is configured of a service; `None` is a slice of what it buys.
+    pub configuration: Option<Configuration>,
 }
 
 /// Something of which a part can be bought.

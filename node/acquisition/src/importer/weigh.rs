@@ -5,10 +5,11 @@ use std::borrow::Cow;
 
 use fluidos_identity::NodeId;
 use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge};
-use fluidos_model::kinds::{FlavorPrice, names};
+use fluidos_model::kinds::{Configuration, FlavorPrice, names};
 use fluidos_model::market::{
     Accepted, Amounts, Buying, Candidate, Conditions, Currency, K8SliceSelector, Offer, Price, Split, rank,
 };
+use fluidos_model::service::ServiceSelector;
 use fluidos_rear as rear;
 
 use super::heard::Heard;
@@ -61,9 +62,45 @@ pub(super) fn weigh(
     buying: Option<&Buying>,
     answers: &[(Peer, Answer)],
 ) -> Findings {
+    let mut parts: Vec<(u64, Fit<'_>)> = Vec::new();
+    let wanted = selector.wanted();
+    let mut findings = sift(
+        answers,
+        (intents, buying, &wanted),
+        |about| about.fits(selector),
+        |about| parts.extend(split.and_then(|split| about.part(selector, split))),
+    );
+    if let Some(split) = split {
+        findings.parts = ordered_parts(selector, split, buying, parts);
+        findings.parts.truncate(CANDIDATES_MAX - findings.offered.len());
+    }
+    findings
+}
+
+/// Returns what the answers of those who were asked for a service are worth.
+pub(super) fn weigh_services(
+    (selector, configuration): (&ServiceSelector, &Configuration),
+    intents: &Intents,
+    buying: Option<&Buying>,
+    answers: &[(Peer, Answer)],
+) -> Findings {
+    let asked = (intents, buying, &Amounts::default());
+    let mut findings = sift(answers, asked, |about| about.serves(selector), |_| {});
+    for offered in &mut findings.offered {
+        offered.configuration = Some(configuration.clone());
+    }
+    findings
+}
+
+/// Judges every flavor of every answer. `out` sees what is not what is asked for.
+fn sift<'a>(
+    answers: &'a [(Peer, Answer)],
+    (intents, buying, wanted): (&'a Intents, Option<&'a Buying>, &Amounts),
+    fits: impl Fn(&About<'a>) -> Result<Fit<'a>, Out>,
+    mut out: impl FnMut(&About<'a>),
+) -> Findings {
     let mut findings = Findings::default();
     let mut fitting: Vec<Fit<'_>> = Vec::new();
-    let mut parts: Vec<(u64, Fit<'_>)> = Vec::new();
     for (peer, answer) in answers {
         let refused = |reason: String| Refused { peer: peer.name.clone(), step: "list", reason };
         match answer {
@@ -87,11 +124,11 @@ pub(super) fn weigh(
                         }
                     };
                     let about = About { intents, buying, peer, seller: *seller, heard };
-                    match about.fits(selector) {
+                    match fits(&about) {
                         Ok(fit) => fitting.push(fit),
                         Err(Out::Refused(reason)) => {
                             findings.refused.push(refused(reason));
-                            parts.extend(split.and_then(|split| about.part(selector, split)));
+                            out(&about);
                         }
                         Err(Out::Pending(reason)) => findings.pending.push(refused(reason)),
                     }
@@ -100,11 +137,7 @@ pub(super) fn weigh(
         }
     }
     findings.open |= !findings.pending.is_empty();
-    findings.offered = ordered(&selector.wanted(), buying, &fitting);
-    if let Some(split) = split {
-        findings.parts = ordered_parts(selector, split, buying, parts);
-        findings.parts.truncate(CANDIDATES_MAX - findings.offered.len());
-    }
+    findings.offered = ordered(wanted, buying, &fitting);
     findings
 }
 
@@ -140,32 +173,46 @@ struct Fit<'a> {
 impl<'a> About<'a> {
     /// Whether it is what is asked for.
     fn fits(&self, selector: &K8SliceSelector) -> Result<Fit<'a>, Out> {
-        let buys = self.heard.offer.amounts_for(selector).map_err(|mismatch| Out::Refused(mismatch.to_string()))?;
+        let offer = self.heard.slice().map_err(Out::Refused)?;
+        let buys = offer.amounts_for(selector).map_err(|mismatch| Out::Refused(mismatch.to_string()))?;
         self.fit(buys)
+    }
+
+    /// Whether it is a service that is asked for.
+    fn serves(&self, selector: &ServiceSelector) -> Result<Fit<'a>, Out> {
+        selector.admits(self.heard.service().map_err(Out::Refused)?).map_err(Out::Refused)?;
+        if !self.heard.available {
+            return Err(Out::Refused(format!("{}: there is no room for one more", self.heard.offer.flavor)));
+        }
+        self.judged(Amounts::default())
     }
 
     /// What of it is of use where it has not all that is asked for, if parts are.
     fn part(&self, selector: &K8SliceSelector, split: &Split) -> Option<(u64, Fit<'a>)> {
-        let (units, buys) = split.most_of(&self.heard.offer, selector, split.units(selector)).ok()?;
+        let (units, buys) = split.most_of(self.heard.slice().ok()?, selector, split.units(selector)).ok()?;
         Some((units, self.fit(buys).ok()?))
     }
 
     fn fit(&self, buys: Amounts) -> Result<Fit<'a>, Out> {
-        let (heard, peer) = (self.heard, self.peer);
-        let offer = &heard.offer;
-        if !heard.available || buys.is_zero() {
-            let (id, free) = (&offer.flavor, &offer.whole);
+        if !self.heard.available || buys.is_zero() {
+            let (id, free) = (&self.heard.offer.flavor, &self.heard.offer.whole);
             return Err(Out::Refused(format!("{id}: {free} is free, and it says that nothing can be bought")));
         }
+        self.judged(buys)
+    }
+
+    /// What is there is judged by the owner's intents, conditions and money.
+    fn judged(&self, buys: Amounts) -> Result<Fit<'a>, Out> {
+        let (heard, peer) = (self.heard, self.peer);
         agreed_to(self.buying, &heard.conditions().map_err(Out::Refused)?).map_err(Out::Refused)?;
-        let unmet = self.judged(offer)?;
+        let unmet = self.unmet(&heard.offer)?;
         let price = heard.quote(&buys).map_err(Out::Refused)?;
         let term_seconds = self.buying.and_then(|buying| buying.term).map(|term| term.as_secs());
         Ok(Fit { peer, seller: self.seller, heard, buys, price, unmet, term_seconds })
     }
 
     /// How many preferences the place does not meet.
-    fn judged(&self, offer: &Offer) -> Result<usize, Out> {
+    fn unmet(&self, offer: &Offer) -> Result<usize, Out> {
         if self.intents.constraints.is_empty() {
             return Ok(0);
         }
@@ -201,6 +248,7 @@ impl Fit<'_> {
             latency_micros: self.peer.latency_micros,
             rating: self.peer.rating,
             term_seconds: self.term_seconds,
+            configuration: None,
             why,
         })
     }

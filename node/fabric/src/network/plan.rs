@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, btree_map};
 
 use fluidos_identity::{NodeId, Speakers};
-use fluidos_model::kinds::{Contract, NodeIdentity, Phase};
+use fluidos_model::kinds::{Contract, FlavorType, NodeIdentity, Phase};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use substrate_network::{Cidr, FabricAccess, FabricRoute};
@@ -47,7 +47,7 @@ pub(super) struct Agreement {
     pub(super) peer: NodeId,
     /// Where its addresses are.
     pub(super) prefix: Cidr,
-    /// This node buys: its pods run there.
+    /// This node's pods run there: it buys capacity. Who sells it a service has nothing to reach here.
     pub(super) buys: bool,
 }
 
@@ -83,7 +83,10 @@ impl View {
             let prefix = |peer| super::prefix(&speakers.first(peer));
             let since = contract.creation_timestamp().map_or(Timestamp::MAX, |time| time.0);
             match (buyer == own.id, seller == own.id) {
-                (true, false) => Some(Agreement { since, peer: seller, prefix: prefix(&seller), buys: true }),
+                (true, false) => {
+                    let buys = contract.spec.flavor.spec.flavor_type.type_identifier != FlavorType::Service;
+                    Some(Agreement { since, peer: seller, prefix: prefix(&seller), buys })
+                }
                 (false, true) => Some(Agreement { since, peer: buyer, prefix: prefix(&buyer), buys: false }),
                 _ => None,
             }

@@ -242,3 +242,18 @@ fn a_packet_too_long_for_a_datagram_arrives_in_two_parts_in_any_order() {
     assert_eq!(joiner.packet(id(2), Bytes::from_static(&[0, 1, 2])), Err(Dropped::Malformed));
     assert_eq!(joiner.packet(id(2), vec![0; 1300].into()), Err(Dropped::Malformed));
 }
+
+#[test]
+fn who_sells_a_service_reaches_nothing_here_for_it() {
+    let mut service = active(id(1), id(2), 1);
+    service.spec.flavor.spec.flavor_type.type_identifier = fluidos_model::kinds::FlavorType::Service;
+    let slice = active(id(1), id(2), 2);
+    let access = |seed, contracts: &[Contract]| {
+        let own = own(seed);
+        let view = View::new(&own, &Speakers::default(), contracts.iter(), Timestamp::from_second(10).unwrap());
+        plan(&own, &view).peers[0].access
+    };
+    use substrate_network::FabricAccess::{Cluster, Guests};
+    assert_eq!((access(1, &[service.clone()]), access(2, &[service.clone()])), (Guests, Guests));
+    assert_eq!(access(1, &[service, slice]), Cluster, "its pods run there as well");
+}

@@ -201,6 +201,7 @@ mod tests {
                 ends: None,
                 price: Price::ZERO,
                 conditions,
+                service: None,
             }),
         };
         let per_use = |yields| Conditions {

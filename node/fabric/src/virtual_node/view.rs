@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fluidos_identity::{NodeId, Speakers};
-use fluidos_model::kinds::{Allocation, AllocationStatus, Contract, names};
+use fluidos_model::kinds::{Allocation, AllocationStatus, Contract, FlavorType, names};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
@@ -85,7 +85,10 @@ impl View {
             .filter(|allocation| allocation.metadata.deletion_timestamp.is_none())
             .map(|allocation| (allocation.spec.contract.name.clone(), allocation))
             .collect();
-        for contract in contracts {
+        // A service has no node: it runs at its seller.
+        let is_service =
+            |contract: &&Contract| contract.spec.flavor.spec.flavor_type.type_identifier == FlavorType::Service;
+        for contract in contracts.filter(|contract| !is_service(contract)) {
             match Deal::of(contract, speakers) {
                 Ok(deal) if deal.buyer == own => {
                     let allocation = allocations.get(&deal.name);

@@ -383,6 +383,8 @@ impl TryFrom<TransactionWire> for Transaction {
 
 #[derive(Serialize, Deserialize)]
 struct PurchaseRequestWire {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    configuration: Option<ConfigurationWire>,
     #[serde(rename = "liqoCredentials", default, skip_serializing_if = "Option::is_none")]
     credentials: Option<CredentialsWire>,
     #[serde(rename = "ingressTelemetryEndpoint", default, skip_serializing_if = "Option::is_none")]
@@ -404,6 +406,7 @@ impl From<&PurchaseRequest> for PurchaseRequestWire {
     fn from(request: &PurchaseRequest) -> Self {
         let credentials = |cluster_id: String| CredentialsWire { cluster_id, kubeconfig: String::new() };
         Self {
+            configuration: request.configuration.as_ref().map(Into::into),
             credentials: request.cluster_id.clone().map(credentials),
             telemetry: request.telemetry.as_ref().map(Into::into),
             signed_terms: request.signed_terms.clone(),
@@ -416,6 +419,7 @@ impl TryFrom<PurchaseRequestWire> for PurchaseRequest {
 
     fn try_from(wire: PurchaseRequestWire) -> Result<Self, String> {
         Ok(Self {
+            configuration: wire.configuration.map(Configuration::try_from).transpose()?,
             signed_terms: wire.signed_terms,
             telemetry: wire.telemetry.map(Into::into),
             cluster_id: wire.credentials.map(|credentials| credentials.cluster_id),

@@ -1,0 +1,162 @@
+//! A redis is bought as a service: made for its buyer, used by a pod of its buyer over the fabric, and gone with the contract.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::time::Duration;
+
+use fluidos_e2e::images::Image;
+use fluidos_e2e::node::Node;
+use fluidos_e2e::stage::Stage;
+use fluidos_e2e::wait::until;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const SHOP: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: Solver
+metadata:
+  name: cache
+  namespace: fluidos
+  annotations: {fluidos.eu/namespace: shop, fluidos.eu/service-name: cache}
+spec:
+  intentID: cache
+  findCandidate: true
+  reserveAndBuy: true
+  establishPeering: true
+  selector:
+    flavorType: Service
+    filters:
+      categoryFilter: {name: Match, data: {value: database}}
+      tagsFilter: {name: Match, data: {value: redis}}
+  configuration: {type: Service, data: {configurationData: {memory: 24mb}}}
+"#;
+
+/// Counts visits, once a second; without the password it says what redis says.
+const CLIENT: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: client
+    image: redis-client:7
+    command:
+    - sh
+    - -c
+    - |
+      echo "stranger: $(redis-cli -h "$HOST" -p "$PORT" ping 2>&1)"
+      while :; do echo "visits: $(timeout 2 redis-cli -h "$HOST" -p "$PORT" incr visits 2>&1)"; sleep 1; done
+    env:
+    - {name: HOST, valueFrom: {secretKeyRef: {name: cache, key: host}}}
+    - {name: PORT, valueFrom: {secretKeyRef: {name: cache, key: port}}}
+    - {name: REDISCLI_AUTH, valueFrom: {secretKeyRef: {name: cache, key: password}}}
+    resources: {requests: {cpu: 50m, memory: 16Mi}, limits: {cpu: 50m, memory: 16Mi}}
+"#;
+
+fn list(node: &Node, arguments: &[&str]) -> Vec<Value> {
+    node.get(arguments).unwrap()["items"].as_array().unwrap().clone()
+}
+
+fn logs(node: &Node) -> String {
+    node.kubectl(&["logs", "client", "-n", "shop"]).unwrap_or_else(|error| error.to_string())
+}
+
+/// Everything that is not a Secret, and the node's log.
+fn readable(node: &Node) -> String {
+    let kinds = "contracts,reservations,transactions,allocations,discoveries,peeringcandidates,solvers,flavors,ledgers,\
+                 serviceblueprints,events,pods,deployments,replicasets,services,configmaps";
+    let objects = node.kubectl(&["get", kinds, "-A", "-o", "json"]).unwrap();
+    let log = std::fs::read_to_string(node.setup.directory.with_extension("log")).unwrap();
+    objects + &log
+}
+
+#[test]
+fn a_service_is_made_for_its_buyer_used_over_the_fabric_and_gone_with_the_contract() {
+    let mut stage = Stage::new("svc").unwrap();
+    let grid = stage.start("grid", &["--domain", "grid.example", "--offer", "cpu=1,memory=1Gi,pods=5"]).unwrap();
+    let farm = stage.start("farm", &["--domain", "farm.example", "--trust", "lan"]).unwrap();
+    grid.setup.load(&Image::Redis.layout().unwrap()).unwrap();
+    farm.setup.load(&Image::RedisClient.layout().unwrap()).unwrap();
+    grid.apply(&std::fs::read_to_string(fluidos_e2e::root().join("examples/cache.yaml")).unwrap()).unwrap();
+    until("the blueprint is sold", LIMIT, || {
+        let status = grid.get(&["serviceblueprint", "cache", "-n", "fluidos"]).unwrap()["status"].clone();
+        if status["accepted"] == true { Ok(()) } else { Err(status.to_string()) }
+    })
+    .unwrap();
+
+    farm.apply(SHOP).unwrap();
+    until("it is bought and can be used", LIMIT, || {
+        let status = farm.get(&["solver", "cache", "-n", "fluidos"]).unwrap()["status"].clone();
+        if status["solverPhase"]["phase"] == "Solved" { Ok(()) } else { Err(status.to_string()) }
+    })
+    .unwrap();
+    let secret = farm.get(&["secret", "cache", "-n", "shop"]).unwrap();
+    let allocation = list(&farm, &["allocations", "-n", "fluidos"]).remove(0);
+    let reference = &allocation["status"]["resourceRef"];
+    assert_eq!(
+        (reference["kind"].as_str(), reference["name"].as_str()),
+        (Some("Secret"), Some("cache")),
+        "{allocation}"
+    );
+    let text =
+        farm.kubectl(&["get", "secret", "cache", "-n", "shop", "-o", "go-template={{.data.password | base64decode}}"]);
+    let password = text.unwrap().trim().to_owned();
+    assert_eq!(password.len(), 32, "its password is as long as the blueprint says: {secret}");
+
+    farm.apply(CLIENT).unwrap();
+    until("a pod of the buyer uses it", LIMIT, || {
+        let said = logs(&farm);
+        if said.contains("visits: 3") { Ok(()) } else { Err(said) }
+    })
+    .unwrap();
+    for node in [&grid, &farm] {
+        assert!(!readable(node).contains(&password), "{}: the password stands in Secrets only", node.setup.name);
+    }
+    let pods = list(&grid, &["pods", "-A", "-l", "fluidos.eu/service"]);
+    assert_eq!(pods.len(), 1);
+    let home = pods[0]["metadata"]["namespace"].as_str().unwrap().to_owned();
+    // The instance reaches nothing of its owner: not the API, not a Service.
+    let name = pods[0]["metadata"]["name"].as_str().unwrap();
+    let try_api = "timeout 3 busybox wget -q -O - https://kubernetes.default.svc 2>&1; \
+                   timeout 3 busybox nc -w 2 $KUBERNETES_SERVICE_HOST 443 </dev/null && echo reached";
+    let tried = grid.kubectl(&["exec", name, "-n", &home, "--", "sh", "-c", &format!("{try_api}; true")]).unwrap();
+    assert!(!tried.contains("reached"), "{tried}");
+
+    // The pod of the service dies: another takes its place, and the client finds it.
+    grid.kubectl(&["delete", "pod", name, "-n", &home, "--timeout=30s"]).unwrap();
+    let before = logs(&farm).matches("visits: 1\n").count();
+    until("the client is led to the new pod, which counts from the beginning", LIMIT, || {
+        let said = logs(&farm);
+        if said.matches("visits: 1\n").count() > before { Ok(()) } else { Err(said) }
+    })
+    .unwrap();
+
+    farm.kubectl(&["delete", "solver", "cache", "-n", "fluidos", "--timeout=30s"]).unwrap();
+    until("the instance is gone", LIMIT, || {
+        let left = list(&grid, &["namespaces", "-l", "fluidos.eu/service"]);
+        if left.is_empty() { Ok(()) } else { Err(left[0]["status"].to_string()) }
+    })
+    .unwrap();
+    until("access is gone", LIMIT, || {
+        let left = list(&farm, &["secrets,services,endpointslices", "-n", "shop"]);
+        if left.is_empty() { Ok(()) } else { Err(left[0]["metadata"].to_string()) }
+    })
+    .unwrap();
+    assert!(list(&grid, &["ledgers", "-n", "fluidos"])[0]["spec"]["commitments"].as_array().is_none_or(Vec::is_empty));
+    let said = logs(&farm);
+    until("the client reaches nothing any more", LIMIT, || {
+        let more = logs(&farm).split_off(said.len().min(logs(&farm).len()));
+        let ended = more.lines().filter(|line| line.starts_with("visits:")).count() >= 2
+            && more
+                .lines()
+                .filter(|line| line.starts_with("visits:"))
+                .all(|line| line.trim_start_matches("visits: ").parse::<u32>().is_err());
+        if ended { Ok(()) } else { Err(more) }
+    })
+    .unwrap();
+}
