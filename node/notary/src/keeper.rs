@@ -36,7 +36,9 @@ const EXCHANGES_MAX: usize = 16;
 /// After an exchange that failed; doubled each time up to the most.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
-const DOUBLINGS_MAX: u32 = 6;
+/// Of somebody of whom nothing is known while nothing is missing: a thousand that are away are two a second.
+const RETRY_STRANGER: Duration = Duration::from_secs(600);
+const DOUBLINGS_MAX: u32 = 10;
 /// Between two tries to restore: others come back meanwhile.
 const RESTORE_AGAIN: Duration = Duration::from_secs(2);
 /// Names of about 60 bytes.
@@ -144,7 +146,8 @@ impl Keeper {
         loop {
             changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
             self.look().await;
-            let wait = if notary.closed().is_some() { LOOK_CLOSED } else { LOOK };
+            let closed = notary.closed().is_some();
+            let wait = if closed { LOOK_CLOSED } else { LOOK };
             let [a, b, c, d, e, f] = &mut changes;
             // Each arm only waits, or takes a result that is kept here: losing the race loses nothing.
             tokio::select! {
@@ -152,7 +155,8 @@ impl Keeper {
                 _ = b.changed() => {}
                 _ = c.changed() => {}
                 _ = d.changed() => {}
-                _ = e.changed() => {}
+                // A thousand nodes are seen again all the time; whom to ask is looked at soon enough.
+                _ = e.changed(), if closed => {}
                 _ = f.changed() => {}
                 () = notary.due.notified() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -486,14 +490,15 @@ impl Keeper {
     async fn take(&mut self, brought: Brought) {
         match brought {
             Brought::Word(did, word) => {
+                let most = self.retry_most(&did);
                 if let Some(asked) = self.asked.get_mut(&did) {
-                    asked.answered(word);
+                    asked.answered(word, most);
                 }
             }
             Brought::Published(did, published) => {
                 let Published { word, head } = *published;
                 if let Some(asked) = self.asked.get_mut(&did) {
-                    asked.answered(word);
+                    asked.answered(word, RETRY_MOST);
                 }
                 if let Some((head, address)) = head {
                     let one = Remembered { did, address: address.to_string(), head: head.envelope() };
@@ -514,6 +519,11 @@ impl Keeper {
                 self.restored.refused = refused;
             }
         }
+    }
+
+    fn retry_most(&self, did: &NodeId) -> Duration {
+        let matters = self.notary.closed().is_some() || self.remembered.contains_key(did) || self.notary.is_party(did);
+        if matters { RETRY_MOST } else { RETRY_STRANGER }
     }
 
     /// The owner has said that what is missing is lost.
@@ -599,11 +609,11 @@ impl Keeper {
 }
 
 impl Asked {
-    fn answered(&mut self, word: Word) {
+    fn answered(&mut self, word: Word, most: Duration) {
         self.busy = false;
         self.failures = if matches!(word, Word::Silent(_)) { self.failures.saturating_add(1) } else { 0 };
         let doublings = self.failures.saturating_sub(1).min(DOUBLINGS_MAX);
-        self.not_before = Some(Instant::now() + (RETRY_FIRST * 2u32.pow(doublings)).min(RETRY_MOST));
+        self.not_before = Some(Instant::now() + (RETRY_FIRST * 2u32.pow(doublings)).min(most));
         // Who cannot be reached now has not taken back what it said.
         if !matches!((&self.word, &word), (Some(Word::Keeps { .. } | Word::Nothing), Word::Silent(_))) {
             self.word = Some(word);

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use fluidos_identity::{Envelope, NodeId, NodeKey, Signed};
 use fluidos_log::{Entry, EntryKind, Hash, Tree, TreeHead, leaf_hash};
-use fluidos_model::kinds::{Contract, Invoice, LogState, Receipt};
+use fluidos_model::kinds::{Contract, Invoice, LogState, Receipt, TransparencyLog, names};
 use fluidos_model::receipt::RECEIPT_PURPOSE;
 use fluidos_rear as rear;
 use fluidos_rear::{KeptBooks, KeptContract, KeptContracts, KeptHead, KeptLeaves, Refusal, RefusalCode};
 use jiff::{SignedDuration, Timestamp};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use support::{Node, agreed, deal, until, wire};
@@ -201,6 +202,16 @@ async fn a_head_that_this_node_did_not_sign_closes_nothing_and_leaves_must_give_
         if told && (log.state, log.size) == (LogState::Restoring, 0) { Ok(()) } else { Err(format!("{log:?}")) }
     })
     .await;
+    // Nobody has them: the log begins anew, and everybody is told.
+    let accept = Patch::Merge(json!({"metadata": {"annotations": {names::ANNOTATION_ACCEPT_LOSS: "nobody has it"}}}));
+    victim.api::<TransparencyLog>().patch(names::LOG, &PatchParams::default(), &accept).await.unwrap();
+    let log = victim.log_is(LogState::Complete, 1).await;
+    assert_eq!((log.epoch, log.missing), (1, 0));
+    let honest = Node::start(1).await;
+    deal(&honest, &victim, 7, SignedDuration::ZERO).await;
+    victim.log_is(LogState::Complete, 2).await;
+    let kept = victim.is_witnessed(&honest, 2).await;
+    assert_eq!(fluidos_log::open_head(&kept.head.unwrap()).unwrap().value().epoch, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

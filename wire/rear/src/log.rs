@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::messages::wire::Message;
+use crate::query::percent_decode;
 use crate::{BODY_BYTES_MAX, Contract, Refusal, RefusalCode};
 
 /// Hashes in one message: 67 bytes each as text, so a body of 64 KiB has room for them beside a head and a proof.
@@ -143,7 +144,7 @@ impl Asked {
                 origin.parse().map(Self::Kept).map_err(|error| malformed(&format!("origin: {error}")))
             }
             (&Method::GET, ["log", "leaves", from]) => number("from", from).map(Self::Leaves),
-            (&Method::GET, ["contracts"]) => after(query).and_then(|after| match after {
+            (&Method::GET, ["contracts"]) => after(query).and_then(|after| match after.as_str() {
                 "" => Ok(Self::Contracts(String::new())),
                 after => {
                     crate::messages::wire::id("after", after.into()).map(Self::Contracts).map_err(|e| malformed(&e))
@@ -153,7 +154,7 @@ impl Asked {
                 let contract = crate::messages::wire::id("contractID", (*contract).into()).map_err(|e| malformed(&e));
                 contract.and_then(|contract| {
                     let after = after(query)?;
-                    Ok(Self::Books(contract, if after.is_empty() { 0 } else { number("after", after)? }))
+                    Ok(Self::Books(contract, if after.is_empty() { 0 } else { number("after", &after)? }))
                 })
             }
             _ => return None,
@@ -180,10 +181,12 @@ impl Asked {
 }
 
 /// The only thing that a query of these can say.
-fn after(query: &str) -> Result<&str, Refusal> {
+fn after(query: &str) -> Result<String, Refusal> {
     match query.split_once('=') {
-        None if query.is_empty() => Ok(""),
-        Some(("after", value)) if !value.contains(['&', '=']) => Ok(value),
+        None if query.is_empty() => Ok(String::new()),
+        Some(("after", value)) if !value.contains(['&', '=']) => {
+            percent_decode(value).map_err(|error| malformed(&error))
+        }
         _ => Err(malformed("the query has other words, needed after=…")),
     }
 }
@@ -367,6 +370,7 @@ mod tests {
         };
         assert_eq!(read("contracts", ""), Some(Ok(Asked::Contracts(String::new()))));
         assert_eq!(read("contracts", "after=c-1"), Some(Ok(Asked::Contracts("c-1".into()))));
+        assert_eq!(read("contracts", "after=c%3A1"), Some(Ok(Asked::Contracts("c:1".into()))));
         assert_eq!(read("contracts/c-1/books", "after=7"), Some(Ok(Asked::Books("c-1".into(), 7))));
         assert_eq!(read("contracts/c-1/books", ""), Some(Ok(Asked::Books("c-1".into(), 0))));
         assert_eq!(read("log/leaves/512", ""), Some(Ok(Asked::Leaves(512))));
