@@ -34,6 +34,9 @@ pub fn weight(kind: ObservationKind) -> (bool, f64) {
         // Somebody else may have been faster.
         ObservationKind::OfferRefused => (false, 0.5),
         ObservationKind::NotDelivered => (false, 2.0),
+        // What costs nothing proves nothing: signed receipts alone do not count.
+        ObservationKind::Paid => (true, 1.0),
+        ObservationKind::ReceiptsWithheld => (false, 2.0),
         // What was relied on: it takes some deals to make up for one.
         ObservationKind::ContractBroken => (false, 4.0),
         // To be there is cheap: a month of it weighs as two deals.

@@ -49,6 +49,9 @@ enum Verb {
         /// Where to; default: standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Its last renewal instead, which names the contract by its digest.
+        #[arg(long)]
+        renewal: bool,
     },
     /// Prove offline what both parties signed; names the field that was changed. Exit 1 if the file proves nothing.
     Verify {
@@ -105,7 +108,7 @@ fn reason(text: &str) -> Result<String> {
 pub fn run(connection: &Connection, contracts: &Contracts) -> Result<()> {
     match &contracts.verb {
         Some(Verb::Verify { file, look }) => verify(file, look),
-        Some(Verb::Export { name, out }) => with(export(connection, name, out.as_ref())),
+        Some(Verb::Export { name, out, renewal }) => with(export(connection, name, *renewal, out.as_ref())),
         Some(Verb::Terminate { name, reason }) => with(async {
             let api = api(connection).await?;
             end(&api, name, reason).await
@@ -231,7 +234,7 @@ async fn suspend(api: &Api<Contract>, name: &str, reason: Option<&String>) -> Re
     Ok(())
 }
 
-async fn export(connection: &Connection, name: &str, out: Option<&PathBuf>) -> Result<()> {
+async fn export(connection: &Connection, name: &str, renewal: bool, out: Option<&PathBuf>) -> Result<()> {
     let contract = api(connection).await?.get(name).await.with_context(|| format!("get contracts/{name}"))?;
     let signed = contract.spec.signed_terms.as_ref();
     let signed =
@@ -241,7 +244,15 @@ async fn export(connection: &Connection, name: &str, out: Option<&PathBuf>) -> R
         payload: signed.payload.clone(),
         signatures: signed.signatures.clone(),
     };
-    let text = fluidos_rear::export_contract(&envelope).with_context(|| format!("contracts/{name}"))?;
+    let text = if renewal {
+        let last = contract.spec.renewal.as_ref().filter(|renewal| renewal.signatures.len() > 1);
+        let last = last.ok_or_else(|| anyhow!("contracts/{name} was not renewed: nothing is signed by both"))?;
+        let (purpose, payload, signatures) = (last.purpose.clone(), last.payload.clone(), last.signatures.clone());
+        let signed = fluidos_rear::open_renewal(&Envelope { purpose, payload, signatures })?;
+        fluidos_rear::export_signed(&signed, RENEWAL_MEMBER).with_context(|| format!("contracts/{name}"))?
+    } else {
+        fluidos_rear::export_contract(&envelope).with_context(|| format!("contracts/{name}"))?
+    };
     match out {
         Some(path) => std::fs::write(path, text + "\n").with_context(|| path.display().to_string()),
         None => {
@@ -257,6 +268,9 @@ fn verify(file: &PathBuf, look: &Look) -> Result<()> {
         bail!("{}: {length} bytes, at most {}", file.display(), fluidos_rear::PROOF_BYTES_MAX);
     }
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    if holds_renewal(&text) {
+        return verify_renewal(file, &text, look);
+    }
     let proof = fluidos_rear::verify_contract(&text).with_context(|| file.display().to_string())?;
     let terms = &proof.terms;
     let signers: Vec<String> = proof.signers.iter().map(ToString::to_string).collect();
@@ -274,6 +288,41 @@ fn verify(file: &PathBuf, look: &Look) -> Result<()> {
             option(terms.until.as_deref()),
             format!("{} hold", signers.len()),
             proof.digest.clone(),
+        ]],
+        empty: String::new(),
+    })
+}
+
+/// Under this name a renewal stands in the file that proves it.
+const RENEWAL_MEMBER: &str = "renewal";
+
+fn holds_renewal(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(text).is_ok_and(|file| file.get(RENEWAL_MEMBER).is_some())
+}
+
+/// What a renewal proves: who has signed it. Whether these are the parties of the contract is told by the contract's own file, which
+/// has the digest that is named.
+fn verify_renewal(file: &std::path::Path, text: &str, look: &Look) -> Result<()> {
+    let shown = || file.display().to_string();
+    let purpose = fluidos_rear::RENEWAL_PURPOSE;
+    let signed = fluidos_rear::verify_signed::<fluidos_rear::RenewalTerms>(text, RENEWAL_MEMBER, purpose);
+    let signed = signed.with_context(shown)?;
+    let signers: Vec<String> = signed.signers().map(|signer| signer.to_string()).collect();
+    if signers.len() < 2 {
+        bail!("{}: {} has signed, needed both parties", shown(), signers.join(", "));
+    }
+    let terms = signed.value();
+    let value = json!({ "renewal": terms, "signers": signers, "digest": signed.digest() });
+    look::show_values(look, &value, || Table {
+        heading: &["CONTRACT", "RENEWAL", "FROM", "UNTIL", "SIGNED BY", "CONTRACT DIGEST"],
+        narrow: 6,
+        rows: vec![vec![
+            terms.contract_id.clone(),
+            terms.number.to_string(),
+            terms.from.clone(),
+            terms.until.clone(),
+            signers.join(", "),
+            terms.terms_digest.clone(),
         ]],
         empty: String::new(),
     })

@@ -86,6 +86,10 @@ pub enum ObservationKind {
     NotDelivered,
     /// A contract was over although its time was not, and not by our doing.
     ContractBroken,
+    /// It has paid an invoice over more than 0, as this node has acknowledged.
+    Paid,
+    /// It has bought, and has not signed the receipts of it within 31 days of the end.
+    ReceiptsWithheld,
     /// The link to it was up, seen once a day.
     LinkUp,
     /// The link to it was lost, seen once a day at most.

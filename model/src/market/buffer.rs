@@ -261,7 +261,7 @@ mod tests {
     fn what_is_missing_is_bought_one_lot_after_the_other_and_no_more() {
         assert_eq!(check(&[], 0), "buy: cpu: 0 free, needed 2");
         let buying = Lot { name: "a".into(), state: LotState::Buying };
-        assert_eq!(check(&[buying.clone()], 0), "buy: being bought: cpu: 0 free, needed 2");
+        assert_eq!(check(std::slice::from_ref(&buying), 0), "buy: being bought: cpu: 0 free, needed 2");
         assert_eq!(check(&[buying.clone(), buying.clone()], 0), "nothing: being bought: cpu: 0 free, needed 2");
         let full = [bought("a", 0, None, Some(0)), bought("b", 0, None, Some(0))];
         assert_eq!(check(&full, 10_000), "nothing: kept", "unused for long, and needed all the same");
@@ -291,7 +291,7 @@ mod tests {
     fn what_could_not_be_bought_says_why_and_is_tried_again_later() {
         let failed = Lot { name: "f".into(), state: LotState::Failed { at: at(0), why: "ceiling".into() } };
         let told = "cpu: 0 free, needed 2; the last lot was not bought: ceiling";
-        assert_eq!(check(&[failed.clone()], 59), format!("nothing until 60: {told}"));
+        assert_eq!(check(std::slice::from_ref(&failed), 59), format!("nothing until 60: {told}"));
         assert_eq!(check(&[failed], 60), format!("release f: {told}"));
         let many: Vec<Lot> = (0..LOTS_MAX).map(|n| bought(&n.to_string(), 1000, None, None)).collect();
         assert_eq!(check(&many, 0), "nothing: cpu: 0 free, needed 2; 16 lots, which is the most");

@@ -7,9 +7,10 @@
 //! Reservations: sold or refused what was offered ─┐
 //! Allocations: came into use or did not           ├─▶ plan ─▶ Rating.status (value, weight, observations)
 //! Contracts: over before their time, not by us    │
+//! Accounts, Invoices: buyers that pay, or sign not│
 //! KnownClusters: link up or lost, each once a day ┘
 //! ```
-//! Limits: sellers are rated, buyers are not; latency is kept and not judged, as nobody promises one; there are no disputes
+//! Limits: buyers are rated by paid invoices and withheld receipts only, as what costs nothing proves nothing; latency is kept and not judged, as nobody promises one; there are no disputes
 //! before there are receipts. What others say ([`opinion`]) does not travel yet.
 
 mod act;
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::{Allocation, Contract, KnownCluster, Rating, Reservation, names};
+use fluidos_model::kinds::{Account, Allocation, Contract, Invoice, KnownCluster, Rating, Reservation, names};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::runtime::WatchStreamExt as _;
@@ -42,9 +43,13 @@ pub async fn run(client: Client, own: NodeId) {
     let reservations = Cache::<Reservation>::start(Api::namespaced(api.clone(), names::NAMESPACE));
     let allocations = Cache::<Allocation>::start(Api::namespaced(api.clone(), names::NAMESPACE));
     let ratings = Cache::<Rating>::start(Api::namespaced(api.clone(), names::NAMESPACE));
+    let accounts = Cache::<Account>::start(Api::namespaced(api.clone(), names::NAMESPACE));
+    let invoices = Cache::<Invoice>::start(Api::namespaced(api.clone(), names::NAMESPACE));
     tokio::join!(known.synced(), reservations.synced(), allocations.synced(), ratings.synced());
+    tokio::join!(accounts.synced(), invoices.synced());
     let (mut known_changed, mut reservations_changed) = (known.changes(), reservations.changes());
     let mut allocations_changed = allocations.changes();
+    let (mut accounts_changed, mut invoices_changed) = (accounts.changes(), invoices.changes());
     // Of a contract that goes, the last state says whose doing it was: a shared copy would only show that it is gone.
     let contracts = Api::<Contract>::namespaced(api, names::NAMESPACE);
     let mut events = std::pin::pin!(watcher::watcher(contracts, watcher::Config::default()).default_backoff());
@@ -57,13 +62,18 @@ pub async fn run(client: Client, own: NodeId) {
         for changes in [&mut known_changed, &mut reservations_changed, &mut allocations_changed] {
             changes.mark_unchanged();
         }
+        accounts_changed.mark_unchanged();
+        invoices_changed.mark_unchanged();
         let (known_list, reservation_list) = (known.list(), reservations.list());
+        let (account_list, invoice_list) = (accounts.list(), invoices.list());
         let (allocation_list, rating_list) = (allocations.list(), ratings.list());
         let view = View {
             own: &own,
             known: known_list.iter().map(AsRef::as_ref).collect(),
             reservations: reservation_list.iter().map(AsRef::as_ref).collect(),
             allocations: allocation_list.iter().map(AsRef::as_ref).collect(),
+            accounts: account_list.iter().map(AsRef::as_ref).collect(),
+            invoices: invoice_list.iter().map(AsRef::as_ref).collect(),
             ratings: rating_list.iter().map(AsRef::as_ref).collect(),
             deals: &deals,
             broken: &broken,
@@ -84,6 +94,8 @@ pub async fn run(client: Client, own: NodeId) {
             _ = known_changed.changed() => {}
             _ = reservations_changed.changed() => {}
             _ = allocations_changed.changed() => {}
+            _ = accounts_changed.changed() => {}
+            _ = invoices_changed.changed() => {}
             _ = tick.tick() => all = true,
             Some(event) = events.next() => match event {
                 Ok(Event::Init) => deals.clear(),

@@ -165,7 +165,8 @@ mod tests {
             (at(100), at(200))
         );
         let mut other = RenewalTerms::of(&contract("c"), 1, at(100), at(300)).unwrap();
-        (other.sign(&buyer).unwrap(), other.sign(&seller).unwrap());
+        other.sign(&buyer).unwrap();
+        other.sign(&seller).unwrap();
         assert!(matches!(check_renewed(&other.envelope(), &asked, &both), Err(TermsError::OtherBytes { .. })));
         let back = RenewalTerms::of(&contract("c"), 1, at(200), at(200)).unwrap();
         assert!(back.value().times().unwrap_err().to_string().contains("until"), "no time at all");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use fluidos_model::kinds::{
-    Allocation, AllocationPhase, Contract, KnownCluster, LinkState, NodeIdentity, ObservationKind, Phase, Rating,
-    RatingObservation, RatingStatus, Reservation, names,
+    Account, AccountPhase, Allocation, AllocationPhase, Contract, Direction, Invoice, KnownCluster, LinkState,
+    NodeIdentity, ObservationKind, PaymentState, Phase, Rating, RatingObservation, RatingStatus, Reservation, names,
 };
 use fluidos_model::rating;
 use jiff::tz::TimeZone;
@@ -43,6 +43,10 @@ pub struct View<'a> {
     pub reservations: Vec<&'a Reservation>,
     /// What is in use.
     pub allocations: Vec<&'a Allocation>,
+    /// The books of what was bought and sold.
+    pub accounts: Vec<&'a Account>,
+    /// What was owed.
+    pub invoices: Vec<&'a Invoice>,
     /// What is kept already.
     pub ratings: Vec<&'a Rating>,
     /// The contracts by name.
@@ -162,6 +166,30 @@ fn deals(view: &View<'_>) -> Vec<(String, RatingObservation)> {
         };
         seen.extend(of(&allocation.metadata, kind).map(|observation| (deal.seller.clone(), observation)));
     }
+    // What was sold shows the buyer: whether it pays, and signs for what it has used.
+    let sold: BTreeMap<&str, &Account> = view
+        .accounts
+        .iter()
+        .filter(|account| account.spec.direction == Direction::Sold && account.spec.peer != view.own)
+        .map(|account| (account.spec.contract.as_str(), *account))
+        .collect();
+    for account in sold.values() {
+        let unsettled = account.status.as_ref().is_some_and(|status| status.phase == AccountPhase::Unsettled);
+        if unsettled && entry_name(&account.spec.peer).is_some() {
+            let observation = of(&account.metadata, ObservationKind::ReceiptsWithheld);
+            seen.extend(observation.map(|observation| (account.spec.peer.clone(), observation)));
+        }
+    }
+    for invoice in view.invoices.iter().filter(|invoice| invoice.spec.direction == Direction::Sold) {
+        let acknowledged = invoice.status.as_ref().is_some_and(|status| status.payment == PaymentState::Acknowledged);
+        let due = invoice.spec.document["dueMinor"].as_i64().unwrap_or(0);
+        // Its account may be gone; the invoice names its buyer.
+        let buyer = invoice.spec.document["buyer"].as_str().filter(|buyer| entry_name(buyer).is_some());
+        if let (true, true, Some(buyer)) = (acknowledged, due > 0, buyer) {
+            let observation = of(&invoice.metadata, ObservationKind::Paid);
+            seen.extend(observation.map(|observation| (buyer.to_owned(), observation)));
+        }
+    }
     for (deal, at) in view.broken {
         let kind = ObservationKind::ContractBroken;
         seen.push((deal.seller.clone(), RatingObservation { kind, at: at.to_string(), id: deal.uid.clone() }));
@@ -192,10 +220,66 @@ fn did(identity: &NodeIdentity) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use fluidos_identity::NodeKey;
-    use fluidos_model::kinds::{AdditionalInformation, ContractSpec, ContractStatus};
+    use fluidos_model::kinds::{
+        AccountSpec, AccountStatus, AdditionalInformation, ContractSpec, ContractStatus, InvoiceSpec, InvoiceStatus,
+    };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
+
+    #[test]
+    fn a_buyer_is_rated_by_what_it_has_paid_and_not_signed() {
+        let did = |seed| NodeKey::from_seed([seed; 32]).unwrap().id().to_string();
+        let (own, now) = (did(1), Timestamp::from_second(1_000_000).unwrap());
+        let meta = |uid: &str| ObjectMeta {
+            uid: Some(uid.into()),
+            creation_timestamp: Some(Time(now)),
+            ..ObjectMeta::default()
+        };
+        let account = |uid: &str, direction, phase, peer: String| {
+            let spec = AccountSpec { contract: uid.into(), direction, peer, ..AccountSpec::default() };
+            let status = Some(AccountStatus { phase, ..AccountStatus::default() });
+            Account { metadata: meta(uid), spec, status }
+        };
+        let invoice = |uid: &str, direction, due: i64, payment| {
+            let document = serde_json::json!({"dueMinor": due, "buyer": did(2)});
+            let spec = InvoiceSpec { direction, document, ..InvoiceSpec::default() };
+            let status = Some(InvoiceStatus { payment, payments: vec![] });
+            Invoice { metadata: meta(uid), spec, status }
+        };
+        use {AccountPhase::*, Direction::*, PaymentState::*};
+        let accounts = [
+            account("withheld", Sold, Unsettled, did(3)),
+            account("settled", Sold, Settled, did(4)),
+            account("bought", Bought, Unsettled, did(5)),
+        ];
+        let invoices = [
+            invoice("paid", Sold, 100, Acknowledged),
+            invoice("free", Sold, 0, Acknowledged),
+            invoice("claimed", Sold, 100, Claimed),
+            invoice("ours", Bought, 100, Acknowledged),
+        ];
+        let view = View {
+            own: &own,
+            known: vec![],
+            reservations: vec![],
+            allocations: vec![],
+            accounts: accounts.iter().collect(),
+            invoices: invoices.iter().collect(),
+            ratings: vec![],
+            deals: &BTreeMap::new(),
+            broken: &[],
+        };
+        let mut seen: Vec<String> = deals(&view)
+            .into_iter()
+            .map(|(who, seen)| format!("{} {:?} {}", &who[who.len() - 4..], seen.kind, seen.id))
+            .collect();
+        seen.sort();
+        let tail = |seed| did(seed)[did(seed).len() - 4..].to_owned();
+        let mut needed = vec![format!("{} ReceiptsWithheld withheld", tail(3)), format!("{} Paid paid", tail(2))];
+        needed.sort();
+        assert_eq!(seen, needed);
+    }
 
     #[test]
     fn a_contract_is_broken_if_its_seller_ends_it_before_its_time_or_its_notice() {
