@@ -46,7 +46,7 @@ const FLOORS: &[&[&str]] = &[
         "node/security",
         "node/notary",
     ],
-    &["bin/fluidos", "e2e", "xtask"],
+    &["bin/fluidos", "bench", "e2e", "xtask"],
 ];
 
 /// Rooms that meet in the API only.
