@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fluidos_identity::Signed;
 use fluidos_log::{HEAD_PURPOSE, Tree, TreeHead, leaf_hash, open_head, verify_consistency};
-use fluidos_model::kinds::{Account, Allocation, Contract, LogState, Receipt, TransparencyLog, names};
+use fluidos_model::kinds::{Account, Allocation, Contract, Invoice, LogState, Receipt, TransparencyLog, names};
 use fluidos_model::market::CommitmentState;
 use fluidos_rear as rear;
 use fluidos_rear::{ClientError, RefusalCode};
@@ -151,6 +151,26 @@ async fn who_has_lost_everything_sells_nothing_until_it_has_it_back() {
         if names == ["contract-1", "contract-3"] { Ok(()) } else { Err(format!("{names:?}")) }
     })
     .await;
+
+    // What is over comes back as books: its end, its last receipt and its invoice are in the log.
+    let log = until("the books of contract 2 are closed", async || {
+        let (log, invoices) = (seller.log().await, seller.names::<Invoice>().await.len() as u64);
+        // Three contracts, an end, a last receipt, and an invoice for each month.
+        if invoices > 0 && log.size == 5 + invoices { Ok(log) } else { Err(format!("{invoices} {log:?}")) }
+    })
+    .await;
+    seller.is_witnessed(&buyer, log.size).await;
+    let invoices = seller.names::<Invoice>().await;
+    seller.lose_objects().await;
+    seller.lose_log();
+    seller.know(&buyer).await;
+    seller.open().await;
+    let after = seller.log_is(LogState::Complete, log.size).await;
+    assert_eq!((after.root, after.missing), (log.root, 0));
+    assert_eq!(seller.names::<Contract>().await, ["contract-1", "contract-3"], "what is over stays over");
+    assert_eq!(seller.ledger().await.commitments.len(), 2);
+    assert_eq!(seller.names::<Invoice>().await, invoices);
+    assert_eq!(seller.names::<Account>().await, ["contract-1", "contract-2", "contract-3"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
