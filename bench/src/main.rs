@@ -8,8 +8,11 @@
 //! | `market` | 1,000 providers answer one request, one is bought from | itself at 1, 10, 100 |
 //! | `purchases` | whole purchases at a node, each over a new connection | nginx that serves the same bytes |
 //!
+//! `announce` is no bench: it makes the crowd of the bench `announcers`, which `cargo xtask` measures from outside.
+//!
 //! A *figure* is a median with minimum and maximum of at least five runs; two programs take turns, A B A B.
 
+mod announcers;
 mod decisions;
 mod figures;
 mod market;
@@ -30,11 +33,17 @@ struct Bench {
     /// The `fluidos` that is measured, for purchases.
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// How many nodes are announced, for announce.
+    #[arg(long, default_value_t = 1000)]
+    count: u16,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let bench = Bench::parse();
+    if bench.name == "announce" {
+        return announcers::announce(bench.count).await;
+    }
     let figures = match (bench.name.as_str(), &bench.binary) {
         ("decisions", _) => decisions::measure().await?,
         ("ranking", _) => ranking::measure(),

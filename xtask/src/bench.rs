@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME`: the measurements behind the figures in the documentation. Never part of the tests.
 
+mod announcers;
 mod main_job;
 
 use std::path::PathBuf;
@@ -11,15 +12,15 @@ use serde_json::{Value, json};
 
 use crate::machine::{install, output, root, run};
 
-/// Those that the package `fluidos-bench` makes; the first one measures nodes in network namespaces from here.
-const NAMES: [&str; 5] = ["main-job", "decisions", "ranking", "market", "purchases"];
+/// Those that the package `fluidos-bench` makes; the first two measure nodes in network namespaces from here.
+const NAMES: [&str; 6] = ["main-job", "announcers", "decisions", "ranking", "market", "purchases"];
 /// What a bench takes beside it.
 const NGINX: (&str, &str, &str) = ("nginx-light", "/usr/sbin/nginx", "the peer of the bench purchases");
 
 /// Options of the task.
 #[derive(clap::Args)]
 pub struct Bench {
-    /// Which: main-job, decisions, ranking, market, purchases.
+    /// Which: main-job, announcers, decisions, ranking, market, purchases.
     name: String,
     /// Measure the debug build.
     #[arg(long)]
@@ -36,7 +37,7 @@ impl Bench {
         let commit = output("git", &["describe", "--always", "--dirty"])?;
         let profile = if self.debug { "debug" } else { "release" };
         let mut build = vec!["build", "--locked"];
-        if matches!(self.name.as_str(), "main-job" | "purchases") {
+        if matches!(self.name.as_str(), "main-job" | "announcers" | "purchases") {
             build.extend(["--package", "fluidos"]);
         }
         if self.name != "main-job" {
@@ -52,6 +53,7 @@ impl Bench {
         println!("calibration: {calibration}");
         let figures = match self.name.as_str() {
             "main-job" => main_job::measure(&binary)?,
+            "announcers" => announcers::measure(&binary, &built.join("fluidos-bench"))?,
             name => {
                 let program = built.join("fluidos-bench");
                 let text = output(&program.to_string_lossy(), &[name, "--binary", &binary.to_string_lossy()])?;

@@ -81,17 +81,26 @@ impl Mdns {
             }
             return Ok(());
         };
-        let tag = announcement.key.id().tag();
-        let fields = fields(announcement);
-        let properties: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        let mut service =
-            ServiceInfo::new(SERVICE, &tag, &format!("{tag}.local."), (), announcement.link_port, &properties[..])?
-                .enable_addr_auto();
-        // The instance is named by the key's hash, so it is ours alone: probing for it would cost 750 ms.
-        service.set_requires_probe(false);
+        let service = service(announcement)?;
         self.instance = Some(service.get_fullname().to_owned());
         Ok(self.daemon.register(service)?)
     }
+}
+
+/// Returns the service that announces a node, at whatever addresses its machine has.
+///
+/// # Errors
+/// When it cannot be announced: a field is too long.
+pub fn service(announcement: &Announcement<'_>) -> Result<ServiceInfo, Error> {
+    let tag = announcement.key.id().tag();
+    let fields = fields(announcement);
+    let properties: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut service =
+        ServiceInfo::new(SERVICE, &tag, &format!("{tag}.local."), (), announcement.link_port, &properties[..])?
+            .enable_addr_auto();
+    // The instance is named by the key's hash, so it is ours alone: probing for it would cost 750 ms.
+    service.set_requires_probe(false);
+    Ok(service)
 }
 
 /// Passes on what is heard until nobody wants it or the daemon ends. A node that goes on as before is no event for the daemon:

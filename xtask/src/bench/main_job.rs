@@ -35,7 +35,7 @@ pub fn measure(binary: &Path) -> Result<Value> {
     Ok(Value::Object(figures))
 }
 
-fn round(value: f64) -> f64 {
+pub fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
@@ -97,13 +97,13 @@ fn deaths(binary: &Path) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-fn ticks(pid: u32) -> Result<u64> {
+pub fn ticks(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }
 
-fn pss_kib(pid: u32) -> Result<u64> {
+pub fn pss_kib(pid: u32) -> Result<u64> {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap_or_default();
     Ok(line.trim().trim_end_matches(" kB").parse()?)
