@@ -115,7 +115,7 @@ fn log() {
             "countersigned   1         agrees",
             "asked           1         agrees",
             "node   Complete   1 ",
-            "Complete: 1 entry, 0 missing; back are 1 contract, 0 receipts, 0 invoices",
+            "Complete: 1 entry here, 0 missing; back are 1 contract, ",
             "yes       1         Agrees",
             "   sold   ",
             "✓ no contract or receipt is known to be lost",

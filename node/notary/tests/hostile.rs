@@ -15,7 +15,7 @@ use fluidos_rear as rear;
 use fluidos_rear::{KeptBooks, KeptContract, KeptContracts, KeptHead, KeptLeaves, Refusal, RefusalCode};
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use support::{Node, agreed, deal, until, wire};
 
@@ -55,6 +55,8 @@ struct Liar {
     books: KeptBooks,
     /// More contracts, for ever.
     endless: bool,
+    /// The same contracts, for ever.
+    repeats: bool,
     pages: AtomicU64,
 }
 
@@ -83,7 +85,7 @@ impl rear::Notary for Liar {
             };
             return Ok(KeptContracts { contracts: (0..16).map(one).collect() });
         }
-        let behind = self.contracts.iter().filter(|kept| kept.contract.id.as_str() > after);
+        let behind = self.contracts.iter().filter(|kept| self.repeats || kept.contract.id.as_str() > after);
         Ok(KeptContracts { contracts: behind.take(16).cloned().collect() })
     }
 
@@ -239,16 +241,26 @@ async fn books_that_are_not_proven_are_not_taken_back_and_an_endless_answer_ends
         "buyer": liar.key.id(), "seller": victim.key.id(), "receipts": [1, 1], "lastReceipt": "", "complete": true,
         "price": ["36", "EUR", "hour"], "lines": [], "dueMinor": 0, "due": "0.00 EUR",
     });
-    let receipts: Vec<Envelope> = vec![receipt.envelope()];
-    let what = Liar {
+    let lies = |receipts: Vec<Envelope>, invoices: Vec<Value>| Liar {
         kept: head(&victim.key, &victim.key, &leaves),
         leaves: leaves.to_vec(),
         contracts: vec![running(contract.clone())],
-        books: KeptBooks { receipts, invoices: vec![invoice] },
+        books: KeptBooks { receipts, invoices },
         ..Liar::default()
     };
-    lie(&mut liar, what).await;
+    let [first, second] = [lies(vec![], vec![invoice]), lies(vec![receipt.envelope()], vec![])];
+    let repeats = Liar { repeats: true, ..lies(vec![], vec![]) };
+    let what = lie(&mut liar, first).await;
     victim.know(&liar).await;
+    until("it was asked twice", async || {
+        let (pages, log) = (what.pages.load(Ordering::SeqCst), victim.log().await);
+        if pages >= 4 && log.state == LogState::Restoring { Ok(()) } else { Err(format!("{pages} {log:?}")) }
+    })
+    .await;
+    assert!(victim.names::<Invoice>().await.is_empty(), "it is in no log");
+    lie(&mut liar, repeats).await;
+    refused(&victim, &["its contracts do not come in order: contract-1 behind contract-1"]).await;
+    lie(&mut liar, second).await;
     refused(&victim, &["contract contract-1: "]).await;
     // The contract itself is proven, and back.
     assert_eq!(victim.names::<Contract>().await, ["contract-1"]);
