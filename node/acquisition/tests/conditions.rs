@@ -130,6 +130,31 @@ async fn what_is_paid_per_use_is_sold_more_than_once_and_suspended_without_an_en
     uses(2, "Active").await;
 }
 
+fn signed_terms(contract: &Contract) -> Signed<rear::ContractTerms> {
+    let terms = contract.spec.signed_terms.clone().unwrap();
+    let envelope = rear::Envelope { purpose: terms.purpose, payload: terms.payload, signatures: terms.signatures };
+    Signed::open(&envelope, rear::CONTRACT_PURPOSE).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seller_keeps_what_it_has_sold_until_the_notice_is_over_whatever_its_buyer_says() {
+    let (buyer, seller) = (Node::start(1, "farm", None).await, Node::start(2, "grid", Some(4000)).await);
+    buyer.know(&seller).await;
+    sell(&seller, json!({"noticeSeconds": 3600})).await;
+    buyer.solver_with("shop", "1", &[], json!({"reserveAndBuy": true})).await;
+    buyer.solver_is("shop", "Solved").await;
+    let sold = seller.list::<Contract>().await.remove(0);
+    let now = Timestamp::now();
+    let mut release = rear::ReleaseTerms::of(&signed_terms(&sold), "at once", now, None).unwrap();
+    release.sign(&buyer.key).unwrap();
+    seller.rear(&buyer.key).release(&release).await.unwrap();
+    let status = seller.list::<Contract>().await.remove(0).status.unwrap();
+    let ends: Timestamp = status.ends.clone().unwrap().parse().unwrap();
+    assert!(ends.duration_since(now) > SignedDuration::from_secs(3500), "{status:?}");
+    assert!(!status.short_notice, "a buyer pays for it: {status:?}");
+    assert_eq!(seller.ledger().await.commitments.len(), 1, "so long it is promised, and paid");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_seller_that_gives_too_little_notice_is_remembered_for_it() {
     let (mut buyer, seller) = (Node::start(1, "farm", None).await, Node::start(2, "grid", Some(4000)).await);
@@ -139,12 +164,9 @@ async fn a_seller_that_gives_too_little_notice_is_remembered_for_it() {
     buyer.solver("shop", "1", &[]).await;
     buyer.solver_is("shop", "Solved").await;
     let known = buyer.list::<Contract>().await.remove(0);
-    let terms = known.spec.signed_terms.unwrap();
-    let envelope = rear::Envelope { purpose: terms.purpose, payload: terms.payload, signatures: terms.signatures };
-    let signed: Signed<rear::ContractTerms> = Signed::open(&envelope, rear::CONTRACT_PURPOSE).unwrap();
     let now = Timestamp::now();
     let ends = now.checked_add(SignedDuration::from_secs(60)).unwrap();
-    let mut release = rear::ReleaseTerms::of(&signed, "we need it now", now, Some(ends)).unwrap();
+    let mut release = rear::ReleaseTerms::of(&signed_terms(&known), "we need it now", now, Some(ends)).unwrap();
     release.sign(&seller.key).unwrap();
     buyer.rear(&seller.key).release(&release).await.unwrap();
     let status = buyer.list::<Contract>().await.remove(0).status.unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fluidos_model::kinds::names;
-use fluidos_model::market::Pool;
+use fluidos_model::market::{BusinessModel, Conditions, Pool};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -40,9 +40,21 @@ impl Yielding {
     }
 }
 
-/// What is promised here; `None` without a ledger, or with one that cannot be read, from which nothing new is sold either.
+/// What is promised here, if some of it is paid per use: without that nobody ever yields, and nothing is looked at. `None` also
+/// without a ledger, or with one that cannot be read, from which nothing new is sold either.
 fn pool(shared: &Shared) -> Option<Pool> {
-    shared.ledgers.get(names::NAMESPACE, names::LEDGER)?.spec.pool().ok()
+    let ledger = shared.ledgers.get(names::NAMESPACE, names::LEDGER)?;
+    let per_use = |conditions: &Conditions| conditions.business_model == BusinessModel::PayPerUse;
+    let agreed = ledger.spec.commitments.iter().filter_map(|known| known.agreed.as_ref()?.conditions.as_ref());
+    if agreed.into_iter().any(per_use) { ledger.spec.pool().ok() } else { None }
+}
+
+/// Waits for the turn to decide about twins; `None` while nobody can have to yield.
+pub(crate) async fn turn(shared: &Shared) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    match pool(shared) {
+        Some(_) => Some(shared.yielding.turn.lock().await),
+        None => None,
+    }
 }
 
 /// Says why a new twin of a contract may not begin now; whoever yields before it is told to end. The caller has the turn.

@@ -267,7 +267,7 @@ impl Session<'_> {
             if let Err(reason) = twin.pod.spec.as_ref().map_or(Ok(()), |spec| build::fits(&self.deal, &twins, spec)) {
                 return Ok(refused(reason));
             }
-            _turn = Some(self.shared.yielding.turn.lock().await);
+            _turn = burst::turn(self.shared).await;
             let amounts = twin.pod.spec.as_ref().and_then(|spec| requested(spec).ok()).unwrap_or_default();
             let asked = Asked { uid: uid.to_owned(), amounts, since: None };
             if let Some(reason) = burst::begin(self.shared, &self.deal.name, asked).await? {

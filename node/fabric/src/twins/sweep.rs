@@ -54,11 +54,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         pods.mark_unchanged();
         contracts.mark_unchanged();
         ledgers.mark_unchanged();
+        // The turn is held while it is decided.
+        if let Some(_turn) = burst::turn(&shared).await
+            && let Err(error) = burst::settle(&shared).await
         {
-            let _turn = shared.yielding.turn.lock().await;
-            if let Err(error) = burst::settle(&shared).await {
-                tracing::warn!(%error, "a twin that should yield stays for now");
-            }
+            tracing::warn!(%error, "a twin that should yield stays for now");
         }
         sweep(&shared, &mut idle).await;
         // Each arm only waits: losing the race loses nothing.
