@@ -11,7 +11,7 @@ use fluidos_model::kinds::{
     Account, AccountPhase, AccountSpec, AccountStatus, Configuration, Contract, Direction, FlavorType, Receipt,
     ReceiptSpec, SignedTerms, names,
 };
-use fluidos_model::market::{Conditions, MeasuredBy};
+use fluidos_model::market::{Amounts, Conditions, MeasuredBy};
 use fluidos_model::receipt::{self, Basis, Bill, Closed, Meter, RECEIPT_PURPOSE};
 use fluidos_rear as rear;
 use jiff::{SignedDuration, Timestamp};
@@ -74,6 +74,11 @@ impl Kept {
     pub fn peer(&self) -> NodeId {
         let terms = self.terms.value();
         if self.sells() { terms.buyer } else { terms.seller }
+    }
+
+    /// Says whether it is of a service, which has no node.
+    pub fn is_service(&self) -> bool {
+        self.terms.value().flavor_type == rear::FlavorType::Service.as_str()
     }
 
     /// The contract, and where its chain stands.
@@ -348,7 +353,14 @@ fn contract(account: &Account) -> Result<(Signed<rear::ContractTerms>, Basis), E
     let refused = |reason: String| Error::Contract { contract: account.spec.contract.clone(), reason };
     let terms = opened(&account.spec.signed_terms)?;
     let value = terms.value();
-    let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: value.configuration.clone() };
+    // The terms of a service do not say its size: what is counted of it is how long it was there.
+    let amounts = match value.flavor_type == rear::FlavorType::Service.as_str() {
+        true => Amounts::default(),
+        false => {
+            let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: value.configuration.clone() };
+            configuration.amounts().map_err(|error| refused(error.to_string()))?
+        }
+    };
     let time = |text: &str| text.parse::<Timestamp>().map_err(|error| refused(format!("{text:?}: {error}")));
     let issued = whole(time(&value.issued)?);
     let basis = Basis {
@@ -356,7 +368,7 @@ fn contract(account: &Account) -> Result<(Signed<rear::ContractTerms>, Basis), E
         terms_digest: terms.digest(),
         buyer: value.buyer.to_string(),
         seller: value.seller.to_string(),
-        amounts: configuration.amounts().map_err(|error| refused(error.to_string()))?,
+        amounts,
         conditions: Conditions::read(value.conditions.as_ref()).map_err(|error| refused(error.to_string()))?,
         issued,
         until: value.until.as_deref().map(time).transpose()?.map(whole),

@@ -1,6 +1,7 @@
 //! What is seen of a contract now: pure, from the objects of the API and the meters.
 //!
-//! The buyer's capacity is *ready* if and only if its virtual node is; the seller's, if the buyer uses it and the link to it is up.
+//! The buyer's capacity is *ready* if and only if its virtual node is; the seller's, if the buyer uses it and the link to it is up. A service is
+//! ready, for either, if it can be used (its Allocation is Active) and the link is up; what it uses is not measured.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,18 +51,20 @@ impl View {
     /// Looks at a contract. `first` is the first of the contracts with this peer by name: the packets of all are counted there.
     pub fn read(&self, kept: &mut Kept, meters: &dyn Meters, first: bool) -> Reading {
         let (peer, sells) = (kept.peer(), kept.sells());
+        let in_use = self.used.get(kept.name()).is_some_and(|used| *used) && meters.is_up(&peer);
         let (to_peer, from_peer) = if first { packets(kept, meters.traffic(&peer)) } else { (None, None) };
         if sells {
             let none = Vec::new();
             let twins = self.twins.get(kept.name()).unwrap_or(&none);
-            let serving = self.used.get(kept.name()).is_some_and(|used| *used) && meters.is_up(&peer);
+            let serving = in_use;
             let (cpu_ms, memory_mib) = used(kept, twins, meters);
             let (bytes_to_seller, bytes_to_buyer) = (from_peer, to_peer);
             return Reading { serving, pods: twins.len() as u64, memory_mib, cpu_ms, bytes_to_seller, bytes_to_buyer };
         }
         let node = self.nodes.get(kept.name());
+        let serving = if kept.is_service() { in_use } else { node.is_some_and(|node| is_ready(node)) };
         Reading {
-            serving: node.is_some_and(|node| is_ready(node)),
+            serving,
             pods: node.and_then(|node| self.bound.get(&node.name_any())).copied().unwrap_or(0),
             memory_mib: None,
             cpu_ms: None,
