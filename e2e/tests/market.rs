@@ -114,3 +114,62 @@ fn who_is_not_trusted_is_not_asked_and_who_offers_nothing_sells_nothing() {
         assert!(contracts.is_empty(), "{} has signed {contracts:?}", node.setup.name);
     }
 }
+
+#[test]
+fn packages_of_a_peer_are_listed_and_bought_by_name() {
+    let mut stage = Stage::new("plan").unwrap();
+    let grid = stage.start("grid", &["--no-agent", "--offer", "cpu=2,memory=2Gi,pods=20"]).unwrap();
+    let farm = stage.start("farm", &["--no-agent", "--trust", "lan"]).unwrap();
+    grid.apply(
+        r#"
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: Offer
+metadata: {name: web, namespace: fluidos}
+spec:
+  description: small machines for web sites
+  plans:
+  - {name: small, resources: {cpu: "1", memory: 1Gi, pods: 10}}
+  - {name: large, resources: {cpu: "4", memory: 4Gi, pods: 40}, price: {amount: "9", currency: EUR, period: month}}
+"#,
+    )
+    .unwrap();
+    let told = |node: &Node, arguments: &[&str]| {
+        let output = node.setup.fluidos(arguments).unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let row = |table: &str, plan: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(plan)).unwrap_or_default();
+        line.split("   ").map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
+    };
+    until("the packages are accepted", LIMIT, || {
+        let table = told(&grid, &["offers"]);
+        if row(&table, "small").get(6).is_some_and(|state| state == "accepted") { Ok(()) } else { Err(table) }
+    })
+    .unwrap();
+    until("a peer lists them", LIMIT, || {
+        let table = told(&farm, &["offers", "grid"]);
+        let (small, large) = (row(&table, "small"), row(&table, "large"));
+        let needed = small == ["web", "small", "1", "1Gi", "10", "0", "true"]
+            && large == ["web", "large", "4", "4Gi", "40", "9 EUR/month", "false"];
+        if needed { Ok(()) } else { Err(table) }
+    })
+    .unwrap();
+    assert_eq!(told(&farm, &["offers", "grid", "-o", "name"]), "offers/web\n");
+    let listed: Value = serde_json::from_str(&told(&farm, &["offers", "grid", "-o", "json"])).unwrap();
+    assert_eq!(listed[0]["plans"][0]["available"], true, "{listed}");
+    assert!(told(&farm, &["offers", "mill"]).contains("no peer is called \"mill\""));
+
+    let by_name = solver("plan", "1").replace(
+        r#"cpuFilter: {name: Range, data: {min: "1"}}"#,
+        "planFilter: {name: Match, data: {value: web/small}}",
+    );
+    farm.apply(
+        &by_name
+            .replace("memoryFilter: {name: Range, data: {min: 256Mi}}", "")
+            .replace("podsFilter: {name: Range, data: {min: 3}}", ""),
+    )
+    .unwrap();
+    phase(&farm, "plan", "Solved");
+    let bought = list(&farm, "contracts").remove(0)["spec"]["configuration"]["data"].clone();
+    assert_eq!((bought["cpu"].as_str(), bought["pods"].as_str()), (Some("1"), Some("10")), "{bought}");
+}

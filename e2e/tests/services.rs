@@ -96,6 +96,8 @@ fn a_service_is_made_for_its_buyer_used_over_the_fabric_and_gone_with_the_contra
     })
     .unwrap();
     let secret = farm.get(&["secret", "cache", "-n", "shop"]).unwrap();
+    let contract =
+        list(&farm, &["contracts", "-n", "fluidos"]).remove(0)["metadata"]["name"].as_str().unwrap().to_owned();
     let allocation = list(&farm, &["allocations", "-n", "fluidos"]).remove(0);
     let reference = &allocation["status"]["resourceRef"];
     assert_eq!(
@@ -148,6 +150,15 @@ fn a_service_is_made_for_its_buyer_used_over_the_fabric_and_gone_with_the_contra
     })
     .unwrap();
     assert!(list(&grid, &["ledgers", "-n", "fluidos"])[0]["spec"]["commitments"].as_array().is_none_or(Vec::is_empty));
+    for node in [&farm, &grid] {
+        until("how long it was there is signed by both", LIMIT, || {
+            let account = node.get(&["account", &contract, "-n", "fluidos"]).map_err(|error| error.to_string())?;
+            let status = &account["status"];
+            let served = status["servedSeconds"].as_u64().unwrap_or(0);
+            if status["phase"] == "Settled" && served >= 5 { Ok(()) } else { Err(status.to_string()) }
+        })
+        .unwrap();
+    }
     let said = logs(&farm);
     until("the client reaches nothing any more", LIMIT, || {
         let more = logs(&farm).split_off(said.len().min(logs(&farm).len()));

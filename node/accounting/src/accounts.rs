@@ -11,7 +11,7 @@ use fluidos_model::kinds::{
     Account, AccountPhase, AccountSpec, AccountStatus, Configuration, Contract, Direction, FlavorType, SignedTerms,
     names,
 };
-use fluidos_model::market::Conditions;
+use fluidos_model::market::{Amounts, Conditions};
 use fluidos_model::receipt::{Basis, Closed, Meter};
 use fluidos_rear as rear;
 use jiff::{SignedDuration, Timestamp};
@@ -72,6 +72,11 @@ impl Kept {
     pub fn peer(&self) -> NodeId {
         let terms = self.terms.value();
         if self.sells() { terms.buyer } else { terms.seller }
+    }
+
+    /// Says whether it is of a service, which has no node.
+    pub fn is_service(&self) -> bool {
+        self.terms.value().flavor_type == rear::FlavorType::Service.as_str()
     }
 
     /// The contract, and where its chain stands.
@@ -277,7 +282,14 @@ pub(crate) fn contract(account: &Account) -> Result<(Signed<rear::ContractTerms>
     let refused = |reason: String| Error::Contract { contract: account.spec.contract.clone(), reason };
     let terms = opened(&account.spec.signed_terms)?;
     let value = terms.value();
-    let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: value.configuration.clone() };
+    // The terms of a service do not say its size: what is counted of it is how long it was there.
+    let amounts = match value.flavor_type == rear::FlavorType::Service.as_str() {
+        true => Amounts::default(),
+        false => {
+            let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: value.configuration.clone() };
+            configuration.amounts().map_err(|error| refused(error.to_string()))?
+        }
+    };
     let time = |text: &str| text.parse::<Timestamp>().map_err(|error| refused(format!("{text:?}: {error}")));
     let issued = whole(time(&value.issued)?);
     let basis = Basis {
@@ -285,7 +297,7 @@ pub(crate) fn contract(account: &Account) -> Result<(Signed<rear::ContractTerms>
         terms_digest: terms.digest(),
         buyer: value.buyer.to_string(),
         seller: value.seller.to_string(),
-        amounts: configuration.amounts().map_err(|error| refused(error.to_string()))?,
+        amounts,
         conditions: Conditions::read(value.conditions.as_ref()).map_err(|error| refused(error.to_string()))?,
         issued,
         until: value.until.as_deref().map(time).transpose()?.map(whole),

@@ -1,12 +1,13 @@
 //! What is seen of a contract now: pure, from the objects of the API and the meters.
 //!
-//! The buyer's capacity is *ready* if and only if its virtual node is; the seller's, if the buyer uses it and the link to it is up.
+//! The buyer's capacity is *ready* if and only if its virtual node is; the seller's, if the buyer uses it and the link to it is up. A service is
+//! ready, for either, if it can be used (its Allocation is Active) and the link is up; what it uses is not measured.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fluidos_model::kinds::{Allocation, AllocationPhase, names};
-use fluidos_model::market::{Amounts, BusinessModel, requested, share};
+use fluidos_model::market::{Amounts, BusinessModel, SHARE_MOST, requested, share};
 use fluidos_model::receipt::Reading;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
@@ -55,15 +56,19 @@ impl View {
     /// Looks at a contract. `first` is the first of the contracts with this peer by name: the packets of all are counted there.
     pub fn read(&self, kept: &mut Kept, meters: &dyn Meters, first: bool) -> Reading {
         let (peer, sells) = (kept.peer(), kept.sells());
+        let in_use = self.used.get(kept.name()).is_some_and(|used| *used) && meters.is_up(&peer);
         let (to_peer, from_peer) = if first { packets(kept, meters.traffic(&peer)) } else { (None, None) };
         let none = Vec::new();
         let per_use = kept.basis().conditions.business_model == BusinessModel::PayPerUse;
         let bought = kept.basis().amounts;
-        let used_of = |pods: &[Arc<Pod>]| per_use.then(|| share(&bought, &asked(pods)));
+        // A service is used as long as it is there: how much of it is not measured.
+        let whole = kept.is_service();
+        let used_of =
+            |pods: &[Arc<Pod>]| per_use.then(|| if whole { SHARE_MOST } else { share(&bought, &asked(pods)) });
         let yielding = per_use.then(|| self.yielding.get(kept.name()).copied().unwrap_or(0));
         if sells {
             let twins = self.twins.get(kept.name()).unwrap_or(&none);
-            let serving = self.used.get(kept.name()).is_some_and(|used| *used) && meters.is_up(&peer);
+            let serving = in_use;
             let (cpu_ms, memory_mib) = used(kept, twins, meters);
             let (bytes_to_seller, bytes_to_buyer) = (from_peer, to_peer);
             let (pods, used_ppm) = (twins.len() as u64, used_of(twins));
@@ -71,8 +76,9 @@ impl View {
         }
         let node = self.nodes.get(kept.name());
         let pods = node.and_then(|node| self.bound.get(&node.name_any())).unwrap_or(&none);
+        let serving = if kept.is_service() { in_use } else { node.is_some_and(|node| is_ready(node)) };
         Reading {
-            serving: node.is_some_and(|node| is_ready(node)),
+            serving,
             pods: pods.len() as u64,
             used_ppm: used_of(pods),
             yielding,

@@ -21,8 +21,7 @@
 //! Watches Solvers, KnownClusters, Reservations, Contracts, Allocations and AcquisitionPolicies; writes those of its own, the Ledger,
 //! the status of policies, and nothing else. Reads SharingPolicies, and Flavors, which are the Local Resource Manager's.
 //!
-//! Limits: K8Slices only; prices are agreed and counted against ceilings, and no receipt is written; official nodes, which sign
-//! nothing, are not bought from.
+//! Limits: K8Slices and services only; official nodes, which sign nothing, are not bought from.
 
 #[cfg(feature = "bench")]
 pub mod bench;
