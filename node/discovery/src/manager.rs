@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluidos_identity::{NodeId, NodeKey, Speakers};
-use fluidos_link::{Event, Links, PeerInfo};
+use fluidos_link::{DialStatus, Event, Links, PeerInfo};
 use fluidos_model::kinds::{
     Contract, DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, KnownClusterLink, KnownClusterSource, LinkState,
     MulticastState, MulticastStatus, NodeIdentity, Rating, names,
@@ -128,6 +128,8 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
         gone: BTreeSet::new(),
     };
     manager.obey().await;
+    // Before anybody is looked at: who is up already may be one of these.
+    manager.resolve().await;
     for peer in manager.options.links.peers() {
         manager.up(&peer).await;
     }
@@ -174,6 +176,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
             }
             _ = tick.tick() => {
                 manager.resolve().await;
+                manager.lead().await;
                 manager.refresh().await;
                 manager.expire().await;
                 manager.compare().await;
@@ -351,31 +354,50 @@ impl Manager {
         } else {
             Source::Inbound
         };
-        let port =
-            |name: &str| peer.attributes.get(name).and_then(|text| text.parse::<u16>().ok()).filter(|port| *port > 0);
-        if let Some(rear_port) = port(ATTRIBUTE_REAR_PORT) {
-            let known = self.entry(&peer.id);
-            // A node that we called because an entry says so keeps that entry's source.
-            if source != Source::Multicast || known.is_none() {
-                let link = if peer.dialled {
-                    Some(peer.address)
-                } else {
-                    port(ATTRIBUTE_LINK_PORT).map(|p| SocketAddr::new(peer.address.ip(), p))
-                };
-                let sighting = Sighting {
-                    source: if source == Source::Multicast { Source::Inbound } else { source },
-                    id: peer.id,
-                    name: peer.name.clone(),
-                    domain: peer.domain.clone(),
-                    rear: SocketAddr::new(peer.address.ip(), rear_port),
-                    link,
-                    further: Vec::new(),
-                    features: peer.attributes.get(ATTRIBUTE_FEATURES).and_then(|text| Features::parse(text).ok()),
-                };
-                self.sighted(&sighting).await;
-            }
+        let known = self.entry(&peer.id);
+        // A node that we called because an entry says so keeps that entry's source.
+        if source != Source::Multicast || known.is_none() {
+            let link = peer.dialled.then_some(peer.address);
+            let source = if source == Source::Multicast { Source::Inbound } else { source };
+            self.introduced(peer, source, link).await;
         }
         self.write_link(&peer.id, LinkState::Up, String::new()).await;
+    }
+
+    /// What a node says of itself on its link; `link` is where it was called, if it was.
+    async fn introduced(&mut self, peer: &PeerInfo, source: Source, link: Option<SocketAddr>) {
+        let port =
+            |name: &str| peer.attributes.get(name).and_then(|text| text.parse::<u16>().ok()).filter(|port| *port > 0);
+        let Some(rear_port) = port(ATTRIBUTE_REAR_PORT) else { return };
+        let ip = link.unwrap_or(peer.address).ip();
+        let sighting = Sighting {
+            source,
+            id: peer.id,
+            name: peer.name.clone(),
+            domain: peer.domain.clone(),
+            rear: SocketAddr::new(ip, rear_port),
+            link: link.or_else(|| port(ATTRIBUTE_LINK_PORT).map(|port| SocketAddr::new(ip, port))),
+            further: Vec::new(),
+            features: peer.attributes.get(ATTRIBUTE_FEATURES).and_then(|text| Features::parse(text).ok()),
+        };
+        self.sighted(&sighting).await;
+    }
+
+    /// Who called us before our own call to the address that the owner has named led to it is who is named: that call has proven its key,
+    /// and one of the two links is enough.
+    async fn lead(&mut self) {
+        for (address, status) in self.options.links.dials() {
+            let DialStatus::Up(id) = status else { continue };
+            let inbound = self.entry(&id).is_some_and(|known| known.spec.source == Some(KnownClusterSource::Inbound));
+            // A call that expects a key is answered by whatever link there is with it; one to a named address expects none.
+            let named = self.named.contains_key(&address) && self.dialled.get(&address) == Some(&None);
+            if !inbound || !named || self.is_of_another(&address, &id) {
+                continue;
+            }
+            if let Some(session) = self.options.links.get(&id) {
+                self.introduced(&session.peer().clone(), Source::Static, Some(address)).await;
+            }
+        }
     }
 
     /// Whether another node was found before at an address that the owner has named: who is there now takes its place only

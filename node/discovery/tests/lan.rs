@@ -163,6 +163,11 @@ struct Node {
 
 impl Node {
     async fn start(seed: u8, listen: IpAddr, trust: Trust, catalog: &str) -> Self {
+        Self::start_with(seed, listen, trust, catalog, None).await
+    }
+
+    /// A node whose owner names an address, and who is called from there before it looks at what its owner has named.
+    async fn start_with(seed: u8, listen: IpAddr, trust: Trust, catalog: &str, named: Option<&str>) -> Self {
         let client = api().await;
         let started = Instant::now();
         let attributes = [ATTRIBUTE_REAR_PORT, ATTRIBUTE_LINK_PORT].map(|name| (name.to_owned(), PORT.to_string()));
@@ -178,6 +183,10 @@ impl Node {
             },
         )
         .unwrap();
+        while named.is_some() && links.peers().is_empty() {
+            assert!(started.elapsed() < DEADLINE, "nobody calls");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let handle = Handle::default();
         let options = Options {
             client: client.clone(),
@@ -187,8 +196,8 @@ impl Node {
             links: links.clone(),
             rear_port: PORT,
             link_port: PORT,
-            peers: Vec::new(),
-            mdns: catalog.is_empty(),
+            peers: named.into_iter().map(str::to_owned).collect(),
+            mdns: catalog.is_empty() && named.is_none(),
             catalogs: fluidos_discovery::catalog::Options {
                 targets: catalog.parse().into_iter().collect(),
                 ..Default::default()
@@ -451,6 +460,31 @@ fn who_is_behind_no_multicast_is_found_by_its_call() {
         two.here(async move { b.stop().await }).await;
         // Nobody announced it, so it does not end by itself.
         a.tells("B is down", "node2  192.0.2.2:7300 Inbound Untrusted Down\n").await;
+    });
+}
+
+#[test]
+fn who_is_named_by_its_owner_and_calls_first_is_who_is_named() {
+    on_lan(async || {
+        let (one, two) = (Machine::new(1).await, Machine::new(2).await);
+        let b = two
+            .here(async {
+                let attributes =
+                    [ATTRIBUTE_REAR_PORT, ATTRIBUTE_LINK_PORT].map(|name| (name.to_owned(), PORT.to_string()));
+                let options = fluidos_link::Options::new(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)), "node2", 1);
+                let links =
+                    Links::start(key(2), fluidos_link::Options { attributes: attributes.into(), ..options }).unwrap();
+                links.dial(SocketAddr::from(([192, 0, 2, 1], PORT)), None);
+                links
+            })
+            .await;
+        let trust = Trust { known: true, ..Trust::default() };
+        let listen = Ipv6Addr::UNSPECIFIED.into();
+        let named = "[fd00:db8::2]:7300";
+        let a = one.here(async move { Node::start_with(1, listen, trust, "", Some(named)).await }).await;
+        // It calls from another address than the one that is named: it is a caller like any other until A's own call has led to it.
+        a.tells("A's call leads to B", "node2  [fd00:db8::2]:7300 Static Trusted Up\n").await;
+        two.here(async move { b.stop().await }).await;
     });
 }
 
