@@ -160,10 +160,12 @@ async fn start(binary: &Path, directory: &Path) -> Result<(Child, String)> {
     let all = rear::Selector { flavor_type: Some(rear::FlavorType::K8Slice), filters: Vec::new() };
     let begun = Instant::now();
     loop {
-        match client.list_flavors(&all).await?.first() {
-            Some(flavor) => return Ok((node, flavor.id.clone())),
-            None if begun.elapsed() > START_LIMIT => bail!("the node lists no flavor"),
-            None => tokio::time::sleep(Duration::from_millis(200)).await,
+        match client.list_flavors(&all).await {
+            Ok(flavors) if !flavors.is_empty() => return Ok((node, flavors[0].id.clone())),
+            Err(error) if !error.is_retryable() => return Err(error.into()),
+            other if begun.elapsed() > START_LIMIT => bail!("the node lists no flavor: {other:?}"),
+            // It looks first whether others keep records that it has lost.
+            _ => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
 }
