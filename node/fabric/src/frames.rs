@@ -143,6 +143,10 @@ impl Expected {
             let reason = format!("{} signatures, needed 1", envelope.signatures.len());
             return Err(Error::Malformed { what: "desired state", reason });
         };
+        if envelope.purpose != PURPOSE {
+            let reason = format!("it is for {:?}, needed {PURPOSE}", cut(&envelope.purpose, 80));
+            return Err(Error::Malformed { what: "desired state", reason });
+        }
         let bytes = URL_SAFE_NO_PAD
             .decode(&envelope.payload)
             .map_err(|error| Error::Malformed { what: "desired state", reason: error.to_string() })?;
