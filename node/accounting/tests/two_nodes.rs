@@ -471,6 +471,14 @@ async fn books_that_one_side_has_lost_come_back_from_the_other() {
         node.api::<Account>().delete(CONTRACT, &DeleteParams::default()).await.unwrap();
         node.open(false).await;
         if loses == 1 {
+            // An account is made of its contract, which goes in a moment.
+            until("the seller keeps an account again", async || {
+                match seller.api::<Account>().get_opt(CONTRACT).await.unwrap() {
+                    Some(_) => Ok(()),
+                    None => Err("none".to_owned()),
+                }
+            })
+            .await;
             // The buyer has something to settle, and so meets a seller that knows nothing.
             for node in [&buyer, &seller] {
                 node.release().await;
