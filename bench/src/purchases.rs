@@ -7,7 +7,7 @@
 //! Buyers run on the same two cores, sign and verify; nginx's only send and read. Each purchase has a key of its own: the node
 //! listens to each for 20 requests a second.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -298,7 +298,7 @@ impl Raw {
 }
 
 /// nginx with a node's key, that demands one of its clients, as REAR does.
-fn nginx(directory: &Path, answers: &[Answer]) -> Result<Child> {
+fn nginx(directory: &Path, answers: &[Answer]) -> Result<Nginx> {
     // OpenSSL reads no key of the form that rustls writes.
     let made = std::process::Command::new("openssl")
         .args([
@@ -329,7 +329,7 @@ fn nginx(directory: &Path, answers: &[Answer]) -> Result<Child> {
     }
     let root = directory.display();
     let text = format!(
-        "daemon off; worker_processes 2; pid {root}/nginx.pid; error_log {root}/nginx.log;\n\
+        "worker_processes 2; pid {root}/nginx.pid; error_log {root}/nginx.log;\n\
          events {{ worker_connections 1024; }}\n\
          http {{ access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/fastcgi;\n\
          uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi; open_file_cache max=100;\n\
@@ -338,8 +338,28 @@ fn nginx(directory: &Path, answers: &[Answer]) -> Result<Child> {
     );
     let file = directory.join("nginx.conf");
     std::fs::write(&file, text)?;
-    let mut command = Command::new("nginx");
-    let nginx = command.arg("-c").arg(&file).arg("-p").arg(directory).kill_on_drop(true).spawn().context("nginx")?;
-    std::thread::sleep(Duration::from_millis(500));
+    let nginx = Nginx { directory: directory.to_owned() };
+    let started = nginx.told(&[]).status().context("nginx")?;
+    anyhow::ensure!(started.success(), "nginx does not start: {started}");
     Ok(nginx)
+}
+
+/// A running nginx; its workers end with it, which they do not when their master is killed.
+struct Nginx {
+    directory: PathBuf,
+}
+
+impl Nginx {
+    fn told(&self, what: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new("nginx");
+        command.arg("-c").arg(self.directory.join("nginx.conf")).arg("-p").arg(&self.directory).args(what);
+        command
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // If it has ended already there is nothing to stop.
+        let _ = self.told(&["-s", "stop"]).output();
+    }
 }
