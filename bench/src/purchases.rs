@@ -160,13 +160,20 @@ async fn start(binary: &Path, directory: &Path) -> Result<(Child, String)> {
     let all = rear::Selector { flavor_type: Some(rear::FlavorType::K8Slice), filters: Vec::new() };
     let begun = Instant::now();
     loop {
+        // It looks first whether others keep records that it has lost.
         match client.list_flavors(&all).await {
-            Ok(flavors) if !flavors.is_empty() => return Ok((node, flavors[0].id.clone())),
+            Ok(flavors) => {
+                if let Some(flavor) = flavors.first() {
+                    return Ok((node, flavor.id.clone()));
+                }
+            }
             Err(error) if !error.is_retryable() => return Err(error.into()),
-            other if begun.elapsed() > START_LIMIT => bail!("the node lists no flavor: {other:?}"),
-            // It looks first whether others keep records that it has lost.
-            _ => tokio::time::sleep(Duration::from_millis(200)).await,
+            Err(_) => {}
         }
+        if begun.elapsed() > START_LIMIT {
+            bail!("the node lists no flavor within {START_LIMIT:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

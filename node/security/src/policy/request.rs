@@ -263,7 +263,7 @@ pub struct Goods {
 
 /// Amounts, within what a policy can count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[allow(missing_docs)]
+#[allow(missing_docs)] // the amounts of the schema by their names
 pub struct Asked {
     pub cpu_milli: i64,
     pub memory_bytes: i64,
