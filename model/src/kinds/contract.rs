@@ -67,6 +67,10 @@ pub struct ContractSpec {
     /// The last renewal, signed by both; at the buyer one that it has asked for and is not answered yet by itself only (ours).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<SignedTerms>,
+    /// At a reseller, in what it has sold: the contract that it has bought from somebody else and serves this one with (ours). Absent is
+    /// that it serves it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<String>,
 }
 
 /// Bytes and the signatures over them, as they came over the wire.
