@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::machine::{install, output, root, run};
+use crate::release;
 
 /// Those that the package `fluidos-bench` makes; the first two measure nodes in network namespaces from here.
 const NAMES: [&str; 6] = ["main-job", "announcers", "decisions", "ranking", "market", "purchases"];
@@ -36,19 +37,16 @@ impl Bench {
         // Of what is built: the tree may go on while it is measured.
         let commit = output("git", &["describe", "--always", "--dirty"])?;
         let profile = if self.debug { "debug" } else { "release" };
-        let mut build = vec!["build", "--locked"];
+        let built = root().join("target").join(profile);
+        let mut binary = built.join("fluidos");
         if matches!(self.name.as_str(), "main-job" | "announcers" | "purchases") {
-            build.extend(["--package", "fluidos"]);
+            binary = release::binary(self.debug)?;
         }
         if self.name != "main-job" {
-            build.extend(["--package", "fluidos-bench"]);
+            let mut build = vec!["build", "--locked", "--package", "fluidos-bench"];
+            build.extend((!self.debug).then_some("--release"));
+            run("cargo", &build)?;
         }
-        if !self.debug {
-            build.push("--release");
-        }
-        run("cargo", &build)?;
-        let built = root().join("target").join(profile);
-        let binary = built.join("fluidos");
         let calibration = calibration()?;
         println!("calibration: {calibration}");
         let figures = match self.name.as_str() {
