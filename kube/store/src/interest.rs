@@ -17,7 +17,7 @@ const PREFIXES_KEPT: usize = 1024;
 /// Everybody is woken whenever so much of the history has gone by.
 const PART: usize = 4;
 
-/// The prefixes that are watched. Clones are the same.
+/// The prefixes that are watched. Clones are the same; watches end with the last.
 #[derive(Clone, Default)]
 pub(crate) struct Interests {
     channels: Arc<Mutex<HashMap<Arc<str>, watch::Sender<()>>>>,
@@ -43,11 +43,6 @@ impl Interests {
             }
             true
         });
-    }
-
-    /// Ends every watch: the store is gone.
-    pub fn end(&self) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -77,11 +72,5 @@ impl Waker {
             (self.events, self.bytes) = (0, 0);
         }
         self.interests.wake(keys, all);
-    }
-}
-
-impl Drop for Waker {
-    fn drop(&mut self) {
-        self.interests.end();
     }
 }
