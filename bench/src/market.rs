@@ -105,6 +105,10 @@ pub fn request() -> rear::ResourceRequest {
         filters: vec![range("cpu", "100m"), range("memory", "64Mi"), range("pods", "1")],
         intents: BTreeMap::new(),
         term_seconds: None,
+        wait_millis: None,
+        path: None,
+        wait_millis: None,
+        path: None,
     }
 }
 

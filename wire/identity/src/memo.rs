@@ -90,6 +90,8 @@ mod tests {
         let one = |n: usize| <[u8; 32]>::from(Sha256::digest(n.to_be_bytes()));
         (0..=REMEMBERED_MAX).for_each(|n| memo.insert(one(n)));
         assert_eq!((memo.known.len(), memo.order.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
-        assert!(!memo.known.contains(&one(0)) && memo.known.contains(&one(1)) && memo.known.contains(&one(REMEMBERED_MAX)));
+        assert!(
+            !memo.known.contains(&one(0)) && memo.known.contains(&one(1)) && memo.known.contains(&one(REMEMBERED_MAX))
+        );
     }
 }
