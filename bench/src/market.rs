@@ -107,8 +107,6 @@ pub fn request() -> rear::ResourceRequest {
         term_seconds: None,
         wait_millis: None,
         path: None,
-        wait_millis: None,
-        path: None,
     }
 }
 
@@ -122,6 +120,7 @@ pub fn reservation(flavor: &str, transaction: &str) -> Result<rear::ReserveReque
         configuration: Some(rear::Configuration { flavor_type: rear::FlavorType::K8Slice, data }),
         transaction_id: Some(transaction.into()),
         term_seconds: None,
+        path: None,
     })
 }
 

@@ -611,7 +611,9 @@ impl Seller for Exporter {
             let reason = bounded(&release.value().reason, 256);
             let message = format!("{party} ends this contract at {ends}: {reason}");
             events::warn(&self.client, &known, "NoticeByPeer", &message).await;
-            return Ok(contracts::ends(&self.client, &known, ends, &reason, !sells).await.map_err(act::Error::from)?);
+            contracts::ends(&self.client, &known, ends, &reason, !sells).await.map_err(act::Error::from)?;
+            self.resell.wake.notify_one();
+            return Ok(());
         }
         tracing::info!(contract = contract_id, %party, reason = release.value().reason, "released by the other side");
         let message = format!("{party} has ended this contract: {}", bounded(&release.value().reason, 256));
