@@ -368,6 +368,18 @@ async fn who_stands_too_far_behind_or_does_not_say_where_gets_nothing() {
     client.cancel("t1").await.unwrap();
     nothing_sold_on(broker).await;
     chain.grid.empty().await;
+
+    // A buyer that holds as much as it may has nobody asked for more.
+    for number in 0..16 {
+        let small = reservation(&broker.flavor_name(), &format!("own{number}"), None);
+        let mut small = rear::ReserveRequest { path: None, ..small };
+        small.configuration.as_mut().unwrap().data["cpu"] = "1m".into();
+        small.configuration.as_mut().unwrap().data["memory"] = "1Mi".into();
+        client.reserve(&small).await.unwrap();
+    }
+    let full = code(client.reserve(&reservation(&name, "t2", Some(path(&[20, 9], now)))).await);
+    assert_eq!(full.0, rear::RefusalCode::TooMany, "{full:?}");
+    assert!(broker.list::<Solver>().await.is_empty() && chain.grid.ledger().await.commitments.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,6 +53,9 @@ const WAIT_MOST: Duration = Duration::from_secs(9);
 /// Of what a buyer waits, others have three quarters: the rest is the way back.
 const WAIT_PARTS: (u32, u32) = (3, 4);
 
+/// Holds and purchases behind that are under way at the same time: each is some connections.
+const BUSY_MAX: usize = 16;
+
 /// What an exporter remembers of what it sells on.
 pub(super) struct Resell {
     quotes: Mutex<Quotes>,
@@ -99,7 +102,11 @@ impl Resell {
     }
 
     fn take(&self, hex: &str) -> Result<Busy<'_>, Refusal> {
-        if self.busy().insert(hex.to_owned()) {
+        let mut busy = self.busy();
+        if busy.len() >= BUSY_MAX {
+            return Err(Refusal::new(RefusalCode::Unavailable, "resale: others are being bought for: ask again"));
+        }
+        if busy.insert(hex.to_owned()) {
             return Ok(Busy { resell: self, hex: hex.to_owned(), done: false });
         }
         Err(Refusal::new(RefusalCode::Unavailable, "resale: this transaction is being worked on: ask again"))
@@ -164,17 +171,26 @@ impl Exporter {
                 return Ok(rear::ResourceAnswer { denial: Some(crate::bounded(&reasons, 512)), ..answer });
             }
         };
-        let offer = self.offer(&quote, request)?;
+        let offer = self.offer(&quote, request, &rules.sale)?;
         Ok(rear::ResourceAnswer { offers: answer.offers.into_iter().chain([offer]).collect(), denial: None })
     }
 
-    fn offer(&self, quote: &Quote, request: &rear::ResourceRequest) -> Result<rear::ResourceOffer, Refusal> {
+    fn offer(
+        &self,
+        quote: &Quote,
+        request: &rear::ResourceRequest,
+        sale: &Sale,
+    ) -> Result<rear::ResourceOffer, Refusal> {
         let name = quote.flavor.name_any();
+        let asked = rear::Selector { flavor_type: Some(request.flavor_type), filters: request.filters.clone() };
+        let nearest = |wanted| quote.flavor.spec.offer(&name).ok()?.nearest(&wanted).ok();
+        let fit = own::selector(&asked)?.and_then(nearest).map_or(rear::Fit::More, |(fit, _)| own::fit(fit));
+        let term = own::term(sale, request.term_seconds.map(Duration::from_secs));
         let configuration = Configuration::k8slice(&quote.amounts);
         let configuration = configuration.map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?;
         let price = fluidos_model::kinds::FlavorPrice::from(&quote.price);
         Ok(rear::ResourceOffer {
-            fit: rear::Fit::Exact,
+            fit,
             flavor: convert::wire_flavor(&name, &quote.flavor.spec),
             configuration: convert::wire_configuration(&configuration),
             price: rear::Price {
@@ -183,7 +199,7 @@ impl Exporter {
                 period: price.period,
                 unit: price.unit,
             },
-            term_seconds: request.term_seconds,
+            term_seconds: Some(term.as_secs()),
         })
     }
 

@@ -63,6 +63,8 @@ impl Exporter {
         let rules =
             rules.ok_or_else(|| conflict("resale: the seller's sharing policy sells nothing on any more".into()))?;
         rules.reselling.admits(path.len()).map_err(conflict)?;
+        // Others are not asked to hold what would not be held here.
+        plan::room(&rules.pool, (&transaction, &holder), &request.flavor_id, quote.amounts, Timestamp::now())?;
         self.may(Act::Reserve, &quote.flavor, buyer, Some((&rules.pool, &transaction, quote.amounts)))?;
         let hex = plan::anchor(&transaction, &holder);
         let mut busy = self.resell.take(&hex)?;

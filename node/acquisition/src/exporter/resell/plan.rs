@@ -12,10 +12,12 @@ use fluidos_model::market::{
     Sale, sold_on,
 };
 use fluidos_rear as rear;
+use fluidos_rear::Refusal;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
+use crate::exporter::plan as own;
 use crate::importer::resale::Held;
 use crate::importer::view::Offered;
 use crate::terms;
@@ -159,6 +161,29 @@ pub(super) fn held(
         until,
         agreed: Some(agreed),
     })
+}
+
+/// Says whether a buyer may hold one more.
+///
+/// # Errors
+/// It holds as much as it may, or the Ledger is full.
+pub(super) fn room(
+    pool: &Pool,
+    (transaction, buyer): (&str, &str),
+    flavor: &str,
+    amounts: Amounts,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let until = terms::shifted(now, HOLD_MARGIN, 1).unwrap_or(Timestamp::MAX);
+    let hold = HoldRequest {
+        transaction: transaction.into(),
+        buyer: buyer.into(),
+        flavor: flavor.into(),
+        amounts,
+        until,
+        agreed: None,
+    };
+    pool.hold_served(&hold, "", now).map(drop).map_err(|refusal| own::refusal(refusal).into_refusal())
 }
 
 /// What is promised to be bought and stands in no contract yet, at the price it is sold on for: not less than what it costs.
