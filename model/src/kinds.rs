@@ -85,7 +85,8 @@ pub use shared::{
     QuantityText, Selector, TelemetryServer,
 };
 pub use sharing_policy::{
-    SharingBuyers, SharingError, SharingPolicy, SharingPolicySpec, SharingPolicyStatus, SharingPrice,
+    SharingBuyers, SharingError, SharingPolicy, SharingPolicySpec, SharingPolicyStatus, SharingPrice, SharingReselling,
+    SharingSellers,
 };
 pub use solver::{Solver, SolverContract, SolverSpec, SolverSplit, SolverStatus};
 pub use transparency_log::{

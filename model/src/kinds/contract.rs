@@ -24,6 +24,7 @@ use super::{Configuration, EmbeddedFlavor, NodeIdentity, Phase, PhaseStatus, Tel
     printcolumn = r#"{"name":"Seller","type":"string","jsonPath":".spec.seller.domain"}"#,
     printcolumn = r#"{"name":"Transaction ID","type":"string","priority":1,"jsonPath":".spec.transactionID"}"#,
     printcolumn = r#"{"name":"Buyer Cluster ID","type":"string","priority":1,"jsonPath":".spec.buyerClusterID"}"#,
+    printcolumn = r#"{"name":"Served By","type":"string","priority":1,"jsonPath":".spec.servedBy"}"#,
     printcolumn = r#"{"name":"Expiration Time","type":"string","jsonPath":".spec.expirationTime"}"#,
     printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#

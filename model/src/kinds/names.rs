@@ -50,6 +50,9 @@ pub const ANNOTATION_NAMESPACE: &str = "fluidos.eu/namespace";
 pub const LABEL_SOLVER_FOR: &str = "fluidos.eu/solver-for";
 /// Label of a Solver that buys for a buffer: the name of the buffer.
 pub const LABEL_BUFFER: &str = "fluidos.eu/buffer";
+/// Label of a Solver that buys what is sold on, and of nothing else: the transaction of its buyer, as 16 hexadecimal digits of its digest.
+/// Nobody's own workload takes what it buys.
+pub const LABEL_RESALE: &str = "fluidos.eu/resale";
 /// Finalizer of a contract: the other side must be told first.
 pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";
 /// Prefix of the labels of a KnownCluster that hold what the node says of itself, such as `feature.fluidos.eu/city`.
@@ -145,6 +148,17 @@ pub fn plan_flavor(domain: &str, tag: &str, offer: &str, plan: &str) -> String {
 pub fn service_flavor(domain: &str, tag: &str, blueprint: &str) -> String {
     let domain: String = domain.chars().take(100).collect();
     bounded(format!("{domain}-service-{tag}-{blueprint}").to_ascii_lowercase())
+}
+
+/// Returns the name of the flavor of something that is sold on; `tag` is 8 hex of its seller's key, `hex` what only this one has.
+pub fn resale_flavor(domain: &str, tag: &str, hex: &str) -> String {
+    let domain: String = domain.chars().take(100).collect();
+    bounded(format!("{domain}-k8slice-{tag}-resale-{hex}").to_ascii_lowercase())
+}
+
+/// Returns the name of the Solver that buys what is sold on; `hex` is its [`LABEL_RESALE`].
+pub fn resale(hex: &str) -> String {
+    bounded(format!("resale-{hex}"))
 }
 
 /// Returns the namespace of the instance of a service at its seller.

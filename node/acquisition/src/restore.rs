@@ -191,6 +191,7 @@ fn object(
     let (own, other) = (options.identity.clone(), if buys { &contract.seller } else { &contract.buyer });
     let other = convert::identity(other, peer);
     let (buyer, seller) = if buys { (own, other) } else { (other, own) };
+    let conditions = Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?;
     let spec = ContractSpec {
         flavor: convert::at_price(flavor, terms),
         transaction_id: terms.transaction_id.clone(),
@@ -201,9 +202,16 @@ fn object(
         expiration_time: renewal.map(|renewal| renewal.value().until.clone()).or_else(|| terms.until.clone()),
         renewal: renewal.map(|renewal| convert::signed_terms(renewal.envelope())),
         signed_terms: Some(convert::signed_terms(signed.envelope())),
+        served_by: served_by(&conditions).filter(|_| !buys),
         ..ContractSpec::default()
     };
     Ok(contracts::contract(&terms.contract_id, spec, peer, None))
+}
+
+/// With which contract something is served that was sold on is known to nobody else, and lost. It takes nothing of the own capacity, and
+/// ends: no contract has this name.
+fn served_by(conditions: &Conditions) -> Option<String> {
+    conditions.resold.then(|| "lost".to_owned())
 }
 
 enum PromiseError {
@@ -270,7 +278,9 @@ fn commitment(
     let [amount, currency, period] = &terms.price;
     let price = Price::parse(amount, currency, period).map_err(|error| error.to_string())?.unwrap_or(Price::ZERO);
     let ends = terms.until.as_deref().map(time).transpose()?;
+    let conditions = Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?;
     Ok(Commitment {
+        served_by: served_by(&conditions),
         transaction: terms.transaction_id.clone(),
         buyer: terms.buyer.to_string(),
         flavor: terms.flavor_id.clone(),
@@ -283,7 +293,7 @@ fn commitment(
             hold_until: now,
             ends,
             price,
-            conditions: Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?,
+            conditions,
             service: None,
         }),
     })

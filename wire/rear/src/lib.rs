@@ -28,6 +28,7 @@ mod connect;
 mod guard;
 mod log;
 mod messages;
+mod path;
 mod proof;
 mod query;
 mod receipts;
@@ -51,6 +52,7 @@ pub use messages::{
     OffersQuery, Party, Price, PurchaseRequest, ReserveRequest, ResourceAnswer, ResourceOffer, ResourceRequest,
     Telemetry, Transaction,
 };
+pub use path::{PATH_LEEWAY, PATH_MARKS_MAX, PATH_PURPOSE, Path, PathError, PathTerms};
 pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, export_signed, verify_contract, verify_signed};
 pub use query::{Selector, SelectorFilter};
 pub use receipts::{Accountant, PAYMENTS_MAX, ReceiptAnswer, ReceiptRequest};

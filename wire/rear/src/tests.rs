@@ -237,6 +237,7 @@ fn ask(buyer: &NodeKey, transaction: Option<&str>) -> ReserveRequest {
         }),
         transaction_id: transaction.map(Into::into),
         term_seconds: None,
+        path: None,
     }
 }
 
@@ -422,6 +423,8 @@ async fn a_seller_that_knows_no_requests_is_asked_for_its_flavors() {
         filters: vec![],
         intents: Default::default(),
         term_seconds: None,
+        wait_millis: None,
+        path: None,
     };
     let (shop, buyer) = (Shop::open(1).await, key(2));
     assert_eq!(shop.client(&buyer).request(&request).await.unwrap(), None);

@@ -61,7 +61,7 @@ pub(crate) struct Peer {
 
 /// Something that can be bought.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Offered {
+pub(crate) struct Offered {
     /// Name of its PeeringCandidate.
     pub candidate: String,
     /// What to call the seller.

@@ -178,7 +178,10 @@ fn buyers<'a>(solvers: &[&Solver], contracts: impl Iterator<Item = &'a Contract>
         .filter_map(|contract| {
             let owner = contract.owner_references().iter().find(|owner| owner.kind == "Solver")?;
             let solver = solvers.iter().find(|solver| solver.uid().as_deref() == Some(owner.uid.as_str()))?;
-            Some((contract.name_any(), solver.labels().get(names::LABEL_SOLVER_FOR).cloned()))
+            // What is sold on is for nobody here: no workload has this name.
+            let label =
+                solver.labels().get(names::LABEL_SOLVER_FOR).or_else(|| solver.labels().get(names::LABEL_RESALE));
+            Some((contract.name_any(), label.cloned()))
         })
         .collect()
 }
