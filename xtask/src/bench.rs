@@ -47,7 +47,7 @@ impl Bench {
             build.push("--release");
         }
         run("cargo", &build)?;
-        let built = root().join("target").join(profile);
+        let built = target().join(profile);
         let binary = built.join("fluidos");
         let calibration = calibration()?;
         println!("calibration: {calibration}");
@@ -73,10 +73,14 @@ impl Bench {
     }
 }
 
+/// Where cargo puts what it builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// What kind of machine this is: figures of another are not comparable.
 fn calibration() -> Result<Value> {
-    let directory = root().join("target");
-    let file = directory.join("fdatasync.probe");
+    let file = target().join("fdatasync.probe");
     let mut times = Vec::new();
     for i in 0..50u8 {
         std::fs::write(&file, [i; 1024])?;
