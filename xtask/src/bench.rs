@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::machine::{install, output, root, run};
+use crate::machine::{install, output, root, run, target};
 use crate::release;
 
 /// Those that the package `fluidos-bench` makes; the first two measure nodes in network namespaces from here.
@@ -37,7 +37,7 @@ impl Bench {
         // Of what is built: the tree may go on while it is measured.
         let commit = output("git", &["describe", "--always", "--dirty"])?;
         let profile = if self.debug { "debug" } else { "release" };
-        let built = root().join("target").join(profile);
+        let built = target().join(profile);
         let mut binary = built.join("fluidos");
         if matches!(self.name.as_str(), "main-job" | "announcers" | "purchases") {
             binary = release::binary(self.debug)?;
@@ -73,8 +73,7 @@ impl Bench {
 
 /// What kind of machine this is: figures of another are not comparable.
 fn calibration() -> Result<Value> {
-    let directory = root().join("target");
-    let file = directory.join("fdatasync.probe");
+    let file = target().join("fdatasync.probe");
     let mut times = Vec::new();
     for i in 0..50u8 {
         std::fs::write(&file, [i; 1024])?;

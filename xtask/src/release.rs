@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::machine::{output, root, run};
+use crate::machine::{output, run, target};
 
 /// Leaves the tables out. It adds to what the linker does by itself.
 const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) } } INSERT AFTER .text;\n";
@@ -19,20 +19,20 @@ const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) } } INSERT AFTER .te
 pub fn binary(debug: bool) -> Result<PathBuf> {
     if debug {
         run("cargo", &["build", "--locked", "--package", "fluidos"])?;
-        return Ok(root().join("target/debug/fluidos"));
+        return Ok(target().join("debug/fluidos"));
     }
     let mut build: Vec<String> =
         ["rustc", "--locked", "--release", "--package", "fluidos", "--bin", "fluidos", "--"].map(str::to_owned).into();
     if has_lld()? {
-        let script = root().join("target/no-unwind-tables.ld");
-        std::fs::create_dir_all(root().join("target"))?;
+        let script = target().join("no-unwind-tables.ld");
+        std::fs::create_dir_all(target())?;
         std::fs::write(&script, SCRIPT)?;
         build.extend(["-C", "link-arg=-fuse-ld=lld", "-C", "link-arg=-Wl,--icf=all"].map(str::to_owned));
         build.extend(["-C", "link-arg=-Wl,--no-eh-frame-hdr", "-C"].map(str::to_owned));
         build.push(format!("link-arg=-Wl,-T,{}", script.display()));
     }
     run("cargo", &build.iter().map(String::as_str).collect::<Vec<_>>())?;
-    Ok(root().join("target/release/fluidos"))
+    Ok(target().join("release/fluidos"))
 }
 
 /// Whether the toolchain brings `lld`, and links with it of itself.

@@ -57,6 +57,10 @@ pub const LABEL_RESALE: &str = "fluidos.eu/resale";
 pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";
 /// Prefix of the labels of a KnownCluster that hold what the node says of itself, such as `feature.fluidos.eu/city`.
 pub const LABEL_FEATURE_PREFIX: &str = "feature.fluidos.eu/";
+/// Prefix of the labels of a KnownCluster that hold the types of flavors that the node says it sells, such as `offer.fluidos.eu/K8Slice`.
+pub const LABEL_OFFER_PREFIX: &str = "offer.fluidos.eu/";
+/// Prefix of the labels of a KnownCluster that hold its billing models, such as `billing.fluidos.eu/spot`.
+pub const LABEL_BILLING_PREFIX: &str = "billing.fluidos.eu/";
 /// Name of the DiscoveryPolicy that is always there, and whose status tells what discovery saw.
 pub const DISCOVERY_POLICY: &str = "default";
 /// Name of the AccessPolicy that `--offer` writes.
