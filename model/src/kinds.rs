@@ -51,7 +51,7 @@ pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStat
 pub use broker::{Broker, BrokerCondition, BrokerSpec, BrokerStatus};
 pub use contract::{
     Contract, ContractSpec, ContractStatus, LiqoCredentials, SignedTerms, Transaction, TransactionSpec,
-    TransactionStatus,
+    TransactionStatus, serving,
 };
 pub use deployment::{FLUIDOSDeployment, FLUIDOSDeploymentSpec, FLUIDOSDeploymentStatus};
 pub use discovery::{

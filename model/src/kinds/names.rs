@@ -36,6 +36,12 @@ pub const ANNOTATION_LOCATION: &str = "fluidos.eu/location";
 pub const ANNOTATION_LATENCY: &str = "fluidos.eu/latency-micros";
 /// Annotation of a twin: `NAMESPACE/NAME/UID` of the pod that it stands for at its consumer.
 pub const ANNOTATION_ORIGIN: &str = "fluidos.eu/origin";
+/// Annotation of a twin that a reseller's provider runs: the IPv4 prefix of the pod's owner, who stands behind the consumer.
+pub const ANNOTATION_HOME: &str = "fluidos.eu/home";
+/// Annotation of a twin at a reseller: the address of its own by which its consumer knows the pod, which runs elsewhere.
+pub const ANNOTATION_STAND_IN: &str = "fluidos.eu/stand-in";
+/// Key of the taint of a virtual node that serves a contract which was sold: only the twins of that contract go there.
+pub const RESALE: &str = "fluidos.eu/resale";
 /// Annotation of a pod: why it was placed where it is.
 pub const ANNOTATION_DECISION: &str = "fluidos.eu/decision";
 /// Annotation of a pod: `KIND/NAME/UID` of its topmost owner, for which capacity is bought.
