@@ -18,6 +18,7 @@ mod archive;
 mod blobs;
 mod config;
 mod digest;
+mod metered;
 mod reference;
 mod registry;
 mod source;

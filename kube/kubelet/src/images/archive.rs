@@ -14,10 +14,11 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use super::blobs::{BLOB_SIZE_MAX, Blobs};
 use super::config::{DOCUMENT_SIZE_MAX, Descriptor, Index, LAYERS_MAX, Manifest};
+use super::metered::each_entry;
 use super::store::manifest_for_this_machine;
 use super::{Digest, Error, Reference};
 
@@ -95,15 +96,15 @@ fn read_tar(blobs: &Blobs, file: &Path, what: &str) -> Result<Contents, Error> {
         if gzip { Box::new(flate2::read::MultiGzDecoder::new(reader)) } else { Box::new(reader) };
     let failed = |e: io::Error| Error::invalid(what, format!("cannot be read as a tar: {e}"));
     let mut contents = Contents::default();
-    let mut archive = Archive::new(reader);
-    for (n, entry) in archive.entries().map_err(failed)?.enumerate() {
-        if n >= ENTRIES_MAX {
+    let mut files = 0;
+    each_entry(reader, failed, |entry| {
+        files += 1;
+        if files > ENTRIES_MAX {
             return Err(Error::invalid(what, format!("has more than {ENTRIES_MAX} files")));
         }
-        let mut entry = entry.map_err(failed)?;
         let path = crate::rooted::normal(&entry.path().map_err(failed)?).map_err(failed)?;
         match entry.header().entry_type() {
-            EntryType::Regular => take(blobs, &mut contents, path, &mut entry)?,
+            EntryType::Regular => take(blobs, &mut contents, path, entry)?,
             EntryType::Symlink | EntryType::Link => {
                 if let Some(to) = entry.link_name().map_err(failed)? {
                     contents.links.insert(path, to.into_owned());
@@ -111,7 +112,8 @@ fn read_tar(blobs: &Blobs, file: &Path, what: &str) -> Result<Contents, Error> {
             }
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     Ok(contents)
 }
 

@@ -22,9 +22,10 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, makedev, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
-use tar::{Archive, Entry, EntryType};
+use tar::{Entry, EntryType};
 
 use super::Error;
+use super::metered::each_entry;
 use crate::rooted::{Rooted, normal};
 use crate::sys;
 
@@ -46,17 +47,18 @@ pub(crate) fn unpack(what: &str, blob: File, target: &Path) -> Result<(), Error>
     };
     let root = Rooted::open(target).map_err(Error::io("open", target))?;
     let mut layer = Layer { root, directories: Vec::new() };
-    let mut archive = Archive::new(reader.take(UNPACKED_MAX));
+    let mut reader = reader.take(UNPACKED_MAX);
     let failed = |e: io::Error| Error::invalid(what, format!("cannot be read as a tar: {e}"));
-    for (n, entry) in archive.entries().map_err(failed)?.enumerate() {
-        if n >= ENTRIES_MAX {
+    let mut entries = 0;
+    each_entry(&mut reader, failed, |entry| {
+        entries += 1;
+        if entries > ENTRIES_MAX {
             return Err(Error::invalid(what, format!("has more than {ENTRIES_MAX} entries")));
         }
-        let mut entry = entry.map_err(failed)?;
         let path = entry.path().map_err(failed)?.into_owned();
-        layer.put(&mut entry, &path).map_err(|e| Error::invalid(what, format!("entry {}: {e}", path.display())))?;
-    }
-    if archive.into_inner().limit() == 0 {
+        layer.put(entry, &path).map_err(|e| Error::invalid(what, format!("entry {:.256}: {e}", path.display())))
+    })?;
+    if reader.limit() == 0 {
         return Err(Error::TooLarge { what: what.to_owned(), max: UNPACKED_MAX });
     }
     layer.settle().map_err(|e| Error::invalid(what, e.to_string()))
