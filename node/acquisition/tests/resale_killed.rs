@@ -145,6 +145,8 @@ async fn at_moments(goes: bool, first: usize) -> i64 {
             market.broker.kill().await;
             if goes {
                 market.farm.delete_solver("shop").await;
+                // Longer than it asks again for what it was to buy: what it does not know of is the reseller's to take back.
+                tokio::time::sleep(Duration::from_millis(1500)).await;
             }
             market.open(&Fuse::at(i64::MAX)).await;
             if !goes {
