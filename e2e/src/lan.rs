@@ -119,6 +119,14 @@ impl Machine {
         run("ip", &["-n", &self.lan, "link", "set", &self.cable, state]).map(|_| ())
     }
 
+    /// Has the LAN carry nothing between this machine and others that are isolated: they have no cable to each other.
+    ///
+    /// # Errors
+    /// When there is no such cable.
+    pub fn isolate(&self) -> Result<()> {
+        run("ip", &["-n", &self.lan, "link", "set", &self.cable, "type", "bridge_slave", "isolated", "on"]).map(|_| ())
+    }
+
     /// What the nodes that run here call what they make on a machine, as their gateway devices tell: `sb-INSTANCE`.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStat
 pub use broker::{Broker, BrokerCondition, BrokerSpec, BrokerStatus};
 pub use contract::{
     Contract, ContractSpec, ContractStatus, LiqoCredentials, SignedTerms, Transaction, TransactionSpec,
-    TransactionStatus,
+    TransactionStatus, serving,
 };
 pub use deployment::{FLUIDOSDeployment, FLUIDOSDeploymentSpec, FLUIDOSDeploymentStatus};
 pub use discovery::{
@@ -69,7 +69,8 @@ pub use flavor::{
 };
 pub use known_cluster::{
     AttributeEvidence, AttributeLevel, KnownCluster, KnownClusterEndpoints, KnownClusterIdentity, KnownClusterLink,
-    KnownClusterSource, KnownClusterSpec, KnownClusterStatus, KnownClusterTrust, LinkState, ProvenFact,
+    KnownClusterOffer, KnownClusterOpinion, KnownClusterSource, KnownClusterSpec, KnownClusterStatus,
+    KnownClusterTrust, LinkState, OFFERS_OF_NODE_MAX, ProvenFact,
 };
 pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
 pub(crate) use offer::is_label;

@@ -1,6 +1,6 @@
 //! Contract: what both parties have signed; each keeps its own copy. Transaction: what is held for a buyer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -72,6 +72,18 @@ pub struct ContractSpec {
     /// that it serves it itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served_by: Option<String>,
+}
+
+/// Returns which of these contracts serve others: by the name of one that was bought, the names of those that were sold and are served
+/// with it. It is kept for them alone.
+pub fn serving<'a>(contracts: impl IntoIterator<Item = &'a Contract>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut serving: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for contract in contracts {
+        if let (Some(bought), Some(sold)) = (&contract.spec.served_by, &contract.metadata.name) {
+            serving.entry(bought.clone()).or_default().insert(sold.clone());
+        }
+    }
+    serving
 }
 
 /// Bytes and the signatures over them, as they came over the wire.

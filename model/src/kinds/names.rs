@@ -36,6 +36,12 @@ pub const ANNOTATION_LOCATION: &str = "fluidos.eu/location";
 pub const ANNOTATION_LATENCY: &str = "fluidos.eu/latency-micros";
 /// Annotation of a twin: `NAMESPACE/NAME/UID` of the pod that it stands for at its consumer.
 pub const ANNOTATION_ORIGIN: &str = "fluidos.eu/origin";
+/// Annotation of a twin that a reseller's provider runs: the IPv4 prefix of the pod's owner, who stands behind the consumer.
+pub const ANNOTATION_HOME: &str = "fluidos.eu/home";
+/// Annotation of a twin at a reseller: the address of its own by which its consumer knows the pod, which runs elsewhere.
+pub const ANNOTATION_STAND_IN: &str = "fluidos.eu/stand-in";
+/// Key of the taint of a virtual node that serves a contract which was sold: only the twins of that contract go there.
+pub const RESALE: &str = "fluidos.eu/resale";
 /// Annotation of a pod: why it was placed where it is.
 pub const ANNOTATION_DECISION: &str = "fluidos.eu/decision";
 /// Annotation of a pod: `KIND/NAME/UID` of its topmost owner, for which capacity is bought.
@@ -57,6 +63,10 @@ pub const LABEL_RESALE: &str = "fluidos.eu/resale";
 pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";
 /// Prefix of the labels of a KnownCluster that hold what the node says of itself, such as `feature.fluidos.eu/city`.
 pub const LABEL_FEATURE_PREFIX: &str = "feature.fluidos.eu/";
+/// Prefix of the labels of a KnownCluster that hold the types of flavors that the node says it sells, such as `offer.fluidos.eu/K8Slice`.
+pub const LABEL_OFFER_PREFIX: &str = "offer.fluidos.eu/";
+/// Prefix of the labels of a KnownCluster that hold its billing models, such as `billing.fluidos.eu/spot`.
+pub const LABEL_BILLING_PREFIX: &str = "billing.fluidos.eu/";
 /// Name of the DiscoveryPolicy that is always there, and whose status tells what discovery saw.
 pub const DISCOVERY_POLICY: &str = "default";
 /// Name of the AccessPolicy that `--offer` writes.

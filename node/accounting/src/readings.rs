@@ -25,7 +25,7 @@ pub(crate) struct View {
     nodes: BTreeMap<String, Arc<Node>>,
     /// Pods that run here for others.
     twins: BTreeMap<String, Vec<Arc<Pod>>>,
-    /// Pods that run, by node.
+    /// Pods that run, by node; on virtual nodes also those of others that are served there.
     bound: BTreeMap<String, Vec<Arc<Pod>>>,
 }
 
@@ -45,8 +45,9 @@ impl View {
         }
         for pod in pods.into_iter().filter(|pod| runs(pod)) {
             if let Some(contract) = pod.labels().get(names::LABEL_CONTRACT).cloned() {
-                view.twins.entry(contract).or_default().push(pod);
-            } else if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
+                view.twins.entry(contract).or_default().push(pod.clone());
+            }
+            if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
                 view.bound.entry(node).or_default().push(pod);
             }
         }

@@ -30,6 +30,8 @@ pub(crate) struct Deal {
     pub architecture: String,
     /// Under which RuntimeClass of the seller the buyer's pods run, as both have signed; `None` is its usual runtime.
     pub runtime_class: Option<String>,
+    /// At its seller: the contract that serves it; `None` is that the seller serves it itself.
+    pub served_by: Option<String>,
     pub deleting: bool,
     pub until: Option<Timestamp>,
 }
@@ -68,6 +70,7 @@ impl Deal {
             location: spec.flavor.spec.location.clone().unwrap_or_default(),
             architecture: slice.characteristics.architecture,
             runtime_class: conditions(contract)?.runtime_class,
+            served_by: spec.served_by.clone(),
             deleting: contract.metadata.deletion_timestamp.is_some(),
             until,
         })
@@ -88,20 +91,11 @@ fn conditions(contract: &Contract) -> Result<Conditions, String> {
     Conditions::read(terms.get("conditions")).map_err(|error| wrong(&error))
 }
 
-/// Says whether an address may be a pod's of the node with this prefix: its IPv4 pods have the first half of the block
-/// (the last /24 is its Services').
+/// Says whether an address may be a pod's of the node with this prefix: its IPv4 pods have the first half of the block, then come those that
+/// it has others run (the last /24 is its Services').
 pub(crate) fn is_pod_address(prefix: &FabricPrefix, address: &str) -> bool {
     match address.parse() {
-        Ok(IpAddr::V4(v4)) => prefix.holds_v4(v4) && (v4.to_bits() & 0xfff) < 0x800,
-        Ok(IpAddr::V6(v6)) => prefix.holds_v6(v6),
-        Err(_) => false,
-    }
-}
-
-/// Says whether an address is anything of the node with this prefix.
-pub(crate) fn is_fabric_address(prefix: &FabricPrefix, address: &str) -> bool {
-    match address.parse() {
-        Ok(IpAddr::V4(v4)) => prefix.holds_v4(v4),
+        Ok(IpAddr::V4(v4)) => prefix.holds_v4(v4) && (v4.to_bits() & 0xfff) < 0xf00,
         Ok(IpAddr::V6(v6)) => prefix.holds_v6(v6),
         Err(_) => false,
     }
@@ -115,12 +109,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pods_address_is_in_the_first_half_of_its_nodes_block() {
+    fn a_pods_address_is_in_its_nodes_block_before_its_services() {
         let prefix = fabric_prefix(&NodeKey::from_seed([3; 32]).unwrap().id(), 0); // 100.125.80.0/20
-        assert!(is_pod_address(&prefix, "100.125.80.5") && is_pod_address(&prefix, "100.125.87.255"));
-        for foreign in ["100.125.88.1", "100.125.95.10", "100.125.96.1", "10.0.0.1", "127.0.0.1", "::1", "x"] {
+        assert!(is_pod_address(&prefix, "100.125.80.5") && is_pod_address(&prefix, "100.125.94.255"));
+        for foreign in ["100.125.95.0", "100.125.95.10", "100.125.96.1", "10.0.0.1", "127.0.0.1", "::1", "x"] {
             assert!(!is_pod_address(&prefix, foreign), "{foreign}");
         }
-        assert!(is_fabric_address(&prefix, "100.125.95.10") && !is_fabric_address(&prefix, "192.168.0.1"));
     }
 }

@@ -88,11 +88,15 @@ pub(crate) struct Shared {
     pub config_maps: Cache<ConfigMap>,
     pub secrets: Cache<Secret>,
     pub services: Cache<Service>,
-    /// Contracts whose provider has said Ready on the stream that is open.
-    pub ready: watch::Sender<BTreeSet<String>>,
+    /// Contracts whose provider has said Ready on the stream that is open, with why what it sold is not there, if it is not.
+    pub ready: watch::Sender<BTreeMap<String, Option<String>>>,
     /// What consumers have confirmed since this process started: uids of their pods by contract.
     confirmed: Mutex<BTreeMap<String, BTreeSet<String>>>,
     confirmations: watch::Sender<u64>,
+    /// Contracts whose consumer has said since this process started what it wants.
+    begun: Mutex<BTreeSet<String>>,
+    /// Who gives a stand-in does so alone until the twin that has it is written.
+    pub standing_in: tokio::sync::Mutex<()>,
     pub providing: twins::Providing,
     pub yielding: twins::Yielding,
 }
@@ -118,9 +122,11 @@ impl Fabric {
             config_maps: Cache::start(Api::all(client.clone())),
             secrets: Cache::start(Api::all(client.clone())),
             services: Cache::start(Api::all(client.clone())),
-            ready: watch::Sender::new(BTreeSet::new()),
+            ready: watch::Sender::new(BTreeMap::new()),
             confirmed: Mutex::default(),
             confirmations: watch::Sender::new(0),
+            begun: Mutex::default(),
+            standing_in: tokio::sync::Mutex::default(),
             providing: twins::Providing::default(),
             yielding: twins::Yielding::default(),
             client,
@@ -162,7 +168,7 @@ impl Fabric {
 
     /// A counter that grows whenever [`Fabric::is_confirmed`] may answer otherwise than before.
     pub fn confirmations(&self) -> watch::Receiver<u64> {
-        self.shared.confirmations.subscribe()
+        self.shared.confirmed_changes()
     }
 
     /// Where the kubelet finds images of twins.
@@ -245,8 +251,23 @@ impl Shared {
         self.confirmations.send_modify(|n| *n += 1);
     }
 
+    /// Takes note that the consumer of a contract has begun to say what it wants.
+    pub(crate) fn begin(&self, contract: &str) {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(contract.into());
+    }
+
+    /// Says whether it has.
+    pub(crate) fn has_begun(&self, contract: &str) -> bool {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).contains(contract)
+    }
+
+    pub(crate) fn confirmed_changes(&self) -> watch::Receiver<u64> {
+        self.confirmations.subscribe()
+    }
+
     /// Forgets what was confirmed under contracts that are not live.
     pub(crate) fn confirm_under(&self, live: &BTreeSet<String>) {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).retain(|contract| live.contains(contract));
         let mut confirmed = self.confirmed();
         let before = confirmed.len();
         confirmed.retain(|contract, _| live.contains(contract));

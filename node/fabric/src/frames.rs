@@ -12,6 +12,7 @@ use fluidos_identity::{Envelope, NodeId, NodeKey, jws_sign, jws_verify};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use substrate_network::Cidr;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::Error;
@@ -76,6 +77,9 @@ pub(crate) struct Put {
     pub config_maps: Vec<ConfigMap>,
     #[serde(default)]
     pub secrets: Vec<Secret>,
+    /// Where the addresses of its owner are, if the consumer has sold the place on: the pod reaches them, through the consumer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<Cidr>,
 }
 
 /// What the provider says.
@@ -101,6 +105,12 @@ pub(crate) enum Reported {
     },
     /// What was not named in `Begin` has stopped; the rest is confirmed.
     Ready,
+    /// Whether what was sold is there; nothing said is that it is.
+    Capacity {
+        /// Why it is not, in words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        missing: Option<String>,
+    },
     /// Why the stream ends now.
     Closing {
         reason: String,
@@ -279,7 +289,10 @@ mod tests {
         let say = |change| expected().open(&seal(&key(1), &Desired { change, ..desired(1) }).unwrap()).map(|_| ());
         assert!(say(Change::Delete { uid: "../x".into(), grace_seconds: None }).is_err());
         assert!(say(Change::Begin { pods: vec!["u".into(); PODS_MAX + 1] }).is_err());
-        assert!(say(Change::Put(Box::new(Put { pod: Pod::default(), config_maps: vec![], secrets: vec![] }))).is_err());
+        assert!(
+            say(Change::Put(Box::new(Put { pod: Pod::default(), config_maps: vec![], secrets: vec![], home: None })))
+                .is_err()
+        );
         say(Change::Begin { pods: vec!["u".into()] }).unwrap();
     }
 

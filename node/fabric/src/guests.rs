@@ -1,5 +1,6 @@
 //! Guests on this machine: the twins of peers' pods, the pods of services that are sold to them, and what their network may reach: their
-//! consumer's addresses, and nothing else: not this machine, its LAN, its API, its Services, its pods. Pods of one service reach one another.
+//! consumer's addresses, or those of who stands behind it (`resale`), and nothing else: not this machine, its LAN, its API, its Services, its
+//! pods. Pods of one service reach one another.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use substrate_client::Cache;
 use substrate_network::{Cidr, ConfinedPod, NodeNetwork};
 
 use crate::network::prefix;
+use crate::resale;
 
 /// Says whether a pod runs here for somebody else.
 pub fn is_guest(pod: &Pod) -> bool {
@@ -67,11 +69,15 @@ fn plan<'a>(
 ) -> Vec<ConfinedPod> {
     let buyers: BTreeMap<String, NodeId> = contracts.filter_map(|c| Some((c.name_any(), buyer(c)?))).collect();
     let address = |pod: &Pod| pod.status.as_ref()?.pod_ip.as_deref()?.parse::<std::net::Ipv4Addr>().ok();
-    let guests: Vec<(&Pod, &String, std::net::Ipv4Addr)> =
-        pods.filter_map(|pod| Some((pod, contract_of(pod)?, address(pod)?))).collect();
+    // A twin that another runs has no address here, and what it has there names no pod of this machine.
+    let guests: Vec<(&Pod, &String, std::net::Ipv4Addr)> = pods
+        .filter(|pod| resale::stand_in(pod).is_none())
+        .filter_map(|pod| Some((pod, contract_of(pod)?, address(pod)?)))
+        .collect();
     let confined = guests.iter().map(|(pod, contract, address)| {
         let consumer = buyers.get(*contract);
-        let mut allow_to: Vec<Cidr> = consumer.map(|key| prefix(&speakers.first(key))).into_iter().collect();
+        let home = consumer.map(|key| resale::home(pod).unwrap_or_else(|| prefix(&speakers.first(key))));
+        let mut allow_to: Vec<Cidr> = home.into_iter().collect();
         if is_of_service(pod) && consumer.is_some() {
             let others =
                 guests.iter().filter(|(other, of, at)| is_of_service(other) && of == contract && at != address);

@@ -6,6 +6,9 @@
 //!                       ◀── the digest of its manifest ──────────
 //!            ImageStore ◀── blob/1 {contract, uid, digest} ──────  bytes, verified by their digest before they have a name
 //! ```
+//! A reseller (`resale`) asks on: what its provider wants of a twin's images is asked of the twin's consumer, and the bytes are passed through
+//! without being kept, at most as many as were said. Who asked verifies them by their digest.
+//!
 //! What is here already is not sent again, so an interrupted image goes on with the blob that was interrupted.
 
 use std::collections::BTreeSet;
@@ -28,8 +31,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 
 use crate::deal::Deal;
 use crate::fabric::Shared;
-use crate::frames;
 use crate::twins::Origin;
+use crate::{frames, resale};
 
 const IMAGE: &str = "image/1";
 const BLOB: &str = "blob/1";
@@ -81,8 +84,8 @@ pub(crate) fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
 struct Shelf(Arc<Shared>);
 
 impl Shelf {
-    /// The images of the pod, which must be on a virtual node of a contract with the peer.
-    fn named(&self, provider: NodeId, contract: &str, uid: &str) -> Result<BTreeSet<String>, String> {
+    /// The pod, which must be on a virtual node of a contract with the peer.
+    fn pod(&self, provider: NodeId, contract: &str, uid: &str) -> Result<Arc<Pod>, String> {
         let deal = self.0.live_deal(contract, self.0.id(), provider).map_err(|error| error.to_string())?;
         let is_on = |node: &str| {
             self.0.nodes.get("", node).is_some_and(|node| {
@@ -90,11 +93,24 @@ impl Shelf {
                     && node.labels().get(names::LABEL_CONTRACT) == Some(&deal.name)
             })
         };
-        let pods = self.0.pods.list();
-        let pod = pods.iter().find(|pod| pod.uid().as_deref() == Some(uid)).and_then(|pod| pod.spec.as_ref());
-        let spec =
-            pod.filter(|spec| spec.node_name.as_deref().is_some_and(is_on)).ok_or("no such pod is on this contract")?;
-        Ok(images(spec))
+        let pod = self.0.pods.list().into_iter().find(|pod| pod.uid().as_deref() == Some(uid));
+        let node = |pod: &Arc<Pod>| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let pod =
+            pod.filter(|pod| node(pod).is_some_and(|node| is_on(&node))).ok_or("no such pod is on this contract")?;
+        match resale::barred(contract, self.0.serving().get(contract), &pod) {
+            Some(why) => Err(why),
+            None => Ok(pod),
+        }
+    }
+
+    /// The consumer that has the images of a twin which runs elsewhere, with the contract and uid by which it knows it; `None` for an own pod.
+    fn consumer(&self, pod: &Pod) -> Result<Option<(NodeId, String, String)>, String> {
+        let (Some(contract), Some(origin)) = (pod.labels().get(names::LABEL_CONTRACT), Origin::of(pod)) else {
+            return Ok(None);
+        };
+        let found = self.0.contracts.get(names::NAMESPACE, contract).ok_or("the contract of the pod is gone")?;
+        let deal = Deal::of(&found, &self.0.speakers)?;
+        Ok((deal.seller == self.0.id()).then(|| (deal.buyer, contract.clone(), origin.uid)))
     }
 
     fn store(&self) -> Result<&ImageStore, String> {
@@ -102,9 +118,14 @@ impl Shelf {
     }
 
     async fn image(&self, provider: NodeId, request: &ImageRequest) -> Result<Digest, String> {
-        let named = self.named(provider, &request.contract, &request.uid)?;
-        if !named.contains(&normal(&request.reference)?) {
+        let pod = self.pod(provider, &request.contract, &request.uid)?;
+        if !images(&pod).contains(&normal(&request.reference)?) {
             return Err("the pod does not name this image".into());
+        }
+        if let Some((consumer, contract, uid)) = self.consumer(&pod)? {
+            let request = ImageRequest { contract, uid, reference: request.reference.clone() };
+            let answer = self.0.links.request::<_, ImageAnswer>(&consumer, IMAGE, &request, ANSWER_TIMEOUT).await;
+            return answer.map(|answer| answer.digest).map_err(|error| error.to_string());
         }
         let reference = parse(&request.reference)?;
         let blobs = self.store()?.blobs(&reference).await.map_err(|error| error.to_string())?;
@@ -112,21 +133,47 @@ impl Shelf {
     }
 
     /// Opens a blob of one of the pod's images.
-    async fn blob(&self, provider: NodeId, header: &BlobHeader) -> Result<(u64, tokio::fs::File), String> {
+    async fn blob(&self, provider: NodeId, header: &BlobHeader) -> Result<(u64, Source), String> {
+        let pod = self.pod(provider, &header.contract, &header.uid)?;
+        if let Some((consumer, contract, uid)) = self.consumer(&pod)? {
+            let header = BlobHeader { contract, uid, digest: header.digest.clone() };
+            let (size, bytes) = ask(&self.0, consumer, &header, BLOB_SIZE_MAX).await?;
+            return Ok((size, Source::Consumer(bytes)));
+        }
         let store = self.store()?;
-        for reference in self.named(provider, &header.contract, &header.uid)? {
+        for reference in images(&pod) {
             let Ok(blobs) = store.blobs(&parse(&reference)?).await else { continue };
             if let Some(blob) = blobs.iter().find(|blob| blob.digest == header.digest) {
                 let file = store.open_blob(&blob.digest).await.map_err(|error| error.to_string())?;
-                return Ok((blob.size, file));
+                return Ok((blob.size, Source::Store(file)));
             }
         }
         Err("no image of the pod has this blob".into())
     }
 }
 
-fn images(spec: &k8s_openapi::api::core::v1::PodSpec) -> BTreeSet<String> {
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+/// Where the bytes of a blob come from.
+enum Source {
+    Store(tokio::fs::File),
+    /// The consumer of a twin that this node does not run.
+    Consumer(Patient),
+}
+
+/// Asks a consumer for a blob: how long it is, at most `size_max`, and its bytes.
+async fn ask(shared: &Shared, consumer: NodeId, header: &BlobHeader, size_max: u64) -> Result<(u64, Patient), String> {
+    let mut stream = shared.links.open(&consumer, BLOB, header).await.map_err(|error| error.to_string())?;
+    let answering = frames::read::<BlobAnswer>(&mut stream, "blob", 16 * 1024);
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, answering).await.map_err(|_| "no answer".to_owned())?;
+    match answer.map_err(|error| error.to_string())? {
+        BlobAnswer::Size(size) if size <= size_max => Ok((size, Patient::new(stream))),
+        BlobAnswer::Size(size) => Err(format!("has {size} bytes, at most {size_max}")),
+        BlobAnswer::Refused(why) => Err(frames::cut(&why, 512)),
+    }
+}
+
+fn images(pod: &Pod) -> BTreeSet<String> {
+    let spec = pod.spec.iter();
+    let containers = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     containers.filter_map(|container| normal(container.image.as_deref()?).ok()).collect()
 }
 
@@ -156,11 +203,17 @@ impl Handler for Shelf {
             Err(error) => Err(error.to_string()),
         };
         let sent = match opened {
-            Ok((size, mut file)) => {
+            Ok((size, source)) => {
                 async {
                     frames::write(&mut stream, "blob", &BlobAnswer::Size(size)).await?;
-                    tokio::io::copy(&mut file, &mut stream).await.map_err(crate::Error::stream("blob"))?;
-                    Ok(())
+                    let copied = match source {
+                        Source::Store(mut file) => tokio::io::copy(&mut file, &mut stream).await,
+                        Source::Consumer(bytes) => tokio::io::copy(&mut bytes.take(size), &mut stream).await,
+                    };
+                    match copied.map_err(crate::Error::stream("blob"))? {
+                        copied if copied == size => Ok(()),
+                        _ => Err(crate::Error::stream("blob")(std::io::ErrorKind::UnexpectedEof.into())),
+                    }
                 }
                 .await
             }
@@ -256,15 +309,8 @@ impl PeerImages {
             source_name: self.name().to_owned(),
             why: format!("{}: {why}", header.digest),
         };
-        let mut stream = self.0.links.open(&consumer, BLOB, header).await.map_err(|error| failed(error.to_string()))?;
-        let answering = frames::read::<BlobAnswer>(&mut stream, "blob", 16 * 1024);
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, answering).await.map_err(|_| failed("no answer".into()))?;
-        let size = match answer.map_err(|error| failed(error.to_string()))? {
-            BlobAnswer::Size(size) if size <= size_max => size,
-            BlobAnswer::Size(size) => return Err(failed(format!("has {size} bytes, at most {size_max}"))),
-            BlobAnswer::Refused(why) => return Err(failed(frames::cut(&why, 512))),
-        };
-        let bytes = Patient::new(stream).take(size);
+        let (size, bytes) = ask(&self.0, consumer, header, size_max).await.map_err(failed)?;
+        let bytes = bytes.take(size);
         store.write(&header.digest, bytes).await.map(drop)
     }
 }

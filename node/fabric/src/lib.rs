@@ -12,7 +12,8 @@
 //! streams        kubectl logs, exec, port-forward ──────────────▶ streams  the provider's own node proxies
 //! images         its image store ◀── image/1, blob/1 ──────────── images   a source of the kubelet
 //! ```
-//! Every node is both. Reading order: [`Options`], `frames`, `virtual_node`, `reflection`, `twins`, `streams`, `images`.
+//! Every node is both, and what it has sold it may serve with what it has bought (`resale`). Reading order: [`Options`], `frames`,
+//! `virtual_node`, `reflection`, `twins`, `resale`, `streams`, `images`.
 //!
 //! Limits: a twin's spec is what it was when it was made (a changed image makes no new one); downward API volumes say what
 //! the twin is called at the provider; volumes other than configMap, secret, emptyDir, projected and downwardAPI are refused.
@@ -25,6 +26,7 @@ pub mod guests;
 mod images;
 pub mod network;
 mod reflection;
+mod resale;
 mod streams;
 mod tasks;
 mod twins;

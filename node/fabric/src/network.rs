@@ -13,6 +13,15 @@
 //!  Contracts ─▶ plan(View) ─┬─▶ table: who sends and gets what
 //!                           └─▶ NodeNetwork::set_routes: what the kernel leads here, and what may be reached from there
 //! ```
+//! *Resold* (`resale`): a pod of A's that R has P run. A and P have no contract, and each sends to R what is for the other. R changes one
+//! address, that of the pod, and keeps no state; A's addresses are what they are, so the pod finds A's Services and names as anywhere.
+//! ```text
+//!  A                              R                                    P
+//!  a ──▶ s, R's stand-in ──▶ table: s is A's ──▶ a ──▶ p ──▶ table: p's home is A's prefix, and R its consumer ──▶ pod
+//!  a ◀── s ◀──────────────── table: p of P is s ◀── a ◀── p ◀── table: from p to its home goes to R, whoever else is there
+//! ```
+//! P lets p reach its home and nothing of R's, and takes packets of that home from R for p alone. R lets nothing of p's in but to A.
+//!
 //! *Service of A, called at B, served at C*: B's packet comes to A, whose rules translate the Service address to C's pod and
 //! the source to A's gateway, because C knows A and not B. The reply comes back to A, which translates it for B.
 //!
@@ -20,12 +29,12 @@
 //! kernel tells larger senders so (ICMP, fragmentation needed) and cuts what may be cut. A datagram of the link carries that
 //! once QUIC has measured the path: 1,413 bytes on Ethernet, but only 1,161 in its first round trips, at its minimum of 1,200.
 //! A packet that does not fit goes in two parts (`packet.rs`). *Hops*: the kernels on both sides count them down, so nothing
-//! goes round for ever.
+//! goes round for ever; so do relays (`relay.rs`).
 //!
 //! *Speed*: the kernel hands over and takes up to 64 KiB of a TCP stream at a time (segmentation offload); no task and no
 //! allocation per packet; what the link cannot send is dropped, as by any router.
 //!
-//! Watches Contracts; writes nothing into the API. Must run in the network namespace in which the [`NodeNetwork`] was opened.
+//! Watches Contracts and twins; writes nothing into the API. Must run in the network namespace in which the [`NodeNetwork`] was opened.
 //!
 //! Limits: IPv4; a clash of two prefixes (about one in 1,024 for a pair) is refused and reported, the second attempt of a key
 //! is not negotiated yet; pod ranges outside the fabric prefix are refused, they need translation.
@@ -35,6 +44,7 @@ mod device;
 mod packet;
 mod plan;
 mod pump;
+mod relay;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -45,7 +55,10 @@ use std::time::Duration;
 use fluidos_identity::{FabricPrefix, NodeId, Speakers, fabric_prefix};
 use fluidos_link::{LinkError, Links};
 use fluidos_model::kinds::Contract;
+#[cfg(doc)]
+use fluidos_model::kinds::names;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use substrate_client::Cache;
 use substrate_network::{Cidr, FabricRoute, NodeNetwork};
 
@@ -72,6 +85,8 @@ pub struct Options {
     pub own: NodeId,
     /// The contracts of this node, shared with whoever else watches them.
     pub contracts: Cache<Contract>,
+    /// The twins of this node ([`names::LABEL_CONTRACT`]): which addresses are whose.
+    pub twins: Cache<Pod>,
     /// Carry the packets.
     pub links: Links,
     /// This node's pods and Services; its instance names the device.
@@ -152,7 +167,7 @@ impl Shared {
     }
 
     fn set(&self, own: &Own, plan: &plan::Plan) {
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Table::new(own, &plan.peers));
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Table::new(own, plan));
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         for news in plan.refused.iter().filter(|one| !refused.contains(one)) {
             tracing::warn!(peer = %news.peer, prefix = %news.prefix, "no packets to or from a peer: {}", news.reason);
@@ -178,13 +193,13 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), Error> {
     let mut datagrams = options.links.handle_datagrams(CHANNEL)?;
     let name = format!("flt{}", options.network.options().instance);
     let mut device = open(&name)?;
-    options.contracts.synced().await;
+    tokio::join!(options.contracts.synced(), options.twins.synced());
     loop {
         let shared = &*handle.shared;
         // Dropping the others is safe: packets under way are lost as on any network.
         let lost = tokio::select! {
             error = pump::outgoing(&device, &options.links, shared) => error,
-            error = pump::incoming(&device, &mut datagrams, shared) => error,
+            error = pump::incoming(&device, &options.links, &mut datagrams, shared) => error,
             never = follow(&options, &own, &name, shared) => match never {},
         };
         tracing::warn!(device = name, error = %lost, "the device is gone; it is made again");
@@ -216,13 +231,15 @@ fn open(name: &str) -> Result<Device, Error> {
 
 /// Keeps table and routes as the contracts say.
 async fn follow(options: &Options, own: &Own, device: &str, shared: &Shared) -> std::convert::Infallible {
-    let mut changes = options.contracts.changes();
+    let (mut changes, mut twins_changed) = (options.contracts.changes(), options.twins.changes());
     let mut tick = tokio::time::interval(TICK);
     let mut applied: Option<Vec<FabricRoute>> = None;
     loop {
         changes.mark_unchanged();
-        let contracts = options.contracts.list();
-        let view = View::new(own, &options.speakers, contracts.iter().map(AsRef::as_ref), Timestamp::now());
+        twins_changed.mark_unchanged();
+        let (contracts, twins) = (options.contracts.list(), options.twins.list());
+        let contracts: Vec<&Contract> = contracts.iter().map(AsRef::as_ref).collect();
+        let view = View::new(own, &options.speakers, &contracts, twins.iter().map(AsRef::as_ref), Timestamp::now());
         let plan = plan::plan(own, &view);
         // First who may send, then what leads there: nobody has a route whose packets are not judged.
         shared.set(own, &plan);
@@ -239,6 +256,9 @@ async fn follow(options: &Options, own: &Own, device: &str, shared: &Shared) -> 
         tokio::select! {
             // Losing the race loses nothing: both keep what they have not yet given.
             changed = changes.changed() => if changed.is_err() {
+                tick.tick().await;
+            },
+            changed = twins_changed.changed() => if changed.is_err() {
                 tick.tick().await;
             },
             _ = tick.tick() => {}

@@ -8,6 +8,9 @@
 //!                        what was said and heard (State) ─┘   ├─ pods' status
 //!          Observed, Refused, Gone, Ready ──────────▶ State   └─ pods removed when nothing of them runs any more
 //! ```
+//! What serves contracts that were sold is for their twins (`resale`): another pod that was put there is not sent, and told so. Its provider
+//! hears nothing until one of the buyers has said, since this process started, what it wants.
+//!
 //! A deleted pod stays until its provider says that it is gone. If the provider cannot be reached the pod goes when its grace
 //! is over: it will not be named in the next `Begin`, which stops its twin before the node is Ready again.
 
@@ -38,7 +41,7 @@ use crate::deal::Deal;
 use crate::fabric::Shared;
 use crate::frames::{self, Change, Desired, FRAME_BYTES_MAX, Header, Reported};
 use crate::tasks::Task;
-use crate::twins;
+use crate::{resale, twins};
 
 /// A pod and what goes with it change together.
 const GATHER: Duration = Duration::from_millis(5);
@@ -72,7 +75,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let known: BTreeSet<&String> = tasks.keys().collect();
         shared.ready.send_if_modified(|ready| {
             let before = ready.len();
-            ready.retain(|contract| known.contains(contract));
+            ready.retain(|contract, _| known.contains(contract));
             ready.len() != before
         });
         // Losing the race loses nothing: what has changed stays marked. Keys change without a contract that does.
@@ -95,6 +98,7 @@ struct Stream {
 /// Reflects one contract until dropped.
 async fn reflect(shared: Arc<Shared>, deal: Deal) {
     let mut events = shared.links.events();
+    let mut confirmed = shared.confirmed_changes();
     let mut changes = [
         shared.pods.changes(),
         shared.config_maps.changes(),
@@ -109,7 +113,10 @@ async fn reflect(shared: Arc<Shared>, deal: Deal) {
     loop {
         changes.iter_mut().for_each(|changes| drop(changes.borrow_and_update()));
         let mut failed = None;
+        confirmed.mark_unchanged();
+        let waits = shared.waits_for_buyers(&deal.name);
         if stream.is_none()
+            && !waits
             && tokio::time::Instant::now() >= retry_at
             && let Some(session) = shared.links.get(&deal.seller)
         {
@@ -144,7 +151,8 @@ async fn reflect(shared: Arc<Shared>, deal: Deal) {
             twins::tell_yielding(&shared, &deal.name, state.yielding.len()).await;
         }
         if failed.is_none() {
-            let next_retry = if stream.is_none() { retry_at } else { tokio::time::Instant::now() + LOOK_AGAIN };
+            let next_retry =
+                if stream.is_none() && !waits { retry_at } else { tokio::time::Instant::now() + LOOK_AGAIN };
             let [pods, config_maps, secrets, services, nodes] = &mut changes;
             // Each arm only waits or takes one whole message: losing the race loses nothing.
             tokio::select! {
@@ -170,6 +178,7 @@ async fn reflect(shared: Arc<Shared>, deal: Deal) {
                 _ = secrets.changed() => tokio::time::sleep(GATHER).await,
                 _ = services.changed() => tokio::time::sleep(GATHER).await,
                 _ = nodes.changed() => {}
+                _ = confirmed.changed(), if waits => {}
                 () = tokio::time::sleep_until(next_retry), if shared.links.get(&deal.seller).is_some() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
@@ -178,7 +187,7 @@ async fn reflect(shared: Arc<Shared>, deal: Deal) {
             tracing::info!(contract = deal.name, peer = %deal.seller, %error, "the stream of desired state ended");
             stream = None;
             state.disconnect(Timestamp::now());
-            say_ready(&shared, &deal.name, false);
+            say_ready(&shared, &deal.name, &state);
             retry_at = tokio::time::Instant::now() + retry;
             retry = (retry * 2).min(RETRY_MAX);
         }
@@ -258,7 +267,11 @@ fn hear(shared: &Shared, deal: &Deal, state: &mut State, reported: Reported, fai
     match reported {
         Reported::Ready => {
             state.ready = true;
-            say_ready(shared, &deal.name, true);
+            say_ready(shared, &deal.name, state);
+        }
+        Reported::Capacity { missing } => {
+            state.missing = missing.map(|why| frames::cut(&why, plan::REASON_LENGTH_MAX));
+            say_ready(shared, &deal.name, state);
         }
         Reported::Closing { reason, newest_epoch } => {
             if let Some(newest) = newest_epoch {
@@ -270,8 +283,15 @@ fn hear(shared: &Shared, deal: &Deal, state: &mut State, reported: Reported, fai
     }
 }
 
-fn say_ready(shared: &Shared, contract: &str, is: bool) {
-    shared.ready.send_if_modified(|ready| if is { ready.insert(contract.into()) } else { ready.remove(contract) });
+fn say_ready(shared: &Shared, contract: &str, state: &State) {
+    let said = state.ready.then(|| state.missing.clone());
+    shared.ready.send_if_modified(|ready| {
+        let before = match &said {
+            Some(missing) => ready.insert(contract.into(), missing.clone()),
+            None => ready.remove(contract),
+        };
+        before != said
+    });
 }
 
 fn view(shared: &Shared, deal: &Deal) -> View {
@@ -283,10 +303,15 @@ fn view(shared: &Shared, deal: &Deal) -> View {
     };
     let on_it = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(is_ours);
     let pods: Vec<Arc<Pod>> = shared.pods.list().into_iter().filter(|pod| on_it(pod)).collect();
+    let serving = shared.serving();
+    let sold = serving.get(&deal.name);
+    let why_not = |pod: &Arc<Pod>| Some((pod.uid()?, resale::barred(&deal.name, sold, pod)?));
+    let barred: BTreeMap<String, String> = pods.iter().filter_map(why_not).collect();
     let packages = pods
         .iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .map(|pod| {
+        .filter(|pod| !pod.uid().is_some_and(|uid| barred.contains_key(&uid)))
+        .filter_map(|pod| {
             let namespace = pod.namespace().unwrap_or_default();
             let around = package::Around {
                 config_map: &|name| shared.config_maps.get(&namespace, name),
@@ -295,8 +320,13 @@ fn view(shared: &Shared, deal: &Deal) -> View {
                 dns_address: shared.dns_address,
                 cluster_domain: &shared.cluster_domain,
             };
-            (pod.uid().unwrap_or_default(), package::package(pod, &around))
+            let package = package::package(pod, &around);
+            let package = match sold {
+                Some(_) => resale::onward(package, pod, shared.home_of(pod)?),
+                None => package,
+            };
+            Some((pod.uid().unwrap_or_default(), package))
         })
         .collect();
-    View { pods, packages, prefix: (shared.prefix_of)(&deal.seller) }
+    View { pods, packages, barred, prefix: (shared.prefix_of)(&deal.seller) }
 }

@@ -7,7 +7,10 @@
 //! |---|---|---|---|
 //! | up | Ready | True | none |
 //! | up | not yet | False | `not-ready` |
+//! | up | Ready, but what it sold is not there | False, with its reason | `not-ready` |
 //! | down | | Unknown | `unreachable` |
+//!
+//! One that serves contracts which were sold (`resale`) has the taint `fluidos.eu/resale` besides: only their twins tolerate it.
 //!
 //! The node is written at once, not after its Lease has aged. A contract that ends takes its node with it: first its pods
 //! are deleted, then the node; when the contract is gone they go at once, for its seller has stopped them.
@@ -19,7 +22,7 @@ mod plan;
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +86,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-fn view(shared: &Shared, ready: BTreeSet<String>, leases: &BTreeMap<String, Timestamp>, now: Timestamp) -> View {
+fn view(
+    shared: &Shared,
+    ready: BTreeMap<String, Option<String>>,
+    leases: &BTreeMap<String, Timestamp>,
+    now: Timestamp,
+) -> View {
     let peers = shared.links.peers();
     let links = peers.into_iter().map(|peer| {
         let latency = shared.links.get(&peer.id).map(|session| session.stats().round_trip);

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use substrate_kubelet::images::{Digest, Reference};
+use substrate_kubelet::images::Reference;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -241,6 +241,22 @@ async fn pods_that_reach_for_what_is_the_providers_are_refused() {
         let said = stream.refused().await;
         assert!(said.contains(reason), "{reason}: {said}");
     }
+    // Homes that a consumer must not lead packets of; and a good one, in which the name server is not.
+    let prefix_of = |seed| fluidos_identity::fabric_prefix(&key(seed).id(), 0).v4_cidr();
+    let homes = [
+        ("10.0.0.0/20".to_owned(), "needed a /20 of 100.64.0.0/10"),
+        ("100.64.0.0/10".to_owned(), "needed a /20 of 100.64.0.0/10"),
+        (prefix_of(2), "addresses of this node itself"),
+        (prefix_of(9), "name servers"),
+    ];
+    for (home, reason) in homes {
+        sequence += 1;
+        let mut change = put("bad", |_| {});
+        change["put"]["home"] = home.into();
+        stream.send(&stage.good(1, sequence, change)).await;
+        let said = stream.refused().await;
+        assert!(said.contains(reason), "{reason}: {said}");
+    }
     // Somebody whose key begins alike has the namespace already.
     let name = format!("twin-{}-taken", stage.farm.links.id().tag());
     let taken: Namespace =
@@ -313,41 +329,6 @@ async fn a_consumer_whose_clock_went_back_goes_on_from_what_its_provider_has_see
             assert_eq!(stream.read().await, json!("ready"));
         }
     }
-}
-
-/// An image of one layer, as an OCI archive.
-fn archive(directory: &std::path::Path, name: &str) -> std::path::PathBuf {
-    let mut layer = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(name.len() as u64);
-    header.set_mode(0o644);
-    layer.append_data(&mut header, "hello", name.as_bytes()).unwrap();
-    let layer = layer.into_inner().unwrap();
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let config = json!({"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer)]}}).to_string();
-    let kind = |of: &str| format!("application/vnd.oci.image.{of}");
-    let manifest = json!({"schemaVersion": 2, "mediaType": kind("manifest.v1+json"),
-        "config": {"mediaType": kind("config.v1+json"), "digest": Digest::of(config.as_bytes()), "size": config.len()},
-        "layers": [{"mediaType": kind("layer.v1.tar"), "digest": Digest::of(&layer), "size": layer.len()}]})
-    .to_string();
-    let index = json!({"schemaVersion": 2, "manifests": [{"mediaType": kind("manifest.v1+json"), "digest": Digest::of(manifest.as_bytes()),
-        "size": manifest.len(), "annotations": {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name}}]})
-    .to_string();
-    let path = directory.join("image.tar");
-    let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
-    let mut add = |name: String, bytes: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, name, bytes).unwrap();
-    };
-    add("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#);
-    add("index.json".into(), index.as_bytes());
-    for blob in [config.as_bytes(), manifest.as_bytes(), &layer] {
-        add(format!("blobs/sha256/{}", Digest::of(blob).hex()), blob);
-    }
-    tar.finish().unwrap();
-    path
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -164,6 +164,12 @@ impl Book {
         std::iter::once(Record::Epoch(self.epoch)).chain(self.tree.leaves().iter().zip(&self.entries).map(leaf))
     }
 
+    /// Returns the renewals of a contract, the last first: the documents of earlier ones are not kept.
+    pub fn renewals(&self, contract: &str) -> impl Iterator<Item = &Entry> {
+        let renewals = self.entries.iter().rev().flatten().filter(|entry| entry.kind == EntryKind::ContractRenewed);
+        renewals.filter(move |entry| entry.of == contract)
+    }
+
     /// Returns how often the log was begun anew.
     pub fn epoch(&self) -> u64 {
         self.epoch

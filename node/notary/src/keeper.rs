@@ -286,6 +286,13 @@ impl Keeper {
             {
                 found.push((key, entry));
             }
+            let renewal = contract.spec.renewal.as_ref().map(records::renewal_mark);
+            if let Some(renewal) = renewal
+                && let Some(key) = fresh(&self.noted, "renewal", &format!("{}/{renewal}", contract.name_any()))
+                && let Some(entry) = records::of_renewal(&contract)
+            {
+                found.push((key, entry));
+            }
         }
         for receipt in self.caches.receipts.list() {
             let Some(key) = fresh(&self.noted, "receipt", &receipt.name_any()) else { continue };

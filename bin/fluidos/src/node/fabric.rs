@@ -61,8 +61,10 @@ pub fn connect(
 ) -> network::Handle {
     let client = api.client("fluidos-network");
     let contracts = Cache::<Contract>::start(kube::Api::namespaced(client.clone(), names::NAMESPACE));
+    let labelled = kube::runtime::watcher::Config::default().labels(names::LABEL_CONTRACT);
+    let twins = Cache::<Pod>::start_with(kube::Api::all(client.clone()), labelled);
     parts.spawn(guests::confine(client, contracts.clone(), network.clone(), speakers.clone()));
-    let options = network::Options { own: key.id(), contracts, links, network, speakers };
+    let options = network::Options { own: key.id(), contracts, twins, links, network, speakers };
     let handle = network::Handle::default();
     let counting = handle.clone();
     parts.spawn(async move {

@@ -21,10 +21,12 @@ pub enum Dropped {
     LinkDown,
     /// The kernel did not take it.
     Device,
+    /// It was to be carried on, and had been carried too often.
+    Hops,
 }
 
 impl Dropped {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 }
 
 /// What has been counted since the start. Bytes are those of IP packets.
@@ -38,7 +40,11 @@ pub struct Counters {
     pub received_packets: u64,
     /// Their bytes.
     pub received_bytes: u64,
-    /// Of those sent: too long for one datagram, sent in two parts.
+    /// Packets carried on from one peer to another, who runs pods for it. They are counted neither as sent nor as received.
+    pub relayed_packets: u64,
+    /// Their bytes.
+    pub relayed_bytes: u64,
+    /// Of those sent or carried on: too long for one datagram, sent in two parts.
     pub parted_packets: u64,
     dropped_outgoing: [u64; Dropped::COUNT],
     dropped_incoming: [u64; Dropped::COUNT],
@@ -72,6 +78,7 @@ pub(super) struct Counting {
     peers: Mutex<BTreeMap<NodeId, PeerBytes>>,
     pub(super) sent: Tally,
     pub(super) received: Tally,
+    pub(super) relayed: Tally,
     pub(super) parted_packets: AtomicU64,
 }
 
@@ -123,6 +130,8 @@ impl Counting {
             sent_bytes: read(&self.sent.bytes),
             received_packets: read(&self.received.packets),
             received_bytes: read(&self.received.bytes),
+            relayed_packets: read(&self.relayed.packets),
+            relayed_bytes: read(&self.relayed.bytes),
             parted_packets: read(&self.parted_packets),
             dropped_outgoing: self.sent.dropped.each_ref().map(read),
             dropped_incoming: self.received.dropped.each_ref().map(read),

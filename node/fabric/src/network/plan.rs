@@ -1,12 +1,16 @@
 //! From contracts to peers, as a pure function.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::net::Ipv4Addr;
 
 use fluidos_identity::{NodeId, Speakers};
-use fluidos_model::kinds::{Contract, FlavorType, NodeIdentity, Phase};
+use fluidos_model::kinds::{Contract, FlavorType, NodeIdentity, Phase, names, serving};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use substrate_network::{Cidr, FabricAccess, FabricRoute};
+
+use crate::resale;
 
 /// This node.
 #[derive(Clone, Copy, Debug)]
@@ -47,14 +51,38 @@ pub(super) struct Agreement {
     pub(super) peer: NodeId,
     /// Where its addresses are.
     pub(super) prefix: Cidr,
-    /// This node's pods run there: it buys capacity. Who sells it a service has nothing to reach here.
+    /// This node's pods run there: it buys capacity. Who sells it a service, or what it sells on, has nothing to reach here.
     pub(super) buys: bool,
+}
+
+/// A guest here whose owner stands behind its consumer: packets between the two go by the consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Via {
+    pub(super) pod: Ipv4Addr,
+    /// Where its owner's addresses are.
+    pub(super) home: Cidr,
+    pub(super) consumer: NodeId,
+}
+
+/// A pod of a consumer that this node has a provider run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Relay {
+    /// The address of this node by which the consumer knows it.
+    pub(super) stand_in: Ipv4Addr,
+    /// Where its owner's addresses are.
+    pub(super) home: Cidr,
+    pub(super) consumer: NodeId,
+    /// Its address at the provider.
+    pub(super) pod: Ipv4Addr,
+    pub(super) provider: NodeId,
 }
 
 /// The live contracts of this node.
 #[derive(Debug, Default)]
 pub(super) struct View {
     pub(super) agreements: Vec<Agreement>,
+    pub(super) vias: Vec<Via>,
+    pub(super) relays: Vec<Relay>,
 }
 
 /// Who packets are exchanged with.
@@ -62,6 +90,8 @@ pub(super) struct View {
 pub(super) struct Plan {
     pub(super) peers: Vec<Peer>,
     pub(super) refused: Vec<Refused>,
+    pub(super) vias: Vec<Via>,
+    pub(super) relays: Vec<Relay>,
 }
 
 impl View {
@@ -69,9 +99,11 @@ impl View {
     pub(super) fn new<'a>(
         own: &Own,
         speakers: &Speakers,
-        contracts: impl Iterator<Item = &'a Contract>,
+        contracts: &[&'a Contract],
+        twins: impl Iterator<Item = &'a Pod>,
         now: Timestamp,
     ) -> Self {
+        let serving = serving(contracts.iter().copied());
         let agreement = |contract: &Contract| {
             let active = contract.status.as_ref().is_some_and(|status| status.phase == Phase::Active);
             let until = contract.spec.expiration_time.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
@@ -84,14 +116,41 @@ impl View {
             let since = contract.creation_timestamp().map_or(Timestamp::MAX, |time| time.0);
             match (buyer == own.id, seller == own.id) {
                 (true, false) => {
-                    let buys = contract.spec.flavor.spec.flavor_type.type_identifier != FlavorType::Service;
+                    let is_service = contract.spec.flavor.spec.flavor_type.type_identifier == FlavorType::Service;
+                    let buys = !is_service && !serving.contains_key(&contract.name_any());
                     Some(Agreement { since, peer: seller, prefix: prefix(&seller), buys })
                 }
                 (false, true) => Some(Agreement { since, peer: buyer, prefix: prefix(&buyer), buys: false }),
                 _ => None,
             }
         };
-        Self { agreements: contracts.filter_map(agreement).collect() }
+        let agreed: Vec<(&Contract, Agreement)> = contracts.iter().filter_map(|c| Some((*c, agreement(c)?))).collect();
+        let mut view = Self { agreements: agreed.iter().map(|(_, agreement)| *agreement).collect(), ..Self::default() };
+        let live =
+            agreed.into_iter().map(|(contract, agreement)| (contract.name_any(), (contract, agreement))).collect();
+        for twin in twins {
+            view.add(own, &live, twin);
+        }
+        view
+    }
+
+    /// A twin that runs behind its consumer, or that goes on to a provider.
+    fn add(&mut self, own: &Own, live: &BTreeMap<String, (&Contract, Agreement)>, twin: &Pod) -> Option<()> {
+        let (contract, sold) = live.get(twin.labels().get(names::LABEL_CONTRACT)?)?;
+        let address: Ipv4Addr = twin.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
+        let home = resale::home(twin);
+        let Some(stand_in) = resale::stand_in(twin) else {
+            let (pod, consumer) = (address, sold.peer);
+            self.vias.extend(home.filter(|_| own.pods.contains(pod)).map(|home| Via { pod, home, consumer }));
+            return Some(());
+        };
+        let (_, bought) = live.get(contract.spec.served_by.as_ref()?)?;
+        let is_ours = own.prefix.contains(stand_in) && !own.pods.contains(stand_in) && !own.services.contains(stand_in);
+        if is_ours && bought.prefix.contains(address) {
+            let (consumer, provider) = (sold.peer, bought.peer);
+            self.relays.push(Relay { stand_in, home: home.unwrap_or(sold.prefix), consumer, pod: address, provider });
+        }
+        Some(())
     }
 }
 
@@ -117,14 +176,23 @@ pub(super) fn plan(own: &Own, view: &View) -> Plan {
             btree_map::Entry::Occupied(mut entry) => entry.get_mut().access = access.max(entry.get().access),
         }
     }
-    Plan { peers: peers.into_values().collect(), refused: refused.into_values().collect() }
+    let (mut vias, mut relays) = (view.vias.clone(), view.relays.clone());
+    vias.retain(|via| peers.contains_key(&via.consumer) && via.home != own.prefix);
+    relays.retain(|relay| peers.contains_key(&relay.consumer) && peers.contains_key(&relay.provider));
+    vias.sort();
+    relays.sort();
+    Plan { peers: peers.into_values().collect(), refused: refused.into_values().collect(), vias, relays }
 }
 
 impl Plan {
-    /// What the kernel is told.
+    /// What the kernel is told. Homes behind consumers lead to the same device: who gets a packet is said there.
     pub(super) fn routes(&self, device: &str) -> Vec<FabricRoute> {
-        let route = |peer: &Peer| FabricRoute { to: peer.prefix, device: device.to_owned(), access: peer.access };
-        self.peers.iter().map(route).collect()
+        let route = |to: Cidr, access: FabricAccess| FabricRoute { to, device: device.to_owned(), access };
+        let peers = self.peers.iter().map(|peer| route(peer.prefix, peer.access));
+        let known: BTreeSet<Cidr> = self.peers.iter().map(|peer| peer.prefix).collect();
+        let behind: BTreeSet<Cidr> =
+            self.vias.iter().map(|via| via.home).filter(|home| !known.contains(home)).collect();
+        peers.chain(behind.into_iter().map(|home| route(home, FabricAccess::Guests))).collect()
     }
 }
 

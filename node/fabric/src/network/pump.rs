@@ -11,6 +11,8 @@ use super::Shared;
 use super::counters::{Dropped, PeerBytes};
 use super::device::{BATCH, Device, is_gone};
 use super::packet::{Framer, Joiner, addresses};
+use super::relay::translate;
+use super::table::Taken;
 
 /// From the kernel to the peers, until the device is gone. Returns how it was lost.
 pub(super) async fn outgoing(device: &Device, links: &Links, shared: &Shared) -> io::Error {
@@ -80,9 +82,15 @@ fn send(session: &Session, framer: &mut Framer, packet: &[u8]) -> Result<bool, L
     }
 }
 
-/// From the peers to the kernel, until the device is gone. Returns how it was lost.
-pub(super) async fn incoming(device: &Device, datagrams: &mut mpsc::Receiver<Datagram>, shared: &Shared) -> io::Error {
+/// From the peers to the kernel, or on to another peer, until the device is gone. Returns how it was lost.
+pub(super) async fn incoming(
+    device: &Device,
+    links: &Links,
+    datagrams: &mut mpsc::Receiver<Datagram>,
+    shared: &Shared,
+) -> io::Error {
     let mut writer = device.writer();
+    let mut framer = Framer::new();
     let mut joiner = Joiner::default();
     let mut batch = Vec::with_capacity(BATCH);
     let tally = &shared.counting.received;
@@ -99,14 +107,25 @@ pub(super) async fn incoming(device: &Device, datagrams: &mut mpsc::Receiver<Dat
         for Datagram { peer, payload } in batch.drain(..) {
             let taken = if table.knows(&peer) { joiner.packet(peer, payload) } else { Err(Dropped::NoContract) };
             let judged = taken.and_then(|packet| match packet {
-                Some(packet) => {
-                    table.incoming(&peer, addresses(&packet)?)?;
-                    Ok(Some(packet))
-                }
+                Some(packet) => Ok(Some((table.incoming(&peer, addresses(&packet)?)?, packet))),
                 None => Ok(None),
             });
             match judged {
-                Ok(Some(packet)) if writer.push(&packet) => {
+                Ok(Some((Taken::On(to, change), packet))) => {
+                    let mut packet = packet.to_vec();
+                    match translate(&mut packet, change)
+                        .and_then(|()| carry_on(links, shared, &mut framer, &to, &packet))
+                    {
+                        Ok(()) => {
+                            let bytes = packet.len() as u64;
+                            shared.counting.relayed.count(1, bytes);
+                            shared.counting.exchanged(peer, PeerBytes { sent: 0, received: bytes });
+                            shared.counting.exchanged(to, PeerBytes { sent: bytes, received: 0 });
+                        }
+                        Err(why) => tally.drop(why, 1),
+                    }
+                }
+                Ok(Some((Taken::Here, packet))) if writer.push(&packet) => {
                     count += 1;
                     bytes += packet.len() as u64;
                     match &mut from {
@@ -132,6 +151,14 @@ pub(super) async fn incoming(device: &Device, datagrams: &mut mpsc::Receiver<Dat
             }
         }
     }
+}
+
+/// Sends a packet of one peer to another. A peer without a link loses it, as on any network.
+fn carry_on(links: &Links, shared: &Shared, framer: &mut Framer, to: &NodeId, packet: &[u8]) -> Result<(), Dropped> {
+    let session = links.get(to).ok_or(Dropped::LinkDown)?;
+    let in_parts = send(&session, framer, packet).map_err(|_| Dropped::LinkDown)?;
+    shared.counting.parted_packets.fetch_add(in_parts.into(), Ordering::Relaxed);
+    Ok(())
 }
 
 /// Counts what was taken from a peer.

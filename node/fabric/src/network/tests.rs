@@ -13,12 +13,14 @@ use fluidos_model::kinds::{
     NodeIdentity, Phase,
 };
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::counters::Dropped;
 use super::packet::{Addresses, Framer, Joiner, addresses};
 use super::plan::{Own, View, plan};
-use super::table::Table;
+use super::relay::Change;
+use super::table::{Table, Taken};
 use super::{MTU, prefix};
 
 fn key(seed: u8) -> NodeKey {
@@ -61,8 +63,13 @@ fn active(buyer: NodeId, seller: NodeId, made: i64) -> Contract {
     contract
 }
 
+fn view(own: &Own, speakers: &Speakers, contracts: &[Contract], now: Timestamp) -> View {
+    let contracts: Vec<&Contract> = contracts.iter().collect();
+    View::new(own, speakers, &contracts, [].iter(), now)
+}
+
 fn check(contracts: &[Contract], expected: Expect) {
-    let view = View::new(&own(1), &Speakers::default(), contracts.iter(), Timestamp::from_second(1000).unwrap());
+    let view = self::view(&own(1), &Speakers::default(), contracts, Timestamp::from_second(1000).unwrap());
     let plan = plan(&own(1), &view);
     let mut told = String::new();
     for peer in &plan.peers {
@@ -81,7 +88,7 @@ fn a_peer_with_another_key_keeps_its_addresses() {
     let speakers = Speakers::default();
     let standings = [(id(2), Standing::Current(id(3))), (id(5), Standing::Current(id(1)))];
     speakers.set(standings.into(), [(id(3), id(2))].into());
-    let view = View::new(&own(1), &speakers, [active(id(5), id(2), 1)].iter(), Timestamp::from_second(1000).unwrap());
+    let view = self::view(&own(1), &speakers, &[active(id(5), id(2), 1)], Timestamp::from_second(1000).unwrap());
     let peers = plan(&own(1), &view).peers;
     assert_eq!((peers[0].id, peers[0].prefix, peers.len()), (id(3), prefix(&id(2)), 1));
 }
@@ -137,10 +144,8 @@ fn a_prefix_is_whose_contract_is_the_oldest() {
     let (a, b) = same_prefix();
     for (first, second) in [(a, b), (b, a)] {
         let contracts = [active(id(1), second, 20), active(id(1), first, 10)];
-        let plan = plan(
-            &own(1),
-            &View::new(&own(1), &Speakers::default(), contracts.iter(), Timestamp::from_second(1000).unwrap()),
-        );
+        let plan =
+            plan(&own(1), &view(&own(1), &Speakers::default(), &contracts, Timestamp::from_second(1000).unwrap()));
         let peers: Vec<_> = plan.peers.iter().map(|peer| peer.id).collect();
         assert_eq!(peers, [first]);
         assert_eq!(plan.refused.len(), 1);
@@ -149,22 +154,19 @@ fn a_prefix_is_whose_contract_is_the_oldest() {
     }
     // Nobody gets this node's own, however old the contract.
     let own = Own { id: a, prefix: prefix(&a), pods: prefix(&a), services: prefix(&a) };
-    let plan = plan(&own, &View::new(&own, &Speakers::default(), [active(a, b, 0)].iter(), Timestamp::MAX));
+    let plan = plan(&own, &view(&own, &Speakers::default(), &[active(a, b, 0)], Timestamp::MAX));
     assert!(plan.peers.is_empty() && plan.refused[0].reason.contains(&a.to_string()));
 }
 
 #[test]
 fn packets_are_judged_by_both_their_ends() {
-    let peers = plan(
-        &own(1),
-        &View::new(&own(1), &Speakers::default(), [active(id(1), id(2), 1)].iter(), Timestamp::UNIX_EPOCH),
-    )
-    .peers;
-    let table = Table::new(&own(1), &peers);
+    let planned =
+        plan(&own(1), &view(&own(1), &Speakers::default(), &[active(id(1), id(2), 1)], Timestamp::UNIX_EPOCH));
+    let table = Table::new(&own(1), &planned);
     let packet = |source, destination| Addresses { source, destination };
     let incoming = |peer: u8, source, destination| table.incoming(&id(peer), packet(source, destination));
-    assert_eq!(incoming(2, of(2, 5), of(1, 5)), Ok(()));
-    assert_eq!(incoming(2, of(2, 4095), of(1, 0xf0a)), Ok(()));
+    assert_eq!(incoming(2, of(2, 5), of(1, 5)), Ok(Taken::Here));
+    assert_eq!(incoming(2, of(2, 4095), of(1, 0xf0a)), Ok(Taken::Here));
     assert_eq!(incoming(3, of(3, 5), of(1, 5)), Err(Dropped::NoContract));
     for spoofed in [of(3, 5), of(1, 5), Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 1)] {
         assert_eq!(incoming(2, spoofed, of(1, 5)), Err(Dropped::ForeignSource), "{spoofed}");
@@ -250,10 +252,113 @@ fn who_sells_a_service_reaches_nothing_here_for_it() {
     let slice = active(id(1), id(2), 2);
     let access = |seed, contracts: &[Contract]| {
         let own = own(seed);
-        let view = View::new(&own, &Speakers::default(), contracts.iter(), Timestamp::from_second(10).unwrap());
+        let view = self::view(&own, &Speakers::default(), contracts, Timestamp::from_second(10).unwrap());
         plan(&own, &view).peers[0].access
     };
     use substrate_network::FabricAccess::{Cluster, Guests};
     assert_eq!((access(1, &[service.clone()]), access(2, &[service.clone()])), (Guests, Guests));
     assert_eq!(access(1, &[service, slice]), Cluster, "its pods run there as well");
+}
+
+/// A twin as it stands in the API of its provider.
+fn twin(name: &str, contract: &str, address: Ipv4Addr, notes: serde_json::Value) -> Pod {
+    serde_json::from_value(
+        serde_json::json!({"metadata": {"name": name, "labels": {"reservation.fluidos.eu/contract": contract},
+        "annotations": notes}, "status": {"podIP": address}}),
+    )
+    .unwrap()
+}
+
+fn named(name: &str, mut contract: Contract) -> Contract {
+    contract.metadata.name = Some(name.into());
+    contract
+}
+
+fn planned(seed: u8, contracts: &[Contract], twins: &[Pod]) -> super::plan::Plan {
+    let contracts: Vec<&Contract> = contracts.iter().collect();
+    let view =
+        View::new(&own(seed), &Speakers::default(), &contracts, twins.iter(), Timestamp::from_second(10).unwrap());
+    plan(&own(seed), &view)
+}
+
+/// 1 buys from 2, who serves that with what it has bought from 3; 4 is a peer of 2 and of 3.
+#[test]
+fn a_reseller_carries_between_an_owner_and_its_pod_and_nothing_else() {
+    let mut sold = named("sold", active(id(1), id(2), 1));
+    sold.spec.served_by = Some("bought".into());
+    let bought = named("bought", active(id(2), id(3), 2));
+    let other = named("other", active(id(4), id(2), 3));
+    let contracts = [sold, bought, other];
+    let (stand_in, at) = (of(2, 0x900), of(3, 7));
+    let twins = [twin("web", "sold", at, serde_json::json!({"fluidos.eu/stand-in": stand_in}))];
+    let plan = planned(2, &contracts, &twins);
+    use substrate_network::FabricAccess::Guests;
+    assert!(plan.peers.iter().all(|peer| peer.access == Guests), "what is sold on reaches nothing of the reseller");
+    assert!(plan.routes("flt2").iter().all(|route| route.to != prefix(&id(2))));
+    let table = Table::new(&own(2), &plan);
+    let incoming = |peer: u8, source, destination| table.incoming(&id(peer), Addresses { source, destination });
+    assert_eq!(incoming(1, of(1, 5), stand_in), Ok(Taken::On(id(3), Change::Destination(at))));
+    assert_eq!(incoming(1, of(1, 0xf0a), stand_in), Ok(Taken::On(id(3), Change::Destination(at))));
+    assert_eq!(incoming(3, at, of(1, 5)), Ok(Taken::On(id(1), Change::Source(stand_in))));
+    // In another's name; by another; to another stand-in.
+    assert_eq!(incoming(1, of(3, 7), stand_in), Err(Dropped::ForeignSource));
+    assert_eq!(incoming(4, of(4, 5), stand_in), Err(Dropped::ForeignDestination));
+    assert_eq!(incoming(3, of(3, 8), stand_in), Err(Dropped::ForeignDestination));
+    assert_eq!(incoming(1, of(1, 5), of(2, 0x901)), Err(Dropped::ForeignDestination));
+    // The pod reaches its owner, and neither the reseller nor the reseller's other consumers; another pod there does not.
+    for elsewhere in [of(2, 5), of(2, 0xf0a), of(4, 5), of(3, 9)] {
+        assert_eq!(incoming(3, at, elsewhere), Err(Dropped::ForeignDestination), "{elsewhere}");
+    }
+    assert_eq!(incoming(3, of(3, 8), of(1, 5)), Err(Dropped::ForeignDestination));
+    // What is told of places that are not there leads nowhere.
+    for (address, stand_in) in [(of(4, 7), stand_in), (at, of(2, 5)), (at, of(2, 0xf0a)), (at, of(1, 0x900))] {
+        let twins = [twin("web", "sold", address, serde_json::json!({"fluidos.eu/stand-in": stand_in}))];
+        assert!(planned(2, &contracts, &twins).relays.is_empty(), "{address} {stand_in}");
+    }
+    // One of the two contracts has ended.
+    for end in [0, 1] {
+        let mut contracts = contracts.clone();
+        contracts[end].status = None;
+        assert!(planned(2, &contracts, &twins).relays.is_empty());
+    }
+}
+
+/// At 3, for whom 2 is the consumer and 1 stands behind it; 1 is a peer of 3 as well.
+#[test]
+fn what_stands_behind_a_consumer_comes_by_it_and_for_its_own_pod_only() {
+    let contracts = [named("bought", active(id(2), id(3), 1)), named("own", active(id(1), id(3), 2))];
+    let (pod, own_guest) = (of(3, 7), of(3, 8));
+    let home = serde_json::json!({"fluidos.eu/home": prefix(&id(1))});
+    let twins = [twin("web", "bought", pod, home.clone()), twin("api", "own", own_guest, serde_json::json!({}))];
+    let check = |contracts: &[Contract]| {
+        let plan = planned(3, contracts, &twins);
+        let table = Table::new(&own(3), &plan);
+        let incoming = |peer: u8, source, destination| table.incoming(&id(peer), Addresses { source, destination });
+        assert_eq!(incoming(2, of(1, 5), pod), Ok(Taken::Here));
+        assert_eq!(table.outgoing(Addresses { source: pod, destination: of(1, 5) }), Ok(id(2)), "not to 1 itself");
+        assert_eq!(incoming(2, of(1, 5), own_guest), Err(Dropped::ForeignSource));
+        assert_eq!(incoming(2, of(1, 5), of(3, 0xf0a)), Err(Dropped::ForeignSource));
+        assert_eq!(incoming(2, of(4, 5), pod), Err(Dropped::ForeignSource));
+        for elsewhere in [of(2, 5), of(4, 5)] {
+            let packet = Addresses { source: pod, destination: elsewhere };
+            assert_eq!(table.outgoing(packet), Err(Dropped::ForeignDestination), "{elsewhere}");
+        }
+        let routes: Vec<_> = plan.routes("flt3").into_iter().map(|route| (route.to, route.access)).collect();
+        use substrate_network::FabricAccess::Guests;
+        let mut both = [(prefix(&id(1)), Guests), (prefix(&id(2)), Guests)];
+        both.sort();
+        let mut routes: Vec<_> = routes;
+        routes.sort();
+        assert_eq!(routes, both, "one route each");
+        table
+    };
+    let table = check(&contracts);
+    let incoming = |peer: u8, source, destination| table.incoming(&id(peer), Addresses { source, destination });
+    assert_eq!(incoming(1, of(1, 5), own_guest), Ok(Taken::Here));
+    assert_eq!(incoming(1, of(1, 5), pod), Err(Dropped::ForeignDestination), "it is not the consumer of this pod");
+    assert_eq!(table.outgoing(Addresses { source: own_guest, destination: of(1, 5) }), Ok(id(1)));
+    check(&contracts[..1]);
+    // This node's own addresses are behind nobody.
+    let own_home = [twin("web", "bought", pod, serde_json::json!({"fluidos.eu/home": prefix(&id(3))}))];
+    assert!(planned(3, &contracts, &own_home).vias.is_empty());
 }

@@ -83,6 +83,7 @@ pub(crate) fn package(pod: &Pod, around: &Around<'_>) -> Put {
         pod: Pod { metadata: metadata(&pod.metadata), spec: Some(own_business_left_out(spec)), status: None },
         config_maps,
         secrets,
+        home: None,
     }
 }
 

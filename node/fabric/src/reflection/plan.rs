@@ -16,7 +16,7 @@ use crate::frames::{PODS_MAX, Put, Reported, cut};
 const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 /// A link that comes back within this may still bring the provider's word that a pod is gone.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(5);
-const REASON_LENGTH_MAX: usize = 1024;
+pub(super) const REASON_LENGTH_MAX: usize = 1024;
 
 /// What there is.
 pub(crate) struct View {
@@ -24,6 +24,8 @@ pub(crate) struct View {
     pub pods: Vec<Arc<Pod>>,
     /// What crosses the link for each that is not being deleted, by uid.
     pub packages: BTreeMap<String, Put>,
+    /// Why pods may not be there, by uid.
+    pub barred: BTreeMap<String, String>,
     /// Where the provider's pods are.
     pub prefix: Option<FabricPrefix>,
 }
@@ -37,6 +39,8 @@ pub(crate) struct State {
     pub since: Option<Timestamp>,
     /// Whether the provider has said Ready on it.
     pub ready: bool,
+    /// Why what was sold is not there, if the provider has said so.
+    pub missing: Option<String>,
     /// Named in `Begin`.
     pub named: BTreeSet<String>,
     /// What was put: the digest of what went with it.
@@ -77,7 +81,8 @@ impl State {
     /// A stream has been opened. What the last one said is not believed any more.
     pub(crate) fn connect(&mut self, view: &View) {
         let wanted = view.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-        let named = wanted.filter_map(|pod| pod.uid()).take(PODS_MAX).collect();
+        let wanted = wanted.filter_map(|pod| pod.uid()).filter(|uid| !view.barred.contains_key(uid));
+        let named = wanted.take(PODS_MAX).collect();
         *self = Self { connected: true, named, ..Self::default() };
     }
 
@@ -181,6 +186,8 @@ pub(crate) fn plan(view: &View, state: &State, now: Timestamp) -> Vec<Action> {
     if state.connected {
         // Removed here without waiting, such as by force or after it had ended.
         let known = state.named.iter().chain(state.put.keys()).filter(|uid| !here.contains(*uid));
+        // Or there before it was kept for others.
+        let known = known.chain(view.barred.keys().filter(|uid| state.knows(uid)));
         let orphans: BTreeSet<&String> = known.filter(|uid| !state.deleted.contains(*uid)).collect();
         actions.extend(orphans.into_iter().map(|uid| Action::Delete { uid: uid.clone(), grace_seconds: None }));
     }
@@ -212,6 +219,8 @@ fn said(pod: &Pod, uid: &str, view: &View, state: &State, now: Timestamp) -> Opt
     let old = pod.status.clone().unwrap_or_default();
     let wanted = if is_over(pod) {
         return None;
+    } else if let Some(reason) = view.barred.get(uid) {
+        status::barred(&old, reason)
     } else if let Some((reason, _)) = state.refused.get(uid) {
         status::refused(&old, reason, state.yielding.contains(uid))
     } else if state.connected && state.gone.contains_key(uid) && pod.metadata.deletion_timestamp.is_none() {

@@ -52,6 +52,16 @@ pub(crate) fn merged(pod: &Pod, observed: &PodStatus, prefix: Option<&FabricPref
     }
 }
 
+/// The status of a pod that is not sent to a provider.
+pub(crate) fn barred(old: &PodStatus, reason: &str) -> PodStatus {
+    PodStatus {
+        phase: Some("Pending".into()),
+        reason: Some("Refused".into()),
+        message: Some(reason.into()),
+        ..old.clone()
+    }
+}
+
 /// The status of a pod that its provider does not take.
 pub(crate) fn refused(old: &PodStatus, reason: &str, yields: bool) -> PodStatus {
     PodStatus {

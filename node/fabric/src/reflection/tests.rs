@@ -44,7 +44,7 @@ fn view(pods: Vec<Pod>) -> View {
     let wanted = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
     let packages = wanted.map(|pod| (pod.metadata.uid.clone().unwrap(), package(pod, &around))).collect();
     let prefix = fabric_prefix(&NodeKey::from_seed([3; 32]).unwrap().id(), 0);
-    View { pods: pods.into_iter().map(Arc::new).collect(), packages, prefix: Some(prefix) }
+    View { pods: pods.into_iter().map(Arc::new).collect(), packages, barred: Default::default(), prefix: Some(prefix) }
 }
 
 fn check(view: &View, state: &State, second: i64, expected: Expect) {

@@ -2,21 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use fluidos_identity::{FabricPrefix, NodeId};
+use fluidos_identity::NodeId;
 use fluidos_model::kinds::names;
 use fluidos_model::market::{Amounts, Quantity, Resource, requested};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, Namespace, Pod, PodDNSConfig, PodSecurityContext, PodSpec, ResourceRequirements,
-    SeccompProfile, Secret, SecurityContext,
+    SeccompProfile, Secret, SecurityContext, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
+use substrate_network::Cidr;
 
-use crate::deal::{Deal, is_fabric_address};
+use crate::deal::Deal;
 use crate::frames::Put;
 use crate::reflection::named;
+use crate::resale::Onward;
 
 /// Labels of a pod; real ones have fewer than ten.
 const LABELS_MAX: usize = 64;
@@ -36,11 +38,22 @@ pub(crate) fn namespace_name(consumer: &NodeId, namespace: &str) -> String {
     names::twin_namespace(&consumer.tag(), namespace, &hash)
 }
 
+/// Where a twin stands between its owner and what runs it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Standing {
+    /// The prefix of its consumer.
+    pub consumer: Option<Cidr>,
+    /// That of its owner, if it is another.
+    pub home: Option<Cidr>,
+    /// Where it goes, if this node does not run it.
+    pub onward: Option<Onward>,
+}
+
 /// Returns the objects of a twin.
 ///
 /// # Errors
 /// Why the pod may not run here, in words.
-pub(crate) fn build(deal: &Deal, put: &Put, prefix: Option<&FabricPrefix>) -> Result<Twin, String> {
+pub(crate) fn build(deal: &Deal, put: &Put, standing: &Standing) -> Result<Twin, String> {
     let metadata = &put.pod.metadata;
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let (from, name, uid) = (text(&metadata.namespace), text(&metadata.name), text(&metadata.uid));
@@ -80,10 +93,13 @@ pub(crate) fn build(deal: &Deal, put: &Put, prefix: Option<&FabricPrefix>) -> Re
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     pod_labels.extend(ours.clone());
-    let origin = BTreeMap::from([(names::ANNOTATION_ORIGIN.to_owned(), format!("{from}/{name}/{uid}"))]);
+    let mut annotations = BTreeMap::from([(names::ANNOTATION_ORIGIN.to_owned(), format!("{from}/{name}/{uid}"))]);
+    annotations.extend(standing.home.map(|home| (names::ANNOTATION_HOME.to_owned(), home.to_string())));
+    let address = standing.onward.as_ref().map(|onward| onward.stand_in.to_string());
+    annotations.extend(address.map(|address| (names::ANNOTATION_STAND_IN.to_owned(), address)));
     let pod = Pod {
-        metadata: ObjectMeta { labels: Some(pod_labels), annotations: Some(origin), ..bare(name) },
-        spec: Some(pod_spec(deal, spec, prefix)?),
+        metadata: ObjectMeta { labels: Some(pod_labels), annotations: Some(annotations), ..bare(name) },
+        spec: Some(pod_spec(deal, spec, standing)?),
         status: None,
     };
     let peer = BTreeMap::from([(names::ANNOTATION_PEER_DID.to_owned(), deal.buyer_named.to_string())]);
@@ -114,7 +130,7 @@ fn is_reserved(key: &str) -> bool {
     under("kubernetes.io") || under("k8s.io") || under("fluidos.eu")
 }
 
-fn pod_spec(deal: &Deal, spec: &PodSpec, prefix: Option<&FabricPrefix>) -> Result<PodSpec, String> {
+fn pod_spec(deal: &Deal, spec: &PodSpec, standing: &Standing) -> Result<PodSpec, String> {
     let runtime_default = || SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None };
     let context = spec.security_context.clone().unwrap_or_default();
     let seccomp_profile = context.seccomp_profile.clone().or_else(|| Some(runtime_default()));
@@ -132,21 +148,42 @@ fn pod_spec(deal: &Deal, spec: &PodSpec, prefix: Option<&FabricPrefix>) -> Resul
         share_process_namespace: spec.share_process_namespace,
         security_context: Some(PodSecurityContext { seccomp_profile, ..context }),
         dns_policy: Some("None".into()),
-        dns_config: Some(dns(spec.dns_config.clone().unwrap_or_default(), prefix)?),
+        dns_config: Some(dns(spec.dns_config.clone().unwrap_or_default(), standing.home.or(standing.consumer))?),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        runtime_class_name: deal.runtime_class.clone(),
+        // Who runs it has signed which it is, with this node.
+        runtime_class_name: deal.runtime_class.clone().filter(|_| standing.onward.is_none()),
+        node_selector: standing.onward.as_ref().map(only),
+        tolerations: standing.onward.as_ref().map(|_| tolerations()),
         ..PodSpec::default()
     })
 }
 
-/// A twin resolves at its consumer and nowhere else.
-fn dns(config: PodDNSConfig, prefix: Option<&FabricPrefix>) -> Result<PodDNSConfig, String> {
-    let prefix = prefix.ok_or("where its consumer's addresses are is not known yet")?;
-    let servers: Vec<String> =
-        config.nameservers.into_iter().flatten().filter(|server| is_fabric_address(prefix, server)).collect();
+/// The node of the contract that serves it, and no other: without that it waits.
+fn only(onward: &Onward) -> BTreeMap<String, String> {
+    BTreeMap::from([(names::LABEL_CONTRACT.to_owned(), onward.contract.clone())])
+}
+
+/// When a pod is given up is its owner's to say, however long nobody reaches it.
+fn tolerations() -> Vec<Toleration> {
+    let place = [(names::VIRTUAL_NODE, "NoSchedule"), (names::RESALE, "NoSchedule")];
+    let silence = [("node.kubernetes.io/not-ready", "NoExecute"), ("node.kubernetes.io/unreachable", "NoExecute")];
+    let exists = |(key, effect): (&str, &str)| Toleration {
+        key: Some(key.to_owned()),
+        operator: Some("Exists".into()),
+        effect: Some(effect.to_owned()),
+        ..Toleration::default()
+    };
+    place.into_iter().chain(silence).map(exists).collect()
+}
+
+/// A twin resolves where its owner is, its consumer or who stands behind that, and nowhere else.
+fn dns(config: PodDNSConfig, home: Option<Cidr>) -> Result<PodDNSConfig, String> {
+    let home = home.ok_or("where its consumer's addresses are is not known yet")?;
+    let is_there = |server: &String| server.parse().is_ok_and(|address| home.contains(address));
+    let servers: Vec<String> = config.nameservers.into_iter().flatten().filter(is_there).collect();
     if servers.is_empty() {
-        return Err(format!("none of its name servers is its consumer's own, in {prefix}"));
+        return Err(format!("none of its name servers is its consumer's own, in {home}"));
     }
     Ok(PodDNSConfig { nameservers: Some(servers), ..config })
 }

@@ -1,5 +1,7 @@
 //! One stream of desired state, at the provider.
 
+mod make;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,26 +9,21 @@ use std::time::Duration;
 use fluidos_identity::Envelope;
 use fluidos_link::{LinkStream, PeerInfo};
 use fluidos_model::kinds::{Allocation, AllocationPhase, names};
-use fluidos_model::market::requested;
 use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, PodCondition, PodStatus, Secret};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Resource, ResourceExt as _};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodIP, PodStatus};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
-use super::build::{self, Twin};
-use super::burst;
-use super::yields::Asked;
+use self::make::Made;
 use super::{Contract, Origin};
 use crate::Error;
 use crate::deal::Deal;
 use crate::fabric::Shared;
-use crate::frames::{self, Change, Expected, FRAME_BYTES_MAX, PODS_MAX, Put, Reported};
+use crate::frames::{self, Change, Expected, FRAME_BYTES_MAX, Put, Reported};
+use crate::resale;
 use crate::tasks::Task;
 use crate::virtual_node::absent_is_well;
 
@@ -48,6 +45,8 @@ struct Session<'a> {
     begun: bool,
     synced: bool,
     ready: bool,
+    /// Why what serves the contract is not there, as it was said last.
+    missing: Option<String>,
     /// Put, but their name is still another's.
     waiting: BTreeMap<String, Put>,
     /// What was said of each twin.
@@ -81,6 +80,7 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &PeerInfo, contract: String,
             begun: false,
             synced: false,
             ready: false,
+            missing: None,
             waiting: BTreeMap::new(),
             said: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -132,8 +132,10 @@ impl Session<'_> {
         });
         let mut pods = self.shared.pods.changes();
         let mut contracts = self.shared.contracts.changes();
+        let mut nodes = self.shared.nodes.changes();
         let ended = loop {
             pods.mark_unchanged();
+            nodes.mark_unchanged();
             if let Err(error) = self.report().await {
                 break error;
             }
@@ -151,6 +153,7 @@ impl Session<'_> {
                     None => Err(Error::stream("desired state")(std::io::ErrorKind::UnexpectedEof.into())),
                 },
                 _ = pods.changed() => Ok(()),
+                _ = nodes.changed(), if self.deal.served_by.is_some() => Ok(()),
                 _ = contracts.changed() => self.still_live(),
                 () = tokio::time::sleep(LOOK_AGAIN) => match self.still_live() {
                     Ok(()) => self.put_waiting().await,
@@ -165,14 +168,17 @@ impl Session<'_> {
         close(&mut self.to, &ended).await;
     }
 
-    fn still_live(&self) -> Result<(), Error> {
-        self.shared.live_deal(&self.deal.name, self.deal.buyer, self.deal.seller).map(drop)
+    /// Looks at the contract again: which other one serves it may have changed.
+    fn still_live(&mut self) -> Result<(), Error> {
+        self.deal = self.shared.live_deal(&self.deal.name, self.deal.buyer, self.deal.seller)?;
+        Ok(())
     }
 
     async fn take(&mut self, change: Change) -> Result<(), Error> {
         match change {
             Change::Begin { pods } if !self.begun => {
                 self.begun = true;
+                self.shared.begin(&self.deal.name);
                 self.wanted = pods.into_iter().collect();
                 self.shared.confirm_only(&self.deal.name, self.wanted.clone());
                 for twin in self.twins().await? {
@@ -243,85 +249,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn make(&self, put: &Put, uid: &str) -> Result<Made, Error> {
-        let prefix = (self.shared.prefix_of)(&self.deal.buyer);
-        let refused = |reason: String| {
-            let name = put.pod.name_any();
-            Made::Refused(format!("pods {:?} is forbidden: {reason}", frames::cut(&name, 253)))
-        };
-        let twin = match build::build(&self.deal, put, prefix.as_ref()) {
-            Ok(twin) => twin,
-            Err(reason) => return Ok(refused(reason)),
-        };
-        let twins = self.twins().await?;
-        let known = twins.iter().find(|known| origin_uid(known).as_deref() == Some(uid));
-        let mut _turn = None;
-        if known.is_none() {
-            let from = put.pod.metadata.namespace.as_deref().unwrap_or_default();
-            if let Some(Err(reason)) = self.shared.admit.as_ref().map(|admit| admit(&self.deal.buyer, from)) {
-                return Ok(refused(reason));
-            }
-            if twins.len() >= PODS_MAX {
-                return Ok(refused(format!("there are {} twins, at most {PODS_MAX}", twins.len())));
-            }
-            if let Err(reason) = twin.pod.spec.as_ref().map_or(Ok(()), |spec| build::fits(&self.deal, &twins, spec)) {
-                return Ok(refused(reason));
-            }
-            _turn = burst::turn(self.shared).await;
-            let amounts = twin.pod.spec.as_ref().and_then(|spec| requested(spec).ok()).unwrap_or_default();
-            let asked = Asked { uid: uid.to_owned(), amounts, since: None };
-            if let Some(reason) = burst::begin(self.shared, &self.deal.name, asked).await? {
-                return Ok(Made::Yields(reason));
-            }
-        }
-        match self.write(&twin, known.is_some()).await {
-            Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 409 => Ok(Made::Later),
-            Err(Error::Api { source: kube::Error::Api(status), .. })
-                if matches!(status.code, 400 | 403 | 413 | 422) =>
-            {
-                // A namespace that is on its way out takes no new objects for a moment.
-                let is_ending = self.shared.namespaces.get("", &twin.namespace.name_any());
-                match is_ending.is_some_and(|found| found.metadata.deletion_timestamp.is_some()) {
-                    true => Ok(Made::Later),
-                    false => Ok(Made::Refused(status.message)),
-                }
-            }
-            Err(Error::NoContract { reason, .. }) => Ok(refused(reason)),
-            other => other.map(|()| Made::Done),
-        }
-    }
-
-    /// Writes a twin: what it needs first.
-    async fn write(&self, twin: &Twin, known: bool) -> Result<(), Error> {
-        let client = &self.shared.client;
-        let namespace = twin.namespace.name_any();
-        let api = Api::<Namespace>::all(client.clone());
-        match api.create(&PostParams::default(), &twin.namespace).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                let found = api.get(&namespace).await.map_err(Error::api(format!("read namespace {namespace}")))?;
-                // Eight digits of a key can be made to measure; the whole key cannot.
-                let owner = found.annotations().get(names::ANNOTATION_PEER_DID);
-                if owner.map(String::as_str) != Some(self.deal.buyer_named.to_string().as_str()) {
-                    let reason = format!("namespace {namespace} belongs to somebody else here");
-                    return Err(Error::NoContract { contract: self.deal.name.clone(), reason });
-                }
-            }
-            other => drop(other.map_err(Error::api(format!("create namespace {namespace}")))?),
-        }
-        for map in &twin.config_maps {
-            put_object::<ConfigMap>(client, map).await?;
-        }
-        for secret in &twin.secrets {
-            put_object::<Secret>(client, secret).await?;
-        }
-        if known {
-            return Ok(());
-        }
-        let action = format!("create pod {namespace}/{}", twin.pod.name_any());
-        let api = Api::<Pod>::namespaced(client.clone(), &namespace);
-        api.create(&PostParams::default(), &twin.pod).await.map(drop).map_err(Error::api(action))
-    }
-
     /// The twins of the contract as the API has them now.
     async fn twins(&self) -> Result<Vec<Pod>, Error> {
         let of_contract = ListParams::default().labels(&format!("{}={}", names::LABEL_CONTRACT, self.deal.name));
@@ -337,6 +264,11 @@ impl Session<'_> {
     async fn report(&mut self) -> Result<(), Error> {
         if !self.begun {
             return Ok(());
+        }
+        let missing = self.shared.missing(&self.deal);
+        if missing != self.missing {
+            self.missing.clone_from(&missing);
+            self.say(Reported::Capacity { missing }).await?;
         }
         let mut here = BTreeMap::new();
         for pod in self.shared.pods.list() {
@@ -411,15 +343,6 @@ impl Session<'_> {
     }
 }
 
-enum Made {
-    Done,
-    /// Its name is still in use.
-    Later,
-    Refused(String),
-    /// There is no room for it now, and others come first.
-    Yields(String),
-}
-
 /// Writes into the Allocation of a contract how many pods yield, if it does not stand there.
 pub(crate) async fn tell_yielding(shared: &Shared, contract: &str, pods: usize) {
     let name = names::allocation(contract);
@@ -457,31 +380,21 @@ pub(super) async fn delete(shared: &Shared, twin: &Pod, grace_seconds: Option<u3
         .map_err(Error::api(format!("delete pod {namespace}/{name}")))
 }
 
-/// Creates an object, or replaces what it holds.
-async fn put_object<K>(client: &kube::Client, object: &K) -> Result<(), Error>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + Serialize
-        + DeserializeOwned,
-{
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let action = || format!("write {} {namespace}/{name}", K::kind(&()));
-    let api = Api::<K>::namespaced(client.clone(), &namespace);
-    match api.create(&PostParams::default(), object).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => {}
-        other => return other.map(drop).map_err(Error::api(action())),
-    }
-    api.replace(&name, &PostParams::default(), object).await.map(drop).map_err(Error::api(action()))
-}
-
-/// What a consumer is told of a twin: nothing of this cluster's machines.
+/// What a consumer is told of a twin: nothing of this cluster's machines, nor of who runs it.
 fn seen(pod: &Pod) -> PodStatus {
-    let status = pod.status.clone().unwrap_or_default();
+    let mut status = pod.status.clone().unwrap_or_default();
+    let stand_in = resale::stand_in(pod);
+    if let Some(stand_in) = stand_in {
+        status.pod_ip = status.pod_ip.map(|_| stand_in.to_string());
+        status.pod_ips = status.pod_ip.clone().map(|ip| vec![PodIP { ip }]);
+    }
     let unscheduled = |c: &PodCondition| c.type_ == "PodScheduled" && c.status == "False";
     let waits = status.conditions.iter().flatten().any(unscheduled);
     let (reason, message) = match waits {
+        true if stand_in.is_some() => {
+            let why = "what the provider has bought to run it is not there now, or full";
+            (Some("Unschedulable".to_owned()), Some(why.to_owned()))
+        }
         true => (Some("Unschedulable".to_owned()), Some("the provider has no machine for it now".to_owned())),
         false => (status.reason, status.message),
     };

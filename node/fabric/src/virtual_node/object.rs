@@ -15,12 +15,14 @@ use crate::deal::Deal;
 const VERSION: &str = concat!("v1.34.0+fluidos-virtual-node-", env!("CARGO_PKG_VERSION"));
 
 /// How a virtual node stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// The link is up and the provider has said Ready.
     Ready,
     /// The link is up.
     Waiting,
+    /// The provider is there, and what it sold is not, for this reason.
+    Missing(String),
     /// It is not.
     Unreachable,
 }
@@ -81,7 +83,7 @@ fn is_label_value(value: &str) -> bool {
 }
 
 /// The status that it should have; `None` if it has it.
-pub(crate) fn status(found: &Node, deal: &Deal, state: State, now: Timestamp) -> Option<NodeStatus> {
+pub(crate) fn status(found: &Node, deal: &Deal, state: &State, now: Timestamp) -> Option<NodeStatus> {
     let old = found.status.clone().unwrap_or_default();
     let amounts: BTreeMap<String, Quantity> = Resource::ALL
         .iter()
@@ -117,12 +119,13 @@ pub(crate) fn status(found: &Node, deal: &Deal, state: State, now: Timestamp) ->
     (status != old).then_some(status)
 }
 
-fn conditions(old: &[NodeCondition], state: State, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(old: &[NodeCondition], state: &State, now: Timestamp) -> Vec<NodeCondition> {
     let (ready, reason, message) = match state {
         State::Ready => ("True", "ProviderReady", "the link is up and the provider has confirmed what runs there"),
         State::Waiting => {
             ("False", "ProviderNotReady", "the link is up; the provider has not confirmed what runs there yet")
         }
+        State::Missing(why) => ("False", "ProviderCapacityMissing", why.as_str()),
         State::Unreachable => ("Unknown", "LinkDown", "there is no link to the provider"),
     };
     let (pressure, pressure_reason, pressure_message) = match state {

@@ -114,18 +114,23 @@ fn write(
     actions: &mut Vec<Action>,
 ) -> State {
     let up = view.links.contains_key(&place.deal.seller);
-    let state = match (up, view.ready.contains(&place.deal.name)) {
-        (true, true) => State::Ready,
-        (true, false) => State::Waiting,
+    let state = match (up, view.ready.get(&place.deal.name)) {
+        (true, Some(None)) => State::Ready,
+        (true, Some(Some(why))) => State::Missing(why.clone()),
+        (true, None) => State::Waiting,
         (false, _) => State::Unreachable,
     };
     // Status before taints: whoever looks after all nodes writes the taints that follow from the status.
-    if let Some(status) = object::status(&node.object, &place.deal, state, now) {
+    if let Some(status) = object::status(&node.object, &place.deal, &state, now) {
         actions.push(Action::Status { node: name.into(), status: Box::new(status) });
     }
-    if let Some(changed) =
-        replaced(&node.object, &object::node(name, &place.deal, latency(view, place)), state, cordoned, now)
-    {
+    if let Some(changed) = replaced(
+        &node.object,
+        &object::node(name, &place.deal, latency(view, place)),
+        (&state, place.serves),
+        cordoned,
+        now,
+    ) {
         actions.push(Action::Replace(Box::new(changed)));
     }
     if up && view.leases.get(name).is_none_or(|at| now.duration_since(*at) >= RENEW) {
@@ -135,7 +140,13 @@ fn write(
 }
 
 /// The node with what we say about it; `None` if it says so already. What others wrote stays.
-fn replaced(found: &Node, wanted: &Node, state: State, cordoned: bool, now: Timestamp) -> Option<Node> {
+fn replaced(
+    found: &Node,
+    wanted: &Node,
+    (state, serves): (&State, bool),
+    cordoned: bool,
+    now: Timestamp,
+) -> Option<Node> {
     let mut node = found.clone();
     node.labels_mut().extend(wanted.labels().clone());
     for (key, value) in wanted.annotations() {
@@ -145,7 +156,7 @@ fn replaced(found: &Node, wanted: &Node, state: State, cordoned: bool, now: Time
         }
     }
     let spec = node.spec.get_or_insert_default();
-    spec.taints = Some(taints(spec.taints.as_deref().unwrap_or_default(), state, now));
+    spec.taints = Some(taints(spec.taints.as_deref().unwrap_or_default(), state, serves, now));
     if cordoned {
         spec.unschedulable = Some(true);
     }
@@ -162,18 +173,19 @@ fn is_other_latency(old: &str, new: &str) -> bool {
     }
 }
 
-fn taints(found: &[Taint], state: State, now: Timestamp) -> Vec<Taint> {
+fn taints(found: &[Taint], state: &State, serves: bool, now: Timestamp) -> Vec<Taint> {
     const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
     const NOT_READY: &str = "node.kubernetes.io/not-ready";
     let mut wanted = vec![(names::VIRTUAL_NODE, "NoSchedule")];
     let about_state = match state {
         State::Ready => None,
-        State::Waiting => Some(NOT_READY),
+        State::Waiting | State::Missing(_) => Some(NOT_READY),
         State::Unreachable => Some(UNREACHABLE),
     };
     wanted.extend(about_state.into_iter().flat_map(|key| [(key, "NoSchedule"), (key, "NoExecute")]));
+    wanted.extend(serves.then_some((names::RESALE, "NoSchedule")));
     let is = |taint: &Taint, (key, effect): &(&str, &str)| taint.key == *key && taint.effect == *effect;
-    let ours = |taint: &Taint| [UNREACHABLE, NOT_READY].contains(&taint.key.as_str());
+    let ours = |taint: &Taint| [UNREACHABLE, NOT_READY, names::RESALE].contains(&taint.key.as_str());
     let mut taints: Vec<Taint> =
         found.iter().filter(|taint| !ours(taint) || wanted.iter().any(|w| is(taint, w))).cloned().collect();
     for want in &wanted {

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
 use fluidos_identity::{NodeId, NodeKey};
@@ -60,6 +60,7 @@ struct Stage {
     pods: Vec<Pod>,
     up: Vec<u8>,
     ready: Vec<&'static str>,
+    missing: Option<&'static str>,
     now: i64,
 }
 
@@ -67,7 +68,8 @@ impl Stage {
     fn check(&self, expected: Expect) {
         let link = || Link { name: "grid".into(), latency_micros: Some(1500) };
         let links: BTreeMap<NodeId, Link> = self.up.iter().map(|seed| (id(*seed), link())).collect();
-        let ready: BTreeSet<String> = self.ready.iter().map(|name| (*name).to_owned()).collect();
+        let missing = self.missing.map(str::to_owned);
+        let ready: BTreeMap<_, _> = self.ready.iter().map(|name| ((*name).to_owned(), missing.clone())).collect();
         let now = Timestamp::from_second(self.now).unwrap();
         let view = View::new(
             (id(1), &Default::default()),
@@ -149,6 +151,36 @@ fn a_node_stands_as_its_link_and_its_providers_word() {
         renew grid
         allocation-a Provisioning grid"#]]);
     stage.ready = vec!["a"];
+    stage.check(expect![[r#"
+        status grid: MemoryPressure=False DiskPressure=False PIDPressure=False Ready=True cpu=1 memory=1Gi pods=5
+        replace grid: fluidos.eu/virtual-node:NoSchedule cordoned=None
+        renew grid
+        allocation-a Active grid"#]]);
+    // It is there, and what it sold is not.
+    stage.missing = Some("what the provider has bought to serve it with is not ready");
+    stage.check(expect![[r#"
+        status grid: MemoryPressure=False DiskPressure=False PIDPressure=False Ready=False cpu=1 memory=1Gi pods=5
+        replace grid: fluidos.eu/virtual-node:NoSchedule node.kubernetes.io/not-ready:NoSchedule node.kubernetes.io/not-ready:NoExecute cordoned=None
+        renew grid
+        allocation-a Provisioning grid"#]]);
+}
+
+#[test]
+fn what_serves_another_contract_is_kept_for_it() {
+    let mut stage = Stage { up: vec![2], ready: vec!["a"], ..Stage::default() };
+    stage.nodes = vec![node("grid", "a", 2)];
+    let mut sold = contract("sold", 1);
+    sold.spec.served_by = Some("a".into());
+    (stage.contracts, stage.allocations) = (vec![contract("a", 2), sold], vec![allocation("a")]);
+    stage.check(expect![[r#"
+        status grid: MemoryPressure=False DiskPressure=False PIDPressure=False Ready=True cpu=1 memory=1Gi pods=5
+        replace grid: fluidos.eu/virtual-node:NoSchedule fluidos.eu/resale:NoSchedule cordoned=None
+        renew grid
+        allocation-a Active grid"#]]);
+    // What was sold is over: it is for everybody.
+    stage.contracts.pop();
+    let taint = |key: &str| json!({"key": key, "value": if key.contains("virtual") { "true" } else { "" }, "effect": "NoSchedule"});
+    stage.nodes[0].spec = from(json!({"taints": [taint("fluidos.eu/virtual-node"), taint("fluidos.eu/resale")]}));
     stage.check(expect![[r#"
         status grid: MemoryPressure=False DiskPressure=False PIDPressure=False Ready=True cpu=1 memory=1Gi pods=5
         replace grid: fluidos.eu/virtual-node:NoSchedule cordoned=None

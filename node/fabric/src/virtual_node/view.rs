@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fluidos_identity::{NodeId, Speakers};
-use fluidos_model::kinds::{Allocation, AllocationStatus, Contract, FlavorType, names};
+use fluidos_model::kinds::{Allocation, AllocationStatus, Contract, FlavorType, names, serving};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
@@ -27,6 +27,8 @@ pub(crate) struct Place {
     pub allocation: Option<(String, AllocationStatus)>,
     /// It is over, or about to be.
     pub ending: bool,
+    /// It serves contracts that were sold, and is for their twins alone.
+    pub serves: bool,
 }
 
 /// A virtual node that there is.
@@ -58,8 +60,8 @@ pub(crate) struct View {
     /// Names of all Nodes that are not virtual, and of this machine.
     pub taken: BTreeSet<String>,
     pub links: BTreeMap<NodeId, Link>,
-    /// Contracts whose provider has said Ready.
-    pub ready: BTreeSet<String>,
+    /// Contracts whose provider has said Ready, with why what was sold is not there, if it is not.
+    pub ready: BTreeMap<String, Option<String>>,
     /// When each Lease was renewed.
     pub leases: BTreeMap<String, Timestamp>,
     /// Contracts that cannot be served, and why.
@@ -76,7 +78,7 @@ impl View {
         nodes: impl Iterator<Item = &'a Node>,
         pods: impl Iterator<Item = &'a Pod>,
         links: BTreeMap<NodeId, Link>,
-        ready: BTreeSet<String>,
+        ready: BTreeMap<String, Option<String>>,
         leases: BTreeMap<String, Timestamp>,
         now: Timestamp,
     ) -> Self {
@@ -88,14 +90,17 @@ impl View {
         // A service has no node: it runs at its seller.
         let is_service =
             |contract: &&Contract| contract.spec.flavor.spec.flavor_type.type_identifier == FlavorType::Service;
-        for contract in contracts.filter(|contract| !is_service(contract)) {
+        let contracts: Vec<&Contract> = contracts.collect();
+        let serving = serving(contracts.iter().copied());
+        for contract in contracts.into_iter().filter(|contract| !is_service(contract)) {
             match Deal::of(contract, speakers) {
                 Ok(deal) if deal.buyer == own => {
                     let allocation = allocations.get(&deal.name);
                     let allocation =
                         allocation.map(|found| (found.name_any(), found.status.clone().unwrap_or_default()));
                     let ending = !deal.is_live(now);
-                    view.places.insert(deal.name.clone(), Place { deal, allocation, ending });
+                    let serves = serving.contains_key(&deal.name);
+                    view.places.insert(deal.name.clone(), Place { deal, allocation, ending, serves });
                 }
                 Ok(_) => {}
                 Err(reason) => view.odd.push((contract.name_any(), reason)),

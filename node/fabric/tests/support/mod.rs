@@ -26,7 +26,7 @@ use substrate_apiserver::node_proxy::{
 };
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
 use substrate_client::Cache;
-use substrate_kubelet::images::ImageStore;
+use substrate_kubelet::images::{Digest, ImageStore};
 use substrate_store::Store;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -79,13 +79,8 @@ impl Side {
             Api::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
         }
         let directory = tempfile::tempdir().unwrap();
-        let options = fluidos_link::Options {
-            keep_alive: Duration::from_millis(200),
-            idle_timeout: Duration::from_millis(1500),
-            ..fluidos_link::Options::new("127.0.0.1:0".parse().unwrap(), name, 1)
-        };
         let key = key(seed);
-        let links = Links::start((*key).clone(), options).unwrap();
+        let links = links(&key, name, 1);
         let address = links.local_address().unwrap();
         let images = ImageStore::open(directory.path().join("images")).unwrap();
         let name = name.to_owned();
@@ -97,6 +92,16 @@ impl Side {
         let mut side = Self::bare(name, seed).await;
         side.start_fabric();
         side
+    }
+
+    /// The process ends and another begins, with the same API and key, at another address.
+    pub async fn restart(&mut self) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+        self.fabric = None;
+        self.links.stop().await;
+        self.links = links(&self.key, &self.name, 2);
+        self.address = self.links.local_address().unwrap();
+        self.start_fabric();
     }
 
     pub fn start_fabric(&mut self) {
@@ -174,6 +179,15 @@ impl Side {
     {
         Api::<K>::namespaced(self.client.clone(), namespace).delete(name, &DeleteParams::default()).await.unwrap();
     }
+}
+
+fn links(key: &NodeKey, name: &str, incarnation: u64) -> Links {
+    let options = fluidos_link::Options {
+        keep_alive: Duration::from_millis(200),
+        idle_timeout: Duration::from_millis(1500),
+        ..fluidos_link::Options::new("127.0.0.1:0".parse().unwrap(), name, incarnation)
+    };
+    Links::start(key.clone(), options).unwrap()
 }
 
 impl Drop for Side {
@@ -487,4 +501,39 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// An image of one layer, as an OCI archive.
+pub fn archive(directory: &std::path::Path, name: &str) -> std::path::PathBuf {
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(name.len() as u64);
+    header.set_mode(0o644);
+    layer.append_data(&mut header, "hello", name.as_bytes()).unwrap();
+    let layer = layer.into_inner().unwrap();
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let config = json!({"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer)]}}).to_string();
+    let kind = |of: &str| format!("application/vnd.oci.image.{of}");
+    let manifest = json!({"schemaVersion": 2, "mediaType": kind("manifest.v1+json"),
+        "config": {"mediaType": kind("config.v1+json"), "digest": Digest::of(config.as_bytes()), "size": config.len()},
+        "layers": [{"mediaType": kind("layer.v1.tar"), "digest": Digest::of(&layer), "size": layer.len()}]})
+    .to_string();
+    let index = json!({"schemaVersion": 2, "manifests": [{"mediaType": kind("manifest.v1+json"), "digest": Digest::of(manifest.as_bytes()),
+        "size": manifest.len(), "annotations": {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name}}]})
+    .to_string();
+    let path = directory.join("image.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
+    let mut add = |name: String, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    };
+    add("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#);
+    add("index.json".into(), index.as_bytes());
+    for blob in [config.as_bytes(), manifest.as_bytes(), &layer] {
+        add(format!("blobs/sha256/{}", Digest::of(blob).hex()), blob);
+    }
+    tar.finish().unwrap();
+    path
 }

@@ -236,3 +236,28 @@ fn what_was_bought_for_one_workload_is_not_taken_by_another() {
         say api warning=false: no node fits (farm: location: Turin, needed Milan; grid: it was bought for another workload; cloud: its contract is not known yet). Solver for-api looks for peers"#]],
     );
 }
+
+#[test]
+fn what_was_bought_to_serve_another_contract_is_for_nobody_here() {
+    let bought = contract("grid", &by_hand());
+    let mut sold = Contract::new("contract-sold", Default::default());
+    let nodes = [node("grid", "8", Some("Milan"))];
+    let waiting = [pod("api", "w1", "1", &[("location", "Milan")])];
+    check_bought(
+        &nodes,
+        &waiting,
+        &[by_hand()],
+        &[bought.clone(), sold.clone()],
+        expect![[r#"open api -> ["grid"] virtual=true: a peer's node under contract; satisfies every intent"#]],
+    );
+    sold.spec.served_by = Some("contract-grid".into());
+    check_bought(
+        &nodes,
+        &waiting,
+        &[by_hand()],
+        &[bought, sold],
+        expect![[r#"
+        solve placement-60c5590f: 1000m 67108864 B 1 pods {"fluidos-intent-location": "Milan", "fluidos.eu/namespace": "shop"}
+        say api warning=false: no node fits (grid: it is kept to serve contract-sold, which was sold). Solver placement-60c5590f looks for peers"#]],
+    );
+}

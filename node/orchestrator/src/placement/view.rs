@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fluidos_model::intent::{self, Intents, Place};
-use fluidos_model::kinds::{Contract, FlavorLocation, Phase, Solver, names};
+use fluidos_model::kinds::{Contract, FlavorLocation, Phase, Solver, names, serving};
 use fluidos_model::market::Location;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
@@ -154,13 +154,21 @@ impl View {
         view.workloads.sort();
         view.workloads.dedup();
         let solvers: Vec<&Solver> = solvers.collect();
-        let buyers = buyers(&solvers, contracts);
+        let contracts: Vec<&Contract> = contracts.collect();
+        let serving = serving(contracts.iter().copied());
+        let buyers = buyers(&solvers, contracts.into_iter());
         view.nodes = nodes.map(|node| node_view(node, used.get(node.name_any().as_str()), own_location)).collect();
         let mut waiting: Vec<&Pod> = pods.into_iter().filter(|pod| is_waiting(pod)).collect();
         waiting.sort_by_key(|pod| (pod.creation_timestamp().map(|t| t.0), pod.name_any()));
         view.waiting = waiting.into_iter().map(pod_view).collect();
         for node in view.nodes.iter_mut().filter(|node| node.is_virtual) {
             let contract = node.labels.get(names::LABEL_CONTRACT);
+            if let Some(sold) = contract.and_then(|contract| serving.get(contract)) {
+                // Before its taint, too, which follows.
+                let sold = sold.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                node.closed = Some(format!("it is kept to serve {sold}, which was sold"));
+                continue;
+            }
             match contract.and_then(|contract| buyers.get(contract)) {
                 Some(buyer) => node.bought_for.clone_from(buyer),
                 // Its contract has not been seen yet: whose it is must be known before anybody takes it.

@@ -301,3 +301,93 @@ fn a_device_that_somebody_removed_is_made_again() {
         until("a route again", || ping(&at_a, at_b.address, 56), |answered| *answered).await;
     });
 }
+
+/// A buys from B, who serves that with what it bought from C. A and C have no link.
+#[test]
+fn a_pod_behind_a_reseller_reaches_its_owner_and_is_reached() {
+    on_lan(async |lan| {
+        let (a, b, c) = (lan.node(1).await, lan.node(2).await, lan.node(3).await);
+        for (from, to) in [(&a, &b), (&b, &c)] {
+            let (links, address, id) = (from.links.clone(), SocketAddr::from(([192, 0, 2, to.seed], 7300)), to.id);
+            from.here(async move { links.dial(address, Some(id)) }).await;
+        }
+        until("links", || [&a, &b, &c].map(|node| node.links.peers().len()), |up| *up == [1, 2, 1]).await;
+        let sold = a.agree(a.id, b.id).await;
+        b.agree(a.id, b.id).await;
+        let bought = b.agree(b.id, c.id).await;
+        c.agree(b.id, c.id).await;
+        b.serve(&sold, &bought).await;
+
+        let (at_a, at_b) = (a.pod("web").await, b.pod("own").await);
+        // C's guest may reach A's addresses, as `guests` says, and nothing of B's.
+        let at_c = c.guest("api", &a).await;
+        let stand_in = of(2, 0x8ff);
+        b.twin(&sold, at_c.address, serde_json::json!({"fluidos.eu/stand-in": stand_in})).await;
+        c.twin(&bought, at_c.address, serde_json::json!({"fluidos.eu/home": super::prefix(&a.id)})).await;
+        for pod in [&at_a, &at_b, &at_c] {
+            serve(pod, 80);
+        }
+        until("a way there", || ping(&at_a, stand_in, 56), |answered| *answered).await;
+        assert!(ping(&at_c, at_a.address, 56));
+        for bytes in [1, usize::from(MTU) - 28, 4000] {
+            assert!(ping(&at_a, stand_in, bytes) && ping(&at_c, at_a.address, bytes), "{bytes} bytes");
+        }
+        // Each sees the other as it knows it: the pod sees its owner's address, its owner the stand-in.
+        assert_eq!(tcp(&at_a, stand_in, 80, SOON), Ok(at_a.address.to_string()));
+        assert_eq!(tcp(&at_c, at_a.address, 80, SOON), Ok(stand_in.to_string()));
+        assert_eq!(udp(&at_a, stand_in, 80, 3000), Ok(format!("{} 3000", at_a.address)));
+        assert_eq!(udp(&at_c, at_a.address, 80, 3000), Ok(format!("{stand_in} 3000")));
+        let known = Attachment { address: stand_in, ..at_c.clone() };
+        transfer(&at_a, &known, 4 << 20);
+        transfer(&at_c, &at_a, 4 << 20);
+        // Nobody listens there: the refusal comes back at once, over both links and both ways.
+        for (from, to) in [(&at_a, stand_in), (&at_c, at_a.address)] {
+            let start = Instant::now();
+            assert_eq!(udp(from, to, 4444, 5), Err(io::ErrorKind::ConnectionRefused));
+            assert!(start.elapsed() < SOON / 2, "{:?}", start.elapsed());
+        }
+        // A Service of A's, served by the pod behind B, called from A and from that very pod.
+        let address = of(1, 0xf14);
+        let service = ServicePort {
+            name: "shop/api:tcp".into(),
+            addresses: vec![address],
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: None,
+            endpoints: vec![(stand_in, 80)],
+        };
+        let network = a.network.clone();
+        a.here(async move { network.set_services(vec![service]).await.unwrap() }).await;
+        assert_eq!(tcp(&at_a, address, 80, SOON), Ok(at_a.address.to_string()));
+        let gateway = a.network.gateway().to_string();
+        assert_eq!(tcp(&at_c, address, 80, SOON), Ok(gateway), "a pod may call itself through its owner");
+
+        // B's own pods and machine are not its: neither side reaches the other.
+        let gateway = b.network.gateway();
+        for elsewhere in [at_b.address, gateway, Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(192, 0, 2, 3)] {
+            assert!(tcp(&at_c, elsewhere, 80, NEVER).is_err(), "{elsewhere}");
+        }
+        assert!(tcp(&at_b, at_c.address, 80, NEVER).is_err());
+        // Forged by C: from the pod to B's own pods, from another to A; by B: from A to another of C's.
+        let forge = async |from: &Node, to: &Node, packet: Vec<u8>| {
+            let counted = || to.fabric.counters();
+            let sum = |c: &crate::network::Counters| {
+                c.dropped_incoming(Dropped::ForeignSource) + c.dropped_incoming(Dropped::ForeignDestination)
+            };
+            let before = sum(&counted());
+            from.links.send_datagram(&to.id, CHANNEL, &packet).unwrap();
+            until("it is dropped", counted, |now| sum(now) == before + 1).await;
+        };
+        forge(&c, &b, packet(at_c.address, at_b.address, 60)).await;
+        forge(&c, &b, packet(of(3, 99), at_a.address, 60)).await;
+        forge(&b, &c, packet(at_a.address, of(3, 99), 60)).await;
+        forge(&a, &b, packet(of(1, 5), of(2, 0x900), 60)).await;
+        let counters = b.fabric.counters();
+        assert!(counters.relayed_packets > 1000 && counters.relayed_bytes > 8 << 20, "{counters:?}");
+        assert!(b.fabric.exchanged(&a.id).sent > 4 << 20 && b.fabric.exchanged(&c.id).received > 4 << 20);
+
+        // What was bought ends: nothing is carried any more.
+        b.end(bought).await;
+        let _ = until("no way there", || tcp(&at_a, stand_in, 80, NEVER), Result::is_err).await;
+    });
+}

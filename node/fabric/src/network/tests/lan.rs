@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use fluidos_identity::NodeId;
 use fluidos_link::Links;
-use fluidos_model::kinds::{Contract, crds};
-use k8s_openapi::api::core::v1::Namespace;
+use fluidos_model::kinds::{Contract, crds, names};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use nix::mount::{MsFlags, mount};
@@ -129,8 +129,16 @@ async fn start(seed: u8, dir: PathBuf, runtime: tokio::runtime::Handle) -> Node 
     .unwrap();
     let fabric = Handle::default();
     let contracts = Cache::start(Api::<Contract>::namespaced(client.clone(), "fluidos"));
-    let options =
-        Options { own: id, contracts, links: links.clone(), network: network.clone(), speakers: Default::default() };
+    let labelled = kube::runtime::watcher::Config::default().labels(names::LABEL_CONTRACT);
+    let twins = Cache::start_with(Api::<Pod>::all(client.clone()), labelled);
+    let options = Options {
+        own: id,
+        contracts,
+        twins,
+        links: links.clone(),
+        network: network.clone(),
+        speakers: Default::default(),
+    };
     let running = run(options, fabric.clone());
     tokio::spawn(async move { running.await.unwrap() });
     Node { id, seed, links, network, fabric, client, runtime, stop: None, thread: None }
@@ -194,6 +202,30 @@ impl Node {
         })
         .await;
         name
+    }
+
+    /// Serves what it sold with what it bought.
+    pub(super) async fn serve(&self, sold: &str, bought: &str) {
+        let contracts = Api::<Contract>::namespaced(self.client.clone(), "fluidos");
+        let (sold, patch) = (sold.to_owned(), serde_json::json!({"spec": {"servedBy": bought}}));
+        let served = async move {
+            contracts.patch(&sold, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).unwrap()
+        };
+        self.here(served).await;
+    }
+
+    /// Writes a twin as the fabric and a kubelet do.
+    pub(super) async fn twin(&self, contract: &str, address: Ipv4Addr, notes: serde_json::Value) {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), "fluidos");
+        let pod = serde_json::json!({"metadata": {"name": "twin", "labels": {names::LABEL_CONTRACT: contract}, "annotations": notes},
+            "spec": {"containers": [{"name": "main", "image": "flt/app:1"}]}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let status = serde_json::json!({"status": {"podIP": address}});
+        self.here(async move {
+            pods.create(&PostParams::default(), &pod).await.unwrap();
+            pods.patch_status("twin", &PatchParams::default(), &Patch::Merge(status)).await.map(drop).unwrap();
+        })
+        .await;
     }
 
     pub(super) async fn end(&self, contract: String) {
