@@ -1,6 +1,6 @@
 //! From texts to the policies in force.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr as _;
 
 use cedar_policy::{Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
@@ -47,6 +47,8 @@ pub struct Policies {
     pub(super) set: PolicySet,
     /// Why everything is denied: what was in force and might have forbidden it cannot be read any more.
     pub(super) closed: Option<String>,
+    /// Every word that stands in them: what no policy asks for need not be told.
+    words: Option<HashSet<String>>,
 }
 
 impl Policies {
@@ -54,6 +56,31 @@ impl Policies {
     pub fn closed(&self) -> Option<&str> {
         self.closed.as_deref()
     }
+
+    /// Says whether any of them could ask for an attribute or a variable of this name.
+    pub(super) fn may_ask(&self, name: &str) -> bool {
+        self.words.as_ref().is_none_or(|words| words.contains(name))
+    }
+}
+
+/// Every text in the policies as Cedar's own JSON has them, in which a name is written in one way only; `None` if one cannot be written so.
+fn words(set: &PolicySet) -> Option<HashSet<String>> {
+    fn gather(value: serde_json::Value, words: &mut HashSet<String>) {
+        match value {
+            serde_json::Value::String(text) => drop(words.insert(text)),
+            serde_json::Value::Array(items) => items.into_iter().for_each(|item| gather(item, words)),
+            serde_json::Value::Object(fields) => fields.into_iter().for_each(|(name, value)| {
+                words.insert(name);
+                gather(value, words);
+            }),
+            _ => {}
+        }
+    }
+    let mut words = HashSet::new();
+    for policy in set.policies() {
+        gather(policy.to_json().ok()?, &mut words);
+    }
+    Some(words)
 }
 
 /// Takes the texts that can be read. What was accepted comes first, so that no new text takes its place.
@@ -115,6 +142,7 @@ pub fn compile(texts: &[Text<'_>]) -> (Policies, Vec<Verdict>) {
         verdicts.push(verdict);
     }
     verdicts.sort_by(|a, b| a.name.cmp(&b.name));
+    policies.words = words(&policies.set);
     (policies, verdicts)
 }
 

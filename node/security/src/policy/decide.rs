@@ -32,7 +32,7 @@ pub fn decide(policies: &Policies, request: &Request) -> Decision {
         return denied(format!("its key counts no more: {reason}"));
     }
     // What it says of its own words is nobody's secret.
-    let (query, entities) = match question(request) {
+    let (query, entities) = match question(request, policies) {
         Ok(question) => question,
         Err(error) => return denied(format!("the policies cannot be asked about {}: {error}", request.action)),
     };
@@ -93,17 +93,19 @@ static TYPES: LazyLock<Option<Types>> = LazyLock::new(|| {
     })
 });
 
-/// The question in the words of Cedar.
-fn question(request: &Request) -> Result<(Query, Entities), String> {
+/// The question in the words of Cedar: only what these policies may ask for. Making values of all that is known takes longer than asking.
+fn question(request: &Request, policies: &Policies) -> Result<(Query, Entities), String> {
     let types = TYPES.as_ref().ok_or("its words cannot be read")?;
     let uid = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
     let failed = |error: &dyn std::fmt::Display| error.to_string();
     let principal = uid(&types.peer, request.peer.did.as_deref().unwrap_or(ANONYMOUS));
-    let peer = attributes(peer(&request.peer, types));
+    let peer = peer(&request.peer, types, policies);
     let (resource, goods) = match &request.resource {
-        Resource::Flavor(goods) => (uid(&types.flavor, &goods.name), attributes(flavor(goods))),
+        Resource::Flavor(goods) => (uid(&types.flavor, &goods.name), flavor(goods, policies)),
         Resource::Workload { namespace } => {
-            (uid(&types.workload, namespace), attributes([("namespace", text(namespace))]))
+            let mut told = Told::nothing(policies);
+            told.text("namespace", namespace);
+            (uid(&types.workload, namespace), told.pairs)
         }
         Resource::Node => (uid(&types.node, THIS_NODE), HashMap::new()),
     };
@@ -114,8 +116,13 @@ fn question(request: &Request) -> Result<(Query, Entities), String> {
         Entity::new(resource.clone(), goods, HashSet::new()).map_err(|e| failed(&e))?,
     ];
     let entities = Entities::from_entities(entities, None).map_err(|e| failed(&e))?;
-    let context = circumstances(&request.context).map(|(name, value)| (name.to_owned(), value));
-    let context = Context::from_pairs(context).map_err(|e| failed(&e))?;
+    // All of it or nothing: a policy may compare it as a whole.
+    let context = if policies.may_ask("context") {
+        let pairs = circumstances(&request.context).map(|(name, value)| (name.to_owned(), Value::new_long(value)));
+        Context::from_pairs(pairs).map_err(|e| failed(&e))?
+    } else {
+        Context::empty()
+    };
     let action = uid(&types.action, request.action.as_str());
     let query = Query::new(principal, action, resource, context, None).map_err(|e| failed(&e))?;
     Ok((query, entities))
@@ -126,60 +133,93 @@ const ANONYMOUS: &str = "anonymous";
 /// The id of this node.
 const THIS_NODE: &str = "this";
 
-fn attributes(pairs: impl IntoIterator<Item = (&'static str, Value)>) -> HashMap<String, Value> {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+/// What is told of one thing, as far as it may be asked for.
+struct Told<'a> {
+    policies: &'a Policies,
+    pairs: HashMap<String, Value>,
+}
+
+impl<'a> Told<'a> {
+    fn nothing(policies: &'a Policies) -> Self {
+        Self { policies, pairs: HashMap::new() }
+    }
+
+    fn tell(&mut self, name: &'static str, value: impl FnOnce() -> Value) {
+        if self.policies.may_ask(name) {
+            self.pairs.insert(name.to_owned(), value());
+        }
+    }
+
+    fn text(&mut self, name: &'static str, value: &str) {
+        self.tell(name, || text(value));
+    }
+
+    fn number(&mut self, name: &'static str, value: i64) {
+        self.tell(name, || Value::new_long(value));
+    }
 }
 
 fn text(value: &str) -> Value {
     Value::new_string(value.to_owned())
 }
 
-fn peer(peer: &Peer, types: &Types) -> Vec<(&'static str, Value)> {
+fn peer(peer: &Peer, types: &Types, policies: &Policies) -> HashMap<String, Value> {
     let word = |kind: &EntityTypeName, word: String| {
         Value::new_entity_uid(EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(word)))
     };
     let set = |words: &std::collections::BTreeSet<String>| Value::new_set(words.iter().map(|word| text(word)));
-    let mut attributes = vec![
-        ("proven", Value::new_bool(peer.did.is_some())),
-        ("did", text(peer.did.as_deref().unwrap_or_default())),
-        ("name", text(&peer.name)),
-        ("domain", text(&peer.domain)),
-        ("domainProven", Value::new_bool(peer.domain_proven)),
-        ("source", word(&types.source, format!("{:?}", peer.source))),
-        ("trust", word(&types.trust, format!("{:?}", peer.trust))),
-        ("features", set(&peer.features)),
-        ("credentials", set(&peer.credentials)),
-        ("evidence", set(&peer.evidence)),
-        ("ratingWeight", Value::new_long(i64::try_from(peer.rating_weight).unwrap_or(i64::MAX))),
-    ];
-    attributes.extend(peer.owner.as_deref().map(|owner| ("owner", text(owner))));
-    attributes.extend(peer.rating.map(|rating| ("rating", Value::new_long(rating.into()))));
-    attributes
+    let mut told = Told::nothing(policies);
+    told.tell("proven", || Value::new_bool(peer.did.is_some()));
+    told.text("did", peer.did.as_deref().unwrap_or_default());
+    told.text("name", &peer.name);
+    told.text("domain", &peer.domain);
+    told.tell("domainProven", || Value::new_bool(peer.domain_proven));
+    told.tell("source", || word(&types.source, format!("{:?}", peer.source)));
+    told.tell("trust", || word(&types.trust, format!("{:?}", peer.trust)));
+    told.tell("features", || set(&peer.features));
+    told.tell("credentials", || set(&peer.credentials));
+    told.tell("evidence", || set(&peer.evidence));
+    told.number("ratingWeight", i64::try_from(peer.rating_weight).unwrap_or(i64::MAX));
+    if let Some(owner) = &peer.owner {
+        told.text("owner", owner);
+    }
+    if let Some(rating) = peer.rating {
+        told.number("rating", rating.into());
+    }
+    told.pairs
 }
 
-fn flavor(goods: &Goods) -> Vec<(&'static str, Value)> {
+fn flavor(goods: &Goods, policies: &Policies) -> HashMap<String, Value> {
     let Asked { cpu_milli, memory_bytes, pods, storage_bytes, gpu } = goods.amounts;
-    let mut attributes = vec![
-        ("name", text(&goods.name)),
-        ("type", text(&goods.kind)),
-        ("architecture", text(&goods.architecture)),
-        ("city", text(&goods.city)),
-        ("country", text(&goods.country)),
-        ("cpuMilli", Value::new_long(cpu_milli)),
-        ("memoryBytes", Value::new_long(memory_bytes)),
-        ("pods", Value::new_long(pods)),
-        ("storageBytes", Value::new_long(storage_bytes)),
-        ("gpu", Value::new_long(gpu)),
-        ("currency", text(&goods.currency)),
-        ("period", text(&goods.period)),
+    let mut told = Told::nothing(policies);
+    for (name, value) in [
+        ("name", &goods.name),
+        ("type", &goods.kind),
+        ("architecture", &goods.architecture),
+        ("city", &goods.city),
+        ("country", &goods.country),
+        ("currency", &goods.currency),
+        ("period", &goods.period),
+    ] {
+        told.text(name, value);
+    }
+    let amounts = [
+        ("cpuMilli", cpu_milli),
+        ("memoryBytes", memory_bytes),
+        ("pods", pods),
+        ("storageBytes", storage_bytes),
+        ("gpu", gpu),
     ];
-    attributes.extend(goods.price_milli.map(|price| ("priceMilli", Value::new_long(price))));
-    attributes
+    let price = goods.price_milli.map(|price| ("priceMilli", price));
+    for (name, value) in amounts.into_iter().chain(price) {
+        told.number(name, value);
+    }
+    told.pairs
 }
 
-fn circumstances(context: &Circumstances) -> impl Iterator<Item = (&'static str, Value)> + use<> {
+fn circumstances(context: &Circumstances) -> [(&'static str, i64); 7] {
     let (hour, weekday) = context.hour_and_weekday();
-    let numbers = [
+    [
         ("now", context.minute),
         ("hour", hour),
         ("weekday", weekday),
@@ -187,6 +227,5 @@ fn circumstances(context: &Circumstances) -> impl Iterator<Item = (&'static str,
         ("heldMemoryBytes", context.held.memory_bytes),
         ("heldPods", context.held.pods),
         ("heldCount", context.held_count),
-    ];
-    numbers.into_iter().map(|(name, number)| (name, Value::new_long(number)))
+    ]
 }

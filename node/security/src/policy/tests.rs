@@ -94,6 +94,15 @@ fn every_attribute_can_be_asked() {
         && context.weekday == 3 && context.heldCpuMilli == 0 && context.heldMemoryBytes == 0
         && context.heldPods == 0 && context.heldCount == 0 };"#;
     check(&[("all", all)], &buy(peer()), expect!["yes: policy all permits Buy"]);
+    // Each alone: what is told follows from what is asked, however the name is written.
+    let conditions = all.split_once("when {").unwrap().1.trim_end_matches("};");
+    let spelt = [r#"resource["cpu\u{4d}illi"] == 1500"#, r#"context has hour && context["hour"] == 3"#];
+    for condition in conditions.split("&&").chain(spelt) {
+        let alone = format!(r#"permit (principal, action == Action::"Buy", resource) when {{ {condition} }};"#);
+        let (policies, verdicts) = compile(&[text("alone", &alone)]);
+        assert_eq!(verdicts[0].fault, None, "{condition}");
+        assert!(decide(&policies, &buy(peer())).allowed, "{condition}");
+    }
     let rated = r#"permit (principal, action, resource) when { principal has rating && principal.rating >= 60 };"#;
     check(&[("rated", rated)], &buy(peer()), expect!["no: no policy permits Buy"]);
     let good = Peer { rating: Some(60), ..peer() };
