@@ -79,7 +79,7 @@ pub struct SharingPolicySpec {
 pub struct SharingReselling {
     /// What is asked on top of what is paid, at least: `10%`, from 0% to 1000%.
     pub margin: String,
-    /// So many buyers may stand one behind the other, the one who asks among them: 1 sells on to nobody who sells on, up to 8; absent is 2.
+    /// So many buyers may stand one behind the other, the one who asks among them: 1 sells on to nobody who sells on, up to 7; absent is 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hops_max: Option<u32>,
     /// Whom it is bought from; absent is everybody whom this owner buys from.

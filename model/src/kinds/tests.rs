@@ -301,3 +301,27 @@ fn contracts_that_ended_are_counted_once_and_for_their_month() {
     assert_eq!(full.ended.len(), 1024);
     assert_eq!(full.ended[0].expense().unwrap().price.to_string(), "1 EUR/hour");
 }
+
+#[test]
+fn what_is_sold_on_has_a_margin_and_an_end() {
+    let rules = |reselling: serde_json::Value| {
+        let reselling: SharingReselling = serde_json::from_value(reselling).unwrap();
+        let price = serde_json::from_value(json!({"amount": "0"})).unwrap();
+        let spec = SharingPolicySpec { price, reselling: Some(reselling), ..SharingPolicySpec::default() };
+        spec.rules("standard").map(|rules| rules.reselling.unwrap()).map_err(|error| error.to_string())
+    };
+    let usual = rules(json!({"margin": "10%"})).unwrap();
+    assert_eq!((usual.margin.to_string(), usual.hops_max, usual.allow), ("10%".into(), 2, None));
+    assert_eq!(rules(json!({"margin": "0%", "hopsMax": 7})).unwrap().hops_max, 7);
+    assert!(rules(json!({"margin": "a tenth"})).unwrap_err().starts_with("reselling.margin is `a tenth`, needed"));
+    assert_eq!(rules(json!({"margin": "1%", "hopsMax": 0})).unwrap_err(), "reselling.hopsMax is 0, needed 1 to 7");
+    assert_eq!(rules(json!({"margin": "1%", "hopsMax": 8})).unwrap_err(), "reselling.hopsMax is 8, needed 1 to 7");
+    let many: Vec<String> = (0..257).map(|number| format!("did:key:z{number}")).collect();
+    let refused = rules(json!({"margin": "1%", "sellers": {"deny": many}})).unwrap_err();
+    assert_eq!(refused, "reselling.sellers.deny is 257, needed 0 to 256");
+    let none = SharingPolicySpec {
+        price: serde_json::from_value(json!({"amount": "0"})).unwrap(),
+        ..SharingPolicySpec::default()
+    };
+    assert_eq!(none.rules("standard").unwrap().reselling, None, "without a word nothing is sold on");
+}

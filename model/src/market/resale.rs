@@ -14,8 +14,8 @@ use super::{Conditions, Decimal, MoneyError, Price};
 const WHOLE_NANO: u128 = 100 * 1_000_000_000;
 /// Ten times what is paid is a mistake.
 const PER_CENT_MAX: u128 = 1000;
-/// Buyers one behind the other, as many as a path holds.
-pub const HOPS_MAX: u32 = 8;
+/// Buyers one behind the other: a path holds eight, and who sells on adds itself to it.
+pub const HOPS_MAX: u32 = 7;
 /// Where nothing is said: the buyer may be a reseller itself, whose buyer is none.
 pub const HOPS_USUAL: u32 = 2;
 

@@ -108,6 +108,18 @@ impl Market {
         .await;
     }
 
+    /// Whatever moment it was killed at: what is sold is served.
+    async fn nothing_is_sold_before_it_is_bought(&self, moment: i64) {
+        let bought: BTreeSet<String> =
+            self.broker.list::<Contract>().await.into_iter().map(|contract| contract.metadata.name.unwrap()).collect();
+        for ledger in self.broker.list::<fluidos_model::kinds::Ledger>().await {
+            for known in ledger.spec.pool().unwrap().commitments.iter().filter(|known| !known.is_held()) {
+                let by = known.served_by.as_ref().unwrap();
+                assert!(bought.contains(by), "killed at moment {moment}: {known:?} is served with nothing: {bought:?}");
+            }
+        }
+    }
+
     async fn empty(&self) {
         for node in [&self.farm, &self.broker, &self.grid] {
             node.empty().await;
@@ -143,8 +155,11 @@ async fn at_moments(goes: bool, first: usize) -> i64 {
         };
         if killed {
             market.broker.kill().await;
+            market.nothing_is_sold_before_it_is_bought(moment).await;
             if goes {
                 market.farm.delete_solver("shop").await;
+                // Longer than it asks again for what it was to buy: what it does not know of is the reseller's to take back.
+                tokio::time::sleep(Duration::from_millis(1500)).await;
             }
             market.open(&Fuse::at(i64::MAX)).await;
             if !goes {

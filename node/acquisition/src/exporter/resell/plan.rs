@@ -8,11 +8,11 @@ use fluidos_model::kinds::{
     K8SliceCharacteristics, K8SlicePolicies, NodeIdentity, QuantityText, Solver, names,
 };
 use fluidos_model::market::{
-    Agreed, Amounts, Commitment, Conditions, Expense, HoldRequest, Partitionability, Pool, Price, Reselling, Resource,
-    Sale, sold_on,
+    Agreed, Amounts, Commitment, Conditions, Expense, HOLDS_PER_BUYER_MAX, HoldRequest, Partitionability, Pool, Price,
+    Reselling, Resource, Sale, sold_on,
 };
 use fluidos_rear as rear;
-use fluidos_rear::Refusal;
+use fluidos_rear::{Refusal, RefusalCode};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
@@ -26,6 +26,10 @@ use crate::terms;
 const DIGEST_BYTES: usize = 8;
 /// Who would sell the same: the next is tried when the first does not hold it.
 const OFFERS_MAX: usize = 4;
+/// Open holds of what is sold on, of one buyer and of all: of the [`HOLDS_PER_BUYER_MAX`] that one seller behind lets this node have, the
+/// rest is its own.
+const HOLDS_OF_ONE: usize = 4;
+const HOLDS_OF_ALL: usize = HOLDS_PER_BUYER_MAX - 4;
 /// A hold here ends so long before the one behind it: its buyer must not be late there.
 const HOLD_MARGIN: Duration = Duration::from_secs(1);
 
@@ -163,10 +167,11 @@ pub(super) fn held(
     })
 }
 
-/// Says whether a buyer may hold one more.
+/// Says whether a buyer may hold one more of what is sold on. A seller behind lets this node hold so much and no more: one buyer does
+/// not take all of it, nor all of them what this owner needs for itself.
 ///
 /// # Errors
-/// It holds as much as it may, or the Ledger is full.
+/// It, or all of them, hold as much as they may, or the Ledger is full.
 pub(super) fn room(
     pool: &Pool,
     (transaction, buyer): (&str, &str),
@@ -174,6 +179,17 @@ pub(super) fn room(
     amounts: Amounts,
     now: Timestamp,
 ) -> Result<(), Refusal> {
+    let held =
+        || pool.commitments.iter().filter(|known| known.served_by.is_some() && known.is_held() && !known.is_over(now));
+    let of_one = held().filter(|known| known.buyer == buyer).count();
+    if of_one >= HOLDS_OF_ONE {
+        let detail = format!("resale: {buyer} has {of_one} open holds of what is sold on, which is the most");
+        return Err(Refusal::new(RefusalCode::TooMany, detail));
+    }
+    if held().count() >= HOLDS_OF_ALL {
+        let detail = format!("resale: {HOLDS_OF_ALL} are held of what is sold on, which is the most: ask again");
+        return Err(Refusal::new(RefusalCode::Unavailable, detail));
+    }
     let until = terms::shifted(now, HOLD_MARGIN, 1).unwrap_or(Timestamp::MAX);
     let hold = HoldRequest {
         transaction: transaction.into(),

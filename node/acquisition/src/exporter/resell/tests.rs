@@ -209,6 +209,59 @@ fn a_purchase_that_no_promise_names_is_given_back_unless_somebody_is_at_it() {
 }
 
 #[test]
+fn one_buyer_does_not_hold_all_that_this_node_may_nor_do_all() {
+    let held = |buyers: &[&str]| {
+        let hold = |(number, buyer): (usize, &&str)| fluidos_model::market::HoldRequest {
+            transaction: format!("t{number}"),
+            buyer: (*buyer).into(),
+            flavor: "f".into(),
+            amounts: amounts(),
+            until: at(60),
+            agreed: None,
+        };
+        let holds = buyers.iter().enumerate().map(hold);
+        holds.fold(Pool::default(), |pool, hold| pool.hold_served(&hold, "x", at(0)).unwrap())
+    };
+    let room = |pool: &Pool, second| {
+        plan::room(pool, ("new", BUYER), "f", amounts(), at(second)).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(room(&held(&[BUYER; 3]), 1), Ok(()));
+    assert_eq!(room(&held(&[BUYER; 4]), 1), Err(rear::RefusalCode::TooMany));
+    assert_eq!(room(&held(&[BUYER; 4]), 60), Ok(()), "their time is over");
+    let others: Vec<String> = (0..12).map(|number| format!("did:key:z{number}")).collect();
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    assert_eq!(room(&held(&others[..11]), 1), Ok(()));
+    assert_eq!(room(&held(&others), 1), Err(rear::RefusalCode::Unavailable));
+    let sold = held(&[BUYER; 4]).commit("t0", "c", None, at(1)).unwrap();
+    assert_eq!(room(&sold, 2), Ok(()), "what is sold is not held");
+}
+
+#[test]
+fn what_is_sold_on_has_names_of_its_own() {
+    let own = NodeIdentity { domain: "Broker.example".into(), ..NodeIdentity::default() };
+    let request = rear::ResourceRequest {
+        flavor_type: rear::FlavorType::K8Slice,
+        filters: vec![],
+        intents: Default::default(),
+        term_seconds: None,
+        wait_millis: Some(1),
+        path: None,
+    };
+    let name = |buyer: &str, request: &rear::ResourceRequest| plan::flavor_name(&own, "abcd0123", buyer, request);
+    let asked = name(BUYER, &request);
+    assert!(plan::is_resale(&asked, &own, "abcd0123"), "{asked}");
+    assert_eq!(asked, name(BUYER, &rear::ResourceRequest { wait_millis: None, ..request.clone() }), "the same need");
+    assert_ne!(asked, name("did:key:zOther", &request));
+    assert_ne!(asked, name(BUYER, &rear::ResourceRequest { term_seconds: Some(60), ..request }));
+    let plan_of = names::plan_flavor("Broker.example", "abcd0123", "resale-0123456789", "small");
+    for other in
+        [plan_of.as_str(), "broker.example-k8slice-1", "broker.example-k8slice-abcd0123-resale-", &format!("x{asked}")]
+    {
+        assert!(!plan::is_resale(other, &own, "abcd0123"), "{other}");
+    }
+}
+
+#[test]
 fn a_contract_ends_when_nothing_serves_it_and_notice_goes_both_ways() {
     let (sold, bought) = (contract("sold", Some("bought")), contract("bought", None));
     assert_eq!(settled(&pool(&[]), &[], &[sold.clone(), bought.clone()]), Settling::default());
