@@ -29,9 +29,8 @@ use crate::fabric::Shared;
 use crate::frames::Put;
 use crate::twins::Origin;
 
-/// Stand-ins are the addresses of a node from this number to the next: behind its pods (a /21), before its Services (the last /24).
-const FIRST: u32 = 0x800;
-const END: u32 = 0xf00;
+/// So many stand-ins has a node.
+const STAND_INS: u32 = FabricPrefix::SERVICES - FabricPrefix::STAND_INS;
 /// Owners behind one consumer under one contract: a contract is bought to serve one that was sold.
 const HOMES_MAX: usize = 4;
 
@@ -63,9 +62,8 @@ pub(crate) fn home(twin: &Pod) -> Option<Cidr> {
 /// Returns a stand-in that nobody has, or `None` if all are in use. It follows from the uid where that one is free: who comes next does not
 /// get the address of who has just gone.
 pub(crate) fn choose(own: Cidr, uid: &str, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let start =
-        Sha256::digest(uid).iter().take(4).fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte)) % (END - FIRST);
-    let numbers = (0..END - FIRST).map(|step| FIRST + (start + step) % (END - FIRST));
+    let start = Sha256::digest(uid).iter().take(4).fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte)) % STAND_INS;
+    let numbers = (0..STAND_INS).map(|step| FabricPrefix::STAND_INS + (start + step) % STAND_INS);
     numbers.filter_map(|number| own.nth(number)).find(|address| !taken.contains(address))
 }
 
