@@ -105,6 +105,8 @@ pub fn request() -> rear::ResourceRequest {
         filters: vec![range("cpu", "100m"), range("memory", "64Mi"), range("pods", "1")],
         intents: BTreeMap::new(),
         term_seconds: None,
+        wait_millis: None,
+        path: None,
     }
 }
 
@@ -118,6 +120,7 @@ pub fn reservation(flavor: &str, transaction: &str) -> Result<rear::ReserveReque
         configuration: Some(rear::Configuration { flavor_type: rear::FlavorType::K8Slice, data }),
         transaction_id: Some(transaction.into()),
         term_seconds: None,
+        path: None,
     })
 }
 

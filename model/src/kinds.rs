@@ -69,7 +69,8 @@ pub use flavor::{
 };
 pub use known_cluster::{
     AttributeEvidence, AttributeLevel, KnownCluster, KnownClusterEndpoints, KnownClusterIdentity, KnownClusterLink,
-    KnownClusterSource, KnownClusterSpec, KnownClusterStatus, KnownClusterTrust, LinkState, ProvenFact,
+    KnownClusterOffer, KnownClusterOpinion, KnownClusterSource, KnownClusterSpec, KnownClusterStatus,
+    KnownClusterTrust, LinkState, OFFERS_OF_NODE_MAX, ProvenFact,
 };
 pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
 pub(crate) use offer::is_label;
@@ -85,7 +86,8 @@ pub use shared::{
     QuantityText, Selector, TelemetryServer,
 };
 pub use sharing_policy::{
-    SharingBuyers, SharingError, SharingPolicy, SharingPolicySpec, SharingPolicyStatus, SharingPrice,
+    SharingBuyers, SharingError, SharingPolicy, SharingPolicySpec, SharingPolicyStatus, SharingPrice, SharingReselling,
+    SharingSellers,
 };
 pub use solver::{Solver, SolverContract, SolverSpec, SolverSplit, SolverStatus};
 pub use transparency_log::{

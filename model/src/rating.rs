@@ -10,9 +10,11 @@
 //! What others say is weighed by how much their authors have proven to us, and never counts more than what we have seen
 //! ourselves: see [`combine`].
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
-use crate::kinds::{FoldedObservations, ObservationKind, Rating, RatingObservation, RatingStatus};
+use crate::kinds::{FoldedObservations, KnownClusterOpinion, ObservationKind, Rating, RatingObservation, RatingStatus};
 
 /// An observation counts half after so many days: a peer that was bad a season ago may be good now.
 pub const HALF_LIFE_DAYS: u32 = 14;
@@ -39,6 +41,8 @@ pub fn weight(kind: ObservationKind) -> (bool, f64) {
         ObservationKind::ReceiptsWithheld => (false, 2.0),
         // What was relied on: it takes some deals to make up for one.
         ObservationKind::ContractBroken => (false, 4.0),
+        // Whoever denies what it has signed may deny anything: nothing that it did well before makes up for it soon.
+        ObservationKind::HistoryRewritten => (false, 8.0),
         // To be there is cheap: a month of it weighs as two deals.
         ObservationKind::LinkUp => (true, 0.1),
         ObservationKind::LinkLost => (false, 0.1),
@@ -173,6 +177,49 @@ pub struct Word {
     pub bad: f64,
 }
 
+/// What others say of a peer in catalogs, as words of those whom this node has a rating of; `rated` gives it, by DID. Nobody is heard about
+/// itself, and nobody twice.
+pub fn words<'a>(
+    about: &str,
+    opinions: &'a [KnownClusterOpinion],
+    rated: impl Fn(&str) -> Option<&'a RatingStatus>,
+    now: Timestamp,
+) -> Vec<Word> {
+    let mut heard = BTreeSet::new();
+    let said = opinions.iter().filter(|opinion| opinion.author != about && heard.insert(opinion.author.as_str()));
+    said.filter_map(|opinion| {
+        let author = evidence(rated(&opinion.author)?, now);
+        let weight = f64::from(opinion.observations);
+        let good = weight * f64::from(opinion.value.min(1000)) / 1000.0;
+        (credibility(&author) > 0.0).then_some(Word { author, good, bad: weight - good })
+    })
+    .collect()
+}
+
+/// Returns what was seen of a peer together with these words, 0 to 100; `None` if nobody whose word counts has said anything.
+pub fn global(own: &RatingStatus, words: &[Word], now: Timestamp) -> Option<u8> {
+    if words.is_empty() {
+        return None;
+    }
+    combine(evidence(own, now), words).value().map(percent)
+}
+
+/// How a node that was dealt with is spoken of in catalogs: of 1000, and how many observations stand behind it. Coarse, so that neither a
+/// single purchase nor how many there were can be read from it. `None`: nothing was bought of it, or too little to say anything.
+pub fn opinion(status: &RatingStatus, now: Timestamp) -> Option<(u16, u32)> {
+    let is_of_seller = |kind| {
+        use ObservationKind::{ContractBroken, Delivered, NotDelivered, OfferHonoured};
+        matches!(kind, ContractBroken | Delivered | NotDelivered | OfferHonoured)
+    };
+    if !status.observations.iter().any(|seen| is_of_seller(seen.kind)) {
+        return None;
+    }
+    let evidence = evidence(status, now);
+    let observations = evidence.weight().round().clamp(0.0, 10.0) as u32;
+    let share = evidence.good / evidence.weight().max(WEIGHT_LEAST);
+    (observations > 0).then_some(((share * 100.0).round().clamp(0.0, 100.0) as u16 * 10, observations))
+}
+
 /// Returns own evidence with what others say.
 ///
 /// *Guarantees*: who has done nothing for us counts nothing, so any number of new keys moves nothing. One author weighs at
@@ -206,7 +253,7 @@ fn credibility(author: &Evidence) -> f64 {
 /// # Errors
 /// The observed and the needed, in words.
 pub fn meets(rating: Option<&Rating>, minimum: u8, unknown: bool) -> Result<(), String> {
-    match rating.and_then(|rating| rating.status.as_ref()).and_then(|status| status.value) {
+    match rating.and_then(|rating| rating.status.as_ref()).and_then(RatingStatus::judged) {
         Some(value) if value >= minimum => Ok(()),
         None if unknown => Ok(()),
         value => Err(format!("its rating is {}, needed at least {minimum}", shown(value))),
@@ -312,6 +359,36 @@ mod tests {
         }
         let liar = Evidence { good: 10.0, bad: 10.0, good_deals: 10.0 };
         assert_eq!(combine(own, &[Word { author: liar, ..against }]), own, "as often bad as good is no authority");
+    }
+
+    #[test]
+    fn words_are_of_those_who_have_proven_something_and_an_opinion_is_coarse() {
+        use ObservationKind::{Delivered, LinkUp, NotDelivered, Paid};
+        let many = |kind, n: usize| (0..n).map(|i| seen(kind, 0, i)).collect::<Vec<_>>();
+        let (friend, stranger) = (after(&many(Delivered, 20), 0), after(&many(Delivered, 4), 0));
+        let said = |author: &str, value| KnownClusterOpinion {
+            author: author.into(),
+            value,
+            observations: 10,
+            from: String::new(),
+        };
+        let opinions =
+            [said("friend", 900), said("friend", 0), said("stranger", 0), said("unknown", 0), said("subject", 1000)];
+        let rated = |did: &str| match did {
+            "friend" | "subject" => Some(&friend),
+            "stranger" => Some(&stranger),
+            _ => None,
+        };
+        let words = words("subject", &opinions, rated, day(0));
+        assert_eq!(words.iter().map(|word| (word.good, word.bad)).collect::<Vec<_>>(), [(9.0, 1.0)]);
+
+        assert_eq!(opinion(&after(&[], 0), day(0)), None);
+        assert_eq!(opinion(&after(&many(Paid, 5), 0), day(0)), None, "it has bought: it is no seller");
+        assert_eq!(opinion(&after(&many(LinkUp, 50), 0), day(0)), None);
+        assert_eq!(opinion(&friend, day(0)), Some((1000, 10)), "20 are said to be 10");
+        let mixed = after(&[many(Delivered, 7), many(NotDelivered, 1)].concat(), 0);
+        assert_eq!(opinion(&mixed, day(0)), Some((780, 9)));
+        assert_eq!(opinion(&stranger, day(90)), None, "long ago");
     }
 
     #[test]

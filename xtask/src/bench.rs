@@ -10,7 +10,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::machine::{install, output, root, run};
+use crate::machine::{install, output, root, run, target};
+use crate::release;
 
 /// Those that the package `fluidos-bench` makes; the first two measure nodes in network namespaces from here.
 const NAMES: [&str; 6] = ["main-job", "announcers", "decisions", "ranking", "market", "purchases"];
@@ -36,19 +37,16 @@ impl Bench {
         // Of what is built: the tree may go on while it is measured.
         let commit = output("git", &["describe", "--always", "--dirty"])?;
         let profile = if self.debug { "debug" } else { "release" };
-        let mut build = vec!["build", "--locked"];
+        let built = target().join(profile);
+        let mut binary = built.join("fluidos");
         if matches!(self.name.as_str(), "main-job" | "announcers" | "purchases") {
-            build.extend(["--package", "fluidos"]);
+            binary = release::binary(self.debug)?;
         }
         if self.name != "main-job" {
-            build.extend(["--package", "fluidos-bench"]);
+            let mut build = vec!["build", "--locked", "--package", "fluidos-bench"];
+            build.extend((!self.debug).then_some("--release"));
+            run("cargo", &build)?;
         }
-        if !self.debug {
-            build.push("--release");
-        }
-        run("cargo", &build)?;
-        let built = root().join("target").join(profile);
-        let binary = built.join("fluidos");
         let calibration = calibration()?;
         println!("calibration: {calibration}");
         let figures = match self.name.as_str() {
@@ -75,8 +73,7 @@ impl Bench {
 
 /// What kind of machine this is: figures of another are not comparable.
 fn calibration() -> Result<Value> {
-    let directory = root().join("target");
-    let file = directory.join("fdatasync.probe");
+    let file = target().join("fdatasync.probe");
     let mut times = Vec::new();
     for i in 0..50u8 {
         std::fs::write(&file, [i; 1024])?;

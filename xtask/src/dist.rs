@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::machine::{output, root, run};
+use crate::release;
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -17,12 +18,7 @@ pub struct Dist {
 
 impl Dist {
     pub fn run(&self) -> Result<()> {
-        let (profile, arguments): (&str, &[&str]) =
-            if self.debug { ("debug", &[]) } else { ("release", &["--release"]) };
-        let mut build = vec!["build", "--locked", "--package", "fluidos"];
-        build.extend(arguments);
-        run("cargo", &build)?;
-        let binary = root().join("target").join(profile).join("fluidos");
+        let binary = release::binary(self.debug)?;
         let name = format!("fluidos-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
         let directory = root().join("target/dist").join(&name);
         let _ = fs::remove_dir_all(&directory);

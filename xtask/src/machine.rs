@@ -13,6 +13,11 @@ pub fn root() -> PathBuf {
     manifest.parent().map(PathBuf::from).unwrap_or(manifest)
 }
 
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// Runs a command at the root and fails with it.
 pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let shown = format!("{program} {}", arguments.join(" "));

@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod dist;
 mod machine;
+mod release;
 mod test;
 mod tidy;
 

@@ -74,10 +74,10 @@ enum Verb {
     /// What is sold here.
     #[command(visible_alias = "flavor")]
     Flavors(Look),
-    /// Packages of fixed size that are sold: here, or by a peer.
+    /// Packages of fixed size that are sold: here, or by a peer; with --peers, all that known nodes say they sell.
     #[command(
         visible_alias = "offer",
-        after_help = "Examples:\n  fluidos offers\n  fluidos offers grid\n  fluidos offers grid --data-dir /var/lib/fluidos -o wide\n  fluidos offers grid -o json"
+        after_help = "Examples:\n  fluidos offers\n  fluidos offers grid\n  fluidos offers grid --data-dir /var/lib/fluidos -o wide\n  fluidos offers grid -o json\n  fluidos offers --peers -o wide"
     )]
     Offers(Offers),
     /// What was bought and sold.

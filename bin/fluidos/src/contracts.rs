@@ -427,8 +427,20 @@ fn told(conditions: &Conditions) -> String {
         told.push(conditions.yields.map_or("yields last".into(), |yields| format!("yields {yields}")));
     }
     told.push(format!("notice {} s", conditions.notice_seconds));
+    told.extend(conditions.resold.then(|| "resold".to_owned()));
     told.extend(conditions.runtime_class.as_ref().map(|class| format!("runtime class {class}")));
     told.join(", ")
+}
+
+/// Who serves a contract: at who sold it, itself or a contract that it has bought; at who bought it, what was signed about that.
+fn served_by(contract: &Contract, direction: &str) -> String {
+    match (direction, &contract.spec.served_by, conditions(contract)) {
+        ("sold", Some(bought), _) => bought.clone(),
+        ("sold", None, _) => "itself".into(),
+        ("bought", _, Some(conditions)) if conditions.resold => "? (resold)".into(),
+        ("bought", _, Some(_)) => "its seller".into(),
+        _ => "?".into(),
+    }
 }
 
 /// How a contract goes on beyond its end, and what came of it.
@@ -486,6 +498,7 @@ fn table(objects: &[Contract], books: &Books) -> Table {
                 Some(_) => "never".into(),
             },
             renewal(contract),
+            served_by(contract, direction),
         ]
     });
     Table {
@@ -505,6 +518,7 @@ fn table(objects: &[Contract], books: &Books) -> Table {
             "CONDITIONS",
             "YIELDING",
             "RENEWAL",
+            "SERVED BY",
         ],
         narrow: 9,
         rows: rows.collect(),

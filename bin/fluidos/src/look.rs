@@ -163,11 +163,7 @@ fn flavor_table(objects: &[Flavor]) -> Table {
 
 /// A price as it was stated: `0.02 EUR/hour per cpu`; one that is not, or cannot be read, is not known.
 pub fn price(price: &FlavorPrice) -> String {
-    match price.parse() {
-        Ok(Some(stated)) if stated.unit.as_str().is_empty() => stated.price.to_string(),
-        Ok(Some(stated)) => format!("{} per {}", stated.price, stated.unit.as_str()),
-        Ok(None) | Err(_) => "?".into(),
-    }
+    price.shown().unwrap_or_else(|| "?".into())
 }
 
 #[cfg(test)]

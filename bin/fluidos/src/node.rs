@@ -16,6 +16,7 @@ mod market;
 pub mod notary;
 mod peers;
 mod security;
+mod window;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -125,7 +126,8 @@ async fn run(up: &Up) -> Result<()> {
     api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
     let location = up.location.clone().unwrap_or_default();
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
-    let discovery = peers::discover(up, key.clone(), &api, &doors, speakers.clone(), &mut parts)?;
+    let (window, offers) = tokio::sync::watch::channel(Vec::new());
+    let discovery = peers::discover(up, key.clone(), &api, &doors, (speakers.clone(), offers), &mut parts)?;
     let accountant = accounting::open(&key, &api, &links, (packets, machine.as_ref()), &mut parts).await?;
     let (client, selling) = (
         api.client("fluidos-services"),
@@ -138,7 +140,8 @@ async fn run(up: &Up) -> Result<()> {
     });
     let options = market::options(up, &key, rear, security::decide(decisions), speakers);
     let notary = notary::open(up, (&key, first), &api, options.clone(), accountant.clone(), &mut parts)?;
-    market::open(up, &key, &api, (doors.rear, doors.plain), options, (accountant, notary), &mut parts)?;
+    let exporter = market::open(up, &key, &api, (doors.rear, doors.plain), options, (accountant, notary), &mut parts)?;
+    parts.spawn(window::run(exporter, window));
     if let Some(machine) = &machine {
         machine.ready().await;
     }

@@ -1,12 +1,13 @@
-//! `fluidos offers`: the packages that this node sells, or those of a peer as they are for whoever asks.
+//! `fluidos offers`: the packages that this node sells, those of a peer as they are for whoever asks, or what all known nodes say they sell.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use fluidos_identity::NodeKey;
-use fluidos_model::kinds::{FlavorPrice, KnownCluster, Offer, names};
+use fluidos_model::kinds::{FlavorPrice, KnownCluster, KnownClusterOffer, Offer, names};
 use fluidos_rear as rear;
 use kube::ResourceExt as _;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, with};
@@ -20,6 +21,9 @@ const PAGES_MAX: usize = 64;
 pub struct Offers {
     /// A peer: its name, the name of its KnownCluster, or its DID. Default: this node.
     peer: Option<String>,
+    /// What all known nodes say they sell, and where they say so: in a catalog, or to a Solver of this node.
+    #[arg(long, conflicts_with = "peer")]
+    peers: bool,
     #[command(flatten)]
     look: Look,
     /// The directory of a node of yours: the peer is asked with its key. Without, it is asked as anybody may.
@@ -32,6 +36,12 @@ pub fn run(connection: &Connection, offers: &Offers) -> Result<()> {
     with(async {
         let client = connection.client().await?;
         let namespace = connection.namespace_or(names::NAMESPACE);
+        if offers.peers {
+            let known = look::list::<KnownCluster>(client, namespace, "knownclusters").await?;
+            let said: Vec<Said> = known.iter().flat_map(said).collect();
+            let ids: Vec<String> = said.iter().map(|said| format!("{} {}", said.peer, what(&said.offer))).collect();
+            return look::show_named(&offers.look, "offers", &said, ids.iter().map(String::as_str), || of_all(&said));
+        }
         let Some(peer) = &offers.peer else {
             let objects = look::list::<Offer>(client, namespace, "offers").await?;
             return look::show(&offers.look, "offers", &objects, own);
@@ -44,6 +54,49 @@ pub fn run(connection: &Connection, offers: &Offers) -> Result<()> {
             of_peer(&listed)
         })
     })
+}
+
+/// What a node says it sells.
+#[derive(Serialize)]
+struct Said {
+    peer: String,
+    did: Option<String>,
+    #[serde(flatten)]
+    offer: KnownClusterOffer,
+}
+
+fn said(known: &KnownCluster) -> impl Iterator<Item = Said> {
+    let (peer, did) = (known.spec.name.clone().unwrap_or_else(|| known.name_any()), known.spec.did.clone());
+    known.spec.offers.clone().into_iter().map(move |offer| Said { peer: peer.clone(), did: did.clone(), offer })
+}
+
+fn what(offer: &KnownClusterOffer) -> &str {
+    if offer.name.is_empty() { &offer.type_ } else { &offer.name }
+}
+
+fn of_all(said: &[Said]) -> Table {
+    let rows = said.iter().map(|Said { peer, did, offer }| {
+        let amount = |name: &str| option(offer.amounts.get(name).map(String::as_str));
+        vec![
+            peer.clone(),
+            what(offer).to_owned(),
+            amount("cpu"),
+            amount("memory"),
+            amount("pods"),
+            known(&offer.price),
+            known(&offer.billing),
+            known(&offer.from),
+            known(&offer.location),
+            option(did.as_deref()),
+        ]
+    });
+    Table {
+        heading: &["PEER", "OFFER", "CPU", "MEMORY", "PODS", "PRICE", "BILLING", "FROM", "LOCATION", "DID"],
+        narrow: 8,
+        rows: rows.collect(),
+        empty: "No known node has said what it sells: nodes say so in catalogs (--catalog), and to Solvers that ask."
+            .into(),
+    }
 }
 
 fn find<'a>(known: &'a [KnownCluster], peer: &str) -> Result<&'a KnownCluster> {
@@ -165,6 +218,30 @@ fn of_peer(offers: &[rear::Offer]) -> Table {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_nodes_say_they_sell_is_a_row_each_and_unknown_is_a_question_mark() {
+        let offers = json!([
+            {"name": "small/s", "type": "K8Slice", "amounts": {"cpu": "1"}, "price": "2 EUR/hour", "billing": "spot",
+             "from": "192.0.2.7:7400/public"},
+            {"type": "Service"},
+        ]);
+        let spec = json!({"address": "192.0.2.1:3004", "name": "grid", "did": "did:key:a", "offers": offers});
+        let known = [KnownCluster::new("k1", serde_json::from_value(spec).unwrap())];
+        let said: Vec<Said> = known.iter().flat_map(super::said).collect();
+        let table = of_all(&said);
+        assert_eq!(table.rows[0].len(), table.heading.len(), "a cell for each column");
+        let shown: Vec<String> = table.rows.iter().map(|row| row.join(" ")).collect();
+        assert_eq!(
+            shown,
+            [
+                "grid small/s 1 ? ? 2 EUR/hour spot 192.0.2.7:7400/public ? did:key:a",
+                "grid Service ? ? ? ? ? ? ? did:key:a"
+            ]
+        );
+        let value = serde_json::to_value(&said).unwrap();
+        assert_eq!((&value[0]["peer"], &value[0]["amounts"]["cpu"]), (&json!("grid"), &json!("1")));
+    }
 
     #[test]
     fn a_peer_is_found_by_any_of_its_names_and_not_by_one_of_two() {

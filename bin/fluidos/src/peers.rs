@@ -67,6 +67,7 @@ fn table(objects: &[KnownCluster], ratings: &[Rating], seen: &DiscoveryPolicySta
             owner(peer),
             evidence(peer),
             known(&peer.spec.features.join(",")),
+            sells(peer),
             option(peer.spec.did.as_deref()),
             link.map_or_else(String::new, |l| l.message.clone()),
         ]
@@ -74,7 +75,7 @@ fn table(objects: &[KnownCluster], ratings: &[Rating], seen: &DiscoveryPolicySta
     Table {
         heading: &[
             "NAME", "DOMAIN", "LINK", "LATENCY", "TRUST", "SOURCE", "RATING", "ADDRESS", "OWNER", "EVIDENCE",
-            "FEATURES", "DID", "MESSAGE",
+            "FEATURES", "SELLS", "DID", "MESSAGE",
         ],
         narrow: 8,
         rows: rows.collect(),
@@ -101,6 +102,15 @@ fn evidence(peer: &KnownCluster) -> String {
     let words = identity.into_iter().flat_map(|identity| &identity.evidence).map(|attribute| {
         let level = attribute.level.map_or("refuted", AttributeLevel::word);
         format!("{}={}:{level}", attribute.name, attribute.value)
+    });
+    known(&words.collect::<Vec<_>>().join(","))
+}
+
+/// What it says it sells, each with its price and billing model; the amounts: `fluidos offers --peers`.
+fn sells(peer: &KnownCluster) -> String {
+    let words = peer.spec.offers.iter().map(|offer| {
+        let what = if offer.name.is_empty() { &offer.type_ } else { &offer.name };
+        format!("{what} {} {}", known(&offer.price), offer.billing).trim_end().to_owned()
     });
     known(&words.collect::<Vec<_>>().join(","))
 }
@@ -144,7 +154,7 @@ fn why_nobody(seen: &DiscoveryPolicyStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fluidos_model::kinds::{MulticastStatus, RejectedPeer};
+    use fluidos_model::kinds::{KnownClusterOffer, KnownClusterSpec, MulticastStatus, RejectedPeer};
 
     use super::*;
 
@@ -153,7 +163,12 @@ mod tests {
         let peer = KnownCluster::new("k", Default::default());
         let table = table(&[peer], &[], &Default::default());
         assert_eq!(table.rows[0].len(), table.heading.len(), "a cell for each column");
-        assert_eq!(table.rows[0][..12], ["?"; 12].map(str::to_owned));
+        assert_eq!(table.rows[0][..13], ["?"; 13].map(str::to_owned));
+        let offer =
+            |price: &str| KnownClusterOffer { type_: "K8Slice".into(), price: price.into(), ..Default::default() };
+        let offers = vec![offer("2 EUR/hour"), KnownClusterOffer { billing: "spot".into(), ..offer("") }];
+        let peer = KnownCluster::new("k", KnownClusterSpec { offers, ..Default::default() });
+        assert_eq!(sells(&peer), "K8Slice 2 EUR/hour,K8Slice ? spot");
     }
 
     #[test]

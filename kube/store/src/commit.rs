@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 
 use crate::backend::Backend;
+use crate::interest::Waker;
 use crate::state::State;
 use crate::{Error, Event, Revision, Write};
 
@@ -17,11 +18,12 @@ pub(crate) fn spawn(
     state: Arc<RwLock<State>>,
     queue: mpsc::Receiver<Write>,
     newest: watch_channel::Sender<Revision>,
+    waker: Waker,
 ) -> Result<(), Error> {
     std::thread::Builder::new()
         .name("store-commit".into())
         .stack_size(256 * 1024) // the engine's writes are shallow; the default 2 MiB would be counted against a device
-        .spawn(move || run(backend, &state, queue, &newest))
+        .spawn(move || run(backend, &state, queue, &newest, waker))
         .map(|_| ())
         .map_err(|e| Error::Disk(format!("cannot start the committer: {e}")))
 }
@@ -31,6 +33,7 @@ fn run(
     state: &RwLock<State>,
     mut queue: mpsc::Receiver<Write>,
     newest: &watch_channel::Sender<Revision>,
+    mut waker: Waker,
 ) {
     let mut group = Vec::new();
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
@@ -46,10 +49,12 @@ fn run(
             continue;
         }
         let revisions: Vec<Revision> = events.iter().map(|event| event.revision).collect();
+        let keys = waker.note(&events);
         state.write().unwrap_or_else(|poisoned| poisoned.into_inner()).apply(events);
         if let Some(last) = revisions.last() {
             newest.send_replace(*last);
         }
+        waker.wake(&keys);
         for (done, revision) in accepted.into_iter().zip(revisions) {
             let _ = done.send(Ok(revision)); // a writer that gave up waiting does not undo its write
         }

@@ -23,6 +23,7 @@
 mod backend;
 mod commit;
 mod error;
+mod interest;
 mod state;
 mod watch;
 
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 
 use crate::backend::Backend;
 pub use crate::error::Error;
+use crate::interest::{Interests, Waker};
 use crate::state::State;
 pub use crate::state::{Entry, Event, EventKind, Page};
 pub use crate::watch::Watcher;
@@ -77,6 +79,7 @@ pub struct Store {
     state: Arc<RwLock<State>>,
     writes: mpsc::Sender<Write>,
     revision: watch_channel::Receiver<Revision>,
+    interests: Interests,
 }
 
 impl Store {
@@ -98,8 +101,9 @@ impl Store {
         let (writes, queue) = mpsc::channel(QUEUE);
         let (revision_sender, revision) = watch_channel::channel(state.revision());
         let state = Arc::new(RwLock::new(state));
-        commit::spawn(backend, state.clone(), queue, revision_sender)?;
-        Ok(Self { state, writes, revision })
+        let interests = Interests::default();
+        commit::spawn(backend, state.clone(), queue, revision_sender, Waker::new(interests.clone()))?;
+        Ok(Self { state, writes, revision, interests })
     }
 
     /// Writes `value` under `key` if the precondition holds; the new revision.
@@ -146,7 +150,9 @@ impl Store {
     /// [`Error::Compacted`] when events above `from` were already forgotten.
     pub fn watch(&self, prefix: &str, from: Revision) -> Result<Watcher, Error> {
         self.read().check_history(from)?;
-        Ok(Watcher::new(prefix, from, self.state.clone(), self.revision.clone()))
+        let prefix = Arc::from(prefix);
+        let changed = self.interests.subscribe(&prefix);
+        Ok(Watcher::new(prefix, from, self.state.clone(), changed))
     }
 
     /// The revision of the newest write.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use crate::{Change, Error, Precondition, Revision};
 
 /// Events kept for watches that lag behind: a list of 5,000 objects can be followed by a watch while as many change.
-const HISTORY_EVENTS_MAX: usize = 8_192;
+pub(crate) const HISTORY_EVENTS_MAX: usize = 8_192;
 /// Bytes of values that the history may keep alive; on a device this is the smaller bound.
-const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The value of a key and the revision that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Event {
 }
 
 impl Event {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.key.len() + self.value.len() + self.previous.as_ref().map_or(0, |(_, value)| value.len())
     }
 }

@@ -1,4 +1,5 @@
-//! A *watcher* reads the history from where it stands and sleeps when it has reached the newest revision.
+//! A *watcher* reads the history from where it stands and sleeps when it has reached the newest revision, until
+//! something under its prefix changes (`interest.rs`).
 
 use std::sync::{Arc, RwLock};
 
@@ -15,17 +16,18 @@ pub struct Watcher {
     prefix: Arc<str>,
     position: Revision,
     state: Arc<RwLock<State>>,
-    newest: watch_channel::Receiver<Revision>,
+    /// Changes when something under the prefix does, and now and then.
+    changed: watch_channel::Receiver<()>,
 }
 
 impl Watcher {
     pub(crate) fn new(
-        prefix: &str,
+        prefix: Arc<str>,
         from: Revision,
         state: Arc<RwLock<State>>,
-        newest: watch_channel::Receiver<Revision>,
+        changed: watch_channel::Receiver<()>,
     ) -> Self {
-        Self { prefix: prefix.into(), position: from, state, newest }
+        Self { prefix, position: from, state, changed }
     }
 
     /// Waits for the next events: one or more, in order. Dropping the future loses none.
@@ -38,13 +40,13 @@ impl Watcher {
             if !events.is_empty() {
                 return Ok(events);
             }
-            self.newest.changed().await.map_err(|_| Error::Closed)?;
+            self.changed.changed().await.map_err(|_| Error::Closed)?;
         }
     }
 
     /// The events that are there already, at most [`BATCH`]; none when the watcher is up to date.
     pub fn ready(&mut self) -> Result<Vec<Event>, Error> {
-        self.newest.mark_unchanged();
+        self.changed.mark_unchanged();
         let state = self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         state.check_history(self.position)?;
         let mut events = Vec::new();
@@ -60,7 +62,8 @@ impl Watcher {
         Ok(events)
     }
 
-    /// Every event up to this revision has been delivered: what a bookmark says.
+    /// Every event up to this revision has been delivered: what a bookmark says. Of what does not concern the watcher it is as new as its
+    /// last look, which [`Watcher::ready`] is, too.
     pub fn position(&self) -> Revision {
         self.position
     }

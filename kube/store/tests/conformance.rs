@@ -222,3 +222,59 @@ proptest! {
         });
     }
 }
+
+/// Counts how often a task would be polled again.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_watcher_sleeps_while_others_are_written_to() {
+    on_each(async |store| {
+        let mut watcher = store.watch("/a/", store.revision()).unwrap();
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = woken.clone().into();
+        let mut context = std::task::Context::from_waker(&waker);
+        let mut next = std::pin::pin!(watcher.next());
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        for _ in 0..10 {
+            put(&store, "/b/1", "1").await;
+        }
+        assert_eq!(woken.0.load(std::sync::atomic::Ordering::SeqCst), 0, "woken for what does not concern it");
+        put(&store, "/a/1", "1").await;
+        assert_eq!(woken.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+        let std::task::Poll::Ready(Ok(events)) = next.as_mut().poll(&mut context) else { panic!("no event") };
+        assert_eq!(&*events[0].key, "/a/1");
+    });
+}
+
+#[test]
+fn a_watcher_that_nothing_concerns_does_not_fall_behind_the_history() {
+    on_each(async |store| {
+        let mut watcher = store.watch("/quiet/", store.revision()).unwrap();
+        let quiet = tokio::spawn(async move { watcher.next().await.map(|events| events[0].key.to_string()) });
+        tokio::task::yield_now().await;
+        // Four times what the history keeps.
+        let large = Bytes::from(vec![b'x'; 256 * 1024]);
+        for _ in 0..64 {
+            let now = store.get("/busy/1").map_or(Precondition::Absent, |e| Precondition::Revision(e.revision));
+            store.put("/busy/1", now, large.clone()).await.unwrap();
+        }
+        put(&store, "/quiet/1", "1").await;
+        assert_eq!(quiet.await.unwrap(), Ok("/quiet/1".to_owned()));
+    });
+}
+
+#[test]
+fn a_watcher_ends_with_the_store() {
+    on_each(async |store| {
+        let mut watcher = store.watch("/a/", store.revision()).unwrap();
+        drop(store);
+        assert_eq!(watcher.next().await, Err(Error::Closed));
+    });
+}

@@ -28,8 +28,8 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// A catalog that gives empty pages for ever is not read for ever.
 const PAGES_MAX: usize = 2 * ENTRIES_MAX / crate::book::PAGE_MAX;
 
-/// Of one page: an answer stays short.
-const OPINIONS_PAGE: usize = 16;
+/// Of one page: about 1 KiB each, and all that may stand about one node is read with eight questions.
+const OPINIONS_PAGE: usize = crate::book::PAGE_MAX;
 /// Opinions about one node that are read: those of whom a reader knows are fewer.
 pub const OPINIONS_MAX: usize = 1024;
 

@@ -27,8 +27,8 @@ pub use book::{Access, Book, Caller, ENTRIES_MAX, Page, Query, Refusal, TENANTS_
 pub use client::{Client, ClientError, Listing, OPINIONS_MAX};
 pub use journal::{Journal, JournalError};
 pub use message::{
-    Announcement, Feedback, LIFETIME_SECONDS_MAX, LIFETIME_SECONDS_MIN, Offer, Statement, VERSION, Withdrawal, open,
-    seal,
+    Announcement, Feedback, LIFETIME_SECONDS_MAX, LIFETIME_SECONDS_MIN, OFFERS_MAX, Offer, STATEMENT_BYTES_MAX,
+    Statement, VERSION, Withdrawal, open, seal,
 };
 pub use server::serve;
 pub use service::{Catalog, Options};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The only form that is understood.
 pub const VERSION: u32 = 1;
 /// With every field full; one of ours is about 500 bytes.
-const STATEMENT_BYTES_MAX: usize = 4096;
+pub const STATEMENT_BYTES_MAX: usize = 4096;
 /// Shorter would be renewed more often than it is read.
 pub const LIFETIME_SECONDS_MIN: u32 = 60;
 /// Who is silent for a day is gone.
@@ -22,7 +22,7 @@ const FEATURES_MAX: usize = 16;
 /// Keys and values of Kubernetes labels.
 const WORD_MAX: usize = 63;
 /// A shop window, not the shop: REAR lists the rest.
-const OFFERS_MAX: usize = 16;
+pub const OFFERS_MAX: usize = 16;
 const TEXT_MAX: usize = 64;
 /// The longest domain name.
 const DOMAIN_MAX: usize = 253;
@@ -80,12 +80,18 @@ pub struct Offer {
     /// Type of flavor, such as `K8Slice`.
     #[serde(rename = "type")]
     pub type_: String,
+    /// The package and its plan, `OFFER/PLAN`; empty for what is cut as it is wanted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Quantities as Kubernetes writes them, by resource.
     #[serde(default)]
     pub amounts: BTreeMap<String, String>,
-    /// In words, such as `0.02 EUR per hour`; empty: not told.
+    /// In words, such as `0.02 EUR/hour per cpu`; empty: not told.
     #[serde(default)]
     pub price: String,
+    /// The business model: `reserved`, `pay-per-use` or `spot`; empty: not told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub billing: String,
     /// Where; empty: not told.
     #[serde(default)]
     pub location: String,
@@ -199,7 +205,7 @@ impl Offer {
     fn check(&self) -> Result<(), String> {
         at_most("amounts of an offer", self.amounts.len(), FEATURES_MAX)?;
         let texts = self.amounts.iter().flat_map(|(key, value)| [key, value]);
-        let mut texts = texts.chain([&self.type_, &self.price, &self.location]);
+        let mut texts = texts.chain([&self.type_, &self.name, &self.price, &self.billing, &self.location]);
         match texts.find(|text| text.chars().count() > TEXT_MAX || text.chars().any(char::is_control)) {
             Some(text) => Err(format!("text of an offer {}: needed at most {TEXT_MAX} characters", shown(text))),
             None => Ok(()),

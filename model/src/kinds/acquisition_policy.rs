@@ -145,6 +145,10 @@ pub struct AcquisitionAccepts {
     /// How often what is paid per use may be promised, at most, in per cent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most_overcommit_per_cent: Option<u32>,
+    /// Whether what the seller buys from somebody else is bought: that somebody then runs and sees what this buyer runs there. Absent is
+    /// false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resold: bool,
 }
 
 impl AcquisitionAccepts {
@@ -158,6 +162,7 @@ impl AcquisitionAccepts {
                 .least_availability_per_mille
                 .unwrap_or(usual.least_availability_per_mille),
             most_overcommit_per_cent: self.most_overcommit_per_cent.unwrap_or(usual.most_overcommit_per_cent),
+            resold: self.resold,
         }
     }
 }

@@ -44,6 +44,13 @@ pub struct OutgoingDiscovery {
     /// Names of the features that are told. Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<Vec<String>>,
+    /// Whether what is sold here is announced in catalogs, as an unknown buyer would be told. Absent: yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offers: Option<bool>,
+    /// Whether this node says in catalogs how it has fared with sellers of which it has bought. It tells everybody there whose customer
+    /// this node is, so absent is no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opinions: Option<bool>,
     /// Further features of this node, such as `hardware: lidar`. Keys and values are as of labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

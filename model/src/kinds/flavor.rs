@@ -94,6 +94,15 @@ pub struct FlavorPrice {
 }
 
 impl FlavorPrice {
+    /// Returns the price as it was stated, such as `0.02 EUR/hour per cpu`; `None` if it is not, or cannot be read.
+    pub fn shown(&self) -> Option<String> {
+        let stated = self.parse().ok()??;
+        match stated.unit.as_str() {
+            "" => Some(stated.price.to_string()),
+            unit => Some(format!("{} per {unit}", stated.price)),
+        }
+    }
+
     /// Returns the price, or `None` if it is not stated.
     ///
     /// # Errors

@@ -3,9 +3,13 @@
 //! A neighbour *expires* if and only if its `status.expirationTime` is a time and that time is over; one with an empty
 //! status stays, as with official nodes.
 
+use std::collections::BTreeMap;
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::FlavorPrice;
 
 /// Where a node answers and what is known about it. Only `address` is official.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
@@ -25,6 +29,8 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Link","type":"string","jsonPath":".status.link.state"}"#,
     printcolumn = r#"{"name":"Trust","type":"string","jsonPath":".spec.trust"}"#,
     printcolumn = r#"{"name":"Owner","type":"string","priority":1,"jsonPath":".status.identity.owner.value"}"#,
+    printcolumn = r#"{"name":"Price","type":"string","priority":1,"jsonPath":".spec.offers[0].price"}"#,
+    printcolumn = r#"{"name":"Billing","type":"string","priority":1,"jsonPath":".spec.offers[0].billing"}"#,
     printcolumn = r#"{"name":"Source","type":"string","priority":1,"jsonPath":".spec.source"}"#,
     printcolumn = r#"{"name":"DID","type":"string","priority":1,"jsonPath":".spec.did"}"#,
     printcolumn = r#"{"name":"Expiration Time","type":"string","priority":1,"jsonPath":".status.expirationTime"}"#,
@@ -49,6 +55,10 @@ pub struct KnownClusterSpec {
     /// What it says it can.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
+    /// What it sells and at what price, in short: as it announces in a catalog, or as its REAR has told a Solver of this node. Claims;
+    /// what counts is what REAR lists when it is bought. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offers: Vec<KnownClusterOffer>,
     /// Who told us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<KnownClusterSource>,
@@ -56,6 +66,62 @@ pub struct KnownClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<KnownClusterTrust>,
 }
+
+/// One kind of goods that a node says it sells (D1: pricing and billing models).
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(default)]
+pub struct KnownClusterOffer {
+    /// The package and its plan, `OFFER/PLAN`; empty for what is cut as it is wanted.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Type of flavor, such as `K8Slice`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// Quantities by resource: `cpu`, `memory`, `pods` and whatever else it names; of a package its size, else the most there is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub amounts: BTreeMap<String, String>,
+    /// Such as `0.02 EUR/hour per cpu`; empty: not told.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub price: String,
+    /// The business model by which it is charged: `reserved`, `pay-per-use` or `spot`; empty: not told.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub billing: String,
+    /// Where; empty: not told.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub location: String,
+    /// Who told us: `rear`, or the catalog, `HOST:PORT/TENANT`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub from: String,
+}
+
+impl KnownClusterOffer {
+    /// Returns what is said of a flavor in short. `data` are the fields of its type, of which whatever is no text is left out.
+    pub fn of_flavor(name: &str, type_: &str, data: &serde_json::Value, price: &FlavorPrice, location: &str) -> Self {
+        let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(OFFER_TEXT_MAX).collect::<String>();
+        let characteristics = data["characteristics"].as_object().into_iter().flatten();
+        let amounts = characteristics
+            .filter(|(key, _)| OFFER_AMOUNTS.contains(&key.as_str()))
+            .filter_map(|(key, value)| Some((key.clone(), short(value.as_str()?))))
+            .collect();
+        let model = data["policies"]["conditions"]["businessModel"].as_str();
+        Self {
+            name: short(name),
+            type_: short(type_),
+            amounts,
+            price: price.shown().unwrap_or_default(),
+            billing: short(model.unwrap_or("reserved")),
+            location: short(location),
+            from: String::new(),
+        }
+    }
+}
+
+/// As long as the name of a label.
+const OFFER_TEXT_MAX: usize = 63;
+/// What is told of a flavor in short, and what a table has room for.
+const OFFER_AMOUNTS: [&str; 5] = ["cpu", "memory", "pods", "gpu", "storage"];
+/// Offers of one node: a shop window, not the shop.
+pub const OFFERS_OF_NODE_MAX: usize = 16;
 
 /// Addresses of a node, `ip:port`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
@@ -104,9 +170,25 @@ pub struct KnownClusterStatus {
     /// How the link to it stands (ours).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<KnownClusterLink>,
+    /// What others say of it in catalogs, of those whom this node has dealt with (ours); at most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub opinions: Vec<KnownClusterOpinion>,
     /// What is known of who it is, since it has shown its credentials to this process (ours).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<KnownClusterIdentity>,
+}
+
+/// How one node has fared with another, as it has signed in a catalog.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct KnownClusterOpinion {
+    /// DID of who says so.
+    pub author: String,
+    /// 0: nothing was kept; 1000: everything.
+    pub value: u16,
+    /// How many observations stand behind it, as it says.
+    pub observations: u32,
+    /// The catalog in which it stands, `HOST:PORT/TENANT`.
+    pub from: String,
 }
 
 /// What is known of who a node is, beyond its key. Only what somebody whom this owner trusts says is proven.
@@ -218,4 +300,29 @@ pub enum LinkState {
     Down,
     /// It is being tried.
     Dialing,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, missing_docs)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_flavor_is_said_to_be_in_short_is_text_and_bounded() {
+        let price =
+            FlavorPrice { amount: "0.020".into(), currency: "eur".into(), period: "hourly".into(), unit: "cpu".into() };
+        let data = json!({
+            "characteristics": {"cpu": "4", "memory": "8Gi\u{7}", "pods": 110, "architecture": "amd64"},
+            "policies": {"conditions": {"businessModel": "spot"}},
+        });
+        let offer = KnownClusterOffer::of_flavor("small/s", "K8Slice", &data, &price, &"x".repeat(100));
+        let amounts: Vec<_> = offer.amounts.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(amounts, ["cpu=4", "memory=8Gi"]);
+        assert_eq!((offer.price.as_str(), offer.billing.as_str()), ("0.02 EUR/hour per cpu", "spot"));
+        assert_eq!(offer.location.len(), 63);
+        let plain = KnownClusterOffer::of_flavor("", "K8Slice", &json!({}), &FlavorPrice::default(), "");
+        assert_eq!((plain.price.as_str(), plain.billing.as_str()), ("", "reserved"), "no price is not 0");
+    }
 }

@@ -73,6 +73,9 @@ pub struct LedgerCommitment {
     /// What was agreed when it was held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreed: Option<LedgerAgreed>,
+    /// The contract that this owner buys from somebody else and serves it with; absent is capacity of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<String>,
 }
 
 /// What was agreed with a hold. Times are RFC 3339.
@@ -161,6 +164,7 @@ impl LedgerCommitment {
         let agreed = self.agreed.as_ref().map(|agreed| agreed.agreed(&transaction)).transpose()?;
         Ok(Commitment {
             agreed,
+            served_by: self.served_by.clone(),
             buyer: self.buyer.clone(),
             flavor: self.flavor_id.clone(),
             amounts: self.amounts.amounts(&transaction)?,
@@ -184,6 +188,7 @@ impl From<&Commitment> for LedgerCommitment {
             contract,
             until: commitment.until().map(|until| until.to_string()),
             agreed: commitment.agreed.as_ref().map(LedgerAgreed::from),
+            served_by: commitment.served_by.clone(),
         }
     }
 }

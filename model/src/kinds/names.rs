@@ -40,8 +40,6 @@ pub const ANNOTATION_ORIGIN: &str = "fluidos.eu/origin";
 pub const ANNOTATION_HOME: &str = "fluidos.eu/home";
 /// Annotation of a twin at a reseller: the address of its own by which its consumer knows the pod, which runs elsewhere.
 pub const ANNOTATION_STAND_IN: &str = "fluidos.eu/stand-in";
-/// Key of the taint of a virtual node that serves a contract which was sold: only the twins of that contract go there.
-pub const RESALE: &str = "fluidos.eu/resale";
 /// Annotation of a pod: why it was placed where it is.
 pub const ANNOTATION_DECISION: &str = "fluidos.eu/decision";
 /// Annotation of a pod: `KIND/NAME/UID` of its topmost owner, for which capacity is bought.
@@ -56,10 +54,17 @@ pub const ANNOTATION_NAMESPACE: &str = "fluidos.eu/namespace";
 pub const LABEL_SOLVER_FOR: &str = "fluidos.eu/solver-for";
 /// Label of a Solver that buys for a buffer: the name of the buffer.
 pub const LABEL_BUFFER: &str = "fluidos.eu/buffer";
+/// Label of a Solver that buys what is sold on, of what it buys, and of nothing else: the transaction of its buyer, as 16 hexadecimal digits
+/// of its digest. Nobody's own workload takes what it buys. Key of the taint of the virtual node, which only twins of what was sold tolerate.
+pub const LABEL_RESALE: &str = "fluidos.eu/resale";
 /// Finalizer of a contract: the other side must be told first.
 pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";
 /// Prefix of the labels of a KnownCluster that hold what the node says of itself, such as `feature.fluidos.eu/city`.
 pub const LABEL_FEATURE_PREFIX: &str = "feature.fluidos.eu/";
+/// Prefix of the labels of a KnownCluster that hold the types of flavors that the node says it sells, such as `offer.fluidos.eu/K8Slice`.
+pub const LABEL_OFFER_PREFIX: &str = "offer.fluidos.eu/";
+/// Prefix of the labels of a KnownCluster that hold its billing models, such as `billing.fluidos.eu/spot`.
+pub const LABEL_BILLING_PREFIX: &str = "billing.fluidos.eu/";
 /// Name of the DiscoveryPolicy that is always there, and whose status tells what discovery saw.
 pub const DISCOVERY_POLICY: &str = "default";
 /// Name of the AccessPolicy that `--offer` writes.
@@ -151,6 +156,17 @@ pub fn plan_flavor(domain: &str, tag: &str, offer: &str, plan: &str) -> String {
 pub fn service_flavor(domain: &str, tag: &str, blueprint: &str) -> String {
     let domain: String = domain.chars().take(100).collect();
     bounded(format!("{domain}-service-{tag}-{blueprint}").to_ascii_lowercase())
+}
+
+/// Returns the name of the flavor of something that is sold on; `tag` is 8 hex of its seller's key, `hex` what only this one has.
+pub fn resale_flavor(domain: &str, tag: &str, hex: &str) -> String {
+    let domain: String = domain.chars().take(100).collect();
+    bounded(format!("{domain}-k8slice-{tag}-resale-{hex}").to_ascii_lowercase())
+}
+
+/// Returns the name of the Solver that buys what is sold on; `hex` is its [`LABEL_RESALE`].
+pub fn resale(hex: &str) -> String {
+    bounded(format!("resale-{hex}"))
 }
 
 /// Returns the namespace of the instance of a service at its seller.

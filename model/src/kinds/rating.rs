@@ -1,4 +1,5 @@
-//! Rating (§6.4.5, ratings and metrics database): what this node has seen of a peer. One for each peer, named as its KnownCluster.
+//! Rating (§6.4.5, ratings and metrics database): what this node has seen of a peer, and what others say of it whose word counts here. One
+//! for each peer, named as its KnownCluster.
 //!
 //! The value and what is behind it are computed by [`crate::rating`]; a peer of which nothing was seen has no value, which is
 //! shown as `?`.
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     printcolumn = r#"{"name":"Peer","type":"string","jsonPath":".spec.name"}"#,
     printcolumn = r#"{"name":"Value","type":"string","jsonPath":".status.shown"}"#,
+    printcolumn = r#"{"name":"Global","type":"string","jsonPath":".status.globalShown"}"#,
     printcolumn = r#"{"name":"Weight","type":"string","jsonPath":".status.weight"}"#,
     printcolumn = r#"{"name":"Observations","type":"integer","jsonPath":".status.count"}"#,
     printcolumn = r#"{"name":"Latency us","type":"integer","jsonPath":".status.roundTripMicros"}"#,
@@ -43,6 +45,16 @@ pub struct RatingStatus {
     pub value: Option<u8>,
     /// The value as text, `?` if there is none.
     pub shown: String,
+    /// From 0 to 100: what was seen here together with what others say in catalogs, weighed by what their authors have proven to this node
+    /// ([`crate::rating::combine`]). Absent if nobody whose word counts has said anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global: Option<u8>,
+    /// That value as text, `?` if there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub global_shown: String,
+    /// How many words of others are in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opinions: Option<u32>,
     /// What the observations weigh today, two decimals: the value of a light one says little.
     pub weight: String,
     /// Observations ever made, those folded included.
@@ -60,6 +72,13 @@ pub struct RatingStatus {
     /// What is left of older ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folded: Option<FoldedObservations>,
+}
+
+impl RatingStatus {
+    /// Returns the value by which a peer is judged: what was seen here, or what others say if nothing was.
+    pub fn judged(&self) -> Option<u8> {
+        self.value.or(self.global)
+    }
 }
 
 /// One thing that was seen.
@@ -86,6 +105,8 @@ pub enum ObservationKind {
     NotDelivered,
     /// A contract was over although its time was not, and not by our doing.
     ContractBroken,
+    /// It has shown a log that does not continue the one it had shown before.
+    HistoryRewritten,
     /// It has paid an invoice over more than 0, as this node has acknowledged.
     Paid,
     /// It has bought, and has not signed the receipts of it within 31 days of the end.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{FlavorError, K8SlicePartitionability, LedgerAmounts, LedgerError};
 use crate::market::{
-    Amounts, Conditions, ConditionsError, Currency, Decimal, MoneyError, Period, PriceError, Rate, RateError, Resource,
-    Sharing, Unit,
+    Amounts, Conditions, ConditionsError, Currency, Decimal, HOPS_MAX, HOPS_USUAL, Margin, MarginError, MoneyError,
+    Period, PriceError, Rate, RateError, Reselling, Resource, Sharing, Unit,
 };
 
 /// A buyer compares, signs and buys within seconds; longer than an hour is a contract.
@@ -37,6 +37,7 @@ const BUYERS_MAX: usize = 256;
     printcolumn = r#"{"name":"Currency","type":"string","jsonPath":".spec.price.currency"}"#,
     printcolumn = r#"{"name":"Period","type":"string","jsonPath":".spec.price.period"}"#,
     printcolumn = r#"{"name":"Unit","type":"string","jsonPath":".spec.price.unit"}"#,
+    printcolumn = r#"{"name":"Margin","type":"string","priority":1,"jsonPath":".spec.reselling.margin"}"#,
     printcolumn = r#"{"name":"Accepted","type":"boolean","jsonPath":".status.accepted"}"#,
     printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.message"}"#
 )]
@@ -67,6 +68,34 @@ pub struct SharingPolicySpec {
     /// with an end at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Conditions>,
+    /// How what others sell is sold on where the offer does not suffice; absent: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reselling: Option<SharingReselling>,
+}
+
+/// How what others sell is sold on: bought within the AcquisitionPolicy that counts, when somebody buys it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct SharingReselling {
+    /// What is asked on top of what is paid, at least: `10%`, from 0% to 1000%.
+    pub margin: String,
+    /// So many buyers may stand one behind the other, the one who asks among them: 1 sells on to nobody who sells on, up to 8; absent is 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hops_max: Option<u32>,
+    /// Whom it is bought from; absent is everybody whom this owner buys from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sellers: Option<SharingSellers>,
+}
+
+/// Who is bought from to sell on.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct SharingSellers {
+    /// DIDs that are; absent is everybody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<String>>,
+    /// DIDs that are not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
 }
 
 /// A price, or the rule that makes it.
@@ -132,6 +161,9 @@ pub enum SharingError {
     /// What it says beyond size, price and term.
     #[error(transparent)]
     Conditions(#[from] ConditionsError),
+    /// What is asked on top of what is paid.
+    #[error("reselling.{0}")]
+    Margin(#[from] MarginError),
     /// A number outside its bounds.
     #[error("{field} is {observed}, needed {least} to {most}")]
     Bounds {
@@ -189,7 +221,23 @@ impl SharingPolicySpec {
             term: self.term_seconds.map(Duration::from_secs),
             credit: credit.map_err(|source| SharingError::Money { field: "creditLimit", source })?,
             conditions: self.conditions.clone().unwrap_or_default().checked()?,
+            reselling: self.reselling.as_ref().map(SharingReselling::rules).transpose()?,
         })
+    }
+}
+
+impl SharingReselling {
+    fn rules(&self) -> Result<Reselling, SharingError> {
+        let hops_max = self.hops_max.unwrap_or(HOPS_USUAL);
+        let bounds = |field, observed: u64, least: u64, most: u64| match (least..=most).contains(&observed) {
+            true => Ok(()),
+            false => Err(SharingError::Bounds { field, observed, least, most }),
+        };
+        bounds("reselling.hopsMax", hops_max.into(), 1, HOPS_MAX.into())?;
+        let SharingSellers { allow, deny } = self.sellers.clone().unwrap_or_default();
+        bounds("reselling.sellers.allow", allow.as_ref().map_or(0, Vec::len) as u64, 0, BUYERS_MAX as u64)?;
+        bounds("reselling.sellers.deny", deny.len() as u64, 0, BUYERS_MAX as u64)?;
+        Ok(Reselling { margin: Margin::parse(&self.margin)?, hops_max, allow, deny })
     }
 }
 

@@ -104,9 +104,16 @@ pub struct TransparencyLogStatus {
     pub restored: Option<RestoredRecords>,
     /// Who was asked, and what it keeps.
     pub witnesses: Vec<LogWitness>,
-    /// Nodes that have shown this one two histories, in words.
+    /// Nodes that have shown this one two histories, in words; each begins with the DID.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rewritten: Vec<String>,
+}
+
+impl TransparencyLogStatus {
+    /// Returns the DIDs of the nodes that have shown this one two histories.
+    pub fn rewriters(&self) -> impl Iterator<Item = &str> {
+        self.rewritten.iter().filter_map(|words| words.split_whitespace().next())
+    }
 }
 
 /// What was taken back.

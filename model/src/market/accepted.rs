@@ -16,9 +16,11 @@ pub struct Accepted {
     pub least_availability_per_mille: u32,
     /// How often what is paid per use may be promised, at most, in per cent.
     pub most_overcommit_per_cent: u32,
+    /// Whether it may be served by somebody whom the seller buys from, and whom this buyer does not know.
+    pub resold: bool,
 }
 
-/// Without a word: reserved capacity, whatever its notice and level.
+/// Without a word: reserved capacity of the seller itself, whatever its notice and level.
 impl Default for Accepted {
     fn default() -> Self {
         Self {
@@ -27,6 +29,7 @@ impl Default for Accepted {
             most_notice_seconds: NOTICE_SECONDS_MAX,
             least_availability_per_mille: 0,
             most_overcommit_per_cent: OVERCOMMIT_PER_CENT_MAX,
+            resold: false,
         }
     }
 }
@@ -41,6 +44,12 @@ impl Accepted {
         if !self.models.contains(&model) {
             let models: Vec<&str> = self.models.iter().map(|model| model.as_str()).collect();
             return Err(format!("conditions: {}, needed {}", model.as_str(), models.join(" or ")));
+        }
+        if conditions.resold && !self.resold {
+            return Err(
+                "conditions: resold, needed what the seller serves itself: somebody else would see what runs there"
+                    .into(),
+            );
         }
         let notice = conditions.notice_seconds;
         if model == BusinessModel::Spot && notice < self.least_notice_seconds {
@@ -87,6 +96,9 @@ mod tests {
         assert_eq!(accepts.admits(&spot(60)), Ok(()));
         assert_eq!(accepts.admits(&spot(59)), Err("conditions: notice of 59 s, needed at least 60 s".into()));
         assert_eq!(accepts.admits(&spot(601)), Err("conditions: notice of 601 s, needed at most 600 s".into()));
+        let resold = Conditions { resold: true, ..Conditions::default() };
+        assert!(usual.admits(&resold).unwrap_err().starts_with("conditions: resold, needed"));
+        assert_eq!(Accepted { resold: true, ..usual.clone() }.admits(&resold), Ok(()));
         let strict = Accepted { least_availability_per_mille: 990, ..usual };
         let refused = "conditions: availability of 0 per mille, needed at least 990";
         assert_eq!(strict.admits(&Conditions::default()), Err(refused.into()));

@@ -96,6 +96,9 @@ pub struct Conditions {
     /// Under which RuntimeClass of the seller the buyer's pods run; absent is its usual runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_class: Option<String>,
+    /// The seller serves it with what it buys from somebody else, who then runs and sees what the buyer runs there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resold: bool,
 }
 
 /// Why conditions are not agreed to.
@@ -175,6 +178,7 @@ impl Default for Conditions {
             overcommit_per_cent: None,
             renewal: None,
             runtime_class: None,
+            resold: false,
         }
     }
 }

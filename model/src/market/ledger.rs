@@ -12,7 +12,8 @@
 //!
 //! What a promise *takes* is its amounts; of capacity that is paid per use, and promised more than once, the part that its own
 //! over-commitment says ([`Conditions::takes`]). So what is reserved is never promised twice, and what is paid per use is promised at
-//! most its factor times what is not reserved.
+//! most its factor times what is not reserved. What is served with a contract that was bought takes nothing: it is promised once by
+//! whoever sold it.
 //!
 //! *Invariant*: an operation never makes the sum of what is taken exceed the capacity. When the owner lowers the capacity
 //! below what is promised, promises stay and nothing new is promised until enough of them has ended.
@@ -50,6 +51,8 @@ pub struct Commitment {
     pub state: CommitmentState,
     /// What was agreed when it was held; `None` for promises that older versions made, at a price of 0.
     pub agreed: Option<Agreed>,
+    /// The contract that this owner buys from somebody else and serves it with; `None` is capacity of its own.
+    pub served_by: Option<String>,
 }
 
 /// What was agreed with a hold: the contract's terms are made from it, whatever the policy says later.
@@ -177,10 +180,23 @@ impl Pool {
     /// # Errors
     /// [`LedgerRefusal`] if it does not fit, the id is taken, or a bound is reached. The pool is unchanged then.
     pub fn hold(&self, request: &HoldRequest, now: Timestamp) -> Result<Self, LedgerRefusal> {
+        self.hold_with(request, None, now)
+    }
+
+    /// Returns the pool with one more hold, of what is bought from somebody else under a contract of this name.
+    ///
+    /// # Errors
+    /// As of [`Pool::hold`]; what is free does not matter.
+    pub fn hold_served(&self, request: &HoldRequest, contract: &str, now: Timestamp) -> Result<Self, LedgerRefusal> {
+        self.hold_with(request, Some(contract), now)
+    }
+
+    fn hold_with(&self, request: &HoldRequest, served_by: Option<&str>, now: Timestamp) -> Result<Self, LedgerRefusal> {
         let mut pool = self.expire(now);
         if let Some(known) = pool.commitment(&request.transaction) {
-            let same =
-                (&known.buyer, &known.flavor, &known.amounts) == (&request.buyer, &request.flavor, &request.amounts);
+            let same = (&known.buyer, &known.flavor, &known.amounts)
+                == (&request.buyer, &request.flavor, &request.amounts)
+                && known.served_by.as_deref() == served_by;
             let conflict = || LedgerRefusal::Conflict { transaction: request.transaction.clone() };
             return if same { Ok(pool) } else { Err(conflict()) };
         }
@@ -199,6 +215,7 @@ impl Pool {
             return Err(LedgerRefusal::Full);
         }
         let free = match &request.agreed {
+            _ if served_by.is_some() => request.amounts,
             Some(agreed) => agreed.conditions.promises(&pool.free(now)),
             None => pool.free(now),
         };
@@ -212,6 +229,7 @@ impl Pool {
             amounts: request.amounts,
             state: CommitmentState::Held { until: request.until },
             agreed: request.agreed.clone(),
+            served_by: served_by.map(str::to_owned),
         });
         Ok(pool)
     }
@@ -293,6 +311,9 @@ impl Pool {
 impl Commitment {
     /// Returns what it takes of the capacity.
     pub fn takes(&self) -> Amounts {
+        if self.served_by.is_some() {
+            return Amounts::default();
+        }
         self.agreed.as_ref().map_or(self.amounts, |agreed| agreed.conditions.takes(&self.amounts))
     }
 
@@ -352,6 +373,19 @@ mod tests {
         let refused = held.hold(&hold("b", 600, 60), at(59)).unwrap_err();
         assert_eq!(refused.to_string(), "cpu: 400m free, needed 600m");
         held.hold(&hold("b", 600, 120), at(60)).unwrap();
+    }
+
+    #[test]
+    fn what_is_served_with_a_bought_contract_takes_nothing_of_the_pool() {
+        let full = pool(1000).hold(&hold("own", 1000, 60), at(0)).unwrap();
+        let served = full.hold_served(&hold("on", 5000, 60), "contract-x", at(0)).unwrap();
+        assert_eq!(served.free(at(0)), cpus(0));
+        assert_eq!(served.commitment("on").unwrap().served_by.as_deref(), Some("contract-x"));
+        assert_eq!(served.hold_served(&hold("on", 5000, 60), "contract-x", at(1)), Ok(served.clone()), "again");
+        assert!(matches!(served.hold(&hold("on", 5000, 60), at(1)), Err(LedgerRefusal::Conflict { .. })));
+        let own = served.release("own");
+        assert_eq!(own.free(at(0)), cpus(1000), "what is sold on leaves the pool to others");
+        own.hold(&hold("next", 1000, 60), at(0)).unwrap();
     }
 
     #[test]

@@ -97,6 +97,7 @@ mod tests {
             term: None,
             credit: None,
             conditions: Conditions::default(),
+            reselling: None,
         }
     }
 

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{
     Agreed, Amounts, Conditions, Currency, Decimal, Money, MoneyError, Partitionability, Period, Pool, Price, Rate,
-    RateError, Resource, Situation, Unit, UnitPrice,
+    RateError, Reselling, Resource, Situation, Unit, UnitPrice,
 };
 
 /// The rules of one policy.
@@ -45,6 +45,8 @@ pub struct Sharing {
     pub credit: Option<Decimal>,
     /// How it is used, how well, how it ends.
     pub conditions: Conditions,
+    /// How what others sell is sold on; `None` is not.
+    pub reselling: Option<Reselling>,
 }
 
 /// Who asks what is sold.
@@ -82,6 +84,8 @@ pub struct Sale {
     pub conditions: Conditions,
     /// The plan that it is about, `OFFER/PLAN`; `None` is whatever amounts are wanted.
     pub plan: Option<String>,
+    /// How what others sell is sold on to it; `None` is not.
+    pub reselling: Option<Reselling>,
 }
 
 /// Why nothing is sold to a buyer. It is told this.
@@ -155,7 +159,17 @@ pub fn sale<'a>(
         let policy = String::new();
         let conditions = Conditions::default();
         let (price, blocks) = (UnitPrice::ZERO, None);
-        return Ok(Sale { policy, price, free, blocks, hold: None, term: None, conditions, plan: None });
+        return Ok(Sale {
+            policy,
+            price,
+            free,
+            blocks,
+            hold: None,
+            term: None,
+            conditions,
+            plan: None,
+            reselling: None,
+        });
     }
     // Which of them would have admitted the buyer cannot be known while one of them is not: none stands in for it.
     let readable: Option<Vec<&Sharing>> = policies.iter().map(Option::as_ref).collect();
@@ -168,7 +182,9 @@ pub fn sale<'a>(
     let situation = Situation { utilisation: utilisation(pool, now), now, buyer, contracts, rating };
     let price = policy.price(&situation).map_err(SharingRefusal::NoPrice)?;
     let under = |agreed: &Agreed| agreed.policy == policy.name;
-    let sold = pool.commitments.iter().filter(|known| !known.is_over(now) && known.agreed.as_ref().is_some_and(under));
+    // What is sold on is not of the offer.
+    let own = pool.commitments.iter().filter(|known| !known.is_over(now) && known.served_by.is_none());
+    let sold = own.filter(|known| known.agreed.as_ref().is_some_and(under));
     // What cannot be counted is more than any limit.
     let sold = sold.map(|known| known.amounts).try_fold(Amounts::default(), |sum, amounts| sum.checked_add(&amounts));
     let left = sold.map(|sold| policy.limit.saturating_sub(&sold)).unwrap_or_default();
@@ -184,6 +200,7 @@ pub fn sale<'a>(
         term: policy.term,
         conditions: policy.conditions.clone(),
         plan: None,
+        reselling: policy.reselling.clone(),
     })
 }
 
@@ -255,6 +272,7 @@ mod tests {
             term: None,
             credit: None,
             conditions: Conditions::default(),
+            reselling: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! list ──────▶ own Flavors that match
-//! request ───▶ what comes nearest to what is needed, or why nothing does
+//! request ───▶ what comes nearest to what is needed, or why nothing does; what others sell, if it is sold on ([`resell`])
 //! reserve ───▶ may this be cut from the offer? ─▶ hold in the Ledger ─▶ terms
 //! cancel ────▶ held for this buyer? ─▶ free the Ledger
 //! subscribe ─▶ the list again, when Flavors, policies or the Ledger change
@@ -20,6 +20,7 @@ mod news;
 mod plan;
 mod renew;
 mod renewal;
+mod resell;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -37,11 +38,11 @@ use fluidos_model::market::{Amounts, Asker, COMMITMENTS_MAX, Commitment, Pool, S
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode, Seller};
 use jiff::Timestamp;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::watch;
 
 use crate::books::{Books, BooksError};
-use crate::{Options, bounded, contracts, events, renewals, terms};
+use crate::{Options, bounded, contracts, convert, events, renewals, terms};
 
 /// What is about to be done for a peer.
 pub struct Ask<'a> {
@@ -121,13 +122,22 @@ pub struct Exporter {
     buyers: Mutex<BTreeMap<String, rear::Party>>,
     /// Grows when what is said to anybody may have changed.
     news: watch::Sender<u64>,
+    /// What is sold on that others sell.
+    resell: resell::Resell,
 }
 
 impl Exporter {
     /// Returns the seller. Nothing is sold before [`Exporter::open`].
     pub fn new(client: Client, options: Options) -> Self {
         let books = Books::new(&client);
-        Self { client, options, books, buyers: Mutex::default(), news: watch::Sender::new(0) }
+        Self {
+            client,
+            options,
+            books,
+            buyers: Mutex::default(),
+            news: watch::Sender::new(0),
+            resell: Default::default(),
+        }
     }
 
     /// Opens the Ledger with the capacity of the offer. A lower one than before keeps every promise.
@@ -157,7 +167,12 @@ impl Exporter {
                 }
             };
             let until_next = next.and_then(|next| Duration::try_from(next.duration_since(Timestamp::now())).ok());
-            tokio::time::sleep(until_next.unwrap_or(SWEEP_MOST).clamp(SWEEP_LEAST, SWEEP_MOST)).await;
+            let pause = until_next.unwrap_or(SWEEP_MOST).clamp(SWEEP_LEAST, SWEEP_MOST);
+            // Both only wait: losing the race loses nothing.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.resell.wake.notified() => {}
+            }
         }
     }
 
@@ -166,7 +181,11 @@ impl Exporter {
         act::judge(&self.client).await?;
         // Contracts first: one that is listed was committed before, so what has no promise afterwards has lost it.
         let mut sold = act::sold(&self.client, self.options.key.id(), &self.options.speakers).await?;
-        let Some(pool) = self.books.read().await? else { return Ok(None) };
+        let Some(pool) = self.books.read().await? else {
+            // Who only sells on has no books before its first promise.
+            self.settle(&Pool::default(), now).await?;
+            return Ok(None);
+        };
         let names: Vec<&str> = sold.iter().filter_map(|contract| contract.metadata.name.as_deref()).collect();
         let mending = plan::mend(&pool, &names, self.options.hold, now);
         for (transaction, why) in &mending.free {
@@ -186,6 +205,7 @@ impl Exporter {
             contracts::forget(&self.client, contract).await?;
         }
         self.buyers().retain(|transaction, _| pool.commitment(transaction).is_some());
+        self.settle(&pool, now).await?;
         Ok(pool.next_expiry())
     }
 
@@ -222,6 +242,11 @@ impl Exporter {
         contract: &Signed<rear::ContractTerms>,
     ) -> Result<NodeId, rear::TermsError> {
         rear::check_release(release, contract, |named| self.options.speakers.current(named))
+    }
+
+    /// What is held to become a contract of this name.
+    fn held_as<'a>(&self, pool: &'a Pool, name: &str) -> Option<&'a Commitment> {
+        pool.commitments.iter().find(|known| known.is_held() && terms::contract_name(known) == name)
     }
 
     /// Whether anything is sold at all for now.
@@ -361,11 +386,16 @@ impl Exporter {
         });
         let pool = held.await.map_err(|error: act::Error| Refusal::from(error))?;
         let gone = || Refusal::new(RefusalCode::Internal, "what was held is gone");
-        let mut buyers = self.buyers();
-        if buyers.len() < COMMITMENTS_MAX || buyers.contains_key(&transaction) {
-            buyers.insert(transaction.clone(), request.buyer.clone());
-        }
+        self.remember(&transaction, &request.buyer);
         pool.commitment(&transaction).cloned().ok_or_else(gone)
+    }
+
+    /// Remembers what a buyer said about itself.
+    fn remember(&self, transaction: &str, buyer: &rear::Party) {
+        let mut buyers = self.buyers();
+        if buyers.len() < COMMITMENTS_MAX || buyers.contains_key(transaction) {
+            buyers.insert(transaction.to_owned(), buyer.clone());
+        }
     }
 
     /// The contract of a promise that has been sold, written if it is not there.
@@ -376,11 +406,11 @@ impl Exporter {
         (request, configuration): (&rear::PurchaseRequest, Configuration),
         buyer: NodeId,
     ) -> Result<rear::Contract, act::Error> {
-        let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
-        let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?;
+        let flavor = self.flavor_of(commitment).await?;
         let party = self.buyer(&commitment.transaction, buyer).await?;
         let bought = plan::Bought { flavor: &flavor, signed, configuration };
-        let spec = plan::contract_spec(bought, request, &party, &self.options.identity)?;
+        let mut spec = plan::contract_spec(bought, request, &party, &self.options.identity)?;
+        spec.served_by.clone_from(&commitment.served_by);
         let object = contracts::contract(&signed.value().contract_id, spec, buyer, None);
         let written = contracts::write(&self.client, &object).await?;
         contracts::allocate(&self.client, &written).await?;
@@ -407,7 +437,9 @@ impl Seller for Exporter {
             let of_services = services.as_ref().and_then(|wanted| service::listed(flavor, sale, wanted));
             slice.into_iter().flatten().chain(of_services)
         });
-        Ok(listed.collect())
+        let resold = self.resell.listed(peer.node).into_iter().filter(|_| slices.is_some());
+        let resold = resold.map(|flavor| convert::wire_flavor(&flavor.name_any(), &flavor.spec));
+        Ok(listed.chain(resold).collect())
     }
 
     async fn list_offers(&self, query: &rear::OffersQuery, peer: &rear::Peer) -> Result<rear::OffersPage, Refusal> {
@@ -430,14 +462,20 @@ impl Seller for Exporter {
             let denial = "services are sold as they are: list the flavors of the type service";
             return Ok(rear::ResourceAnswer { denial: Some(denial.into()), ..Default::default() });
         }
+        let path = self.path(request.path.as_ref(), buyer)?;
         let priced = self.priced(Act::Request, Some(buyer)).await?;
         let slices = priced.iter().filter(|(flavor, _)| !service::is_service(flavor));
         let answers = slices.map(|(flavor, sale)| plan::answered(std::slice::from_ref(flavor), sale, &request));
-        Ok(plan::together(answers.collect::<Result<Vec<_>, _>>()?))
+        let answer = plan::together(answers.collect::<Result<Vec<_>, _>>()?);
+        self.with_resold(answer, &request, &path, buyer).await
     }
 
     async fn reserve(&self, request: rear::ReserveRequest, buyer: NodeId) -> Result<rear::Transaction, Refusal> {
-        let commitment = self.hold(&request, &buyer.to_string(), Some(buyer)).await?;
+        let path = self.path(request.path.as_ref(), buyer)?;
+        let commitment = match self.hold_resold(&request, &path, buyer).await? {
+            Some(resold) => resold,
+            None => self.hold(&request, &buyer.to_string(), Some(buyer)).await?,
+        };
         let terms = self.terms(&commitment)?;
         Ok(rear::Transaction {
             cluster_id: buyer.to_string(),
@@ -475,7 +513,9 @@ impl Seller for Exporter {
             // Whether somebody else holds something under this name is not this buyer's business.
             None => Ok(pool.clone()),
         };
-        match self.books.change(given_back).await {
+        let changed = self.books.change(given_back).await;
+        self.resell.wake.notify_one();
+        match changed {
             Err(act::Error::Books(BooksError::Missing)) => Ok(()),
             other => Ok(other.map(|_| ())?),
         }
@@ -500,8 +540,7 @@ impl Seller for Exporter {
         rear::check_purchase(&offered.envelope(), &signed, buyer).map_err(differs)?;
         let configuration = service::configured(commitment, signed.value(), &request)?;
         if commitment.is_held() {
-            let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
-            let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?;
+            let flavor = self.flavor_of(commitment).await?;
             self.decide(&Ask {
                 act: Act::Buy,
                 peer: Some(buyer),
@@ -516,6 +555,7 @@ impl Seller for Exporter {
             tracing::warn!(%error, "a contract could not be signed");
             Refusal::new(RefusalCode::Internal, "the contract cannot be signed")
         })?;
+        self.buy_behind(commitment).await?;
         let until = signed.value().until.as_ref().and_then(|until| until.parse::<Timestamp>().ok());
         let contract = &signed.value().contract_id;
         let sold = |pool: &Pool| pool.commit(transaction_id, contract, until, Timestamp::now()).map_err(plan::refusal);
@@ -547,7 +587,12 @@ impl Seller for Exporter {
             if let Some(commitment) = plan::sold_as(&pool, contract_id) {
                 self.check_release(&release, &self.terms(commitment)?).map_err(forbidden)?;
                 self.books.free(&commitment.transaction).await.map_err(act::Error::from)?;
+            } else if let Some(held) = self.held_as(&pool, contract_id) {
+                // Its buyer does not wait for the sale any more, which may be under way: it finds nothing held then.
+                self.check_release(&release, &self.terms(held)?).map_err(forbidden)?;
+                self.books.free(&held.transaction).await.map_err(act::Error::from)?;
             }
+            self.resell.wake.notify_one();
             return Ok(());
         };
         let signed = terms::of_contract(&known).map_err(|error| {
@@ -566,7 +611,9 @@ impl Seller for Exporter {
             let reason = bounded(&release.value().reason, 256);
             let message = format!("{party} ends this contract at {ends}: {reason}");
             events::warn(&self.client, &known, "NoticeByPeer", &message).await;
-            return Ok(contracts::ends(&self.client, &known, ends, &reason, !sells).await.map_err(act::Error::from)?);
+            contracts::ends(&self.client, &known, ends, &reason, !sells).await.map_err(act::Error::from)?;
+            self.resell.wake.notify_one();
+            return Ok(());
         }
         tracing::info!(contract = contract_id, %party, reason = release.value().reason, "released by the other side");
         let message = format!("{party} has ended this contract: {}", bounded(&release.value().reason, 256));
@@ -574,6 +621,8 @@ impl Seller for Exporter {
         if sells {
             self.books.free(&signed.value().transaction_id).await.map_err(act::Error::from)?;
         }
-        Ok(contracts::forget(&self.client, &known).await.map_err(act::Error::from)?)
+        contracts::forget(&self.client, &known).await.map_err(act::Error::from)?;
+        self.resell.wake.notify_one();
+        Ok(())
     }
 }

@@ -31,6 +31,7 @@ mod combine;
 mod heard;
 mod plan;
 pub(crate) mod purse;
+pub(crate) mod resale;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -45,9 +46,11 @@ use std::time::Duration;
 use fluidos_model::kinds::{AcquisitionPolicy, Allocation, Contract, KnownCluster, Rating, Reservation, Solver, names};
 use futures::future::select_all;
 use jiff::Timestamp;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use substrate_client::Cache;
 use tokio::task::JoinSet;
+
+pub(crate) use self::trade::Stop;
 
 use self::act::Done;
 use self::view::{Searches, View};
@@ -88,7 +91,9 @@ pub async fn run(client: Client, options: Options) {
     loop {
         changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
         let now = Timestamp::now();
-        let solver_list = solvers.list();
+        let mut solver_list = solvers.list();
+        // What is sold on is bought when its buyer buys.
+        solver_list.retain(|solver| !solver.labels().contains_key(names::LABEL_RESALE));
         searches.keep(solver_list.iter().filter_map(|solver| solver.metadata.uid.as_deref()));
         let (contract_list, policy_list) = (contracts.list(), policies.list());
         if let Err(error) = purse::judge(&client, &policy_list).await {

@@ -30,6 +30,7 @@ mod contracts;
 mod convert;
 mod events;
 mod expenses;
+mod paying;
 mod renewals;
 mod terms;
 
@@ -49,6 +50,7 @@ use fluidos_model::market::Amounts;
 use fluidos_rear as rear;
 
 pub use books::BooksError;
+pub use paying::Paying;
 pub use terms::CONTRACT_TERM;
 
 /// Who writes, in events.
@@ -81,6 +83,8 @@ pub struct Options {
     pub closed: Option<Closed>,
     /// Which key speaks for whom now: a contract goes on under another key of its party.
     pub speakers: Speakers,
+    /// Whose turn it is to pay: importer and exporter of a node share it.
+    pub paying: Paying,
 }
 
 impl Options {
@@ -98,6 +102,7 @@ impl Options {
             decide: None,
             closed: None,
             speakers: Speakers::default(),
+            paying: Paying::default(),
         }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   copy of the other party ─ both signatures hold? this node's among them? ─▶ promise in the Ledger ─▶ Contract ─▶ Allocation
+//!   its last renewal ─ signed by both, too? ─▶ it ends later
 //! ```
 //! Size, price, parties and end are those of the signed terms; of what the other party says beside them only what it is called, where it
 //! is, and the flavor that it was cut from are kept, cut to size. What was sold is promised again even beyond the offer: it *is* sold.
 //! Every step may be done again: a process that is killed between two of them goes on.
 
-use fluidos_identity::Signed;
+use fluidos_identity::{Envelope, NodeId, Signed};
 use fluidos_model::kinds::{Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, FlavorType, names};
 use fluidos_model::market::{Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, Conditions, Pool, Price};
 use fluidos_rear as rear;
@@ -16,7 +17,7 @@ use kube::{Api, Client};
 
 use crate::books::{Books, BooksError};
 use crate::contracts::{self, WriteError};
-use crate::{Options, convert, terms};
+use crate::{Options, convert, renewals, terms};
 
 /// Whether a contract is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,21 +68,22 @@ pub fn told(contract: &Contract) -> rear::Contract {
     }
 }
 
-/// Takes a contract back; returns it as it stands here now, and whether anything had to be written. One that is over is only
-/// returned, for its books.
+/// Takes a contract back, with its last renewal; returns it as it stands here now, and whether anything had to be written. One that is over is
+/// only returned, for its books. A renewal that the seller has not signed yet is as if it were not there: it is asked for again.
 ///
 /// # Errors
 /// [`RestoreError`]: it was not taken back.
 pub async fn take_back(
     client: &Client,
     options: &Options,
-    contract: &rear::Contract,
+    (contract, renewal): (&rear::Contract, Option<&Envelope>),
     ended: Ended,
     now: Timestamp,
 ) -> Result<(Contract, bool), RestoreError> {
     let refused = |reason: String| RestoreError::Refused { contract: crate::bounded(&contract.id, 64), reason };
     let signed = checked(options, contract).map_err(refused)?;
-    let object = object(options, contract, &signed).map_err(refused)?;
+    let renewal = renewed(options, renewal, &signed).map_err(refused)?;
+    let object = object(options, contract, &signed, renewal.as_ref()).map_err(refused)?;
     let (name, books) = (&signed.value().contract_id, Books::new(client));
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let known = api.get_opt(name).await?;
@@ -102,12 +104,23 @@ pub async fn take_back(
         (Ended::ByLog | Ended::There, known) => Ok((known.unwrap_or(object), false)),
         (Ended::No, known) => {
             let promised = sells
-                && promise(&books, &signed, now).await.map_err(|error| match error {
+                && promise(&books, &signed, renewals::until(&object), now).await.map_err(|error| match error {
                     PromiseError::Books(error) => error.into(),
                     PromiseError::Refused(reason) => refused(reason),
                 })?;
+            if let Some(known) = &known {
+                // It may have been written by a process that was killed before it came to the allocation.
+                contracts::allocate(client, known).await?;
+            }
             let written = match known {
-                Some(known) => known,
+                Some(known) => match renewal.filter(|_| renewals::until(&known) < renewals::until(&object)) {
+                    None => known,
+                    Some(renewal) => {
+                        let until = renewal.value().times().map_err(|error| refused(error.to_string()))?.1;
+                        contracts::renewed(client, &known, &renewal, until).await?;
+                        return Ok((api.get(name).await?, true));
+                    }
+                },
                 None => match contracts::write(client, &object).await {
                     Ok(written) => {
                         contracts::allocate(client, &written).await?;
@@ -145,10 +158,25 @@ fn checked(options: &Options, contract: &rear::Contract) -> Result<Signed<rear::
     Ok(signed)
 }
 
+/// The renewal, if both parties have signed it.
+fn renewed(
+    options: &Options,
+    renewal: Option<&Envelope>,
+    signed: &Signed<rear::ContractTerms>,
+) -> Result<Option<Signed<rear::RenewalTerms>>, String> {
+    let Some(renewal) = renewal else { return Ok(None) };
+    let renewal = rear::open_renewal(renewal).map_err(|error| error.to_string())?;
+    rear::check_renewal(&renewal, signed, &[]).map_err(|error| error.to_string())?;
+    let terms = signed.value();
+    let has_signed = |party: &NodeId| renewal.signed_by(party) || renewal.signed_by(&options.speakers.current(party));
+    Ok((has_signed(&terms.buyer) && has_signed(&terms.seller)).then_some(renewal))
+}
+
 fn object(
     options: &Options,
     contract: &rear::Contract,
     signed: &Signed<rear::ContractTerms>,
+    renewal: Option<&Signed<rear::RenewalTerms>>,
 ) -> Result<Contract, String> {
     let terms = signed.value();
     let buys = options.speakers.current(&terms.buyer) == options.key.id();
@@ -163,6 +191,7 @@ fn object(
     let (own, other) = (options.identity.clone(), if buys { &contract.seller } else { &contract.buyer });
     let other = convert::identity(other, peer);
     let (buyer, seller) = if buys { (own, other) } else { (other, own) };
+    let conditions = Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?;
     let spec = ContractSpec {
         flavor: convert::at_price(flavor, terms),
         transaction_id: terms.transaction_id.clone(),
@@ -170,11 +199,19 @@ fn object(
         buyer,
         buyer_cluster_id: terms.buyer.to_string(),
         seller,
-        expiration_time: terms.until.clone(),
+        expiration_time: renewal.map(|renewal| renewal.value().until.clone()).or_else(|| terms.until.clone()),
+        renewal: renewal.map(|renewal| convert::signed_terms(renewal.envelope())),
         signed_terms: Some(convert::signed_terms(signed.envelope())),
+        served_by: served_by(&conditions).filter(|_| !buys),
         ..ContractSpec::default()
     };
     Ok(contracts::contract(&terms.contract_id, spec, peer, None))
+}
+
+/// With which contract something is served that was sold on is known to nobody else, and lost. It takes nothing of the own capacity, and
+/// ends: no contract has this name.
+fn served_by(conditions: &Conditions) -> Option<String> {
+    conditions.resold.then(|| "lost".to_owned())
 }
 
 enum PromiseError {
@@ -189,8 +226,13 @@ impl From<BooksError> for PromiseError {
 }
 
 /// Promises what was sold again; whether it was not.
-async fn promise(books: &Books, signed: &Signed<rear::ContractTerms>, now: Timestamp) -> Result<bool, PromiseError> {
-    let commitment = commitment(signed, now).map_err(PromiseError::Refused)?;
+async fn promise(
+    books: &Books,
+    signed: &Signed<rear::ContractTerms>,
+    until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<bool, PromiseError> {
+    let commitment = commitment(signed, until, now).map_err(PromiseError::Refused)?;
     let transaction = commitment.transaction.clone();
     if books.read().await?.is_none() {
         // Sold by an offer that the owner makes no more.
@@ -217,7 +259,11 @@ fn is_sold(pool: &Pool, commitment: &Commitment) -> bool {
 }
 
 /// The promise that such terms were made from.
-fn commitment(signed: &Signed<rear::ContractTerms>, now: Timestamp) -> Result<Commitment, String> {
+fn commitment(
+    signed: &Signed<rear::ContractTerms>,
+    until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Commitment, String> {
     let terms = signed.value();
     if terms.flavor_type != FlavorType::K8Slice.as_str() && terms.flavor_type != rear::FlavorType::K8Slice.as_str() {
         // How much of the pool it took stood in the blueprint of that day, and nobody has signed it.
@@ -231,8 +277,10 @@ fn commitment(signed: &Signed<rear::ContractTerms>, now: Timestamp) -> Result<Co
     let time = |text: &str| text.parse::<Timestamp>().map_err(|error| format!("{}: {error}", crate::bounded(text, 64)));
     let [amount, currency, period] = &terms.price;
     let price = Price::parse(amount, currency, period).map_err(|error| error.to_string())?.unwrap_or(Price::ZERO);
-    let until = terms.until.as_deref().map(time).transpose()?;
+    let ends = terms.until.as_deref().map(time).transpose()?;
+    let conditions = Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?;
     Ok(Commitment {
+        served_by: served_by(&conditions),
         transaction: terms.transaction_id.clone(),
         buyer: terms.buyer.to_string(),
         flavor: terms.flavor_id.clone(),
@@ -243,9 +291,9 @@ fn commitment(signed: &Signed<rear::ContractTerms>, now: Timestamp) -> Result<Co
             issued: time(&terms.issued)?,
             // From now on its Contract is expected; so the books do not give it up while that is being written.
             hold_until: now,
-            ends: until,
+            ends,
             price,
-            conditions: Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?,
+            conditions,
             service: None,
         }),
     })

@@ -76,6 +76,7 @@ async fn price_amount_and_policy_are_told_to_whom_they_concern() {
         }),
         transaction_id: Some("t".into()),
         term_seconds: None,
+        path: None,
     };
     seller.rear(&farm).reserve(&held).await.unwrap();
     assert_eq!(told(&mut of_farm).await, "refresh: cpu 2500m at 0.03", "what is held is not free");

@@ -25,6 +25,7 @@ fn request(seller: &Node, transaction: &str, cpu_milli: u64) -> rear::ReserveReq
         configuration: Some(rear::Configuration { flavor_type: rear::FlavorType::K8Slice, data }),
         transaction_id: Some(transaction.into()),
         term_seconds: None,
+        path: None,
     }
 }
 

@@ -370,6 +370,7 @@ fn reservation(seller: &Node, transaction: &str, cpu_milli: u64) -> rear::Reserv
         configuration: Some(rear::Configuration { flavor_type: rear::FlavorType::K8Slice, data }),
         transaction_id: Some(transaction.into()),
         term_seconds: None,
+        path: None,
     }
 }
 

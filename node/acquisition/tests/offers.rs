@@ -128,6 +128,7 @@ async fn a_plan_is_bought_whole_at_its_own_price() {
         }),
         transaction_id: Some(id.into()),
         term_seconds: None,
+        path: None,
     };
     let refused = seller.rear(&buyer.key).reserve(&held("t1", Some("500m"))).await.unwrap_err();
     let ClientError::Refused { refusal, .. } = refused else { panic!("{refused}") };

@@ -180,6 +180,8 @@ async fn what_is_needed_is_asked_for_and_bought_for_as_long_as_wanted() {
         filters: vec![rear::SelectorFilter::Range { name: "cpu".into(), min: Some(cpu.into()), max: None }],
         intents: intents.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         term_seconds: Some(7200),
+        wait_millis: None,
+        path: None,
     };
     let ask = async |request| seller.rear(&buyer.key).request(&request).await.unwrap().unwrap();
     let mut seen = Vec::new();

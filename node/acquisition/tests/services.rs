@@ -123,6 +123,7 @@ async fn what_is_bought_is_what_was_configured_when_it_was_held() {
         configuration,
         transaction_id: Some(id.into()),
         term_seconds: None,
+        path: None,
     };
     let refused = async |answer: Result<rear::Transaction, ClientError>| match answer.unwrap_err() {
         ClientError::Refused { refusal, .. } => refusal,

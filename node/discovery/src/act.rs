@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use fluidos_model::kinds::{
-    DiscoveryPolicy, DiscoveryPolicySpec, DiscoveryPolicyStatus, KnownCluster, KnownClusterLink, KnownClusterSource,
-    KnownClusterSpec, names,
+    DiscoveryPolicy, DiscoveryPolicySpec, DiscoveryPolicyStatus, KnownCluster, KnownClusterLink, KnownClusterOpinion,
+    KnownClusterSource, KnownClusterSpec, names,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use crate::features::Features;
-use crate::plan::EXPIRY;
+use crate::features::{Features, word};
+use crate::plan::LISTED;
 
 /// The KnownClusters of this node.
 pub fn api(client: &Client) -> Api<KnownCluster> {
@@ -28,7 +28,7 @@ pub async fn create(client: &Client, name: &str, spec: KnownClusterSpec) -> kube
     match api(client).create(&PostParams::default(), &known).await {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error),
-        Ok(_) => heard(client, name, source).await.map(|()| true),
+        Ok(_) => heard(client, name, source, LISTED).await.map(|()| true),
     }
 }
 
@@ -41,23 +41,46 @@ pub async fn change(
 ) -> kube::Result<()> {
     let old = before.into_iter().flat_map(|known| known.labels().keys());
     let mut wanted: BTreeMap<String, Option<String>> =
-        old.filter(|key| key.starts_with(names::LABEL_FEATURE_PREFIX)).map(|key| (key.clone(), None)).collect();
+        old.filter(|key| PREFIXES.iter().any(|ours| key.starts_with(ours))).map(|key| (key.clone(), None)).collect();
     wanted.extend(labels(spec).into_iter().map(|(key, value)| (key, Some(value))));
-    let change = json!({ "metadata": { "labels": wanted }, "spec": spec });
+    let mut change = json!({ "metadata": { "labels": wanted }, "spec": spec });
+    // A merge keeps what is not named: what there is no more is named as nothing.
+    change["spec"]["offers"] = json!(spec.offers);
     api(client).patch(name, &PatchParams::default(), &Patch::Merge(change)).await?;
-    heard(client, name, spec.source).await
+    heard(client, name, spec.source, LISTED).await
 }
 
-/// Features as labels, so that `kubectl get knownclusters -l` filters by them.
+/// Of labels that follow from what a node says of itself.
+const PREFIXES: [&str; 3] = [names::LABEL_FEATURE_PREFIX, names::LABEL_OFFER_PREFIX, names::LABEL_BILLING_PREFIX];
+
+/// Features and kinds of offers as labels, so that `kubectl get knownclusters -l` filters by them.
 fn labels(spec: &KnownClusterSpec) -> BTreeMap<String, String> {
     let features = Features::from_list(&spec.features);
-    features.iter().map(|(key, value)| (format!("{}{key}", names::LABEL_FEATURE_PREFIX), value.to_owned())).collect()
+    let mut labels: BTreeMap<String, String> = features
+        .iter()
+        .map(|(key, value)| (format!("{}{key}", names::LABEL_FEATURE_PREFIX), value.to_owned()))
+        .collect();
+    for offer in &spec.offers {
+        for (prefix, text) in [(names::LABEL_OFFER_PREFIX, &offer.type_), (names::LABEL_BILLING_PREFIX, &offer.billing)]
+        {
+            // A word of a label, or none: what a stranger calls its goods must not make the whole entry unwritable.
+            if !text.is_empty() && word(text) == *text {
+                labels.insert(format!("{prefix}{text}"), "true".to_owned());
+            }
+        }
+    }
+    labels
 }
 
-/// An entry that was heard again: only what was announced by multicast ends by itself.
-pub async fn heard(client: &Client, name: &str, source: Option<KnownClusterSource>) -> kube::Result<()> {
+/// An entry that was heard again, and ends after `time`: only what was announced by multicast ends by itself.
+pub async fn heard(
+    client: &Client,
+    name: &str,
+    source: Option<KnownClusterSource>,
+    time: SignedDuration,
+) -> kube::Result<()> {
     let now = Timestamp::now();
-    let until = if source == Some(KnownClusterSource::Multicast) { (now + EXPIRY).to_string() } else { String::new() };
+    let until = if source == Some(KnownClusterSource::Multicast) { (now + time).to_string() } else { String::new() };
     let status = json!({ "status": { "lastUpdateTime": now.to_string(), "expirationTime": until } });
     ignore(api(client).patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.map(|_| ()))
 }
@@ -65,6 +88,12 @@ pub async fn heard(client: &Client, name: &str, source: Option<KnownClusterSourc
 /// How the link stands.
 pub async fn link(client: &Client, name: &str, link: &KnownClusterLink) -> kube::Result<()> {
     let status = json!({ "status": { "link": link, "lastUpdateTime": Timestamp::now().to_string() } });
+    ignore(api(client).patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.map(|_| ()))
+}
+
+/// What others say of a node.
+pub async fn opinions(client: &Client, name: &str, opinions: &[KnownClusterOpinion]) -> kube::Result<()> {
+    let status = json!({ "status": { "opinions": opinions } });
     ignore(api(client).patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.map(|_| ()))
 }
 

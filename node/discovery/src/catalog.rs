@@ -3,6 +3,7 @@
 //! ```text
 //!   every 30 s, jittered ─▶ announce (changed, or a third of the lifetime is over) ─▶ list (304 while nothing changes)
 //!   told anew ───────────▶ at once                                                     └─▶ Listing ─▶ sightings
+//!                                                     opinions: said and heard ([`crate::words`]) ─▶ KnownCluster.status.opinions
 //! ```
 //! What a catalog lists is a hint where to dial, as on the LAN; it gives trust to nobody. A catalog that is away changes nothing:
 //! only a list that was read to its end tells that somebody has gone.
@@ -10,19 +11,21 @@
 //! Limits: names of hosts in announcements are not looked up (strangers would choose what this node asks its DNS); one address is
 //! announced, the one by which this node reaches the catalog, or that of `--rear`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fluidos_catalog::{Announcement, Client, ClientError, Withdrawal, seal};
+use fluidos_catalog::{Announcement, Client, ClientError, Feedback, Withdrawal, seal};
 use fluidos_identity::{NodeId, NodeKey, Signed};
+use fluidos_model::kinds::KnownClusterOffer;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
-use crate::{Features, Sighting, Source, plan};
+use crate::words::Words;
+use crate::{Features, Sighting, Source, offers, plan};
 
 /// Each is asked twice a minute.
 pub const CATALOGS_MAX: usize = 8;
@@ -55,6 +58,8 @@ pub struct Options {
     pub address: Option<IpAddr>,
     /// The address to announce if the catalog is reached by one that nobody else reaches, as on the same machine.
     pub fallback: Option<IpAddr>,
+    /// The time between two looks, if not 30 s: a catalog answers ten requests a second of one key.
+    pub look: Option<Duration>,
 }
 
 /// What is to be told of this node.
@@ -62,6 +67,18 @@ pub struct Options {
 pub(crate) struct Told {
     pub announce: bool,
     pub features: Features,
+    pub offers: Vec<KnownClusterOffer>,
+    /// How those have fared of whom this node has bought: of 1000, and observations. Not told anew for this alone.
+    pub opinions: BTreeMap<NodeId, (u16, u32)>,
+    /// About whom others are to be heard.
+    pub subjects: BTreeSet<NodeId>,
+}
+
+/// What one catalog has brought.
+pub(crate) enum News {
+    Listed(Listing),
+    /// What is said there of some nodes.
+    Said(usize, BTreeMap<NodeId, Vec<Feedback>>),
 }
 
 /// All that one catalog lists.
@@ -88,12 +105,13 @@ pub(crate) struct Follower {
     client: Client,
     card: Arc<Card>,
     told: watch::Receiver<Told>,
-    heard: mpsc::Sender<Listing>,
+    heard: mpsc::Sender<News>,
     /// What stands there, and since when it was renewed.
     announced: Option<(Signed<Announcement>, Instant)>,
     /// The last that was used.
     sequence: u64,
     tag: Option<String>,
+    words: Words,
 }
 
 impl FromStr for Target {
@@ -115,9 +133,16 @@ impl FromStr for Target {
     }
 }
 
+impl Target {
+    /// `HOST:PORT/TENANT`.
+    pub fn board(&self) -> String {
+        format!("{}/{}", self.address, self.tenant)
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "catalog {}/{}", self.address, self.tenant)
+        write!(f, "catalog {}", self.board())
     }
 }
 
@@ -126,10 +151,21 @@ impl Follower {
         (index, target): (usize, Target),
         card: Arc<Card>,
         told: watch::Receiver<Told>,
-        heard: mpsc::Sender<Listing>,
+        heard: mpsc::Sender<News>,
     ) -> Result<Self, fluidos_identity::TlsError> {
         let client = Client::new(&card.key, &target.address, &target.tenant, target.expected)?;
-        Ok(Self { index, target, client, card, told, heard, announced: None, sequence: 0, tag: None })
+        Ok(Self {
+            index,
+            target,
+            client,
+            card,
+            told,
+            heard,
+            announced: None,
+            sequence: 0,
+            tag: None,
+            words: Words::default(),
+        })
     }
 
     /// Follows its catalog until told to stop, and takes back what it has announced.
@@ -158,7 +194,7 @@ impl Follower {
             }
             let chance = self.card.key.id().public_key()[round % 32];
             tokio::select! {
-                () = tokio::time::sleep(wait(failures, chance)) => {}
+                () = tokio::time::sleep(wait(failures, chance, self.card.options.look.unwrap_or(LOOK))) => {}
                 changed = self.told.changed() => if changed.is_err() { return },
             }
         }
@@ -171,10 +207,23 @@ impl Follower {
             // To read there may be allowed all the same.
             tracing::warn!(%error, "this node cannot be announced in a catalog; it is tried again");
         }
-        let Some(listing) = self.client.list(self.tag.as_deref()).await? else { return Ok(()) };
+        if let Some(listing) = self.client.list(self.tag.as_deref()).await? {
+            self.listed(listing).await;
+        }
+        if told.announce {
+            self.words.say(&mut self.client, &self.card.key, &told.opinions).await?;
+        }
+        let said = self.words.ask(&mut self.client, &told.subjects).await?;
+        if !said.is_empty() {
+            let _ = self.heard.send(News::Said(self.index, said)).await;
+        }
+        Ok(())
+    }
+
+    async fn listed(&mut self, listing: fluidos_catalog::Listing) {
         let mut heard = Listing { catalog: self.index, sightings: BTreeMap::new(), refused: listing.refused };
         for announcement in &listing.announcements {
-            match sighting(announcement) {
+            match sighting(announcement, &self.target) {
                 Ok(sighting) => drop(heard.sightings.insert(sighting.id, sighting)),
                 Err(why) if heard.refused.len() < 8 => heard.refused.push(format!("{}: {why}", announcement.did)),
                 Err(_) => {}
@@ -182,8 +231,7 @@ impl Follower {
         }
         self.tag = listing.tag;
         // With nobody to hear it discovery has ended, and so does this.
-        let _ = self.heard.send(heard).await;
-        Ok(())
+        let _ = self.heard.send(News::Listed(heard)).await;
     }
 
     async fn announce(&mut self, told: &Told, local: IpAddr) -> Result<(), ClientError> {
@@ -194,6 +242,10 @@ impl Follower {
             _ => (None, None),
         };
         if since.is_some_and(|since| since.elapsed() < LIFETIME / 3) {
+            return Ok(());
+        }
+        let lately = self.announced.as_ref().filter(|(_, since)| since.elapsed() < LIFETIME / 3);
+        if lately.is_some_and(|(signed, _)| only_amounts_differ(signed.value(), &fresh)) {
             return Ok(());
         }
         let sign = |sequence| seal(&self.card.key, Announcement { sequence, ..fresh.clone() });
@@ -226,16 +278,16 @@ impl Follower {
 }
 
 /// How long to wait after so many failures in a row; `chance` spreads nodes that were started together.
-fn wait(failures: u32, chance: u8) -> Duration {
+fn wait(failures: u32, chance: u8, look: Duration) -> Duration {
     let plain = match failures {
-        0 => LOOK,
+        0 => look,
         n => Duration::from_secs(1 << (n - 1).min(8)).min(AWAY_MAX),
     };
     plain.mul_f64(0.8 + 0.4 * f64::from(chance) / 255.0)
 }
 
 /// Milliseconds, as long as the clock goes forward.
-fn next(last: u64, now: Timestamp) -> u64 {
+pub(crate) fn next(last: u64, now: Timestamp) -> u64 {
     u64::try_from(now.as_millisecond()).unwrap_or_default().max(last.saturating_add(1))
 }
 
@@ -254,7 +306,7 @@ fn announcement(card: &Card, told: &Told, address: IpAddr) -> Announcement {
         rear_port: card.rear_port,
         link_port: card.link_port,
         features: told.features.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-        offers: Vec::new(),
+        offers: offers::to_catalog(&told.offers),
         sequence: 0,
         lifetime_seconds: LIFETIME.as_secs() as u32,
     }
@@ -264,8 +316,21 @@ fn says_the_same(stands: &Announcement, fresh: &Announcement) -> bool {
     *stands == Announcement { sequence: stands.sequence, ..fresh.clone() }
 }
 
+/// Whether a shop window shows the same goods at the same prices, more or less of them. Each announcement makes all readers read all of a
+/// board again, and tells how fast this node sells: that is told with the next renewal.
+fn only_amounts_differ(stands: &Announcement, fresh: &Announcement) -> bool {
+    let plain = |offers: &[fluidos_catalog::Offer]| {
+        offers
+            .iter()
+            .map(|offer| fluidos_catalog::Offer { amounts: BTreeMap::new(), ..offer.clone() })
+            .collect::<Vec<_>>()
+    };
+    let same_goods = plain(&stands.offers) == plain(&fresh.offers);
+    same_goods && says_the_same(stands, &Announcement { offers: stands.offers.clone(), ..fresh.clone() })
+}
+
 /// Where an announced node may be.
-fn sighting(announcement: &Announcement) -> Result<Sighting, String> {
+fn sighting(announcement: &Announcement, target: &Target) -> Result<Sighting, String> {
     let ips = announcement.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok());
     let mut ips = plan::addresses(ips).into_iter();
     let ip = ips.next().ok_or("it has no IP address that others reach")?;
@@ -278,6 +343,7 @@ fn sighting(announcement: &Announcement) -> Result<Sighting, String> {
         link: Some(SocketAddr::new(ip, announcement.link_port)),
         further: ips.collect(),
         features: Some(Features::new(announcement.features.clone())?),
+        offers: Some(offers::of_catalog(&announcement.offers, &target.board())),
     })
 }
 
@@ -304,9 +370,9 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_bound_and_sequences_only_grow() {
-        let seconds = |failures| wait(failures, 127).as_secs_f64().round() as u64;
+        let seconds = |failures| wait(failures, 127, LOOK).as_secs_f64().round() as u64;
         assert_eq!([0, 1, 2, 3, 8, 9, 99].map(seconds), [30, 1, 2, 4, 128, 240, 240]);
-        assert!(wait(0, 0) < wait(0, 255));
+        assert!(wait(0, 0, LOOK) < wait(0, 255, LOOK));
         assert_eq!(next(0, "1970-01-01T00:00:05Z".parse().unwrap()), 5000);
         assert_eq!(next(9000, "1970-01-01T00:00:05Z".parse().unwrap()), 9001, "a clock that was set back");
     }

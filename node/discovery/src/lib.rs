@@ -13,9 +13,9 @@
 //! ```
 //! A *DiscoveryPolicy* says what is told of this node by which approach, and who becomes a candidate; its status tells who was
 //! rejected and why. Watches KnownClusters (also those that a user writes), DiscoveryPolicies, Contracts (a party of one is
-//! not dropped) and links; writes KnownClusters and the status of the DiscoveryPolicy `default`.
+//! not dropped), PeeringCandidates (what was offered to Solvers) and links; writes KnownClusters and the status of the DiscoveryPolicy `default`.
 //!
-//! Who a node is, beyond its key: [`introductions`].
+//! Who a node is, beyond its key: [`introductions`]. What it sells: [`offers`]. What others say of it: `words`.
 //!
 //! *Brokers* ([`Broker`](fluidos_model::kinds::Broker)) are kept as official nodes write them; their condition says that nothing connects to them.
 //!
@@ -28,16 +28,19 @@ pub mod features;
 pub mod introductions;
 mod manager;
 pub mod mdns;
+pub mod offers;
 pub mod plan;
 pub mod policy;
 mod signature;
 mod status;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::net::{IpAddr, SocketAddr};
 
 use fluidos_identity::NodeId;
+use fluidos_model::kinds::KnownClusterOffer;
 
 pub use features::Features;
 pub use introductions::position_word;
@@ -77,6 +80,8 @@ pub struct Sighting {
     pub further: Vec<IpAddr>,
     /// What it says of itself; `None` if this source says nothing about it.
     pub features: Option<Features>,
+    /// What it says it sells; `None` if this source says nothing about it.
+    pub offers: Option<Vec<KnownClusterOffer>>,
 }
 
 /// Attribute of a link's hello: the port of REAR.

@@ -3,26 +3,43 @@
 //! A node announces the service `_fluidos._udp.local.` with its key, name, domain, ports and features as TXT, signed. It answers the
 //! query of a newcomer at once, so nobody waits for the next announcement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fluidos_identity::{NodeId, NodeKey};
-use mdns_sd::{Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
+use mdns_sd::{Receiver, RecvTimeoutError, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::sync::mpsc;
 
 use crate::{Features, Sighting, Source, plan, signature};
 
 const SERVICE: &str = "_fluidos._udp.local.";
-/// How often what is known is asked for again: often enough that a node which answers does not expire ([`crate::plan::EXPIRY`]).
-const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// How often the daemon is asked for all that it knows: often enough that a node which answers does not expire ([`crate::plan::EXPIRY`]).
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Each so many of those looks asks the LAN, too: a question names all the answers that are known, so with a thousand nodes it is some
+/// dozen packets; and who is new announces itself.
+const ROUNDS_OF_ASKING: usize = 10;
+/// Until it is seen that nobody listens any more.
+const IDLE: Duration = Duration::from_millis(500);
+/// Until there is room again for what waits.
+const FULL: Duration = Duration::from_millis(10);
+/// Who floods this node is not asked again at once.
+const OVERFLOWN: Duration = Duration::from_secs(1);
+/// Instances that are kept, about 1 KiB each: as many as nodes, and some that are none.
+const INSTANCES_MAX: usize = 2 * plan::KNOWN_MAX;
 /// The only form of the announcement that is understood.
 const VERSION: &str = "1";
 
 /// Why there is no multicast DNS.
 #[derive(Debug, thiserror::Error)]
-#[error("multicast DNS: {0}; --no-mdns does without")]
-pub struct Error(#[from] mdns_sd::Error);
+pub enum Error {
+    /// No socket, or an announcement that does not fit.
+    #[error("multicast DNS: {0}; --no-mdns does without")]
+    Mdns(#[from] mdns_sd::Error),
+    /// No thread.
+    #[error("multicast DNS: a thread that listens: {0}; --no-mdns does without")]
+    Thread(#[from] std::io::Error),
+}
 
 /// Something that was heard on the LAN: a node, or what was not one and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +83,8 @@ impl Mdns {
     pub fn start(heard: mpsc::Sender<Heard>) -> Result<Self, Error> {
         let daemon = ServiceDaemon::new()?;
         let events = daemon.browse(SERVICE)?;
-        tokio::spawn(listen(daemon.clone(), events, heard));
+        let own = daemon.clone();
+        std::thread::Builder::new().name("mdns-listen".into()).spawn(move || listen(&own, events, &heard))?;
         Ok(Self { daemon, instance: None })
     }
 
@@ -103,35 +121,102 @@ pub fn service(announcement: &Announcement<'_>) -> Result<ServiceInfo, Error> {
     Ok(service)
 }
 
-/// Passes on what is heard until nobody wants it or the daemon ends. A node that goes on as before is no event for the daemon:
-/// asking again tells of all that it still knows.
-async fn listen(daemon: ServiceDaemon, mut events: Receiver<ServiceEvent>, heard: mpsc::Sender<Heard>) {
-    let mut again = tokio::time::interval(ASK_AGAIN);
-    again.reset();
-    loop {
-        // Losing the race loses nothing: an event stays in its channel.
-        let news = tokio::select! {
-            event = events.recv_async() => match event {
-                Ok(ServiceEvent::ServiceResolved(service)) => read(&service),
-                Ok(ServiceEvent::ServiceRemoved(_, instance)) => {
-                    Heard::Gone(instance.split('.').next().unwrap_or_default().to_owned())
+/// Passes on what is heard until nobody wants it or the daemon ends. A node that goes on as before is no event for the daemon: looking again
+/// tells of all that it still knows, and it asks for each before its time is over. A thread of its own: the daemon ends the subscription of
+/// who does not keep up, and tells of all in one go.
+fn listen(daemon: &ServiceDaemon, mut events: Receiver<ServiceEvent>, heard: &mpsc::Sender<Heard>) {
+    let (mut inbox, mut round, mut again) = (Inbox::default(), 0usize, Instant::now() + LOOK_AGAIN);
+    while !heard.is_closed() {
+        let wait = if inbox.waiting.is_empty() { IDLE } else { FULL };
+        match events.recv_timeout(wait.min(again.saturating_duration_since(Instant::now()))) {
+            Ok(event) => {
+                for event in std::iter::once(event).chain(events.try_iter()) {
+                    if matches!(event, ServiceEvent::ServiceRemoved(..)) {
+                        // Anybody can say so of anybody: who is there still answers when it is asked.
+                        round = 0;
+                    }
+                    inbox.take(event);
                 }
-                Ok(_) => continue,
-                Err(_) => return,
-            },
-            _ = again.tick() => match daemon.browse(SERVICE) {
-                Ok(fresh) => {
-                    events = fresh;
-                    continue;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the LAN cannot be asked; it is tried again");
-                    continue;
-                }
-            },
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            // It told more than was taken, or it has ended: which of both, asking again says.
+            Err(RecvTimeoutError::Disconnected) => {
+                std::thread::sleep(OVERFLOWN);
+                again = Instant::now();
+                round = 0;
+            }
+        }
+        if again <= Instant::now() {
+            let asks = round.is_multiple_of(ROUNDS_OF_ASKING);
+            match if asks { daemon.browse(SERVICE) } else { daemon.browse_cache(SERVICE) } {
+                Ok(fresh) => events = fresh,
+                Err(mdns_sd::Error::DaemonShutdown) => return,
+                Err(error) => tracing::debug!(%error, "the LAN cannot be asked; it is tried again"),
+            }
+            (round, again) = (round + 1, Instant::now() + LOOK_AGAIN);
+        }
+        inbox.pass_on(heard);
+    }
+}
+
+/// What the daemon has told, the last of each instance, until there is room for it elsewhere.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    /// What waits. Bounded, as `read` is.
+    pub(crate) waiting: BTreeMap<String, Heard>,
+    /// What was read of each instance: the same is not verified again.
+    pub(crate) read: HashMap<String, Read>,
+}
+
+/// One announcement, and what it says.
+pub(crate) struct Read {
+    fields: BTreeMap<String, String>,
+    addresses: Vec<IpAddr>,
+    pub(crate) heard: Heard,
+}
+
+impl Inbox {
+    pub(crate) fn take(&mut self, event: ServiceEvent) {
+        let (instance, heard) = match event {
+            ServiceEvent::ServiceResolved(service) => (service.fullname.clone(), self.read(&service)),
+            ServiceEvent::ServiceRemoved(_, instance) => {
+                self.read.remove(&instance);
+                let tag = instance.split('.').next().unwrap_or_default().to_owned();
+                (instance, Heard::Gone(tag))
+            }
+            _ => return,
         };
-        if heard.send(news).await.is_err() {
-            return;
+        if self.waiting.len() < INSTANCES_MAX || self.waiting.contains_key(&instance) {
+            self.waiting.insert(instance, heard);
+        }
+    }
+
+    fn read(&mut self, service: &ResolvedService) -> Heard {
+        let fields: BTreeMap<String, String> =
+            service.txt_properties.iter().map(|p| (p.key().to_owned(), p.val_str().to_owned())).collect();
+        let addresses = plan::addresses(service.addresses.iter().map(ScopedIp::to_ip_addr));
+        let known = self.read.get(&service.fullname);
+        if let Some(read) = known.filter(|read| (&read.fields, &read.addresses) == (&fields, &addresses)) {
+            return read.heard.clone();
+        }
+        let heard = match sighting(&fields, addresses.iter().copied()) {
+            Ok(sighting) => Heard::Node(sighting),
+            Err(why) => Heard::Refused(service.fullname.chars().take(80).collect(), why),
+        };
+        if self.read.len() >= INSTANCES_MAX {
+            self.read.clear();
+        }
+        self.read.insert(service.fullname.clone(), Read { fields, addresses, heard: heard.clone() });
+        heard
+    }
+
+    /// As much as there is room for.
+    pub(crate) fn pass_on(&mut self, heard: &mpsc::Sender<Heard>) {
+        while !self.waiting.is_empty() {
+            let Ok(place) = heard.try_reserve() else { return };
+            if let Some((_, news)) = self.waiting.pop_first() {
+                place.send(news);
+            }
         }
     }
 }
@@ -168,16 +253,6 @@ fn fields(announcement: &Announcement<'_>) -> BTreeMap<String, String> {
     fields
 }
 
-fn read(service: &ResolvedService) -> Heard {
-    let fields: BTreeMap<String, String> =
-        service.txt_properties.iter().map(|p| (p.key().to_owned(), p.val_str().to_owned())).collect();
-    let addresses = service.addresses.iter().map(|a| a.to_ip_addr());
-    match sighting(&fields, addresses) {
-        Ok(sighting) => Heard::Node(sighting),
-        Err(why) => Heard::Refused(service.fullname.chars().take(80).collect(), why),
-    }
-}
-
 /// Reads an announcement.
 ///
 /// # Errors
@@ -211,5 +286,6 @@ pub(crate) fn sighting(
         link: Some(SocketAddr::new(address, port("link")?)),
         further: addresses.collect(),
         features,
+        offers: None,
     })
 }

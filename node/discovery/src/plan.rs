@@ -1,6 +1,7 @@
 //! What a sighting changes, as a pure function.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
@@ -17,6 +18,9 @@ use crate::{Sighting, Source};
 pub const KNOWN_MAX: usize = 4096;
 /// A node that was announced by multicast and is not heard or linked for so long is forgotten.
 pub const EXPIRY: SignedDuration = SignedDuration::from_secs(120);
+/// The time that an entry of such a node is given in the API, where it is renewed before half of it is over: for those who read it
+/// there, and for a process that starts and has heard nobody yet. The one that hears them forgets after [`EXPIRY`].
+pub const LISTED: SignedDuration = SignedDuration::from_secs(600);
 /// Addresses of one node that are tried: two networks, each with both versions of IP.
 const ADDRESSES_MAX: usize = 4;
 /// Longer names are refused: they become names of Kubernetes nodes.
@@ -102,8 +106,13 @@ pub fn sighting(sighting: &Sighting, known: Option<&KnownCluster>, count: usize,
     }
     let here = matches!(known.spec.source, Some(KnownClusterSource::Static | KnownClusterSource::Multicast));
     if sighting.source == Source::Catalog && here {
-        // Nearer sources know it; where a catalog says it is says nothing more.
-        return Action::Heard(name);
+        // Nearer sources know it; where a catalog says it is says nothing more, but what it sells does.
+        return match &sighting.offers {
+            Some(offers) if *offers != known.spec.offers => {
+                Action::Change(Box::new(KnownClusterSpec { offers: offers.clone(), ..known.spec.clone() }), name)
+            }
+            _ => Action::Heard(name),
+        };
     }
     // What the owner named stays the owner's word, whoever else has seen the node.
     let source = match known.spec.source {
@@ -123,6 +132,9 @@ pub fn sighting(sighting: &Sighting, known: Option<&KnownCluster>, count: usize,
     }
     if sighting.features.is_none() {
         fresh.features.clone_from(&known.spec.features);
+    }
+    if sighting.offers.is_none() {
+        fresh.offers.clone_from(&known.spec.offers);
     }
     if let Some(why) = refused(&fresh, rules.policies, rules.rating) {
         return Action::Reject(why);
@@ -151,6 +163,7 @@ fn spec(sighting: &Sighting, source: Source, trust: &Trust) -> KnownClusterSpec 
             link: sighting.link.map(texts).unwrap_or_default(),
         }),
         features: sighting.features.as_ref().map(Features::to_list).unwrap_or_default(),
+        offers: sighting.offers.clone().unwrap_or_default(),
         source: Some(match source {
             Source::Static => KnownClusterSource::Static,
             Source::Multicast => KnownClusterSource::Multicast,
@@ -181,11 +194,18 @@ pub fn addresses(announced: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     addresses
 }
 
-/// Whether an entry is over at `now`: its time is, and no link shows that it lives.
-pub fn is_expired(known: &KnownCluster, linked: bool, now: Timestamp) -> bool {
-    let status = known.status.as_ref();
-    let until = status.map(|s| s.expiration_time.as_str()).and_then(|t| t.parse::<Timestamp>().ok());
-    !linked && until.is_some_and(|until| until <= now)
+/// What is left of the time of an entry, negative if it is over; `None`: it has none.
+pub fn time_left(known: &KnownCluster, now: Timestamp) -> Option<SignedDuration> {
+    let until = known.status.as_ref()?.expiration_time.parse::<Timestamp>().ok()?;
+    Some(until.duration_since(now))
+}
+
+/// Whether an entry is over at `now`: its time is, or its node was announced by multicast and is silent for [`EXPIRY`]; and no link shows
+/// that it lives. `silent` is since when; `None` if nobody listens.
+pub fn is_expired(known: &KnownCluster, linked: bool, silent: Option<Duration>, now: Timestamp) -> bool {
+    let silent = known.spec.source == Some(KnownClusterSource::Multicast)
+        && silent.is_some_and(|silent| silent >= EXPIRY.unsigned_abs());
+    !linked && (silent || time_left(known, now).is_some_and(|left| left <= SignedDuration::ZERO))
 }
 
 fn is_name(name: &str) -> bool {

@@ -31,6 +31,17 @@ impl Policies {
         outgoing.filter_map(|outgoing| outgoing.approaches.as_ref()).all(|approaches| approaches.contains(&approach))
     }
 
+    /// Whether what is sold here is announced in catalogs: all policies must allow it.
+    pub fn tells_offers(&self) -> bool {
+        self.0.iter().filter_map(|(_, policy)| policy.outgoing.as_ref()?.offers).all(|tells| tells)
+    }
+
+    /// Whether this node says how it has fared with others: one policy must ask for it, and none may refuse it.
+    pub fn tells_opinions(&self) -> bool {
+        let mut words = self.0.iter().filter_map(|(_, policy)| policy.outgoing.as_ref()?.opinions).peekable();
+        words.peek().is_some() && words.all(|tells| tells)
+    }
+
     /// What is told of this node: its own features, and what policies add, less what one of them keeps back. Beside it what
     /// is wrong with that which policies add; it is not told then.
     pub fn told(&self, own: &Features) -> (Features, Option<String>) {

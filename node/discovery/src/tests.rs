@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use fluidos_identity::NodeKey;
@@ -27,6 +28,7 @@ fn seen(source: Source, seed: u8, name: &str, address: &str) -> Sighting {
         link,
         further: Vec::new(),
         features: None,
+        offers: None,
     }
 }
 
@@ -166,10 +168,15 @@ fn an_announcement_must_be_signed_by_whom_it_names() {
 fn only_what_was_heard_on_the_lan_ends_by_itself() {
     let mut grid = known(&seen(Source::Multicast, 1, "grid", "192.168.1.2:7300"), &trust());
     let now = Timestamp::from_second(1000).unwrap();
-    assert!(!plan::is_expired(&grid, false, now), "an empty status stays, as with official nodes");
+    let (lately, long) = (Some(Duration::from_secs(119)), Some(Duration::from_secs(120)));
+    assert!(!plan::is_expired(&grid, false, lately, now), "an empty status stays, as with official nodes");
+    assert!(plan::is_expired(&grid, false, long, now), "whatever time is left in the API, it is silent");
+    assert!(!plan::is_expired(&grid, true, long, now), "a link shows that it lives");
     grid.status.get_or_insert_default().expiration_time = Timestamp::from_second(1000).unwrap().to_string();
-    assert!(plan::is_expired(&grid, false, now));
-    assert!(!plan::is_expired(&grid, true, now), "a link shows that it lives");
+    assert!(plan::is_expired(&grid, false, None, now));
+    assert!(!plan::is_expired(&grid, true, None, now));
+    let named = known(&seen(Source::Static, 1, "grid", "192.168.1.2:7300"), &trust());
+    assert!(!plan::is_expired(&named, false, long, now), "whom the owner has named is not forgotten for silence");
     assert_eq!(grid.metadata.name.unwrap(), names::known_cluster(&key(1).id().tag()));
 }
 
@@ -345,4 +352,123 @@ fn who_behaved_badly_is_dropped_and_who_is_new_is_not() {
     let wrong = Policies::new([&policy("x", json!({"incoming": {"minimumRating": 101}}))]);
     let refused = wrong.admit(KnownClusterSource::Multicast, KnownClusterTrust::Untrusted, &Features::default(), None);
     assert_eq!(refused, Err("policy x: minimumRating is 101, needed 0 to 100".to_owned()));
+}
+
+#[tokio::test]
+async fn the_same_announcement_is_verified_once_and_what_waits_is_the_last_word() {
+    let resolved = |seed: u8, name: &str, ip: &str| {
+        let (key, features) = (key(seed), Features::default());
+        let announcement = mdns::Announcement {
+            key: &key,
+            name,
+            domain: "grid.example",
+            rear_port: 7300,
+            link_port: 7301,
+            features: &features,
+        };
+        let service = mdns::service(&announcement).unwrap();
+        let fields: Vec<(String, String)> =
+            service.get_properties().iter().map(|p| (p.key().to_owned(), p.val_str().to_owned())).collect();
+        let tag = key.id().tag();
+        let (host, ip): (_, std::net::IpAddr) = (format!("{tag}.local."), ip.parse().unwrap());
+        let service = mdns_sd::ServiceInfo::new("_fluidos._udp.local.", &tag, &host, ip, 7301, &fields[..]).unwrap();
+        mdns_sd::ServiceEvent::ServiceResolved(Box::new(service.as_resolved_service()))
+    };
+    let name = |heard: &mdns::Heard| match heard {
+        mdns::Heard::Node(sighting) => format!("{} {}", sighting.name, sighting.rear),
+        other => format!("{other:?}"),
+    };
+    let mut inbox = mdns::Inbox::default();
+    inbox.take(resolved(1, "one", "192.0.2.1"));
+    let instance = mdns::instance(&key(1).id().tag());
+    // So that it shows whether it was read anew.
+    inbox.read.get_mut(&instance).unwrap().heard = mdns::Heard::Gone("as it was read before".into());
+    inbox.take(resolved(1, "one", "192.0.2.1"));
+    assert_eq!(name(&inbox.waiting[&instance]), "Gone(\"as it was read before\")");
+    inbox.take(resolved(1, "one", "192.0.2.9"));
+    assert_eq!(name(&inbox.waiting[&instance]), "one 192.0.2.9:7300", "it is elsewhere");
+    inbox.take(resolved(1, "other", "192.0.2.9"));
+    assert_eq!(name(&inbox.waiting[&instance]), "other 192.0.2.9:7300", "it says something else");
+
+    // Nobody takes anything: what is told meanwhile is kept, once for each.
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
+    for seed in 2..6 {
+        inbox.take(resolved(seed, "crowd", "192.0.2.2"));
+    }
+    inbox.pass_on(&sender);
+    assert_eq!((receiver.len(), inbox.waiting.len()), (2, 3));
+    let was_passed_on = !inbox.waiting.contains_key(&instance);
+    inbox.take(mdns_sd::ServiceEvent::ServiceRemoved("_fluidos._udp.local.".into(), instance.clone()));
+    assert!(!inbox.read.contains_key(&instance), "who is gone is no memory of ours");
+    let mut heard = Vec::new();
+    while let Ok(news) = receiver.try_recv() {
+        heard.push(news);
+        inbox.pass_on(&sender);
+    }
+    assert_eq!(heard.len(), 5 + usize::from(was_passed_on), "who waited and is gone is told as gone only");
+    assert!(heard.contains(&mdns::Heard::Gone(key(1).id().tag())));
+}
+
+#[test]
+fn what_catalogs_and_solvers_tell_of_goods_is_bounded_and_kept_apart() {
+    let (lan, listed) = (
+        seen(Source::Multicast, 1, "grid", "192.168.1.2:7300"),
+        crate::offers::of_catalog(
+            &[fluidos_catalog::Offer { type_: "K8Slice\u{1b}".into(), price: "2 EUR".into(), ..Default::default() }],
+            "192.0.2.7:7400/public",
+        ),
+    );
+    assert_eq!((listed[0].type_.as_str(), listed[0].from.as_str()), ("K8Slice", "192.0.2.7:7400/public"));
+    // Where it is is known better; what it sells is new. Who says nothing of it changes nothing.
+    let entry = known(&lan, &trust());
+    let elsewhere = Sighting { offers: Some(listed.clone()), ..seen(Source::Catalog, 1, "grid", "192.0.2.1:7300") };
+    let Action::Change(spec, _) = decide(&elsewhere, Some(&entry), &trust(), &Policies::default()) else {
+        panic!("it sells something")
+    };
+    assert_eq!((spec.address.as_str(), &spec.offers), (entry.spec.address.as_str(), &listed));
+    let entry = KnownCluster::new("k", *spec);
+    check(&lan, Some(&entry), &trust(), expect!["heard"]);
+    check(&elsewhere, Some(&entry), &trust(), expect!["heard"]);
+
+    // However long the texts are, an announcement has room for what is announced.
+    let long = fluidos_model::kinds::KnownClusterOffer {
+        name: "n".repeat(63),
+        type_: "t".repeat(63),
+        amounts: ["cpu", "memory", "pods"].map(|key| (key.to_owned(), "9".repeat(63))).into(),
+        price: "p".repeat(64),
+        location: "l".repeat(63),
+        ..Default::default()
+    };
+    let told = crate::offers::to_catalog(&vec![long; 16]);
+    assert!((2..16).contains(&told.len()), "{}", told.len());
+    let announcement = fluidos_catalog::Announcement {
+        version: 1,
+        did: key(1).id(),
+        name: "n".repeat(63),
+        domain: "grid.example".into(),
+        addresses: vec!["2001:db8:1111:2222:3333:4444:5555:6666".into()],
+        rear_port: 65535,
+        link_port: 65535,
+        features: (0..8).map(|i| (format!("feature{i}"), "x".repeat(20))).collect(),
+        offers: told,
+        sequence: 1 << 52,
+        lifetime_seconds: 900,
+    };
+    assert!(fluidos_catalog::seal(&key(1), announcement).is_ok());
+
+    let candidate = |seed: u8, flavor: &str, price: &str| -> fluidos_model::kinds::PeeringCandidate {
+        let spec = json!({"interestedSolverIDs": [], "sellerDid": key(seed).id().to_string(), "flavor": {
+            "metadata": {"name": flavor}, "spec": {"providerID": "p", "owner": {"domain": "", "nodeID": "", "ip": ""},
+            "availability": true, "price": {"amount": price, "currency": "EUR", "period": "hour"},
+            "flavorType": {"typeIdentifier": "K8Slice", "typeData": {"characteristics": {"cpu": "4"}}}}}});
+        fluidos_model::kinds::PeeringCandidate::new("c", serde_json::from_value(spec).unwrap())
+    };
+    let candidates =
+        [candidate(1, "f1", "2"), candidate(1, "f1", "2"), candidate(1, "f2", "3"), candidate(2, "f1", "4")];
+    let told = crate::offers::of_candidates(&candidates);
+    let of = |seed: u8| told[&key(seed).id()].iter().map(|o| format!("{} {}", o.price, o.from)).collect::<Vec<_>>();
+    assert_eq!(
+        (of(1), of(2)),
+        (vec!["2 EUR/hour rear".to_owned(), "3 EUR/hour rear".to_owned()], vec!["4 EUR/hour rear".to_owned()])
+    );
 }

@@ -14,13 +14,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fluidos_catalog::{Access, Catalog};
+use fluidos_catalog::{Access, Catalog, Feedback};
 use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features, Handle, Options, Trust, run};
 use fluidos_identity::{NodeId, NodeKey};
 use fluidos_link::Links;
 use fluidos_model::kinds::{
-    DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, KnownClusterSource, KnownClusterTrust, LinkState,
-    MulticastState, crds, names,
+    DiscoveryPolicy, DiscoveryPolicyStatus, KnownCluster, KnownClusterOffer, KnownClusterOpinion, KnownClusterSource,
+    KnownClusterTrust, LinkState, MulticastState, ObservationKind, Rating, RatingObservation, RatingSpec, RatingStatus,
+    crds, names,
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
@@ -119,6 +120,13 @@ impl Machine {
         self.here(async move { Node::start(seed, listen, trust, "").await }).await
     }
 
+    /// One that looks into it all the time.
+    async fn node_of_catalog_often(&self) -> Node {
+        let (seed, listen) = (self.seed, Ipv4Addr::UNSPECIFIED.into());
+        let often = Some(Duration::from_millis(500));
+        self.here(async move { Node::start_with(seed, listen, Trust::default(), CATALOG, None, often).await }).await
+    }
+
     /// A node that knows a catalog and hears no multicast.
     async fn node_of_catalog(&self, trust: Trust) -> Node {
         let (seed, listen) = (self.seed, Ipv4Addr::UNSPECIFIED.into());
@@ -127,8 +135,13 @@ impl Machine {
 
     /// A catalog, until it is aborted.
     async fn catalog(&self, directory: &std::path::Path) -> tokio::task::JoinHandle<()> {
+        self.catalog_of(directory, vec![]).await
+    }
+
+    /// One that has members, too.
+    async fn catalog_of(&self, directory: &std::path::Path, members: Vec<NodeId>) -> tokio::task::JoinHandle<()> {
         let (directory, tenants) = (directory.to_owned(), vec![("public".to_owned(), Access::Open)]);
-        let options = fluidos_catalog::Options { directory, tenants, members: vec![] };
+        let options = fluidos_catalog::Options { directory, tenants, members };
         #[allow(clippy::async_yields_async)] // its handle is what is wanted
         self.here(async move {
             let catalog = Catalog::open(options).unwrap();
@@ -159,15 +172,24 @@ struct Node {
     handle: Handle,
     running: tokio::task::JoinHandle<()>,
     started: Instant,
+    /// What it sells.
+    window: tokio::sync::watch::Sender<Vec<KnownClusterOffer>>,
 }
 
 impl Node {
     async fn start(seed: u8, listen: IpAddr, trust: Trust, catalog: &str) -> Self {
-        Self::start_with(seed, listen, trust, catalog, None).await
+        Self::start_with(seed, listen, trust, catalog, None, None).await
     }
 
     /// A node whose owner names an address, and who is called from there before it looks at what its owner has named.
-    async fn start_with(seed: u8, listen: IpAddr, trust: Trust, catalog: &str, named: Option<&str>) -> Self {
+    async fn start_with(
+        seed: u8,
+        listen: IpAddr,
+        trust: Trust,
+        catalog: &str,
+        named: Option<&str>,
+        look: Option<Duration>,
+    ) -> Self {
         let client = api().await;
         let started = Instant::now();
         let attributes = [ATTRIBUTE_REAR_PORT, ATTRIBUTE_LINK_PORT].map(|name| (name.to_owned(), PORT.to_string()));
@@ -188,6 +210,16 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let handle = Handle::default();
+        // One plan of the size of its number.
+        let goods = KnownClusterOffer {
+            name: "small/s".into(),
+            type_: "K8Slice".into(),
+            amounts: [("cpu".to_owned(), seed.to_string())].into(),
+            price: "2 EUR/hour".into(),
+            billing: "spot".into(),
+            ..KnownClusterOffer::default()
+        };
+        let (window, offers) = tokio::sync::watch::channel(vec![goods]);
         let options = Options {
             client: client.clone(),
             key: Arc::new(key(seed)),
@@ -200,15 +232,33 @@ impl Node {
             mdns: catalog.is_empty() && named.is_none(),
             catalogs: fluidos_discovery::catalog::Options {
                 targets: catalog.parse().into_iter().collect(),
+                look,
                 ..Default::default()
             },
             trust,
             features: Features::parse(&format!("country=Italy,rack=r{seed}")).unwrap(),
+            offers,
             speakers: Default::default(),
         };
         let running = run(options, handle.clone());
         let running = tokio::spawn(async move { running.await.unwrap() });
-        Self { id: key(seed).id(), client, links, handle, running, started }
+        Self { id: key(seed).id(), client, links, handle, running, started, window }
+    }
+
+    /// What it has seen of another: so often something was delivered.
+    async fn has_dealt_with(&self, peer: NodeId, times: usize) {
+        let now = jiff::Timestamp::now();
+        let name = names::known_cluster(&peer.tag());
+        let mut rating = Rating::new(&name, RatingSpec { did: peer.to_string(), name: String::new() });
+        rating.metadata.namespace = Some(names::NAMESPACE.into());
+        let api = Api::<Rating>::namespaced(self.client.clone(), names::NAMESPACE);
+        api.create(&PostParams::default(), &rating).await.unwrap();
+        let seen: Vec<RatingObservation> = (0..times)
+            .map(|i| RatingObservation { kind: ObservationKind::Delivered, at: now.to_string(), id: i.to_string() })
+            .collect();
+        let status = fluidos_model::rating::observe(RatingStatus::default(), &seen, now);
+        let patch = kube::api::Patch::Merge(json!({ "status": status }));
+        api.patch_status(&name, &Default::default(), &patch).await.unwrap();
     }
 
     async fn known(&self) -> Vec<KnownCluster> {
@@ -481,7 +531,7 @@ fn who_is_named_by_its_owner_and_calls_first_is_who_is_named() {
         let trust = Trust { known: true, ..Trust::default() };
         let listen = Ipv6Addr::UNSPECIFIED.into();
         let named = "[fd00:db8::2]:7300";
-        let a = one.here(async move { Node::start_with(1, listen, trust, "", Some(named)).await }).await;
+        let a = one.here(async move { Node::start_with(1, listen, trust, "", Some(named), None).await }).await;
         // It calls from another address than the one that is named: it is a caller like any other until A's own call has led to it.
         a.tells("A's call leads to B", "node2  [fd00:db8::2]:7300 Static Trusted Up\n").await;
         two.here(async move { b.stop().await }).await;
@@ -511,6 +561,152 @@ fn nodes_find_each_other_by_a_catalog_alone_and_need_it_no_more() {
         b.tells("A is down", &at_b.replace("Up", "Down")).await;
         ip("link set flt-lan-1 up");
         b.tells("A is back", at_b).await;
+    });
+}
+
+#[test]
+fn what_is_sold_is_told_in_catalogs_and_taken_back_and_killing_the_catalog_harms_nobody() {
+    on_lan(async || {
+        let (one, two, three) = (Machine::new(1).await, Machine::new(2).await, Machine::new(3).await);
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = three.catalog(directory.path()).await;
+        let a = one.node_of_catalog_often().await;
+        let b = two.node_of_catalog_often().await;
+        let sold = async || {
+            let known = b.known().await;
+            let of_a = known.into_iter().find(|known| known.spec.did == Some(a.id.to_string()));
+            let offers = of_a.as_ref().map(|known| known.spec.offers.clone()).unwrap_or_default();
+            let labels = of_a.and_then(|known| known.metadata.labels).unwrap_or_default();
+            let spot =
+                labels.contains_key("billing.fluidos.eu/spot") && labels.contains_key("offer.fluidos.eu/K8Slice");
+            let lines = offers.iter().map(|o| {
+                format!("{} {} cpu={} {} {} from {}\n", o.type_, o.name, o.amounts["cpu"], o.price, o.billing, o.from)
+            });
+            (lines.collect::<String>(), spot)
+        };
+        let wait = async |what: &str, needed: &str| {
+            let start = Instant::now();
+            while sold().await != (needed.to_owned(), !needed.is_empty()) {
+                let seen = sold().await;
+                assert!(start.elapsed() < DEADLINE, "{what}; last seen: {seen:?}; needed: {needed:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let of_a = "K8Slice small/s cpu=1 2 EUR/hour spot from 192.0.2.3:7400/public\n";
+        wait("B sees what A sells", of_a).await;
+
+        // More of the same is no news; another price is.
+        let sells = |price: &str, cpu: &str| {
+            a.window.send_modify(|goods| {
+                goods[0].price = price.into();
+                goods[0].amounts.insert("cpu".into(), cpu.into());
+            });
+        };
+        sells("3 EUR/hour", "7");
+        wait("B sees the new price", &of_a.replace("2 EUR", "3 EUR").replace("cpu=1", "cpu=7")).await;
+
+        // Its owner keeps the window shut.
+        a.policy("discreet", json!({"outgoing": {"offers": false}})).await;
+        wait("A says nothing any more", "").await;
+        a.remove_policy("discreet").await;
+        wait("and says it again", &of_a.replace("2 EUR", "3 EUR").replace("cpu=1", "cpu=7")).await;
+
+        catalog.abort();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(sold().await.1, "what is known stays without the catalog");
+    });
+}
+
+#[test]
+fn a_good_sellers_name_travels_and_a_thousand_liars_do_not_change_it() {
+    on_lan(async || {
+        let (one, two, three) = (Machine::new(1).await, Machine::new(2).await, Machine::new(3).await);
+        let liar = |number: u32| {
+            let mut seed = [200; 32];
+            seed[..4].copy_from_slice(&number.to_be_bytes());
+            NodeKey::from_seed(seed).unwrap()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        // They have even bought places in the catalog.
+        let _catalog = three.catalog_of(directory.path(), (0..1000).map(|number| liar(number).id()).collect()).await;
+        let seller = key(40).id();
+        let feedback = |author: &NodeKey, about: NodeId, value: u16| {
+            let said = Feedback { version: 1, author: author.id(), about, value, observations: 1_000_000, sequence: 1 };
+            fluidos_catalog::seal(author, said).unwrap()
+        };
+        three
+            .here(async move {
+                let mut client = fluidos_catalog::Client::new(&key(40), CATALOG, "public", None).unwrap();
+                let announcement = fluidos_catalog::Announcement {
+                    version: 1,
+                    did: seller,
+                    name: "mill".into(),
+                    domain: "mill.example".into(),
+                    addresses: vec!["192.0.2.3".into()],
+                    rear_port: PORT,
+                    link_port: PORT,
+                    features: [("sells".to_owned(), "compute".to_owned())].into(),
+                    offers: vec![],
+                    sequence: 1,
+                    lifetime_seconds: 3600,
+                };
+                client.announce(&fluidos_catalog::seal(&key(40), announcement).unwrap()).await.unwrap();
+                // Nobody says anything in another's name, nor does the catalog take what was signed for something else.
+                assert!(client.say(&feedback(&liar(0), seller, 1000)).await.is_err(), "it is sent by another");
+                for number in 0..1000 {
+                    let liar = liar(number);
+                    let mut client = fluidos_catalog::Client::new(&liar, CATALOG, "public", None).unwrap();
+                    let start = Instant::now();
+                    while let Err(error) = client.say(&feedback(&liar, seller, 0)).await {
+                        assert!(start.elapsed() < DEADLINE, "{error}"); // it counts requests of an address
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            })
+            .await;
+
+        let a = one.node_of_catalog_often().await;
+        a.has_dealt_with(seller, 20).await;
+        let authors = async || {
+            three
+                .here(async move {
+                    let mut reader = fluidos_catalog::Client::new(&key(50), CATALOG, "public", None).unwrap();
+                    let opinions = reader.opinions(seller).await.unwrap();
+                    (opinions.len(), opinions.into_iter().find(|said| said.author == key(1).id()))
+                })
+                .await
+        };
+        tokio::time::sleep(Duration::from_secs(7)).await; // longer than discovery needs to look at ratings
+        assert_eq!(authors().await, (1000, None), "whose customer it is is nobody's business");
+        a.policy("frank", json!({"outgoing": {"opinions": true}})).await;
+        let start = Instant::now();
+        let said = loop {
+            if let (1001, Some(said)) = authors().await {
+                break said;
+            }
+            assert!(start.elapsed() < DEADLINE, "A says how it has fared; last seen: {:?}", authors().await.0);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        };
+        assert_eq!((said.value, said.observations), (1000, 10), "not how often");
+
+        let b = two.node_of_catalog_often().await;
+        b.has_dealt_with(a.id, 20).await;
+        let heard = async || {
+            let known = b.known().await.into_iter().find(|known| known.spec.did == Some(seller.to_string()));
+            known.and_then(|known| known.status).map(|status| status.opinions).unwrap_or_default()
+        };
+        let start = Instant::now();
+        while heard().await.is_empty() {
+            assert!(start.elapsed() < DEADLINE, "B hears of it");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let needed = KnownClusterOpinion {
+            author: a.id.to_string(),
+            value: 1000,
+            observations: 10,
+            from: format!("{CATALOG}/public"),
+        };
+        assert_eq!(heard().await, [needed], "of 1,001 one is known here");
     });
 }
 

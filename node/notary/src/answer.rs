@@ -10,7 +10,7 @@ use fluidos_model::kinds::{
     Receipt, names,
 };
 use fluidos_rear as rear;
-use fluidos_rear::{BOOKS_MAX, CONTRACTS_MAX, Refusal, RefusalCode};
+use fluidos_rear::{BOOKS_MAX, CONTRACTS_MAX, ENTRIES_MAX, Refusal, RefusalCode};
 use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -85,10 +85,15 @@ impl rear::Notary for Notary {
             found.insert(contract.name_any(), (contract, ended));
         }
         let behind = found.into_iter().filter(|(name, _)| name.as_str() > after);
-        let theirs = behind
-            .filter(|(_, (contract, _))| self.is_of(contract, &peer))
-            .map(|(_, (contract, ended))| rear::KeptContract { contract: self.options.records.told(&contract), ended });
-        Ok(rear::KeptContracts { contracts: theirs.take(CONTRACTS_MAX).collect() })
+        let book = self.own.lock().await.book.clone();
+        let theirs = behind.filter(|(_, (contract, _))| self.is_of(contract, &peer));
+        let told = theirs.map(|(name, (contract, ended))| rear::KeptContract {
+            contract: self.options.records.told(&contract),
+            ended,
+            renewal: contract.spec.renewal.as_ref().map(records::envelope),
+            entries: book.renewals(&name).take(ENTRIES_MAX).cloned().collect(),
+        });
+        Ok(rear::KeptContracts { contracts: told.take(CONTRACTS_MAX).collect() })
     }
 
     async fn books(&self, contract_id: &str, after: u64, peer: NodeId) -> Result<rear::KeptBooks, Refusal> {

@@ -1,10 +1,12 @@
 //! The log in memory. Pure: what a record does, and which record is needed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use fluidos_log::{Entry, EntryKind, Hash, TREE_SIZE_MAX, Tree};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::records;
 
 /// One line of the journal.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -29,6 +31,10 @@ pub struct Book {
     places: HashMap<Hash, usize>,
     /// Leaves before this one may stay unknown: the owner has accepted it.
     accepted: usize,
+    /// Places of the contracts that the log knows no end of.
+    running: BTreeSet<usize>,
+    /// The leaf that would be the end of each of them.
+    ends: HashMap<Hash, usize>,
 }
 
 impl Book {
@@ -53,8 +59,9 @@ impl Book {
             }
             Record::Known(entry) => {
                 let hash = entry.hash().map_err(|error| error.to_string())?;
-                let place = self.places.get(&hash).ok_or("it tells what a leaf says that is not there")?;
-                self.entries[*place] = Some(entry.clone());
+                let place = *self.places.get(&hash).ok_or("it tells what a leaf says that is not there")?;
+                self.entries[place] = Some(entry.clone());
+                self.runs(place);
                 Ok(())
             }
         }
@@ -90,9 +97,29 @@ impl Book {
         if !self.tree.push(hash) {
             return Err(format!("the log has {TREE_SIZE_MAX} entries, which is the most it can have"));
         }
-        self.places.insert(hash, self.entries.len());
+        let place = self.entries.len();
+        self.places.insert(hash, place);
         self.entries.push(entry);
+        if let Some(over) = self.ends.remove(&hash) {
+            self.running.remove(&over);
+        }
+        self.runs(place);
         Ok(())
+    }
+
+    /// Remembers that the contract at this place runs, if it is one and does.
+    fn runs(&mut self, place: usize) {
+        let signed = self.entries[place].as_ref().filter(|entry| entry.kind == EntryKind::ContractSigned);
+        let Some(end) = signed.and_then(|entry| records::ended(entry).hash().ok()) else { return };
+        if !self.places.contains_key(&end) {
+            self.running.insert(place);
+            self.ends.insert(end, place);
+        }
+    }
+
+    /// Returns the contracts that were signed and of whose end the log knows nothing. A log has thousands that are over: they are not looked at.
+    pub fn running(&self) -> impl Iterator<Item = &Entry> {
+        self.running.iter().filter_map(|place| self.entries.get(*place)?.as_ref())
     }
 
     /// Returns the record that is needed for an entry to stand in the log; `None` if it does.
@@ -135,6 +162,12 @@ impl Book {
             None => Record::Hash(*hash),
         };
         std::iter::once(Record::Epoch(self.epoch)).chain(self.tree.leaves().iter().zip(&self.entries).map(leaf))
+    }
+
+    /// Returns the renewals of a contract, the last first: the documents of earlier ones are not kept.
+    pub fn renewals(&self, contract: &str) -> impl Iterator<Item = &Entry> {
+        let renewals = self.entries.iter().rev().flatten().filter(|entry| entry.kind == EntryKind::ContractRenewed);
+        renewals.filter(move |entry| entry.of == contract)
     }
 
     /// Returns how often the log was begun anew.
@@ -186,6 +219,24 @@ mod tests {
         let mut book = Book::default();
         names.iter().for_each(|name| book.apply(&Record::Entry(entry(name))).unwrap());
         book
+    }
+
+    #[test]
+    fn a_contract_runs_until_its_end_is_in_the_log_whichever_of_the_two_is_known_first() {
+        let running = |book: &Book| book.running().map(|entry| entry.of.clone()).collect::<Vec<_>>();
+        let mut whole = book(&["a", "b", "c"]);
+        assert_eq!(running(&whole), ["a", "b", "c"]);
+        whole.apply(&Record::Entry(records::ended(&entry("b")))).unwrap();
+        assert_eq!(running(&whole), ["a", "c"]);
+        // Of a log that was lost only hashes are known at first, and the end of "b" comes back before its beginning.
+        let mut back = Book::default().adopt(0, whole.tree().leaves()).unwrap();
+        assert!(running(&back).is_empty());
+        for known in [records::ended(&entry("b")), entry("b"), entry("c")] {
+            back.apply(&Record::Known(known)).unwrap();
+        }
+        assert_eq!(running(&back), ["c"]);
+        back.apply(&Record::Known(entry("a"))).unwrap();
+        assert_eq!(running(&back), ["a", "c"]);
     }
 
     #[test]

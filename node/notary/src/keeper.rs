@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use fluidos_identity::{NodeId, Shown};
-use fluidos_log::{Entry, EntryKind};
+use fluidos_log::Entry;
 use fluidos_model::kinds::{
     Account, Contract, Invoice, KnownCluster, LogState, Receipt, RestoredRecords, TransparencyLog, TransparencyLogSpec,
     TransparencyLogStatus, names,
@@ -19,7 +19,7 @@ use substrate_client::Cache;
 use tokio::task::JoinSet;
 
 use crate::ask::{Published, ask, publish};
-use crate::book::Record;
+use crate::book::{Book, Record};
 use crate::remembered::{Remembered, remember, remembered};
 use crate::restore::{Peer, Report, anew, restore};
 use crate::standing::{Relation, View, Word, relation, standing, told, witnesses};
@@ -286,6 +286,13 @@ impl Keeper {
             {
                 found.push((key, entry));
             }
+            let renewal = contract.spec.renewal.as_ref().map(records::renewal_mark);
+            if let Some(renewal) = renewal
+                && let Some(key) = fresh(&self.noted, "renewal", &format!("{}/{renewal}", contract.name_any()))
+                && let Some(entry) = records::of_renewal(&contract)
+            {
+                found.push((key, entry));
+            }
         }
         for receipt in self.caches.receipts.list() {
             let Some(key) = fresh(&self.noted, "receipt", &receipt.name_any()) else { continue };
@@ -328,7 +335,7 @@ impl Keeper {
         }
     }
 
-    fn somebody_keeps_more(&self, book: &crate::book::Book) -> bool {
+    fn somebody_keeps_more(&self, book: &Book) -> bool {
         self.asked.values().any(|asked| match &asked.word {
             Some(Word::Keeps { head, .. }) => matches!(relation(book, head), Relation::More | Relation::Differs),
             _ => false,
@@ -337,16 +344,13 @@ impl Keeper {
 
     /// Contracts of the log that run as far as it says, and of which there is no object: with an account or seen by this process they
     /// have ended, others are gone.
-    fn without_contract(&self, book: &crate::book::Book) -> (Vec<Entry>, Vec<String>) {
+    fn without_contract(&self, book: &Book) -> (Vec<Entry>, Vec<String>) {
         let (mut ended, mut gone) = (Vec::new(), Vec::new());
-        for entry in book.entries().iter().flatten().filter(|entry| entry.kind == EntryKind::ContractSigned) {
+        for entry in book.running() {
             if self.caches.contracts.get(names::NAMESPACE, &entry.of).is_some() {
                 continue;
             }
             let over = records::ended(entry);
-            if book.has(&over) {
-                continue;
-            }
             if self.seen.contains(&entry.of) || self.caches.accounts.get(names::NAMESPACE, &entry.of).is_some() {
                 ended.push(over);
             } else {
@@ -544,10 +548,8 @@ impl Keeper {
         };
         let ends: Vec<Record> = own
             .book
-            .entries()
-            .iter()
-            .flatten()
-            .filter(|entry| entry.kind == EntryKind::ContractSigned && gone.contains(&entry.of))
+            .running()
+            .filter(|entry| gone.contains(&entry.of))
             .filter_map(|entry| own.book.needed(&records::ended(entry)))
             .collect();
         let done = done.and_then(|()| if ends.is_empty() { Ok(()) } else { own.keep(&ends) });

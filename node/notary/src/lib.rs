@@ -79,8 +79,14 @@ pub trait Records: Send + Sync + 'static {
     /// Returns what the other party of a contract is told of it.
     fn told(&self, contract: &Contract) -> rear::Contract;
 
-    /// Takes a contract back from the other party's copy; returns it as it stands here, and whether anything had to be written.
-    async fn contract(&self, contract: &rear::Contract, ended: Ended) -> Result<(Contract, bool), String>;
+    /// Takes a contract back from the other party's copy, with its last renewal; returns it as it stands here, and whether anything had to be
+    /// written.
+    async fn contract(
+        &self,
+        contract: &rear::Contract,
+        renewal: Option<&Envelope>,
+        ended: Ended,
+    ) -> Result<(Contract, bool), String>;
 
     /// Returns the number of the last receipt of a contract that is here; 0 before the first.
     async fn number(&self, contract: &str) -> u64;

@@ -6,6 +6,9 @@ use fluidos_model::kinds::{Contract, Invoice, Receipt, SignedTerms};
 use fluidos_model::receipt::{self, RECEIPT_PURPOSE};
 use fluidos_rear as rear;
 
+/// A renewal is signed by buyer and seller.
+const PARTIES: usize = 2;
+
 /// Terms with the signatures of both parties, if they hold.
 pub(crate) fn terms(envelope: &Envelope) -> Result<Signed<rear::ContractTerms>, String> {
     let signed: Signed<rear::ContractTerms> =
@@ -24,6 +27,28 @@ pub(crate) fn of_terms(terms: &Signed<rear::ContractTerms>) -> Option<Entry> {
     let digest = terms.digest().parse().ok()?;
     let at = Some(value.issued.clone());
     Some(Entry { kind: EntryKind::ContractSigned, of: value.contract_id.clone(), digest, at })
+}
+
+/// That a contract was renewed, the last time; `None` if both have not signed that.
+pub(crate) fn of_renewal(contract: &Contract) -> Option<Entry> {
+    let signed = terms(&envelope(contract.spec.signed_terms.as_ref()?)).ok()?;
+    let renewal = rear::open_renewal(&envelope(contract.spec.renewal.as_ref()?)).ok()?;
+    // Whether the keys that signed it speak for its parties is asked by who acts on it; here it must be two, of which this node's is one.
+    rear::check_renewal(&renewal, &signed, &[]).ok()?;
+    let value = renewal.value();
+    let (of, digest) = (value.contract_id.clone(), renewal.digest().parse().ok()?);
+    (renewal.signers().count() == PARTIES).then(|| Entry {
+        kind: EntryKind::ContractRenewed,
+        of,
+        digest,
+        at: Some(value.until.clone()),
+    })
+}
+
+/// What tells one renewal of a contract from the next, without reading it.
+pub(crate) fn renewal_mark(renewal: &SignedTerms) -> String {
+    let digest = sha256_hex(renewal.payload.as_bytes());
+    format!("{}-{}", &digest[..16], renewal.signatures.len())
 }
 
 /// That the contract of such an entry is over.

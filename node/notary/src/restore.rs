@@ -211,11 +211,13 @@ async fn contract_back(
             (false, false) => Ended::No,
         }
     };
+    recognise(notary, &kept.entries).await?;
     // It says for itself what it is about.
-    let (contract, taken) = notary.options.records.contract(&kept.contract, ended).await?;
+    let (contract, taken) = notary.options.records.contract(&kept.contract, kept.renewal.as_ref(), ended).await?;
     report.records.contracts += u64::from(taken);
     let runs = contract.metadata.uid.is_some();
-    note(notary, [Some(entry), (!runs).then_some(over)].into_iter().flatten().collect()).await?;
+    let renewed = records::of_renewal(&contract);
+    note(notary, [Some(entry), renewed, (!runs).then_some(over)].into_iter().flatten().collect()).await?;
     books_back(notary, client, &contract, report).await.map_err(named)
 }
 
@@ -266,6 +268,14 @@ async fn note(notary: &Notary, entries: Vec<fluidos_log::Entry>) -> Result<(), S
     let mut own = notary.own.lock().await;
     let needed: Vec<Record> = entries.iter().filter_map(|entry| own.book.needed(entry)).collect();
     if needed.is_empty() { Ok(()) } else { own.keep(&needed) }
+}
+
+/// Has leaves that are known by their hash say what they say. What is no leaf of this log is nothing to it.
+async fn recognise(notary: &Notary, entries: &[fluidos_log::Entry]) -> Result<(), String> {
+    let mut own = notary.own.lock().await;
+    let known = entries.iter().filter_map(|entry| own.book.needed(entry));
+    let known: Vec<Record> = known.filter(|record| matches!(record, Record::Known(_))).collect();
+    if known.is_empty() { Ok(()) } else { own.keep(&known) }
 }
 
 /// The log that begins anew, in an epoch that nobody keeps a head of yet: what is known of the old one, and that the rest is lost.

@@ -81,7 +81,7 @@ impl rear::Notary for Liar {
             let named = |number| format!("contract-{:06}-{number:02}", page);
             let one = |number| KeptContract {
                 contract: rear::Contract { id: named(number), ..self.contracts[0].contract.clone() },
-                ended: false,
+                ..self.contracts[0].clone()
             };
             return Ok(KeptContracts { contracts: (0..16).map(one).collect() });
         }
@@ -109,7 +109,7 @@ fn head(key: &NodeKey, origin: &NodeKey, leaves: &[Hash]) -> KeptHead {
 }
 
 fn running(contract: rear::Contract) -> KeptContract {
-    KeptContract { contract, ended: false }
+    KeptContract { contract, ended: false, renewal: None, entries: Vec::new() }
 }
 
 /// Terms as these have signed them.

@@ -195,7 +195,7 @@ async fn an_old_copy_and_lost_objects_are_caught() {
     let told = fluidos_acquisition::restore::told(&contract_1);
     let now = Timestamp::now();
     let no = fluidos_acquisition::restore::Ended::No;
-    fluidos_acquisition::restore::take_back(&seller.client, &seller.options, &told, no, now).await.unwrap();
+    fluidos_acquisition::restore::take_back(&seller.client, &seller.options, (&told, None), no, now).await.unwrap();
     seller.know(&buyer).await;
     seller.open().await;
     let after = seller.log_is(LogState::Complete, 2).await;
@@ -328,4 +328,62 @@ async fn what_nobody_can_give_back_is_lost_when_the_owner_says_so() {
     assert_eq!(tree.root_at(2).unwrap().to_string(), log.root, "the loss is in the log, and nothing was rewritten");
     assert!(kept.rewritten.is_none());
     assert_eq!(seller.names::<Contract>().await, ["contract-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_contract_comes_back_with_its_renewals() {
+    let (buyer, mut seller) = (Node::start(1).await, Node::start(2).await);
+    let hour = |number: i64| Timestamp::now().checked_add(SignedDuration::from_hours(number)).unwrap();
+    let ends = [hour(1), hour(2), hour(3), hour(4)];
+    let contract = support::agreed_until(&buyer, &seller, 1, SignedDuration::ZERO, Some(ends[0]));
+    let terms = Signed::open(contract.signed_terms.as_ref().unwrap(), rear::CONTRACT_PURPOSE).unwrap();
+    let mut renewals = Vec::new();
+    for (number, until) in [(1, [0, 1]), (2, [1, 2]), (3, [2, 3])] {
+        let renewal = rear::RenewalTerms::of(&terms, number, ends[until[0]], ends[until[1]]);
+        let mut renewal = renewal.unwrap();
+        renewal.sign(&buyer.key).unwrap();
+        renewals.push(renewal);
+    }
+    for (renewal, entries) in renewals[..2].iter_mut().zip([2, 3]) {
+        renewal.sign(&seller.key).unwrap();
+        for node in [&seller, &buyer] {
+            let renewed = (&contract, Some(&renewal.envelope()));
+            let no = fluidos_acquisition::restore::Ended::No;
+            fluidos_acquisition::restore::take_back(&node.client, &node.options, renewed, no, Timestamp::now())
+                .await
+                .unwrap();
+            // Each is in the log before the next takes its place in the contract.
+            node.log_is(LogState::Complete, entries).await;
+        }
+    }
+    let log = seller.is_witnessed(&buyer, 3).await;
+    let asked = json!({"spec": {"renewal": renewals[2].envelope()}});
+    let before = seller.log().await;
+
+    seller.lose_objects().await;
+    seller.lose_log();
+    seller.know(&buyer).await;
+    seller.open().await;
+    let after = seller.log_is(LogState::Complete, 3).await;
+    assert_eq!((after.root, after.missing), (before.root, 0), "{log:?}");
+    let back = seller.api::<Contract>().get("contract-1").await.unwrap();
+    assert_eq!(back.spec.expiration_time, Some(ends[2].to_string()), "it ends when the second renewal says");
+    assert_eq!(back.spec.renewal.unwrap().signatures.len(), 2);
+    let pool = seller.ledger().await;
+    let CommitmentState::Committed { until: sold, .. } = &pool.commitments[0].state else { panic!("{pool:?}") };
+    assert_eq!(*sold, Some(ends[2]), "and so long it is promised");
+
+    // One that only the buyer has signed renews nothing.
+    let patch = Patch::Merge(asked);
+    buyer.api::<Contract>().patch("contract-1", &PatchParams::default(), &patch).await.unwrap();
+    seller.lose_objects().await;
+    seller.know(&buyer).await;
+    seller.open().await;
+    until("the contract is back", async || {
+        let names = seller.names::<Contract>().await;
+        if names == ["contract-1"] { Ok(()) } else { Err(format!("{names:?}")) }
+    })
+    .await;
+    let back = seller.api::<Contract>().get("contract-1").await.unwrap();
+    assert_eq!((back.spec.expiration_time, back.spec.renewal), (Some(ends[0].to_string()), None));
 }

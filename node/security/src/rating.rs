@@ -7,21 +7,24 @@
 //! Reservations: sold or refused what was offered ─┐
 //! Allocations: came into use or did not           ├─▶ plan ─▶ Rating.status (value, weight, observations)
 //! Contracts: over before their time, not by us    │
-//! Accounts, Invoices: buyers that pay, or sign not│
-//! KnownClusters: link up or lost, each once a day ┘
+//! Accounts, Invoices: buyers that pay, or sign not┤
+//! TransparencyLog: who has rewritten its history  ┤
+//! KnownClusters: link up or lost, each once a day ┤
+//! KnownClusters: what others say in catalogs ─────┴─▶ Rating.status.global
 //! ```
 //! Limits: buyers are rated by paid invoices and withheld receipts only, as what costs nothing proves nothing; latency is kept and not judged, as nobody promises one; there are no disputes
-//! before there are receipts. What others say ([`opinion`]) does not travel yet.
+//! before there are receipts. What others say is read in catalogs by discovery, which keeps it in KnownClusters; here it is weighed.
 
 mod act;
-pub mod opinion;
 mod plan;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::{Account, Allocation, Contract, Invoice, KnownCluster, Rating, Reservation, names};
+use fluidos_model::kinds::{
+    Account, Allocation, Contract, Invoice, KnownCluster, Rating, Reservation, TransparencyLog, names,
+};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::runtime::WatchStreamExt as _;
@@ -46,10 +49,12 @@ pub async fn run(client: Client, own: NodeId) {
     let accounts = Cache::<Account>::start(Api::namespaced(api.clone(), names::NAMESPACE));
     let invoices = Cache::<Invoice>::start(Api::namespaced(api.clone(), names::NAMESPACE));
     tokio::join!(known.synced(), reservations.synced(), allocations.synced(), ratings.synced());
-    tokio::join!(accounts.synced(), invoices.synced());
+    let logs = Cache::<TransparencyLog>::start(Api::namespaced(api.clone(), names::NAMESPACE));
+    tokio::join!(accounts.synced(), invoices.synced(), logs.synced());
     let (mut known_changed, mut reservations_changed) = (known.changes(), reservations.changes());
     let mut allocations_changed = allocations.changes();
     let (mut accounts_changed, mut invoices_changed) = (accounts.changes(), invoices.changes());
+    let mut logs_changed = logs.changes();
     // Of a contract that goes, the last state says whose doing it was: a shared copy would only show that it is gone.
     let contracts = Api::<Contract>::namespaced(api, names::NAMESPACE);
     let mut events = std::pin::pin!(watcher::watcher(contracts, watcher::Config::default()).default_backoff());
@@ -64,9 +69,10 @@ pub async fn run(client: Client, own: NodeId) {
         }
         accounts_changed.mark_unchanged();
         invoices_changed.mark_unchanged();
+        logs_changed.mark_unchanged();
         let (known_list, reservation_list) = (known.list(), reservations.list());
         let (account_list, invoice_list) = (accounts.list(), invoices.list());
-        let (allocation_list, rating_list) = (allocations.list(), ratings.list());
+        let (allocation_list, rating_list, log_list) = (allocations.list(), ratings.list(), logs.list());
         let view = View {
             own: &own,
             known: known_list.iter().map(AsRef::as_ref).collect(),
@@ -74,6 +80,7 @@ pub async fn run(client: Client, own: NodeId) {
             allocations: allocation_list.iter().map(AsRef::as_ref).collect(),
             accounts: account_list.iter().map(AsRef::as_ref).collect(),
             invoices: invoice_list.iter().map(AsRef::as_ref).collect(),
+            rewriters: log_list.iter().filter_map(|log| log.status.as_ref()).flat_map(|s| s.rewriters()).collect(),
             ratings: rating_list.iter().map(AsRef::as_ref).collect(),
             deals: &deals,
             broken: &broken,
@@ -96,6 +103,7 @@ pub async fn run(client: Client, own: NodeId) {
             _ = allocations_changed.changed() => {}
             _ = accounts_changed.changed() => {}
             _ = invoices_changed.changed() => {}
+            _ = logs_changed.changed() => {}
             _ = tick.tick() => all = true,
             Some(event) = events.next() => match event {
                 Ok(Event::Init) => deals.clear(),

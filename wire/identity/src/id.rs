@@ -1,20 +1,28 @@
 //! The name of a node: its public key as a `did:key`.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard};
 
 use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::base58;
+use crate::{base58, memo};
 
 /// What stands before an Ed25519 key in a `did:key`: the multicodec `0xed` as a varint.
 const MULTICODEC_ED25519: [u8; 2] = [0xed, 0x01];
 const DID_PREFIX: &str = "did:key:z";
 /// A `did:key` of an Ed25519 key is 56 characters; longer input is refused before any work is done on it.
 const DID_LENGTH_MAX: usize = 64;
+
+/// Whether a point is one of the curve takes ten times as long to say as all the rest of reading a name, and every room reads those of
+/// all the nodes that are known, again and again. What a text says never changes.
+static READ_BEFORE: LazyLock<RwLock<HashMap<Box<str>, NodeId>>> = LazyLock::new(RwLock::default);
+/// Twice the nodes that are known at most, of about 150 bytes each. Full, it begins anew.
+const READ_BEFORE_MAX: usize = 8192;
 
 /// The name of a node: an Ed25519 public key, written `did:key:z6Mk…` (W3C did:key method).
 ///
@@ -52,10 +60,8 @@ impl NodeId {
     /// # Errors
     /// [`IdError::BadKey`] if the bytes are not a point of the curve, or one of small order.
     pub fn from_public_key(bytes: [u8; 32]) -> Result<Self, IdError> {
-        match VerifyingKey::from_bytes(&bytes) {
-            Ok(key) if !key.is_weak() => Ok(Self(bytes)),
-            _ => Err(IdError::BadKey { observed: hex(&bytes) }),
-        }
+        let usable = || VerifyingKey::from_bytes(&bytes).is_ok_and(|key| !key.is_weak());
+        if memo::key(&bytes, usable) { Ok(Self(bytes)) } else { Err(IdError::BadKey { observed: hex(&bytes) }) }
     }
 
     /// Returns the public key.
@@ -101,19 +107,32 @@ impl FromStr for NodeId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
+        if text.len() > DID_LENGTH_MAX {
+            return Err(IdError::NotDidKey { observed: text.chars().take(DID_LENGTH_MAX).collect() });
+        }
+        if let Some(known) = read_before().get(text) {
+            return Ok(*known);
+        }
         let observed = || text.chars().take(DID_LENGTH_MAX).collect::<String>();
         let not_did = || IdError::NotDidKey { observed: observed() };
-        if text.len() > DID_LENGTH_MAX {
-            return Err(not_did());
-        }
         let encoded = text.strip_prefix(DID_PREFIX).ok_or_else(not_did)?;
         let bytes = base58::decode(encoded).ok_or_else(not_did)?;
         let key: [u8; 32] = bytes
             .strip_prefix(&MULTICODEC_ED25519)
             .and_then(|key| key.try_into().ok())
             .ok_or_else(|| IdError::NotEd25519 { observed: observed() })?;
-        Self::from_public_key(key)
+        let id = Self::from_public_key(key)?;
+        let mut known = READ_BEFORE.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= READ_BEFORE_MAX {
+            known.clear();
+        }
+        known.insert(text.into(), id);
+        Ok(id)
     }
+}
+
+fn read_before() -> RwLockReadGuard<'static, HashMap<Box<str>, NodeId>> {
+    READ_BEFORE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Serialize for NodeId {
@@ -162,6 +181,25 @@ mod tests {
         assert!(refused(&DID.repeat(40)).len() < 200, "a long input is not echoed");
         // X25519: another multicodec
         assert!(refused("did:key:z6LSeu9HkTHSfLLeUs2nnzUSNedgDUevfNQgQjQC23ZCit6F").contains("not of an Ed25519 key"));
+    }
+
+    #[test]
+    fn what_was_read_before_says_the_same_and_is_bounded() {
+        let of = |number: u32| {
+            let mut seed = [7; 32];
+            seed[..4].copy_from_slice(&number.to_be_bytes());
+            crate::NodeKey::from_seed(seed).unwrap().id()
+        };
+        for number in 0..10 {
+            let (id, text) = (of(number), of(number).to_string());
+            assert_eq!((text.parse(), text.parse()), (Ok(id), Ok(id)));
+        }
+        let room = READ_BEFORE_MAX as u32 + 20;
+        let filler = |number: u32| (format!("filler-{number}").into_boxed_str(), of(0));
+        READ_BEFORE.write().unwrap().extend((0..room).map(filler));
+        assert_eq!(of(41).to_string().parse(), Ok(of(41)));
+        assert!(read_before().len() <= READ_BEFORE_MAX);
+        assert!("did:key:z6Mk0OIl".parse::<NodeId>().is_err() && "did:key:z6Mk0OIl".parse::<NodeId>().is_err());
     }
 
     #[test]

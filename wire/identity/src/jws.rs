@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, NodeKey};
+use crate::{NodeId, NodeKey, memo};
 
 /// A header as we write it is about 150 bytes and the signature 86 characters.
 const JWS_LENGTH_MAX: usize = 1024;
@@ -80,7 +80,8 @@ pub fn jws_verify(jws: &str, purpose: &str, payload: &[u8]) -> Result<NodeId, Jw
     }
     let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed("signature is not base64url"))?;
     let signature: [u8; 64] = signature.try_into().map_err(|_| malformed("signature is not 64 bytes"))?;
-    if !header.kid.verify(&signing_input(encoded_header, payload), &signature) {
+    let holds = || header.kid.verify(&signing_input(encoded_header, payload), &signature);
+    if !memo::signature([encoded_header.as_bytes(), payload, &signature], holds) {
         return Err(JwsError::Forged { signer: header.kid });
     }
     Ok(header.kid)

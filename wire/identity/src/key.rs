@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, spki::der::pem::LineEnding};
 use ed25519_dalek::{Signer, SigningKey};
+use sha2::{Digest as _, Sha256};
 
 use crate::history::finish_rotation;
 use crate::{IdError, NodeId};
@@ -203,6 +204,16 @@ impl NodeKey {
         self.secret.sign(message).to_bytes()
     }
 
+    /// Returns 16 bytes that only this key makes of these: its holder knows them again, and to anybody else they say nothing.
+    pub fn mark(&self, nonce: &[u8; 16]) -> [u8; 16] {
+        // A signature is the same each time and nobody else's to make; its digest proves nothing to who has not got it. No other message
+        // that is signed begins so.
+        let signature = self.sign(&[b"fluidos-mark\n".as_slice(), nonce].concat());
+        let (digest, mut mark) = (Sha256::digest(signature), [0; 16]);
+        mark.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        mark
+    }
+
     /// Returns the key in PKCS#8 DER, for the certificate maker.
     pub(crate) fn pkcs8_der(&self) -> Result<ed25519_dalek::pkcs8::spki::der::zeroize::Zeroizing<Vec<u8>>, String> {
         let document = self.secret.to_pkcs8_der().map_err(|error| error.to_string())?;
@@ -293,5 +304,13 @@ mod tests {
         assert!(key.id().verify(b"one", &signature));
         assert!(!key.id().verify(b"two", &signature));
         assert!(!other.id().verify(b"one", &signature));
+    }
+
+    #[test]
+    fn a_mark_is_of_one_key_and_one_nonce() {
+        let (key, other) = (NodeKey::from_seed([1; 32]).unwrap(), NodeKey::from_seed([2; 32]).unwrap());
+        assert_eq!(key.mark(&[7; 16]), key.mark(&[7; 16]));
+        assert_ne!(key.mark(&[7; 16]), other.mark(&[7; 16]));
+        assert_ne!(key.mark(&[7; 16]), key.mark(&[8; 16]));
     }
 }

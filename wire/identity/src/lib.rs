@@ -40,6 +40,7 @@ mod id;
 mod json;
 mod jws;
 mod key;
+mod memo;
 mod origin;
 mod shown;
 mod signed;

@@ -6,20 +6,41 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(100);
 /// A peer that comes back after hours is found within this; a few packets in two seconds cost nothing.
 const LAST: Duration = Duration::from_secs(2);
-/// One of many that somebody announced, and that has not answered for a minute, announces itself or calls when it is back:
-/// a thousand of them cost some thirty packets a second.
-const SELDOM: Duration = Duration::from_secs(30);
-/// Failures in a row that make a minute.
+/// One of many that somebody announced, and that has never answered, announces itself or calls when it is there: a thousand of them cost
+/// some ten packets a second.
+const SELDOM: Duration = Duration::from_secs(120);
+/// One of many that has answered before and is away for a minute.
+const AWAY: Duration = Duration::from_secs(30);
+/// Failures in a row that make a minute, or two where nothing is answered at all.
 const MINUTE_OF_FAILURES: u32 = 30;
 
-/// Returns the wait before the next dial after `failures` of them in a row. `one_of_many` tells that it was found, not
-/// named by the owner. `seed` spreads nodes that all lost the same peer over a quarter of the wait.
-pub(crate) fn wait_before_dial(failures: u32, one_of_many: bool, seed: u8) -> Duration {
-    let wait = if one_of_many && failures > MINUTE_OF_FAILURES {
-        SELDOM
-    } else {
-        FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LAST)
+/// Whom a dial leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// An address that the owner has named.
+    Named,
+    /// One of many that were found, which has answered before.
+    Met,
+    /// One of many that were found, which has not answered yet.
+    Found,
+}
+
+impl Whom {
+    /// The same, once it has answered.
+    pub(crate) fn met(self) -> Self {
+        if self == Self::Found { Self::Met } else { self }
+    }
+}
+
+/// Returns the wait before the next dial after `failures` of them in a row. `seed` spreads nodes that all lost the same peer over a
+/// quarter of the wait.
+pub(crate) fn wait_before_dial(failures: u32, whom: Whom, seed: u8) -> Duration {
+    let longest = match whom {
+        Whom::Found => SELDOM,
+        Whom::Met if failures > MINUTE_OF_FAILURES => AWAY,
+        Whom::Named | Whom::Met => LAST,
     };
+    let wait = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
     wait - wait / 4 * u32::from(seed) / 255
 }
 
@@ -29,11 +50,12 @@ mod tests {
 
     #[test]
     fn waits_grow_and_stay_bounded() {
-        let waits = |one_of_many: bool| {
-            [1, 2, 3, 5, 6, 30, 31, u32::MAX].map(|failures| wait_before_dial(failures, one_of_many, 0).as_millis())
+        let waits = |whom: Whom| {
+            [1, 2, 3, 5, 6, 11, 30, 31, u32::MAX].map(|failures| wait_before_dial(failures, whom, 0).as_millis())
         };
-        assert_eq!(waits(false), [100, 200, 400, 1600, 2000, 2000, 2000, 2000]);
-        assert_eq!(waits(true), [100, 200, 400, 1600, 2000, 2000, 30_000, 30_000]);
-        assert_eq!(wait_before_dial(7, false, 255).as_millis(), 1500);
+        assert_eq!(waits(Whom::Named), [100, 200, 400, 1600, 2000, 2000, 2000, 2000, 2000]);
+        assert_eq!(waits(Whom::Met), [100, 200, 400, 1600, 2000, 2000, 2000, 30_000, 30_000]);
+        assert_eq!(waits(Whom::Found), [100, 200, 400, 1600, 3200, 102_400, 120_000, 120_000, 120_000]);
+        assert_eq!(wait_before_dial(7, Whom::Named, 255).as_millis(), 1500);
     }
 }

@@ -16,6 +16,8 @@ use crate::{Hash, leaf_hash};
 pub enum EntryKind {
     /// Both parties have signed a contract; the digest is that of its terms, the time when they were issued.
     ContractSigned,
+    /// Both have signed that it goes on; the digest is that of the renewal, the time when it ends now.
+    ContractRenewed,
     /// It is over; the digest is that of its terms again, and there is no time: the parties learn of it at different ones.
     ContractEnded,
     /// The last receipt of a contract is signed by both; with the chain its digest names all of them.
@@ -35,6 +37,7 @@ impl EntryKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ContractSigned => "contract-signed",
+            Self::ContractRenewed => "contract-renewed",
             Self::ContractEnded => "contract-ended",
             Self::ReceiptsClosed => "receipts-closed",
             Self::InvoiceMade => "invoice-made",
@@ -104,7 +107,9 @@ mod tests {
         assert_eq!(serde_json::from_str::<Entry>(&leaf).unwrap(), entry);
         let ended = Entry { kind: EntryKind::ContractEnded, at: None, ..entry.clone() };
         assert_ne!(ended.hash().unwrap(), entry.hash().unwrap());
-        for kind in [EntryKind::ReceiptsClosed, EntryKind::KeyHandedOver, EntryKind::LossAccepted] {
+        for kind in
+            [EntryKind::ContractRenewed, EntryKind::ReceiptsClosed, EntryKind::KeyHandedOver, EntryKind::LossAccepted]
+        {
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
         }
     }

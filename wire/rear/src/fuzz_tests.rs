@@ -2,6 +2,7 @@
 //! what is read says the same when it is written and read again.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use fluidos_identity::{NodeKey, Signed};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -19,13 +20,15 @@ fn good() -> Vec<Value> {
                         "owner": party, "price": {"amount": "1", "currency": "EUR", "period": "hour"}, "availability": true});
     let envelope = json!({"purpose": "p", "payload": "e30", "signatures": ["a.b.c"]});
     vec![
-        json!({"flavorID": "f", "buyerID": party, "configuration": configuration, "transactionID": "t", "termSeconds": 60}),
+        json!({"flavorID": "f", "buyerID": party, "configuration": configuration, "transactionID": "t", "termSeconds": 60,
+               "path": envelope}),
         json!({"transactionID": "t", "flavorID": "f", "configuration": configuration, "buyer": party, "clusterID": "c",
                "expirationTime": "2026-11-01T10:00:00Z", "terms": envelope}),
         json!({"contractID": "c", "transactionID": "t", "flavor": flavor, "configuration": configuration, "buyerID": party, "sellerID": party,
                "expirationTime": "2026-11-01T10:00:00Z", "signedTerms": envelope}),
         json!([flavor]),
-        json!({"type": "k8slice", "selector": {"filter[cpu][range][min]": "1"}, "intents": {"fluidos-intent-location": "Milan"}}),
+        json!({"type": "k8slice", "selector": {"filter[cpu][range][min]": "1"}, "intents": {"fluidos-intent-location": "Milan"},
+               "waitMillis": 1500, "path": envelope}),
         json!({"after": 7, "digest": digest, "payments": [envelope]}),
         json!({"number": 7, "digest": digest, "receipt": envelope}),
         envelope,
@@ -60,7 +63,7 @@ fn read_as_each(body: &[u8]) -> Result<(), TestCaseError> {
 
 /// Any JSON, with names that our messages have.
 fn any_json() -> impl Strategy<Value = Value> {
-    let names = "flavorID|buyerID|configuration|type|data|transactionID|termSeconds|expirationTime|price|amount|owner|digest|after|selector";
+    let names = "flavorID|buyerID|configuration|type|data|transactionID|termSeconds|expirationTime|price|amount|owner|digest|after|selector|path|waitMillis|asker|asked|at|marks|version";
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -112,6 +115,27 @@ proptest! {
         let mut value = good().swap_remove(which);
         changed(&mut value, at, with);
         read_as_each(value.to_string().as_bytes())?;
+    }
+
+    #[test]
+    fn any_path_is_read_or_refused(value in any_json(), at in 0usize..16, with in any_json()) {
+        let (asker, asked) = (NodeKey::from_seed([1; 32]).unwrap(), NodeKey::from_seed([2; 32]).unwrap());
+        let now = jiff::Timestamp::from_second(1_800_000_000).unwrap();
+        let read = |value: Value| {
+            // What has no canonical form cannot be signed.
+            let Ok(mut signed) = Signed::new(PATH_PURPOSE, value) else { return Ok(()) };
+            signed.sign(&asker).unwrap();
+            match Path::read(&signed.envelope(), asker.id(), &asked, now) {
+                Ok(path) => prop_assert!((1..=PATH_MARKS_MAX).contains(&path.len())),
+                Err(error) => prop_assert!(error.to_string().len() < 4096),
+            }
+            Ok(())
+        };
+        read(value)?;
+        let good = Path::default().signed(&asker, asked.id(), now).unwrap();
+        let mut good = Signed::<Value>::open(&good, PATH_PURPOSE).unwrap().value().clone();
+        changed(&mut good, at, with);
+        read(good)?;
     }
 
     #[test]

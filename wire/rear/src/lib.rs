@@ -28,6 +28,7 @@ mod connect;
 mod guard;
 mod log;
 mod messages;
+mod path;
 mod proof;
 mod query;
 mod receipts;
@@ -43,14 +44,15 @@ pub use connect::{Connect, PlainHttp, Stream, Target};
 pub use fluidos_door::{ALPN, Peer};
 pub use fluidos_identity::Envelope;
 pub use log::{
-    BOOKS_MAX, CONTRACTS_MAX, HeadSubmission, KeptBooks, KeptContract, KeptContracts, KeptHead, KeptLeaves, LEAVES_MAX,
-    Notary,
+    BOOKS_MAX, CONTRACTS_MAX, ENTRIES_MAX, HeadSubmission, KeptBooks, KeptContract, KeptContracts, KeptHead,
+    KeptLeaves, LEAVES_MAX, Notary,
 };
 pub use messages::{
     Change, Configuration, Contract, Fit, Flavor, FlavorType, Location, OFFERS_MAX, Offer, OfferedPlan, OffersPage,
     OffersQuery, Party, Price, PurchaseRequest, ReserveRequest, ResourceAnswer, ResourceOffer, ResourceRequest,
     Telemetry, Transaction,
 };
+pub use path::{PATH_LEEWAY, PATH_MARKS_MAX, PATH_PURPOSE, Path, PathError, PathTerms};
 pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, export_signed, verify_contract, verify_signed};
 pub use query::{Selector, SelectorFilter};
 pub use receipts::{Accountant, PAYMENTS_MAX, ReceiptAnswer, ReceiptRequest};

@@ -15,7 +15,7 @@
 
 use async_trait::async_trait;
 use fluidos_identity::{Envelope, NodeId, strict_json};
-use fluidos_log::{Hash, PROOF_NODES_MAX};
+use fluidos_log::{Entry, EntryKind, Hash, PROOF_NODES_MAX};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,6 +30,8 @@ pub const LEAVES_MAX: usize = 512;
 pub const CONTRACTS_MAX: usize = 16;
 /// Receipts and invoices in one answer: each about 4 KiB, of 1 MiB.
 pub const BOOKS_MAX: usize = 128;
+/// What is told of the log about one contract: its renewals, which by the month are five years. About 300 bytes each.
+pub const ENTRIES_MAX: usize = 64;
 /// What is read of an answer.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -89,6 +91,11 @@ pub struct KeptContract {
     pub contract: Contract,
     /// Whether it is over there.
     pub ended: bool,
+    /// The last renewal that both have signed.
+    pub renewal: Option<Envelope>,
+    /// What the other party's own log says of its renewals, of which only the last document is kept. Whoever has the same leaf by its hash knows
+    /// it again; nobody else need believe it.
+    pub entries: Vec<Entry>,
 }
 
 /// Books of a contract as the other party keeps them.
@@ -255,6 +262,10 @@ struct ContractWire {
     contract: Value,
     #[serde(default)]
     ended: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renewal: Option<Envelope>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    entries: Vec<Entry>,
 }
 
 impl Message for KeptContracts {
@@ -262,8 +273,15 @@ impl Message for KeptContracts {
         let read: ContractsWire = read_strictly(body, ANSWER_BYTES_MAX)?;
         at_most("contracts", read.contracts.len(), CONTRACTS_MAX)?;
         let contract = |wire: ContractWire| {
-            let bytes = serde_json::to_vec(&wire.contract).map_err(|error| error.to_string())?;
-            Ok::<_, String>(KeptContract { contract: Contract::read(&bytes)?, ended: wire.ended })
+            at_most("entries", wire.entries.len(), ENTRIES_MAX)?;
+            let ContractWire { contract, ended, renewal, entries } = wire;
+            let bytes = serde_json::to_vec(&contract).map_err(|error| error.to_string())?;
+            let contract = Contract::read(&bytes)?;
+            let of_renewal = |entry: &Entry| entry.kind == EntryKind::ContractRenewed && entry.of == contract.id;
+            if !entries.iter().all(of_renewal) {
+                return Err(format!("an entry is not about a renewal of contract {}", contract.id));
+            }
+            Ok::<_, String>(KeptContract { contract, ended, renewal, entries })
         };
         Ok(Self { contracts: read.contracts.into_iter().map(contract).collect::<Result<_, _>>()? })
     }
@@ -271,7 +289,8 @@ impl Message for KeptContracts {
     fn write(&self) -> Result<Vec<u8>, String> {
         let wire = |kept: &KeptContract| {
             let contract = serde_json::from_slice(&kept.contract.write()?).map_err(|error| error.to_string())?;
-            Ok::<_, String>(ContractWire { contract, ended: kept.ended })
+            let (renewal, entries) = (kept.renewal.clone(), kept.entries.clone());
+            Ok::<_, String>(ContractWire { contract, ended: kept.ended, renewal, entries })
         };
         let contracts = self.contracts.iter().map(wire).collect::<Result<_, _>>()?;
         serde_json::to_vec(&ContractsWire { contracts }).map_err(|error| error.to_string())

@@ -145,6 +145,8 @@ pub struct ReserveRequest {
     pub transaction_id: Option<String>,
     /// For how long it is wanted (ours); `None` is as long as the seller sells, which may be shorter in any case.
     pub term_seconds: Option<u64>,
+    /// Through whose hands it has come (ours): a [`Path`](crate::Path), signed by the buyer for this seller.
+    pub path: Option<Envelope>,
 }
 
 /// What is held.

@@ -15,7 +15,8 @@ use crate::{
 /// Who sells. Everything that arrives has been parsed and bounded; signatures and buyer have been checked.
 ///
 /// Every method is *idempotent*: asked again with the same ids and content it answers the same and changes nothing. A
-/// buyer whose answer was lost simply asks again.
+/// buyer whose answer was lost simply asks again. The path of a request is the seller's to read ([`Path::read`](crate::Path::read)): it
+/// takes the seller's key to know itself again.
 #[async_trait]
 pub trait Seller: Send + Sync + 'static {
     /// Returns what is on offer and matches. Nothing on offer is an empty list.
@@ -107,6 +108,8 @@ pub enum RefusalCode {
     Conflict,
     /// Too many requests, or too much garbage. Later.
     TooMany,
+    /// It has come through this node already. Ask somebody else.
+    Loop,
     /// Known, but not built.
     NotBuilt,
     /// The seller failed. Later.
@@ -116,7 +119,7 @@ pub enum RefusalCode {
 }
 
 impl RefusalCode {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Malformed,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -124,6 +127,7 @@ impl RefusalCode {
         Self::Expired,
         Self::Conflict,
         Self::TooMany,
+        Self::Loop,
         Self::NotBuilt,
         Self::Internal,
         Self::Unavailable,
@@ -139,6 +143,7 @@ impl RefusalCode {
             Self::Expired => "expired",
             Self::Conflict => "conflict",
             Self::TooMany => "too-many",
+            Self::Loop => "loop",
             Self::NotBuilt => "not-built",
             Self::Internal => "internal",
             Self::Unavailable => "unavailable",
@@ -155,6 +160,7 @@ impl RefusalCode {
             Self::Expired => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NotBuilt => StatusCode::NOT_IMPLEMENTED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

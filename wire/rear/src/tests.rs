@@ -237,6 +237,7 @@ fn ask(buyer: &NodeKey, transaction: Option<&str>) -> ReserveRequest {
         }),
         transaction_id: transaction.map(Into::into),
         term_seconds: None,
+        path: None,
     }
 }
 
@@ -422,6 +423,8 @@ async fn a_seller_that_knows_no_requests_is_asked_for_its_flavors() {
         filters: vec![],
         intents: Default::default(),
         term_seconds: None,
+        wait_millis: None,
+        path: None,
     };
     let (shop, buyer) = (Shop::open(1).await, key(2));
     assert_eq!(shop.client(&buyer).request(&request).await.unwrap(), None);
@@ -726,4 +729,32 @@ async fn once(answer: Vec<u8>) -> (SocketAddr, tokio::task::JoinHandle<()>) {
         let _ = stream.read(&mut head).await;
     });
     (address, task)
+}
+
+#[test]
+fn what_another_party_tells_of_its_log_is_about_that_contract_and_bounded() {
+    use crate::messages::wire::Message as _;
+    let entry =
+        |kind: &str, of: &str| json!({"kind": kind, "of": of, "digest": "00".repeat(32), "at": "2026-01-01T00:00:00Z"});
+    let party = json!({"nodeID": "a", "ip": "10.0.0.1:1", "domain": "d"});
+    let flavor = json!({"flavorID": "f", "providerID": "p", "type": {"name": "k8slice", "data": {}}, "owner": party, "availability": true});
+    let contract =
+        json!({"contractID": "contract-1", "transactionID": "t", "flavor": flavor, "buyerID": party, "seller": party});
+    let read = |entries: &[serde_json::Value]| {
+        let kept = json!({"contracts": [{"contract": contract, "ended": false, "entries": entries}]});
+        crate::KeptContracts::read(kept.to_string().as_bytes()).map(|kept| kept.contracts[0].entries.len())
+    };
+    let renewed = entry("contract-renewed", "contract-1");
+    assert_eq!(read(&[]), Ok(0));
+    assert_eq!(read(&vec![renewed.clone(); 64]), Ok(64));
+    for (entries, why) in [
+        (vec![renewed.clone(); 65], "65 entries, at most 64"),
+        (vec![entry("contract-signed", "contract-1")], "an entry is not about a renewal of contract contract-1"),
+        (
+            vec![renewed, entry("contract-renewed", "contract-2")],
+            "an entry is not about a renewal of contract contract-1",
+        ),
+    ] {
+        assert_eq!(read(&entries), Err(why.to_owned()));
+    }
 }

@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 
 use super::main_job::{pss_kib, round, ticks};
 
-/// How long the node is watched: two rounds of asking again.
+/// How long the node is watched with few: two rounds of looking again.
 const WATCH: Duration = Duration::from_secs(60);
-/// Until what was found is found and called.
-const SETTLE: Duration = Duration::from_secs(75);
+/// With many: all that comes round is in it, also that all are written as heard (every 5 min), and the LAN is asked.
+const WATCH_MANY: Duration = Duration::from_secs(300);
+/// Until what was found is called, and called again less and less.
+const SETTLE: Duration = Duration::from_secs(120);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Measures a node with crowds of 0, 100 and 1,000.
@@ -37,19 +39,20 @@ pub fn measure(binary: &Path, crowd: &Path) -> Result<Value> {
             let found = known["items"].as_array().map_or(0, Vec::len);
             if found >= count as usize { Ok(found) } else { Err(format!("{found} of {count}")) }
         })?;
-        std::thread::sleep(SETTLE);
+        std::thread::sleep(if count == 0 { WATCH } else { SETTLE });
+        let watch = if count >= 1000 { WATCH_MANY } else { WATCH };
         let before = ticks(node.pid())?;
-        std::thread::sleep(WATCH);
+        std::thread::sleep(watch);
         let spent = (ticks(node.pid())? - before) as f64 / 100.0; // USER_HZ
-        let percent = round(spent / WATCH.as_secs_f64() * 1000.0) / 10.0;
+        let percent = round(spent / watch.as_secs_f64() * 10_000.0) / 100.0;
         let row = json!({
-            "announcers": count, "found": found, "cpu_percent_of_a_core": percent, "pss_mib": round(pss_kib(node.pid())? as f64 / 1024.0),
+            "announcers": count, "found": found, "watched_seconds": watch.as_secs(), "cpu_percent_of_a_core": percent, "pss_mib": round(pss_kib(node.pid())? as f64 / 1024.0),
         });
         println!("  {row}");
         rows.push(row);
         node.terminate()?;
     }
-    Ok(json!({ "watched_seconds": WATCH.as_secs(), "by_announcers": rows }))
+    Ok(json!({ "by_announcers": rows }))
 }
 
 /// The crowd; it ends with this.

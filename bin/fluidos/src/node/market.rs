@@ -33,7 +33,7 @@ pub fn open(
     options: Options,
     (accountant, notary): (Arc<dyn Accountant>, Arc<Notary>),
     parts: &mut JoinSet<()>,
-) -> Result<()> {
+) -> Result<Arc<Exporter>> {
     warn_of_too_much(up);
     let identity = options.identity.clone();
     let closing = notary.clone();
@@ -55,7 +55,7 @@ pub fn open(
     parts.spawn(contract_manager::run(api.client("fluidos-contract-manager"), options));
     parts.spawn(buffers::run(api.client("fluidos-buffers")));
     let tls = Arc::new(server_config(key, ClientAuth::Accept, ALPN).context("REAR")?);
-    let service = RearService::of(exporter, Some(accountant), Some(notary));
+    let service = RearService::of(exporter.clone(), Some(accountant), Some(notary));
     if let Some(listener) = plain {
         let service = service.clone();
         parts.spawn(async move {
@@ -71,7 +71,7 @@ pub fn open(
             tracing::error!(%error, "REAR is not served any more");
         }
     });
-    Ok(())
+    Ok(exporter)
 }
 
 /// Who this node says it is, and where it answers.

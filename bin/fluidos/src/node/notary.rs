@@ -76,13 +76,19 @@ impl Records for OfNode {
         restore::told(contract)
     }
 
-    async fn contract(&self, contract: &rear::Contract, ended: Ended) -> Result<(Contract, bool), String> {
+    async fn contract(
+        &self,
+        contract: &rear::Contract,
+        renewal: Option<&Envelope>,
+        ended: Ended,
+    ) -> Result<(Contract, bool), String> {
         let ended = match ended {
             Ended::No => restore::Ended::No,
             Ended::There => restore::Ended::There,
             Ended::ByLog => restore::Ended::ByLog,
         };
-        let taken = restore::take_back(&self.client, &self.acquisition, contract, ended, Timestamp::now()).await;
+        let taken =
+            restore::take_back(&self.client, &self.acquisition, (contract, renewal), ended, Timestamp::now()).await;
         taken.map_err(|error| error.to_string())
     }
 

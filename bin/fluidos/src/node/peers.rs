@@ -11,7 +11,9 @@ use fluidos_discovery::introductions::{self, Introductions};
 use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features, position_word};
 use fluidos_identity::{NodeKey, Speakers};
 use fluidos_link::Links;
+use fluidos_model::kinds::KnownClusterOffer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::api::Api;
@@ -91,7 +93,7 @@ pub fn discover(
     key: Arc<NodeKey>,
     api: &Api,
     doors: &Doors,
-    speakers: Speakers,
+    (speakers, offers): (Speakers, watch::Receiver<Vec<KnownClusterOffer>>),
     parts: &mut JoinSet<()>,
 ) -> Result<fluidos_discovery::Handle> {
     let port = doors.address()?.port();
@@ -113,10 +115,12 @@ pub fn discover(
             targets: up.catalog.clone(),
             address: Some(up.rear.ip()).filter(|ip| !ip.is_unspecified()),
             fallback: machine::address().map(IpAddr::V4),
+            look: None,
         },
         // The policies say who is trusted; the flag is one of them.
         trust: fluidos_discovery::Trust { decided_elsewhere: true, ..up.trust.0.clone() },
         features: features(up),
+        offers,
         speakers,
     };
     let running = handle.clone();

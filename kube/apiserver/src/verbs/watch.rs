@@ -111,26 +111,38 @@ impl Watch {
             let pause = self.until.min(Instant::now() + BOOKMARK);
             // Dropping `next` loses nothing: the watcher keeps its place until it returns.
             match tokio::time::timeout_at(pause, self.watcher.next()).await {
-                Ok(Ok(events)) => {
-                    for event in &events {
-                        if let Err(status) = self.event(event, &mut out) {
-                            self.end(&status, &mut out);
-                        }
-                    }
-                }
+                Ok(Ok(events)) => self.events(&events, &mut out),
                 Ok(Err(error)) => self.end(&read::read_error(error), &mut out),
                 Err(_) if Instant::now() >= self.until => self.ended = true,
-                Err(_) => {
-                    if self.bookmarks {
-                        self.bookmark(self.watcher.position(), false, &mut out);
-                    }
-                }
+                Err(_) if self.bookmarks => self.catch_up(&mut out),
+                Err(_) => {}
             }
             if !out.is_empty() {
                 return Some(out.freeze());
             }
         }
         None
+    }
+
+    fn events(&mut self, events: &[Event], out: &mut BytesMut) {
+        for event in events {
+            if let Err(status) = self.event(event, out) {
+                return self.end(&status, out);
+            }
+        }
+    }
+
+    /// Says how far this watch is: a watcher that nothing concerned looks once more, so that it says a new revision.
+    fn catch_up(&mut self, out: &mut BytesMut) {
+        match self.watcher.ready() {
+            Ok(events) => {
+                self.events(&events, out);
+                if !self.ended {
+                    self.bookmark(self.watcher.position(), false, out);
+                }
+            }
+            Err(error) => self.end(&read::read_error(error), out),
+        }
     }
 
     fn end(&mut self, status: &Status, out: &mut BytesMut) {

@@ -214,7 +214,8 @@ fn renewing(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Opti
     let signed = terms::of_contract(contract).ok()?;
     let parties = [signed.value().buyer, signed.value().seller].map(|named| view.speakers.current(&named));
     let [buyer, other] = parties;
-    if buyer != view.own || has_orders(contract) {
+    // What is sold on ends with what it serves, which is not renewed.
+    if buyer != view.own || has_orders(contract) || contract.labels().contains_key(names::LABEL_RESALE) {
         return None;
     }
     // Whatever is due at its end comes first then.

@@ -27,6 +27,7 @@ fn at(second: i64) -> Timestamp {
 /// A contract by which 1 buys from 2, seen at either.
 fn contract(deleted: Option<i64>) -> Contract {
     let commitment = Commitment {
+        served_by: None,
         transaction: "t".into(),
         buyer: key(1).id().to_string(),
         flavor: "f".into(),
@@ -67,6 +68,7 @@ fn renewable(price: Price) -> Contract {
         service: None,
     };
     let commitment = Commitment {
+        served_by: None,
         transaction: "t".into(),
         buyer: key(1).id().to_string(),
         flavor: "f".into(),

@@ -236,8 +236,17 @@ pub(super) fn sold_now(
     }
 }
 
+/// How it stands to what is asked for, as it is written.
+pub(super) fn fit(fit: Fit) -> rear::Fit {
+    match fit {
+        Fit::Exact => rear::Fit::Exact,
+        Fit::Less => rear::Fit::Less,
+        Fit::More => rear::Fit::More,
+    }
+}
+
 /// As long as it is wanted and sold.
-fn term(sale: &Sale, wanted: Option<Duration>) -> Duration {
+pub(super) fn term(sale: &Sale, wanted: Option<Duration>) -> Duration {
     let sold = sale.term.unwrap_or(terms::CONTRACT_TERM);
     wanted.map_or(sold, |wanted| wanted.min(sold))
 }
@@ -304,11 +313,7 @@ fn offered(
     let FlavorPrice { amount, currency, period, unit } = FlavorPrice::from(&price);
     let configuration = Configuration::k8slice(&amounts).map_err(|error| error.to_string())?;
     Ok(rear::ResourceOffer {
-        fit: match fit {
-            Fit::Exact => rear::Fit::Exact,
-            Fit::Less => rear::Fit::Less,
-            Fit::More => rear::Fit::More,
-        },
+        fit: self::fit(fit),
         flavor: convert::wire_flavor(&name, &flavor.spec),
         configuration: convert::wire_configuration(&configuration),
         price: rear::Price { amount, currency, period, unit },

@@ -254,6 +254,8 @@ fn a_request_is_answered_with_what_comes_nearest_or_a_reason() {
             filters: vec![range("cpu", cpu), range("memory", "1Gi"), range("pods", "1")],
             intents: intents.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             term_seconds: Some(3600),
+            wait_millis: None,
+            path: None,
         };
         let sale = sale(policies, pool, Some("did:key:z"), at(1)).unwrap();
         let answer = answered(&[flavor()], &sale, &request).unwrap();
@@ -292,6 +294,8 @@ fn a_request_is_answered_with_what_comes_nearest_or_a_reason() {
         filters: vec![],
         intents: Default::default(),
         term_seconds: None,
+        wait_millis: None,
+        path: None,
     };
     let sale = sale(&[], &pool(), None, at(1)).unwrap();
     let denial = answered(&[flavor()], &sale, &vm).unwrap().denial;

@@ -5,6 +5,7 @@ use fluidos_model::kinds::{
     Contract, Discovery, DiscoverySpec, EmbeddedMeta, EmbeddedPeeringCandidate, PeeringCandidate, PeeringCandidateSpec,
     PeeringCandidateStatus, Phase, PhaseStatus, Solver, SolverStatus, names,
 };
+use fluidos_rear as rear;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -19,7 +20,7 @@ use super::view::{Findings, Offered, Peer, Refused};
 use super::wanted::Wanted;
 use super::{ask, buy, status, weigh};
 use crate::contracts::WriteError;
-use crate::{Options, contracts, convert, events};
+use crate::{Options, contracts, convert, events, paying};
 
 /// Others may write a candidate at the same time: other Solvers that are interested in it.
 const TRIES_MAX: u32 = 8;
@@ -52,7 +53,7 @@ pub(super) struct Unsold {
 
 /// Why an action was not done. It is tried again.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     #[error("{0}")]
     Api(#[from] kube::Error),
     #[error(transparent)]
@@ -75,7 +76,8 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
             let discovery = discovery(client, solver).await?;
             let deadline = buying.as_ref().map_or(ask::DEADLINE, |buying| buying.deadline);
             let request = ask::request(&selector, solver, buying.as_deref());
-            let answers = ask::ask(options, &peers, &request, buying.as_deref(), deadline).await;
+            let asked = (&request, &rear::Path::default());
+            let answers = ask::ask(options, &peers, asked, buying.as_deref(), deadline).await;
             let findings = match selector.as_ref() {
                 Wanted::Slice(slice) => weigh::weigh(slice, split.as_ref(), &intents, buying.as_deref(), &answers),
                 Wanted::Service(service, configuration) => {
@@ -89,8 +91,21 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
             record(client, solver, &discovery, &findings).await?;
             Ok(Done::Asked { peers, findings })
         }
-        Action::Buy { offers } => buy::buy(client, options, solver, &offers).await,
-        Action::Resume => buy::resume(client, options, solver).await,
+        Action::Buy { offers } => {
+            let pays = offers.iter().any(|offered| offered.price.is_none_or(|price| !price.is_zero()));
+            // What is bought to be sold on is paid from the same purse, by the exporter: one pays at a time.
+            let turn = if pays { Some(options.paying.turn().await) } else { None };
+            if turn.as_ref().is_some_and(paying::Turn::others_paid)
+                && let Err(reason) = afford(client, solver, &offers).await?
+            {
+                return Ok(Done::Unsold(buy::too_dear(&offers, &reason)));
+            }
+            buy::buy(client, options, solver, &offers).await
+        }
+        Action::Resume => {
+            let _paid = options.paying.turn().await;
+            buy::resume(client, options, solver).await
+        }
         Action::Allocate { contract } => {
             let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
             match api.get_opt(&contract).await?.filter(|known| known.metadata.deletion_timestamp.is_none()) {
@@ -116,6 +131,14 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
             write(client, solver, &status).await
         }
     }
+}
+
+/// Decides again by what stands among the contracts now.
+async fn afford(client: &Client, solver: &Solver, offers: &[Offered]) -> Result<Result<(), String>, Error> {
+    let (purse, now) = (paying::now(client).await?, Timestamp::now());
+    let prices: Vec<_> = offers.iter().map(|offered| offered.price).collect();
+    let decided = paying::afford(&purse, &prices, paying::namespace(solver), &[], now);
+    Ok(decided.map_err(|refusal| refusal.to_string()))
 }
 
 async fn write(client: &Client, solver: &Solver, status: &SolverStatus) -> Result<Done, Error> {
@@ -212,7 +235,7 @@ async fn record(client: &Client, solver: &Solver, discovery: &Discovery, finding
 }
 
 /// Writes a candidate, which several Solvers may be interested in: it goes with the last of them.
-async fn candidate(
+pub(super) async fn candidate(
     client: &Client,
     solver: &Solver,
     offered: &Offered,

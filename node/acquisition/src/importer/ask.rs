@@ -11,6 +11,7 @@ use fluidos_model::kinds::Solver;
 use fluidos_model::market::{Buying, FilterText};
 use fluidos_rear as rear;
 use futures::future::join_all;
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::view::Peer;
@@ -24,14 +25,16 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 /// Reasons are put together into one message.
 const REASON_LENGTH_MAX: usize = 256;
 
-/// Returns what each peer answered before the deadline.
+/// Returns what each peer answered before the deadline. `behind` are those in whose name it is asked: nobody, or who buys from here.
 pub(super) async fn ask(
     options: &Options,
     peers: &[Peer],
-    request: &rear::ResourceRequest,
+    (request, behind): (&rear::ResourceRequest, &rear::Path),
     buying: Option<&Buying>,
     deadline: Duration,
 ) -> Vec<(Peer, Answer)> {
+    let wait_millis = u64::try_from(deadline.as_millis()).ok();
+    let request = &rear::ResourceRequest { wait_millis, ..request.clone() };
     let asked = peers.iter().map(|peer| async move {
         // Who is not bought from is not told what is needed either.
         let rated = buying.map_or(Ok(()), |buying| buying.rating.admits(peer.rating));
@@ -39,9 +42,9 @@ pub(super) async fn ask(
             let reason = format!("{reason} (AcquisitionPolicy {})", buying.name);
             return (peer.clone(), Err(Silence { reason, refused: true }));
         }
-        let answer = match tokio::time::timeout(deadline, ask_one(options, peer, request)).await {
+        let answer = match tokio::time::timeout(deadline, ask_one(options, peer, (request, behind))).await {
             Ok(answer) => answer,
-            Err(_) => Err(Silence::from(format!("no answer within {} s", deadline.as_secs()))),
+            Err(_) => Err(Silence::from(format!("no answer within {} s", deadline.as_secs_f32()))),
         };
         let cut = |silence: Silence| Silence { reason: bounded(&silence.reason, REASON_LENGTH_MAX), ..silence };
         (peer.clone(), answer.map_err(cut))
@@ -66,10 +69,12 @@ pub(super) fn request(wanted: &Wanted, solver: &Solver, buying: Option<&Buying>)
         filters: filters.collect(),
         intents: intents.map(|(name, value)| (name.clone(), value.clone())).collect(),
         term_seconds: buying.and_then(|buying| buying.term).map(|term| term.as_secs()),
+        wait_millis: None,
+        path: None,
     }
 }
 
-async fn ask_one(options: &Options, peer: &Peer, request: &rear::ResourceRequest) -> Answer {
+async fn ask_one(options: &Options, peer: &Peer, (request, behind): (&rear::ResourceRequest, &rear::Path)) -> Answer {
     let target = rear::Target { address: peer.address, expected: peer.did };
     let seller = (options.dial)(target)?;
     let proven = seller.seller().await.map_err(|error| error.to_string())?;
@@ -86,7 +91,10 @@ async fn ask_one(options: &Options, peer: &Peer, request: &rear::ResourceRequest
     // Services are sold as they are: there is nothing to compose.
     let composed = match request.flavor_type {
         rear::FlavorType::Service => None,
-        _ => seller.request(request).await.map_err(refused)?,
+        _ => {
+            let path = behind.signed(&options.key, proven, Timestamp::now()).map_err(|error| error.to_string())?;
+            seller.request(&rear::ResourceRequest { path: Some(path), ..request.clone() }).await.map_err(refused)?
+        }
     };
     if let Some(answer) = composed {
         let flavors: Vec<rear::Flavor> = answer.offers.into_iter().map(|offer| offer.flavor).collect();

@@ -33,16 +33,18 @@ use crate::{Options, bounded, contracts, convert};
 const REASON_LENGTH_MAX: usize = 256;
 
 /// What is bought from one seller.
-struct Lot {
+pub(super) struct Lot {
     /// Of its Reservation.
     name: String,
-    offered: Offered,
+    pub offered: Offered,
     configuration: Configuration,
     transaction: String,
     /// What stands in its Reservation.
-    begun: ReservationStatus,
+    pub begun: ReservationStatus,
     /// What was signed by an earlier process, and may have been sold.
-    agreed: Option<Terms>,
+    pub agreed: Option<Terms>,
+    /// In whose name it is bought; nobody is this owner's own.
+    behind: rear::Path,
 }
 
 /// Reserves and buys under new transactions.
@@ -69,7 +71,7 @@ pub(super) async fn buy(
 }
 
 /// Writes what is to be reserved. A reason is why it cannot be said.
-async fn begin(
+pub(super) async fn begin(
     client: &Client,
     options: &Options,
     solver: &Solver,
@@ -117,7 +119,15 @@ async fn begin(
         transaction_id: transaction.clone(),
         ..ReservationStatus::default()
     };
-    Ok(Ok(Lot { name, offered: offered.clone(), configuration, transaction, begun, agreed: None }))
+    Ok(Ok(Lot {
+        name,
+        offered: offered.clone(),
+        configuration,
+        transaction,
+        begun,
+        agreed: None,
+        behind: rear::Path::default(),
+    }))
 }
 
 /// Goes on with what was begun by an earlier process, or whose last step could not be written.
@@ -176,7 +186,7 @@ async fn give_up(client: &Client, reservations: &[Reservation], reason: &str) ->
 }
 
 /// What stands in a Reservation that was begun; `None` if it is not enough to go on.
-async fn read(client: &Client, reservation: &Reservation) -> Result<Option<Lot>, Error> {
+pub(super) async fn read(client: &Client, reservation: &Reservation) -> Result<Option<Lot>, Error> {
     let (spec, begun) = (&reservation.spec, reservation.status.clone().unwrap_or_default());
     let candidate = spec.peering_candidate.clone().unwrap_or_default().name;
     let known = Api::<PeeringCandidate>::namespaced(client.clone(), names::NAMESPACE).get_opt(&candidate).await?;
@@ -223,7 +233,8 @@ async fn read(client: &Client, reservation: &Reservation) -> Result<Option<Lot>,
     };
     let signed = begun.signed_terms.as_ref().map(convert::envelope);
     let agreed = signed.and_then(|envelope| Signed::open(&envelope, rear::CONTRACT_PURPOSE).ok());
-    Ok(Some(Lot { name: reservation.name_any(), offered, configuration, transaction, begun, agreed }))
+    let (name, behind) = (reservation.name_any(), rear::Path::default());
+    Ok(Some(Lot { name, offered, configuration, transaction, begun, agreed, behind }))
 }
 
 /// Everything from the holds to the contracts.
@@ -240,8 +251,7 @@ async fn proceed(client: &Client, options: &Options, solver: &Solver, mut lots: 
     }
     let signed: Vec<Terms> = held.into_iter().filter_map(Result::ok).collect();
     for (lot, signed) in lots.iter_mut().zip(&signed).rev().filter(|(lot, _)| lot.agreed.is_none()) {
-        lot.begun.signed_terms = Some(convert::signed_terms(signed.envelope()));
-        (lot.begun.reserve_phase, lot.begun.purchase_phase) = (Phase::Solved, Phase::Running);
+        lot.begun = lot.signed(signed, Phase::Running);
         write(client, lot, &lot.begun).await?;
     }
     let deals = lots.iter().zip(&signed);
@@ -336,9 +346,24 @@ async fn stop(
 }
 
 impl Lot {
-    fn deal<'a>(&'a self, client: &'a Client, options: &'a Options, solver: &'a Solver) -> Deal<'a> {
-        let Self { offered, configuration, transaction, .. } = self;
-        Deal { client, options, solver, offered, configuration, transaction }
+    pub fn deal<'a>(&'a self, client: &'a Client, options: &'a Options, solver: &'a Solver) -> Deal<'a> {
+        let Self { offered, configuration, transaction, behind, .. } = self;
+        Deal { client, options, solver, offered, configuration, transaction, behind }
+    }
+
+    /// The same, in the name of who stands behind.
+    pub fn behind(self, behind: &rear::Path) -> Self {
+        Self { behind: behind.clone(), ..self }
+    }
+
+    /// What stands in its Reservation once it is held and signed.
+    pub fn signed(&self, signed: &Terms, purchase_phase: Phase) -> ReservationStatus {
+        ReservationStatus {
+            signed_terms: Some(convert::signed_terms(signed.envelope())),
+            reserve_phase: Phase::Solved,
+            purchase_phase,
+            ..self.begun.clone()
+        }
     }
 
     fn told(&self, outcome: &Outcome) -> Option<String> {
@@ -351,7 +376,7 @@ impl Lot {
     }
 }
 
-async fn write(client: &Client, lot: &Lot, status: &ReservationStatus) -> Result<(), Error> {
+pub(super) async fn write(client: &Client, lot: &Lot, status: &ReservationStatus) -> Result<(), Error> {
     patch(client, &lot.name, status).await
 }
 
@@ -375,7 +400,7 @@ async fn patch(client: &Client, name: &str, status: &ReservationStatus) -> Resul
     }
 }
 
-fn solved(begun: &ReservationStatus, contract: &str) -> ReservationStatus {
+pub(super) fn solved(begun: &ReservationStatus, contract: &str) -> ReservationStatus {
     let reference = GenericRef {
         name: contract.to_owned(),
         namespace: names::NAMESPACE.into(),
@@ -409,4 +434,9 @@ fn failed(begun: &ReservationStatus, step: &str, reason: &str) -> ReservationSta
 fn refusal(offered: &Offered, transaction: Option<String>, step: &'static str, reason: &str) -> Unsold {
     let refused = Refused { peer: offered.peer.clone(), step, reason: bounded(reason, REASON_LENGTH_MAX) };
     Unsold { candidate: offered.candidate.clone(), transaction, why: Some((refused, false)) }
+}
+
+/// None of these is bought: another has paid meanwhile, and it would be too much.
+pub(super) fn too_dear(offers: &[Offered], reason: &str) -> Vec<Unsold> {
+    offers.iter().map(|offered| refusal(offered, None, "buy", reason)).collect()
 }

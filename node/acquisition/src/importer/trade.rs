@@ -30,7 +30,7 @@ pub(super) type Terms = Signed<rear::ContractTerms>;
 
 /// Why it was not bought.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// The seller does not sell, or not what was asked for.
     Refused { step: &'static str, reason: String },
     /// It did not answer, or asked to come later. Nothing is left of the try: a hold ends by itself, a sale is taken back.
@@ -53,6 +53,8 @@ pub(super) struct Deal<'a> {
     pub offered: &'a Offered,
     pub configuration: &'a Configuration,
     pub transaction: &'a str,
+    /// In whose name: nobody is this owner's own.
+    pub behind: &'a rear::Path,
 }
 
 impl Deal<'_> {
@@ -63,13 +65,21 @@ impl Deal<'_> {
 
     /// Has it held and returns the terms with our signature, which nobody has seen yet.
     pub async fn hold(&self) -> Result<Terms, Stop> {
+        self.held().await.map(|(signed, _)| signed)
+    }
+
+    /// The same, with until when it is held, if the seller says so.
+    pub async fn held(&self) -> Result<(Terms, Option<Timestamp>), Stop> {
         let peer = self.dial("reserve")?;
+        let path = self.behind.signed(&self.options.key, self.offered.seller, Timestamp::now());
+        let path = path.map_err(|error| Stop::Refused { step: "reserve", reason: error.to_string() })?;
         let request = rear::ReserveRequest {
             flavor_id: self.offered.flavor.metadata.name.clone(),
             buyer: buyer(self.options),
             configuration: Some(convert::wire_configuration(self.configuration)),
             transaction_id: Some(self.transaction.into()),
             term_seconds: self.offered.term_seconds,
+            path: Some(path),
         };
         let held = peer.reserve(&request).await.map_err(|error| stopped("reserve", error))?;
         let mut signed = match self.checked(&request, &held) {
@@ -82,7 +92,7 @@ impl Deal<'_> {
         self.untaken(&signed).await?;
         self.record(&held).await?;
         signed.sign(&self.options.key).map_err(Error::from)?;
-        Ok(signed)
+        Ok((signed, held.expiration))
     }
 
     /// Another buyer may want it before the hold is over. It is a courtesy: a hold ends by itself.

@@ -61,7 +61,7 @@ pub(crate) struct Peer {
 
 /// Something that can be bought.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Offered {
+pub(crate) struct Offered {
     /// Name of its PeeringCandidate.
     pub candidate: String,
     /// What to call the seller.
@@ -301,7 +301,7 @@ pub(crate) fn peers<'a>(
 
 /// The values of what was seen of peers, by DID.
 pub(super) fn ratings<'a>(ratings: impl Iterator<Item = &'a Rating>) -> BTreeMap<String, u8> {
-    ratings.filter_map(|rating| Some((rating.spec.did.clone(), rating.status.as_ref()?.value?))).collect()
+    ratings.filter_map(|rating| Some((rating.spec.did.clone(), rating.status.as_ref()?.judged()?))).collect()
 }
 
 fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {

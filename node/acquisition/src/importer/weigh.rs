@@ -28,7 +28,7 @@ pub(super) struct Said {
     pub seller: NodeId,
     /// What it offers, or why nobody can say what it is.
     pub flavors: Vec<Result<Heard, String>>,
-    /// Why it offers nothing, if it says that.
+    /// Why it offers nothing, or no more, if it says that.
     pub denial: Option<String>,
 }
 
@@ -114,7 +114,8 @@ fn sift<'a>(
                 findings.open = true;
                 findings.refused.push(refused("nothing offered, needed a K8Slice".into()));
             }
-            Ok(Said { seller, flavors, .. }) => {
+            Ok(Said { seller, flavors, denial }) => {
+                let before = fitting.len();
                 for flavor in flavors {
                     let heard = match flavor {
                         Ok(heard) => heard,
@@ -132,6 +133,9 @@ fn sift<'a>(
                         }
                         Err(Out::Pending(reason)) => findings.pending.push(refused(reason)),
                     }
+                }
+                if let Some(reason) = denial.as_ref().filter(|_| fitting.len() == before) {
+                    findings.refused.push(refused(reason.clone()));
                 }
             }
         }

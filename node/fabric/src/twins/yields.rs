@@ -189,6 +189,7 @@ mod tests {
     #[test]
     fn what_is_reserved_leaves_less_room_and_never_yields() {
         let promise = |name: &str, cpu: u64, conditions: Conditions, until: i64| Commitment {
+            served_by: None,
             transaction: name.into(),
             buyer: "did:key:z".into(),
             flavor: "f".into(),
@@ -211,6 +212,7 @@ mod tests {
             ..Conditions::default()
         };
         let held = Commitment {
+            served_by: None,
             state: CommitmentState::Held { until: at(100) },
             ..promise("held", 500, Conditions::default(), 100)
         };

@@ -80,13 +80,18 @@ impl Records for Rooms {
         restore::told(contract)
     }
 
-    async fn contract(&self, contract: &rear::Contract, ended: Ended) -> Result<(Contract, bool), String> {
+    async fn contract(
+        &self,
+        contract: &rear::Contract,
+        renewal: Option<&Envelope>,
+        ended: Ended,
+    ) -> Result<(Contract, bool), String> {
         let ended = match ended {
             Ended::No => restore::Ended::No,
             Ended::There => restore::Ended::There,
             Ended::ByLog => restore::Ended::ByLog,
         };
-        let taken = take_back(&self.client, &self.options, contract, ended, Timestamp::now()).await;
+        let taken = take_back(&self.client, &self.options, (contract, renewal), ended, Timestamp::now()).await;
         taken.map_err(|error| error.to_string())
     }
 
@@ -309,6 +314,17 @@ pub fn from<T: DeserializeOwned>(value: Value) -> T {
 
 /// A contract of 400m that both have signed so long ago, as the other party would tell it.
 pub fn agreed(buyer: &Node, seller: &Node, number: u32, ago: SignedDuration) -> rear::Contract {
+    agreed_until(buyer, seller, number, ago, None)
+}
+
+/// The same, with an end.
+pub fn agreed_until(
+    buyer: &Node,
+    seller: &Node,
+    number: u32,
+    ago: SignedDuration,
+    until: Option<Timestamp>,
+) -> rear::Contract {
     let issued = Timestamp::now().checked_sub(ago).unwrap();
     let terms = rear::ContractTerms {
         version: 1,
@@ -322,7 +338,7 @@ pub fn agreed(buyer: &Node, seller: &Node, number: u32, ago: SignedDuration) -> 
         price: ["36".into(), "EUR".into(), "hour".into()],
         conditions: None,
         issued: issued.to_string(),
-        until: None,
+        until: until.map(|until| until.to_string()),
     };
     let mut signed = terms.into_signed().unwrap();
     signed.sign(&buyer.key).unwrap();
@@ -367,7 +383,7 @@ pub async fn deal(buyer: &Node, seller: &Node, number: u32, ago: SignedDuration)
     let contract = agreed(buyer, seller, number, ago);
     for node in [seller, buyer] {
         let now = Timestamp::now();
-        take_back(&node.client, &node.options, &contract, restore::Ended::No, now).await.unwrap();
+        take_back(&node.client, &node.options, (&contract, None), restore::Ended::No, now).await.unwrap();
     }
 }
 

@@ -165,8 +165,11 @@ impl View {
             let contract = node.labels.get(names::LABEL_CONTRACT);
             if let Some(sold) = contract.and_then(|contract| serving.get(contract)) {
                 // Before its taint, too, which follows.
-                let sold = sold.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-                node.closed = Some(format!("it is kept to serve {sold}, which was sold"));
+                let sold: Vec<&str> = sold.iter().map(String::as_str).collect();
+                node.closed = Some(match sold.as_slice() {
+                    [] => "it was bought to be sold on".into(),
+                    sold => format!("it is kept to serve {}, which was sold", sold.join(", ")),
+                });
                 continue;
             }
             match contract.and_then(|contract| buyers.get(contract)) {
@@ -186,7 +189,10 @@ fn buyers<'a>(solvers: &[&Solver], contracts: impl Iterator<Item = &'a Contract>
         .filter_map(|contract| {
             let owner = contract.owner_references().iter().find(|owner| owner.kind == "Solver")?;
             let solver = solvers.iter().find(|solver| solver.uid().as_deref() == Some(owner.uid.as_str()))?;
-            Some((contract.name_any(), solver.labels().get(names::LABEL_SOLVER_FOR).cloned()))
+            // What is sold on is for nobody here: no workload has this name.
+            let label =
+                solver.labels().get(names::LABEL_SOLVER_FOR).or_else(|| solver.labels().get(names::LABEL_RESALE));
+            Some((contract.name_any(), label.cloned()))
         })
         .collect()
 }

@@ -24,6 +24,9 @@ pub async fn act(client: &Client, action: &Action) -> kube::Result<()> {
             let change = json!({ "status": {
                 "value": status.value,
                 "shown": status.shown,
+                "global": status.global,
+                "globalShown": status.global_shown,
+                "opinions": status.opinions,
                 "weight": status.weight,
                 "count": status.count,
                 "halfLifeDays": status.half_life_days,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use fluidos_model::kinds::{
-    Account, AccountPhase, Allocation, AllocationPhase, Contract, Direction, Invoice, KnownCluster, LinkState,
-    NodeIdentity, ObservationKind, PaymentState, Phase, Rating, RatingObservation, RatingStatus, Reservation, names,
+    Account, AccountPhase, Allocation, AllocationPhase, Contract, Direction, Invoice, KnownCluster,
+    KnownClusterOpinion, LinkState, NodeIdentity, ObservationKind, PaymentState, Phase, Rating, RatingObservation,
+    RatingStatus, Reservation, names,
 };
 use fluidos_model::rating;
 use jiff::tz::TimeZone;
@@ -47,6 +48,8 @@ pub struct View<'a> {
     pub accounts: Vec<&'a Account>,
     /// What was owed.
     pub invoices: Vec<&'a Invoice>,
+    /// Who has shown this node two histories: both heads are kept as evidence.
+    pub rewriters: Vec<&'a str>,
     /// What is kept already.
     pub ratings: Vec<&'a Rating>,
     /// The contracts by name.
@@ -102,11 +105,18 @@ pub fn plan(view: &View<'_>, all: bool, now: Timestamp) -> Vec<Action> {
     for (did, observation) in deals(view) {
         note(did, observation);
     }
+    for did in view.rewriters.iter().filter(|did| **did != view.own && entry_name(did).is_some()) {
+        if let Some(observation) = rewritten(now) {
+            note((*did).to_owned(), observation);
+        }
+    }
     let rated: BTreeMap<&str, &Rating> =
         view.ratings.iter().map(|rating| (rating.spec.did.as_str(), *rating)).collect();
     let known: BTreeMap<&str, &KnownCluster> =
         view.known.iter().filter_map(|known| Some((known.spec.did.as_deref()?, *known))).collect();
-    let whom: Vec<String> = rated.keys().map(|did| (*did).to_owned()).chain(seen.keys().cloned()).collect();
+    let spoken_of = known.iter().filter(|(_, known)| !opinions(Some(known)).is_empty()).map(|(did, _)| *did);
+    let whom: Vec<String> =
+        rated.keys().copied().chain(spoken_of).map(str::to_owned).chain(seen.keys().cloned()).collect();
     let whom: std::collections::BTreeSet<String> = whom.into_iter().collect();
     let mut room = RATINGS_MAX.saturating_sub(rated.len());
     let mut actions = Vec::new();
@@ -119,7 +129,12 @@ pub fn plan(view: &View<'_>, all: bool, now: Timestamp) -> Vec<Action> {
         let round_trip = entry.and_then(|entry| entry.status.as_ref()?.link.as_ref()?.round_trip_micros);
         after.round_trip_micros = round_trip.or(before.round_trip_micros);
         let Some(name) = entry_name(&did) else { continue };
-        if after.value.is_none() {
+        let of = |did: &str| rated.get(did).and_then(|rating| rating.status.as_ref());
+        let words = rating::words(&did, opinions(entry.copied()), of, now);
+        after.global = rating::global(&after, &words, now);
+        after.global_shown = rating::shown(after.global);
+        after.opinions = (!words.is_empty()).then_some(u32::try_from(words.len()).unwrap_or(u32::MAX));
+        if after.judged().is_none() {
             actions.extend(rating.map(|rating| Action::Forget { name: rating.name_any() }));
             continue;
         }
@@ -129,13 +144,19 @@ pub fn plan(view: &View<'_>, all: bool, now: Timestamp) -> Vec<Action> {
             }
             room -= 1;
         }
-        if after.count != before.count || rating.is_none() || (all && after != before) {
+        let new_words = (after.global, after.opinions) != (before.global, before.opinions);
+        if after.count != before.count || rating.is_none() || new_words || (all && after != before) {
             let name_of = entry.and_then(|entry| entry.spec.name.clone()).unwrap_or_default();
             let peer = name_of.chars().take(NAME_MAX).collect();
             actions.push(Action::Write { name, did, peer, create: rating.is_none(), status: Box::new(after) });
         }
     }
     actions
+}
+
+/// What others say of a node.
+fn opinions(known: Option<&KnownCluster>) -> &[KnownClusterOpinion] {
+    known.and_then(|known| known.status.as_ref()).map_or(&[], |status| &status.opinions)
 }
 
 /// What deals show of their sellers.
@@ -197,6 +218,14 @@ fn deals(view: &View<'_>) -> Vec<(String, RatingObservation)> {
     seen
 }
 
+/// A history that was rewritten, seen once a week for as long as the evidence of it is kept.
+fn rewritten(now: Timestamp) -> Option<RatingObservation> {
+    let today = now.to_zoned(TimeZone::UTC).date();
+    let monday = today.checked_sub(jiff::Span::new().days(today.weekday().to_monday_zero_offset())).ok()?;
+    let at = monday.to_zoned(TimeZone::UTC).ok()?.timestamp().to_string();
+    Some(RatingObservation { kind: ObservationKind::HistoryRewritten, at, id: monday.to_string() })
+}
+
 /// How the link stands, seen once a day.
 fn link(known: &KnownCluster, now: Timestamp) -> Option<RatingObservation> {
     let link = known.status.as_ref()?.link.as_ref()?;
@@ -218,10 +247,11 @@ fn did(identity: &NodeIdentity) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use fluidos_identity::NodeKey;
     use fluidos_model::kinds::{
         AccountSpec, AccountStatus, AdditionalInformation, ContractSpec, ContractStatus, InvoiceSpec, InvoiceStatus,
+        RatingSpec,
     };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -266,6 +296,7 @@ mod tests {
             allocations: vec![],
             accounts: accounts.iter().collect(),
             invoices: invoices.iter().collect(),
+            rewriters: vec![],
             ratings: vec![],
             deals: &BTreeMap::new(),
             broken: &[],
@@ -279,6 +310,92 @@ mod tests {
         let mut needed = vec![format!("{} ReceiptsWithheld withheld", tail(3)), format!("{} Paid paid", tail(2))];
         needed.sort();
         assert_eq!(seen, needed);
+    }
+
+    fn view<'a>(own: &'a str, deals: &'a BTreeMap<String, Deal>) -> View<'a> {
+        View {
+            own,
+            known: vec![],
+            reservations: vec![],
+            allocations: vec![],
+            accounts: vec![],
+            invoices: vec![],
+            rewriters: vec![],
+            ratings: vec![],
+            deals,
+            broken: &[],
+        }
+    }
+
+    #[test]
+    fn a_rewritten_history_lowers_the_rating_as_long_as_the_evidence_is_kept() {
+        let did = |seed| NodeKey::from_seed([seed; 32]).unwrap().id().to_string();
+        let (own, liar, none) = (did(1), did(2), BTreeMap::new());
+        let day = |day: i64| Timestamp::from_second(1_700_000_000 + day * 86_400).unwrap();
+        let mut good = Rating::new("r", RatingSpec { did: liar.clone(), ..RatingSpec::default() });
+        let delivered = |i: usize| RatingObservation {
+            kind: ObservationKind::Delivered,
+            at: day(0).to_string(),
+            id: i.to_string(),
+        };
+        let many: Vec<_> = (0..20).map(delivered).collect();
+        good.status = Some(rating::observe(RatingStatus::default(), &many, day(0)));
+        let mut after = |on: i64| {
+            let view = View { rewriters: vec![&liar, &own, "no key"], ratings: vec![&good], ..view(&own, &none) };
+            let actions = plan(&view, true, day(on));
+            let [Action::Write { status, .. }] = &actions[..] else { panic!("{actions:?}") };
+            let status = status.as_ref().clone();
+            good.status = Some(status.clone());
+            (status.value.unwrap(), status.last.split(' ').next().unwrap().to_owned())
+        };
+        assert_eq!(after(0), (72, "Delivered".into()), "from 95");
+        assert_eq!(after(7).1, "HistoryRewritten", "the reason is shown");
+        assert!(after(60).0 < 40, "it is still so");
+        // Without the evidence nothing is added.
+        let view = View { ratings: vec![&good], ..view(&own, &none) };
+        assert!(plan(&view, false, day(61)).is_empty());
+    }
+
+    #[test]
+    fn what_others_say_makes_a_rating_of_its_own_and_liars_make_none() {
+        let did = |seed| NodeKey::from_seed([seed; 32]).unwrap().id().to_string();
+        let (own, none, now) = (did(1), BTreeMap::new(), Timestamp::from_second(1_700_000_000).unwrap());
+        let opinion = |author: &str, value| KnownClusterOpinion {
+            author: author.into(),
+            value,
+            observations: 10,
+            from: "c".into(),
+        };
+        let seller = |opinions| {
+            let mut known = KnownCluster::new(
+                "k",
+                fluidos_model::kinds::KnownClusterSpec {
+                    did: Some(did(3)),
+                    name: Some("mill".into()),
+                    ..Default::default()
+                },
+            );
+            known.status = Some(fluidos_model::kinds::KnownClusterStatus { opinions, ..Default::default() });
+            known
+        };
+        let mut friend = Rating::new("f", RatingSpec { did: did(2), ..RatingSpec::default() });
+        let delivered =
+            |i: usize| RatingObservation { kind: ObservationKind::Delivered, at: now.to_string(), id: i.to_string() };
+        friend.status =
+            Some(rating::observe(RatingStatus::default(), &(0..20).map(delivered).collect::<Vec<_>>(), now));
+        let said = |opinions| {
+            let known = seller(opinions);
+            let view = View { known: vec![&known], ratings: vec![&friend], ..view(&own, &none) };
+            plan(&view, false, now)
+        };
+        let actions = said(vec![opinion(&did(2), 1000)]);
+        let [Action::Write { did: whom, create: true, status, .. }] = &actions[..] else { panic!("{actions:?}") };
+        assert_eq!((whom, status.value, status.shown.as_str()), (&did(3), None, "?"), "nothing was seen here");
+        assert_eq!((status.global, status.opinions, status.judged()), (Some(74), Some(1), Some(74)));
+        let liars = (10..200).map(|seed| opinion(&did(seed), 0)).chain([opinion("no key", 0)]);
+        assert_eq!(said(liars.clone().collect()), [], "keys that have done nothing for us");
+        let with_liars = said(std::iter::once(opinion(&did(2), 1000)).chain(liars).collect());
+        assert_eq!(with_liars, actions, "nor beside somebody who has");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::establish::{Established, establish};
 use super::{DialStatus, Shared, lock};
 use crate::LinkError;
-use crate::backoff::wait_before_dial;
+use crate::backoff::{Whom, wait_before_dial};
 use crate::session::reason;
 
 /// Two round trips. Short, because a peer that has just started hears only a dial that is begun, or repeated, after that.
@@ -53,15 +53,18 @@ async fn dial_loop(
         let seed = shared.key.id().public_key()[0];
         let mut leads_to = expected;
         let mut failures: u32 = 0;
+        let mut whom = if expected.is_some() { Whom::Found } else { Whom::Named };
         loop {
             if let Some(session) = leads_to.and_then(|peer| shared.session(&peer)) {
                 status.send_replace(DialStatus::Up(session.peer().id));
                 failures = 0;
+                whom = whom.met();
                 let reason = session.closed_reason().await;
                 status.send_replace(DialStatus::Trying { failures, last_error: reason });
             }
             match dial_once(&shared, address, expected).await {
                 Ok(Established::Session(session)) => {
+                    whom = whom.met();
                     leads_to = Some(session.peer().id);
                     failures = 0;
                 }
@@ -74,13 +77,13 @@ async fn dial_loop(
                 Ok(Established::Duplicate(peer)) => {
                     leads_to = Some(peer);
                     failures = failures.saturating_add(1);
-                    tokio::time::sleep(wait_before_dial(failures, expected.is_some(), seed)).await;
+                    tokio::time::sleep(wait_before_dial(failures, whom, seed)).await;
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     tracing::debug!(%address, failures, %error, "dial failed");
                     status.send_replace(DialStatus::Trying { failures, last_error: error.to_string() });
-                    tokio::time::sleep(wait_before_dial(failures, expected.is_some(), seed)).await;
+                    tokio::time::sleep(wait_before_dial(failures, whom, seed)).await;
                 }
             }
         }

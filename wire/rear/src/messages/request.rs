@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use fluidos_identity::Envelope;
 use serde::{Deserialize, Serialize};
 
 use super::wire::{ConfigurationWire, FlavorWire, PriceWire, flavor_type, message, seconds};
@@ -32,6 +33,10 @@ pub struct ResourceRequest {
     pub intents: BTreeMap<String, String>,
     /// For how long; `None` is as long as the seller sells.
     pub term_seconds: Option<u64>,
+    /// How long the buyer waits for the answer, in milliseconds: a seller that asks others has less. `None` is not said.
+    pub wait_millis: Option<u64>,
+    /// Through whose hands it has come: a [`Path`](crate::Path), signed by the buyer for this seller.
+    pub path: Option<Envelope>,
 }
 
 /// How an offer stands to what is needed.
@@ -64,7 +69,7 @@ pub struct ResourceOffer {
 pub struct ResourceAnswer {
     /// What could be sold.
     pub offers: Vec<ResourceOffer>,
-    /// Why nothing is offered.
+    /// Why nothing is offered; beside offers of less, why not more.
     pub denial: Option<String>,
 }
 
@@ -78,6 +83,10 @@ struct RequestWire {
     intents: BTreeMap<String, String>,
     #[serde(rename = "termSeconds", default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
     term_seconds: Option<u64>,
+    #[serde(rename = "waitMillis", default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
+    wait_millis: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<Envelope>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,6 +129,8 @@ impl From<&ResourceRequest> for RequestWire {
             filters: request.filters.iter().map(FilterWire::from).collect(),
             intents: request.intents.clone(),
             term_seconds: request.term_seconds,
+            wait_millis: request.wait_millis,
+            path: request.path.clone(),
         }
     }
 }
@@ -139,6 +150,8 @@ impl TryFrom<RequestWire> for ResourceRequest {
             filters: wire.filters.into_iter().map(SelectorFilter::try_from).collect::<Result<_, _>>()?,
             intents: wire.intents,
             term_seconds: wire.term_seconds,
+            wait_millis: wire.wait_millis,
+            path: wire.path,
         })
     }
 }
@@ -230,6 +243,8 @@ mod tests {
             ],
             intents: BTreeMap::from([("fluidos-intent-location".into(), "Milan".into())]),
             term_seconds: Some(3600),
+            wait_millis: Some(1500),
+            path: Some(Envelope { purpose: "p".into(), payload: "e30".into(), signatures: vec!["a.b.c".into()] }),
         };
         let body = request.write().unwrap();
         assert_eq!(ResourceRequest::read(&body), Ok(request));

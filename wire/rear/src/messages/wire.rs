@@ -305,6 +305,8 @@ struct ReserveRequestWire {
     transaction_id: Option<String>,
     #[serde(rename = "termSeconds", default, skip_serializing_if = "Option::is_none", deserialize_with = "seconds")]
     term_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<Envelope>,
 }
 
 impl From<&ReserveRequest> for ReserveRequestWire {
@@ -315,6 +317,7 @@ impl From<&ReserveRequest> for ReserveRequestWire {
             configuration: request.configuration.as_ref().map(Into::into),
             transaction_id: request.transaction_id.clone(),
             term_seconds: request.term_seconds,
+            path: request.path.clone(),
         }
     }
 }
@@ -329,6 +332,7 @@ impl TryFrom<ReserveRequestWire> for ReserveRequest {
             configuration: wire.configuration.map(Configuration::try_from).transpose()?,
             transaction_id: wire.transaction_id.map(|text| id("transactionID", text)).transpose()?,
             term_seconds: wire.term_seconds,
+            path: wire.path,
         })
     }
 }

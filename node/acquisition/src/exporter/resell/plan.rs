@@ -1,0 +1,259 @@
+//! Every choice about what is sold on: pure functions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fluidos_model::kinds::{
+    Contract, Flavor, FlavorError, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice,
+    K8SliceCharacteristics, K8SlicePolicies, NodeIdentity, QuantityText, Solver, names,
+};
+use fluidos_model::market::{
+    Agreed, Amounts, Commitment, Conditions, Expense, HoldRequest, Partitionability, Pool, Price, Reselling, Resource,
+    Sale, sold_on,
+};
+use fluidos_rear as rear;
+use fluidos_rear::Refusal;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::exporter::plan as own;
+use crate::importer::resale::Held;
+use crate::importer::view::Offered;
+use crate::terms;
+
+/// Of a digest: 16 hexadecimal digits.
+const DIGEST_BYTES: usize = 8;
+/// Who would sell the same: the next is tried when the first does not hold it.
+const OFFERS_MAX: usize = 4;
+/// A hold here ends so long before the one behind it: its buyer must not be late there.
+const HOLD_MARGIN: Duration = Duration::from_secs(1);
+
+/// What names the purchase behind a transaction of a buyer.
+pub(super) fn anchor(transaction: &str, buyer: &str) -> String {
+    digest(&format!("{transaction}\n{buyer}"))
+}
+
+/// The name of the flavor that a buyer is offered for what it needs: the same need, the same name.
+pub(super) fn flavor_name(identity: &NodeIdentity, tag: &str, buyer: &str, request: &rear::ResourceRequest) -> String {
+    let rear::ResourceRequest { flavor_type, filters, intents, term_seconds, .. } = request;
+    let need = format!("{buyer}\n{flavor_type:?}\n{filters:?}\n{intents:?}\n{term_seconds:?}");
+    names::resale_flavor(&identity.domain, tag, &digest(&need))
+}
+
+/// Says whether a flavor has such a name. No other of this node has: those of plans have a dot.
+pub(super) fn is_resale(flavor: &str, identity: &NodeIdentity, tag: &str) -> bool {
+    let prefix = names::resale_flavor(&identity.domain, tag, "");
+    flavor.strip_prefix(&prefix).is_some_and(|hex| hex.len() == 2 * DIGEST_BYTES && !hex.contains('.'))
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a buyer is told of what is sold on: of this node, whole or not at all, at this price. Nothing of it names who is behind: place,
+/// architecture and what is promised are told as they were heard.
+///
+/// # Errors
+/// [`FlavorError`]: what was heard is no slice.
+pub(super) fn flavor(
+    name: &str,
+    behind: &FlavorSpec,
+    (amounts, price): (&Amounts, &Price),
+    conditions: &Conditions,
+    own: &NodeIdentity,
+) -> Result<Flavor, FlavorError> {
+    let heard = behind.k8slice()?;
+    let text = |resource: Resource| QuantityText(resource.text(amounts.get(resource)));
+    let some = |resource: Resource| (amounts.get(resource) != 0).then(|| text(resource));
+    let gpu = heard.characteristics.gpu.unwrap_or_default();
+    let whole = Partitionability { least: *amounts, step: Amounts::default() };
+    let mut properties = heard.properties;
+    // What its seller calls it is the seller's.
+    properties.additional_properties.clear();
+    let slice = K8Slice {
+        characteristics: K8SliceCharacteristics {
+            architecture: heard.characteristics.architecture,
+            cpu: text(Resource::Cpu),
+            memory: text(Resource::Memory),
+            pods: text(Resource::Pods),
+            gpu: some(Resource::Gpu).map(|cores| Gpu { cores, ..gpu }),
+            storage: some(Resource::Storage),
+        },
+        properties,
+        policies: K8SlicePolicies { partitionability: (&whole).into(), conditions: conditions.text() },
+    };
+    let spec = FlavorSpec {
+        provider_id: own.node_id.clone(),
+        flavor_type: FlavorTypeData {
+            type_identifier: FlavorType::K8Slice,
+            type_data: serde_json::to_value(slice).map_err(FlavorError::Shape)?,
+        },
+        owner: own.clone(),
+        price: FlavorPrice::from(price),
+        availability: true,
+        network_property_type: behind.network_property_type.clone(),
+        location: behind.location.clone(),
+    };
+    let mut flavor = Flavor::new(name, spec);
+    flavor.metadata.namespace = Some(names::NAMESPACE.into());
+    Ok(flavor)
+}
+
+/// What is sold on of what was found: what the best costs with the margin, and who else would sell the same at a price that leaves it.
+pub(super) fn quoted(reselling: &Reselling, found: Vec<Offered>) -> Option<(Price, Vec<Offered>)> {
+    let priced = found.into_iter().filter_map(|offered| Some((reselling.margin.on(&offered.price?).ok()?, offered)));
+    let mut priced = priced.into_iter();
+    let (price, best) = priced.next()?;
+    let conditions = crate::importer::resale::conditions(&best).ok()?;
+    let same = |(other, offered): &(Price, Offered)| {
+        let currency = (other.currency, other.period) == (price.currency, price.period) || other.is_zero();
+        let alike = crate::importer::resale::conditions(offered).is_ok_and(|other| other == conditions);
+        offered.buys == best.buys && currency && alike && other.amount <= price.amount
+    };
+    let others: Vec<Offered> = priced.filter(same).map(|(_, offered)| offered).take(OFFERS_MAX - 1).collect();
+    Some((price, std::iter::once(best).chain(others).collect()))
+}
+
+/// The request that is held here for what is held behind it.
+///
+/// # Errors
+/// Why what is held behind it cannot be sold on, in words for the owner.
+pub(super) fn held(
+    request: &rear::ReserveRequest,
+    (transaction, buyer): (&str, &str),
+    (amounts, price): (Amounts, Price),
+    (sale, reselling): (&Sale, &Reselling),
+    behind: &Held,
+    (hold, now): (Duration, Timestamp),
+) -> Result<HoldRequest, String> {
+    let least = reselling.margin.on(&behind.price).map_err(|error| error.to_string())?;
+    let same = (least.currency, least.period) == (price.currency, price.period) || least.is_zero();
+    if !same || least.amount > price.amount {
+        return Err(format!("margin: {} is paid and {price} asked, needed at least {least}", behind.price));
+    }
+    let clock = || "the clock is beyond what can be counted".to_owned();
+    let own = terms::shifted(now, sale.hold.unwrap_or(hold), 1).ok_or_else(clock)?;
+    let theirs = behind.until.and_then(|until| terms::shifted(until, HOLD_MARGIN, -1));
+    let until = theirs.map_or(own, |theirs| theirs.min(own));
+    let wanted = request.term_seconds.map(Duration::from_secs);
+    let term = sale.term.unwrap_or(terms::CONTRACT_TERM);
+    let term = wanted.map_or(term, |wanted| wanted.min(term));
+    let ends = terms::shifted(now, term, 1).ok_or_else(clock)?;
+    let ends = behind.ends.map_or(ends, |theirs| theirs.min(ends));
+    if until <= now || ends <= until {
+        return Err(format!("time: held until {until} and sold until {ends}, it is {now}"));
+    }
+    let agreed = Agreed {
+        policy: sale.policy.clone(),
+        issued: now,
+        hold_until: until,
+        ends: Some(ends),
+        price,
+        conditions: sold_on(&behind.conditions),
+        service: None,
+    };
+    Ok(HoldRequest {
+        transaction: transaction.into(),
+        buyer: buyer.into(),
+        flavor: request.flavor_id.clone(),
+        amounts,
+        until,
+        agreed: Some(agreed),
+    })
+}
+
+/// Says whether a buyer may hold one more.
+///
+/// # Errors
+/// It holds as much as it may, or the Ledger is full.
+pub(super) fn room(
+    pool: &Pool,
+    (transaction, buyer): (&str, &str),
+    flavor: &str,
+    amounts: Amounts,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let until = terms::shifted(now, HOLD_MARGIN, 1).unwrap_or(Timestamp::MAX);
+    let hold = HoldRequest {
+        transaction: transaction.into(),
+        buyer: buyer.into(),
+        flavor: flavor.into(),
+        amounts,
+        until,
+        agreed: None,
+    };
+    pool.hold_served(&hold, "", now).map(drop).map_err(|refusal| own::refusal(refusal).into_refusal())
+}
+
+/// What is promised to be bought and stands in no contract yet, at the price it is sold on for: not less than what it costs.
+pub(super) fn promised(pool: &Pool, now: Timestamp) -> Vec<Expense> {
+    let held = pool.commitments.iter().filter(|known| known.is_held() && known.served_by.is_some());
+    let held = held.filter(|known| !known.is_over(now)).filter_map(|known| known.agreed.as_ref());
+    held.map(|agreed| Expense { price: agreed.price, from: now, until: agreed.ends, namespace: None }).collect()
+}
+
+/// What is to be done so that what is sold on and what is bought for it agree.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Settling {
+    /// Solvers whose purchase nobody needs.
+    pub abandon: Vec<String>,
+    /// Contracts that were sold and are served with nothing any more, with the reason.
+    pub end: Vec<(String, String)>,
+    /// Contracts of which the other side of the chain has given notice, with the reason for this side.
+    pub notice: Vec<(String, String)>,
+}
+
+/// Compares the ledger, the Solvers that buy what is sold on, and the contracts of one moment. What is `busy` is in somebody's hands.
+pub(super) fn settle(
+    pool: &Pool,
+    anchors: &[Solver],
+    contracts: &[Contract],
+    busy: &BTreeSet<String>,
+    now: Timestamp,
+) -> Settling {
+    let served = pool.commitments.iter().filter(|known| known.served_by.is_some() && !known.is_over(now));
+    let needed: BTreeSet<String> = served.map(|known: &Commitment| anchor(&known.transaction, &known.buyer)).collect();
+    let unneeded = anchors.iter().filter(|solver| solver.metadata.deletion_timestamp.is_none()).filter(|solver| {
+        let hex = solver.labels().get(names::LABEL_RESALE);
+        hex.is_none_or(|hex| !needed.contains(hex) && !busy.contains(hex))
+    });
+    let mut settling = Settling { abandon: unneeded.map(|solver| solver.name_any()).collect(), ..Settling::default() };
+    let by_name: BTreeMap<&str, &Contract> =
+        contracts.iter().filter_map(|known| Some((known.metadata.name.as_deref()?, known))).collect();
+    for sold in contracts.iter().filter(|known| known.metadata.deletion_timestamp.is_none()) {
+        let Some(behind) = &sold.spec.served_by else { continue };
+        if ends(sold, false).is_some_and(|ends| ends <= now) {
+            continue; // its time is over: that is the reason
+        }
+        let known = by_name.get(behind.as_str()).filter(|known| known.metadata.deletion_timestamp.is_none());
+        let Some(bought) = known else {
+            let reason = "what it was served with has ended: its seller has ended it, or its time was over";
+            settling.end.push((sold.name_any(), reason.into()));
+            continue;
+        };
+        match (ends(bought, true), ends(sold, true)) {
+            (Some(at), None) if !is_ending(sold) => {
+                settling.notice.push((sold.name_any(), format!("what it is served with ends at {at}")));
+            }
+            (None, Some(at)) if !is_ending(bought) => {
+                settling.notice.push((bought.name_any(), format!("it is not needed after {at}")));
+            }
+            _ => {}
+        }
+    }
+    settling
+}
+
+/// When a contract ends: by a notice, or by itself.
+fn ends(contract: &Contract, by_notice: bool) -> Option<Timestamp> {
+    let text = match by_notice {
+        true => contract.status.as_ref().and_then(|status| status.ends.as_ref()),
+        false => contract.spec.expiration_time.as_ref(),
+    };
+    text.and_then(|text| text.parse().ok())
+}
+
+fn is_ending(contract: &Contract) -> bool {
+    contract.annotations().contains_key(names::ANNOTATION_END_REASON)
+}

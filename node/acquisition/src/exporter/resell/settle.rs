@@ -1,0 +1,49 @@
+//! Brings what is sold on and what is bought for it together again, whoever was killed or has ended what.
+
+use fluidos_model::kinds::{Contract, Solver, names};
+use fluidos_model::market::Pool;
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+
+use super::plan;
+use crate::exporter::{Exporter, act};
+use crate::importer::resale;
+use crate::{contracts, events};
+
+impl Exporter {
+    /// Brings what is sold on and what is bought for it together again.
+    pub(in crate::exporter) async fn settle(&self, pool: &Pool, now: Timestamp) -> Result<(), act::Error> {
+        let of_resale = ListParams::default().labels(names::LABEL_RESALE);
+        // What is in somebody's hands is looked at first: an anchor that is made meanwhile is not listed without its holder.
+        let before = self.resell.busy().clone();
+        let anchors = Api::<Solver>::namespaced(self.client.clone(), names::NAMESPACE).list(&of_resale).await?.items;
+        let known = pool.commitments.iter().any(|known| known.served_by.is_some());
+        if anchors.is_empty() && !known {
+            return Ok(());
+        }
+        // And the promises after the anchors: one without a promise has lost it, or is in somebody's hands.
+        let busy = before.union(&self.resell.busy()).cloned().collect();
+        let pool = self.books.read().await?.unwrap_or_default();
+        let contracts = Api::<Contract>::namespaced(self.client.clone(), names::NAMESPACE);
+        let listed = contracts.list(&Default::default()).await?.items;
+        let settling = plan::settle(&pool, &anchors, &listed, &busy, now);
+        for anchor in anchors.iter().filter(|anchor| settling.abandon.contains(&anchor.name_any())) {
+            tracing::info!(solver = anchor.name_any(), "what was bought to be sold on is not needed: it is given back");
+            if let Err(error) = resale::abandon(&self.client, &self.options, anchor).await {
+                tracing::warn!(%error, solver = anchor.name_any(), "what is not needed is given back later");
+            }
+        }
+        let named = |name: &String| listed.iter().find(|known| known.name_any() == *name);
+        for (contract, reason) in settling.notice.iter().filter_map(|(name, reason)| Some((named(name)?, reason))) {
+            contracts::annotate(&self.client, contract, names::ANNOTATION_END_REASON, reason).await?;
+        }
+        for (contract, reason) in settling.end.iter().filter_map(|(name, reason)| Some((named(name)?, reason))) {
+            tracing::info!(contract = contract.name_any(), reason, "a contract that was sold ends");
+            events::warn(&self.client, contract, "NotServed", reason).await;
+            contracts::annotate(&self.client, contract, names::ANNOTATION_END_REASON, reason).await?;
+            contracts::delete(&self.client, contract).await?;
+        }
+        Ok(())
+    }
+}
