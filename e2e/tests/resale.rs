@@ -12,6 +12,31 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Prices of who sells, and of who sells on what it has not itself.
+const GRID: &str = r#"
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: SharingPolicy
+metadata: {name: standard, namespace: fluidos}
+spec: {price: {amount: "0.02", currency: EUR, period: hour, unit: cpu}}
+"#;
+const SHOP: &str = r#"
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: SharingPolicy
+metadata: {name: standard, namespace: fluidos}
+spec:
+  price: {amount: "0.05", currency: EUR, period: hour, unit: cpu}
+  reselling: {margin: 10%}
+"#;
+/// What may be paid, also for what is sold on and by somebody who does.
+const PAYS: &str = r#"
+apiVersion: nodecore.fluidos.eu/v1alpha1
+kind: AcquisitionPolicy
+metadata: {name: household, namespace: fluidos}
+spec:
+  ceilings: [{currency: EUR, perHour: "1"}]
+  accepts: {resold: true}
+"#;
+
 /// A page at the provider, and at home what it calls and who calls it.
 const APP: &str = r#"
 apiVersion: v1
@@ -75,16 +100,22 @@ spec:
     command: [sh, -c, "echo from home > /tmp/index.html; exec httpd -f -p 8080 -h /tmp"]
 "#;
 
-fn contract(node: &Node) -> String {
-    let contracts = node.get(&["contracts", "-n", "fluidos"]).unwrap();
-    contracts["items"][0]["metadata"]["name"].as_str().unwrap().to_owned()
+fn contracts(node: &Node) -> Vec<Value> {
+    node.get(&["contracts", "-n", "fluidos"]).unwrap()["items"].as_array().unwrap().clone()
 }
 
 /// Buys by hand from the only one that sells here, and waits for the virtual node.
 fn buy(buyer: &Node, seller: &str) -> String {
     buyer.apply(&solver(seller, "500m").replace("establishPeering: false", "establishPeering: true")).unwrap();
-    ready(buyer, seller, "True");
-    contract(buyer)
+    until(&format!("{} has bought", buyer.setup.name), LIMIT, || {
+        let solver = buyer.get(&["solver", seller, "-n", "fluidos"]).unwrap();
+        let bought = contracts(buyer);
+        match bought.first() {
+            Some(contract) => Ok(contract["metadata"]["name"].as_str().unwrap().to_owned()),
+            None => Err(solver["status"].to_string()),
+        }
+    })
+    .unwrap()
 }
 
 fn ready(node: &Node, name: &str, wanted: &str) {
@@ -126,9 +157,10 @@ fn get(node: &Node, service: &str, path: &str) -> String {
 #[test]
 fn a_pod_runs_at_a_provider_whom_only_the_reseller_knows() {
     let mut stage = Stage::new("sell").unwrap();
-    let offer = ["--offer", "cpu=1,memory=1Gi,pods=5", "--trust", "lan"];
-    let grid = stage.start("grid", &offer[..2]).unwrap();
-    let shop = stage.start("shop", &offer).unwrap();
+    let grid = stage.start("grid", &["--offer", "cpu=1,memory=1Gi,pods=5"]).unwrap();
+    // It runs nothing itself, and has too little to sell.
+    let small = ["--no-agent", "--offer", "cpu=100m,memory=1Gi,pods=5", "--trust", "lan"];
+    let shop = stage.start("shop", &small).unwrap();
     let farm = stage.setup("farm", &["--trust", "lan"]).unwrap();
     for setup in [&grid.setup, &farm] {
         setup.machine.as_ref().unwrap().isolate().unwrap();
@@ -137,16 +169,19 @@ fn a_pod_runs_at_a_provider_whom_only_the_reseller_knows() {
     for image in [Image::Nginx, Image::Busybox] {
         farm.setup.load(&image.layout().unwrap()).unwrap();
     }
-    let bought = buy(&shop, "grid");
+    for (node, policy) in [(&grid, GRID), (&shop, SHOP), (&shop, PAYS), (&farm, PAYS)] {
+        node.apply(policy).unwrap();
+    }
     let sold = buy(&farm, "shop");
-    assert!(farm.get(&["knownclusters", "-n", "fluidos"]).unwrap()["items"].as_array().unwrap().len() == 1);
-    let patch = format!(r#"{{"spec":{{"servedBy":"{bought}"}}}}"#);
-    shop.kubectl(&["patch", "contract", &sold, "-n", "fluidos", "--type=merge", "-p", &patch]).unwrap();
-    until("the reseller keeps what it bought", LIMIT, || {
-        let taints = shop.get(&["node", "grid"]).unwrap()["spec"]["taints"].to_string();
-        if taints.contains("fluidos.eu/resale") { Ok(()) } else { Err(taints) }
-    })
-    .unwrap();
+    let known = farm.get(&["knownclusters", "-n", "fluidos"]).unwrap();
+    assert_eq!(known["items"].as_array().unwrap().len(), 1, "farm knows shop alone: {known}");
+    let at_shop = contracts(&shop);
+    let served = at_shop.iter().find(|contract| contract["metadata"]["name"] == *sold).unwrap();
+    let bought = served["spec"]["servedBy"].as_str().unwrap().to_owned();
+    assert!(contracts(&grid).iter().any(|contract| contract["metadata"]["name"] == *bought));
+    let taints = shop.get(&["node", "grid"]).unwrap()["spec"]["taints"].to_string();
+    assert!(taints.contains("fluidos.eu/resale"), "{taints}");
+    ready(&farm, "shop", "True");
 
     farm.apply(APP).unwrap();
     farm.kubectl(&["wait", "--for=condition=Ready", "pod/web", "pod/home", "--timeout=60s"]).unwrap();
@@ -172,6 +207,10 @@ fn a_pod_runs_at_a_provider_whom_only_the_reseller_knows() {
         let reached = farm.kubectl_with(&["exec", "web", "--", "sh", "-c", &command], "").unwrap();
         assert!(!reached.status.success(), "a guest reaches {forbidden}");
     }
+
+    let exposure = farm.setup.fluidos(&["exposure", "shop"]).unwrap();
+    let exposure = String::from_utf8_lossy(&exposure.stdout).into_owned();
+    assert!(exposure.contains("passed on") && exposure.contains(&address), "{exposure}");
 
     // Logs as they come, a port, a terminal's way.
     let mut following = farm.setup.kubectl_command(&["logs", "-f", "web", "--tail=0"]);
@@ -208,9 +247,11 @@ fn a_pod_runs_at_a_provider_whom_only_the_reseller_knows() {
     farm.apply(APP).unwrap();
     farm.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"]).unwrap();
     farm.kubectl(&["delete", "solver", "shop", "-n", "fluidos", "--timeout=60s"]).unwrap();
-    until("nothing of farm's is left", LIMIT, || match (twins(&shop).len(), twins(&grid).len()) {
-        (0, 0) => Ok(()),
-        left => Err(format!("{left:?}")),
+    until("nothing of farm's is left", LIMIT, || {
+        match [&shop, &grid].map(|node| (twins(node).len(), contracts(node).len())) {
+            [(0, 0), (0, 0)] => Ok(()),
+            left => Err(format!("twins and contracts at shop and grid: {left:?}")),
+        }
     })
     .unwrap();
 }

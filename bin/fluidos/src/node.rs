@@ -110,22 +110,25 @@ async fn run(up: &Up) -> Result<()> {
     let decisions = security::open(up, &key, &api, speakers.clone(), &mut parts).await?;
     let admit = security::admit(decisions.clone());
     let mut machine = None;
+    let packets;
     if up.no_agent {
         // Without pods of its own it has no images to give and no DNS that twins could ask.
         let fabric =
             fabric::start(up, key.clone(), &api, (links.clone(), speakers.clone()), None, ranges.dns(), admit)?;
         parts.spawn(fabric.run());
+        packets = fabric::connect(&key, &api, (links.clone(), speakers.clone()), None, &mut parts);
     } else {
-        machine = Some(
-            machine::Machine::start(up, (&key, first), &api, ranges, (&links, &speakers), admit, &mut parts).await?,
-        );
+        let started =
+            machine::Machine::start(up, (&key, first), &api, ranges, (&links, &speakers), admit, &mut parts).await?;
+        packets = started.packets.clone();
+        machine = Some(started);
     }
     api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
     let location = up.location.clone().unwrap_or_default();
     parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
     let (window, offers) = tokio::sync::watch::channel(Vec::new());
     let discovery = peers::discover(up, key.clone(), &api, &doors, (speakers.clone(), offers), &mut parts)?;
-    let accountant = accounting::open(&key, &api, &links, machine.as_ref(), &mut parts).await?;
+    let accountant = accounting::open(&key, &api, &links, (packets, machine.as_ref()), &mut parts).await?;
     let (client, selling) = (
         api.client("fluidos-services"),
         fluidos_services::Options { own: key.id(), links: links.clone(), speakers: speakers.clone() },

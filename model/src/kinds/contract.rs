@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, EmbeddedFlavor, NodeIdentity, Phase, PhaseStatus, TelemetryServer};
+use super::{Configuration, EmbeddedFlavor, NodeIdentity, Phase, PhaseStatus, TelemetryServer, names};
 
 /// Who sells what to whom until when.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
@@ -75,10 +75,16 @@ pub struct ContractSpec {
 }
 
 /// Returns which of these contracts serve others: by the name of one that was bought, the names of those that were sold and are served
-/// with it. It is kept for them alone.
+/// with it, none of one that was bought to be sold on ([`names::LABEL_RESALE`]) and serves nobody yet. It is kept for them alone.
 pub fn serving<'a>(contracts: impl IntoIterator<Item = &'a Contract>) -> BTreeMap<String, BTreeSet<String>> {
     let mut serving: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for contract in contracts {
+        if let (true, Some(bought)) = (
+            contract.metadata.labels.iter().flatten().any(|(key, _)| key == names::LABEL_RESALE),
+            &contract.metadata.name,
+        ) {
+            serving.entry(bought.clone()).or_default();
+        }
         if let (Some(bought), Some(sold)) = (&contract.spec.served_by, &contract.metadata.name) {
             serving.entry(bought.clone()).or_default().insert(sold.clone());
         }

@@ -40,8 +40,6 @@ pub const ANNOTATION_ORIGIN: &str = "fluidos.eu/origin";
 pub const ANNOTATION_HOME: &str = "fluidos.eu/home";
 /// Annotation of a twin at a reseller: the address of its own by which its consumer knows the pod, which runs elsewhere.
 pub const ANNOTATION_STAND_IN: &str = "fluidos.eu/stand-in";
-/// Key of the taint of a virtual node that serves a contract which was sold: only the twins of that contract go there.
-pub const RESALE: &str = "fluidos.eu/resale";
 /// Annotation of a pod: why it was placed where it is.
 pub const ANNOTATION_DECISION: &str = "fluidos.eu/decision";
 /// Annotation of a pod: `KIND/NAME/UID` of its topmost owner, for which capacity is bought.
@@ -56,8 +54,8 @@ pub const ANNOTATION_NAMESPACE: &str = "fluidos.eu/namespace";
 pub const LABEL_SOLVER_FOR: &str = "fluidos.eu/solver-for";
 /// Label of a Solver that buys for a buffer: the name of the buffer.
 pub const LABEL_BUFFER: &str = "fluidos.eu/buffer";
-/// Label of a Solver that buys what is sold on, and of nothing else: the transaction of its buyer, as 16 hexadecimal digits of its digest.
-/// Nobody's own workload takes what it buys.
+/// Label of a Solver that buys what is sold on, of what it buys, and of nothing else: the transaction of its buyer, as 16 hexadecimal digits
+/// of its digest. Nobody's own workload takes what it buys. Key of the taint of the virtual node, which only twins of what was sold tolerate.
 pub const LABEL_RESALE: &str = "fluidos.eu/resale";
 /// Finalizer of a contract: the other side must be told first.
 pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";

@@ -135,3 +135,25 @@ fn used(kept: &mut Kept, pods: &[Arc<Pod>], meters: &dyn Meters) -> (Option<u64>
     kept.cpu = Some(now);
     if known && !pods.is_empty() { (Some(cpu), Some(memory)) } else { (None, None) }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A reseller's: the twin of a contract that it has sold, on the node of one that it has bought.
+    #[test]
+    fn what_is_passed_on_counts_in_what_was_sold_and_in_what_was_bought() {
+        let object = |value: Value| serde_json::from_value(value).unwrap();
+        let twin: Pod = object(json!({"metadata": {"name": "web", "labels": {names::LABEL_CONTRACT: "sold"}},
+            "spec": {"nodeName": "grid", "containers": []}, "status": {"phase": "Running"}}));
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "grid",
+            "labels": {names::VIRTUAL_NODE: "true", names::LABEL_CONTRACT: "bought"}}}))
+        .unwrap();
+        let view = View::new(&[], vec![Arc::new(node)], vec![Arc::new(twin)]);
+        assert_eq!(view.twins["sold"].len(), 1);
+        assert_eq!(view.bound[&view.nodes["bought"].name_any()].len(), 1);
+    }
+}

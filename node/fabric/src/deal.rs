@@ -95,7 +95,7 @@ fn conditions(contract: &Contract) -> Result<Conditions, String> {
 /// it has others run (the last /24 is its Services').
 pub(crate) fn is_pod_address(prefix: &FabricPrefix, address: &str) -> bool {
     match address.parse() {
-        Ok(IpAddr::V4(v4)) => prefix.holds_v4(v4) && (v4.to_bits() & 0xfff) < 0xf00,
+        Ok(IpAddr::V4(v4)) => prefix.holds_v4(v4) && (v4.to_bits() & 0xfff) < FabricPrefix::SERVICES,
         Ok(IpAddr::V6(v6)) => prefix.holds_v6(v6),
         Err(_) => false,
     }

@@ -126,6 +126,25 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_of_somebody_behind_its_consumer_reaches_him_alone_and_one_that_goes_on_is_none() {
+        let (owner, consumer) = ([1, 2]).map(|seed| NodeKey::from_seed([seed; 32]).unwrap().id()).into();
+        let mut contract = Contract::new("contract-1", Default::default());
+        contract.spec.buyer.additional_information.get_or_insert_default().did = Some(consumer.to_string());
+        let pod = |notes: serde_json::Value, ip: &str| -> Pod {
+            let labels = json!({ names::LABEL_CONTRACT: "contract-1" });
+            let metadata = json!({"name": "a", "labels": labels, "annotations": notes});
+            serde_json::from_value(json!({"metadata": metadata, "status": {"podIP": ip}})).unwrap()
+        };
+        let pods = [
+            pod(json!({ names::ANNOTATION_HOME: prefix(&owner).to_string() }), "100.64.0.2"),
+            pod(json!({ names::ANNOTATION_STAND_IN: "100.64.8.0" }), "100.64.0.3"),
+        ];
+        let told = plan(pods.iter(), [contract].iter(), &Speakers::default());
+        let told: Vec<_> = told.into_iter().map(|pod| (pod.address.to_string(), pod.allow_to)).collect();
+        assert_eq!(told, [("100.64.0.2".into(), vec![prefix(&owner)])], "and not {}", prefix(&consumer));
+    }
+
+    #[test]
     fn pods_of_a_service_reach_one_another_and_their_buyer_and_not_those_of_another() {
         let consumer = NodeKey::from_seed([1; 32]).unwrap().id();
         let contract = |name: &str| {

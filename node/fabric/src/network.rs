@@ -20,6 +20,7 @@
 //!  a ──▶ s, R's stand-in ──▶ table: s is A's ──▶ a ──▶ p ──▶ table: p's home is A's prefix, and R its consumer ──▶ pod
 //!  a ◀── s ◀──────────────── table: p of P is s ◀── a ◀── p ◀── table: from p to its home goes to R, whoever else is there
 //! ```
+//! A node without pods (`--no-agent`) carries all the same: this needs no device.
 //! P lets p reach its home and nothing of R's, and takes packets of that home from R for p alone. R lets nothing of p's in but to A.
 //!
 //! *Service of A, called at B, served at C*: B's packet comes to A, whose rules translate the Service address to C's pod and
@@ -49,6 +50,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -89,8 +91,8 @@ pub struct Options {
     pub twins: Cache<Pod>,
     /// Carry the packets.
     pub links: Links,
-    /// This node's pods and Services; its instance names the device.
-    pub network: NodeNetwork,
+    /// This node's pods and Services; its instance names the device. Without one it has none, and carries between peers only.
+    pub network: Option<NodeNetwork>,
     /// Which key speaks for whom now, and from which its addresses follow.
     pub speakers: Speakers,
 }
@@ -183,7 +185,7 @@ pub fn prefix(node: &NodeId) -> Cidr {
     Cidr::new(prefix.v4, FabricPrefix::V4_BITS).unwrap_or(Cidr::host(prefix.v4))
 }
 
-/// Carries packets until dropped. The device goes with it.
+/// Carries packets until dropped. The device goes with it, if there is one.
 ///
 /// # Errors
 /// [`Error`] at once when the ranges do not fit, the device cannot be made, or the channel is taken. A device that is lost
@@ -191,7 +193,15 @@ pub fn prefix(node: &NodeId) -> Cidr {
 pub async fn run(options: Options, handle: Handle) -> Result<(), Error> {
     let own = own(&options)?;
     let mut datagrams = options.links.handle_datagrams(CHANNEL)?;
-    let name = format!("flt{}", options.network.options().instance);
+    let Some(network) = &options.network else {
+        tokio::join!(options.contracts.synced(), options.twins.synced());
+        let never = tokio::select! {
+            never = pump::relaying(&options.links, &mut datagrams, &handle.shared) => never,
+            never = follow(&options, &own, None, &handle.shared) => never,
+        };
+        match never {}
+    };
+    let name = format!("flt{}", network.options().instance);
     let mut device = open(&name)?;
     tokio::join!(options.contracts.synced(), options.twins.synced());
     loop {
@@ -200,7 +210,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), Error> {
         let lost = tokio::select! {
             error = pump::outgoing(&device, &options.links, shared) => error,
             error = pump::incoming(&device, &options.links, &mut datagrams, shared) => error,
-            never = follow(&options, &own, &name, shared) => match never {},
+            never = follow(&options, &own, Some((network, &name)), shared) => match never {},
         };
         tracing::warn!(device = name, error = %lost, "the device is gone; it is made again");
         drop(device);
@@ -216,7 +226,12 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), Error> {
 
 fn own(options: &Options) -> Result<Own, Error> {
     let prefix = prefix(&options.speakers.first(&options.own));
-    let (pods, services) = (options.network.options().pod_cidr, options.network.options().service_cidr);
+    let Some(network) = &options.network else {
+        // Nothing is there, and so nothing is reached.
+        let none = Cidr::host(Ipv4Addr::UNSPECIFIED);
+        return Ok(Own { id: options.own, prefix, pods: none, services: none });
+    };
+    let (pods, services) = (network.options().pod_cidr, network.options().service_cidr);
     for (what, range) in [("pod range", pods), ("Service range", services)] {
         if !prefix.contains(range.network()) || range.prefix_len() < prefix.prefix_len() {
             return Err(Error::Range { what, range, prefix });
@@ -229,8 +244,13 @@ fn open(name: &str) -> Result<Device, Error> {
     Device::open(name).map_err(|source| Error::Device { name: name.to_owned(), source })
 }
 
-/// Keeps table and routes as the contracts say.
-async fn follow(options: &Options, own: &Own, device: &str, shared: &Shared) -> std::convert::Infallible {
+/// Keeps table and routes as the contracts say; without a device the table alone.
+async fn follow(
+    options: &Options,
+    own: &Own,
+    device: Option<(&NodeNetwork, &str)>,
+    shared: &Shared,
+) -> std::convert::Infallible {
     let (mut changes, mut twins_changed) = (options.contracts.changes(), options.twins.changes());
     let mut tick = tokio::time::interval(TICK);
     let mut applied: Option<Vec<FabricRoute>> = None;
@@ -243,9 +263,11 @@ async fn follow(options: &Options, own: &Own, device: &str, shared: &Shared) -> 
         let plan = plan::plan(own, &view);
         // First who may send, then what leads there: nobody has a route whose packets are not judged.
         shared.set(own, &plan);
-        let routes = plan.routes(device);
-        if applied.as_ref() != Some(&routes) {
-            match options.network.set_routes(routes.clone()).await {
+        if let Some((network, device)) = device
+            && let routes = plan.routes(device)
+            && applied.as_ref() != Some(&routes)
+        {
+            match network.set_routes(routes.clone()).await {
                 Ok(()) => {
                     tracing::info!(device, peers = routes.len(), "routes to other nodes");
                     applied = Some(routes);

@@ -29,9 +29,8 @@ use crate::fabric::Shared;
 use crate::frames::Put;
 use crate::twins::Origin;
 
-/// Stand-ins are the addresses of a node from this number to the next: behind its pods (a /21), before its Services (the last /24).
-const FIRST: u32 = 0x800;
-const END: u32 = 0xf00;
+/// So many stand-ins has a node.
+const STAND_INS: u32 = FabricPrefix::SERVICES - FabricPrefix::STAND_INS;
 /// Owners behind one consumer under one contract: a contract is bought to serve one that was sold.
 const HOMES_MAX: usize = 4;
 
@@ -63,9 +62,8 @@ pub(crate) fn home(twin: &Pod) -> Option<Cidr> {
 /// Returns a stand-in that nobody has, or `None` if all are in use. It follows from the uid where that one is free: who comes next does not
 /// get the address of who has just gone.
 pub(crate) fn choose(own: Cidr, uid: &str, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let start =
-        Sha256::digest(uid).iter().take(4).fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte)) % (END - FIRST);
-    let numbers = (0..END - FIRST).map(|step| FIRST + (start + step) % (END - FIRST));
+    let start = Sha256::digest(uid).iter().take(4).fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte)) % STAND_INS;
+    let numbers = (0..STAND_INS).map(|step| FabricPrefix::STAND_INS + (start + step) % STAND_INS);
     numbers.filter_map(|number| own.nth(number)).find(|address| !taken.contains(address))
 }
 
@@ -120,8 +118,15 @@ pub(crate) fn barred(contract: &str, sold: Option<&BTreeSet<String>>, pod: &Pod)
     if of.is_some_and(|of| sold.contains(of)) {
         return None;
     }
-    let kept = sold.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    Some(format!("contract {contract} is kept to serve {kept}, which was sold; give the pod another node"))
+    Some(format!("contract {contract} {}; give the pod another node", kept(sold)))
+}
+
+/// For what a contract is kept, in words.
+fn kept(sold: &BTreeSet<String>) -> String {
+    match sold.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => "was bought to be sold on".into(),
+        sold => format!("is kept to serve {}, which was sold", sold.join(", ")),
+    }
 }
 
 impl Shared {
@@ -149,7 +154,9 @@ impl Shared {
     /// Says whether the provider of a contract must not hear yet what shall run there: it serves others, and none of their buyers has said
     /// since this process started what it wants. What runs goes on; what does not is not started for who may have gone elsewhere.
     pub(crate) fn waits_for_buyers(&self, contract: &str) -> bool {
-        self.serving().get(contract).is_some_and(|sold| sold.iter().all(|sold| !self.has_begun(sold)))
+        self.serving()
+            .get(contract)
+            .is_some_and(|sold| !sold.is_empty() && sold.iter().all(|sold| !self.has_begun(sold)))
     }
 
     /// The home of a twin that goes on to a provider.
@@ -248,6 +255,7 @@ mod tests {
         };
         assert_eq!(barred("x", Some(&sold), &twin("contract-sold")), None);
         assert_eq!(barred("x", None, &pod(json!({}), json!({}))), None, "it serves nobody");
+        assert!(barred("x", Some(&BTreeSet::new()), &twin("contract-sold")).unwrap().contains("bought to be sold on"));
         // Another guest; this owner's own; one that only says so.
         let alike = pod(json!({"reservation.fluidos.eu/contract": "contract-sold"}), json!({}));
         for other in [twin("contract-other"), pod(json!({}), json!({})), alike] {

@@ -130,6 +130,12 @@ fn provider(view: &View<'_>) -> Vec<Row> {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
         let shown = format!("{namespace}/{name}");
         rows.push(row(role, "pod", &shown, Some(true), format!("pod {shown} is on its node {node}")));
+        let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).unwrap_or_default();
+        if is_stand_in(view.peer, &address) {
+            let proof =
+                format!("its address {address} stands for one of somebody else, to whom the peer has passed it on");
+            rows.push(row(role, "passed on", &format!("{shown} and all that goes with it"), Some(true), proof));
+        }
         let (config_maps, secrets) = pod.spec.as_ref().map(view.named).unwrap_or_default();
         let present = |there: bool| if there { "and it is there" } else { "and there is none of that name" };
         for secret in secrets {
@@ -212,7 +218,12 @@ fn guest(view: &View<'_>) -> Vec<Row> {
             "pod",
             &shown,
             Some(true),
-            "it runs here under its contract: logs, exec and port-forward are its own",
+            match pod.annotations().contains_key(names::ANNOTATION_STAND_IN) {
+                false => "it runs here under its contract: logs, exec and port-forward are its own",
+                true => {
+                    "it is passed on under its contract to who serves that: logs, exec and port-forward are its own"
+                }
+            },
         ));
         let (config_maps, secrets) = pod.spec.as_ref().map(view.named).unwrap_or_default();
         for secret in secrets {
@@ -296,6 +307,12 @@ fn has<K: Resource>(objects: &[K], namespace: &str, name: &str) -> bool {
         let meta = object.meta();
         meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
     })
+}
+
+/// Whether an address is one by which a key's node names a pod that it has another run.
+fn is_stand_in(did: &str, address: &str) -> bool {
+    did.parse::<NodeId>()
+        .is_ok_and(|id| address.parse().is_ok_and(|address| fabric_prefix(&id, 0).is_stand_in(address)))
 }
 
 /// Where the pods and Services of a key are.

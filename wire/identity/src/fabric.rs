@@ -25,6 +25,16 @@ impl FabricPrefix {
     /// Length of the IPv6 prefix in bits.
     pub const V6_BITS: u8 = 64;
 
+    /// Number of the first address behind the pods' (a /21): those of pods that others run for this node begin here, its stand-ins.
+    pub const STAND_INS: u32 = 0x800;
+    /// Number of the first address of its Services (the last /24).
+    pub const SERVICES: u32 = 0xf00;
+
+    /// Says whether the IPv4 address stands for a pod that this node has another run.
+    pub fn is_stand_in(&self, address: Ipv4Addr) -> bool {
+        self.holds_v4(address) && (Self::STAND_INS..Self::SERVICES).contains(&(address.to_bits() & 0xfff))
+    }
+
     /// Returns the IPv4 block as `a.b.c.d/20`.
     pub fn v4_cidr(&self) -> String {
         format!("{}/{}", self.v4, Self::V4_BITS)
@@ -83,6 +93,8 @@ mod tests {
             assert!(prefix.v6.is_unique_local() && prefix.v6.to_bits() as u64 == 0, "{prefix}");
             assert!(prefix.holds_v4(Ipv4Addr::from_bits(prefix.v4.to_bits() + 4095)));
             assert!(!prefix.holds_v4(Ipv4Addr::from_bits(prefix.v4.to_bits() + 4096)));
+            let at = |number: u32| prefix.is_stand_in(Ipv4Addr::from_bits(prefix.v4.to_bits() + number));
+            assert!(at(0x800) && at(0xeff) && !at(0x7ff) && !at(0xf00) && !at(0x1900));
             assert!(prefix.holds_v6(Ipv6Addr::from_bits(prefix.v6.to_bits() + 1)));
             assert!(!prefix.holds_v6(Ipv6Addr::from_bits(prefix.v6.to_bits() + (1 << 64))));
         }

@@ -18,15 +18,11 @@ pub async fn open(
     key: &NodeKey,
     api: &Api,
     links: &Links,
-    machine: Option<&Machine>,
+    (packets, machine): (network::Handle, Option<&Machine>),
     parts: &mut JoinSet<()>,
 ) -> Result<Arc<Accounts>> {
     let dialling = key.clone();
-    let meters = OfNode {
-        links: links.clone(),
-        packets: machine.map(|machine| machine.packets.clone()),
-        kubelet: machine.map(Machine::kubelet),
-    };
+    let meters = OfNode { links: links.clone(), packets, kubelet: machine.map(Machine::kubelet) };
     let options = Options {
         client: api.client(fluidos_accounting::MANAGER),
         key: key.clone(),
@@ -38,10 +34,10 @@ pub async fn open(
     Ok(accounts)
 }
 
-/// What this node can measure; without pods of its own neither packets nor usage.
+/// What this node can measure; without pods of its own no usage.
 struct OfNode {
     links: Links,
-    packets: Option<network::Handle>,
+    packets: network::Handle,
     kubelet: Option<Handle>,
 }
 
@@ -51,7 +47,7 @@ impl Meters for OfNode {
     }
 
     fn traffic(&self, peer: &NodeId) -> Option<Traffic> {
-        let bytes = self.packets.as_ref()?.exchanged(peer);
+        let bytes = self.packets.exchanged(peer);
         Some(Traffic { to_peer: bytes.sent, from_peer: bytes.received })
     }
 

@@ -51,19 +51,22 @@ fn prefix_of(speakers: &Speakers) -> PrefixOf {
     Arc::new(move |peer| Some(fabric_prefix(&speakers.first(peer), 0)))
 }
 
-/// Carries packets between this machine and those of peers under contract, and keeps guests confined. What is returned counts them.
+/// Carries packets between this machine and those of peers under contract, and between those that this node sells on, and keeps guests
+/// confined. Without a network of its own it has no guests. What is returned counts packets.
 pub fn connect(
     key: &NodeKey,
     api: &Api,
     (links, speakers): (Links, Speakers),
-    network: NodeNetwork,
+    network: Option<NodeNetwork>,
     parts: &mut JoinSet<()>,
 ) -> network::Handle {
     let client = api.client("fluidos-network");
     let contracts = Cache::<Contract>::start(kube::Api::namespaced(client.clone(), names::NAMESPACE));
     let labelled = kube::runtime::watcher::Config::default().labels(names::LABEL_CONTRACT);
     let twins = Cache::<Pod>::start_with(kube::Api::all(client.clone()), labelled);
-    parts.spawn(guests::confine(client, contracts.clone(), network.clone(), speakers.clone()));
+    if let Some(network) = network.clone() {
+        parts.spawn(guests::confine(client, contracts.clone(), network, speakers.clone()));
+    }
     let options = network::Options { own: key.id(), contracts, twins, links, network, speakers };
     let handle = network::Handle::default();
     let counting = handle.clone();

@@ -60,7 +60,7 @@ impl Machine {
         let images = ImageStore::open(up.data_dir.join("kubelet/images"))?;
         let dns = dns_address.unwrap_or(gateway);
         let peers = fabric::start(up, key.clone(), api, (links.clone(), speakers.clone()), Some(images), dns, admit)?;
-        let packets = fabric::connect(key, api, (links.clone(), speakers.clone()), network.clone(), parts);
+        let packets = fabric::connect(key, api, (links.clone(), speakers.clone()), Some(network.clone()), parts);
         let kubelet = Kubelet::start(substrate_kubelet::Options {
             node_name: up.name.clone(),
             node_address: address().unwrap_or(gateway),

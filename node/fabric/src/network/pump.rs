@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use fluidos_identity::NodeId;
 use fluidos_link::{Datagram, LinkError, Links, Session};
 use tokio::sync::mpsc;
@@ -11,8 +12,8 @@ use super::Shared;
 use super::counters::{Dropped, PeerBytes};
 use super::device::{BATCH, Device, is_gone};
 use super::packet::{Framer, Joiner, addresses};
-use super::relay::translate;
-use super::table::Taken;
+use super::relay::{Change, translate};
+use super::table::{Table, Taken};
 
 /// From the kernel to the peers, until the device is gone. Returns how it was lost.
 pub(super) async fn outgoing(device: &Device, links: &Links, shared: &Shared) -> io::Error {
@@ -105,24 +106,10 @@ pub(super) async fn incoming(
         // Most of a batch comes from one peer.
         let mut from: Option<(NodeId, u64)> = None;
         for Datagram { peer, payload } in batch.drain(..) {
-            let taken = if table.knows(&peer) { joiner.packet(peer, payload) } else { Err(Dropped::NoContract) };
-            let judged = taken.and_then(|packet| match packet {
-                Some(packet) => Ok(Some((table.incoming(&peer, addresses(&packet)?)?, packet))),
-                None => Ok(None),
-            });
-            match judged {
+            match judge(&table, &mut joiner, peer, payload) {
                 Ok(Some((Taken::On(to, change), packet))) => {
-                    let mut packet = packet.to_vec();
-                    match translate(&mut packet, change)
-                        .and_then(|()| carry_on(links, shared, &mut framer, &to, &packet))
-                    {
-                        Ok(()) => {
-                            let bytes = packet.len() as u64;
-                            shared.counting.relayed.count(1, bytes);
-                            shared.counting.exchanged(peer, PeerBytes { sent: 0, received: bytes });
-                            shared.counting.exchanged(to, PeerBytes { sent: bytes, received: 0 });
-                        }
-                        Err(why) => tally.drop(why, 1),
+                    if let Err(why) = carry_on(links, shared, &mut framer, (peer, to), change, &packet) {
+                        tally.drop(why, 1);
                     }
                 }
                 Ok(Some((Taken::Here, packet))) if writer.push(&packet) => {
@@ -153,11 +140,61 @@ pub(super) async fn incoming(
     }
 }
 
-/// Sends a packet of one peer to another. A peer without a link loses it, as on any network.
-fn carry_on(links: &Links, shared: &Shared, framer: &mut Framer, to: &NodeId, packet: &[u8]) -> Result<(), Dropped> {
-    let session = links.get(to).ok_or(Dropped::LinkDown)?;
-    let in_parts = send(&session, framer, packet).map_err(|_| Dropped::LinkDown)?;
-    shared.counting.parted_packets.fetch_add(in_parts.into(), Ordering::Relaxed);
+/// Only from one peer to another, for ever: there are no pods here.
+pub(super) async fn relaying(
+    links: &Links,
+    datagrams: &mut mpsc::Receiver<Datagram>,
+    shared: &Shared,
+) -> std::convert::Infallible {
+    let (mut framer, mut joiner) = (Framer::new(), Joiner::default());
+    loop {
+        let Some(Datagram { peer, payload }) = datagrams.recv().await else {
+            // The links have ended; whoever ended them ends this, too.
+            return std::future::pending().await;
+        };
+        let table = shared.table();
+        joiner.retain(|peer| table.knows(peer));
+        let carried = match judge(&table, &mut joiner, peer, payload) {
+            Ok(Some((Taken::On(to, change), packet))) => {
+                carry_on(links, shared, &mut framer, (peer, to), change, &packet)
+            }
+            Ok(Some((Taken::Here, _))) => Err(Dropped::ForeignDestination),
+            Ok(None) => Ok(()),
+            Err(why) => Err(why),
+        };
+        if let Err(why) = carried {
+            shared.counting.received.drop(why, 1);
+        }
+    }
+}
+
+/// What becomes of a datagram; `None` of the first part of a packet.
+fn judge(table: &Table, joiner: &mut Joiner, peer: NodeId, payload: Bytes) -> Result<Option<(Taken, Bytes)>, Dropped> {
+    if !table.knows(&peer) {
+        return Err(Dropped::NoContract);
+    }
+    let Some(packet) = joiner.packet(peer, payload)? else { return Ok(None) };
+    Ok(Some((table.incoming(&peer, addresses(&packet)?)?, packet)))
+}
+
+/// Sends a packet of one peer to another, changed, and counts it. A peer without a link loses it, as on any network.
+fn carry_on(
+    links: &Links,
+    shared: &Shared,
+    framer: &mut Framer,
+    (from, to): (NodeId, NodeId),
+    change: Change,
+    packet: &Bytes,
+) -> Result<(), Dropped> {
+    let mut packet = packet.to_vec();
+    translate(&mut packet, change)?;
+    let session = links.get(&to).ok_or(Dropped::LinkDown)?;
+    let in_parts = send(&session, framer, &packet).map_err(|_| Dropped::LinkDown)?;
+    let (counting, bytes) = (&shared.counting, packet.len() as u64);
+    counting.parted_packets.fetch_add(in_parts.into(), Ordering::Relaxed);
+    counting.relayed.count(1, bytes);
+    counting.exchanged(from, PeerBytes { sent: 0, received: bytes });
+    counting.exchanged(to, PeerBytes { sent: bytes, received: 0 });
     Ok(())
 }
 

@@ -323,6 +323,27 @@ fn a_reseller_carries_between_an_owner_and_its_pod_and_nothing_else() {
     }
 }
 
+/// 2 sells what it has of 3, who has it of 4: in the middle both are somebody else's.
+#[test]
+fn a_chain_may_be_longer() {
+    let mut bought = named("bought", active(id(2), id(3), 1));
+    bought.spec.served_by = Some("further".into());
+    let contracts = [bought, named("further", active(id(3), id(4), 2))];
+    let (stand_in, at, home) = (of(3, 0x900), of(4, 7), prefix(&id(1)));
+    let notes = serde_json::json!({"fluidos.eu/stand-in": stand_in, "fluidos.eu/home": home});
+    let plan = planned(3, &contracts, &[twin("web", "bought", at, notes)]);
+    let table = Table::new(&own(3), &plan);
+    let incoming = |peer: u8, source, destination| table.incoming(&id(peer), Addresses { source, destination });
+    assert_eq!(incoming(2, of(1, 5), stand_in), Ok(Taken::On(id(4), Change::Destination(at))));
+    assert_eq!(incoming(4, at, of(1, 5)), Ok(Taken::On(id(2), Change::Source(stand_in))));
+    assert_eq!(
+        incoming(2, of(2, 5), stand_in),
+        Err(Dropped::ForeignSource),
+        "the one between has nothing to say to it"
+    );
+    assert_eq!(incoming(4, at, of(2, 5)), Err(Dropped::ForeignDestination));
+}
+
 /// At 3, for whom 2 is the consumer and 1 stands behind it; 1 is a peer of 3 as well.
 #[test]
 fn what_stands_behind_a_consumer_comes_by_it_and_for_its_own_pod_only() {

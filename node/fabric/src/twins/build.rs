@@ -166,7 +166,7 @@ fn only(onward: &Onward) -> BTreeMap<String, String> {
 
 /// When a pod is given up is its owner's to say, however long nobody reaches it.
 fn tolerations() -> Vec<Toleration> {
-    let place = [(names::VIRTUAL_NODE, "NoSchedule"), (names::RESALE, "NoSchedule")];
+    let place = [(names::VIRTUAL_NODE, "NoSchedule"), (names::LABEL_RESALE, "NoSchedule")];
     let silence = [("node.kubernetes.io/not-ready", "NoExecute"), ("node.kubernetes.io/unreachable", "NoExecute")];
     let exists = |(key, effect): (&str, &str)| Toleration {
         key: Some(key.to_owned()),

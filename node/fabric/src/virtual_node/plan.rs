@@ -183,9 +183,9 @@ fn taints(found: &[Taint], state: &State, serves: bool, now: Timestamp) -> Vec<T
         State::Unreachable => Some(UNREACHABLE),
     };
     wanted.extend(about_state.into_iter().flat_map(|key| [(key, "NoSchedule"), (key, "NoExecute")]));
-    wanted.extend(serves.then_some((names::RESALE, "NoSchedule")));
+    wanted.extend(serves.then_some((names::LABEL_RESALE, "NoSchedule")));
     let is = |taint: &Taint, (key, effect): &(&str, &str)| taint.key == *key && taint.effect == *effect;
-    let ours = |taint: &Taint| [UNREACHABLE, NOT_READY, names::RESALE].contains(&taint.key.as_str());
+    let ours = |taint: &Taint| [UNREACHABLE, NOT_READY, names::LABEL_RESALE].contains(&taint.key.as_str());
     let mut taints: Vec<Taint> =
         found.iter().filter(|taint| !ours(taint) || wanted.iter().any(|w| is(taint, w))).cloned().collect();
     for want in &wanted {

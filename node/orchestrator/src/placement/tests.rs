@@ -250,6 +250,18 @@ fn what_was_bought_to_serve_another_contract_is_for_nobody_here() {
         &[bought.clone(), sold.clone()],
         expect![[r#"open api -> ["grid"] virtual=true: a peer's node under contract; satisfies every intent"#]],
     );
+    // Before anything is served with it, too.
+    let mut early = bought.clone();
+    early.metadata.labels = Some([("fluidos.eu/resale".to_owned(), "1a".to_owned())].into());
+    check_bought(
+        &nodes,
+        &waiting,
+        &[by_hand()],
+        &[early],
+        expect![[r#"
+        solve placement-60c5590f: 1000m 67108864 B 1 pods {"fluidos-intent-location": "Milan", "fluidos.eu/namespace": "shop"}
+        say api warning=false: no node fits (grid: it was bought to be sold on). Solver placement-60c5590f looks for peers"#]],
+    );
     sold.spec.served_by = Some("contract-grid".into());
     check_bought(
         &nodes,

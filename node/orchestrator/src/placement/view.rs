@@ -165,8 +165,11 @@ impl View {
             let contract = node.labels.get(names::LABEL_CONTRACT);
             if let Some(sold) = contract.and_then(|contract| serving.get(contract)) {
                 // Before its taint, too, which follows.
-                let sold = sold.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-                node.closed = Some(format!("it is kept to serve {sold}, which was sold"));
+                let sold: Vec<&str> = sold.iter().map(String::as_str).collect();
+                node.closed = Some(match sold.as_slice() {
+                    [] => "it was bought to be sold on".into(),
+                    sold => format!("it is kept to serve {}, which was sold", sold.join(", ")),
+                });
                 continue;
             }
             match contract.and_then(|contract| buyers.get(contract)) {

@@ -80,15 +80,18 @@ fn who_has_no_contract_has_nothing() {
 
 #[test]
 fn a_provider_has_what_its_pods_name_and_nothing_else_of_the_namespace() {
+    // 100.65.200.0 is where the peer has addresses for pods that it has others run.
     let pod = |name: &str, node: &str, secret: &str| {
+        let address = if name == "far" { "100.65.200.7" } else { "100.65.192.7" };
         object(json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {
-            "nodeName": node, "containers": [], "volumes": [{"name": "v", "secret": {"secretName": secret}}]}}))
+            "nodeName": node, "containers": [], "volumes": [{"name": "v", "secret": {"secretName": secret}}]},
+            "status": {"podIP": address}}))
     };
     let secret = |name: &str| object(json!({"metadata": {"name": name, "namespace": "shop"}}));
     let node = Node {
         contracts: vec![contract("c1", &did(9), &did(1), "2026-02-01T00:00:00Z")],
         nodes: vec![object(json!({"metadata": {"name": "grid", "annotations": {names::ANNOTATION_PEER_DID: did(1)}}}))],
-        pods: vec![pod("api", "grid", "db"), pod("web", "farm", "tls")],
+        pods: vec![pod("api", "grid", "db"), pod("far", "grid", "db"), pod("web", "farm", "tls")],
         services: vec![object(
             json!({"metadata": {"name": "api", "namespace": "shop"}, "spec": {"clusterIP": "100.64.0.10"}}),
         )],
@@ -99,16 +102,19 @@ fn a_provider_has_what_its_pods_name_and_nothing_else_of_the_namespace() {
         &node,
         1,
         expect![[r#"
-        Anybody API this node's Kubernetes API: no: GET /api/v1/secrets without a credential: answered 401
-        Anybody name this node's name, domain, DID, features on the LAN: no: DiscoveryPolicy default: multicast is Off
-        Peer verb Buy f: yes: asked the policies: policy offer permits Buy
-        Provider pod shop/api: yes: pod shop/api is on its node grid
-        Provider Secret shop/db: yes: pod shop/api names it, and it is there
-        Provider namespace shop: yes: its name goes with the pods above, other objects in it do not
-        Provider Service shop/api 100.64.0.10: yes: its name and address are variables of the pods above
-        Provider addresses pods and Services here, in 100.81.32.0/20: yes: contract c1 is live: the link takes packets from 100.65.192.0/20
-        Provider memory memory, disk and traffic of the pods above: ?: not probed: its owner is root there, and only attested hardware would hinder it
-        Guest workload : no: no live contract by which we sell to it"#]],
+            Anybody API this node's Kubernetes API: no: GET /api/v1/secrets without a credential: answered 401
+            Anybody name this node's name, domain, DID, features on the LAN: no: DiscoveryPolicy default: multicast is Off
+            Peer verb Buy f: yes: asked the policies: policy offer permits Buy
+            Provider pod shop/api: yes: pod shop/api is on its node grid
+            Provider Secret shop/db: yes: pod shop/api names it, and it is there
+            Provider pod shop/far: yes: pod shop/far is on its node grid
+            Provider passed on shop/far and all that goes with it: yes: its address 100.65.200.7 stands for one of somebody else, to whom the peer has passed it on
+            Provider Secret shop/db: yes: pod shop/far names it, and it is there
+            Provider namespace shop: yes: its name goes with the pods above, other objects in it do not
+            Provider Service shop/api 100.64.0.10: yes: its name and address are variables of the pods above
+            Provider addresses pods and Services here, in 100.81.32.0/20: yes: contract c1 is live: the link takes packets from 100.65.192.0/20
+            Provider memory memory, disk and traffic of the pods above: ?: not probed: its owner is root there, and only attested hardware would hinder it
+            Guest workload : no: no live contract by which we sell to it"#]],
     );
 }
 

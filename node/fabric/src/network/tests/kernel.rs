@@ -303,21 +303,45 @@ fn a_device_that_somebody_removed_is_made_again() {
 }
 
 /// A buys from B, who serves that with what it bought from C. A and C have no link.
+async fn chain(a: &Node, b: &Node, c: &Node) -> (String, String) {
+    for (from, to) in [(a, b), (b, c)] {
+        let (links, address, id) = (from.links.clone(), SocketAddr::from(([192, 0, 2, to.seed], 7300)), to.id);
+        from.here(async move { links.dial(address, Some(id)) }).await;
+    }
+    until("links", || [a, b, c].map(|node| node.links.peers().len()), |up| *up == [1, 2, 1]).await;
+    let sold = a.agree(a.id, b.id).await;
+    b.agree(a.id, b.id).await;
+    let bought = b.agree(b.id, c.id).await;
+    c.agree(b.id, c.id).await;
+    b.serve(&sold, &bought).await;
+    (sold, bought)
+}
+
+#[test]
+fn a_reseller_without_pods_carries_all_the_same_and_takes_nothing() {
+    on_lan(async |lan| {
+        let (a, b, c) = (lan.node(1).await, lan.carrier(2).await, lan.node(3).await);
+        let (sold, bought) = chain(&a, &b, &c).await;
+        let (at_a, at_c) = (a.pod("web").await, c.guest("api", &a).await);
+        let stand_in = of(2, 0x8ff);
+        b.twin(&sold, at_c.address, serde_json::json!({"fluidos.eu/stand-in": stand_in})).await;
+        c.twin(&bought, at_c.address, serde_json::json!({"fluidos.eu/home": super::prefix(&a.id)})).await;
+        serve(&at_c, 80);
+        until("a way there", || ping(&at_a, stand_in, 4000), |answered| *answered).await;
+        assert_eq!(tcp(&at_a, stand_in, 80, SOON), Ok(at_a.address.to_string()));
+        transfer(&at_c, &at_a, 1 << 20);
+        let before = b.fabric.counters().dropped_incoming(Dropped::ForeignDestination);
+        a.links.send_datagram(&b.id, CHANNEL, &packet(at_a.address, of(2, 5), 60)).unwrap();
+        let dropped = || b.fabric.counters().dropped_incoming(Dropped::ForeignDestination) - before;
+        until("what is for itself is dropped", dropped, |dropped| *dropped == 1).await;
+    });
+}
+
 #[test]
 fn a_pod_behind_a_reseller_reaches_its_owner_and_is_reached() {
     on_lan(async |lan| {
         let (a, b, c) = (lan.node(1).await, lan.node(2).await, lan.node(3).await);
-        for (from, to) in [(&a, &b), (&b, &c)] {
-            let (links, address, id) = (from.links.clone(), SocketAddr::from(([192, 0, 2, to.seed], 7300)), to.id);
-            from.here(async move { links.dial(address, Some(id)) }).await;
-        }
-        until("links", || [&a, &b, &c].map(|node| node.links.peers().len()), |up| *up == [1, 2, 1]).await;
-        let sold = a.agree(a.id, b.id).await;
-        b.agree(a.id, b.id).await;
-        let bought = b.agree(b.id, c.id).await;
-        c.agree(b.id, c.id).await;
-        b.serve(&sold, &bought).await;
-
+        let (sold, bought) = chain(&a, &b, &c).await;
         let (at_a, at_b) = (a.pod("web").await, b.pod("own").await);
         // C's guest may reach A's addresses, as `guests` says, and nothing of B's.
         let at_c = c.guest("api", &a).await;

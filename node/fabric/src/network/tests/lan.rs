@@ -82,6 +82,15 @@ pub(super) struct Node {
 
 impl Lan {
     pub(super) async fn node(&self, seed: u8) -> Node {
+        self.machine(seed, true).await
+    }
+
+    /// A node whose fabric has no network of its own.
+    pub(super) async fn carrier(&self, seed: u8) -> Node {
+        self.machine(seed, false).await
+    }
+
+    async fn machine(&self, seed: u8, has_pods: bool) -> Node {
         let dir = self.dir.path().join(seed.to_string());
         let (thread_id, got_thread_id) = std::sync::mpsc::channel();
         let (wired, is_wired) = std::sync::mpsc::channel();
@@ -97,7 +106,7 @@ impl Lan {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let handle = runtime.handle().clone();
             runtime.block_on(async {
-                let _ = started.send(start(seed, dir, handle).await);
+                let _ = started.send(start(seed, dir, handle, has_pods).await);
                 let _ = stopped.await;
             });
         };
@@ -112,7 +121,7 @@ impl Lan {
     }
 }
 
-async fn start(seed: u8, dir: PathBuf, runtime: tokio::runtime::Handle) -> Node {
+async fn start(seed: u8, dir: PathBuf, runtime: tokio::runtime::Handle, has_pods: bool) -> Node {
     let key = key(seed);
     let id = key.id();
     let client = api().await;
@@ -136,7 +145,7 @@ async fn start(seed: u8, dir: PathBuf, runtime: tokio::runtime::Handle) -> Node 
         contracts,
         twins,
         links: links.clone(),
-        network: network.clone(),
+        network: has_pods.then(|| network.clone()),
         speakers: Default::default(),
     };
     let running = run(options, fabric.clone());
