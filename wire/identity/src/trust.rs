@@ -183,13 +183,16 @@ fn collect(
     }
 }
 
+/// The owner, its domain, and the domain that is still to be asked.
+type Ownership = (Option<Fact<NodeId>>, Option<Fact<String>>, Option<(NodeId, String)>);
+
 /// One owner, or none: a node that two owners call their own is nobody's until they agree.
 fn owner_and_domain(
     owned: &[&VerifiedCredential],
     trusted: &TrustedIssuers,
     now: Timestamp,
     pass: &mut dyn FnMut(String),
-) -> (Option<Fact<NodeId>>, Option<Fact<String>>, Option<(NodeId, String)>) {
+) -> Ownership {
     let owners: BTreeSet<NodeId> = owned.iter().map(|credential| credential.issuer()).collect();
     let Some(owner) = owners.first().copied() else { return (None, None, None) };
     if owners.len() > 1 {
