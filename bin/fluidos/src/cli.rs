@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use self::up::{OnStop, Up};
+pub use self::up::{DidWeb, OnStop, Up};
 use crate::check::{self, Check};
 use crate::connection::Connection;
 use crate::contracts::{self, Contracts, Unpeer};

@@ -41,7 +41,8 @@ impl Node {
         let path = home.join(directory);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(home.join(format!("{directory}.log")));
         let mut child = Command::new(env!("CARGO_BIN_EXE_fluidos"))
-            .args(["up", "--name", name, "--no-agent", "--no-mdns", "--api", "127.0.0.1:0"])
+            // Owners here have domains that are nobody's: no DNS is asked about them.
+            .args(["up", "--name", name, "--no-agent", "--no-mdns", "--api", "127.0.0.1:0", "--did-web", "off"])
             .args(if more.contains(&"--rear") { &[][..] } else { &["--rear", "127.0.0.1:0"] })
             .arg("--data-dir")
             .arg(&path)

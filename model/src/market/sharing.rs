@@ -123,6 +123,20 @@ impl Sharing {
         !named(&self.deny) && self.allow.as_deref().is_none_or(named)
     }
 
+    /// Returns the same policy, in which who is named by one DID is named by another, too; `current` gives that of who has another now.
+    #[must_use]
+    pub fn following(mut self, current: impl Fn(&str) -> Option<String>) -> Self {
+        let follow = |dids: &mut Vec<String>| {
+            let others: Vec<String> = dids.iter().filter_map(|did| current(did)).collect();
+            dids.extend(others);
+        };
+        if let Some(allow) = &mut self.allow {
+            follow(allow);
+        }
+        follow(&mut self.deny);
+        self
+    }
+
     fn price(&self, situation: &Situation) -> Result<UnitPrice, RateError> {
         let price = Price { amount: self.rate.at(situation)?, currency: self.currency, period: self.period };
         Ok(UnitPrice { price, unit: self.unit })

@@ -286,7 +286,7 @@ impl Exporter {
 
     /// The flavors that a peer may have now, each with what of it is sold to it: what is cut as it is wanted first, then the plans.
     async fn priced(&self, act: Act, peer: Option<NodeId>) -> Result<Vec<(Flavor, Sale)>, Unsold> {
-        let policies = act::policies(&self.client).await?;
+        let policies = act::policies(&self.client, &self.options.speakers).await?;
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
         let plans = act::shop(&self.client, &self.options).await?.plans;
         let flavors = act::flavors(&self.client, self.options.key.id()).await?;
@@ -339,7 +339,7 @@ impl Exporter {
     ) -> Result<Commitment, Refusal> {
         let flavor = act::flavor(&self.client, &request.flavor_id, self.options.key.id()).await?;
         let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: request.flavor_id.clone() })?;
-        let policies = act::policies(&self.client).await?;
+        let policies = act::policies(&self.client, &self.options.speakers).await?;
         let shop = act::shop(&self.client, &self.options).await?;
         let of_plan = shop.plans.get(&request.flavor_id);
         if of_plan.is_none() && service::is_fixed(&flavor) {

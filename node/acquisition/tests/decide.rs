@@ -104,3 +104,28 @@ async fn nothing_is_listed_held_or_sold_that_is_not_permitted() {
     ];
     assert_eq!(*asked.lock().unwrap(), expected);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_buyer_that_has_handed_its_key_over_is_whom_a_policy_names() {
+    use fluidos_identity::{Speakers, Standing};
+    use fluidos_model::kinds::SharingPolicy;
+    let mut seller = Node::without_rooms(1, "grid", Some(4000)).await;
+    let [old, new, barred, barred_now, other] = [8, 9, 10, 11, 12].map(|seed| NodeKey::from_seed([seed; 32]).unwrap());
+    let speakers = Speakers::default();
+    seller.options.speakers = speakers.clone();
+    seller.open(|exporter| exporter).await;
+    let policy = serde_json::json!({
+        "apiVersion": "nodecore.fluidos.eu/v1alpha1", "kind": "SharingPolicy",
+        "metadata": {"name": "friends", "namespace": "fluidos"},
+        "spec": {"price": {"amount": "0", "currency": "EUR", "period": "hour"}, "buyers": {"allow": [old.id().to_string(), barred_now.id().to_string()], "deny": [barred.id().to_string()]}},
+    });
+    let policy: SharingPolicy = serde_json::from_value(policy).unwrap();
+    kube::Api::namespaced(seller.client.clone(), "fluidos").create(&Default::default(), &policy).await.unwrap();
+    let listed = async |buyer: &NodeKey| {
+        seller.rear(buyer).list_flavors(&rear::Selector::default()).await.map_or(0, |flavors| flavors.len())
+    };
+    assert_eq!((listed(&old).await, listed(&new).await, listed(&barred_now).await), (1, 0, 1));
+    let standings = [(&old, &new), (&barred, &barred_now)].map(|(a, b)| (a.id(), Standing::Current(b.id())));
+    speakers.set(standings.into(), Default::default());
+    assert_eq!((listed(&new).await, listed(&barred_now).await, listed(&other).await), (1, 0, 0));
+}

@@ -17,8 +17,8 @@
 //!
 //! Watches KnownClusters, Contracts, Acquaintances and links; the only writer of Acquaintances and of `status.identity`.
 //!
-//! Limits: a `did:web` document is not fetched, so a domain is proven only where the owner of *this* node was told so; deleting
-//! an Acquaintance forgets it.
+//! A domain that an owner claims is proven by its `did:web` document ([`web`]), or because the owner of *this* node was told so.
+//! Deleting an Acquaintance forgets it.
 
 mod act;
 mod plan;
@@ -26,6 +26,7 @@ mod show;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod web;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
 use self::show::{Delivered, Showing};
+use self::web::{Fetched, Web};
 
 pub use self::plan::position_word;
 pub use self::wire::{KIND, present};
@@ -83,6 +85,8 @@ pub struct Options {
     pub trusted: TrustedIssuers,
     /// Is told who speaks for whom.
     pub speakers: Speakers,
+    /// How the `did:web` documents of owners are fetched; `None`: they are not.
+    pub web: Option<web::Options>,
     /// Where this node is (latitude, longitude), to measure what others say of where they are.
     pub position: Option<(f64, f64)>,
 }
@@ -105,6 +109,7 @@ pub struct Introductions {
     written: BTreeMap<NodeId, (AcquaintanceSpec, AcquaintanceStatus, Instant)>,
     delivered: BTreeMap<NodeId, Delivered>,
     told_copies: BTreeMap<NodeId, Instant>,
+    web: Option<Web>,
     heard: mpsc::Receiver<(NodeId, Presentation)>,
     known: Cache<KnownCluster>,
     contracts: Cache<Contract>,
@@ -136,6 +141,7 @@ pub async fn open(options: Options) -> Result<Introductions, Error> {
         written,
         delivered: BTreeMap::new(),
         told_copies: BTreeMap::new(),
+        web: options.web.clone().map(Web::new).transpose().map_err(Error::Web)?,
         heard,
         known: Cache::start(Api::namespaced(options.client.clone(), names::NAMESPACE)),
         contracts: Cache::start(Api::namespaced(options.client.clone(), names::NAMESPACE)),
@@ -153,6 +159,9 @@ pub enum Error {
     /// What was kept cannot be read.
     #[error("list acquaintances: {0}")]
     Api(#[from] Box<kube::Error>),
+    /// Nothing can be fetched over HTTPS.
+    #[error("did:web documents: {0}")]
+    Web(String),
     /// Somebody else answers presentations.
     #[error(transparent)]
     Link(#[from] fluidos_link::LinkError),
@@ -179,6 +188,7 @@ impl Introductions {
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
                 Some(done) = showing.join_next() => self.was_shown(done),
+                fetched = next_document(&mut self.web) => self.read_document(fetched),
                 _ = known.changed() => tokio::time::sleep(GATHER).await,
                 _ = contracts.changed() => tokio::time::sleep(GATHER).await,
                 _ = objects.changed() => tokio::time::sleep(GATHER).await,
@@ -224,11 +234,38 @@ impl Introductions {
         self.people.insert(peer, Person { met, shown });
         if kept > 0 {
             // Somebody else may have shown a list from which its credential has been taken since.
-            let (trusted, lists) = (&self.options.trusted, &self.lists);
-            for (peer, person) in &mut self.people {
-                person.met = self.acquaintances.meet(*peer, &person.shown, lists, trusted, now);
-            }
+            self.meet_again(now);
         }
+    }
+
+    fn meet_again(&mut self, now: Timestamp) {
+        let (trusted, lists) = (&self.options.trusted, &self.lists);
+        for (peer, person) in &mut self.people {
+            person.met = self.acquaintances.meet(*peer, &person.shown, lists, trusted, now);
+        }
+    }
+
+    /// Has the documents of those domains fetched that owners of peers claim.
+    fn ask_domains(&mut self) {
+        let Some(web) = &mut self.web else { return };
+        let claims = self.people.values().filter_map(|person| person.met.proven.asks_web.clone()).collect();
+        web.want(&claims, Instant::now());
+    }
+
+    fn read_document(&mut self, Fetched { claim, document }: Fetched) {
+        let (owner, now) = (claim.0, Timestamp::now());
+        let outcome = document.and_then(|(domain, bytes)| {
+            let learned = self.options.trusted.learn_document(&domain, &bytes, owner, Web::until(now));
+            learned.map_err(|error| error.to_string())
+        });
+        match &outcome {
+            Ok(()) => tracing::info!(%owner, domain = claim.1, "the domain of an owner says that it is the owner's"),
+            Err(reason) => tracing::warn!(%owner, domain = claim.1, reason, "the domain of an owner does not prove it"),
+        }
+        if let Some(web) = &mut self.web {
+            web.noted(&claim, outcome, Instant::now());
+        }
+        self.meet_again(now);
     }
 
     /// Takes note of statements, from whomever.
@@ -242,6 +279,7 @@ impl Introductions {
     async fn settle(&mut self, showing: &mut JoinSet<Showing>) {
         self.make_acquaintances();
         self.put_in_force();
+        self.ask_domains();
         self.write_acquaintances().await;
         self.write_identities().await;
         self.succeed().await;
@@ -366,7 +404,10 @@ impl Introductions {
             let identity = match (person, refused) {
                 (Some(person), refused) => {
                     let (features, trusted) = (&known.spec.features, &self.options.trusted);
-                    Some(plan::identity(did, &person.met, refused, features, &measured, trusted, now))
+                    let claim = person.met.proven.asks_web.as_ref();
+                    let why = claim.and_then(|claim| self.web.as_ref()?.reason(claim));
+                    let identity = plan::identity(did, &person.met, refused, features, &measured, trusted, now);
+                    Some(plan::with_note(identity, why.map(|why| format!("its did:web document: {why}"))))
                 }
                 (None, refused) => refused.map(|reason| plan::nothing_but(&reason)),
             };
@@ -408,5 +449,13 @@ impl Introductions {
         if let Err(error) = act::warn(&self.options.client, about.as_deref(), reason, &message).await {
             tracing::warn!(%error, message, "this could not be told in an Event");
         }
+    }
+}
+
+/// The next document that is fetched; none if nothing is fetched at all.
+async fn next_document(web: &mut Option<Web>) -> Fetched {
+    match web {
+        Some(web) => web.done().await,
+        None => std::future::pending().await,
     }
 }

@@ -1,6 +1,6 @@
 //! The manager: sightings in, KnownClusters and dialled links out.
 //!
-//! What a thousand nodes that go on as before cost is one look at each twice a minute and one write in five minutes: every write of a
+//! What a thousand nodes that go on as before cost is one look at each twice a minute and one write in half an hour: every write of a
 //! KnownCluster wakes all rooms that watch them.
 
 mod calls;

@@ -16,8 +16,8 @@ use crate::{Features, Sighting, Source, plan, signature};
 const SERVICE: &str = "_fluidos._udp.local.";
 /// How often the daemon is asked for all that it knows: often enough that a node which answers does not expire ([`crate::plan::EXPIRY`]).
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Each so many of those looks asks the LAN, too: a question names all the answers that are known, so with a thousand nodes it is some
-/// dozen packets; and who is new announces itself.
+/// Each so many of those looks asks the LAN, too, and each that comes after something new: of a thousand answers at once many are lost. A
+/// question names all the answers that are known, so with a thousand nodes it is some dozen packets; and who is new announces itself.
 const ROUNDS_OF_ASKING: usize = 10;
 /// Until it is seen that nobody listens any more.
 const IDLE: Duration = Duration::from_millis(500);
@@ -147,7 +147,7 @@ fn listen(daemon: &ServiceDaemon, mut events: Receiver<ServiceEvent>, heard: &mp
             }
         }
         if again <= Instant::now() {
-            let asks = round.is_multiple_of(ROUNDS_OF_ASKING);
+            let asks = std::mem::take(&mut inbox.is_news) || round.is_multiple_of(ROUNDS_OF_ASKING);
             match if asks { daemon.browse(SERVICE) } else { daemon.browse_cache(SERVICE) } {
                 Ok(fresh) => events = fresh,
                 Err(mdns_sd::Error::DaemonShutdown) => return,
@@ -166,6 +166,8 @@ pub(crate) struct Inbox {
     pub(crate) waiting: BTreeMap<String, Heard>,
     /// What was read of each instance: the same is not verified again.
     pub(crate) read: HashMap<String, Read>,
+    /// Whether an instance was heard that was not known before.
+    is_news: bool,
 }
 
 /// One announcement, and what it says.
@@ -196,6 +198,7 @@ impl Inbox {
             service.txt_properties.iter().map(|p| (p.key().to_owned(), p.val_str().to_owned())).collect();
         let addresses = plan::addresses(service.addresses.iter().map(ScopedIp::to_ip_addr));
         let known = self.read.get(&service.fullname);
+        self.is_news |= known.is_none();
         if let Some(read) = known.filter(|read| (&read.fields, &read.addresses) == (&fields, &addresses)) {
             return read.heard.clone();
         }

@@ -20,7 +20,7 @@ pub const KNOWN_MAX: usize = 4096;
 pub const EXPIRY: SignedDuration = SignedDuration::from_secs(120);
 /// The time that an entry of such a node is given in the API, where it is renewed before half of it is over: for those who read it
 /// there, and for a process that starts and has heard nobody yet. The one that hears them forgets after [`EXPIRY`].
-pub const LISTED: SignedDuration = SignedDuration::from_secs(600);
+pub const LISTED: SignedDuration = SignedDuration::from_secs(3600);
 /// Addresses of one node that are tried: two networks, each with both versions of IP.
 const ADDRESSES_MAX: usize = 4;
 /// Longer names are refused: they become names of Kubernetes nodes.

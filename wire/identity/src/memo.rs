@@ -1,6 +1,6 @@
-//! Remembers what has been proven: which signatures hold, and which keys are points of the curve.
+//! Remembers which signatures hold.
 //!
-//! A node reads the same contracts again whenever one of them changes, and each costs two signatures of 40 µs and four points of 4 µs. What
+//! A node reads the same contracts again whenever one of them changes, and each costs two signatures of 40 µs. What
 //! is remembered is the SHA-256 of everything the answer depends on, so an answer that was true stays true. Only what holds is
 //! remembered: strangers can fill the memory with what they have signed, which makes others check again, and not with garbage.
 
@@ -32,14 +32,8 @@ impl Memo {
     }
 }
 
-type Kept = LazyLock<Mutex<Memo>>;
-
-const fn nothing() -> Kept {
-    LazyLock::new(|| Mutex::new(Memo { known: HashSet::new(), order: VecDeque::new() }))
-}
-
-static SIGNATURES: Kept = nothing();
-static KEYS: Kept = nothing();
+static SIGNATURES: LazyLock<Mutex<Memo>> =
+    LazyLock::new(|| Mutex::new(Memo { known: HashSet::new(), order: VecDeque::new() }));
 
 /// Says whether `check` holds for what `parts` say, which it is asked once.
 pub(crate) fn signature(parts: [&[u8]; 3], check: impl FnOnce() -> bool) -> bool {
@@ -49,17 +43,9 @@ pub(crate) fn signature(parts: [&[u8]; 3], check: impl FnOnce() -> bool) -> bool
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    remembered(&SIGNATURES, digest.finalize().into(), check)
-}
-
-/// Says whether `check` holds for a key, which it is asked once.
-pub(crate) fn key(bytes: &[u8; 32], check: impl FnOnce() -> bool) -> bool {
-    remembered(&KEYS, *bytes, check)
-}
-
-fn remembered(kept: &Kept, one: [u8; 32], check: impl FnOnce() -> bool) -> bool {
+    let one = digest.finalize().into();
     // A memo that somebody left in the middle is still one: what is in it holds.
-    let memo = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let memo = || SIGNATURES.lock().unwrap_or_else(PoisonError::into_inner);
     if memo().known.contains(&one) {
         return true;
     }

@@ -60,6 +60,8 @@ pub struct Proven {
     pub domain: Option<Fact<String>>,
     /// Its features, in order of name, value and level.
     pub features: Vec<Fact<Feature>>,
+    /// The domain that its owner claims, of which nobody has told us whose it is: that domain's `did:web` document would say.
+    pub asks_web: Option<(NodeId, String)>,
     /// Why the rest counts for nothing, in words.
     pub passed_over: Vec<String>,
 }
@@ -155,11 +157,11 @@ pub fn proven(peer: &NodeId, credentials: &[VerifiedCredential], trusted: &Trust
             _ => pass(format!("{said}: its issuer is not trusted for this")),
         }
     }
-    let (owner, domain) = owner_and_domain(&owned, trusted, now, &mut pass);
+    let (owner, domain, asks_web) = owner_and_domain(&owned, trusted, now, &mut pass);
     let mut features: Vec<Fact<Feature>> = features.into_values().collect();
     features.sort_by(|a, b| a.value.cmp(&b.value));
     passed_over.sort();
-    Proven { owner, domain, features, passed_over }
+    Proven { owner, domain, features, asks_web, passed_over }
 }
 
 /// Notes what one credential says; of several about one thing the best, and then the one that lasts longest, is kept.
@@ -181,19 +183,22 @@ fn collect(
     }
 }
 
+/// The owner, its domain, and the domain that is still to be asked.
+type Ownership = (Option<Fact<NodeId>>, Option<Fact<String>>, Option<(NodeId, String)>);
+
 /// One owner, or none: a node that two owners call their own is nobody's until they agree.
 fn owner_and_domain(
     owned: &[&VerifiedCredential],
     trusted: &TrustedIssuers,
     now: Timestamp,
     pass: &mut dyn FnMut(String),
-) -> (Option<Fact<NodeId>>, Option<Fact<String>>) {
+) -> Ownership {
     let owners: BTreeSet<NodeId> = owned.iter().map(|credential| credential.issuer()).collect();
-    let Some(owner) = owners.first().copied() else { return (None, None) };
+    let Some(owner) = owners.first().copied() else { return (None, None, None) };
     if owners.len() > 1 {
         let names: Vec<String> = owners.iter().map(NodeId::to_string).collect();
         pass(format!("NodeOwnership: {} trusted owners claim it: {}", owners.len(), names.join(", ")));
-        return (None, None);
+        return (None, None, None);
     }
     let until = owned.iter().map(|credential| credential.counts_until()).max().unwrap_or(now);
     let reason = format!("{owner}, who is trusted as an owner here, vouches for it");
@@ -211,5 +216,8 @@ fn owner_and_domain(
             None
         }
     });
-    (Some(fact), domain)
+    let told = |domain: &String| trusted.owners.get(&owner).is_some_and(|domains| domains.contains(domain));
+    let asks_web =
+        claimed.map(|(_, domain)| domain).filter(|domain| !told(domain)).map(|domain| (owner, domain.clone()));
+    (Some(fact), domain, asks_web)
 }

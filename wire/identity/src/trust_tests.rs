@@ -96,6 +96,13 @@ fn an_owner_has_no_domain_of_others() {
     let before = proven(&id(PEER), &claims_bank, &trusted, now());
     assert_eq!((before.owner.is_some(), before.domain), (true, None));
     assert!(before.passed_over[0].contains("bank.example"), "{:?}", before.passed_over);
+    assert_eq!(before.asks_web, Some((id(OWNER), "bank.example".to_owned())), "the domain is to be asked");
+    assert_eq!(proven(&id(PEER), &[owns(OWNER, "farm.example")], &trusted, now()).asks_web, None, "we were told");
+    assert_eq!(
+        proven(&id(PEER), &[owns(9, "bank.example")], &trusted, now()).asks_web,
+        None,
+        "no stranger makes us ask"
+    );
     // The domain says itself that the key is its own, for as long as that was looked up.
     let web: DidWeb = "did:web:bank.example".parse().unwrap();
     let document = web.document(&id(OWNER)).to_string();

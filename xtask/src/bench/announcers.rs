@@ -14,7 +14,8 @@ use super::main_job::{pss_kib, round, ticks};
 
 /// How long the node is watched with few: two rounds of looking again.
 const WATCH: Duration = Duration::from_secs(60);
-/// With many: all that comes round is in it, also that all are written as heard (every 5 min), and the LAN is asked.
+/// With many: all that comes round is in it, also that the LAN is asked (every 5 min); that all are written as heard, once in half an hour, is
+/// not.
 const WATCH_MANY: Duration = Duration::from_secs(300);
 /// Until what was found is called, and called again less and less.
 const SETTLE: Duration = Duration::from_secs(120);

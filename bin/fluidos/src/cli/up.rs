@@ -62,6 +62,10 @@ pub struct Up {
     /// given several times.
     #[arg(long, env = "FLUIDOS_TRUST_ISSUER", value_delimiter = ',', value_name = "[ROLE:]DID[=DOMAIN]")]
     pub trust_issuer: Vec<Issuer>,
+    /// Whether the domain that a believed owner claims is asked whose it is (https://DOMAIN/.well-known/did.json): off, public (at public
+    /// addresses only), or private (also on loopback and in private networks).
+    #[arg(long, env = "FLUIDOS_DID_WEB", value_enum, default_value_t = DidWeb::Public)]
+    pub did_web: DidWeb,
     /// Where this node is, as city=Milan,country=Italy,latitude=45.46,longitude=9.19.
     #[arg(long, env = "FLUIDOS_LOCATION", value_parser = location)]
     pub location: Option<Location>,
@@ -80,6 +84,17 @@ pub struct Up {
     /// A YAML file with these flags.
     #[arg(long, env = "FLUIDOS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// Where `did:web` documents are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DidWeb {
+    /// Nowhere.
+    Off,
+    /// At public addresses.
+    Public,
+    /// Wherever the domain leads.
+    Private,
 }
 
 /// What happens to containers at the end.

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 
 use super::api::Api;
 use super::machine;
-use crate::cli::Up;
 use crate::cli::issuer::trusted;
+use crate::cli::{DidWeb, Up};
 
 /// The doors to peers, open.
 pub struct Doors {
@@ -76,6 +76,11 @@ pub async fn introduce(up: &Up, key: &NodeKey, api: &Api, links: &Links, speaker
         directory: up.data_dir.join("identity"),
         trusted: trusted(&up.trust_issuer),
         speakers,
+        web: match up.did_web {
+            DidWeb::Off => None,
+            DidWeb::Public => Some(introductions::web::Options::default()),
+            DidWeb::Private => Some(introductions::web::Options { private: true, ..Default::default() }),
+        },
         position: position(up),
     };
     introductions::open(options).await.context("introductions")

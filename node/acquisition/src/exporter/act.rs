@@ -105,10 +105,16 @@ pub(super) async fn sold(client: &Client, own: NodeId, speakers: &Speakers) -> R
     Ok(contracts.into_iter().filter(|contract| seller(contract) == Some(own)).collect())
 }
 
-/// Returns the rules of all sharing policies by name; `None` is one that is not accepted.
-pub(super) async fn policies(client: &Client) -> Result<Vec<Option<Sharing>>, Error> {
+/// Returns the rules of all sharing policies by name; `None` is one that is not accepted. Who has handed its key over is still whom a policy
+/// names by the old one.
+pub(super) async fn policies(client: &Client, speakers: &Speakers) -> Result<Vec<Option<Sharing>>, Error> {
     let policies = listed(client).await?;
-    Ok(policies.iter().map(|policy| policy.spec.rules(&policy.name_any()).ok()).collect())
+    let rules = policies.iter().map(|policy| policy.spec.rules(&policy.name_any()).ok());
+    let current = |did: &str| {
+        let named = did.parse::<NodeId>().ok()?;
+        Some(speakers.current(&named)).filter(|current| *current != named).map(|current| current.to_string())
+    };
+    Ok(rules.map(|rules| rules.map(|sharing| sharing.following(current))).collect())
 }
 
 /// Returns the offers that are accepted, by name, each with its plans and the names of their flavors.

@@ -31,7 +31,7 @@ impl Exporter {
             return Err(none());
         }
         let standing = renewals::of(&known, &signed, [buyer, seller]);
-        let policies = act::policies(&self.client).await?;
+        let policies = act::policies(&self.client, &self.options.speakers).await?;
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
         let commitment = plan::sold_as(&pool, contract_id).ok_or_else(none)?;
         let rating = act::rating(&self.client, &commitment.buyer).await?;

@@ -183,6 +183,13 @@ pub(super) fn identity(
     }
 }
 
+/// The same with one more note, if there is room for it.
+pub(super) fn with_note(mut identity: KnownClusterIdentity, note: Option<String>) -> KnownClusterIdentity {
+    identity.notes.truncate(NOTES_MAX - usize::from(note.is_some()));
+    identity.notes.extend(note.map(|note| line(&note)));
+    identity
+}
+
 /// How well each attribute is known: those that the node tells, and those that others whom we trust tell of it.
 fn attributes(
     node: NodeId,

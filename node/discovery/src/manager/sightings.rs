@@ -11,12 +11,15 @@ use fluidos_model::kinds::{
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
+use tokio::task::JoinSet;
 
 use super::Manager;
 use crate::catalog::Listing;
 use crate::plan::{self, Action, Rules};
 use crate::{Sighting, Source, act, offers, words};
 
+/// As many as a group of writes that the store syncs together.
+const WRITES_AT_ONCE: usize = 64;
 /// The copy of what is known follows a write within milliseconds.
 const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -222,19 +225,25 @@ impl Manager {
         if !known.iter().filter_map(|known| left(known)).any(|left| left < plan::LISTED / 2) {
             return;
         }
-        // Who has half a minute less than the first is renewed with it: one burst wakes those who watch once or twice.
+        // Who has a little more is renewed with the first, and several at once: a burst wakes those who watch a few times, not a thousand.
+        let mut writes = JoinSet::new();
         for known in known.iter().filter(|known| left(known).is_some_and(|left| left < plan::LISTED * 3 / 4)) {
             let id = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok());
             let heard = id.is_some_and(|id| self.heard.contains_key(&id) && !self.gone.contains(&id.tag()));
             if !heard || known.spec.source != Some(KnownClusterSource::Multicast) {
                 continue;
             }
-            if let Err(error) =
-                act::heard(&self.options.client, &known.name_any(), known.spec.source, plan::LISTED).await
-            {
-                tracing::warn!(%error, "a KnownCluster could not be written");
+            if writes.len() >= WRITES_AT_ONCE {
+                writes.join_next().await;
             }
+            let (client, name, source) = (self.options.client.clone(), known.name_any(), known.spec.source);
+            writes.spawn(async move {
+                if let Err(error) = act::heard(&client, &name, source, plan::LISTED).await {
+                    tracing::warn!(%error, name, "a KnownCluster could not be written");
+                }
+            });
         }
+        while writes.join_next().await.is_some() {}
     }
 
     pub(super) async fn expire(&mut self) {
