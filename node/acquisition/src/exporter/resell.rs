@@ -135,7 +135,7 @@ impl Exporter {
 
     /// By which rules something is sold on to a buyer; `None` is not. Nothing is, where a policy cannot be read.
     async fn rules(&self, buyer: &str) -> Result<Option<Rules>, Refusal> {
-        let policies = act::policies(&self.client).await?;
+        let policies = act::policies(&self.client, &self.options.speakers).await?;
         if policies.iter().flatten().all(|policy| policy.reselling.is_none()) {
             return Ok(None);
         }
