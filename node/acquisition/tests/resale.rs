@@ -32,7 +32,7 @@ async fn sells(node: &Node, amount: &str, reselling: Option<Value>) {
 /// May pay so much for an hour, also for what is sold on.
 async fn pays(node: &Node, per_hour: &str) {
     node.create::<AcquisitionPolicy>(json!({
-        "apiVersion": "reservation.fluidos.eu/v1alpha1", "kind": "AcquisitionPolicy", "metadata": {"name": "household"},
+        "apiVersion": "nodecore.fluidos.eu/v1alpha1", "kind": "AcquisitionPolicy", "metadata": {"name": "household"},
         "spec": {"ceilings": [{"currency": "EUR", "perHour": per_hour}], "accepts": {"resold": true}},
     }))
     .await;

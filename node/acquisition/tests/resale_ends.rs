@@ -26,7 +26,7 @@ async fn policies(node: &Node, sharing: Option<Value>, per_hour: Option<&str>) {
     }
     if let Some(per_hour) = per_hour {
         node.create::<AcquisitionPolicy>(json!({
-            "apiVersion": "reservation.fluidos.eu/v1alpha1", "kind": "AcquisitionPolicy", "metadata": {"name": "household"},
+            "apiVersion": "nodecore.fluidos.eu/v1alpha1", "kind": "AcquisitionPolicy", "metadata": {"name": "household"},
             "spec": {"ceilings": [{"currency": "EUR", "perHour": per_hour}], "accepts": {"resold": true}},
         }))
         .await;

@@ -43,7 +43,7 @@ impl Market {
         broker.create::<SharingPolicy>(sharing(json!({"price": price("0.05"), "reselling": reselling}))).await;
         for node in [&farm, &broker] {
             node.create::<AcquisitionPolicy>(json!({
-                "apiVersion": "reservation.fluidos.eu/v1alpha1", "kind": "AcquisitionPolicy", "metadata": {"name": "household"},
+                "apiVersion": "nodecore.fluidos.eu/v1alpha1", "kind": "AcquisitionPolicy", "metadata": {"name": "household"},
                 "spec": {"ceilings": [{"currency": "EUR", "perHour": "100"}], "accepts": {"resold": true}},
             }))
             .await;
