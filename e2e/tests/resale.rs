@@ -63,7 +63,7 @@ data:
       server {
         listen 8080;
         root /site;
-        location /home { proxy_pass http://home.default.svc.cluster.local/; proxy_connect_timeout 2s; proxy_read_timeout 5s; }
+        location /home { proxy_pass http://home.default.svc.cluster.local/; proxy_connect_timeout 2s; proxy_read_timeout 5s; proxy_ignore_client_abort on; }
       }
     }
 ---

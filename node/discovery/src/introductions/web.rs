@@ -59,7 +59,8 @@ pub(super) struct Fetched {
 
 /// Fetches, a few at a time.
 pub(super) struct Web {
-    client: reqwest::Client,
+    /// Or why there is none: a machine without certificates of its own, as a small device may be, believes no web server.
+    client: Result<reqwest::Client, String>,
     looked: BTreeMap<Claim, Looked>,
     tasks: JoinSet<Fetched>,
 }
@@ -90,7 +91,10 @@ impl Web {
             let certificate = reqwest::Certificate::from_der(root).map_err(|error| error.to_string())?;
             client = client.add_root_certificate(certificate);
         }
-        let client = client.build().map_err(|error| chain(&error))?;
+        let client = client.build().map_err(|error| chain(&error));
+        if let Err(reason) = &client {
+            tracing::warn!(reason, "did:web documents cannot be fetched; what the owner gives by hand still counts");
+        }
         Ok(Self { client, looked: BTreeMap::new(), tasks: JoinSet::new() })
     }
 
@@ -150,10 +154,11 @@ impl Web {
     }
 }
 
-async fn fetch(client: reqwest::Client, claim: Claim) -> Fetched {
-    let document = match format!("did:web:{}", claim.1).parse::<DidWeb>() {
-        Ok(web) => get(&client, &web).await.map(|document| (web, document)),
-        Err(error) => Err(error.to_string()),
+async fn fetch(client: Result<reqwest::Client, String>, claim: Claim) -> Fetched {
+    let document = match (format!("did:web:{}", claim.1).parse::<DidWeb>(), &client) {
+        (Ok(web), Ok(client)) => get(client, &web).await.map(|document| (web, document)),
+        (Err(error), _) => Err(error.to_string()),
+        (_, Err(reason)) => Err(reason.clone()),
     };
     Fetched { claim, document }
 }

@@ -74,11 +74,23 @@ fn answerer(resolv_conf: PathBuf) -> Arc<Answerer> {
     Arc::new(Answerer { zone, options, slots: Semaphore::new(AT_A_TIME) })
 }
 
+/// A port that is free for both: others of this machine take some for one of them.
+async fn one_port_of_both() -> (Arc<UdpSocket>, TcpListener) {
+    let mut taken = Vec::new();
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        match UdpSocket::bind(listener.local_addr().unwrap()).await {
+            Ok(server) => return (Arc::new(server), listener),
+            // Kept, so that the next is another.
+            Err(_) => taken.push(listener),
+        }
+    }
+}
+
 #[tokio::test]
 async fn sockets_answer_and_a_machine_without_resolvers_fails_clearly() {
     let answerer = answerer("/nonexistent/flt-resolv.conf".into());
-    let server = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-    let listener = TcpListener::bind(server.local_addr().unwrap()).await.unwrap();
+    let (server, listener) = one_port_of_both().await;
     let address = server.local_addr().unwrap();
     tokio::spawn(serve_datagrams(server, answerer.clone()));
     tokio::spawn(serve_streams(listener, answerer));
