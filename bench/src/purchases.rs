@@ -152,7 +152,7 @@ async fn start(binary: &Path, directory: &Path) -> Result<(Child, String)> {
     ]);
     command.arg(&data).arg("--api").arg(here(API_PORT).to_string()).arg("--rear").arg(here(REAR_PORT).to_string());
     let log = std::fs::File::create(directory.join("node.log"))?;
-    let mut node = command.env("RUST_LOG", "warn").stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn()?;
+    let mut node = command.env("FLUIDOS_LOG", "warn").stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn()?;
     let mut lines = BufReader::new(node.stdout.take().context("no output")?).lines();
     let ready = tokio::time::timeout(START_LIMIT, lines.next_line()).await.context("the node is not ready")??;
     anyhow::ensure!(ready.as_deref().is_some_and(|line| line.starts_with("ready ")), "{ready:?}");

@@ -13,6 +13,7 @@ mod amounts;
 mod buffer;
 mod buying;
 mod conditions;
+mod ended;
 mod ledger;
 mod money;
 mod offer;
@@ -34,6 +35,7 @@ pub use amounts::{Amounts, Resource};
 pub use buffer::{Buffer, BufferPlan, BufferStep, LOTS_MAX, Lot, LotState, buffer_plan};
 pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, LeastRating, Purchase, may_buy};
 pub use conditions::{BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
+pub use ended::Ended;
 pub use ledger::{
     Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
 };

@@ -10,7 +10,7 @@
 
 use fluidos_identity::{Envelope, NodeId, Signed};
 use fluidos_model::kinds::{Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, FlavorType, names};
-use fluidos_model::market::{Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, Conditions, Pool, Price};
+use fluidos_model::market::{Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, Conditions, Ended, Pool, Price};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::{Api, Client};
@@ -18,17 +18,6 @@ use kube::{Api, Client};
 use crate::books::{Books, BooksError};
 use crate::contracts::{self, WriteError};
 use crate::{Options, convert, renewals, terms};
-
-/// Whether a contract is over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// It runs.
-    No,
-    /// The other party says so: it is not taken back as running, and ends nothing that stands here.
-    There,
-    /// This node's own log says so.
-    ByLog,
-}
 
 /// Why a contract was not taken back.
 #[derive(Debug, thiserror::Error)]

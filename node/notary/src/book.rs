@@ -109,7 +109,8 @@ impl Book {
 
     /// Remembers that the contract at this place runs, if it is one and does.
     fn runs(&mut self, place: usize) {
-        let signed = self.entries[place].as_ref().filter(|entry| entry.kind == EntryKind::ContractSigned);
+        let entry = self.entries.get(place).and_then(Option::as_ref);
+        let signed = entry.filter(|entry| entry.kind == EntryKind::ContractSigned);
         let Some(end) = signed.and_then(|entry| records::ended(entry).hash().ok()) else { return };
         if !self.places.contains_key(&end) {
             self.running.insert(place);

@@ -42,6 +42,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fluidos_identity::{Envelope, NodeId, NodeKey, Speakers};
 use fluidos_model::kinds::{Contract, LogState};
+use fluidos_model::market::Ended;
 use fluidos_rear as rear;
 use kube::Client;
 use serde_json::Value;
@@ -61,17 +62,6 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// Makes a client of a peer. It must prove the key that the target names.
 pub type Dial = Arc<dyn Fn(rear::Target) -> Result<rear::Client, String> + Send + Sync>;
-
-/// Whether a contract is over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// It runs.
-    No,
-    /// The other party says so.
-    There,
-    /// This node's own log says so.
-    ByLog,
-}
 
 /// Who keeps what the log is about. Everything may be asked again, and changes nothing then.
 #[async_trait]

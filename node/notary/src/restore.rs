@@ -11,13 +11,14 @@ use std::time::Duration;
 use fluidos_identity::NodeId;
 use fluidos_log::{Hash, TREE_SIZE_MAX, Tree, TreeHead};
 use fluidos_model::kinds::RestoredRecords;
+use fluidos_model::market::Ended;
 use fluidos_rear as rear;
 
+use crate::Notary;
 use crate::ask::reach;
 use crate::book::{Book, Record};
 use crate::records;
 use crate::standing::{Relation, Word, relation};
-use crate::{Ended, Notary};
 
 /// Pages of 16 contracts: as many contracts as can be.
 const CONTRACT_PAGES_MAX: usize = 64;

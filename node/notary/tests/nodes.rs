@@ -9,7 +9,7 @@ use std::time::Duration;
 use fluidos_identity::Signed;
 use fluidos_log::{HEAD_PURPOSE, Tree, TreeHead, leaf_hash, open_head, verify_consistency};
 use fluidos_model::kinds::{Account, Allocation, Contract, Invoice, LogState, Receipt, TransparencyLog, names};
-use fluidos_model::market::CommitmentState;
+use fluidos_model::market::{CommitmentState, Ended};
 use fluidos_rear as rear;
 use fluidos_rear::{ClientError, RefusalCode};
 use jiff::{SignedDuration, Timestamp};
@@ -194,7 +194,7 @@ async fn an_old_copy_and_lost_objects_are_caught() {
     copy(old.path(), &seller.directory());
     let told = fluidos_acquisition::restore::told(&contract_1);
     let now = Timestamp::now();
-    let no = fluidos_acquisition::restore::Ended::No;
+    let no = Ended::No;
     fluidos_acquisition::restore::take_back(&seller.client, &seller.options, (&told, None), no, now).await.unwrap();
     seller.know(&buyer).await;
     seller.open().await;
@@ -348,7 +348,7 @@ async fn a_contract_comes_back_with_its_renewals() {
         renewal.sign(&seller.key).unwrap();
         for node in [&seller, &buyer] {
             let renewed = (&contract, Some(&renewal.envelope()));
-            let no = fluidos_acquisition::restore::Ended::No;
+            let no = Ended::No;
             fluidos_acquisition::restore::take_back(&node.client, &node.options, renewed, no, Timestamp::now())
                 .await
                 .unwrap();

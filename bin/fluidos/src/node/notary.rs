@@ -10,7 +10,8 @@ use fluidos_accounting::Accounts;
 use fluidos_acquisition::{Options, restore};
 use fluidos_identity::{Envelope, IdentityDirectory, NodeId, NodeKey};
 use fluidos_model::kinds::Contract;
-use fluidos_notary::{Ended, LOG_DIRECTORY, Notary, Records};
+use fluidos_model::market::Ended;
+use fluidos_notary::{LOG_DIRECTORY, Notary, Records};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -82,11 +83,6 @@ impl Records for OfNode {
         renewal: Option<&Envelope>,
         ended: Ended,
     ) -> Result<(Contract, bool), String> {
-        let ended = match ended {
-            Ended::No => restore::Ended::No,
-            Ended::There => restore::Ended::There,
-            Ended::ByLog => restore::Ended::ByLog,
-        };
         let taken =
             restore::take_back(&self.client, &self.acquisition, (contract, renewal), ended, Timestamp::now()).await;
         taken.map_err(|error| error.to_string())

@@ -35,7 +35,8 @@ const ICMP_INNER: usize = HEADER_BYTES + 8;
 /// Destination unreachable, source quench, redirect, time exceeded, parameter problem.
 const ICMP_ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
 
-/// Translates a packet that [`super::packet::addresses`] has accepted, and counts the hop.
+/// Translates a packet that [`super::packet::addresses`] has accepted, and counts the hop. Every place that is looked at lies within a length that
+/// was looked at before, whatever a peer has sent: `any_packet_is_translated_or_dropped`.
 ///
 /// # Errors
 /// [`Dropped::Hops`] for one that has been carried too often, [`Dropped::Malformed`] for one without a header.
@@ -259,9 +260,30 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_packet_is_translated_or_dropped(mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120), kind: bool) {
-            let change = if kind { Change::Source(POD) } else { Change::Destination(POD) };
-            let _ = translate(&mut bytes, change);
+        fn any_packet_is_translated_or_dropped(
+            mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..128),
+            protocol in proptest::sample::select(vec![1u8, 6, 17, 132]),
+            first in proptest::bool::ANY,
+            source in proptest::bool::ANY,
+        ) {
+            // By chance alone nothing would come behind the first looks.
+            let header = [(6, 0), (7, 0), (TIME_TO_LIVE, 9), (PROTOCOL, protocol), (HEADER_BYTES, 3), (ICMP_INNER, 0x45)];
+            for (at, byte) in header.into_iter().filter(|_| first) {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            let inner = ICMP_INNER + if source { DESTINATION } else { SOURCE };
+            let at = if source { SOURCE } else { DESTINATION };
+            if let Some(old) = bytes.get(at..at + 4).map(<[u8]>::to_vec)
+                && let Some(place) = bytes.get_mut(inner..inner + 4)
+            {
+                place.copy_from_slice(&old);
+            }
+            let length = bytes.len();
+            let done = translate(&mut bytes, if source { Change::Source(POD) } else { Change::Destination(POD) });
+            proptest::prop_assert_eq!(bytes.len(), length);
+            proptest::prop_assert!(done.is_err() || length >= HEADER_BYTES);
         }
     }
 }

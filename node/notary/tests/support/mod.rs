@@ -17,8 +17,8 @@ use fluidos_model::kinds::{
     AdditionalInformation, Contract, KnownCluster, Ledger, LogState, NodeIdentity, TransparencyLog,
     TransparencyLogStatus, crds, names,
 };
-use fluidos_model::market::{Amounts, Pool};
-use fluidos_notary::{Ended, Notary, Records};
+use fluidos_model::market::{Amounts, Ended, Pool};
+use fluidos_notary::{Notary, Records};
 use fluidos_rear as rear;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::NamespaceResourceScope;
@@ -86,11 +86,6 @@ impl Records for Rooms {
         renewal: Option<&Envelope>,
         ended: Ended,
     ) -> Result<(Contract, bool), String> {
-        let ended = match ended {
-            Ended::No => restore::Ended::No,
-            Ended::There => restore::Ended::There,
-            Ended::ByLog => restore::Ended::ByLog,
-        };
         let taken = take_back(&self.client, &self.options, (contract, renewal), ended, Timestamp::now()).await;
         taken.map_err(|error| error.to_string())
     }
@@ -383,7 +378,7 @@ pub async fn deal(buyer: &Node, seller: &Node, number: u32, ago: SignedDuration)
     let contract = agreed(buyer, seller, number, ago);
     for node in [seller, buyer] {
         let now = Timestamp::now();
-        take_back(&node.client, &node.options, (&contract, None), restore::Ended::No, now).await.unwrap();
+        take_back(&node.client, &node.options, (&contract, None), Ended::No, now).await.unwrap();
     }
 }
 
