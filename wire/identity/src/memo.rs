@@ -65,8 +65,9 @@ mod tests {
     fn only_what_holds_is_remembered_and_for_exactly_what_was_asked() {
         let part = b"flt-memo".as_slice();
         assert!(!signature([part, b"a", b"b"], || false), "it does not hold");
-        assert!(signature([part, b"a", b"b"], || true), "a refusal was remembered");
-        assert!(signature([part, b"a", b"b"], || false), "it was asked again");
+        assert!(!signature([part, b"a", b"b"], || false), "what does not hold was remembered as if it did");
+        assert!(signature([part, b"a", b"b"], || true), "it was not asked again");
+        assert!(signature([part, b"a", b"b"], || false), "what holds was asked again");
         assert!(!signature([part, b"ab", b""], || false), "other parts of the same bytes are another question");
     }
 
