@@ -179,7 +179,8 @@ pub fn is_domain(text: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let last_is_name = text.rsplit('.').next().is_some_and(|last| !last.bytes().all(|byte| byte.is_ascii_digit()));
+    // A last label that begins with a digit makes an address of it for whoever follows the URL standard (`127.0.0.0x1`), past every resolver.
+    let last_is_name = text.rsplit('.').next().is_some_and(|last| last.starts_with(|c: char| c.is_ascii_lowercase()));
     text.len() <= DOMAIN_LENGTH_MAX && text.contains('.') && text.split('.').all(label) && last_is_name
 }
 
@@ -252,6 +253,8 @@ mod tests {
             "did:web:-a.example",
             "did:web:a..b",
             "did:web:127.0.0.1",
+            "did:web:127.0.0.0x1",
+            "did:web:10.0x1",
             "did:key:z6Mk",
             "did:web:a.b/../c",
             "did:web:a.b#c",
