@@ -37,7 +37,8 @@ pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, LeastRating
 pub use conditions::{BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
 pub use ended::Ended;
 pub use ledger::{
-    Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest, LedgerRefusal, Pool,
+    Agreed, AgreedService, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest,
+    LedgerRefusal, Pool,
 };
 pub(crate) use money::half_even;
 pub use money::{Currency, Decimal, Money, MoneyError};

@@ -12,11 +12,22 @@
 //! schema says. Nothing is spliced into a text: no configuration can become another argument, key or manifest. A placeholder within a text
 //! is refused when the blueprint is read.
 
+mod credential;
+mod error;
+mod manifests;
 mod recipe;
+mod schema;
+mod selector;
+mod size;
+mod stand_ins;
 mod substitute;
 #[cfg(test)]
 mod tests;
 
-pub use recipe::{
-    BlueprintError, CONFIGURATION_BYTES_MAX, Credential, CredentialError, RECIPES_MAX, Recipe, ServiceSelector,
-};
+pub use credential::Credential;
+pub use error::{BlueprintError, CredentialError};
+pub use recipe::{RECIPES_MAX, Recipe};
+pub use schema::{CONFIGURATION_BYTES_MAX, check_configuration};
+pub use selector::ServiceSelector;
+pub use size::{size_of, size_text};
+pub use stand_ins::{StandIns, stand_ins, stand_ins_text};

@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{FlavorPrice, QuantityText};
-use crate::market::{Agreed, Amounts, Commitment, CommitmentState, Conditions, Pool, Price, QuantityError, Resource};
+use crate::market::{
+    Agreed, AgreedService, Amounts, Commitment, CommitmentState, Conditions, Pool, Price, QuantityError, Resource,
+};
 
 /// A pool of capacity and what is promised of it.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
@@ -100,6 +102,9 @@ pub struct LedgerAgreed {
     /// SHA-256 of what is configured of a service, in hex; absent is a slice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration_digest: Option<String>,
+    /// The size of a service stands in what is signed; absent in promises of older versions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub size_signed: bool,
 }
 
 /// Why a ledger object cannot be read. Nothing is sold from it until it is mended.
@@ -213,7 +218,7 @@ impl LedgerAgreed {
                 .unwrap_or_default()
                 .checked()
                 .map_err(|error| wrong("conditions", error.to_string()))?,
-            service: self.configuration_digest.clone(),
+            service: self.configuration_digest.clone().map(|digest| AgreedService { digest, sized: self.size_signed }),
         })
     }
 }
@@ -227,7 +232,8 @@ impl From<&Agreed> for LedgerAgreed {
             ends: agreed.ends.map(|ends| ends.to_string()),
             price: FlavorPrice::from(&agreed.price),
             conditions: (agreed.conditions != Conditions::default()).then(|| agreed.conditions.clone()),
-            configuration_digest: agreed.service.clone(),
+            configuration_digest: agreed.service.as_ref().map(|service| service.digest.clone()),
+            size_signed: agreed.service.as_ref().is_some_and(|service| service.sized),
         }
     }
 }

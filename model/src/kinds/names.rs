@@ -16,6 +16,9 @@ pub const LABEL_SERVICE_CREDENTIALS: &str = "nodecore.fluidos.eu/flavor-service-
 pub const LABEL_SERVICE: &str = "fluidos.eu/service";
 /// Label on the Secret, Service and EndpointSlice by which a service that was bought is used: its contract.
 pub const LABEL_SERVICE_ACCESS: &str = "fluidos.eu/service-access";
+/// Marks an EndpointSlice by which packets to a service are carried on ([`ANNOTATION_STAND_IN`], [`ANNOTATION_HOME`]); its value is the contract
+/// that was sold.
+pub const LABEL_SERVICE_PASSED: &str = "fluidos.eu/service-passed";
 /// Annotation of a Solver and of what it buys: what the Service and the Secret of a service are called.
 pub const ANNOTATION_SERVICE_NAME: &str = "fluidos.eu/service-name";
 /// Label on a namespace whose workloads may leave.
@@ -158,10 +161,22 @@ pub fn service_flavor(domain: &str, tag: &str, blueprint: &str) -> String {
     bounded(format!("{domain}-service-{tag}-{blueprint}").to_ascii_lowercase())
 }
 
+/// Returns the blueprint in the name of the flavor of a service ([`service_flavor`]); `None` is that it is no such name.
+pub fn service_blueprint(flavor: &str) -> Option<&str> {
+    let is_tag = |tag: &str| tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts = flavor.match_indices("-service-").filter_map(|(at, dash)| flavor.get(at + dash.len()..));
+    parts.filter_map(|rest| rest.split_once('-')).find(|(tag, _)| is_tag(tag)).map(|(_, blueprint)| blueprint)
+}
+
 /// Returns the name of the flavor of something that is sold on; `tag` is 8 hex of its seller's key, `hex` what only this one has.
 pub fn resale_flavor(domain: &str, tag: &str, hex: &str) -> String {
     let domain: String = domain.chars().take(100).collect();
     bounded(format!("{domain}-k8slice-{tag}-resale-{hex}").to_ascii_lowercase())
+}
+
+/// The same for a service. No blueprint has a dot in its name.
+pub fn resale_service(domain: &str, tag: &str, hex: &str) -> String {
+    service_flavor(domain, tag, &format!("resale.{hex}"))
 }
 
 /// Returns the name of the Solver that buys what is sold on; `hex` is its [`LABEL_RESALE`].

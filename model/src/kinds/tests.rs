@@ -188,7 +188,7 @@ fn a_ledger_object_is_the_pool() {
                 notice_seconds: 120,
                 ..Conditions::default()
             },
-            service: Some("ab".repeat(32)),
+            service: Some(crate::market::AgreedService { digest: "ab".repeat(32), sized: true }),
         }),
     };
     let pool = Pool { capacity: amounts(1000), commitments: vec![] };

@@ -70,8 +70,17 @@ pub struct Agreed {
     pub price: Price,
     /// How it is used, how well, how it ends.
     pub conditions: Conditions,
-    /// SHA-256 of what is configured of a service, in hex; `None` is a slice.
-    pub service: Option<String>,
+    /// What is agreed of a service; `None` is a slice.
+    pub service: Option<AgreedService>,
+}
+
+/// What is agreed of a service beside what it takes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AgreedService {
+    /// SHA-256 of what is configured, in hex.
+    pub digest: String,
+    /// The size of the instance stands in what is signed. `false` is a promise of an older version: its terms are the bytes that they were.
+    pub sized: bool,
 }
 
 /// How firm a promise is.

@@ -437,7 +437,9 @@ impl Seller for Exporter {
             let of_services = services.as_ref().and_then(|wanted| service::listed(flavor, sale, wanted));
             slice.into_iter().flatten().chain(of_services)
         });
-        let resold = self.resell.listed(peer.node).into_iter().filter(|_| slices.is_some());
+        let asked_for =
+            |flavor: &Flavor| if service::is_service(flavor) { services.is_some() } else { slices.is_some() };
+        let resold = self.resell.listed(peer.node).into_iter().filter(asked_for);
         let resold = resold.map(|flavor| convert::wire_flavor(&flavor.name_any(), &flavor.spec));
         Ok(listed.chain(resold).collect())
     }
@@ -458,12 +460,12 @@ impl Seller for Exporter {
 
     async fn request(&self, request: rear::ResourceRequest, buyer: NodeId) -> Result<rear::ResourceAnswer, Refusal> {
         self.open_now()?;
-        if request.flavor_type == rear::FlavorType::Service {
-            let denial = "services are sold as they are: list the flavors of the type service";
-            return Ok(rear::ResourceAnswer { denial: Some(denial.into()), ..Default::default() });
-        }
         let path = self.path(request.path.as_ref(), buyer)?;
         let priced = self.priced(Act::Request, Some(buyer)).await?;
+        if request.flavor_type == rear::FlavorType::Service {
+            let answer = service::answered(&priced, &request);
+            return self.with_resold(answer, &request, &path, buyer).await;
+        }
         let slices = priced.iter().filter(|(flavor, _)| !service::is_service(flavor));
         let answers = slices.map(|(flavor, sale)| plan::answered(std::slice::from_ref(flavor), sale, &request));
         let answer = plan::together(answers.collect::<Result<Vec<_>, _>>()?);

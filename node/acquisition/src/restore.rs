@@ -9,11 +9,16 @@
 //! Every step may be done again: a process that is killed between two of them goes on.
 
 use fluidos_identity::{Envelope, NodeId, Signed};
-use fluidos_model::kinds::{Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, FlavorType, names};
-use fluidos_model::market::{Agreed, COMMITMENTS_MAX, Commitment, CommitmentState, Conditions, Ended, Pool, Price};
+use fluidos_model::kinds::{
+    Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, FlavorType, FlavorTypeData, names,
+};
+use fluidos_model::market::{
+    Agreed, AgreedService, COMMITMENTS_MAX, Commitment, CommitmentState, Conditions, Ended, Pool, Price,
+};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::{Api, Client};
+use serde_json::Value;
 
 use crate::books::{Books, BooksError};
 use crate::contracts::{self, WriteError};
@@ -141,8 +146,8 @@ fn checked(options: &Options, contract: &rear::Contract) -> Result<Signed<rear::
     if !terms::is_label(&terms.contract_id) {
         return Err("its name is none that a contract can have".into());
     }
-    if terms.flavor_type != rear::FlavorType::K8Slice.as_str() {
-        return Err(format!("flavor type {}, needed k8slice", crate::bounded(&terms.flavor_type, 64)));
+    if terms.flavor_type != rear::FlavorType::K8Slice.as_str() && !terms::is_service(terms) {
+        return Err(format!("flavor type {}, needed k8slice or service", crate::bounded(&terms.flavor_type, 64)));
     }
     Ok(signed)
 }
@@ -177,6 +182,15 @@ fn object(
     };
     let mut flavor = convert::embedded_flavor(&contract.flavor, terms.seller).unwrap_or_else(|_| named());
     flavor.metadata.name = crate::bounded(&terms.flavor_id, 253);
+    let configuration = match terms::is_service(terms) {
+        true => {
+            flavor.spec.flavor_type = service(&flavor, &terms.flavor_id, buys)?;
+            let needed = rear::ServiceTerms::of(terms).map_err(|error| error.to_string())?.configuration_digest;
+            let told = contract.configuration.as_ref().map_or(&Value::Null, |configuration| &configuration.data);
+            terms::configured(&needed, told)?
+        }
+        false => Configuration { flavor_type: FlavorType::K8Slice, data: terms.configuration.clone() },
+    };
     let (own, other) = (options.identity.clone(), if buys { &contract.seller } else { &contract.buyer });
     let other = convert::identity(other, peer);
     let (buyer, seller) = if buys { (own, other) } else { (other, own) };
@@ -184,7 +198,7 @@ fn object(
     let spec = ContractSpec {
         flavor: convert::at_price(flavor, terms),
         transaction_id: terms.transaction_id.clone(),
-        configuration: Some(Configuration { flavor_type: FlavorType::K8Slice, data: terms.configuration.clone() }),
+        configuration: Some(configuration),
         buyer,
         buyer_cluster_id: terms.buyer.to_string(),
         seller,
@@ -195,6 +209,17 @@ fn object(
         ..ContractSpec::default()
     };
     Ok(contracts::contract(&terms.contract_id, spec, peer, None))
+}
+
+/// What is said of a service: as the other party has it, but for the blueprint. By that its seller makes the instance, so it is the one in the
+/// name that was signed, whatever the buyer says.
+fn service(flavor: &EmbeddedFlavor, signed: &str, buys: bool) -> Result<FlavorTypeData, String> {
+    let mut service = flavor.spec.service().unwrap_or_default();
+    if !buys {
+        service.blueprint = names::service_blueprint(signed).unwrap_or_default().to_owned();
+    }
+    let type_data = serde_json::to_value(service).map_err(|error| error.to_string())?;
+    Ok(FlavorTypeData { type_identifier: FlavorType::Service, type_data })
 }
 
 /// With which contract something is served that was sold on is known to nobody else, and lost. It takes nothing of the own capacity, and
@@ -254,15 +279,8 @@ fn commitment(
     now: Timestamp,
 ) -> Result<Commitment, String> {
     let terms = signed.value();
-    if terms.flavor_type != FlavorType::K8Slice.as_str() && terms.flavor_type != rear::FlavorType::K8Slice.as_str() {
-        // How much of the pool it took stood in the blueprint of that day, and nobody has signed it.
-        return Err(format!(
-            "{} of type {}: only K8Slices are taken back",
-            terms.contract_id,
-            crate::bounded(&terms.flavor_type, 32)
-        ));
-    }
-    let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: terms.configuration.clone() };
+    let service = terms::is_service(terms).then(|| rear::ServiceTerms::of(terms)).transpose();
+    let service = service.map_err(|error| error.to_string())?;
     let time = |text: &str| text.parse::<Timestamp>().map_err(|error| format!("{}: {error}", crate::bounded(text, 64)));
     let [amount, currency, period] = &terms.price;
     let price = Price::parse(amount, currency, period).map_err(|error| error.to_string())?.unwrap_or(Price::ZERO);
@@ -273,7 +291,7 @@ fn commitment(
         transaction: terms.transaction_id.clone(),
         buyer: terms.buyer.to_string(),
         flavor: terms.flavor_id.clone(),
-        amounts: configuration.amounts().map_err(|error| error.to_string())?,
+        amounts: terms::amounts(terms)?,
         state: CommitmentState::Committed { contract: terms.contract_id.clone(), until },
         agreed: Some(Agreed {
             policy: String::new(),
@@ -283,7 +301,7 @@ fn commitment(
             ends,
             price,
             conditions,
-            service: None,
+            service: service.map(|service| AgreedService { digest: service.configuration_digest, sized: true }),
         }),
     })
 }

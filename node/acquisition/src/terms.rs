@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use fluidos_identity::{IdError, NodeId, Signed, SignedError};
-use fluidos_model::kinds::{Configuration, Contract, FlavorError, names};
-use fluidos_model::market::{Commitment, CommitmentState, Conditions};
+use fluidos_model::kinds::{Configuration, Contract, FlavorError, FlavorType, names};
+use fluidos_model::market::{Amounts, Commitment, CommitmentState, Conditions};
+use fluidos_model::service::{size_of, size_text};
 use fluidos_rear as rear;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 /// How long a contract lasts, as with official nodes.
@@ -43,9 +45,12 @@ pub(crate) fn of_commitment(
         Some(agreed) => agreed.ends,
         None => Some(shifted(issued, CONTRACT_TERM, 1).ok_or_else(|| no_time(commitment))?),
     };
-    let service = commitment.agreed.as_ref().and_then(|agreed| agreed.service.as_deref());
+    let service = commitment.agreed.as_ref().and_then(|agreed| agreed.service.as_ref());
     let (flavor_type, configuration) = match service {
-        Some(digest) => (rear::FlavorType::Service, rear::agreed_service(digest)),
+        Some(service) => {
+            let size = service.sized.then(|| size_text(&commitment.amounts)).transpose()?;
+            (rear::FlavorType::Service, rear::ServiceTerms::new(&service.digest, size).into())
+        }
         None => (rear::FlavorType::K8Slice, Configuration::k8slice(&commitment.amounts)?.data),
     };
     let terms = rear::ContractTerms {
@@ -94,6 +99,39 @@ pub(crate) fn of_contract(contract: &Contract) -> Result<Signed<rear::ContractTe
 /// How long before an early end it must be told. Conditions that cannot be read are never signed.
 pub(crate) fn notice(terms: &rear::ContractTerms) -> Duration {
     Conditions::read(terms.conditions.as_ref()).map_or(Duration::ZERO, |it| Duration::from_secs(it.notice_seconds))
+}
+
+/// Says whether terms are of a service.
+pub(crate) fn is_service(terms: &rear::ContractTerms) -> bool {
+    terms.flavor_type == rear::FlavorType::Service.as_str()
+}
+
+/// How much of its seller's capacity a contract takes, as both have signed it.
+///
+/// # Errors
+/// A sentence: it cannot be read, or it is of a service and older than that its size is signed.
+pub(crate) fn amounts(terms: &rear::ContractTerms) -> Result<Amounts, String> {
+    if is_service(terms) {
+        let size = rear::ServiceTerms::of(terms).map_err(|error| error.to_string())?.size;
+        return size_of(&size.ok_or("its terms do not say how large the service is, as those of older versions")?);
+    }
+    let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: terms.configuration.clone() };
+    configuration.amounts().map_err(|error| error.to_string())
+}
+
+/// What exactly is bought of a service: what somebody says that was configured, if it has the digest that is needed.
+///
+/// # Errors
+/// A sentence with both digests.
+pub(crate) fn configured(needed: &str, data: &Value) -> Result<Configuration, String> {
+    let observed = rear::configuration_digest(data).map_err(|error| error.to_string())?;
+    if observed != needed {
+        return Err(format!("the configuration has the digest {observed}, needed {needed} as in the terms"));
+    }
+    // Nothing but what was checked and signed is kept.
+    let configured = data.get("configurationData").filter(|data| !data.is_null()).cloned().unwrap_or_else(|| json!({}));
+    let data = json!({"hostingPolicy": "Provider", "configurationData": configured});
+    Ok(Configuration { flavor_type: FlavorType::Service, data })
 }
 
 /// Says whether a name may be that of an object and the value of a label.

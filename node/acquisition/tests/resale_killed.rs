@@ -14,10 +14,18 @@ use futures::future::join_all;
 use serde_json::json;
 
 use support::fuse::{Fuse, Fused, fused};
+use support::service::{sells, solver};
 use support::{Node, until};
 
 /// Markets at the same time: most of the time is waiting.
 const LANES: usize = 4;
+
+/// What is bought.
+#[derive(Clone, Copy)]
+enum What {
+    Slice,
+    Service,
+}
 
 struct Market {
     farm: Node,
@@ -26,7 +34,7 @@ struct Market {
 }
 
 impl Market {
-    async fn new() -> Self {
+    async fn new(what: What) -> Self {
         let mut farm = Node::without_rooms(1, "farm", None).await;
         let mut broker = Node::without_rooms(2, "broker", None).await;
         // Room for what is held for tries that broke off, until its time is over.
@@ -47,6 +55,9 @@ impl Market {
                 "spec": {"ceilings": [{"currency": "EUR", "perHour": "100"}], "accepts": {"resold": true}},
             }))
             .await;
+        }
+        if let What::Service = what {
+            sells(&grid).await;
         }
         farm.open(|exporter| exporter).await;
         farm.fabric();
@@ -134,17 +145,20 @@ impl Market {
 }
 
 /// Buys through the reseller and kills it at each moment in turn. `goes` says whether its buyer gives up then.
-async fn at_every_moment(goes: bool) -> i64 {
-    let lanes = (0..LANES).map(|lane| at_moments(goes, lane));
+async fn at_every_moment(what: What, goes: bool) -> i64 {
+    let lanes = (0..LANES).map(|lane| at_moments(what, goes, lane));
     join_all(lanes).await.into_iter().min().unwrap()
 }
 
-async fn at_moments(goes: bool, first: usize) -> i64 {
-    let mut market = Market::new().await;
+async fn at_moments(what: What, goes: bool, first: usize) -> i64 {
+    let mut market = Market::new(what).await;
     for moment in (i64::try_from(first).unwrap()..).step_by(LANES) {
         let fuse = Fuse::at(moment);
         market.open(&fuse).await;
-        market.farm.solver("shop", "2", &[]).await;
+        match what {
+            What::Slice => market.farm.solver("shop", "2", &[]).await,
+            What::Service => solver(&market.farm, "shop", "redis", json!({"memory": "32mb"})).await,
+        }
         let ends = async {
             market.farm.solver_is("shop", "Solved").await;
             market.books_agree(moment).await;
@@ -181,12 +195,24 @@ async fn at_moments(goes: bool, first: usize) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reseller_killed_at_any_moment_serves_what_it_sold_and_keeps_nothing_else() {
-    let moments = at_every_moment(false).await;
+    let moments = at_every_moment(What::Slice, false).await;
     assert!(moments > 40, "{moments} moments: a hold and a sale behind, and all that is written of them");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reseller_killed_at_any_moment_whose_buyer_gives_up_keeps_nothing() {
-    let moments = at_every_moment(true).await;
+    let moments = at_every_moment(What::Slice, true).await;
+    assert!(moments > 40, "{moments} moments");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_is_with_services() {
+    let moments = at_every_moment(What::Service, false).await;
+    assert!(moments > 40, "{moments} moments");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_is_with_services_whose_buyer_gives_up() {
+    let moments = at_every_moment(What::Service, true).await;
     assert!(moments > 40, "{moments} moments");
 }

@@ -4,71 +4,13 @@
 mod support;
 
 use fluidos_identity::Signed;
-use fluidos_model::kinds::{Contract, Flavor, PeeringCandidate, ServiceBlueprint, Solver, names};
+use fluidos_model::kinds::{Contract, PeeringCandidate, names};
 use fluidos_rear as rear;
 use fluidos_rear::{ClientError, RefusalCode};
-use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use support::Node;
-
-fn blueprint() -> Value {
-    let resources = json!({"requests": {"cpu": "250m", "memory": "64Mi"}});
-    json!({
-        "name": "cache", "description": "A cache of your own", "category": "database", "tags": ["redis"],
-        "hostingPolicies": ["Provider"],
-        "templates": [
-            {"name": "service", "serviceData": {"apiVersion": "v1", "kind": "Service",
-                "metadata": {"name": "cache", "labels": {"nodecore.fluidos.eu/flavor-service-endpoint": "true"}},
-                "spec": {"selector": {"app": "cache"}, "ports": [{"port": 6379}]}}},
-            {"name": "pod", "serviceData": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "cache", "labels": {"app": "cache"}},
-                "spec": {"containers": [{"name": "cache", "image": "redis", "resources": resources,
-                    "args": ["--maxmemory", "{{ .memory }}"]}]}}},
-            {"name": "secret", "serviceData": {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cache"},
-                "stringData": {"password": "{{ .password }}"}}},
-        ],
-        "configurationTemplate": {"type": "object", "required": ["memory"], "additionalProperties": false,
-            "properties": {"memory": {"type": "string", "pattern": "^[0-9]{1,4}mb$"}}},
-    })
-}
-
-/// What the Local Resource Manager makes of a blueprint: it is accepted, and there is a Flavor of it.
-async fn sells(node: &Node) -> String {
-    let spec = blueprint();
-    node.create::<ServiceBlueprint>(json!({"apiVersion": "nodecore.fluidos.eu/v1alpha1", "kind": "ServiceBlueprint",
-        "metadata": {"name": "cache"}, "spec": spec}))
-        .await;
-    let status = Patch::Merge(json!({"status": {"accepted": true, "message": "", "serviceFlavors": []}}));
-    node.api::<ServiceBlueprint>().patch_status("cache", &PatchParams::default(), &status).await.unwrap();
-    let name = names::service_flavor(&node.options.identity.domain, &node.key.id().tag(), "cache");
-    let mut flavor = json!({
-        "apiVersion": "nodecore.fluidos.eu/v1alpha1", "kind": "Flavor", "metadata": {"name": name},
-        "spec": {
-            "providerID": node.key.id().tag(), "owner": node.options.identity, "availability": true,
-            "price": {"amount": "", "currency": "", "period": ""},
-            "flavorType": {"typeIdentifier": "Service", "typeData": {
-                "name": "cache", "description": "A cache of your own", "category": "database", "tags": ["redis"],
-                "hostingPolicies": ["Provider"], "configurationTemplate": spec["configurationTemplate"], "policies": {},
-                "blueprint": "cache"}},
-        },
-    });
-    flavor["spec"]["owner"]["additionalInformation"] = json!({"did": node.key.id().to_string()});
-    node.create::<Flavor>(flavor).await;
-    name
-}
-
-async fn solver(node: &Node, name: &str, tag: &str, configured: Value) {
-    node.create::<Solver>(json!({
-        "apiVersion": "nodecore.fluidos.eu/v1alpha1", "kind": "Solver",
-        "metadata": {"name": name, "annotations": {"fluidos.eu/namespace": "shop", "fluidos.eu/service-name": "cache"}},
-        "spec": {"intentID": name, "findCandidate": true, "reserveAndBuy": true,
-                 "selector": {"flavorType": "Service", "filters": {
-                     "categoryFilter": {"name": "Match", "data": {"value": "database"}},
-                     "tagsFilter": {"name": "Match", "data": {"value": tag}}}},
-                 "configuration": {"type": "Service", "data": {"configurationData": configured}}},
-    }))
-    .await;
-}
+use support::service::{sells, solver};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_solver_buys_a_service_with_its_configuration() {
@@ -89,7 +31,9 @@ async fn a_solver_buys_a_service_with_its_configuration() {
     let envelope = rear::Envelope { purpose: terms.purpose, payload: terms.payload, signatures: terms.signatures };
     let signed = Signed::<rear::ContractTerms>::open(&envelope, rear::CONTRACT_PURPOSE).unwrap();
     let digest = rear::configuration_digest(&json!({"configurationData": {"memory": "32mb"}})).unwrap();
-    assert_eq!(signed.value().configuration, json!({"hostingPolicy": "Provider", "configurationDigest": digest}));
+    let size = json!({"cpu": "250m", "memory": "64Mi", "pods": "1"});
+    let needed = json!({"hostingPolicy": "Provider", "configurationDigest": digest, "size": size});
+    assert_eq!(signed.value().configuration, needed);
     assert_eq!(signed.value().flavor_type, "service");
     let promised = seller.ledger().await.commitments.remove(0);
     assert_eq!(promised.amounts.to_string(), "cpu 250m, memory 64Mi, pods 1", "an instance takes its size of the pool");

@@ -20,7 +20,7 @@
 //!  a ──▶ s, R's stand-in ──▶ table: s is A's ──▶ a ──▶ p ──▶ table: p's home is A's prefix, and R its consumer ──▶ pod
 //!  a ◀── s ◀──────────────── table: p of P is s ◀── a ◀── p ◀── table: from p to its home goes to R, whoever else is there
 //! ```
-//! A node without pods (`--no-agent`) carries all the same: this needs no device.
+//! A service that is sold on goes the same way (`services`). A node without pods (`--no-agent`) carries all the same: this needs no device.
 //! P lets p reach its home and nothing of R's, and takes packets of that home from R for p alone. R lets nothing of p's in but to A.
 //!
 //! *Service of A, called at B, served at C*: B's packet comes to A, whose rules translate the Service address to C's pod and
@@ -46,6 +46,7 @@ mod packet;
 mod plan;
 mod pump;
 mod relay;
+mod services;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ use fluidos_link::{LinkError, Links};
 use fluidos_model::kinds::Contract;
 #[cfg(doc)]
 use fluidos_model::kinds::names;
+use futures::future::select_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use substrate_client::Cache;
@@ -67,6 +69,7 @@ use substrate_network::{Cidr, FabricRoute, NodeNetwork};
 pub use self::counters::{Counters, Dropped, PeerBytes};
 pub use self::device::MTU;
 pub use self::plan::{Peer, Refused};
+pub use self::services::Services;
 
 use self::counters::Counting;
 use self::device::Device;
@@ -89,6 +92,8 @@ pub struct Options {
     pub contracts: Cache<Contract>,
     /// The twins of this node ([`names::LABEL_CONTRACT`]): which addresses are whose.
     pub twins: Cache<Pod>,
+    /// The services of this node, and those that it sells on.
+    pub services: Services,
     /// Carry the packets.
     pub links: Links,
     /// This node's pods and Services; its instance names the device. Without one it has none, and carries between peers only.
@@ -194,7 +199,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), Error> {
     let own = own(&options)?;
     let mut datagrams = options.links.handle_datagrams(CHANNEL)?;
     let Some(network) = &options.network else {
-        tokio::join!(options.contracts.synced(), options.twins.synced());
+        tokio::join!(options.contracts.synced(), options.twins.synced(), options.services.synced());
         let never = tokio::select! {
             never = pump::relaying(&options.links, &mut datagrams, &handle.shared) => never,
             never = follow(&options, &own, None, &handle.shared) => never,
@@ -203,7 +208,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), Error> {
     };
     let name = format!("flt{}", network.options().instance);
     let mut device = open(&name)?;
-    tokio::join!(options.contracts.synced(), options.twins.synced());
+    tokio::join!(options.contracts.synced(), options.twins.synced(), options.services.synced());
     loop {
         let shared = &*handle.shared;
         // Dropping the others is safe: packets under way are lost as on any network.
@@ -252,14 +257,17 @@ async fn follow(
     shared: &Shared,
 ) -> std::convert::Infallible {
     let (mut changes, mut twins_changed) = (options.contracts.changes(), options.twins.changes());
+    let mut services_changed = options.services.changes();
     let mut tick = tokio::time::interval(TICK);
     let mut applied: Option<Vec<FabricRoute>> = None;
     loop {
         changes.mark_unchanged();
         twins_changed.mark_unchanged();
+        services_changed.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
         let (contracts, twins) = (options.contracts.list(), options.twins.list());
         let contracts: Vec<&Contract> = contracts.iter().map(AsRef::as_ref).collect();
-        let view = View::new(own, &options.speakers, &contracts, twins.iter().map(AsRef::as_ref), Timestamp::now());
+        let (twins, services) = (twins.iter().map(AsRef::as_ref), options.services.seen());
+        let view = View::new(own, &options.speakers, &contracts, twins, &services, Timestamp::now());
         let plan = plan::plan(own, &view);
         // First who may send, then what leads there: nobody has a route whose packets are not judged.
         shared.set(own, &plan);
@@ -275,8 +283,9 @@ async fn follow(
                 Err(error) => tracing::warn!(%error, "routes to other nodes cannot be set; it is tried again"),
             }
         }
+        let of_services = services_changed.iter_mut().map(|changes| Box::pin(changes.changed()));
         tokio::select! {
-            // Losing the race loses nothing: both keep what they have not yet given.
+            // Losing the race loses nothing: each keeps what it has not yet given.
             changed = changes.changed() => if changed.is_err() {
                 tick.tick().await;
             },
@@ -284,6 +293,9 @@ async fn follow(
                 tick.tick().await;
             },
             _ = tick.tick() => {}
+            changed = select_all(of_services) => if changed.0.is_err() {
+                tick.tick().await;
+            },
         }
     }
 }

@@ -11,6 +11,8 @@
 //!
 //! A *stand-in* is the address of R by which A knows a pod that runs at P: from the part of R's prefix between its pods and its Services.
 //! The *home* of a twin is the prefix of the pod's owner, if that is not the consumer's own: P lets the twin reach that, and nothing of R's.
+//! A *service* that is sold on is known by stand-ins, too: node/services gives them, and writes them and the home where they are read here
+//! (`network/services.rs`).
 //! R translates between stand-in and address and nothing else, without a state (`network/relay.rs`). Whatever is known of both stands on
 //! the twins themselves, so a restart changes nothing.
 
@@ -19,7 +21,7 @@ use std::net::Ipv4Addr;
 
 use fluidos_identity::FabricPrefix;
 use fluidos_model::kinds::{names, serving};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 use substrate_network::Cidr;
@@ -29,8 +31,8 @@ use crate::fabric::Shared;
 use crate::frames::Put;
 use crate::twins::Origin;
 
-/// So many stand-ins has a node.
-const STAND_INS: u32 = FabricPrefix::SERVICES - FabricPrefix::STAND_INS;
+/// So many stand-ins of pods has a node. Those of services are given by node/services, from the part behind.
+const STAND_INS: u32 = FabricPrefix::SERVICE_STAND_INS - FabricPrefix::STAND_INS;
 /// Owners behind one consumer under one contract: a contract is bought to serve one that was sold.
 const HOMES_MAX: usize = 4;
 
@@ -57,6 +59,11 @@ pub(crate) fn stand_in(twin: &Pod) -> Option<Ipv4Addr> {
 /// Returns the home of a twin; `None` if it is its consumer's own.
 pub(crate) fn home(twin: &Pod) -> Option<Cidr> {
     twin.annotations().get(names::ANNOTATION_HOME)?.parse().ok()
+}
+
+/// Returns the home of a service that runs here: of who uses it, if that is not its buyer. It stands in the namespace of the instance.
+pub(crate) fn home_of_service(namespace: &Namespace) -> Option<Cidr> {
+    namespace.annotations().get(names::ANNOTATION_HOME)?.parse().ok()
 }
 
 /// Returns a stand-in that nobody has, or `None` if all are in use. It follows from the uid where that one is free: who comes next does not
@@ -195,7 +202,7 @@ mod tests {
         }
         assert_eq!(
             (taken.len(), taken.first(), taken.last()),
-            (1792, Some(&Ipv4Addr::new(100, 64, 24, 0)), Some(&Ipv4Addr::new(100, 64, 30, 255)))
+            (1536, Some(&Ipv4Addr::new(100, 64, 24, 0)), Some(&Ipv4Addr::new(100, 64, 29, 255)))
         );
         let free = *taken.iter().nth(700).unwrap();
         taken.remove(&free);

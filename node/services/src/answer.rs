@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use fluidos_identity::FabricPrefix;
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use crate::home::Home;
+use crate::passing::Passed;
 use crate::{Deal, Options, seller};
 
 /// The kind of the request.
@@ -38,6 +41,9 @@ const MESSAGE_LENGTH_MAX: usize = 256;
 pub(crate) struct Question {
     /// Which contract.
     pub contract: String,
+    /// Where those have their addresses who use it, if that is not its buyer: this one has sold it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
 }
 
 /// The answer. Before the instance is ready it has a message only.
@@ -81,12 +87,13 @@ pub(crate) struct Endpoint {
 pub(crate) struct Door {
     client: Client,
     options: Options,
+    passed: Arc<Passed>,
     places: Semaphore,
 }
 
 impl Door {
-    pub(crate) fn new(client: Client, options: Options) -> Self {
-        Self { client, options, places: Semaphore::new(AT_ONCE) }
+    pub(crate) fn new(client: Client, options: Options, passed: Arc<Passed>) -> Self {
+        Self { client, options, passed, places: Semaphore::new(AT_ONCE) }
     }
 }
 
@@ -111,7 +118,18 @@ impl RequestHandler for Door {
         let deal = deal.filter(|deal| deal.live && deal.seller == self.options.own && deal.buyer == peer.id);
         let deal =
             deal.ok_or_else(|| RequestRefusal::new("not-found", "no service is sold to you under this contract"))?;
+        let own = Home::of(&self.options.speakers.first(&self.options.own));
+        let home = question.home.as_deref().map(|home| Home::read(home, &own)).transpose();
+        let home = home.map_err(|reason| RequestRefusal::new("malformed", reason))?;
+        if deal.served_by.is_some() {
+            self.passed.used_from(&deal, home);
+            let said = self.passed.answer(&deal.contract);
+            return serde_json::to_value(said).map_err(|error| RequestRefusal::new("internal", error.to_string()));
+        }
         let namespace = names::service_namespace(&deal.contract);
+        if let Some(home) = home {
+            seller::used_from(&self.client, &namespace, home).await.map_err(failed)?;
+        }
         let endpoint = seller::endpoint(&self.client, &namespace).await.map_err(failed)?;
         let credentials = seller::credentials(&self.client, &namespace).await.map_err(failed)?;
         let answer = match (endpoint, credentials) {

@@ -6,14 +6,14 @@
 //! | live, seller does not answer | stays as it was |
 //! | ended, over, deleted | goes |
 
-mod act;
+pub(crate) mod act;
 pub mod plan;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fluidos_identity::fabric_prefix;
-use fluidos_model::kinds::{Allocation, AllocationPhase, Contract, names};
+use fluidos_model::kinds::{Allocation, AllocationPhase, Contract, names, serving};
 use futures::future::{join_all, select_all};
 use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
@@ -23,9 +23,9 @@ use crate::answer::{Answer, KIND, Question};
 use crate::{Deal, Options};
 
 /// A service that is being made is asked for so often.
-const ASK_SOON: Duration = Duration::from_secs(2);
+pub(crate) const ASK_SOON: Duration = Duration::from_secs(2);
 /// The pods behind a service may have moved: so long a connection to it may fail.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// A peer on the same continent answers within two tenths of a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,10 +42,13 @@ pub async fn run(client: Client, options: Options) {
             Some((allocation.labels().get(names::LABEL_CONTRACT)?.clone(), allocation.as_ref()))
         });
         let allocations_of: BTreeMap<String, &Allocation> = of_contract.collect();
+        let serving = serving(contract_list.iter().map(AsRef::as_ref));
         let bought: Vec<(Deal, &Contract)> = contract_list
             .iter()
             .filter_map(|contract| Some((Deal::of(contract, &options.speakers, Timestamp::now())?, contract.as_ref())))
             .filter(|(deal, _)| deal.buyer == options.own && deal.live && allocations_of.contains_key(&deal.contract))
+            // What is sold on is used by somebody else (`passing`).
+            .filter(|(deal, _)| !serving.contains_key(&deal.contract))
             .collect();
         let all_ready = join_all(bought.iter().map(|(deal, contract)| async {
             let allocation = allocations_of.get(&deal.contract)?;
@@ -89,16 +92,22 @@ async fn keep(client: &Client, options: &Options, deal: &Deal, contract: &Contra
 
 /// Asks the seller and writes what it says; returns where, or why it cannot be used yet.
 async fn access(client: &Client, options: &Options, deal: &Deal, contract: &Contract) -> Result<plan::Place, String> {
-    let question = Question { contract: deal.contract.clone() };
-    let answer: Result<Answer, _> = options.links.request(&deal.seller, KIND, &question, PATIENCE).await;
-    let answer = answer.map_err(|error| format!("its seller does not answer: {error}"))?;
-    let answer =
-        answer.checked(&fabric_prefix(&deal.seller_first, 0)).map_err(|reason| format!("its seller: {reason}"))?;
-    if !answer.ready {
-        return Err(format!("its seller: {}", answer.message));
-    }
+    let answer = ask(options, deal, None).await?;
     let place = plan::place(contract, &deal.contract)?;
     let wanted = plan::access(contract, &deal.contract, &place, &answer);
     act::write(client, &wanted, &deal.contract).await?;
     Ok(place)
+}
+
+/// Asks the seller of a contract where the service is; what it says is checked, and ready. `home` is of whom it was sold on to.
+///
+/// # Errors
+/// Why it cannot be used yet, in words.
+pub(crate) async fn ask(options: &Options, deal: &Deal, home: Option<String>) -> Result<Answer, String> {
+    let question = Question { contract: deal.contract.clone(), home };
+    let answer: Result<Answer, _> = options.links.request(&deal.seller, KIND, &question, PATIENCE).await;
+    let answer = answer.map_err(|error| format!("its seller does not answer: {error}"))?;
+    let answer =
+        answer.checked(&fabric_prefix(&deal.seller_first, 0)).map_err(|reason| format!("its seller: {reason}"))?;
+    if answer.ready { Ok(answer) } else { Err(format!("its seller: {}", answer.message)) }
 }

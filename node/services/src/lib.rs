@@ -12,6 +12,9 @@
 //!
 //!  contract over: the namespace goes, and with it everything        contract over: Secret and Service go
 //! ```
+//! *Sold on* ([`passing`]): R has bought of P what it has sold to A. R makes no instance and has no access of its own: it asks P as any buyer does,
+//! tells A what P has said, with addresses of its own that stand for P's, and says to P whose addresses are let in.
+//!
 //! The configuration of a buyer is hostile: it was checked against the schema when it was held, is bound into what both signed by its digest,
 //! and takes the place of whole values only ([`fluidos_model::service`]). The pods of an instance are confined as guests are: they reach their
 //! buyer's addresses and one another, nothing else of their owner, and nobody else of other owners reaches them.
@@ -27,9 +30,13 @@
 
 mod answer;
 pub mod buyer;
+mod home;
+mod passing;
 pub mod seller;
 
 pub use answer::KIND;
+
+use std::sync::Arc;
 
 use fluidos_identity::{NodeId, Speakers};
 use fluidos_link::Links;
@@ -53,9 +60,14 @@ pub struct Options {
 /// # Errors
 /// [`fluidos_link::LinkError::Taken`] if somebody else answers for services.
 pub async fn run(client: Client, options: Options) -> Result<(), fluidos_link::LinkError> {
-    let door = answer::Door::new(client.clone(), options.clone());
-    options.links.handle_requests(KIND, std::sync::Arc::new(door))?;
-    tokio::join!(seller::run(client.clone(), options.clone()), buyer::run(client, options));
+    let passed = Arc::new(passing::Passed::default());
+    let door = answer::Door::new(client.clone(), options.clone(), passed.clone());
+    options.links.handle_requests(KIND, Arc::new(door))?;
+    tokio::join!(
+        seller::run(client.clone(), options.clone()),
+        buyer::run(client.clone(), options.clone()),
+        passing::run(client, options, passed)
+    );
     Ok(())
 }
 
@@ -64,9 +76,13 @@ pub async fn run(client: Client, options: Options) -> Result<(), fluidos_link::L
 pub(crate) struct Deal {
     pub contract: String,
     pub buyer: NodeId,
+    /// The buyer's first key, from which its addresses follow.
+    pub buyer_first: NodeId,
     pub seller: NodeId,
     /// The seller's first key, from which its addresses follow.
     pub seller_first: NodeId,
+    /// The contract that its seller has bought to serve it with; `None` is that it serves it itself.
+    pub served_by: Option<String>,
     /// Neither ended nor over.
     pub live: bool,
 }
@@ -89,8 +105,10 @@ impl Deal {
         Some(Self {
             contract: contract.metadata.name.clone()?,
             buyer: speakers.current(&buyer),
+            buyer_first: speakers.first(&buyer),
             seller: speakers.current(&seller),
             seller_first: speakers.first(&seller),
+            served_by: spec.served_by.clone(),
             live: contract.metadata.deletion_timestamp.is_none() && in_time && active,
         })
     }

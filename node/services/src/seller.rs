@@ -24,7 +24,7 @@ use substrate_client::Cache;
 use self::plan::{Action, View};
 use crate::Options;
 
-pub(crate) use act::{credentials, endpoint};
+pub(crate) use act::{credentials, endpoint, used_from};
 
 /// A contract and its allocation are written together.
 const GATHER: Duration = Duration::from_millis(50);

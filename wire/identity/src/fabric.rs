@@ -27,6 +27,8 @@ impl FabricPrefix {
 
     /// Number of the first address behind the pods' (a /21): those of pods that others run for this node begin here, its stand-ins.
     pub const STAND_INS: u32 = 0x800;
+    /// Number of the first stand-in that is not of a pod but of a service that others run and this node sells on (a /24).
+    pub const SERVICE_STAND_INS: u32 = 0xe00;
     /// Number of the first address of its Services (the last /24).
     pub const SERVICES: u32 = 0xf00;
 

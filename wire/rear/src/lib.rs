@@ -62,8 +62,8 @@ pub use server::{ServeError, serve, serve_plain, serve_stream};
 pub use service::{BODY_BYTES_MAX, Body, OPENAPI, RearService};
 pub use subscription::Lines;
 pub use terms::{
-    CONTRACT_PURPOSE, ContractTerms, RELEASE_PURPOSE, ReleaseTerms, TermsError, agreed_configuration, agreed_service,
-    check_contract, check_offer, check_purchase, check_release, configuration_digest,
+    CONTRACT_PURPOSE, ContractTerms, RELEASE_PURPOSE, ReleaseTerms, ServiceTerms, TermsError, check_contract,
+    check_offer, check_purchase, check_release, configuration_digest,
 };
 
 #[cfg(test)]

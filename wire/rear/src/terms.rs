@@ -11,7 +11,7 @@ use fluidos_identity::{Envelope, NodeId, Signed, SignedError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Configuration, FlavorType, ReserveRequest};
+use crate::{FlavorType, ReserveRequest};
 
 /// `typ` of the signatures over a contract.
 pub const CONTRACT_PURPOSE: &str = "fluidos-contract+jws";
@@ -136,21 +136,56 @@ impl ReleaseTerms {
     }
 }
 
-/// What terms say of a configuration: of a slice all of it; of a service its digest, so that whoever is shown the contract does not see what
-/// was configured, and neither side can say that it was something else.
-///
-/// # Errors
-/// [`SignedError::NotCanonical`] for a service that is configured with fractions.
-pub fn agreed_configuration(configuration: &Configuration) -> Result<Value, SignedError> {
-    match configuration.flavor_type {
-        FlavorType::Service => Ok(agreed_service(&configuration_digest(&configuration.data)?)),
-        _ => Ok(configuration.data.clone()),
+/// Who runs a service: its seller. Nothing else is signed.
+const PROVIDER: &str = "Provider";
+
+/// What terms say of a service, in the place of its configuration: the digest of that, so that whoever is shown the contract does not see what
+/// was configured, and neither side can say that it was something else; and how large it is, so that what it takes of its seller's capacity is
+/// known to who has only the contract left.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceTerms {
+    /// `Provider`.
+    pub hosting_policy: String,
+    /// SHA-256 of what is configured, in hex ([`configuration_digest`]).
+    pub configuration_digest: String,
+    /// What one instance takes, written as the configuration of a K8Slice of that size. Contracts of older versions do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Value>,
+}
+
+impl ServiceTerms {
+    /// Returns the terms of a service that runs at its seller.
+    pub fn new(digest: &str, size: Option<Value>) -> Self {
+        Self { hosting_policy: PROVIDER.into(), configuration_digest: digest.into(), size }
+    }
+
+    /// Returns what terms say of a service.
+    ///
+    /// # Errors
+    /// [`TermsError::Differ`] if they say something else in that place, or that it runs elsewhere.
+    pub fn of(terms: &ContractTerms) -> Result<Self, TermsError> {
+        let service: Self = Self::deserialize(&terms.configuration).map_err(|error| TermsError::Differ {
+            field: "configuration",
+            observed: error.to_string().chars().take(200).collect(),
+            needed: "hostingPolicy, configurationDigest and size".into(),
+        })?;
+        equal("configuration.hostingPolicy", &service.hosting_policy.as_str(), &PROVIDER)?;
+        Ok(service)
     }
 }
 
-/// What terms say of a service whose configuration has this digest. It runs at its seller.
-pub fn agreed_service(digest: &str) -> Value {
-    serde_json::json!({"hostingPolicy": "Provider", "configurationDigest": digest})
+/// What stands in the terms.
+impl From<ServiceTerms> for Value {
+    fn from(terms: ServiceTerms) -> Self {
+        let ServiceTerms { hosting_policy, configuration_digest, size } = terms;
+        let mut value =
+            serde_json::json!({"hostingPolicy": hosting_policy, "configurationDigest": configuration_digest});
+        if let Some(size) = size {
+            value["size"] = size;
+        }
+        value
+    }
 }
 
 /// Returns the SHA-256 of what is configured of a service (`configurationData`, absent is nothing), of its canonical JSON (RFC 8785), in hex.
@@ -182,7 +217,14 @@ pub fn check_offer(
     equal("flavorID", &terms.flavor_id, &asked.flavor_id)?;
     if let Some(configuration) = &asked.configuration {
         equal("flavorType", &terms.flavor_type, &configuration.flavor_type.as_str().to_owned())?;
-        equal("configuration", &terms.configuration, &agreed_configuration(configuration)?)?;
+        match configuration.flavor_type {
+            // How large it is is its seller's to say; whether that can be read, its buyer's to check.
+            FlavorType::Service => {
+                let (observed, needed) = (ServiceTerms::of(terms)?, configuration_digest(&configuration.data)?);
+                equal("configuration.configurationDigest", &observed.configuration_digest, &needed)?;
+            }
+            _ => equal("configuration", &terms.configuration, &configuration.data)?,
+        }
     }
     Ok(signed)
 }

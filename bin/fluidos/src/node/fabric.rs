@@ -64,10 +64,11 @@ pub fn connect(
     let contracts = Cache::<Contract>::start(kube::Api::namespaced(client.clone(), names::NAMESPACE));
     let labelled = kube::runtime::watcher::Config::default().labels(names::LABEL_CONTRACT);
     let twins = Cache::<Pod>::start_with(kube::Api::all(client.clone()), labelled);
+    let services = network::Services::start(&client);
     if let Some(network) = network.clone() {
         parts.spawn(guests::confine(client, contracts.clone(), network, speakers.clone()));
     }
-    let options = network::Options { own: key.id(), contracts, twins, links, network, speakers };
+    let options = network::Options { own: key.id(), contracts, twins, services, links, network, speakers };
     let handle = network::Handle::default();
     let counting = handle.clone();
     parts.spawn(async move {

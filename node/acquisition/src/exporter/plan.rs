@@ -9,8 +9,8 @@ use fluidos_model::kinds::{
     K8SlicePartitionability, NodeIdentity, TelemetryServer, names,
 };
 use fluidos_model::market::{
-    Agreed, Amounts, Asker, Commitment, CommitmentState, FilterText, Fit, HoldRequest, K8SliceSelector, LedgerRefusal,
-    Plan, Pool, Resource, Sale, Sharing, SharingRefusal, credit, sale,
+    Agreed, AgreedService, Amounts, Asker, Commitment, CommitmentState, FilterText, Fit, HoldRequest, K8SliceSelector,
+    LedgerRefusal, Plan, Pool, Resource, Sale, Sharing, SharingRefusal, credit, sale,
 };
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode};
@@ -180,7 +180,7 @@ pub(super) fn admit(
         agreed,
     };
     if let Some(known) = pool.commitment(wish.transaction).filter(|known| !known.is_over(now)) {
-        let other = known.agreed.as_ref().and_then(|agreed| agreed.service.as_deref()) != wish.service;
+        let other = known.agreed.as_ref().and_then(|it| Some(it.service.as_ref()?.digest.as_str())) != wish.service;
         if other && known.buyer == buyer {
             return Err(refusal(LedgerRefusal::Conflict { transaction: wish.transaction.into() }).into_refusal());
         }
@@ -214,7 +214,7 @@ pub(super) fn admit(
     let price = sale.price.of(&amounts);
     let price = price.map_err(|error| Refusal::new(RefusalCode::Conflict, error.to_string()))?;
     let Sale { policy, conditions, .. } = sale;
-    let service = wish.service.map(str::to_owned);
+    let service = wish.service.map(|digest| AgreedService { digest: digest.to_owned(), sized: true });
     let agreed = Agreed { policy, issued: now, hold_until: until, ends: Some(ends), price, conditions, service };
     Ok(hold(amounts, until, Some(agreed)))
 }

@@ -15,7 +15,10 @@
 //! What is sold here is promised by the Ledger, so whoever was killed anywhere finds in it what is needed: a purchase that no promise
 //! names is given back, a contract that nothing serves ends with its reason. Nothing is sold before what serves it is bought.
 //!
-//! Limits: K8Slices, whole as they were asked for, from one seller; not renewed; what serves a contract that was lost with the disk is not
+//! A service is configured by A: R checks that by the schema that P has told, and hands it on; P checks it again. How large it is stands in what
+//! P signs, and so in what R signs. The rest of a service, credentials and packets, is of other rooms (node/services, node/fabric).
+//!
+//! Limits: whole as it was asked for, from one seller; not renewed; what serves a contract that was lost with the disk is not
 //! found again: such a contract ends.
 
 mod hold;
@@ -31,7 +34,7 @@ use std::time::Duration;
 
 use fluidos_identity::NodeId;
 use fluidos_model::intent::parse;
-use fluidos_model::kinds::{Configuration, Flavor};
+use fluidos_model::kinds::{Configuration, Flavor, FlavorSpec};
 use fluidos_model::market::{Amounts, Asker, Pool, Reselling, Sale, credit, sale, sold_on};
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode};
@@ -40,7 +43,7 @@ use kube::ResourceExt as _;
 use tokio::sync::{Notify, Semaphore};
 
 use self::quotes::{Quote, Quotes, Said};
-use super::{Act, Ask, Exporter, act, plan as own};
+use super::{Act, Ask, Exporter, act, plan as own, service};
 use crate::convert;
 use crate::importer::resale;
 
@@ -182,10 +185,13 @@ impl Exporter {
         sale: &Sale,
     ) -> Result<rear::ResourceOffer, Refusal> {
         let name = quote.flavor.name_any();
+        let term = own::term(sale, request.term_seconds.map(Duration::from_secs));
+        if service::is_service(&quote.flavor) {
+            return Ok(service::offer(convert::wire_flavor(&name, &quote.flavor.spec), term.as_secs()));
+        }
         let asked = rear::Selector { flavor_type: Some(request.flavor_type), filters: request.filters.clone() };
         let nearest = |wanted| quote.flavor.spec.offer(&name).ok()?.nearest(&wanted).ok();
         let fit = own::selector(&asked)?.and_then(nearest).map_or(rear::Fit::More, |(fit, _)| own::fit(fit));
-        let term = own::term(sale, request.term_seconds.map(Duration::from_secs));
         let configuration = Configuration::k8slice(&quote.amounts);
         let configuration = configuration.map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?;
         let price = fluidos_model::kinds::FlavorPrice::from(&quote.price);
@@ -215,13 +221,19 @@ impl Exporter {
         let (identity, tag) = (&self.options.identity, self.options.key.id().tag());
         let name = plan::flavor_name(identity, &tag, &buyer.to_string(), request);
         let asked = rear::Selector { flavor_type: Some(request.flavor_type), filters: request.filters.clone() };
-        let Some(selector) = own::selector(&asked)? else { return Ok(Said::Denied("resale: only k8slice is".into())) };
+        let sought = match own::selector(&asked)? {
+            Some(selector) => Some(resale::Sought::Slice(selector)),
+            None => service::selector(&asked).map(resale::Sought::Service),
+        };
+        let Some(sought) = sought else {
+            return Ok(Said::Denied("resale: only k8slice and service are sold on".into()));
+        };
         let intents = parse(request.intents.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         if !intents.is_clear() {
             return Ok(Said::Denied(intents.warnings().join("; ")));
         }
-        let unknown =
-            Flavor::new(&name, fluidos_model::kinds::FlavorSpec { owner: identity.clone(), ..Default::default() });
+        let mut unknown = Flavor::new(&name, FlavorSpec { owner: identity.clone(), ..FlavorSpec::default() });
+        unknown.spec.flavor_type.type_identifier = convert::flavor_type(request.flavor_type);
         self.may(Act::Request, &unknown, buyer, None)?;
         let now = Timestamp::now();
         if let Some(said) = self.resell.quotes().fresh(&name, buyer, now) {
@@ -236,7 +248,7 @@ impl Exporter {
         let wait = request.wait_millis.map_or(WAIT_USUAL, Duration::from_millis).min(WAIT_MOST);
         let asked = resale::Asked {
             request,
-            selector: &selector,
+            sought: &sought,
             intents: &intents,
             behind: path,
             buyer,

@@ -56,7 +56,7 @@ pub(super) async fn ask(
 pub(super) fn request(wanted: &Wanted, solver: &Solver, buying: Option<&Buying>) -> rear::ResourceRequest {
     let (flavor_type, filters) = match wanted {
         Wanted::Slice(selector) => (rear::FlavorType::K8Slice, selector.to_texts()),
-        Wanted::Service(..) => (rear::FlavorType::Service, Vec::new()),
+        Wanted::Service(selector, _) => (rear::FlavorType::Service, selector.to_texts()),
     };
     let filters = filters.into_iter().map(|filter| match filter {
         FilterText::Match { name, value } => rear::SelectorFilter::Match { name, value },
@@ -88,20 +88,19 @@ async fn ask_one(options: &Options, peer: &Peer, (request, behind): (&rear::Reso
         }
         other => Silence::from(other.to_string()),
     };
-    // Services are sold as they are: there is nothing to compose.
-    let composed = match request.flavor_type {
-        rear::FlavorType::Service => None,
-        _ => {
-            let path = behind.signed(&options.key, proven, Timestamp::now()).map_err(|error| error.to_string())?;
-            seller.request(&rear::ResourceRequest { path: Some(path), ..request.clone() }).await.map_err(refused)?
+    let path = behind.signed(&options.key, proven, Timestamp::now()).map_err(|error| error.to_string())?;
+    let composed =
+        seller.request(&rear::ResourceRequest { path: Some(path), ..request.clone() }).await.map_err(refused)?;
+    let denial = match composed {
+        // Services are sold as they are: who has none that fits is asked for all that it has, to be told why not.
+        Some(answer) if request.flavor_type == rear::FlavorType::Service && answer.offers.is_empty() => answer.denial,
+        Some(answer) => {
+            let flavors: Vec<rear::Flavor> = answer.offers.into_iter().map(|offer| offer.flavor).collect();
+            return Ok(Said::of(proven, &flavors, answer.denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX))));
         }
+        None => None,
     };
-    if let Some(answer) = composed {
-        let flavors: Vec<rear::Flavor> = answer.offers.into_iter().map(|offer| offer.flavor).collect();
-        let denial = answer.denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX));
-        return Ok(Said::of(proven, &flavors, denial));
-    }
     let all = rear::Selector { flavor_type: Some(request.flavor_type), filters: Vec::new() };
     let flavors = seller.list_flavors(&all).await.map_err(refused)?;
-    Ok(Said::of(proven, &flavors, None))
+    Ok(Said::of(proven, &flavors, denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX))))
 }

@@ -15,10 +15,11 @@ use std::time::Duration;
 use fluidos_identity::NodeId;
 use fluidos_model::intent::Intents;
 use fluidos_model::kinds::{
-    Contract, EmbeddedFlavor, KnownCluster, PeeringCandidate, Phase, Rating, Reservation, Solver, SolverContract,
-    SolverStatus, names,
+    Configuration, Contract, EmbeddedFlavor, FlavorType, KnownCluster, PeeringCandidate, Phase, Rating, Reservation,
+    Solver, SolverContract, SolverStatus, names,
 };
-use fluidos_model::market::{Conditions, Expense, K8SliceSelector, Price, Reselling};
+use fluidos_model::market::{Amounts, Conditions, Expense, K8SliceSelector, Price, Reselling};
+use fluidos_model::service::ServiceSelector;
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -29,7 +30,7 @@ use super::act::{self, Error};
 use super::trade::Stop;
 use super::view::{self, Offered, Peer};
 use super::{ask, buy, status, weigh};
-use crate::{Options, contracts, paying};
+use crate::{Options, contracts, paying, terms};
 
 /// Who buys waits five seconds for a hold or a sale; each hop in between leaves its buyer a second of them.
 const STEP_MOST: Duration = Duration::from_secs(4);
@@ -37,10 +38,17 @@ const STEP_LEAST: Duration = Duration::from_secs(1);
 /// Somebody else pays for some tens of milliseconds; two nodes that buy from each other must not wait for each other.
 const TURN_MOST: Duration = Duration::from_secs(1);
 
+/// A slice, or a service: how that is configured is said when it is held.
+#[derive(Clone, Debug)]
+pub(crate) enum Sought {
+    Slice(K8SliceSelector),
+    Service(ServiceSelector),
+}
+
 /// What is looked for, and in whose name.
 pub(crate) struct Asked<'a> {
     pub request: &'a rear::ResourceRequest,
-    pub selector: &'a K8SliceSelector,
+    pub sought: &'a Sought,
     pub intents: &'a Intents,
     /// Who stands behind this node, the one who buys from it last.
     pub behind: &'a rear::Path,
@@ -85,7 +93,13 @@ pub(crate) async fn offers(client: &Client, options: &Options, asked: &Asked<'_>
     let request = rear::ResourceRequest { term_seconds: term.into_iter().flatten().min(), ..asked.request.clone() };
     let deadline = buying.map_or(ask::DEADLINE, |buying| buying.deadline).min(asked.deadline);
     let answers = ask::ask(options, &peers, (&request, asked.behind), buying, deadline).await;
-    let mut findings = weigh::weigh(asked.selector, None, asked.intents, buying, &answers);
+    let mut findings = match asked.sought {
+        Sought::Slice(selector) => weigh::weigh(selector, None, asked.intents, buying, &answers),
+        Sought::Service(selector) => {
+            let unsaid = Configuration { flavor_type: FlavorType::Service, data: json!({}) };
+            weigh::weigh_services((selector, &unsaid), asked.intents, buying, &answers)
+        }
+    };
     let out = findings.refused.iter().chain(&findings.pending);
     let circle = out.clone().any(|refused| refused.reason.starts_with("loop: "));
     for refused in out {
@@ -125,6 +139,8 @@ pub(crate) struct Held {
     pub ends: Option<Timestamp>,
     pub price: Price,
     pub conditions: Conditions,
+    /// What it takes at its seller, as is signed.
+    pub amounts: Amounts,
 }
 
 /// How long a step may take with so many buyers one behind the other.
@@ -154,6 +170,7 @@ pub(crate) async fn hold(
     let [amount, currency, period] = &signed.value().price;
     let price = Price::parse(amount, currency, period).map_err(|error| wrong(error.to_string()))?;
     let conditions = Conditions::read(signed.value().conditions.as_ref()).map_err(|error| wrong(error.to_string()))?;
+    let amounts = terms::amounts(signed.value()).map_err(wrong)?;
     let ends = signed.value().until.as_ref().and_then(|until| until.parse().ok());
     buy::write(client, &lot, &lot.signed(&signed, Phase::Idle)).await?;
     told(client, anchor, Phase::Running, &format!("held at {}", offered.peer), None).await?;
@@ -163,6 +180,7 @@ pub(crate) async fn hold(
         ends,
         price: price.unwrap_or(Price::ZERO),
         conditions,
+        amounts,
     })
 }
 

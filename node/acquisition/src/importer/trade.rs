@@ -171,6 +171,9 @@ impl Deal<'_> {
             let name = bounded(&terms.contract_id, 64);
             return Err(format!("contract name `{name}`, needed 1 to 63 lower-case letters, digits and dashes"));
         }
+        if terms::is_service(terms) && rear::ServiceTerms::of(terms).is_ok_and(|service| service.size.is_some()) {
+            terms::amounts(terms)?;
+        }
         check_price(&terms.price, self.offered.price)?;
         // The flavor was judged by the policy; what is signed may not say anything else.
         let conditions = Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?;

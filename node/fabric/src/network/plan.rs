@@ -5,11 +5,14 @@ use std::net::Ipv4Addr;
 
 use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{Contract, FlavorType, NodeIdentity, Phase, names, serving};
+use fluidos_model::service::stand_ins;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 use substrate_network::{Cidr, FabricAccess, FabricRoute};
 
+use super::services::Seen;
 use crate::resale;
 
 /// This node.
@@ -101,6 +104,7 @@ impl View {
         speakers: &Speakers,
         contracts: &[&'a Contract],
         twins: impl Iterator<Item = &'a Pod>,
+        services: &Seen,
         now: Timestamp,
     ) -> Self {
         let serving = serving(contracts.iter().copied());
@@ -126,16 +130,35 @@ impl View {
         };
         let agreed: Vec<(&Contract, Agreement)> = contracts.iter().filter_map(|c| Some((*c, agreement(c)?))).collect();
         let mut view = Self { agreements: agreed.iter().map(|(_, agreement)| *agreement).collect(), ..Self::default() };
-        let live =
+        let live: BTreeMap<String, (&Contract, Agreement)> =
             agreed.into_iter().map(|(contract, agreement)| (contract.name_any(), (contract, agreement))).collect();
         for twin in twins {
             view.add(own, &live, twin);
         }
+        let homes: BTreeMap<String, Cidr> =
+            services.namespaces.iter().filter_map(|it| Some((it.name_any(), resale::home_of_service(it)?))).collect();
+        view.vias.extend(services.pods.iter().filter_map(|pod| of_service(own, &live, &homes, pod)));
+        for slice in &services.passed {
+            view.pass(own, &live, slice);
+        }
         view
     }
 
+    /// A service that is sold on: each of its pods.
+    fn pass(&mut self, own: &Own, live: &Live<'_>, slice: &EndpointSlice) -> Option<()> {
+        let (contract, sold) = live.get(slice.labels().get(names::LABEL_SERVICE_PASSED)?)?;
+        let (_, bought) = live.get(contract.spec.served_by.as_ref()?)?;
+        let notes = slice.annotations();
+        let home = notes.get(names::ANNOTATION_HOME).and_then(|home| home.parse().ok()).unwrap_or(sold.prefix);
+        let (consumer, provider) = (sold.peer, bought.peer);
+        let relays = stand_ins(notes.get(names::ANNOTATION_STAND_IN)?).into_iter();
+        let relays = relays.filter(|(pod, stand_in)| is_stand_in(own, *stand_in) && bought.prefix.contains(*pod));
+        self.relays.extend(relays.map(|(pod, stand_in)| Relay { stand_in, home, consumer, pod, provider }));
+        Some(())
+    }
+
     /// A twin that runs behind its consumer, or that goes on to a provider.
-    fn add(&mut self, own: &Own, live: &BTreeMap<String, (&Contract, Agreement)>, twin: &Pod) -> Option<()> {
+    fn add(&mut self, own: &Own, live: &Live<'_>, twin: &Pod) -> Option<()> {
         let (contract, sold) = live.get(twin.labels().get(names::LABEL_CONTRACT)?)?;
         let address: Ipv4Addr = twin.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
         let home = resale::home(twin);
@@ -145,13 +168,27 @@ impl View {
             return Some(());
         };
         let (_, bought) = live.get(contract.spec.served_by.as_ref()?)?;
-        let is_ours = own.prefix.contains(stand_in) && !own.pods.contains(stand_in) && !own.services.contains(stand_in);
-        if is_ours && bought.prefix.contains(address) {
+        if is_stand_in(own, stand_in) && bought.prefix.contains(address) {
             let (consumer, provider) = (sold.peer, bought.peer);
             self.relays.push(Relay { stand_in, home: home.unwrap_or(sold.prefix), consumer, pod: address, provider });
         }
         Some(())
     }
+}
+
+/// Live contracts by name.
+type Live<'a> = BTreeMap<String, (&'a Contract, Agreement)>;
+
+fn is_stand_in(own: &Own, address: Ipv4Addr) -> bool {
+    own.prefix.contains(address) && !own.pods.contains(address) && !own.services.contains(address)
+}
+
+/// A pod of a service that runs here, if somebody behind its buyer uses it.
+fn of_service(own: &Own, live: &Live<'_>, homes: &BTreeMap<String, Cidr>, pod: &Pod) -> Option<Via> {
+    let (_, sold) = live.get(pod.labels().get(names::LABEL_SERVICE)?)?;
+    let home = *homes.get(&pod.namespace()?).filter(|home| **home != sold.prefix)?;
+    let address: Ipv4Addr = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
+    own.pods.contains(address).then_some(Via { pod: address, home, consumer: sold.peer })
 }
 
 /// Decides. A prefix is this node's own, else whose contract is the oldest: a newcomer takes nothing from anybody.

@@ -20,6 +20,7 @@ use super::counters::Dropped;
 use super::packet::{Addresses, Framer, Joiner, addresses};
 use super::plan::{Own, View, plan};
 use super::relay::Change;
+use super::services::Seen;
 use super::table::{Table, Taken};
 use super::{MTU, prefix};
 
@@ -65,7 +66,7 @@ fn active(buyer: NodeId, seller: NodeId, made: i64) -> Contract {
 
 fn view(own: &Own, speakers: &Speakers, contracts: &[Contract], now: Timestamp) -> View {
     let contracts: Vec<&Contract> = contracts.iter().collect();
-    View::new(own, speakers, &contracts, [].iter(), now)
+    View::new(own, speakers, &contracts, [].iter(), &Seen::default(), now)
 }
 
 fn check(contracts: &[Contract], expected: Expect) {
@@ -276,9 +277,69 @@ fn named(name: &str, mut contract: Contract) -> Contract {
 
 fn planned(seed: u8, contracts: &[Contract], twins: &[Pod]) -> super::plan::Plan {
     let contracts: Vec<&Contract> = contracts.iter().collect();
-    let view =
-        View::new(&own(seed), &Speakers::default(), &contracts, twins.iter(), Timestamp::from_second(10).unwrap());
-    plan(&own(seed), &view)
+    planned_with(seed, &contracts, twins, &Seen::default())
+}
+
+fn planned_with(seed: u8, contracts: &[&Contract], twins: &[Pod], services: &Seen) -> super::plan::Plan {
+    let (own, now) = (own(seed), Timestamp::from_second(10).unwrap());
+    let view = View::new(&own, &Speakers::default(), contracts, twins.iter(), services, now);
+    plan(&own, &view)
+}
+
+/// 1 uses a service that 2 sells on and 3 runs.
+#[test]
+fn a_service_that_is_sold_on_is_carried_to_who_uses_it_and_to_nobody_else() {
+    let mut sold = named("sold", active(id(1), id(2), 1));
+    sold.spec.served_by = Some("bought".into());
+    let mut bought = named("bought", active(id(2), id(3), 2));
+    for contract in [&mut sold, &mut bought] {
+        contract.spec.flavor.spec.flavor_type.type_identifier = fluidos_model::kinds::FlavorType::Service;
+    }
+    let (stand_in, at) = (of(2, 0xe07), of(3, 7));
+    let slice = |pod: Ipv4Addr, stand_in: Ipv4Addr| Seen {
+        passed: vec![std::sync::Arc::new(
+            serde_json::from_value(serde_json::json!({"addressType": "IPv4", "endpoints": [], "metadata": {
+                "name": "passed", "labels": {"fluidos.eu/service-passed": "sold"},
+                "annotations": {"fluidos.eu/stand-in": format!("{pod}={stand_in}")}}}))
+            .unwrap(),
+        )],
+        ..Seen::default()
+    };
+    // At who sells it on.
+    let plan = planned_with(2, &[&sold, &bought], &[], &slice(at, stand_in));
+    let table = Table::new(&own(2), &plan);
+    let incoming = |peer: u8, source, destination| table.incoming(&id(peer), Addresses { source, destination });
+    assert_eq!(incoming(1, of(1, 5), stand_in), Ok(Taken::On(id(3), Change::Destination(at))));
+    assert_eq!(incoming(3, at, of(1, 5)), Ok(Taken::On(id(1), Change::Source(stand_in))));
+    assert_eq!(incoming(3, at, of(2, 5)), Err(Dropped::ForeignDestination), "nothing of the reseller's");
+    for (pod, stand_in) in [(of(4, 7), stand_in), (at, of(2, 5)), (at, of(2, 0xf0a)), (at, of(1, 0xe07))] {
+        assert!(planned_with(2, &[&sold, &bought], &[], &slice(pod, stand_in)).relays.is_empty(), "{pod} {stand_in}");
+    }
+    assert!(planned_with(2, &[&sold], &[], &slice(at, stand_in)).relays.is_empty(), "what serves it has ended");
+
+    // Where it runs.
+    let runs = Seen {
+        pods: vec![std::sync::Arc::new(
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "db", "namespace": "service-1",
+                "labels": {"fluidos.eu/service": "bought"}}, "status": {"podIP": at}}))
+            .unwrap(),
+        )],
+        namespaces: vec![std::sync::Arc::new(
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "service-1",
+                "annotations": {"fluidos.eu/home": prefix(&id(1)).to_string()}}}))
+            .unwrap(),
+        )],
+        ..Seen::default()
+    };
+    let plan = planned_with(3, &[&bought], &[], &runs);
+    assert!(plan.routes("flt3").iter().any(|route| route.to == prefix(&id(1))), "who uses it is led to the buyer");
+    let table = Table::new(&own(3), &plan);
+    let packet = |source, destination| Addresses { source, destination };
+    assert_eq!(table.incoming(&id(2), packet(of(1, 5), at)), Ok(Taken::Here));
+    assert_eq!(table.incoming(&id(2), packet(of(4, 5), at)), Err(Dropped::ForeignSource));
+    assert_eq!(table.incoming(&id(2), packet(of(1, 5), of(3, 8))), Err(Dropped::ForeignSource), "for its pods only");
+    assert_eq!(table.outgoing(packet(at, of(1, 5))), Ok(id(2)));
+    assert_eq!(table.outgoing(packet(at, of(2, 5))), Err(Dropped::ForeignDestination));
 }
 
 /// 1 buys from 2, who serves that with what it has bought from 3; 4 is a peer of 2 and of 3.

@@ -103,7 +103,7 @@ where
 }
 
 /// Says how an Allocation stands.
-pub(super) async fn say(
+pub(crate) async fn say(
     client: &Client,
     name: &str,
     phase: AllocationPhase,

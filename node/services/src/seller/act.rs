@@ -15,6 +15,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 
 use super::plan::Action;
+use crate::home::Home;
 
 /// The Secret of an instance in which its credentials stand.
 const CREDENTIALS: &str = "fluidos-credentials";
@@ -151,6 +152,23 @@ pub(crate) async fn endpoint(client: &Client, namespace: &str) -> kube::Result<O
     let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), namespace).list(&of_service).await?.items;
     Ok(Some((service, slices)))
+}
+
+/// Writes whose addresses use the instance in a namespace, if not those of its buyer. Before there is a namespace nothing is to be reached.
+pub(crate) async fn used_from(client: &Client, namespace: &str, home: Home) -> kube::Result<()> {
+    let api = Api::<Namespace>::all(client.clone());
+    let Some(known) = api.get_opt(namespace).await? else { return Ok(()) };
+    let home = home.to_string();
+    let notes = known.metadata.annotations.unwrap_or_default();
+    if notes.get(names::ANNOTATION_HOME) == Some(&home) {
+        return Ok(());
+    }
+    let patch = json!({"metadata": {"uid": known.metadata.uid, "annotations": {names::ANNOTATION_HOME: home}}});
+    match api.patch(namespace, &PatchParams::default(), &Patch::Merge(patch)).await {
+        // It is going, or another of its name is there: it is asked for again.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => other.map(|_| ()),
+    }
 }
 
 /// A text of letters and digits, each as likely as any other.

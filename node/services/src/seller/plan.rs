@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{Allocation, AllocationPhase, Contract, ServiceBlueprint, names};
-use fluidos_model::service::Recipe;
+use fluidos_model::market::Amounts;
+use fluidos_model::service::{Recipe, size_of};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -88,7 +91,8 @@ impl<'a> View<'a> {
             slice.endpoints.iter().any(|endpoint| endpoint.conditions.as_ref().is_some_and(ready))
         };
         Self {
-            sold: deals.filter(|(deal, _)| deal.seller == own).collect(),
+            // What is sold on is made by whom it was bought from.
+            sold: deals.filter(|(deal, _)| deal.seller == own && deal.served_by.is_none()).collect(),
             blueprints,
             allocations: allocations.filter_map(of_contract).collect(),
             namespaces: namespaces.filter_map(of_instance).collect(),
@@ -107,6 +111,10 @@ pub fn plan(view: &View) -> Vec<Action> {
         let going =
             view.namespaces.get(&deal.contract).is_some_and(|known| known.metadata.deletion_timestamp.is_some());
         let (phase, message) = match recipe(view, contract) {
+            // What runs is not changed with its blueprint; what of it is taken away by somebody cannot be made again.
+            Err(reason) if !going && view.ready.contains(&namespace) => {
+                (AllocationPhase::Active, format!("the service runs in namespace {namespace} as it was made: {reason}"))
+            }
             Err(reason) => (AllocationPhase::Error, reason),
             Ok(_) if going => (AllocationPhase::Provisioning, "its namespace is being deleted by somebody".to_owned()),
             Ok((recipe, configuration)) => {
@@ -151,6 +159,20 @@ fn recipe(view: &View, contract: &Contract) -> Result<(Recipe, Value), String> {
         Some(configuration) => configuration.service()?.configuration_data,
         None => Value::Object(Map::new()),
     };
+    let (needed, observed) = (signed_size(contract)?, recipe.plan.amounts);
+    if let Some(needed) = needed.filter(|needed| *needed != observed) {
+        return Err(format!(
+            "ServiceBlueprint {name} has changed: it takes {observed}, needed {needed} as both have signed"
+        ));
+    }
     recipe.check(&configuration).map_err(|reason| format!("ServiceBlueprint {name} has changed: {reason}"))?;
     Ok((recipe, configuration))
+}
+
+/// How large the instance is, as both have signed; contracts of older versions do not say it.
+fn signed_size(contract: &Contract) -> Result<Option<Amounts>, String> {
+    let Some(signed) = &contract.spec.signed_terms else { return Ok(None) };
+    let bytes = URL_SAFE_NO_PAD.decode(&signed.payload).map_err(|error| format!("its signed terms: {error}"))?;
+    let terms: Value = serde_json::from_slice(&bytes).map_err(|error| format!("its signed terms: {error}"))?;
+    terms.pointer("/configuration/size").map(size_of).transpose()
 }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fluidos_identity::{NodeKey, Speakers};
 use fluidos_model::kinds::{Allocation, Contract, ServiceBlueprint, names};
 use jiff::Timestamp;
@@ -86,6 +88,7 @@ fn a_live_contract_has_an_instance_and_an_ended_one_has_none() {
         contract(|value| value["status"] = json!({"phase": "Failed"})),
         contract(|value| value["spec"]["flavor"]["spec"]["flavorType"]["typeIdentifier"] = json!("K8Slice")),
         contract(|value| value["spec"]["seller"] = value["spec"]["buyer"].clone()),
+        contract(|value| value["spec"]["servedBy"] = json!("contract-2")),
     ] {
         assert_eq!(told(&[ended], Some(blueprint(64)), true, true), "remove service-1");
     }
@@ -103,4 +106,22 @@ fn an_instance_that_cannot_be_made_says_why() {
         changed.starts_with("allocation-1 is Error: ServiceBlueprint cache has changed: configurationData.size"),
         "{changed}"
     );
+    // What runs goes on.
+    let runs = "allocation-1 is Active: the service runs in namespace service-1 as it was made: ServiceBlueprint cache is not there any more";
+    assert_eq!(told(&live, None, true, true), runs);
+}
+
+#[test]
+fn an_instance_is_as_large_as_both_have_signed() {
+    let of = |cpu: &str| {
+        let terms = json!({"configuration": {"size": {"cpu": cpu, "memory": "64Mi", "pods": "1"}}});
+        let payload = URL_SAFE_NO_PAD.encode(terms.to_string());
+        contract(|value| value["spec"]["signedTerms"] = json!({"purpose": "", "payload": payload, "signatures": []}))
+    };
+    assert!(told(&[of("100m")], Some(blueprint(64)), false, false).starts_with("make contract-1; "));
+    let grown = told(&[of("50m")], Some(blueprint(64)), false, false);
+    let needed = "ServiceBlueprint cache has changed: it takes cpu 100m, memory 64Mi, pods 1, needed cpu 50m, memory 64Mi, pods 1 as both have signed";
+    assert_eq!(grown, format!("allocation-1 is Error: {needed}"));
+    let unread = told(&[of("0.05")], Some(blueprint(64)), false, false);
+    assert!(unread.starts_with("allocation-1 is Error: size is "), "{unread}");
 }

@@ -11,11 +11,29 @@ use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt as _};
 
+use super::plan::Order;
 use super::quotes::Quote;
 use super::{Rules, plan};
 use crate::books::BooksError;
-use crate::exporter::{Act, Exporter, act, plan as own};
+use crate::exporter::{Act, Exporter, act, plan as own, service};
+use crate::importer::view::Offered;
 use crate::importer::{Stop, resale};
+
+/// What a buyer wants held of what was quoted to it: all of a slice, or a service as it is configured.
+fn ordered(quote: &Quote, request: &rear::ReserveRequest) -> Result<Order, Refusal> {
+    let configuration = request.configuration.as_ref();
+    if service::is_service(&quote.flavor) {
+        let (configuration, digest) = service::ordered_behind(&quote.flavor, configuration)?;
+        return Ok(Order::Service(Box::new(configuration), digest));
+    }
+    match configuration.map(own::asked).transpose()?.filter(|asked| *asked != quote.amounts) {
+        Some(asked) => {
+            let detail = format!("resale: {asked} asked for, needed all of what was offered: {}", quote.amounts);
+            Err(Refusal::new(RefusalCode::Conflict, detail))
+        }
+        None => Ok(Order::Slice(quote.amounts)),
+    }
+}
 
 impl Exporter {
     /// Holds what was quoted to a buyer, there first and then here; `None` is about what is not sold on.
@@ -32,15 +50,12 @@ impl Exporter {
         let holder = buyer.to_string();
         let transaction = request.transaction_id.clone();
         let transaction = transaction.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
-        let asked = request.configuration.as_ref().map(own::asked).transpose()?;
         let conflict = |reason: String| Refusal::new(RefusalCode::Conflict, reason);
         let other = || conflict(format!("transaction {transaction} exists with other content"));
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
         let live = pool.commitment(&transaction).filter(|known| !known.is_over(Timestamp::now()));
         if let Some(known) = live.filter(|known| known.served_by.is_some()) {
-            let same = known.buyer == holder
-                && known.flavor == request.flavor_id
-                && asked.is_none_or(|asked| asked == known.amounts);
+            let same = plan::is_again(known, request, &holder)?;
             return if same { Ok(Some(known.clone())) } else { Err(other()) };
         }
         let quote = self.resell.quotes().find(&request.flavor_id, buyer, Timestamp::now());
@@ -53,23 +68,19 @@ impl Exporter {
             return Err(other());
         }
         self.open_now()?;
-        if let Some(asked) = asked.filter(|asked| *asked != quote.amounts) {
-            return Err(conflict(format!(
-                "resale: {asked} asked for, needed all of what was offered: {}",
-                quote.amounts
-            )));
-        }
+        let order = ordered(&quote, request)?;
         let rules = self.rules(&holder).await?;
         let rules =
             rules.ok_or_else(|| conflict("resale: the seller's sharing policy sells nothing on any more".into()))?;
         rules.reselling.admits(path.len()).map_err(conflict)?;
         // Others are not asked to hold what would not be held here.
-        plan::room(&rules.pool, (&transaction, &holder), &request.flavor_id, quote.amounts, Timestamp::now())?;
+        plan::room(&rules.pool, (&transaction, &holder), &request.flavor_id, &order, Timestamp::now())?;
         self.may(Act::Reserve, &quote.flavor, buyer, Some((&rules.pool, &transaction, quote.amounts)))?;
         let hex = plan::anchor(&transaction, &holder);
         let mut busy = self.resell.take(&hex)?;
-        let anchor = self.anchor(&hex, request, buyer).await?;
-        let commitment = self.hold_behind(request, (&transaction, &holder), &quote, &rules, (&anchor, path)).await;
+        let anchor = self.anchor(&hex, request, (&order, buyer)).await?;
+        let commitment =
+            self.hold_behind(request, (&transaction, &holder), (&quote, &order), &rules, (&anchor, path)).await;
         busy.done = commitment.is_ok();
         if commitment.is_err()
             && let Err(error) = resale::abandon(&self.client, &self.options, &anchor).await
@@ -80,12 +91,21 @@ impl Exporter {
     }
 
     /// The Solver that all of a purchase belongs to. One that is there is of a try that broke off: it is given up first.
-    async fn anchor(&self, hex: &str, request: &rear::ReserveRequest, buyer: NodeId) -> Result<Solver, Refusal> {
+    async fn anchor(
+        &self,
+        hex: &str,
+        request: &rear::ReserveRequest,
+        (order, buyer): (&Order, NodeId),
+    ) -> Result<Solver, Refusal> {
         let api = Api::<Solver>::namespaced(self.client.clone(), names::NAMESPACE);
         let name = names::resale(hex);
-        let selector = Selector { flavor_type: FlavorType::K8Slice, filters: serde_json::json!({}) };
+        let (flavor_type, configuration) = match order {
+            Order::Slice(_) => (FlavorType::K8Slice, None),
+            Order::Service(configuration, _) => (FlavorType::Service, Some(configuration.as_ref().clone())),
+        };
         let spec = SolverSpec {
-            selector: Some(selector),
+            selector: Some(Selector { flavor_type, filters: serde_json::json!({}) }),
+            configuration,
             intent_id: crate::bounded(&request.flavor_id, 253),
             find_candidate: true,
             reserve_and_buy: true,
@@ -115,19 +135,24 @@ impl Exporter {
         &self,
         request: &rear::ReserveRequest,
         (transaction, holder): (&str, &str),
-        quote: &Quote,
+        (quote, order): (&Quote, &Order),
         rules: &Rules,
         (anchor, path): (&Solver, &rear::Path),
     ) -> Result<Commitment, Refusal> {
         let (mut refused, mut away) = (0, 0);
         let last = Instant::now() + resale::step(path);
-        for offered in &quote.offers {
+        let configuration = match order {
+            Order::Slice(_) => None,
+            Order::Service(configuration, _) => Some(configuration.as_ref().clone()),
+        };
+        let offers = quote.offers.iter();
+        for offered in offers.map(|offered| Offered { configuration: configuration.clone(), ..offered.clone() }) {
             // The next is asked in what is left of the time that the buyer waits.
             let most = last.saturating_duration_since(Instant::now());
             if most.is_zero() {
                 break;
             }
-            let behind = match resale::hold(&self.client, &self.options, anchor, offered, (path, most)).await {
+            let behind = match resale::hold(&self.client, &self.options, anchor, &offered, (path, most)).await {
                 Ok(behind) => behind,
                 Err(Stop::Own(error)) => {
                     tracing::warn!(%error, "what is sold on could not be written");
@@ -144,7 +169,7 @@ impl Exporter {
                     continue;
                 }
             };
-            let (of, told, by) = ((transaction, holder), (quote.amounts, quote.price), (&rules.sale, &rules.reselling));
+            let (of, told, by) = ((transaction, holder), (order, quote.price), (&rules.sale, &rules.reselling));
             let times = (self.options.hold, Timestamp::now());
             let hold = plan::held(request, of, told, by, &behind, times).map_err(|reason| {
                 tracing::info!(peer = offered.peer, reason, "not held to be sold on");

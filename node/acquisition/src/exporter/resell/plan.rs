@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fluidos_model::kinds::{
-    Contract, Flavor, FlavorError, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice,
-    K8SliceCharacteristics, K8SlicePolicies, NodeIdentity, QuantityText, Solver, names,
+    Configuration, Contract, Flavor, FlavorError, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice,
+    K8SliceCharacteristics, K8SlicePolicies, NodeIdentity, QuantityText, ServiceFlavor, ServicePolicies, Solver, names,
 };
 use fluidos_model::market::{
-    Agreed, Amounts, Commitment, Conditions, Expense, HOLDS_PER_BUYER_MAX, HoldRequest, Partitionability, Pool, Price,
-    Reselling, Resource, Sale, sold_on,
+    Agreed, AgreedService, Amounts, Commitment, Conditions, Expense, HOLDS_PER_BUYER_MAX, HoldRequest,
+    Partitionability, Pool, Price, Reselling, Resource, Sale, sold_on,
 };
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::exporter::plan as own;
@@ -41,14 +42,18 @@ pub(super) fn anchor(transaction: &str, buyer: &str) -> String {
 /// The name of the flavor that a buyer is offered for what it needs: the same need, the same name.
 pub(super) fn flavor_name(identity: &NodeIdentity, tag: &str, buyer: &str, request: &rear::ResourceRequest) -> String {
     let rear::ResourceRequest { flavor_type, filters, intents, term_seconds, .. } = request;
-    let need = format!("{buyer}\n{flavor_type:?}\n{filters:?}\n{intents:?}\n{term_seconds:?}");
-    names::resale_flavor(&identity.domain, tag, &digest(&need))
+    let need = digest(&format!("{buyer}\n{flavor_type:?}\n{filters:?}\n{intents:?}\n{term_seconds:?}"));
+    match flavor_type {
+        rear::FlavorType::Service => names::resale_service(&identity.domain, tag, &need),
+        _ => names::resale_flavor(&identity.domain, tag, &need),
+    }
 }
 
 /// Says whether a flavor has such a name. No other of this node has: those of plans have a dot.
 pub(super) fn is_resale(flavor: &str, identity: &NodeIdentity, tag: &str) -> bool {
-    let prefix = names::resale_flavor(&identity.domain, tag, "");
-    flavor.strip_prefix(&prefix).is_some_and(|hex| hex.len() == 2 * DIGEST_BYTES && !hex.contains('.'))
+    let prefixes = [names::resale_flavor(&identity.domain, tag, ""), names::resale_service(&identity.domain, tag, "")];
+    let hex = prefixes.iter().find_map(|prefix| flavor.strip_prefix(prefix));
+    hex.is_some_and(|hex| hex.len() == 2 * DIGEST_BYTES && !hex.contains('.'))
 }
 
 fn digest(text: &str) -> String {
@@ -59,14 +64,41 @@ fn digest(text: &str) -> String {
 /// architecture and what is promised are told as they were heard.
 ///
 /// # Errors
-/// [`FlavorError`]: what was heard is no slice.
+/// A sentence: what was heard is neither slice nor service.
 pub(super) fn flavor(
     name: &str,
     behind: &FlavorSpec,
     (amounts, price): (&Amounts, &Price),
     conditions: &Conditions,
     own: &NodeIdentity,
-) -> Result<Flavor, FlavorError> {
+) -> Result<Flavor, String> {
+    let type_data = match behind.flavor_type.type_identifier {
+        FlavorType::Service => service(behind, conditions)?,
+        _ => slice(behind, amounts, conditions).map_err(|error| error.to_string())?,
+    };
+    let spec = FlavorSpec {
+        provider_id: own.node_id.clone(),
+        flavor_type: FlavorTypeData { type_identifier: behind.flavor_type.type_identifier, type_data },
+        owner: own.clone(),
+        price: FlavorPrice::from(price),
+        availability: true,
+        network_property_type: behind.network_property_type.clone(),
+        location: behind.location.clone(),
+    };
+    let mut flavor = Flavor::new(name, spec);
+    flavor.metadata.namespace = Some(names::NAMESPACE.into());
+    Ok(flavor)
+}
+
+/// What is said of a service: as it was heard, but for what its seller calls its blueprint.
+fn service(behind: &FlavorSpec, conditions: &Conditions) -> Result<Value, String> {
+    let policies = ServicePolicies { conditions: conditions.text() };
+    let service = ServiceFlavor { blueprint: String::new(), policies, ..behind.service()? };
+    serde_json::to_value(service).map_err(|error| error.to_string())
+}
+
+/// What is said of a slice.
+fn slice(behind: &FlavorSpec, amounts: &Amounts, conditions: &Conditions) -> Result<Value, FlavorError> {
     let heard = behind.k8slice()?;
     let text = |resource: Resource| QuantityText(resource.text(amounts.get(resource)));
     let some = |resource: Resource| (amounts.get(resource) != 0).then(|| text(resource));
@@ -87,21 +119,7 @@ pub(super) fn flavor(
         properties,
         policies: K8SlicePolicies { partitionability: (&whole).into(), conditions: conditions.text() },
     };
-    let spec = FlavorSpec {
-        provider_id: own.node_id.clone(),
-        flavor_type: FlavorTypeData {
-            type_identifier: FlavorType::K8Slice,
-            type_data: serde_json::to_value(slice).map_err(FlavorError::Shape)?,
-        },
-        owner: own.clone(),
-        price: FlavorPrice::from(price),
-        availability: true,
-        network_property_type: behind.network_property_type.clone(),
-        location: behind.location.clone(),
-    };
-    let mut flavor = Flavor::new(name, spec);
-    flavor.metadata.namespace = Some(names::NAMESPACE.into());
-    Ok(flavor)
+    serde_json::to_value(slice).map_err(FlavorError::Shape)
 }
 
 /// What is sold on of what was found: what the best costs with the margin, and who else would sell the same at a price that leaves it.
@@ -113,10 +131,38 @@ pub(super) fn quoted(reselling: &Reselling, found: Vec<Offered>) -> Option<(Pric
     let same = |(other, offered): &(Price, Offered)| {
         let currency = (other.currency, other.period) == (price.currency, price.period) || other.is_zero();
         let alike = crate::importer::resale::conditions(offered).is_ok_and(|other| other == conditions);
-        offered.buys == best.buys && currency && alike && other.amount <= price.amount
+        offered.buys == best.buys && currency && alike && is_same(&best, offered) && other.amount <= price.amount
     };
     let others: Vec<Offered> = priced.filter(same).map(|(_, offered)| offered).take(OFFERS_MAX - 1).collect();
     Some((price, std::iter::once(best).chain(others).collect()))
+}
+
+/// Says whether two sellers sell the same: any two slices of one size; of services only those that are configured alike.
+fn is_same(one: &Offered, other: &Offered) -> bool {
+    let plain = |offered: &Offered| {
+        let service = offered.flavor.spec.service().ok()?;
+        Some(ServiceFlavor { blueprint: String::new(), policies: ServicePolicies::default(), ..service })
+    };
+    plain(one) == plain(other)
+}
+
+/// What a buyer wants to have held.
+pub(super) enum Order {
+    /// So much of a slice.
+    Slice(Amounts),
+    /// A service that is configured so, and the digest of that.
+    Service(Box<Configuration>, String),
+}
+
+/// Says whether what is asked for is what is promised already.
+pub(super) fn is_again(known: &Commitment, request: &rear::ReserveRequest, buyer: &str) -> Result<bool, Refusal> {
+    let alike = match (&request.configuration, known.agreed.as_ref().and_then(|agreed| agreed.service.as_ref())) {
+        (None, None) => true,
+        (Some(asked), None) => own::asked(asked)? == known.amounts,
+        (Some(asked), Some(service)) => super::service::digest(asked)? == service.digest,
+        (None, Some(service)) => super::service::nothing()? == service.digest,
+    };
+    Ok(alike && known.buyer == buyer && known.flavor == request.flavor_id)
 }
 
 /// The request that is held here for what is held behind it.
@@ -126,11 +172,15 @@ pub(super) fn quoted(reselling: &Reselling, found: Vec<Offered>) -> Option<(Pric
 pub(super) fn held(
     request: &rear::ReserveRequest,
     (transaction, buyer): (&str, &str),
-    (amounts, price): (Amounts, Price),
+    (order, price): (&Order, Price),
     (sale, reselling): (&Sale, &Reselling),
     behind: &Held,
     (hold, now): (Duration, Timestamp),
 ) -> Result<HoldRequest, String> {
+    let (amounts, service) = match order {
+        Order::Slice(amounts) => (*amounts, None),
+        Order::Service(_, digest) => (behind.amounts, Some(AgreedService { digest: digest.clone(), sized: true })),
+    };
     let least = reselling.margin.on(&behind.price).map_err(|error| error.to_string())?;
     let same = (least.currency, least.period) == (price.currency, price.period) || least.is_zero();
     if !same || least.amount > price.amount {
@@ -155,7 +205,7 @@ pub(super) fn held(
         ends: Some(ends),
         price,
         conditions: sold_on(&behind.conditions),
-        service: None,
+        service,
     };
     Ok(HoldRequest {
         transaction: transaction.into(),
@@ -176,9 +226,14 @@ pub(super) fn room(
     pool: &Pool,
     (transaction, buyer): (&str, &str),
     flavor: &str,
-    amounts: Amounts,
+    order: &Order,
     now: Timestamp,
 ) -> Result<(), Refusal> {
+    let amounts = match order {
+        Order::Slice(amounts) => *amounts,
+        // How large it is its seller says when it holds it.
+        Order::Service(..) => Amounts { pods: 1, ..Amounts::default() },
+    };
     let held =
         || pool.commitments.iter().filter(|known| known.served_by.is_some() && known.is_held() && !known.is_over(now));
     let of_one = held().filter(|known| known.buyer == buyer).count();

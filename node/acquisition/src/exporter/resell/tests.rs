@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use serde_json::json;
 
-use super::plan::{self, Settling};
+use super::plan::{self, Order, Settling};
 use crate::importer::resale::Held;
 use crate::importer::view::Offered;
 
@@ -55,7 +55,7 @@ fn sale() -> Sale {
 fn behind(amount: &str) -> Held {
     let conditions = Conditions { notice_seconds: 60, ..Conditions::default() };
     let (until, ends) = (Some(at(30)), Some(at(3600)));
-    Held { contract: "contract-x".into(), until, ends, price: price(amount), conditions }
+    Held { contract: "contract-x".into(), until, ends, price: price(amount), conditions, amounts: amounts() }
 }
 
 /// What is held here for what is held behind: until when, when it ends, its conditions; or why not.
@@ -68,7 +68,8 @@ fn held(behind: &Held, asked: &str, term_seconds: Option<u64>) -> Result<(Timest
         term_seconds,
         path: None,
     };
-    let (of, told, times) = (("t", BUYER), (amounts(), price(asked)), (Duration::from_secs(60), at(0)));
+    let order = Order::Slice(amounts());
+    let (of, told, times) = (("t", BUYER), (&order, price(asked)), (Duration::from_secs(60), at(0)));
     let hold = plan::held(&request, of, told, (&sale(), &reselling()), behind, times)?;
     let agreed = hold.agreed.unwrap();
     assert_eq!((hold.until, agreed.price), (agreed.hold_until, price(asked)));
@@ -223,7 +224,7 @@ fn one_buyer_does_not_hold_all_that_this_node_may_nor_do_all() {
         holds.fold(Pool::default(), |pool, hold| pool.hold_served(&hold, "x", at(0)).unwrap())
     };
     let room = |pool: &Pool, second| {
-        plan::room(pool, ("new", BUYER), "f", amounts(), at(second)).map_err(|refusal| refusal.code)
+        plan::room(pool, ("new", BUYER), "f", &Order::Slice(amounts()), at(second)).map_err(|refusal| refusal.code)
     };
     assert_eq!(room(&held(&[BUYER; 3]), 1), Ok(()));
     assert_eq!(room(&held(&[BUYER; 4]), 1), Err(rear::RefusalCode::TooMany));

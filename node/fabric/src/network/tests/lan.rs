@@ -144,6 +144,7 @@ async fn start(seed: u8, dir: PathBuf, runtime: tokio::runtime::Handle, has_pods
         own: id,
         contracts,
         twins,
+        services: super::super::Services::start(&client),
         links: links.clone(),
         network: has_pods.then(|| network.clone()),
         speakers: Default::default(),

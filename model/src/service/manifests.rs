@@ -1,0 +1,105 @@
+//! The manifests of a blueprint: which kinds there may be, where their placeholders are, how large one instance is.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::error::BlueprintError;
+use super::substitute::collect;
+use crate::kinds::{ServiceBlueprintSpec, is_label};
+use crate::market::{Amounts, Quantity, Resource};
+
+/// Manifests of one service.
+pub(super) const TEMPLATES_MAX: usize = 32;
+/// All manifests of one service: an object holds 1.5 MiB, and each becomes one.
+const TEMPLATES_BYTES_MAX: usize = 256 * 1024;
+/// Kinds that an instance may consist of: what runs and what it needs, all of them inside its namespace.
+const KINDS: [(&str, &str); 6] = [
+    ("v1", "Secret"),
+    ("v1", "ConfigMap"),
+    ("v1", "Service"),
+    ("v1", "Pod"),
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "ReplicaSet"),
+];
+
+/// The manifests, and the names of all their placeholders.
+pub(super) fn templates(spec: &ServiceBlueprintSpec) -> Result<(Vec<Value>, BTreeSet<String>), BlueprintError> {
+    if spec.templates.is_empty() || spec.templates.len() > TEMPLATES_MAX {
+        return Err(BlueprintError::Templates { observed: spec.templates.len() });
+    }
+    let bytes = spec.templates.iter().map(|template| template.service_data.to_string().len()).sum();
+    if bytes > TEMPLATES_BYTES_MAX {
+        return Err(BlueprintError::Bytes { what: "templates", observed: bytes, most: TEMPLATES_BYTES_MAX });
+    }
+    let (mut manifests, mut placeholders, mut endpoints) = (Vec::new(), BTreeSet::new(), 0);
+    for template in &spec.templates {
+        let (name, data) = (template.name.clone(), &template.service_data);
+        let text = |pointer: &str| data.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (version, kind, called) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
+        if !KINDS.contains(&(version, kind)) || !is_label(called) || data.pointer("/metadata/namespace").is_some() {
+            let observed: String = format!("{version} {kind} {called:?}").chars().take(128).collect();
+            return Err(BlueprintError::Kind { template: name, observed });
+        }
+        collect(data, &mut placeholders)
+            .map_err(|observed| BlueprintError::Placeholder { template: name, observed })?;
+        let label = data.pointer("/metadata/labels/nodecore.fluidos.eu~1flavor-service-endpoint");
+        endpoints += usize::from(kind == "Service" && label.is_some_and(|label| label == "true"));
+        manifests.push(data.clone());
+    }
+    if endpoints != 1 {
+        return Err(BlueprintError::Endpoint { observed: endpoints });
+    }
+    Ok((manifests, placeholders))
+}
+
+/// The size of one instance: what all its pods ask for.
+pub(super) fn size(spec: &ServiceBlueprintSpec) -> Result<Amounts, BlueprintError> {
+    let mut sum = Amounts::default();
+    for template in &spec.templates {
+        let data = &template.service_data;
+        let failed = |reason: String| BlueprintError::Size { template: template.name.clone(), reason };
+        let (pod, replicas) = match data["kind"].as_str() {
+            Some("Pod") => (&data["spec"], 1),
+            Some("Deployment" | "ReplicaSet") => {
+                let replicas = data.pointer("/spec/replicas").map_or(Some(1), Value::as_u64);
+                let replicas = replicas.filter(|replicas| (1..=64).contains(replicas));
+                (
+                    &data["spec"]["template"]["spec"],
+                    replicas.ok_or_else(|| failed("spec.replicas: needed 1 to 64".into()))?,
+                )
+            }
+            _ => continue,
+        };
+        let containers = pod["containers"].as_array().filter(|containers| !containers.is_empty());
+        let containers = containers.ok_or_else(|| failed("needed containers".into()))?;
+        let mut one = Amounts { pods: 1, ..Amounts::default() };
+        for container in containers {
+            for (name, resource) in [("cpu", Resource::Cpu), ("memory", Resource::Memory)] {
+                let stated = ["requests", "limits"].iter().find_map(|of| container["resources"][*of].get(name));
+                let name_of = container["name"].as_str().unwrap_or("?");
+                let needed =
+                    || failed(format!("container {name_of}: needed resources.requests.{name}, which is what is sold"));
+                let text = match stated.ok_or_else(needed)? {
+                    Value::String(text) => text.clone(),
+                    Value::Number(number) => number.to_string(),
+                    _ => return Err(needed()),
+                };
+                let amount =
+                    Quantity::parse(&text).map_err(|error| failed(format!("container {name_of}: {name}: {error}")))?;
+                one.set(resource, one.get(resource).saturating_add(resource.asked(amount)));
+            }
+        }
+        for resource in Resource::ALL {
+            sum.set(resource, sum.get(resource).saturating_add(one.get(resource).saturating_mul(replicas)));
+        }
+    }
+    if sum.pods == 0 {
+        let template = spec.templates.first().map(|template| template.name.clone()).unwrap_or_default();
+        return Err(BlueprintError::Size {
+            template,
+            reason: "nothing of the service runs, needed a Pod, Deployment or ReplicaSet".into(),
+        });
+    }
+    Ok(sum)
+}
