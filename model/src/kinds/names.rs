@@ -60,6 +60,8 @@ pub const LABEL_BUFFER: &str = "fluidos.eu/buffer";
 /// Label of a Solver that buys what is sold on, of what it buys, and of nothing else: the transaction of its buyer, as 16 hexadecimal digits
 /// of its digest. Nobody's own workload takes what it buys. Key of the taint of the virtual node, which only twins of what was sold tolerate.
 pub const LABEL_RESALE: &str = "fluidos.eu/resale";
+/// At a reseller: until when a contract that it has bought is to go on, because the one that it serves is to (RFC 3339).
+pub const ANNOTATION_RENEW_UNTIL: &str = "fluidos.eu/renew-until";
 /// Finalizer of a contract: the other side must be told first.
 pub const FINALIZER_RELEASE: &str = "fluidos.eu/release";
 /// Prefix of the labels of a KnownCluster that hold what the node says of itself, such as `feature.fluidos.eu/city`.

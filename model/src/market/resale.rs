@@ -102,10 +102,10 @@ impl Reselling {
     }
 }
 
-/// Returns on which conditions something is sold on that is bought on these: the same, said to be sold on, and without a renewal: nobody
-/// has signed yet that what is behind goes on.
+/// Returns on which conditions something is sold on that is bought on these: the same, said to be sold on. It may go on as what is behind may, and
+/// does if that does.
 pub fn sold_on(bought: &Conditions) -> Conditions {
-    Conditions { resold: true, renewal: None, ..bought.clone() }
+    Conditions { resold: true, ..bought.clone() }
 }
 
 #[cfg(test)]
@@ -152,10 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sold_on_is_said_to_be_and_is_not_renewed() {
+    fn what_is_sold_on_is_said_to_be() {
         let renewal = Some(Renewal { by_seconds: 60, before_seconds: 30, at_most: Some(3) });
         let bought = Conditions { notice_seconds: 120, renewal, ..Conditions::default() };
         let sold = sold_on(&bought);
-        assert_eq!((sold.resold, sold.notice_seconds, sold.renewal), (true, 120, None));
+        assert_eq!((sold.resold, sold.notice_seconds, sold.renewal), (true, 120, renewal));
     }
 }

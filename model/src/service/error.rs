@@ -99,6 +99,14 @@ pub enum BlueprintError {
         /// Which credential.
         credential: String,
     },
+    /// Its pods would have more than `baseline` lets them have.
+    #[error("template {template}: {reason}")]
+    Privileged {
+        /// Which.
+        template: String,
+        /// What, in the words of PodSecurity.
+        reason: String,
+    },
     /// Its credentials.
     #[error(transparent)]
     Credential(#[from] CredentialError),

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::PodSpec;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::error::BlueprintError;
-use super::substitute::collect;
+use super::substitute::{collect, is_placeholder};
+use crate::baseline::check;
 use crate::kinds::{ServiceBlueprintSpec, is_label};
 use crate::market::{Amounts, Quantity, Resource};
 
@@ -45,6 +48,7 @@ pub(super) fn templates(spec: &ServiceBlueprintSpec) -> Result<(Vec<Value>, BTre
             .map_err(|observed| BlueprintError::Placeholder { template: name, observed })?;
         let label = data.pointer("/metadata/labels/nodecore.fluidos.eu~1flavor-service-endpoint");
         endpoints += usize::from(kind == "Service" && label.is_some_and(|label| label == "true"));
+        baseline(data).map_err(|reason| BlueprintError::Privileged { template: template.name.clone(), reason })?;
         manifests.push(data.clone());
     }
     if endpoints != 1 {
@@ -102,4 +106,47 @@ pub(super) fn size(spec: &ServiceBlueprintSpec) -> Result<Amounts, BlueprintErro
         });
     }
     Ok(sum)
+}
+
+/// The spec of the pods that a manifest makes; `None` makes none.
+fn pods(manifest: &Value) -> Option<&Value> {
+    match manifest["kind"].as_str() {
+        Some("Pod") => manifest.get("spec"),
+        Some("Deployment" | "ReplicaSet") => manifest.pointer("/spec/template/spec"),
+        _ => None,
+    }
+}
+
+/// Says whether the pods of a manifest may be an instance's: those of a service are confined as guests are, and a buyer that has taken one over
+/// shall not have the machine. Of a blueprint what its buyer fills in is looked at as if it were not there, and again when an instance is made.
+///
+/// # Errors
+/// What they have too much, in the words of PodSecurity.
+pub(super) fn baseline(manifest: &Value) -> Result<(), String> {
+    let Some(spec) = pods(manifest) else { return Ok(()) };
+    let mut plain = spec.clone();
+    blank(&mut plain);
+    // One with a placeholder where a name must be is read as it is; one that cannot be read at all is refused when it is made.
+    let read = PodSpec::deserialize(&plain).or_else(|_| PodSpec::deserialize(spec));
+    read.map_or(Ok(()), |spec| check(&spec))
+}
+
+/// The same of a manifest in which everything is filled in.
+///
+/// # Errors
+/// What they have too much, or why that cannot be said.
+pub(super) fn baseline_of_instance(manifest: &Value) -> Result<(), String> {
+    let Some(spec) = pods(manifest) else { return Ok(()) };
+    let spec = PodSpec::deserialize(spec).map_err(|error| format!("its pod cannot be read: {error}"))?;
+    check(&spec)
+}
+
+/// Takes placeholders out.
+fn blank(value: &mut Value) {
+    match value {
+        Value::String(text) if is_placeholder(text) => *value = Value::Null,
+        Value::Array(items) => items.iter_mut().for_each(blank),
+        Value::Object(fields) => fields.values_mut().for_each(blank),
+        _ => {}
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::credential::{Credential, credentials};
 use super::error::BlueprintError;
-use super::manifests::{size, templates};
+use super::manifests::{baseline_of_instance, size, templates};
 use super::schema::{check, check_schema, derived};
 use super::substitute::{collect, fill};
 use crate::kinds::{FlavorSpec, ServiceBlueprintSpec, ServiceConfiguration, ServiceFlavor, ServicePolicies, is_label};
@@ -105,7 +105,7 @@ impl Recipe {
     /// is what the schema gives as `default`.
     ///
     /// # Errors
-    /// The name of the placeholder for which there is no value.
+    /// The name of the placeholder for which there is no value, or what its pods would have too much.
     pub fn instance(
         &self,
         configuration: &Value,
@@ -122,7 +122,13 @@ impl Recipe {
         }
         match needed.into_iter().find(|name| !values.contains_key(name)) {
             Some(missing) => Err(BlueprintError::Unfilled(missing)),
-            None => Ok(manifests),
+            None => {
+                for manifest in &manifests {
+                    let template = manifest["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                    baseline_of_instance(manifest).map_err(|reason| BlueprintError::Privileged { template, reason })?;
+                }
+                Ok(manifests)
+            }
         }
     }
 

@@ -15,6 +15,11 @@ fn placeholder(text: &str) -> Option<&str> {
     is_name(name).then_some(name)
 }
 
+/// Says whether a text is one placeholder.
+pub(super) fn is_placeholder(text: &str) -> bool {
+    placeholder(text).is_some()
+}
+
 /// Says whether a text may be the name of a placeholder, a property and a key of a Secret.
 pub(super) fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();

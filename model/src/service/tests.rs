@@ -128,6 +128,21 @@ fn a_blueprint_that_cannot_be_sold_says_why() {
             "a placeholder within \"pg://{{ .username }}@db\"",
         ),
         (refused(|spec| spec["templates"][1]["serviceData"]["metadata"]["labels"] = json!({})), "0 Services labelled"),
+        (
+            refused(|spec| {
+                let containers = "/templates/2/serviceData/spec/template/spec/containers/0";
+                spec.pointer_mut(containers).unwrap()["securityContext"] = json!({"privileged": true});
+            }),
+            "template deployment: violates PodSecurity \"baseline:latest\": privileged (container \"db\" must not set securityContext.privileged=true)",
+        ),
+        (
+            refused(|spec| {
+                let pod = "/templates/2/serviceData/spec/template/spec";
+                spec.pointer_mut(pod).unwrap()["volumes"] =
+                    json!([{"name": "{{ .username }}", "hostPath": {"path": "/"}}]);
+            }),
+            "hostPath volumes",
+        ),
         (refused(|spec| deployment(spec, "/spec/replicas", json!(0))), "spec.replicas: needed 1 to 64"),
         (
             refused(|spec| deployment(spec, "/spec/template/spec/containers/0/resources", json!({}))),
@@ -196,4 +211,21 @@ fn a_buyer_finds_a_service_by_category_and_tag() {
         Ok(Err("tags: database, postgres offered, needed mysql".into()))
     );
     assert!(asks(json!({"cpuFilter": is("1")})).unwrap_err().contains("cpuFilter"));
+}
+
+#[test]
+fn a_buyer_does_not_fill_in_privileges() {
+    let mut spec = database();
+    spec["configurationTemplate"] = json!({"type": "object", "properties": {
+        "username": {"type": "string"}, "database": {"type": "string"}, "mighty": {"type": "boolean"}}});
+    let containers = "/templates/2/serviceData/spec/template/spec/containers/0";
+    spec.pointer_mut(containers).unwrap()["securityContext"] = json!({"privileged": "{{ .mighty }}"});
+    let recipe = recipe(spec).unwrap();
+    let credentials = BTreeMap::from([("password".to_owned(), "s3cret".to_owned())]);
+    let instance = |mighty: bool| {
+        recipe.instance(&json!({"username": "u", "database": "d", "mighty": mighty}), &credentials).map(|all| all.len())
+    };
+    assert_eq!(instance(false).unwrap(), 3);
+    let refused = instance(true).unwrap_err().to_string();
+    assert!(refused.contains("privileged (container"), "{refused}");
 }

@@ -11,8 +11,9 @@ use fluidos_model::kinds::{
     Account, AccountPhase, AccountSpec, AccountStatus, Configuration, Contract, Direction, FlavorType, SignedTerms,
     names,
 };
-use fluidos_model::market::{Amounts, Conditions};
+use fluidos_model::market::Conditions;
 use fluidos_model::receipt::{Basis, Closed, Meter};
+use fluidos_model::service::size_of;
 use fluidos_rear as rear;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{ListParams, PostParams};
@@ -282,9 +283,12 @@ pub(crate) fn contract(account: &Account) -> Result<(Signed<rear::ContractTerms>
     let refused = |reason: String| Error::Contract { contract: account.spec.contract.clone(), reason };
     let terms = opened(&account.spec.signed_terms)?;
     let value = terms.value();
-    // The terms of a service do not say its size: what is counted of it is how long it was there.
+    // Older terms of a service do not say its size: what is counted of it is how long it was there.
     let amounts = match value.flavor_type == rear::FlavorType::Service.as_str() {
-        true => Amounts::default(),
+        true => {
+            let service = rear::ServiceTerms::of(value).map_err(|error| refused(error.to_string()))?;
+            service.size.as_ref().map(size_of).transpose().map_err(refused)?.unwrap_or_default()
+        }
         false => {
             let configuration = Configuration { flavor_type: FlavorType::K8Slice, data: value.configuration.clone() };
             configuration.amounts().map_err(|error| refused(error.to_string()))?

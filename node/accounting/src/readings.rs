@@ -1,7 +1,7 @@
 //! What is seen of a contract now: pure, from the objects of the API and the meters.
 //!
 //! The buyer's capacity is *ready* if and only if its virtual node is; the seller's, if the buyer uses it and the link to it is up. A service is
-//! ready, for either, if it can be used (its Allocation is Active) and the link is up; what it uses is not measured.
+//! ready, for either, if it can be used (its Allocation is Active) and the link is up; its seller measures CPU and memory, as of a slice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl View {
             }
         }
         for pod in pods.into_iter().filter(|pod| runs(pod)) {
-            if let Some(contract) = pod.labels().get(names::LABEL_CONTRACT).cloned() {
+            if let Some(contract) = serves(&pod).cloned() {
                 view.twins.entry(contract).or_default().push(pod.clone());
             }
             if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) {
@@ -70,9 +70,12 @@ impl View {
         if sells {
             let twins = self.twins.get(kept.name()).unwrap_or(&none);
             let serving = in_use;
-            let (cpu_ms, memory_mib) = used(kept, twins, meters);
+            // How large it may be was not signed: then nobody can say how much it may have used.
+            let measured = if bought.is_zero() { &none } else { twins };
+            let (cpu_ms, memory_mib) = used(kept, measured, meters);
             let (bytes_to_seller, bytes_to_buyer) = (from_peer, to_peer);
-            let (pods, used_ppm) = (twins.len() as u64, used_of(twins));
+            // The pods of a service are its seller's: its buyer does not see how many there are.
+            let (pods, used_ppm) = (if whole { 0 } else { twins.len() as u64 }, used_of(twins));
             return Reading { serving, pods, used_ppm, yielding, memory_mib, cpu_ms, bytes_to_seller, bytes_to_buyer };
         }
         let node = self.nodes.get(kept.name());
@@ -98,6 +101,11 @@ fn asked(pods: &[Arc<Pod>]) -> Amounts {
     // What cannot be counted is all of it.
     let all = Amounts { cpu_milli: u64::MAX, ..one };
     pods.iter().map(of).try_fold(Amounts::default(), |sum, pod| sum.checked_add(&pod)).unwrap_or(all)
+}
+
+/// The contract for which a pod runs here.
+fn serves(pod: &Pod) -> Option<&String> {
+    pod.labels().get(names::LABEL_SERVICE).or_else(|| pod.labels().get(names::LABEL_CONTRACT))
 }
 
 fn runs(pod: &Pod) -> bool {

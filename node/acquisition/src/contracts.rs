@@ -125,6 +125,18 @@ pub(crate) async fn annotate(client: &Client, contract: &Contract, name: &str, t
     absent_is_well(api.patch(&contract.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))
 }
 
+/// Writes a label of a contract.
+pub(crate) async fn label(client: &Client, contract: &Contract, name: &str, text: &str) -> kube::Result<()> {
+    let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
+    let patch = json!({"metadata": {"uid": contract.uid(), "labels": {name: text}}});
+    absent_is_well(api.patch(&contract.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))
+}
+
+/// Writes with what a contract that was sold is served.
+pub(crate) async fn serve(client: &Client, contract: &Contract, by: &str) -> kube::Result<()> {
+    absent_is_well(spec(client, contract, json!({"servedBy": by})).await)
+}
+
 /// Writes how a contract stands.
 pub(crate) async fn stands(client: &Client, contract: &Contract, phase: Phase, message: &str) -> kube::Result<()> {
     status(client, contract, json!({"phase": phase, "message": message})).await

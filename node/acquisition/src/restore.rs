@@ -222,10 +222,12 @@ fn service(flavor: &EmbeddedFlavor, signed: &str, buys: bool) -> Result<FlavorTy
     Ok(FlavorTypeData { type_identifier: FlavorType::Service, type_data })
 }
 
-/// With which contract something is served that was sold on is known to nobody else, and lost. It takes nothing of the own capacity, and
-/// ends: no contract has this name.
+/// With which contract something is served that was sold on is known to nobody else. It takes nothing of the own capacity; with what it is served is
+/// found again by the exporter (`resell`), or it ends: no contract has this name.
+pub(crate) const LOST: &str = "lost";
+
 fn served_by(conditions: &Conditions) -> Option<String> {
-    conditions.resold.then(|| "lost".to_owned())
+    conditions.resold.then(|| LOST.to_owned())
 }
 
 enum PromiseError {

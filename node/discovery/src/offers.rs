@@ -64,6 +64,11 @@ pub fn of_candidates<'a>(
         let Some(seller) = candidate.spec.seller_did.as_deref().and_then(|did| did.parse::<NodeId>().ok()) else {
             continue;
         };
+        // What is sold on was offered for one need, for a minute: it is not what the node sells.
+        let said = &candidate.spec.flavor.spec.flavor_type.type_data;
+        if said.pointer("/policies/conditions/resold") == Some(&serde_json::Value::Bool(true)) {
+            continue;
+        }
         let (flavor, spec) = (&candidate.spec.flavor.metadata.name, &candidate.spec.flavor.spec);
         let place = spec.location.clone().unwrap_or_default();
         let (type_, data) = (&spec.flavor_type.type_identifier, &spec.flavor_type.type_data);

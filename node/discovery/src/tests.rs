@@ -463,8 +463,10 @@ fn what_catalogs_and_solvers_tell_of_goods_is_bounded_and_kept_apart() {
             "flavorType": {"typeIdentifier": "K8Slice", "typeData": {"characteristics": {"cpu": "4"}}}}}});
         fluidos_model::kinds::PeeringCandidate::new("c", serde_json::from_value(spec).unwrap())
     };
+    let mut resold = candidate(1, "f3", "1");
+    resold.spec.flavor.spec.flavor_type.type_data["policies"] = json!({"conditions": {"resold": true}});
     let candidates =
-        [candidate(1, "f1", "2"), candidate(1, "f1", "2"), candidate(1, "f2", "3"), candidate(2, "f1", "4")];
+        [resold, candidate(1, "f1", "2"), candidate(1, "f1", "2"), candidate(1, "f2", "3"), candidate(2, "f1", "4")];
     let told = crate::offers::of_candidates(&candidates);
     let of = |seed: u8| told[&key(seed).id()].iter().map(|o| format!("{} {}", o.price, o.from)).collect::<Vec<_>>();
     assert_eq!(

@@ -25,8 +25,10 @@
 //! Watches Contracts, Allocations, ServiceBlueprints, EndpointSlices of its own; writes instances, access, and the status of Allocations of
 //! services.
 //!
-//! Limits: an instance is made once and not changed when its blueprint is; the pods of an instance find each other by Service addresses (the
-//! variables `…_SERVICE_HOST`), not by DNS; no volume outlives a pod; what an instance uses is not metered.
+//! The pods of an instance find each other's Services by name (`/etc/hosts`); they reach no DNS.
+//!
+//! Limits: an instance is made once and not changed when its blueprint is; a Service without an address of its own (`clusterIP: None`) has no
+//! name; no volume outlives a pod; what a service uses is its seller's word.
 
 mod answer;
 pub mod buyer;

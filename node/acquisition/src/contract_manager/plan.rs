@@ -214,8 +214,7 @@ fn renewing(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Opti
     let signed = terms::of_contract(contract).ok()?;
     let parties = [signed.value().buyer, signed.value().seller].map(|named| view.speakers.current(&named));
     let [buyer, other] = parties;
-    // What is sold on ends with what it serves, which is not renewed.
-    if buyer != view.own || has_orders(contract) || contract.labels().contains_key(names::LABEL_RESALE) {
+    if buyer != view.own || has_orders(contract) || !is_needed(contract) {
         return None;
     }
     // Whatever is due at its end comes first then.
@@ -234,6 +233,15 @@ fn renewing(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Opti
         (renewal::Next::At(at), _) => Some(Next::At(by_end(at))),
         (renewal::Next::Never, _) => None,
     }
+}
+
+/// Says whether a contract is wanted beyond its end. One that was bought to be sold on goes on when what it serves is to.
+fn is_needed(contract: &Contract) -> bool {
+    if !contract.labels().contains_key(names::LABEL_RESALE) {
+        return true;
+    }
+    let wanted = contract.annotations().get(names::ANNOTATION_RENEW_UNTIL).and_then(|until| until.parse().ok());
+    wanted.is_some_and(|wanted: Timestamp| crate::renewals::until(contract).is_some_and(|until| until < wanted))
 }
 
 /// Says whether somebody has said something about a contract that comes before its renewal.

@@ -2,7 +2,7 @@
 //! the rest when its buyer asks again; if it does not, the contract ends when both had it end before.
 
 use fluidos_identity::{NodeId, Signed};
-use fluidos_model::kinds::{Contract, names};
+use fluidos_model::kinds::{Contract, Flavor, names};
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode};
 use jiff::Timestamp;
@@ -40,8 +40,17 @@ impl Exporter {
             Answer::Again => return standing.last.ok_or_else(none),
             Answer::Renew { from, until } => (from, until),
         };
-        let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
-        let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?;
+        let flavor = match &commitment.served_by {
+            Some(behind) => {
+                self.renewed_behind(behind, commitment, (&policies, &pool, rating), until).await?;
+                // What its buyer was told of it is all that there is.
+                Flavor::new(&commitment.flavor, known.spec.flavor.spec.clone())
+            }
+            None => {
+                let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
+                flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?
+            }
+        };
         self.decide(&Ask {
             act: Act::Buy,
             peer: Some(buyer),

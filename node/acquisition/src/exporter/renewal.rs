@@ -58,7 +58,10 @@ pub(super) fn decide(
         let ends = ends.map(|ends| ends.to_string()).unwrap_or_default();
         return Err(no(format!("renewal: from {from} until {wanted}, needed from {ends} until {until}")));
     }
-    sold_today(commitment, &conditions, asked.rating, (policies, pool), now)?;
+    // What is sold on is decided about by what it costs elsewhere ([`super::resell`]).
+    if commitment.served_by.is_none() {
+        sold_today(commitment, &conditions, asked.rating, (policies, pool), now)?;
+    }
     Ok(Answer::Renew { from, until })
 }
 

@@ -18,12 +18,15 @@
 //! A service is configured by A: R checks that by the schema that P has told, and hands it on; P checks it again. How large it is stands in what
 //! P signs, and so in what R signs. The rest of a service, credentials and packets, is of other rooms (node/services, node/fabric).
 //!
-//! Limits: whole as it was asked for, from one seller; not renewed; what serves a contract that was lost with the disk is not
-//! found again: such a contract ends.
+//! It is renewed when its buyer asks, if what serves it is ([`renew`]). After the loss of a disk what serves what is known again by the transaction of
+//! the purchase behind, which begins with the digest of what it was bought for.
+//!
+//! Limits: whole as it was asked for, from one seller.
 
 mod hold;
 mod plan;
 mod quotes;
+mod renew;
 mod settle;
 #[cfg(test)]
 mod tests;

@@ -112,7 +112,7 @@ pub(super) async fn begin(
         let api = Api::<Reservation>::namespaced(client.clone(), names::NAMESPACE);
         api.replace(&name, &PostParams::default(), &reservation).await?;
     }
-    let transaction = uuid::Uuid::new_v4().simple().to_string();
+    let transaction = transaction(solver);
     let begun = ReservationStatus {
         phase: status::phase_status(&Default::default(), Phase::Running, "reserving", Timestamp::now()),
         reserve_phase: Phase::Running,
@@ -128,6 +128,16 @@ pub(super) async fn begin(
         agreed: None,
         behind: rear::Path::default(),
     }))
+}
+
+/// A new transaction. One of what is sold on begins with the digest of what it is bought for: by that it is known again what serves what, when
+/// this node has lost all but what others have of its contracts.
+fn transaction(solver: &Solver) -> String {
+    let mut new = uuid::Uuid::new_v4().simple().to_string();
+    if let Some(hex) = solver.labels().get(names::LABEL_RESALE).filter(|hex| hex.len() < new.len()) {
+        new.replace_range(..hex.len(), hex);
+    }
+    new
 }
 
 /// Goes on with what was begun by an earlier process, or whose last step could not be written.

@@ -1,6 +1,7 @@
 //! Makes and removes instances. Every effect at the seller is here.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use fluidos_model::kinds::{Allocation, names};
 use fluidos_model::service::{BlueprintError, Credential, Recipe};
@@ -90,10 +91,50 @@ async fn make(client: &Client, contract: &str, recipe: &Recipe, configuration: &
         return Err(Error::Taken(namespace));
     }
     let credentials = made(client, &namespace, contract, &recipe.credentials).await?;
-    for manifest in recipe.instance(configuration, &credentials)? {
+    let manifests = recipe.instance(configuration, &credentials)?;
+    // Services first: their addresses stand in the pods.
+    let (services, others): (Vec<Value>, Vec<Value>) = manifests.into_iter().partition(|it| it["kind"] == "Service");
+    for manifest in services {
+        create(client, &namespace, contract, manifest).await?;
+    }
+    let known = Api::<Service>::namespaced(client.clone(), &namespace).list(&ListParams::default()).await?.items;
+    let aliases = aliases(&namespace, &known);
+    for mut manifest in others {
+        name(&mut manifest, &aliases);
         create(client, &namespace, contract, manifest).await?;
     }
     Ok(())
+}
+
+/// Lines of `/etc/hosts`, by which the pods of an instance find its Services: they do not reach this cluster's DNS, which knows all its names.
+fn aliases(namespace: &str, services: &[Service]) -> Vec<Value> {
+    let alias = |service: &Service| {
+        let address =
+            service.spec.as_ref()?.cluster_ip.as_ref().filter(|address| address.parse::<Ipv4Addr>().is_ok())?;
+        let name = service.metadata.name.as_ref()?;
+        let names = ["", ".svc", ".svc.cluster.local"].map(|end| format!("{name}.{namespace}{end}"));
+        let names: Vec<String> = std::iter::once(name.clone()).chain(names).collect();
+        Some(json!({"ip": address, "hostnames": names}))
+    };
+    services.iter().filter_map(alias).collect()
+}
+
+/// Gives the pods of a manifest names for addresses, before those that its blueprint gives them.
+fn name(manifest: &mut Value, aliases: &[Value]) {
+    let spec = pod(manifest).and_then(|pointer| manifest.pointer_mut(pointer)).filter(|spec| spec.is_object());
+    if let Some(spec) = spec.filter(|_| !aliases.is_empty()) {
+        let own = spec["hostAliases"].as_array().cloned().unwrap_or_default();
+        spec["hostAliases"] = aliases.iter().cloned().chain(own).collect();
+    }
+}
+
+/// Where the spec of the pods of a manifest is; `None` makes none.
+fn pod(manifest: &Value) -> Option<&'static str> {
+    match manifest["kind"].as_str() {
+        Some("Pod") => Some("/spec"),
+        Some("Deployment" | "ReplicaSet") => Some("/spec/template/spec"),
+        _ => None,
+    }
 }
 
 fn own_namespace(name: &str, contract: &str) -> Namespace {
@@ -205,15 +246,11 @@ async fn create(client: &Client, namespace: &str, contract: &str, mut manifest: 
 pub(super) fn own(manifest: &mut Value, namespace: &str, contract: &str) {
     manifest["metadata"]["namespace"] = namespace.into();
     mark(&mut manifest["metadata"], contract);
-    let pod = match manifest["kind"].as_str() {
-        Some("Pod") => Some("/spec"),
-        Some("Deployment" | "ReplicaSet") => {
-            mark(&mut manifest["spec"]["template"]["metadata"], contract);
-            Some("/spec/template/spec")
-        }
-        _ => None,
-    };
-    if let Some(spec) = pod.and_then(|pointer| manifest.pointer_mut(pointer)).filter(|spec| spec.is_object()) {
+    if let Some("Deployment" | "ReplicaSet") = manifest["kind"].as_str() {
+        mark(&mut manifest["spec"]["template"]["metadata"], contract);
+    }
+    if let Some(spec) = pod(manifest).and_then(|pointer| manifest.pointer_mut(pointer)).filter(|spec| spec.is_object())
+    {
         spec["automountServiceAccountToken"] = false.into();
     }
 }
@@ -257,5 +294,23 @@ mod tests {
         let mut pod = json!({"kind": "Pod", "metadata": {"name": "db", "labels": {names::LABEL_SERVICE: "contract-2"}}, "spec": {}});
         own(&mut pod, "service-1", "contract-1");
         assert_eq!(pod["metadata"]["labels"][names::LABEL_SERVICE], "contract-1");
+    }
+    #[test]
+    fn pods_of_an_instance_find_its_services_by_name() {
+        let service = |name: &str, address: &str| -> Service {
+            serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"clusterIP": address}})).unwrap()
+        };
+        let aliases = aliases("service-1", &[service("db", "100.64.15.7"), service("headless", "None")]);
+        let names = ["db", "db.service-1", "db.service-1.svc", "db.service-1.svc.cluster.local"];
+        assert_eq!(aliases, [json!({"ip": "100.64.15.7", "hostnames": names})]);
+        let mut pod = json!({"kind": "Pod", "spec": {"hostAliases": [{"ip": "192.0.2.1", "hostnames": ["x"]}]}});
+        name(&mut pod, &aliases);
+        assert_eq!(pod["spec"]["hostAliases"].as_array().unwrap().len(), 2);
+        let mut deployment = json!({"kind": "Deployment", "spec": {"template": {"spec": {}}}});
+        name(&mut deployment, &aliases);
+        assert_eq!(deployment["spec"]["template"]["spec"]["hostAliases"], json!(aliases));
+        let mut secret = json!({"kind": "Secret"});
+        name(&mut secret, &aliases);
+        assert_eq!(secret, json!({"kind": "Secret"}));
     }
 }

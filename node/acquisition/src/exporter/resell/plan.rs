@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use crate::exporter::plan as own;
 use crate::importer::resale::Held;
 use crate::importer::view::Offered;
+use crate::restore::LOST;
 use crate::terms;
 
 /// Of a digest: 16 hexadecimal digits.
@@ -273,14 +274,32 @@ pub(super) struct Settling {
     pub end: Vec<(String, String)>,
     /// Contracts of which the other side of the chain has given notice, with the reason for this side.
     pub notice: Vec<(String, String)>,
+    /// What serves what, found again after a loss.
+    pub reunite: Vec<Reunion>,
+    /// Contracts that were bought to be sold on, came back after a loss, and serve nobody any more.
+    pub unneeded: Vec<String>,
 }
+
+/// A contract that was sold, and what serves it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Reunion {
+    pub sold: String,
+    /// That of the contract that was sold.
+    pub transaction: String,
+    pub bought: String,
+    /// What names the purchase behind.
+    pub hex: String,
+}
+
+/// Why a contract ends of which what serves it is gone.
+const NOT_GIVEN_BACK: &str = "what it was served with was lost, and nobody has given it back";
 
 /// Compares the ledger, the Solvers that buy what is sold on, and the contracts of one moment. What is `busy` is in somebody's hands.
 pub(super) fn settle(
     pool: &Pool,
     anchors: &[Solver],
     contracts: &[Contract],
-    busy: &BTreeSet<String>,
+    (busy, restoring): (&BTreeSet<String>, bool),
     now: Timestamp,
 ) -> Settling {
     let served = pool.commitments.iter().filter(|known| known.served_by.is_some() && !known.is_over(now));
@@ -292,8 +311,29 @@ pub(super) fn settle(
     let mut settling = Settling { abandon: unneeded.map(|solver| solver.name_any()).collect(), ..Settling::default() };
     let by_name: BTreeMap<&str, &Contract> =
         contracts.iter().filter_map(|known| Some((known.metadata.name.as_deref()?, known))).collect();
-    for sold in contracts.iter().filter(|known| known.metadata.deletion_timestamp.is_none()) {
-        let Some(behind) = &sold.spec.served_by else { continue };
+    let live = || contracts.iter().filter(|known| known.metadata.deletion_timestamp.is_none());
+    for sold in live() {
+        let Some(behind) = &sold.spec.served_by else {
+            settling.unneeded.extend(is_left(sold, &needed, busy).then(|| sold.name_any()).filter(|_| !restoring));
+            continue;
+        };
+        if behind == LOST {
+            let hex = anchor(&sold.spec.transaction_id, &sold.spec.buyer_cluster_id);
+            let serves =
+                |known: &&Contract| known.spec.served_by.is_none() && known.spec.transaction_id.starts_with(&hex);
+            match live().find(serves) {
+                Some(bought) => settling.reunite.push(Reunion {
+                    sold: sold.name_any(),
+                    transaction: sold.spec.transaction_id.clone(),
+                    bought: bought.name_any(),
+                    hex,
+                }),
+                // It may come in a moment.
+                None if restoring => {}
+                None => settling.end.push((sold.name_any(), NOT_GIVEN_BACK.into())),
+            }
+            continue;
+        }
         if ends(sold, false).is_some_and(|ends| ends <= now) {
             continue; // its time is over: that is the reason
         }
@@ -314,6 +354,12 @@ pub(super) fn settle(
         }
     }
     settling
+}
+
+/// Says whether something was bought for nobody: by hand of no Solver any more, as after a loss, and no promise needs it.
+fn is_left(bought: &Contract, needed: &BTreeSet<String>, busy: &BTreeSet<String>) -> bool {
+    let hex = bought.labels().get(names::LABEL_RESALE);
+    bought.owner_references().is_empty() && hex.is_some_and(|hex| !needed.contains(hex) && !busy.contains(hex))
 }
 
 /// When a contract ends: by a notice, or by itself.

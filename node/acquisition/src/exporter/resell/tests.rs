@@ -194,7 +194,7 @@ fn contract(name: &str, served_by: Option<&str>) -> Contract {
 }
 
 fn settled(pool: &Pool, anchors: &[Solver], contracts: &[Contract]) -> Settling {
-    plan::settle(pool, anchors, contracts, &BTreeSet::new(), at(1))
+    plan::settle(pool, anchors, contracts, (&BTreeSet::new(), false), at(1))
 }
 
 #[test]
@@ -203,9 +203,12 @@ fn a_purchase_that_no_promise_names_is_given_back_unless_somebody_is_at_it() {
     let settling = settled(&pool(&["t1"]), &anchors, &[]);
     assert_eq!(settling, Settling { abandon: vec![anchors[1].name_any()], ..Settling::default() });
     let busy = BTreeSet::from([plan::anchor("t2", BUYER)]);
-    assert_eq!(plan::settle(&pool(&["t1"]), &anchors, &[], &busy, at(1)), Settling::default());
+    assert_eq!(plan::settle(&pool(&["t1"]), &anchors, &[], (&busy, false), at(1)), Settling::default());
     // A hold whose time is over promises nothing, nor does one of another buyer.
-    assert_eq!(plan::settle(&pool(&["t1", "t2"]), &anchors, &[], &busy, at(60)).abandon, [anchors[0].name_any()]);
+    assert_eq!(
+        plan::settle(&pool(&["t1", "t2"]), &anchors, &[], (&busy, false), at(60)).abandon,
+        [anchors[0].name_any()]
+    );
     assert_ne!(plan::anchor("t1", BUYER), plan::anchor("t1", "did:key:zOther"));
 }
 
