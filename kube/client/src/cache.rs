@@ -1,13 +1,15 @@
-//! The shared copy of one kind.
+//! The shared copy of one kind, and all copies of a process.
 
-use std::collections::BTreeMap;
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::StreamExt;
+use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -86,6 +88,78 @@ where
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Arc<K>>> {
         self.objects.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The copies of one process, each kind and namespace once, whoever asks: a change is decoded once, however many rooms look at it.
+/// Clones are the same copies; a watch that was begun goes on until the last clone is gone.
+#[derive(Clone)]
+pub struct Caches {
+    client: Client,
+    started: Arc<Mutex<Started>>,
+}
+
+impl Debug for Caches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caches").finish_non_exhaustive()
+    }
+}
+
+/// Caches by the type of their objects and their namespace, `None` for all.
+type Started = HashMap<(TypeId, Option<String>), Box<dyn Any + Send>>;
+
+impl Caches {
+    /// Reads with the rights of `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client, started: Arc::default() }
+    }
+
+    /// All objects of a kind, in all namespaces if it has some. Must be called inside a tokio runtime.
+    pub fn all<K>(&self) -> Cache<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        self.once(None, || Api::all(self.client.clone()))
+    }
+
+    /// All objects of a kind in one namespace. Must be called inside a tokio runtime.
+    pub fn namespaced<K>(&self, namespace: &str) -> Cache<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        self.once(Some(namespace), || Api::namespaced(self.client.clone(), namespace))
+    }
+
+    fn once<K>(&self, namespace: Option<&str>, api: impl FnOnce() -> Api<K>) -> Cache<K>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        // Nothing panics between two states of the map.
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (TypeId::of::<K>(), namespace.map(str::to_owned));
+        if let Some(cache) = started.get(&key).and_then(|cache| cache.downcast_ref::<Cache<K>>()) {
+            return cache.clone();
+        }
+        let cache = Cache::start(api());
+        started.insert(key, Box::new(cache.clone()));
+        cache
+    }
+}
+
+/// What a room has of the API: a client with rights of its own to write, and the copies to read that all rooms of the process share.
+#[derive(Clone)]
+pub struct Access {
+    /// Writes, as the room.
+    pub client: Client,
+    /// Reads, for all rooms.
+    pub caches: Caches,
+}
+
+impl From<Client> for Access {
+    /// With copies that nobody shares.
+    fn from(client: Client) -> Self {
+        Self { caches: Caches::new(client.clone()), client }
     }
 }
 
