@@ -209,3 +209,59 @@ impl Drop for AbortOnDrop {
         self.0.abort();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test may
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use http_body_util::Full;
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+    use kube::client::Body;
+
+    use super::*;
+
+    /// An API with nothing in it, which counts lists and never tells of a change.
+    fn api(lists: Arc<AtomicU32>) -> Client {
+        crate::in_process(tower::service_fn(move |request: http::Request<Body>| {
+            let lists = lists.clone();
+            async move {
+                if request.uri().query().is_some_and(|query| query.contains("watch=")) {
+                    std::future::pending::<()>().await;
+                }
+                lists.fetch_add(1, Ordering::Relaxed);
+                let none = r#"{"apiVersion":"v1","kind":"List","metadata":{"resourceVersion":"1"},"items":[]}"#;
+                Ok::<_, Infallible>(http::Response::new(Full::new(bytes::Bytes::from_static(none.as_bytes()))))
+            }
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_kind_is_listed_once_for_all_rooms() {
+        let lists = Arc::new(AtomicU32::new(0));
+        let ours = Access::from(api(lists.clone()));
+        let theirs = ours.clone();
+        let (one, other) = (ours.caches.all::<Pod>(), theirs.caches.all::<Pod>());
+        tokio::join!(one.synced(), other.synced());
+        assert!(Arc::ptr_eq(&one.objects, &other.objects));
+        assert_eq!(lists.load(Ordering::Relaxed), 1);
+        // Another namespace and another kind are other copies.
+        let (part, kind) = (theirs.caches.namespaced::<Pod>("fluidos"), ours.caches.all::<ConfigMap>());
+        tokio::join!(part.synced(), kind.synced());
+        assert_eq!(lists.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_with_the_last_who_reads() {
+        let caches = Caches::new(api(Arc::default()));
+        let pods = caches.all::<Pod>();
+        pods.synced().await;
+        let mut changes = pods.changes();
+        drop(pods);
+        assert!(changes.has_changed().is_ok(), "the copies of the process still hold it");
+        drop(caches);
+        let ended = async { while changes.changed().await.is_ok() {} };
+        tokio::time::timeout(std::time::Duration::from_secs(5), ended).await.unwrap();
+    }
+}
