@@ -44,7 +44,7 @@ use fluidos_identity::{NodeId, Speakers};
 use fluidos_link::Links;
 use fluidos_model::kinds::{Contract, FlavorType, NodeIdentity, Phase};
 use jiff::Timestamp;
-use kube::Client;
+use substrate_client::Access;
 
 /// What this room is told.
 #[derive(Clone)]
@@ -61,14 +61,14 @@ pub struct Options {
 ///
 /// # Errors
 /// [`fluidos_link::LinkError::Taken`] if somebody else answers for services.
-pub async fn run(client: Client, options: Options) -> Result<(), fluidos_link::LinkError> {
+pub async fn run(access: Access, options: Options) -> Result<(), fluidos_link::LinkError> {
     let passed = Arc::new(passing::Passed::default());
-    let door = answer::Door::new(client.clone(), options.clone(), passed.clone());
+    let door = answer::Door::new(access.client.clone(), options.clone(), passed.clone());
     options.links.handle_requests(KIND, Arc::new(door))?;
     tokio::join!(
-        seller::run(client.clone(), options.clone()),
-        buyer::run(client.clone(), options.clone()),
-        passing::run(client, options, passed)
+        seller::run(access.clone(), options.clone()),
+        buyer::run(access.clone(), options.clone()),
+        passing::run(access, options, passed)
     );
     Ok(())
 }

@@ -27,7 +27,7 @@ use futures::future::{join_all, select_all};
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, ResourceExt as _};
-use substrate_client::Cache;
+use substrate_client::{Access, Cache};
 
 use crate::answer::Answer;
 use crate::buyer::{self, ASK_AGAIN, ASK_SOON};
@@ -71,9 +71,10 @@ impl Passed {
 }
 
 /// Passes services on, for ever.
-pub(crate) async fn run(client: Client, options: Options, passed: std::sync::Arc<Passed>) {
-    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let allocations = Cache::<Allocation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+pub(crate) async fn run(access: Access, options: Options, passed: std::sync::Arc<Passed>) {
+    let Access { client, caches } = access;
+    let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
+    let allocations = caches.namespaced::<Allocation>(names::NAMESPACE);
     let labelled = kube::runtime::watcher::Config::default().labels(names::LABEL_SERVICE_PASSED);
     let slices = Cache::<EndpointSlice>::start_with(Api::namespaced(client.clone(), names::NAMESPACE), labelled);
     tokio::join!(contracts.synced(), allocations.synced(), slices.synced());
