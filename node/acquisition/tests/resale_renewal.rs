@@ -90,7 +90,7 @@ async fn what_is_sold_on_goes_on_if_what_serves_it_does() {
         if told.starts_with("not renewed") { Ok(told) } else { Err(told) }
     })
     .await;
-    assert_eq!(told, "not renewed: renewal: what it is served with is not renewed");
+    assert!(told.starts_with("not renewed: renewal: what it is served with is not renewed"), "{told}");
     assert!(ends(&farm).await.iter().all(|(until, _)| *until == end), "it ends when it ends");
     farm.delete_solver("shop").await;
     for node in [&farm, &broker, &grid] {
