@@ -159,6 +159,16 @@ fn a_service_is_made_for_its_buyer_used_over_the_fabric_and_gone_with_the_contra
         })
         .unwrap();
     }
+    // What it has used is its seller's word, signed by both.
+    let lines = list(&farm, &["receipts", "-n", "fluidos"]).into_iter().flat_map(|receipt| {
+        let name = receipt["metadata"]["name"].as_str().unwrap().to_owned();
+        let text = farm.setup.fluidos(&["receipts", "export", &name]).unwrap().stdout;
+        serde_json::from_slice::<Value>(&text).unwrap()["receipt"]["lines"].as_array().unwrap().clone()
+    });
+    let lines: Vec<Value> = lines.collect();
+    let used = lines.iter().filter(|line| line["line"] == "memory").filter_map(|line| line["seller"].as_u64());
+    assert!(used.sum::<u64>() > 0, "{lines:?}");
+    assert!(lines.iter().all(|line| line["state"] != "disputed"), "{lines:?}");
     let said = logs(&farm);
     until("the client reaches nothing any more", LIMIT, || {
         let more = logs(&farm).split_off(said.len().min(logs(&farm).len()));

@@ -99,15 +99,15 @@ fn numbers_and_defaults_keep_their_types() {
     spec["configurationTemplate"] = json!({"type": "object", "properties": {
         "username": {"type": "string", "default": "app"}, "database": {"type": "string"},
         "connections": {"type": "integer", "minimum": 1, "maximum": 100}}});
-    spec["templates"][2]["serviceData"]["spec"]["template"]["spec"]["containers"][0]["args"] =
-        json!(["-N", "{{ .connections }}"]);
+    spec["templates"][2]["serviceData"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] =
+        json!("{{ .connections }}");
     let recipe = recipe(spec).unwrap();
     assert!(recipe.check(&json!({"database": "d", "connections": "7"})).unwrap_err().contains("connections"));
     recipe.check(&json!({"database": "d", "connections": 7})).unwrap();
     let credentials = BTreeMap::from([("password".to_owned(), "p".to_owned())]);
     let manifests = recipe.instance(&json!({"database": "d", "connections": 7}), &credentials).unwrap();
-    let args = &manifests[2]["spec"]["template"]["spec"]["containers"][0]["args"];
-    assert_eq!((args, &manifests[0]["stringData"]["username"]), (&json!(["-N", 7]), &json!("app")));
+    let seconds = &manifests[2]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
+    assert_eq!((seconds, &manifests[0]["stringData"]["username"]), (&json!(7), &json!("app")));
 }
 
 #[test]

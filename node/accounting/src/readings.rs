@@ -164,4 +164,13 @@ mod tests {
         assert_eq!(view.twins["sold"].len(), 1);
         assert_eq!(view.bound[&view.nodes["bought"].name_any()].len(), 1);
     }
+    #[test]
+    fn pods_of_a_service_count_in_its_contract() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "db", "labels": {names::LABEL_SERVICE: "sold"}},
+            "spec": {"containers": []}, "status": {"phase": "Running"}}))
+            .unwrap();
+        let view = View::new(&[], Vec::new(), vec![Arc::new(pod)]);
+        assert_eq!(view.twins["sold"].len(), 1);
+    }
 }
