@@ -86,7 +86,8 @@ async fn what_was_sold_on_is_served_again_by_what_was_bought_for_it() {
         if log.state == LogState::Restoring { Ok(()) } else { Err(format!("{log:?}")) }
     })
     .await;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    // The books are compared every ten seconds.
+    tokio::time::sleep(std::time::Duration::from_secs(11)).await;
     served_by(&shop, "lost").await;
     grid.open().await;
     served_by(&shop, "contract-2").await;
