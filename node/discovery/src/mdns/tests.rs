@@ -136,6 +136,11 @@ fn a_newcomer_is_found_and_finds_at_once_and_a_good_bye_is_heard() {
     lan.join(1);
     lan.pass(Duration::from_secs(100));
     assert_eq!(lan.news(1), ["n1 at 10.0.0.1:7300"], "it hears itself");
+    let names = Names::new().unwrap();
+    let asks =
+        |(_, packet): &(&Send, Packet)| packet.questions.iter().any(|(question, _)| question.name == names.service);
+    let asked = lan.packets_since(Duration::ZERO).iter().filter(|sent| asks(sent)).count();
+    assert_eq!(asked, 7, "at once, and after 1, 3, 7, 15, 31, 63 s");
     lan.join(2);
     lan.pass(Duration::from_millis(300));
     assert_eq!(lan.news(1), ["n2 at 10.0.0.2:7300"]);
@@ -369,9 +374,11 @@ fn other_words_are_news_and_no_more_than_once_a_second() {
     lan.pass(Duration::from_millis(300));
     assert_eq!(lan.news(1), ["renamed at 10.0.0.2:7300"]);
     // Somebody replays both in turn.
-    let (old, mut told) = (said(&bundle(2)), 0);
-    for _ in 0..40 {
-        lan.send(9, vec![Send { cable: CABLE, to: None, bytes: old.clone() }]);
+    let renamed =
+        lan.sent.iter().rev().find(|(_, by, send)| *by == 2 && message::decode(&send.bytes).unwrap().is_answer);
+    let (both, mut told) = ([said(&bundle(2)), renamed.unwrap().2.bytes.clone()], 0);
+    for turn in 0..40 {
+        lan.send(9, vec![Send { cable: CABLE, to: None, bytes: both[turn % 2].clone() }]);
         lan.pass(Duration::from_millis(125));
         told += lan.news(1).len();
     }
