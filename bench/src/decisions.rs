@@ -128,7 +128,8 @@ fn question(did: &str) -> Result<(Query, Entities)> {
 async fn kept() -> Result<Value> {
     let client = seller::api().await?;
     let flags = Flags { offers: true, known: true, ..Flags::default() };
-    let options = Options { client, flags, speakers: Speakers::default() };
+    let caches = substrate_client::Caches::new(client.clone());
+    let options = Options { client, caches, flags, speakers: Speakers::default() };
     let (handle, keeping) = fluidos_security::start(options).await?;
     let keeping = tokio::spawn(keeping);
     let did = NodeKey::from_seed([7; 32])?.id().to_string();

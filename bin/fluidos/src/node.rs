@@ -103,7 +103,7 @@ async fn run(up: &Up) -> Result<()> {
     let mut parts = JoinSet::new();
     controllers(&api, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
-    api.server.add_admission(Arc::new(gate::Gate::new(api.client("fluidos-gate"))));
+    api.server.add_admission(Arc::new(gate::Gate::new(api.access("fluidos-gate"))));
     let speakers = Speakers::default();
     let introductions = peers::introduce(up, &key, &api, &links, speakers.clone()).await?;
     parts.spawn(introductions.run());
@@ -125,16 +125,16 @@ async fn run(up: &Up) -> Result<()> {
     }
     api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
     let location = up.location.clone().unwrap_or_default();
-    parts.spawn(placement::run(api.client(placement::MANAGER), placement::Options { location }));
+    parts.spawn(placement::run(api.access(placement::MANAGER), placement::Options { location }));
     let (window, offers) = tokio::sync::watch::channel(Vec::new());
     let discovery = peers::discover(up, key.clone(), &api, &doors, (speakers.clone(), offers), &mut parts)?;
     let accountant = accounting::open(&key, &api, &links, (packets, machine.as_ref()), &mut parts).await?;
-    let (client, selling) = (
-        api.client("fluidos-services"),
+    let (access, selling) = (
+        api.access("fluidos-services"),
         fluidos_services::Options { own: key.id(), links: links.clone(), speakers: speakers.clone() },
     );
     parts.spawn(async move {
-        if let Err(error) = fluidos_services::run(client, selling).await {
+        if let Err(error) = fluidos_services::run(access, selling).await {
             tracing::error!(%error, "services are neither sold nor used");
         }
     });
@@ -162,9 +162,13 @@ async fn run(up: &Up) -> Result<()> {
 
 fn controllers(api: &Api, parts: &mut JoinSet<()>) {
     let client_for = api.client_for();
-    let options = substrate_controllers::Options { root_certificate: Some(api.authority_pem()), ..Default::default() };
+    let options = substrate_controllers::Options {
+        root_certificate: Some(api.authority_pem()),
+        caches: Some(api.access("shared-informers").caches),
+        ..Default::default()
+    };
     parts.spawn(async move { substrate_controllers::run(client_for, options).await });
-    parts.spawn(substrate_scheduler::run(api.client("kube-scheduler"), Default::default()));
+    parts.spawn(substrate_scheduler::run(api.access("kube-scheduler"), Default::default()));
 }
 
 /// The one line on standard output: everything serves.

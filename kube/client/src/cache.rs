@@ -1,13 +1,15 @@
-//! The shared copy of one kind.
+//! The shared copy of one kind, and all copies of a process.
 
-use std::collections::BTreeMap;
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::StreamExt;
+use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -89,6 +91,78 @@ where
     }
 }
 
+/// The copies of one process, each kind and namespace once, whoever asks: a change is decoded once, however many rooms look at it.
+/// Clones are the same copies; a watch that was begun goes on until the last clone is gone.
+#[derive(Clone)]
+pub struct Caches {
+    client: Client,
+    started: Arc<Mutex<Started>>,
+}
+
+impl Debug for Caches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caches").finish_non_exhaustive()
+    }
+}
+
+/// Caches by the type of their objects and their namespace, `None` for all.
+type Started = HashMap<(TypeId, Option<String>), Box<dyn Any + Send>>;
+
+impl Caches {
+    /// Reads with the rights of `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client, started: Arc::default() }
+    }
+
+    /// All objects of a kind, in all namespaces if it has some. Must be called inside a tokio runtime.
+    pub fn all<K>(&self) -> Cache<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        self.once(None, || Api::all(self.client.clone()))
+    }
+
+    /// All objects of a kind in one namespace. Must be called inside a tokio runtime.
+    pub fn namespaced<K>(&self, namespace: &str) -> Cache<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        self.once(Some(namespace), || Api::namespaced(self.client.clone(), namespace))
+    }
+
+    fn once<K>(&self, namespace: Option<&str>, api: impl FnOnce() -> Api<K>) -> Cache<K>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        // Nothing panics between two states of the map.
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (TypeId::of::<K>(), namespace.map(str::to_owned));
+        if let Some(cache) = started.get(&key).and_then(|cache| cache.downcast_ref::<Cache<K>>()) {
+            return cache.clone();
+        }
+        let cache = Cache::start(api());
+        started.insert(key, Box::new(cache.clone()));
+        cache
+    }
+}
+
+/// What a room has of the API: a client with rights of its own to write, and the copies to read that all rooms of the process share.
+#[derive(Clone)]
+pub struct Access {
+    /// Writes, as the room.
+    pub client: Client,
+    /// Reads, for all rooms.
+    pub caches: Caches,
+}
+
+impl From<Client> for Access {
+    /// With copies that nobody shares.
+    fn from(client: Client) -> Self {
+        Self { caches: Caches::new(client.clone()), client }
+    }
+}
+
 async fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -133,5 +207,61 @@ struct AbortOnDrop(tokio::task::JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test may
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use http_body_util::Full;
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+    use kube::client::Body;
+
+    use super::*;
+
+    /// An API with nothing in it, which counts lists and never tells of a change.
+    fn api(lists: Arc<AtomicU32>) -> Client {
+        crate::in_process(tower::service_fn(move |request: http::Request<Body>| {
+            let lists = lists.clone();
+            async move {
+                if request.uri().query().is_some_and(|query| query.contains("watch=")) {
+                    std::future::pending::<()>().await;
+                }
+                lists.fetch_add(1, Ordering::Relaxed);
+                let none = r#"{"apiVersion":"v1","kind":"List","metadata":{"resourceVersion":"1"},"items":[]}"#;
+                Ok::<_, Infallible>(http::Response::new(Full::new(bytes::Bytes::from_static(none.as_bytes()))))
+            }
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_kind_is_listed_once_for_all_rooms() {
+        let lists = Arc::new(AtomicU32::new(0));
+        let ours = Access::from(api(lists.clone()));
+        let theirs = ours.clone();
+        let (one, other) = (ours.caches.all::<Pod>(), theirs.caches.all::<Pod>());
+        tokio::join!(one.synced(), other.synced());
+        assert!(Arc::ptr_eq(&one.objects, &other.objects));
+        assert_eq!(lists.load(Ordering::Relaxed), 1);
+        // Another namespace and another kind are other copies.
+        let (part, kind) = (theirs.caches.namespaced::<Pod>("fluidos"), ours.caches.all::<ConfigMap>());
+        tokio::join!(part.synced(), kind.synced());
+        assert_eq!(lists.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_with_the_last_who_reads() {
+        let caches = Caches::new(api(Arc::default()));
+        let pods = caches.all::<Pod>();
+        pods.synced().await;
+        let mut changes = pods.changes();
+        drop(pods);
+        assert!(changes.has_changed().is_ok(), "the copies of the process still hold it");
+        drop(caches);
+        let ended = async { while changes.changed().await.is_ok() {} };
+        tokio::time::timeout(std::time::Duration::from_secs(5), ended).await.unwrap();
     }
 }

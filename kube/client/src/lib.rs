@@ -6,6 +6,8 @@
 //! kube::Client ─────────┤
 //!                       └─ HTTPS to a cluster's API server, as kube-rs makes it
 //! Cache<K> ── list, then watch for ever ──▶ one copy of a kind, shared by who needs it
+//! Caches   ── the copies of a process, each kind once
+//! Access   ── what a room gets: its own client to write, everybody's copies to read
 //! ```
 //!
 //! A *cache* is one list-and-watch of one kind, kept current in the background. It never answers before its
@@ -15,7 +17,7 @@
 mod cache;
 pub mod quantity;
 
-pub use cache::Cache;
+pub use cache::{Access, Cache, Caches};
 
 /// A client whose requests are answered by `service` in this process. The service decides as whom they come.
 ///

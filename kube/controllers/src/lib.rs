@@ -31,6 +31,7 @@ mod service_account;
 mod work;
 
 use std::time::Duration;
+use substrate_client::Caches;
 
 use tokio::task::JoinSet;
 use tracing::error;
@@ -46,6 +47,8 @@ pub struct Options {
     pub ended_pods_max: usize,
     /// PEM of the certificate by which pods know the API server. Without it no ConfigMap says so.
     pub root_certificate: Option<String>,
+    /// The copies of the API that all parts of the process share; without them the controllers have their own.
+    pub caches: Option<Caches>,
 }
 
 impl Default for Options {
@@ -56,6 +59,7 @@ impl Default for Options {
             missing_node_grace: Duration::from_secs(40),
             ended_pods_max: 12_500,
             root_certificate: None,
+            caches: None,
         }
     }
 }
@@ -63,7 +67,8 @@ impl Default for Options {
 /// Runs all controllers until dropped. `client_for` answers the client of a controller, named as its user is in
 /// Kubernetes (`system:serviceaccount:kube-system:NAME`); `shared-informers` only reads.
 pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
-    let caches = work::Caches::start(&client_for("shared-informers"));
+    let reader = client_for("shared-informers");
+    let caches = work::Caches::start(&reader, &options.caches.unwrap_or_else(|| Caches::new(reader.clone())));
     let mut tasks = JoinSet::new();
     tasks.spawn(deployment::run(client_for("deployment-controller"), caches.clone()));
     tasks.spawn(replica_set::run(client_for("replicaset-controller"), caches.clone()));

@@ -35,19 +35,19 @@ pub(crate) struct Caches {
 pub(crate) const ROOT_CERTIFICATE: &str = "kube-root-ca.crt";
 
 impl Caches {
-    pub fn start(client: &Client) -> Caches {
+    pub fn start(client: &Client, caches: &substrate_client::Caches) -> Caches {
         let root = watcher::Config::default().fields(&format!("metadata.name={ROOT_CERTIFICATE}"));
         Caches {
-            pods: Cache::start(Api::all(client.clone())),
-            nodes: Cache::start(Api::all(client.clone())),
-            leases: Cache::start(Api::namespaced(client.clone(), "kube-node-lease")),
-            namespaces: Cache::start(Api::all(client.clone())),
-            services: Cache::start(Api::all(client.clone())),
-            slices: Cache::start(Api::all(client.clone())),
-            endpoints: Cache::start(Api::all(client.clone())),
-            replica_sets: Cache::start(Api::all(client.clone())),
-            deployments: Cache::start(Api::all(client.clone())),
-            service_accounts: Cache::start(Api::all(client.clone())),
+            pods: caches.all(),
+            nodes: caches.all(),
+            leases: caches.namespaced("kube-node-lease"),
+            namespaces: caches.all(),
+            services: caches.all(),
+            slices: caches.all(),
+            endpoints: caches.all(),
+            replica_sets: caches.all(),
+            deployments: caches.all(),
+            service_accounts: caches.all(),
             root_certificates: Cache::start_with(Api::all(client.clone()), root),
         }
     }

@@ -3,8 +3,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client};
-use substrate_client::Cache;
+use substrate_client::{Cache, Caches};
 use tracing::{debug, warn};
 
 use crate::{NodeNetwork, services};
@@ -19,9 +18,9 @@ pub struct ServiceCaches {
 }
 
 impl ServiceCaches {
-    /// Starts to watch, with the rights of the client: list and watch of `services` and `endpointslices`.
-    pub fn start(client: Client) -> ServiceCaches {
-        ServiceCaches { services: Cache::start(Api::all(client.clone())), slices: Cache::start(Api::all(client)) }
+    /// Starts to watch, with the rights of the copies: list and watch of `services` and `endpointslices`.
+    pub fn start(caches: &Caches) -> ServiceCaches {
+        ServiceCaches { services: caches.all(), slices: caches.all() }
     }
 
     /// Waits until one of the two has changed, then until the burst that it may belong to is over.

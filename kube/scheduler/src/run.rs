@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use substrate_client::Cache;
+use substrate_client::{Access, Cache};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
@@ -48,10 +48,11 @@ const IN_FLIGHT_MAX: usize = 32;
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Schedules until dropped.
-pub async fn run(client: Client, options: Options) {
-    let pods: Cache<Pod> = Cache::start(Api::all(client.clone()));
-    let nodes: Cache<Node> = Cache::start(Api::all(client.clone()));
-    let namespaces: Cache<Namespace> = Cache::start(Api::all(client.clone()));
+pub async fn run(access: impl Into<Access>, options: Options) {
+    let Access { client, caches } = access.into();
+    let pods: Cache<Pod> = caches.all();
+    let nodes: Cache<Node> = caches.all();
+    let namespaces: Cache<Namespace> = caches.all();
     tokio::join!(pods.synced(), nodes.synced(), namespaces.synced());
     let (mut pod_changes, mut node_changes) = (pods.changes(), nodes.changes());
     let back_off =

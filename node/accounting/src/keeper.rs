@@ -8,7 +8,7 @@ use fluidos_model::kinds::{AccountPhase, Allocation, Contract, Invoice, KnownClu
 use fluidos_model::receipt::{End, Meter};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
 use substrate_client::Cache;
 use tokio::task::JoinSet;
 
@@ -51,15 +51,14 @@ struct Turn {
 /// # Errors
 /// The API's, if they cannot be read: then nothing may be answered.
 pub async fn start(options: Options) -> Result<(Arc<Accounts>, impl Future<Output = ()> + Send + 'static), Error> {
-    let client = options.client.clone();
-    let ours = || Api::namespaced(client.clone(), names::NAMESPACE);
+    let caches = &options.caches;
     let caches = Caches {
-        contracts: Cache::start(ours()),
-        allocations: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
-        nodes: Cache::start(Api::all(client.clone())),
-        pods: Cache::start(Api::all(client.clone())),
-        known: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
-        invoices: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
+        contracts: caches.namespaced(names::NAMESPACE),
+        allocations: caches.namespaced(names::NAMESPACE),
+        nodes: caches.all(),
+        pods: caches.all(),
+        known: caches.namespaced(names::NAMESPACE),
+        invoices: caches.namespaced(names::NAMESPACE),
     };
     let accounts = Arc::new(Accounts::new(options));
     accounts.load().await?;

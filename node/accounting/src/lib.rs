@@ -36,6 +36,7 @@ use std::sync::Arc;
 use fluidos_identity::{NodeId, NodeKey};
 use fluidos_rear as rear;
 use kube::Client;
+use substrate_client::Caches;
 
 pub use accounts::Accounts;
 pub use chain::{bill, signed_receipt};
@@ -83,6 +84,8 @@ pub trait Meters: Send + Sync + 'static {
 pub struct Options {
     /// Reads what it watches and writes its kinds.
     pub client: Client,
+    /// The copies of the API that all rooms share.
+    pub caches: Caches,
     /// The node's key: receipts are signed with it.
     pub key: NodeKey,
     /// The way to a peer.

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_client::Caches;
 use substrate_store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -143,6 +144,7 @@ impl Node {
         let key = self.key.clone();
         let options = Options {
             client: self.client.clone(),
+            caches: Caches::new(self.client.clone()),
             key: key.clone(),
             dial: Arc::new(move |target| rear::Client::new(&key, target).map_err(|error| error.to_string())),
             meters: self.gauge.clone(),

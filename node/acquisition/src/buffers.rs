@@ -23,8 +23,8 @@ use fluidos_model::market::buffer_plan;
 use futures::future::select_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{Api, Client, ResourceExt as _};
-use substrate_client::Cache;
+use kube::ResourceExt as _;
+use substrate_client::Access;
 
 use self::view::{Unused, View};
 
@@ -34,13 +34,13 @@ const GATHER: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Keeps the buffers for ever.
-pub async fn run(client: Client) {
-    let ours = || Api::namespaced(client.clone(), names::NAMESPACE);
-    let policies = Cache::<AcquisitionPolicy>::start(ours());
-    let solvers = Cache::<Solver>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let nodes = Cache::<Node>::start(Api::all(client.clone()));
-    let pods = Cache::<Pod>::start(Api::all(client.clone()));
+pub async fn run(access: impl Into<Access>) {
+    let Access { client, caches } = access.into();
+    let policies = caches.namespaced::<AcquisitionPolicy>(names::NAMESPACE);
+    let solvers = caches.namespaced::<Solver>(names::NAMESPACE);
+    let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
+    let nodes = caches.all::<Node>();
+    let pods = caches.all::<Pod>();
     tokio::join!(policies.synced(), solvers.synced(), contracts.synced(), nodes.synced(), pods.synced());
     let mut changes = [policies.changes(), solvers.changes(), contracts.changes(), nodes.changes(), pods.changes()];
     let mut unused = Unused::new();

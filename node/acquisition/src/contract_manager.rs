@@ -36,8 +36,7 @@ use std::time::Duration;
 
 use fluidos_model::kinds::{AcquisitionPolicy, Contract, KnownCluster, names};
 use jiff::Timestamp;
-use kube::{Api, Client};
-use substrate_client::Cache;
+use substrate_client::Access;
 use tokio::task::JoinSet;
 
 use self::plan::{Try, View};
@@ -53,10 +52,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const TELLING_MAX: usize = 16;
 
 /// Ends contracts for ever.
-pub async fn run(client: Client, options: Options) {
-    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let peers = Cache::<KnownCluster>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let policies = Cache::<AcquisitionPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+pub async fn run(access: impl Into<Access>, options: Options) {
+    let Access { client, caches } = access.into();
+    let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
+    let peers = caches.namespaced::<KnownCluster>(names::NAMESPACE);
+    let policies = caches.namespaced::<AcquisitionPolicy>(names::NAMESPACE);
     tokio::join!(contracts.synced(), peers.synced(), policies.synced());
     let (mut contracts_changed, mut peers_changed) = (contracts.changes(), peers.changes());
     let books = Books::new(&client);

@@ -39,6 +39,7 @@ use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode, Seller};
 use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
+use substrate_client::{Access, Caches};
 use tokio::sync::watch;
 
 use crate::books::{Books, BooksError};
@@ -116,6 +117,7 @@ const SWEEP_MOST: Duration = Duration::from_secs(10);
 /// The seller of this node.
 pub struct Exporter {
     client: Client,
+    caches: Caches,
     options: Options,
     books: Books,
     /// What buyers said about themselves when they reserved, by transaction: at most one per promise.
@@ -128,10 +130,12 @@ pub struct Exporter {
 
 impl Exporter {
     /// Returns the seller. Nothing is sold before [`Exporter::open`].
-    pub fn new(client: Client, options: Options) -> Self {
+    pub fn new(access: impl Into<Access>, options: Options) -> Self {
+        let Access { client, caches } = access.into();
         let books = Books::new(&client);
         Self {
             client,
+            caches,
             options,
             books,
             buyers: Mutex::default(),
@@ -150,7 +154,7 @@ impl Exporter {
 
     /// Opens the Ledger and keeps it and the contracts in order, and who subscribes current, for ever.
     pub async fn run(self: Arc<Self>) {
-        tokio::join!(self.keep(), news::watch(&self.client, &self.news));
+        tokio::join!(self.keep(), news::watch(&self.caches, &self.news));
     }
 
     async fn keep(&self) {

@@ -46,8 +46,8 @@ use std::time::Duration;
 use fluidos_model::kinds::{AcquisitionPolicy, Allocation, Contract, KnownCluster, Rating, Reservation, Solver, names};
 use futures::future::select_all;
 use jiff::Timestamp;
-use kube::{Api, Client, ResourceExt as _};
-use substrate_client::Cache;
+use kube::ResourceExt as _;
+use substrate_client::Access;
 use tokio::task::JoinSet;
 
 pub(crate) use self::trade::Stop;
@@ -66,15 +66,16 @@ const WORKING_MAX: usize = 16;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Works on Solvers for ever.
-pub async fn run(client: Client, options: Options) {
-    let solvers = Cache::<Solver>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let peers = Cache::<KnownCluster>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let reservations = Cache::<Reservation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let allocations = Cache::<Allocation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let policies = Cache::<AcquisitionPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+pub async fn run(access: impl Into<Access>, options: Options) {
+    let Access { client, caches } = access.into();
+    let solvers = caches.namespaced::<Solver>(names::NAMESPACE);
+    let peers = caches.namespaced::<KnownCluster>(names::NAMESPACE);
+    let reservations = caches.namespaced::<Reservation>(names::NAMESPACE);
+    let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
+    let allocations = caches.namespaced::<Allocation>(names::NAMESPACE);
+    let policies = caches.namespaced::<AcquisitionPolicy>(names::NAMESPACE);
     tokio::join!(solvers.synced(), peers.synced(), reservations.synced(), contracts.synced(), allocations.synced());
-    let ratings = Cache::<Rating>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let ratings = caches.namespaced::<Rating>(names::NAMESPACE);
     tokio::join!(policies.synced(), ratings.synced());
     let mut changes = [
         solvers.changes(),

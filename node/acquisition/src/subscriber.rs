@@ -21,8 +21,8 @@ use std::time::Duration;
 use fluidos_model::kinds::{KnownCluster, PeeringCandidate, names};
 use fluidos_rear as rear;
 use jiff::Timestamp;
-use kube::{Api, Client};
-use substrate_client::Cache;
+use kube::Client;
+use substrate_client::Access;
 use tokio::task::{AbortHandle, JoinSet};
 
 use self::plan::Seller;
@@ -40,9 +40,10 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(60);
 
 /// Follows sellers for ever.
-pub async fn run(client: Client, options: Options) {
-    let candidates = Cache::<PeeringCandidate>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let known = Cache::<KnownCluster>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+pub async fn run(access: impl Into<Access>, options: Options) {
+    let Access { client, caches } = access.into();
+    let candidates = caches.namespaced::<PeeringCandidate>(names::NAMESPACE);
+    let known = caches.namespaced::<KnownCluster>(names::NAMESPACE);
     tokio::join!(candidates.synced(), known.synced());
     let (mut candidates_changed, mut known_changed) = (candidates.changes(), known.changes());
     let mut tasks = JoinSet::new();

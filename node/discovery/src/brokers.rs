@@ -13,9 +13,8 @@ const MESSAGE: &str =
     "message brokers are not built: announce by multicast, --peer or a catalog (fluidos serve catalog)";
 
 /// Tells each Broker that nothing connects to it, until dropped.
-pub async fn tell(client: Client) {
+pub async fn tell(client: Client, brokers: Cache<Broker>) {
     let api: Api<Broker> = Api::namespaced(client, names::NAMESPACE);
-    let brokers = Cache::start(api.clone());
     brokers.synced().await;
     let mut changes = brokers.changes();
     loop {

@@ -41,7 +41,7 @@ use fluidos_link::{Event, Links};
 use fluidos_model::kinds::{Acquaintance, AcquaintanceSpec, AcquaintanceStatus, Contract, KnownCluster, names};
 use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
-use substrate_client::Cache;
+use substrate_client::{Cache, Caches};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
@@ -75,6 +75,8 @@ const COPIES_MAX: usize = 256;
 pub struct Options {
     /// Reads and writes.
     pub client: Client,
+    /// The copies of the API that all rooms share.
+    pub caches: Caches,
     /// Carry the presentations.
     pub links: Links,
     /// This node.
@@ -123,8 +125,9 @@ pub struct Introductions {
 pub async fn open(options: Options) -> Result<Introductions, Error> {
     let (sender, heard) = mpsc::channel(HEARD_MAX);
     options.links.handle(KIND, Arc::new(wire::Door::new(sender)))?;
-    let ours = || Api::<Acquaintance>::namespaced(options.client.clone(), names::NAMESPACE);
-    let objects: Vec<Acquaintance> = ours().list(&Default::default()).await.map_err(Box::new)?.items;
+    let caches = options.caches.clone();
+    let kept = Api::<Acquaintance>::namespaced(options.client.clone(), names::NAMESPACE);
+    let objects: Vec<Acquaintance> = kept.list(&Default::default()).await.map_err(Box::new)?.items;
     let mut written = BTreeMap::new();
     for object in &objects {
         if let Ok(did) = object.spec.did.parse::<NodeId>() {
@@ -143,9 +146,9 @@ pub async fn open(options: Options) -> Result<Introductions, Error> {
         told_copies: BTreeMap::new(),
         web: options.web.clone().map(Web::new).transpose().map_err(Error::Web)?,
         heard,
-        known: Cache::start(Api::namespaced(options.client.clone(), names::NAMESPACE)),
-        contracts: Cache::start(Api::namespaced(options.client.clone(), names::NAMESPACE)),
-        objects: Cache::start(ours()),
+        known: caches.namespaced(names::NAMESPACE),
+        contracts: caches.namespaced(names::NAMESPACE),
+        objects: caches.namespaced(names::NAMESPACE),
         options,
     };
     introductions.read_directory().await;

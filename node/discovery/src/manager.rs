@@ -19,7 +19,7 @@ use fluidos_model::kinds::{
 };
 use jiff::Timestamp;
 use kube::Client;
-use substrate_client::Cache;
+use substrate_client::{Cache, Caches};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -28,7 +28,7 @@ use crate::mdns::{self, Heard, Mdns};
 use crate::plan::Trust;
 use crate::policy::Policies;
 use crate::status::Handle;
-use crate::{Features, Sighting, act};
+use crate::{Features, Sighting};
 
 /// What was heard and not yet looked at. A flood waits in the kernel and is dropped there.
 const HEARD_MAX: usize = 256;
@@ -41,6 +41,8 @@ const LOOK: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Writes KnownClusters.
     pub client: Client,
+    /// The copies of the API that all rooms share.
+    pub caches: Caches,
     /// This node's key.
     pub key: Arc<NodeKey>,
     /// This node's name.
@@ -115,11 +117,12 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
     let (sender, mut heard) = mpsc::channel(HEARD_MAX);
     let mdns = if options.mdns { Some(Mdns::start(Some(sender.clone()))?) } else { None };
     let mut events = options.links.events();
-    let known = Cache::start(act::api(&options.client));
-    let rules = Cache::start(act::policies(&options.client));
-    let contracts = Cache::start(kube::Api::namespaced(options.client.clone(), names::NAMESPACE));
-    let ratings = Cache::<Rating>::start(kube::Api::namespaced(options.client.clone(), names::NAMESPACE));
-    let candidates = Cache::<PeeringCandidate>::start(kube::Api::namespaced(options.client.clone(), names::NAMESPACE));
+    let caches = options.caches.clone();
+    let known = caches.namespaced(names::NAMESPACE);
+    let rules = caches.namespaced(names::NAMESPACE);
+    let contracts = caches.namespaced(names::NAMESPACE);
+    let ratings = caches.namespaced::<Rating>(names::NAMESPACE);
+    let candidates = caches.namespaced::<PeeringCandidate>(names::NAMESPACE);
     tokio::join!(known.synced(), rules.synced(), contracts.synced(), ratings.synced(), candidates.synced());
     let mut offers = options.offers.clone();
     let (mut changes, mut rule_changes, mut rating_changes) = (known.changes(), rules.changes(), ratings.changes());
@@ -129,7 +132,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
     let followers = follow(&options, &handle, &listener, &list_sender);
     drop(listener);
     let mut brokers = JoinSet::new();
-    brokers.spawn(crate::brokers::tell(options.client.clone()));
+    brokers.spawn(crate::brokers::tell(options.client.clone(), caches.namespaced(names::NAMESPACE)));
     let mut manager = Manager {
         options,
         own,

@@ -10,9 +10,9 @@ use fluidos_link::Links;
 use fluidos_model::kinds::{Allocation, Contract, Ledger, names};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use substrate_apiserver::node_proxy::NodeProxies;
-use substrate_client::Cache;
+use substrate_client::{Cache, Caches};
 use substrate_kubelet::images::{ImageSource, ImageStore};
 use tokio::sync::watch;
 
@@ -32,6 +32,8 @@ pub type Admit = Arc<dyn Fn(&NodeId, &str) -> Result<(), String> + Send + Sync>;
 pub struct Options {
     /// Its client, with its own user.
     pub client: Client,
+    /// The copies of the API that all rooms share.
+    pub caches: Caches,
     /// This node.
     pub key: Arc<NodeKey>,
     /// Its links.
@@ -108,20 +110,20 @@ impl Fabric {
     /// Somebody else answers for one of the stream kinds on these links.
     pub fn start(options: Options) -> Result<Self, Error> {
         let client = options.client;
-        let ours = || Api::namespaced(client.clone(), names::NAMESPACE);
+        let caches = options.caches;
         let shared = Arc::new(Shared {
             started: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0),
             epochs: Mutex::default(),
             sequence: AtomicU64::new(0),
-            contracts: Cache::start(ours()),
-            allocations: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
-            ledgers: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
-            nodes: Cache::start(Api::all(client.clone())),
-            pods: Cache::start(Api::all(client.clone())),
-            namespaces: Cache::start(Api::all(client.clone())),
-            config_maps: Cache::start(Api::all(client.clone())),
-            secrets: Cache::start(Api::all(client.clone())),
-            services: Cache::start(Api::all(client.clone())),
+            contracts: caches.namespaced(names::NAMESPACE),
+            allocations: caches.namespaced(names::NAMESPACE),
+            ledgers: caches.namespaced(names::NAMESPACE),
+            nodes: caches.all(),
+            pods: caches.all(),
+            namespaces: caches.all(),
+            config_maps: caches.all(),
+            secrets: caches.all(),
+            services: caches.all(),
             ready: watch::Sender::new(BTreeMap::new()),
             confirmed: Mutex::default(),
             confirmations: watch::Sender::new(0),

@@ -90,15 +90,14 @@ struct Keeper {
 }
 
 pub(crate) async fn run(notary: Arc<Notary>) {
-    let client = notary.options.client.clone();
-    let ours = || Api::namespaced(client.clone(), names::NAMESPACE);
+    let caches = &notary.options.caches;
     let caches = Caches {
-        contracts: Cache::start(ours()),
-        accounts: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
-        receipts: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
-        invoices: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
-        known: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
-        logs: Cache::start(Api::namespaced(client.clone(), names::NAMESPACE)),
+        contracts: caches.namespaced(names::NAMESPACE),
+        accounts: caches.namespaced(names::NAMESPACE),
+        receipts: caches.namespaced(names::NAMESPACE),
+        invoices: caches.namespaced(names::NAMESPACE),
+        known: caches.namespaced(names::NAMESPACE),
+        logs: caches.namespaced(names::NAMESPACE),
     };
     let Caches { contracts, accounts, receipts, invoices, known, logs } = &caches;
     tokio::join!(

@@ -91,6 +91,8 @@ pub trait Records: Send + Sync + 'static {
 pub struct Options {
     /// Reads what it watches and writes the TransparencyLog.
     pub client: Client,
+    /// The copies of the API that all rooms share.
+    pub caches: substrate_client::Caches,
     /// The node's key: heads are signed with it.
     pub key: NodeKey,
     /// The first of the node's keys: it names the log.

@@ -17,7 +17,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use substrate_apiserver::admission::{Admission, Operation, Request};
 use substrate_apiserver::status::Status;
-use substrate_client::Cache;
+use substrate_client::{Access, Cache};
 
 /// Owners above a pod that are looked at; real chains have two or three.
 const OWNERS_MAX: usize = 8;
@@ -35,9 +35,10 @@ pub struct Gate {
 
 impl Gate {
     /// A gate that looks up owners and namespaces through `client`.
-    pub fn new(client: Client) -> Self {
-        let namespaces = Cache::start(Api::all(client.clone()));
-        let nodes = Cache::start(Api::all(client.clone()));
+    pub fn new(access: impl Into<Access>) -> Self {
+        let Access { client, caches } = access.into();
+        let namespaces = caches.all();
+        let nodes = caches.all();
         Self { client, namespaces, nodes }
     }
 

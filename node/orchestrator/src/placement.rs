@@ -11,8 +11,7 @@ use std::time::Duration;
 use fluidos_model::kinds::{Contract, Solver, names};
 use fluidos_model::market::Location;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{Api, Client};
-use substrate_client::Cache;
+use substrate_client::Access;
 
 use self::view::View;
 
@@ -33,11 +32,12 @@ pub struct Options {
 }
 
 /// Places pods for ever.
-pub async fn run(client: Client, options: Options) {
-    let pods = Cache::<Pod>::start(Api::all(client.clone()));
-    let nodes = Cache::<Node>::start(Api::all(client.clone()));
-    let solvers = Cache::<Solver>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+pub async fn run(access: impl Into<Access>, options: Options) {
+    let Access { client, caches } = access.into();
+    let pods = caches.all::<Pod>();
+    let nodes = caches.all::<Node>();
+    let solvers = caches.namespaced::<Solver>(names::NAMESPACE);
+    let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
     tokio::join!(pods.synced(), nodes.synced(), solvers.synced(), contracts.synced());
     let mut contracts_changed = contracts.changes();
     let (mut pods_changed, mut nodes_changed, mut solvers_changed) =

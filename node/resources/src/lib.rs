@@ -29,8 +29,8 @@ use fluidos_model::market::{Amounts, Location, Sharing};
 use futures::future::select_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client, ResourceExt as _};
-use substrate_client::Cache;
+use kube::{Api, ResourceExt as _};
+use substrate_client::{Access, Cache};
 
 use self::plan::View;
 
@@ -57,17 +57,18 @@ pub struct Options {
 }
 
 /// Keeps the flavor and the identity current for ever.
-pub async fn run(client: Client, mut options: Options) {
+pub async fn run(access: impl Into<Access>, mut options: Options) {
+    let Access { client, caches } = access.into();
     // By it own flavors are told from others'.
     options.identity.additional_information.get_or_insert_default().did = Some(options.node.to_string());
-    let flavors = Cache::<Flavor>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let ledgers = Cache::<Ledger>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let flavors = caches.namespaced::<Flavor>(names::NAMESPACE);
+    let ledgers = caches.namespaced::<Ledger>(names::NAMESPACE);
     let only =
         kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", names::IDENTITY_CONFIG_MAP));
     let identities = Cache::<ConfigMap>::start_with(Api::namespaced(client.clone(), names::NAMESPACE), only);
-    let policies = Cache::<SharingPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let offers = Cache::<Offer>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let blueprints = Cache::<ServiceBlueprint>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let policies = caches.namespaced::<SharingPolicy>(names::NAMESPACE);
+    let offers = caches.namespaced::<Offer>(names::NAMESPACE);
+    let blueprints = caches.namespaced::<ServiceBlueprint>(names::NAMESPACE);
     blueprints.synced().await;
     tokio::join!(flavors.synced(), ledgers.synced(), identities.synced(), policies.synced(), offers.synced());
     let mut changes = [

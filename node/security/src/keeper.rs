@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use fluidos_identity::Speakers;
 use fluidos_model::kinds::{AccessPolicy, KnownCluster, Rating, names};
 use jiff::Timestamp;
-use kube::{Api, Client, ResourceExt as _};
-use substrate_client::Cache;
+use kube::{Client, ResourceExt as _};
+use substrate_client::{Cache, Caches};
 
 use crate::point::Handle;
 use crate::policy::{self, Action, Circumstances, Flags, Text, Verdict};
@@ -28,6 +28,8 @@ const GATHER: Duration = Duration::from_millis(5);
 pub struct Options {
     /// Reads and writes its kinds.
     pub client: Client,
+    /// The copies of the API that all rooms share.
+    pub caches: Caches,
     /// What the policies `offer` and `trust` say.
     pub flags: Flags,
     /// Which keys count no more.
@@ -54,12 +56,12 @@ struct Keeper {
 /// # Errors
 /// The API's, if the policies cannot be written: nothing may start without them.
 pub async fn start(options: Options) -> kube::Result<(Handle, impl Future<Output = ()> + Send + 'static)> {
-    let Options { client, flags, speakers } = options;
+    let Options { client, caches, flags, speakers } = options;
     act::first(&client, names::POLICY_OFFER, &policy::offer(&flags)).await?;
     act::first(&client, names::POLICY_TRUST, &policy::trust(&flags)).await?;
-    let policies = Cache::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let known = Cache::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let ratings = Cache::start(Api::namespaced(client.clone(), names::NAMESPACE));
+    let policies = caches.namespaced(names::NAMESPACE);
+    let known = caches.namespaced(names::NAMESPACE);
+    let ratings = caches.namespaced(names::NAMESPACE);
     tokio::join!(policies.synced(), known.synced(), ratings.synced());
     let handle = Handle::new(known.clone(), ratings.clone(), speakers);
     let mut keeper = Keeper {

@@ -29,8 +29,8 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, ResourceExt as _};
-use substrate_client::Cache;
+use kube::{Api, ResourceExt as _};
+use substrate_client::Access;
 
 use self::plan::{Deal, View};
 
@@ -40,23 +40,23 @@ const GATHER: Duration = Duration::from_millis(50);
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Keeps the Ratings current, for ever. `own` is this node's key.
-pub async fn run(client: Client, own: NodeId) {
-    let api = client.clone();
-    let known = Cache::<KnownCluster>::start(Api::namespaced(api.clone(), names::NAMESPACE));
-    let reservations = Cache::<Reservation>::start(Api::namespaced(api.clone(), names::NAMESPACE));
-    let allocations = Cache::<Allocation>::start(Api::namespaced(api.clone(), names::NAMESPACE));
-    let ratings = Cache::<Rating>::start(Api::namespaced(api.clone(), names::NAMESPACE));
-    let accounts = Cache::<Account>::start(Api::namespaced(api.clone(), names::NAMESPACE));
-    let invoices = Cache::<Invoice>::start(Api::namespaced(api.clone(), names::NAMESPACE));
+pub async fn run(access: impl Into<Access>, own: NodeId) {
+    let Access { client, caches } = access.into();
+    let known = caches.namespaced::<KnownCluster>(names::NAMESPACE);
+    let reservations = caches.namespaced::<Reservation>(names::NAMESPACE);
+    let allocations = caches.namespaced::<Allocation>(names::NAMESPACE);
+    let ratings = caches.namespaced::<Rating>(names::NAMESPACE);
+    let accounts = caches.namespaced::<Account>(names::NAMESPACE);
+    let invoices = caches.namespaced::<Invoice>(names::NAMESPACE);
     tokio::join!(known.synced(), reservations.synced(), allocations.synced(), ratings.synced());
-    let logs = Cache::<TransparencyLog>::start(Api::namespaced(api.clone(), names::NAMESPACE));
+    let logs = caches.namespaced::<TransparencyLog>(names::NAMESPACE);
     tokio::join!(accounts.synced(), invoices.synced(), logs.synced());
     let (mut known_changed, mut reservations_changed) = (known.changes(), reservations.changes());
     let mut allocations_changed = allocations.changes();
     let (mut accounts_changed, mut invoices_changed) = (accounts.changes(), invoices.changes());
     let mut logs_changed = logs.changes();
     // Of a contract that goes, the last state says whose doing it was: a shared copy would only show that it is gone.
-    let contracts = Api::<Contract>::namespaced(api, names::NAMESPACE);
+    let contracts = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let mut events = std::pin::pin!(watcher::watcher(contracts, watcher::Config::default()).default_backoff());
     let own = own.to_string();
     let mut deals: BTreeMap<String, Deal> = BTreeMap::new();

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_client::Caches;
 use substrate_store::Store;
 
 /// Much longer than anything here takes, even on a busy machine.
@@ -131,10 +132,14 @@ async fn flags_become_policies_and_policies_decide_who_is_trusted() {
     let found = known(&client, 2, json!({"source": "Multicast"})).await;
     let by_hand = known(&client, 3, json!({"trust": "Trusted"})).await;
     let flags = Flags { offers: true, known: true, ..Flags::default() };
-    let (handle, keep) =
-        fluidos_security::start(Options { client: client.clone(), flags, speakers: Speakers::default() })
-            .await
-            .unwrap();
+    let (handle, keep) = fluidos_security::start(Options {
+        client: client.clone(),
+        caches: Caches::new(client.clone()),
+        flags,
+        speakers: Speakers::default(),
+    })
+    .await
+    .unwrap();
     assert_eq!(buys(&handle, Some(&did(9))).unwrap(), "policy offer/sell permits Buy", "before anything runs");
     assert_eq!(buys(&handle, None).unwrap_err(), "no policy permits Buy");
     let keeping = tokio::spawn(keep);
@@ -171,10 +176,14 @@ async fn flags_become_policies_and_policies_decide_who_is_trusted() {
     // Also not after a restart.
     keeping.abort();
     let flags = Flags { offers: true, lan: true, ..Flags::default() };
-    let (handle, keep) =
-        fluidos_security::start(Options { client: client.clone(), flags, speakers: Speakers::default() })
-            .await
-            .unwrap();
+    let (handle, keep) = fluidos_security::start(Options {
+        client: client.clone(),
+        caches: Caches::new(client.clone()),
+        flags,
+        speakers: Speakers::default(),
+    })
+    .await
+    .unwrap();
     let keeping = tokio::spawn(keep);
     assert!(buys(&handle, Some(&did(1))).is_err(), "what was accepted before is in force");
     trust_is(&client, &found, "Trusted", "trust/lan").await;
@@ -200,7 +209,8 @@ async fn flags_become_policies_and_policies_decide_who_is_trusted() {
 async fn a_policy_that_names_a_key_goes_on_with_its_successor_from_the_moment_of_the_hand_over() {
     let client = api().await;
     let speakers = Speakers::default();
-    let options = Options { client: client.clone(), flags: Flags::default(), speakers: speakers.clone() };
+    let caches = Caches::new(client.clone());
+    let options = Options { client: client.clone(), caches, flags: Flags::default(), speakers: speakers.clone() };
     let (handle, keep) = fluidos_security::start(options).await.unwrap();
     let keeping = tokio::spawn(keep);
     let text = format!("permit (principal == Peer::\"{}\", action == Action::\"Buy\", resource);", did(1));

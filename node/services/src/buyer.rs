@@ -16,8 +16,8 @@ use fluidos_identity::fabric_prefix;
 use fluidos_model::kinds::{Allocation, AllocationPhase, Contract, names};
 use futures::future::{join_all, select_all};
 use jiff::Timestamp;
-use kube::{Api, Client, ResourceExt as _};
-use substrate_client::Cache;
+use kube::{Client, ResourceExt as _};
+use substrate_client::Access;
 
 use crate::answer::{Answer, KIND, Question};
 use crate::{Deal, Options};
@@ -30,9 +30,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps access for ever.
-pub async fn run(client: Client, options: Options) {
-    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let allocations = Cache::<Allocation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+pub async fn run(access: Access, options: Options) {
+    let Access { client, caches } = access;
+    let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
+    let allocations = caches.namespaced::<Allocation>(names::NAMESPACE);
     tokio::join!(contracts.synced(), allocations.synced());
     let mut changes = [contracts.changes(), allocations.changes()];
     loop {

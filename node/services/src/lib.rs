@@ -35,7 +35,7 @@ use fluidos_identity::{NodeId, Speakers};
 use fluidos_link::Links;
 use fluidos_model::kinds::{Contract, FlavorType, NodeIdentity, Phase};
 use jiff::Timestamp;
-use kube::Client;
+use substrate_client::Access;
 
 /// What this room is told.
 #[derive(Clone)]
@@ -52,10 +52,10 @@ pub struct Options {
 ///
 /// # Errors
 /// [`fluidos_link::LinkError::Taken`] if somebody else answers for services.
-pub async fn run(client: Client, options: Options) -> Result<(), fluidos_link::LinkError> {
-    let door = answer::Door::new(client.clone(), options.clone());
+pub async fn run(access: Access, options: Options) -> Result<(), fluidos_link::LinkError> {
+    let door = answer::Door::new(access.client.clone(), options.clone());
     options.links.handle_requests(KIND, std::sync::Arc::new(door))?;
-    tokio::join!(seller::run(client.clone(), options.clone()), buyer::run(client, options));
+    tokio::join!(seller::run(access.clone(), options.clone()), buyer::run(access, options));
     Ok(())
 }
 

@@ -18,8 +18,8 @@ use futures::future::select_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, ResourceExt as _};
-use substrate_client::Cache;
+use kube::{Api, ResourceExt as _};
+use substrate_client::{Access, Cache};
 
 use self::plan::{Action, View};
 use crate::Options;
@@ -34,13 +34,14 @@ const MAKE_AGAIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Keeps instances for ever.
-pub async fn run(client: Client, options: Options) {
-    let contracts = Cache::<Contract>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let blueprints = Cache::<ServiceBlueprint>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let allocations = Cache::<Allocation>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+pub async fn run(access: Access, options: Options) {
+    let Access { client, caches } = access;
+    let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
+    let blueprints = caches.namespaced::<ServiceBlueprint>(names::NAMESPACE);
+    let allocations = caches.namespaced::<Allocation>(names::NAMESPACE);
     let of_services = kube::runtime::watcher::Config::default().labels(names::LABEL_SERVICE);
     let namespaces = Cache::<Namespace>::start_with(Api::all(client.clone()), of_services.clone());
-    let slices = Cache::<EndpointSlice>::start(Api::all(client.clone()));
+    let slices = caches.all::<EndpointSlice>();
     tokio::join!(contracts.synced(), blueprints.synced(), allocations.synced(), namespaces.synced(), slices.synced());
     let mut changes =
         [contracts.changes(), blueprints.changes(), allocations.changes(), namespaces.changes(), slices.changes()];

@@ -25,6 +25,7 @@ pub async fn open(
     let meters = OfNode { links: links.clone(), packets, kubelet: machine.map(Machine::kubelet) };
     let options = Options {
         client: api.client(fluidos_accounting::MANAGER),
+        caches: api.access(fluidos_accounting::MANAGER).caches,
         key: key.clone(),
         dial: Arc::new(move |target| fluidos_rear::Client::new(&dialling, target).map_err(|error| error.to_string())),
         meters: Arc::new(meters),

@@ -14,6 +14,7 @@ use serde_json::json;
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options, tls};
+use substrate_client::{Access, Caches};
 use substrate_store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -28,6 +29,7 @@ pub struct Api {
     /// Who reaches the machines of pods.
     pub proxies: NodeProxies,
     authority: tls::Authority,
+    caches: Caches,
     listener: Option<TcpListener>,
     address: SocketAddr,
     directory: PathBuf,
@@ -52,7 +54,8 @@ impl Api {
         })?;
         let authority = tls::Authority::open(&directory.join("pki"))?;
         server.bootstrap(None).await?;
-        Ok(Self { server, proxies, authority, listener: Some(listener), address, directory })
+        let caches = Caches::new(client_of(&server, "shared-informers"));
+        Ok(Self { server, proxies, authority, caches, listener: Some(listener), address, directory })
     }
 
     /// Where the owner reaches it.
@@ -74,10 +77,12 @@ impl Api {
     /// Makes clients as [`Api::client`].
     pub fn client_for(&self) -> impl Fn(&str) -> kube::Client + Send + Sync + use<> {
         let server = self.server.clone();
-        move |part| {
-            let user = User::new(&format!("system:serviceaccount:kube-system:{part}"), &["system:masters"]);
-            substrate_client::in_process(server.as_user(user))
-        }
+        move |part| client_of(&server, part)
+    }
+
+    /// What a part of this process gets: a client as [`Api::client`], and the copies that all parts read.
+    pub fn access(&self, part: &str) -> Access {
+        Access { client: self.client(part), caches: self.caches.clone() }
     }
 
     /// Serves our kinds, and makes the namespace that they live in.
@@ -148,6 +153,11 @@ impl Api {
         let text = serde_json::to_vec_pretty(&config)?;
         tls::write_private(&self.directory.join("kubeconfig"), &text).context("write the kubeconfig")
     }
+}
+
+fn client_of(server: &ApiServer, part: &str) -> kube::Client {
+    let user = User::new(&format!("system:serviceaccount:kube-system:{part}"), &["system:masters"]);
+    substrate_client::in_process(server.as_user(user))
 }
 
 async fn listen(what: &str, address: SocketAddr) -> Result<TcpListener> {

@@ -9,7 +9,7 @@ use fluidos_identity::{NodeKey, Speakers, fabric_prefix};
 use fluidos_link::Links;
 use fluidos_model::kinds::{Contract, names};
 use k8s_openapi::api::core::v1::Pod;
-use substrate_client::Cache;
+use substrate_client::{Access, Cache};
 use substrate_kubelet::Guests;
 use substrate_kubelet::images::ImageStore;
 use substrate_network::NodeNetwork;
@@ -31,6 +31,7 @@ pub fn start(
 ) -> Result<Fabric> {
     let options = Options {
         client: api.client("fluidos-fabric"),
+        caches: api.access("fluidos-fabric").caches,
         key,
         links,
         node_name: up.name.clone(),
@@ -60,8 +61,8 @@ pub fn connect(
     network: Option<NodeNetwork>,
     parts: &mut JoinSet<()>,
 ) -> network::Handle {
-    let client = api.client("fluidos-network");
-    let contracts = Cache::<Contract>::start(kube::Api::namespaced(client.clone(), names::NAMESPACE));
+    let Access { client, caches } = api.access("fluidos-network");
+    let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
     let labelled = kube::runtime::watcher::Config::default().labels(names::LABEL_CONTRACT);
     let twins = Cache::<Pod>::start_with(kube::Api::all(client.clone()), labelled);
     if let Some(network) = network.clone() {

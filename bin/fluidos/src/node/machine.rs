@@ -51,7 +51,7 @@ impl Machine {
         })
         .await
         .context("the pods' network cannot be set up; it needs root (or: --no-agent runs no pods here)")?;
-        let caches = ServiceCaches::start(api.client("kube-proxy"));
+        let caches = ServiceCaches::start(&api.access("kube-proxy").caches);
         let dns = DnsServer::bind(DnsOptions::for_network(&network)).await.context("cluster DNS")?;
         parts.spawn(dns.run(caches.clone()));
         parts.spawn(ServiceProxy::run(caches, network.clone()));

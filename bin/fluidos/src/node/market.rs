@@ -39,7 +39,7 @@ pub fn open(
     let closing = notary.clone();
     let options = Options { closed: Some(Arc::new(move || closing.closed())), ..options };
     parts.spawn(fluidos_resources::run(
-        api.client("fluidos-resources"),
+        api.access("fluidos-resources"),
         fluidos_resources::Options {
             node: key.id(),
             identity,
@@ -49,12 +49,12 @@ pub fn open(
             speakers: options.speakers.clone(),
         },
     ));
-    let exporter = Arc::new(Exporter::new(api.client("fluidos-exporter"), options.clone()));
+    let exporter = Arc::new(Exporter::new(api.access("fluidos-exporter"), options.clone()));
     parts.spawn(exporter.clone().run());
-    parts.spawn(importer::run(api.client("fluidos-importer"), options.clone()));
-    parts.spawn(subscriber::run(api.client("fluidos-subscriber"), options.clone()));
-    parts.spawn(contract_manager::run(api.client("fluidos-contract-manager"), options));
-    parts.spawn(buffers::run(api.client("fluidos-buffers")));
+    parts.spawn(importer::run(api.access("fluidos-importer"), options.clone()));
+    parts.spawn(subscriber::run(api.access("fluidos-subscriber"), options.clone()));
+    parts.spawn(contract_manager::run(api.access("fluidos-contract-manager"), options));
+    parts.spawn(buffers::run(api.access("fluidos-buffers")));
     let tls = Arc::new(server_config(key, ClientAuth::Accept, ALPN).context("REAR")?);
     let service = RearService::of(exporter.clone(), Some(accountant), Some(notary));
     if let Some(listener) = plain {

@@ -42,6 +42,7 @@ pub fn open(
     let client = api.client(fluidos_notary::MANAGER);
     let options = fluidos_notary::Options {
         client: client.clone(),
+        caches: api.access(fluidos_notary::MANAGER).caches,
         key: key.clone(),
         origin: first,
         keys: keys(&identity, key)?,

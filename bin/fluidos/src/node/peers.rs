@@ -71,6 +71,7 @@ fn incarnation() -> u64 {
 pub async fn introduce(up: &Up, key: &NodeKey, api: &Api, links: &Links, speakers: Speakers) -> Result<Introductions> {
     let options = introductions::Options {
         client: api.client("fluidos-introductions"),
+        caches: api.access("fluidos-introductions").caches,
         links: links.clone(),
         own: key.id(),
         directory: up.data_dir.join("identity"),
@@ -108,6 +109,7 @@ pub fn discover(
     let handle = fluidos_discovery::Handle::default();
     let options = fluidos_discovery::Options {
         client: api.client("fluidos-discovery"),
+        caches: api.access("fluidos-discovery").caches,
         key,
         name: up.name.clone(),
         domain: up.domain.clone(),

@@ -9,6 +9,7 @@ use fluidos_identity::{NodeKey, Speakers};
 use fluidos_security::policy::{Action, Circumstances, Flags, Goods, Resource};
 use fluidos_security::{Handle, Options, Question};
 use jiff::Timestamp;
+use substrate_client::Access;
 use tokio::task::JoinSet;
 
 use super::api::Api;
@@ -16,10 +17,11 @@ use crate::cli::Up;
 
 /// Writes the policies of the flags and puts all of them in force. Nothing that asks may start before.
 pub async fn open(up: &Up, key: &NodeKey, api: &Api, speakers: Speakers, parts: &mut JoinSet<()>) -> Result<Handle> {
-    let options = Options { client: api.client(fluidos_security::MANAGER), flags: flags(up), speakers };
+    let Access { client, caches } = api.access(fluidos_security::MANAGER);
+    let options = Options { client, caches, flags: flags(up), speakers };
     let (handle, keep) = fluidos_security::start(options).await.context("the policies cannot be put in force")?;
     parts.spawn(keep);
-    parts.spawn(fluidos_security::rating::run(api.client("fluidos-ratings"), key.id()));
+    parts.spawn(fluidos_security::rating::run(api.access("fluidos-ratings"), key.id()));
     Ok(handle)
 }
 

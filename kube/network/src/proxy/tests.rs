@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
 use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client};
 use serde_json::json;
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_client::Caches;
 use substrate_store::Store;
 
 use super::*;
@@ -73,7 +75,7 @@ fn a_pod_calls_a_service_by_its_name() {
         let (a, b) = (network.attach("flt-a").await.unwrap(), network.attach("flt-b").await.unwrap());
         serve(&b.netns, "b", 8080);
         let client = api_client().await;
-        let caches = ServiceCaches::start(client.clone());
+        let caches = ServiceCaches::start(&Caches::new(client.clone()));
         let mut options = DnsOptions::for_network(&network);
         options.resolv_conf = "/nonexistent/flt-resolv.conf".into();
         let dns = DnsServer::bind(options).await.unwrap();

@@ -2,18 +2,17 @@
 
 use fluidos_model::kinds::{AccessPolicy, Flavor, Ledger, Offer, ServiceBlueprint, SharingPolicy, names};
 use futures::future::select_all;
-use kube::{Api, Client};
-use substrate_client::Cache;
+use substrate_client::Caches;
 use tokio::sync::watch;
 
 /// Counts changes of everything that a list is made of, for ever.
-pub(super) async fn watch(client: &Client, news: &watch::Sender<u64>) {
-    let flavors = Cache::<Flavor>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let policies = Cache::<SharingPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let ledgers = Cache::<Ledger>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let rights = Cache::<AccessPolicy>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let offers = Cache::<Offer>::start(Api::namespaced(client.clone(), names::NAMESPACE));
-    let blueprints = Cache::<ServiceBlueprint>::start(Api::namespaced(client.clone(), names::NAMESPACE));
+pub(super) async fn watch(caches: &Caches, news: &watch::Sender<u64>) {
+    let flavors = caches.namespaced::<Flavor>(names::NAMESPACE);
+    let policies = caches.namespaced::<SharingPolicy>(names::NAMESPACE);
+    let ledgers = caches.namespaced::<Ledger>(names::NAMESPACE);
+    let rights = caches.namespaced::<AccessPolicy>(names::NAMESPACE);
+    let offers = caches.namespaced::<Offer>(names::NAMESPACE);
+    let blueprints = caches.namespaced::<ServiceBlueprint>(names::NAMESPACE);
     let mut changes = [
         flavors.changes(),
         policies.changes(),

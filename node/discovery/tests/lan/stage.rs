@@ -21,6 +21,7 @@ use serde_json::json;
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_client::Caches;
 use substrate_store::Store;
 use tokio::sync::oneshot;
 
@@ -211,6 +212,7 @@ impl Node {
         let (window, offers) = tokio::sync::watch::channel(vec![goods]);
         let options = Options {
             client: client.clone(),
+            caches: Caches::new(client.clone()),
             key: Arc::new(key(seed)),
             name: format!("node{seed}"),
             domain: "grid.example".into(),

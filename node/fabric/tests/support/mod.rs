@@ -25,7 +25,7 @@ use substrate_apiserver::node_proxy::{
     ContainerTarget, Duplex, Error, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxies, NodeProxy,
 };
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
-use substrate_client::Cache;
+use substrate_client::{Cache, Caches};
 use substrate_kubelet::images::{Digest, ImageStore};
 use substrate_store::Store;
 use tokio::net::UdpSocket;
@@ -114,6 +114,7 @@ impl Side {
         let barred = self.barred.clone();
         Options {
             client: self.client.clone(),
+            caches: Caches::new(self.client.clone()),
             key: self.key.clone(),
             links: self.links.clone(),
             node_name: self.name.clone(),

@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_client::Caches;
 use substrate_store::Store;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -165,6 +166,7 @@ impl Node {
             Arc::new(move |target| rear::Client::new(&dialling, target).map_err(|error| error.to_string()));
         let (accounts, keep) = fluidos_accounting::start(fluidos_accounting::Options {
             client: self.client.clone(),
+            caches: Caches::new(self.client.clone()),
             key: self.key.clone(),
             dial: dial.clone(),
             meters: Arc::new(Linked),
@@ -175,6 +177,7 @@ impl Node {
         let records = Rooms { client: self.client.clone(), options: self.options.clone(), accounts: accounts.clone() };
         let (notary, keep) = fluidos_notary::start(fluidos_notary::Options {
             client: self.client.clone(),
+            caches: Caches::new(self.client.clone()),
             key: self.key.clone(),
             origin: self.key.id(),
             keys: [self.key.id()].into(),
