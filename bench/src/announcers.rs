@@ -5,25 +5,24 @@ use std::io::Write as _;
 
 use anyhow::Result;
 use fluidos_discovery::Features;
-use fluidos_discovery::mdns::{Announcement, service};
+use fluidos_discovery::mdns::{Announcement, Mdns};
 use fluidos_identity::NodeKey;
-use mdns_sd::ServiceDaemon;
 
 /// The first of their ports.
 const FIRST_PORT: u16 = 20_000;
-/// Registered one after the other, so that no packet is lost before anybody listens.
+/// Announced one after the other, so that no packet is lost before anybody listens.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Announces so many, says so, and goes on.
 pub async fn announce(count: u16) -> Result<()> {
-    let daemon = ServiceDaemon::new()?;
+    let mut mdns = Mdns::start(None)?;
     for number in 0..count {
         let mut seed = [13; 32];
         seed[..2].copy_from_slice(&number.to_be_bytes());
         let (key, name, port) = (NodeKey::from_seed(seed)?, format!("n{number}"), FIRST_PORT + number);
         let (domain, features) = ("crowd.example", &Features::default());
         let announcement = Announcement { key: &key, name: &name, domain, rear_port: port, link_port: port, features };
-        daemon.register(service(&announcement)?)?;
+        mdns.announce_also(&announcement)?;
         tokio::time::sleep(PAUSE).await;
     }
     writeln!(std::io::stdout(), "announced {count}")?;

@@ -2,11 +2,14 @@
 //! decides with the same function.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::{AccessPolicy, AttributeLevel, Flavor, KnownCluster, Ledger, Rating, names};
+use fluidos_model::kinds::{
+    AccessPolicy, Acquaintance, AcquaintanceStanding, AttributeLevel, Flavor, KnownCluster, Ledger, Rating, names,
+};
 use fluidos_model::market::{Amounts, Pool};
 use fluidos_security::policy::{
     self, Action, Circumstances, Decision, Goods, Peer, Policies, Request, Resource, Text, compile,
@@ -176,6 +179,10 @@ impl Node {
             accepted: object.status.as_ref().map_or("", |status| &status.accepted),
         });
         let (policies, verdicts) = compile(&texts.collect::<Vec<_>>());
+        // As the node does: what names a key goes on with the one that speaks now.
+        let met: Vec<Acquaintance> = list(client, namespace, "acquaintances").await?;
+        let keys: BTreeMap<NodeId, NodeId> = met.iter().filter_map(handed_over).collect();
+        let policies = policies.following(|named| keys.get(named).copied().unwrap_or(*named)).unwrap_or(policies);
         let faults = verdicts.into_iter().filter_map(|verdict| {
             Some(format!("the text of policy {} is not in force: {}", verdict.name, verdict.fault?))
         });
@@ -272,6 +279,12 @@ impl Node {
             (None, _) => Err(anyhow!("several flavors are sold here, choose by --flavor: {}", names())),
         }
     }
+}
+
+/// The key under which a node was met first, and the one that speaks for it now.
+fn handed_over(met: &Acquaintance) -> Option<(NodeId, NodeId)> {
+    let status = met.status.as_ref().filter(|status| status.standing == Some(AcquaintanceStanding::Current))?;
+    Some((met.spec.did.parse().ok()?, status.key.parse().ok()?))
 }
 
 async fn list<K>(client: &Client, namespace: &str, plural: &str) -> Result<Vec<K>>

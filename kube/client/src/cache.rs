@@ -247,7 +247,7 @@ mod tests {
         assert!(Arc::ptr_eq(&one.objects, &other.objects));
         assert_eq!(lists.load(Ordering::Relaxed), 1);
         // Another namespace and another kind are other copies.
-        let (part, kind) = (theirs.caches.namespaced::<Pod>("fluidos"), ours.caches.all::<ConfigMap>());
+        let (part, kind) = (theirs.caches.namespaced::<Pod>("default"), ours.caches.all::<ConfigMap>());
         tokio::join!(part.synced(), kind.synced());
         assert_eq!(lists.load(Ordering::Relaxed), 3);
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::message::{Announcement, Feedback, Statement, Withdrawal, is_word, open};
+use crate::places::{Standing, yields};
 
 /// Boards of one server.
 pub const TENANTS_MAX: usize = 16;
@@ -21,12 +22,12 @@ pub const TENANTS_MAX: usize = 16;
 pub const ENTRIES_MAX: usize = 4096;
 /// Announcements from one address, members not counted: keys are free, addresses less so.
 const ENTRIES_OF_ORIGIN_MAX: usize = 64;
-/// Opinions of a tenant; about 1 KiB each.
-const FEEDBACK_MAX: usize = 16_384;
+/// Opinions of a tenant, and as many again of members; about 1 KiB each.
+pub(crate) const FEEDBACK_MAX: usize = 16_384;
 /// Opinions of one author: as many as it has peers.
 const FEEDBACK_OF_AUTHOR_MAX: usize = 64;
-/// Opinions about one node.
-const FEEDBACK_ABOUT_MAX: usize = 1024;
+/// Opinions about one node, and as many again of members.
+pub(crate) const FEEDBACK_ABOUT_MAX: usize = 1024;
 /// What was said longer ago says nothing about today.
 const FEEDBACK_LIFETIME_MS: u64 = 90 * 24 * 3600 * 1000;
 /// Statements of one page: within 1 MiB, whatever they hold.
@@ -100,10 +101,33 @@ pub enum Refusal {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase")]
 pub(crate) enum Record {
-    Announce { tenant: String, at: u64, origin: String, envelope: Envelope },
-    Renew { tenant: String, at: u64, origin: String, did: NodeId },
-    Withdraw { tenant: String, envelope: Envelope },
-    Say { tenant: String, at: u64, envelope: Envelope },
+    Announce {
+        tenant: String,
+        at: u64,
+        origin: String,
+        envelope: Envelope,
+    },
+    Renew {
+        tenant: String,
+        at: u64,
+        origin: String,
+        did: NodeId,
+    },
+    Withdraw {
+        tenant: String,
+        envelope: Envelope,
+    },
+    Say {
+        tenant: String,
+        at: u64,
+        /// Absent in journals of before places were shared out: all of those are of one origin.
+        #[serde(default)]
+        origin: String,
+        /// Whose opinion yields its place, as (about, author).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instead: Option<(NodeId, NodeId)>,
+        envelope: Envelope,
+    },
 }
 
 /// All tenants of a server.
@@ -139,6 +163,7 @@ struct Said {
     digest: String,
     envelope: Envelope,
     raw: Arc<RawValue>,
+    origin: String,
     at: u64,
 }
 
@@ -274,6 +299,7 @@ impl Book {
         }
         let about = signed.value().about;
         let known = tenant.said.get(&about).and_then(|words| words.get(&author)).filter(|said| said.ends() > now);
+        let mut instead = None;
         match known {
             Some(said) if said.digest == signed.digest() => return Ok(None),
             Some(said) if said.feedback.sequence >= signed.value().sequence => {
@@ -282,20 +308,50 @@ impl Book {
             Some(_) => {}
             None => {
                 let by_author = tenant.said.values().filter(|words| words.contains_key(&author)).count();
-                let of_subject = tenant.said.get(&about).map_or(0, BTreeMap::len);
-                let all: usize = tenant.said.values().map(BTreeMap::len).sum();
-                for (observed, max, what) in [
-                    (by_author, FEEDBACK_OF_AUTHOR_MAX, "opinions of this author"),
-                    (of_subject, FEEDBACK_ABOUT_MAX, "opinions about this node"),
-                    (all, FEEDBACK_MAX, "opinions"),
-                ] {
-                    if observed >= max {
-                        return Err(Refusal::Full(format!("there are {max} {what}, which is the most")));
-                    }
+                if by_author >= FEEDBACK_OF_AUTHOR_MAX {
+                    let max = FEEDBACK_OF_AUTHOR_MAX;
+                    return Err(Refusal::Full(format!("there are {max} opinions of this author, which is the most")));
                 }
+                instead = self.place(tenant, &about, &author, &caller.origin)?;
             }
         }
-        Ok(Some(Record::Say { tenant: name.to_owned(), at: now, envelope: signed.envelope() }))
+        let (tenant, origin) = (name.to_owned(), caller.origin.clone());
+        Ok(Some(Record::Say { tenant, at: now, origin, instead, envelope: signed.envelope() }))
+    }
+
+    /// Whose opinion yields its place to a new one, if one must.
+    fn place(
+        &self,
+        tenant: &Tenant,
+        about: &NodeId,
+        author: &NodeId,
+        origin: &str,
+    ) -> Result<Option<(NodeId, NodeId)>, Refusal> {
+        let of_member = self.members.contains(author);
+        let standing = |words: &BTreeMap<NodeId, Said>, about: NodeId| -> Vec<(NodeId, NodeId, String, u64)> {
+            let alike = words.iter().filter(|(author, _)| self.members.contains(*author) == of_member);
+            alike.map(|(author, said)| (about, *author, said.origin.clone(), said.at)).collect()
+        };
+        let about_it = tenant.said.get(about).map(|words| standing(words, *about)).unwrap_or_default();
+        let (there, max, what) = if about_it.len() >= FEEDBACK_ABOUT_MAX {
+            (about_it, FEEDBACK_ABOUT_MAX, "opinions about this node")
+        } else {
+            let all = tenant.said.values().map(BTreeMap::len).sum::<usize>();
+            if all < FEEDBACK_MAX {
+                return Ok(None);
+            }
+            let all: Vec<_> = tenant.said.iter().flat_map(|(about, words)| standing(words, *about)).collect();
+            if all.len() < FEEDBACK_MAX {
+                return Ok(None);
+            }
+            (all, FEEDBACK_MAX, "opinions")
+        };
+        let of = |(about, author, origin, at)| Standing { key: (about, author), origin, at };
+        let there = there.iter().map(|(about, author, origin, at)| of((*about, *author, origin.as_str(), *at)));
+        let yields = yields(there, origin);
+        yields.map(Some).ok_or_else(|| {
+            Refusal::Full(format!("there are {max} {what}, which is the most, and no address has more than its share"))
+        })
     }
 
     /// Does what a record says. A record of a tenant that is no more changes nothing.
@@ -322,11 +378,20 @@ impl Book {
                 tenant.announced.remove(&open::<Withdrawal>(&envelope)?.value().did);
                 tenant.changes += 1;
             }
-            Record::Say { at, envelope, .. } => {
+            Record::Say { at, origin, instead, envelope, .. } => {
+                if let Some((about, author)) = instead
+                    && let Some(words) = tenant.said.get_mut(&about)
+                {
+                    words.remove(&author);
+                }
                 let signed = open::<Feedback>(&envelope)?;
                 let (feedback, digest, raw) = (signed.value().clone(), signed.digest(), raw(&envelope)?);
                 let (about, author) = (feedback.about, feedback.author);
-                tenant.said.entry(about).or_default().insert(author, Said { feedback, digest, envelope, raw, at });
+                tenant
+                    .said
+                    .entry(about)
+                    .or_default()
+                    .insert(author, Said { feedback, digest, envelope, raw, origin, at });
             }
         }
         Ok(())
@@ -408,6 +473,8 @@ impl Book {
             announced.chain(said.map(move |said| Record::Say {
                 tenant: name.clone(),
                 at: said.at,
+                origin: said.origin.clone(),
+                instead: None,
                 envelope: said.envelope.clone(),
             }))
         })

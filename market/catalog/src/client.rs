@@ -31,7 +31,7 @@ const PAGES_MAX: usize = 2 * ENTRIES_MAX / crate::book::PAGE_MAX;
 /// Of one page: about 1 KiB each, and all that may stand about one node is read with eight questions.
 const OPINIONS_PAGE: usize = crate::book::PAGE_MAX;
 /// Opinions about one node that are read: those of whom a reader knows are fewer.
-pub const OPINIONS_MAX: usize = 1024;
+pub const OPINIONS_MAX: usize = 2 * crate::book::FEEDBACK_ABOUT_MAX;
 
 /// One tenant of one catalog, as one node sees it.
 pub struct Client {

@@ -18,6 +18,7 @@ mod client;
 mod guard;
 mod journal;
 mod message;
+mod places;
 mod server;
 mod service;
 #[cfg(test)]

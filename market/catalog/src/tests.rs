@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use fluidos_identity::{Envelope, NodeId, NodeKey, Signed};
@@ -207,6 +208,61 @@ fn an_opinion_is_one_of_an_author_who_is_known_here() {
     assert_eq!((nobody.1, nobody.2), (None, 0));
     let itself = Feedback { about: key(1).id(), ..feedback(1, 9, 0, 9).value().clone() };
     assert!(seal(&key(1), itself).unwrap_err().contains("about itself"));
+}
+
+#[test]
+fn who_takes_all_places_about_a_node_keeps_nobody_from_being_heard() {
+    const LIARS: u16 = 1024;
+    let (member, honest, about) = (1, 2, 9);
+    let mut book = book(&[member]);
+    announce(&mut book, honest, 1, 0).unwrap();
+    let crowd = |seed: u16| Caller { origin: format!("crowd {}", seed / 64), ..from(seed) };
+    let say = |book: &mut Book, author: u16, caller: &Caller, at| -> Result<(), Refusal> {
+        let record = book.say("public", &feedback(author, about, 0, 1), caller, at)?;
+        // As it comes back from the journal.
+        let line = serde_json::to_string(&record.unwrap()).unwrap();
+        book.apply(serde_json::from_str(&line).unwrap()).unwrap();
+        Ok(())
+    };
+    // As many keys of an address as a tenant takes, at sixteen addresses.
+    for seed in 64..64 + LIARS {
+        let record = book.announce("public", &signed(seed, 1), &crowd(seed), 0).unwrap();
+        book.apply(record).unwrap();
+        say(&mut book, seed, &crowd(seed), u64::from(seed)).unwrap();
+    }
+    let count = |book: &Book| book.reputation("public", key(about).id(), &Query::default(), &from(1), 0).unwrap().2;
+    assert_eq!(count(&book), 1024);
+    // One more of theirs has no place, one from elsewhere has, and so have members.
+    let one_more = 64 + LIARS - 1;
+    assert!(announce(&mut book, 3, 1, 0).is_ok());
+    assert!(matches!(
+        say(&mut book, 3, &Caller { origin: crowd(one_more).origin, ..from(3) }, 5000),
+        Err(Refusal::Full(_))
+    ));
+    say(&mut book, honest, &from(honest), 5000).unwrap();
+    assert_eq!(count(&book), 1024, "for it another yields");
+    say(&mut book, member, &from(member), 5000).unwrap();
+    assert_eq!(count(&book), 1025);
+    let authors = |book: &Book| {
+        let (mut query, mut authors) = (Query::default(), BTreeSet::new());
+        loop {
+            let page = book.reputation("public", key(about).id(), &query, &from(1), 0).unwrap().0;
+            for said in &page.envelopes {
+                let said: Envelope = serde_json::from_str(said.get()).unwrap();
+                authors.insert(open::<Feedback>(&said).unwrap().value().author);
+            }
+            let Some(more) = page.more else { return authors };
+            query.after = Some(more);
+        }
+    };
+    let heard = authors(&book);
+    assert!(heard.contains(&key(honest).id()) && heard.contains(&key(member).id()));
+    let gone: Vec<u16> = (64..64 + LIARS).filter(|seed| !heard.contains(&key(*seed).id())).collect();
+    assert_eq!(gone, [9 * 64 + 63], "the newest of one address");
+    // Read again from what the book writes, it is the same.
+    let mut again = self::book(&[member]);
+    book.records().for_each(|record| again.apply(record).unwrap());
+    assert_eq!(authors(&again), heard);
 }
 
 /// Writes so many announcements, each acknowledged; returns the length of the journal after each.

@@ -1,6 +1,6 @@
 //! The manager: sightings in, KnownClusters and dialled links out.
 //!
-//! What a thousand nodes that go on as before cost is one look at each twice a minute and one write in half an hour: every write of a
+//! What a thousand nodes that go on as before cost is one look at each in a minute and one write in half an hour: every write of a
 //! KnownCluster wakes all rooms that watch them.
 
 mod calls;
@@ -32,8 +32,10 @@ use crate::{Features, Sighting};
 
 /// What was heard and not yet looked at. A flood waits in the kernel and is dropped there.
 const HEARD_MAX: usize = 256;
-/// How often round trips are written, names resolved again, and what is over removed.
+/// How often round trips are written and names resolved again, and all nodes are looked at if one of them has changed.
 const TICK: Duration = Duration::from_secs(5);
+/// How often all are looked at though none has changed, unless the time of one is over before.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// What discovery is told.
 pub struct Options {
@@ -95,8 +97,13 @@ struct Manager {
     /// What is dialled, and for whom.
     dialled: BTreeMap<SocketAddr, Option<NodeId>>,
     written: BTreeMap<NodeId, KnownClusterLink>,
-    /// When each node was heard by multicast, in this process. Bounded by what is known.
-    heard: BTreeMap<NodeId, Instant>,
+    /// What multicast says is there, by tag. Bounded as what it keeps.
+    present: BTreeMap<String, Sighting>,
+    /// Since when there is no link any more. Bounded by what was linked in the last minutes.
+    unlinked: BTreeMap<NodeId, Instant>,
+    /// How often nodes had changed when all of them were looked at, and when that is done again.
+    looked_at: u64,
+    look_at: Instant,
     started: Instant,
     /// Tags of nodes that said good-bye and have not been heard since. Bounded by what is known.
     gone: BTreeSet<String>,
@@ -108,7 +115,7 @@ struct Manager {
 /// [`crate::mdns::Error`] at once when multicast DNS cannot be had.
 pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Error> {
     let (sender, mut heard) = mpsc::channel(HEARD_MAX);
-    let mdns = if options.mdns { Some(Mdns::start(sender.clone())?) } else { None };
+    let mdns = if options.mdns { Some(Mdns::start(Some(sender.clone()))?) } else { None };
     let mut events = options.links.events();
     let caches = options.caches.clone();
     let known = caches.namespaced(names::NAMESPACE);
@@ -145,7 +152,10 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
         named: BTreeMap::new(),
         dialled: BTreeMap::new(),
         written: BTreeMap::new(),
-        heard: BTreeMap::new(),
+        present: BTreeMap::new(),
+        unlinked: BTreeMap::new(),
+        looked_at: 0,
+        look_at: Instant::now(),
         started: Instant::now(),
         gone: BTreeSet::new(),
     };
@@ -168,6 +178,7 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
                         manager.handle.taken(&instance);
                     }
                     manager.sighted(&sighting).await;
+                    manager.call_again(&sighting);
                 }
                 // Its own first words, by a cable on which it has no address that others reach.
                 Heard::Refused(who, _) if who == mdns::instance(&own.tag()) => {}
@@ -193,24 +204,22 @@ pub async fn run(options: Options, handle: Handle) -> Result<(), crate::mdns::Er
             _ = rule_changes.changed() => {
                 manager.obey().await;
                 manager.refilter().await;
+                manager.compare().await;
                 manager.tell().await;
             }
             _ = rating_changes.changed() => {
                 manager.refilter().await;
+                manager.compare().await;
                 manager.tell().await;
             }
             // Who would tell of other goods has gone: what was told stays.
             Ok(()) = offers.changed() => manager.obey().await,
             _ = tick.tick() => {
                 manager.price().await;
-                manager.speak();
                 manager.resolve().await;
                 manager.lead().await;
                 manager.refresh().await;
-                manager.renew().await;
-                manager.expire().await;
-                manager.compare().await;
-                manager.dial();
+                manager.look().await;
                 manager.tell().await;
             }
         }

@@ -200,12 +200,12 @@ pub fn time_left(known: &KnownCluster, now: Timestamp) -> Option<SignedDuration>
     Some(until.duration_since(now))
 }
 
-/// Whether an entry is over at `now`: its time is, or its node was announced by multicast and is silent for [`EXPIRY`]; and no link shows
-/// that it lives. `silent` is since when; `None` if nobody listens.
-pub fn is_expired(known: &KnownCluster, linked: bool, silent: Option<Duration>, now: Timestamp) -> bool {
+/// Whether an entry is over at `now`: its time is, or its node was announced by multicast and is silent for [`EXPIRY`]; and neither a link nor
+/// an announcement shows that it lives. `silent` is since when; `None` if nobody listens.
+pub fn is_expired(known: &KnownCluster, lives: bool, silent: Option<Duration>, now: Timestamp) -> bool {
     let silent = known.spec.source == Some(KnownClusterSource::Multicast)
         && silent.is_some_and(|silent| silent >= EXPIRY.unsigned_abs());
-    !linked && (silent || time_left(known, now).is_some_and(|left| left <= SignedDuration::ZERO))
+    !lives && (silent || time_left(known, now).is_some_and(|left| left <= SignedDuration::ZERO))
 }
 
 fn is_name(name: &str) -> bool {

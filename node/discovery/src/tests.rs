@@ -9,9 +9,10 @@ use fluidos_model::kinds::{DiscoveryPolicy, KnownCluster, KnownClusterSource, Kn
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::mdns::announcement;
 use crate::plan::{self, Action, Rules, Trust};
 use crate::policy::{self, Policies};
-use crate::{Features, Sighting, Source, mdns, signature};
+use crate::{Features, Sighting, Source, signature};
 
 fn key(seed: u8) -> NodeKey {
     NodeKey::from_seed([seed; 32]).unwrap()
@@ -151,7 +152,9 @@ fn an_announcement_must_be_signed_by_whom_it_names() {
         fields.insert("sig".into(), signature);
         fields
     };
-    let read = |fields: &BTreeMap<String, String>| mdns::sighting(fields, ["192.168.1.2".parse().unwrap()].into_iter());
+    let read = |fields: &BTreeMap<String, String>| {
+        announcement::read(fields).and_then(|signed| signed.at(["192.168.1.2".parse().unwrap()].into_iter()))
+    };
     let good = read(&signed(1)).unwrap();
     assert_eq!((good.id, good.link.unwrap().port()), (key(1).id(), 7301));
     assert!(read(&signed(2)).unwrap_err().contains("not signed by"));
@@ -161,7 +164,7 @@ fn an_announcement_must_be_signed_by_whom_it_names() {
         changed.insert(field.into(), value.into());
         assert!(read(&changed).unwrap_err().contains("not signed by"), "{field}");
     }
-    assert!(mdns::sighting(&signed(1), ["127.0.0.1".parse().unwrap()].into_iter()).is_err());
+    assert!(announcement::read(&signed(1)).unwrap().at(["127.0.0.1".parse().unwrap()].into_iter()).is_err());
 }
 
 #[test]
@@ -352,61 +355,6 @@ fn who_behaved_badly_is_dropped_and_who_is_new_is_not() {
     let wrong = Policies::new([&policy("x", json!({"incoming": {"minimumRating": 101}}))]);
     let refused = wrong.admit(KnownClusterSource::Multicast, KnownClusterTrust::Untrusted, &Features::default(), None);
     assert_eq!(refused, Err("policy x: minimumRating is 101, needed 0 to 100".to_owned()));
-}
-
-#[tokio::test]
-async fn the_same_announcement_is_verified_once_and_what_waits_is_the_last_word() {
-    let resolved = |seed: u8, name: &str, ip: &str| {
-        let (key, features) = (key(seed), Features::default());
-        let announcement = mdns::Announcement {
-            key: &key,
-            name,
-            domain: "grid.example",
-            rear_port: 7300,
-            link_port: 7301,
-            features: &features,
-        };
-        let service = mdns::service(&announcement).unwrap();
-        let fields: Vec<(String, String)> =
-            service.get_properties().iter().map(|p| (p.key().to_owned(), p.val_str().to_owned())).collect();
-        let tag = key.id().tag();
-        let (host, ip): (_, std::net::IpAddr) = (format!("{tag}.local."), ip.parse().unwrap());
-        let service = mdns_sd::ServiceInfo::new("_fluidos._udp.local.", &tag, &host, ip, 7301, &fields[..]).unwrap();
-        mdns_sd::ServiceEvent::ServiceResolved(Box::new(service.as_resolved_service()))
-    };
-    let name = |heard: &mdns::Heard| match heard {
-        mdns::Heard::Node(sighting) => format!("{} {}", sighting.name, sighting.rear),
-        other => format!("{other:?}"),
-    };
-    let mut inbox = mdns::Inbox::default();
-    inbox.take(resolved(1, "one", "192.0.2.1"));
-    let instance = mdns::instance(&key(1).id().tag());
-    // So that it shows whether it was read anew.
-    inbox.read.get_mut(&instance).unwrap().heard = mdns::Heard::Gone("as it was read before".into());
-    inbox.take(resolved(1, "one", "192.0.2.1"));
-    assert_eq!(name(&inbox.waiting[&instance]), "Gone(\"as it was read before\")");
-    inbox.take(resolved(1, "one", "192.0.2.9"));
-    assert_eq!(name(&inbox.waiting[&instance]), "one 192.0.2.9:7300", "it is elsewhere");
-    inbox.take(resolved(1, "other", "192.0.2.9"));
-    assert_eq!(name(&inbox.waiting[&instance]), "other 192.0.2.9:7300", "it says something else");
-
-    // Nobody takes anything: what is told meanwhile is kept, once for each.
-    let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
-    for seed in 2..6 {
-        inbox.take(resolved(seed, "crowd", "192.0.2.2"));
-    }
-    inbox.pass_on(&sender);
-    assert_eq!((receiver.len(), inbox.waiting.len()), (2, 3));
-    let was_passed_on = !inbox.waiting.contains_key(&instance);
-    inbox.take(mdns_sd::ServiceEvent::ServiceRemoved("_fluidos._udp.local.".into(), instance.clone()));
-    assert!(!inbox.read.contains_key(&instance), "who is gone is no memory of ours");
-    let mut heard = Vec::new();
-    while let Ok(news) = receiver.try_recv() {
-        heard.push(news);
-        inbox.pass_on(&sender);
-    }
-    assert_eq!(heard.len(), 5 + usize::from(was_passed_on), "who waited and is gone is told as gone only");
-    assert!(heard.contains(&mdns::Heard::Gone(key(1).id().tag())));
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod tests;
 
 use std::time::Duration;
 
-use fluidos_identity::NodeId;
+use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{Flavor, Ledger, NodeIdentity, Offer, ServiceBlueprint, SharingPolicy, names};
 use fluidos_model::market::{Amounts, Location, Sharing};
 use futures::future::select_all;
@@ -52,6 +52,8 @@ pub struct Options {
     pub location: Location,
     /// Of its processors, as Kubernetes spells it: `amd64`.
     pub architecture: String,
+    /// Which keys were handed over to this one: what was offered under them is taken back.
+    pub speakers: Speakers,
 }
 
 /// Keeps the flavor and the identity current for ever.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
     Flavor, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice, K8SliceCharacteristics, K8SlicePolicies,
     Ledger, Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, names,
@@ -244,7 +245,9 @@ pub fn flavor_name(options: &Options) -> String {
 
 fn is_own(flavor: &Flavor, options: &Options) -> bool {
     let did = flavor.spec.owner.additional_information.as_ref().and_then(|more| more.did.as_ref());
-    did.is_some_and(|did| *did == options.node.to_string())
+    // Those of a key that this node had before are its own, too.
+    let id = did.and_then(|did| did.parse::<NodeId>().ok());
+    id.is_some_and(|id| options.speakers.current(&id) == options.node)
 }
 
 fn identity(options: &Options) -> BTreeMap<String, String> {

@@ -1,8 +1,10 @@
 //! The plan as text: a view in, what is written out.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeMap;
+
 use expect_test::{Expect, expect};
-use fluidos_identity::NodeKey;
+use fluidos_identity::{NodeKey, Speakers};
 use fluidos_model::kinds::{
     AdditionalInformation, Flavor, FlavorSpec, Ledger, LedgerSpec, NodeIdentity, Offer, SharingPolicySpec,
 };
@@ -29,7 +31,7 @@ fn options(offer: Option<Amounts>) -> Options {
         additional_information: Some(more),
     };
     let location = Location { city: "Milan".into(), ..Location::default() };
-    Options { node, identity, offer, location, architecture: "amd64".into() }
+    Options { node, identity, offer, location, architecture: "amd64".into(), speakers: Speakers::default() }
 }
 
 fn ledger(amounts: &[Amounts]) -> Ledger {
@@ -268,4 +270,24 @@ fn each_plan_of_an_offer_is_a_flavor_of_its_size() {
         "{told}"
     );
     assert_eq!(told.matches("of at least").count(), 62);
+}
+
+#[test]
+fn what_was_offered_under_a_key_that_was_handed_over_is_taken_back_and_what_others_offer_is_not() {
+    let before = options(Some(OFFER));
+    let old = offered(&before);
+    let key = |seed: u8| NodeKey::from_seed([seed; 32]).unwrap().id();
+    let speakers = Speakers::default();
+    let after = Options { node: key(2), speakers: speakers.clone(), ..options(Some(OFFER)) };
+    let withdrawn = |flavors: &[Flavor]| {
+        let actions = lines(&after, Some(&ledger(&[])), flavors, 1).into_iter();
+        actions
+            .filter(|action| matches!(action, Action::Withdraw { .. }))
+            .map(|action| action.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(withdrawn(std::slice::from_ref(&old)), Vec::<String>::new(), "nobody has said that it is the same node");
+    let handed_over = fluidos_identity::Standing::Current(key(2));
+    speakers.set([(key(1), handed_over.clone()), (key(2), handed_over)].into(), BTreeMap::new());
+    assert_eq!(withdrawn(&[old]), [format!("withdraw {}", flavor_name(&before))]);
 }

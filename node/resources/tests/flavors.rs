@@ -87,6 +87,7 @@ async fn the_flavor_follows_the_ledger_and_goes_with_the_offer() {
         offer: Some(offer),
         location: Location::default(),
         architecture: "amd64".into(),
+        speakers: fluidos_identity::Speakers::default(),
     };
     let running = tokio::spawn(fluidos_resources::run(client.clone(), options.clone()));
     let ledgers = Api::<Ledger>::namespaced(client.clone(), names::NAMESPACE);

@@ -98,6 +98,7 @@ impl Handle {
     fn ask(&self, asked: Asked, versions: (u64, u64)) -> Answered {
         let (action, peer, resource, context) = asked.clone();
         let request = self.request(Question { action, peer: peer.as_deref(), resource, context });
+        self.follow();
         // As long as these are looked at, `set` waits: what is kept was decided by the same.
         let policies = self.inner.policies.read().unwrap_or_else(PoisonError::into_inner);
         let decision = self.answer(&policies, &request);
@@ -119,6 +120,7 @@ impl Handle {
         }
         let rating = did.and_then(|did| self.rating(did, Some(known)));
         let peer = Peer::of(did, action, Some(known), rating.as_deref(), Timestamp::now());
+        self.follow();
         let policies = self.inner.policies.read().unwrap_or_else(PoisonError::into_inner);
         self.answer(&policies, &Request { action, peer, resource: Resource::Node, context })
     }
@@ -138,9 +140,27 @@ impl Handle {
 
     pub(crate) fn set(&self, policies: Policies) {
         let mut current = self.inner.policies.write().unwrap_or_else(PoisonError::into_inner);
-        *current = policies;
+        *current = policies.following(|named| self.inner.speakers.current(named)).unwrap_or(policies);
         lock(&self.inner.kept).clear();
         lock(&self.inner.answers).clear();
+    }
+
+    /// Policies that name a key that was handed over name the one that speaks now. Before each answer that is not kept, so that no decision
+    /// comes between the hand-over and them.
+    fn follow(&self) {
+        let follows = |policies: &Policies| policies.following(|named| self.inner.speakers.current(named));
+        let stale = follows(&self.inner.policies.read().unwrap_or_else(PoisonError::into_inner)).is_some();
+        if !stale {
+            return;
+        }
+        let mut current = self.inner.policies.write().unwrap_or_else(PoisonError::into_inner);
+        // Others may have come in between.
+        if let Some(fresh) = follows(&current) {
+            tracing::info!(keys = fresh.followed().len(), "policies follow keys that were handed over");
+            *current = fresh;
+            lock(&self.inner.kept).clear();
+            lock(&self.inner.answers).clear();
+        }
     }
 
     fn request(&self, question: Question<'_>) -> Request {

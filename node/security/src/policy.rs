@@ -8,12 +8,14 @@
 //!            status of each     Request ─┘
 //! ```
 //! A text is taken as a whole or not at all: one that cannot be read, or that names what the schema does not know, changes
-//! nothing, and what was accepted of that object before stays in force. Bounds: 64 objects of 64 KiB, 512 statements; Cedar has
+//! nothing, and what was accepted of that object before stays in force. A key that is named is followed to the one that speaks for its node
+//! now (`follow`). Bounds: 64 objects of 64 KiB, 512 statements; Cedar has
 //! no loops, so a decision costs no more than a walk over them.
 
 mod compile;
 mod decide;
 mod first;
+mod follow;
 mod request;
 #[cfg(test)]
 mod tests;

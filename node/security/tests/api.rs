@@ -205,6 +205,41 @@ async fn flags_become_policies_and_policies_decide_who_is_trusted() {
     keeping.abort();
 }
 
+#[tokio::test]
+async fn a_policy_that_names_a_key_goes_on_with_its_successor_from_the_moment_of_the_hand_over() {
+    let client = api().await;
+    let speakers = Speakers::default();
+    let caches = Caches::new(client.clone());
+    let options = Options { client: client.clone(), caches, flags: Flags::default(), speakers: speakers.clone() };
+    let (handle, keep) = fluidos_security::start(options).await.unwrap();
+    let keeping = tokio::spawn(keep);
+    let text = format!("permit (principal == Peer::\"{}\", action == Action::\"Buy\", resource);", did(1));
+    write_policy(&client, "farm", &text).await;
+    policy_is(&client, "farm", PolicyState::InForce, "").await;
+    until("it is in force", async || buys(&handle, Some(&did(1)))).await;
+    assert_eq!(buys(&handle, Some(&did(2))).unwrap_err(), "no policy permits Buy");
+
+    let key = |seed: u8| NodeKey::from_seed([seed; 32]).unwrap().id();
+    let now = |current: u8| {
+        let standing = fluidos_identity::Standing::Current(key(current));
+        speakers.set((1..=current).map(|seed| (key(seed), standing.clone())).collect(), Default::default());
+    };
+    now(3);
+    assert_eq!(buys(&handle, Some(&did(3))).unwrap(), "policy farm permits Buy");
+    assert!(buys(&handle, Some(&did(1))).unwrap_err().contains("was handed over to"));
+    // The next texts follow from the start, and so does the next key.
+    write_policy(&client, "farm", &format!("// again\n{text}")).await;
+    until("it is taken", async || {
+        let said = of::<AccessPolicy>(&client).get("farm").await.unwrap().status.unwrap_or_default().accepted;
+        if said.starts_with("// again") { Ok(()) } else { Err(said) }
+    })
+    .await;
+    assert_eq!(buys(&handle, Some(&did(3))).unwrap(), "policy farm permits Buy");
+    now(4);
+    assert_eq!(buys(&handle, Some(&did(4))).unwrap(), "policy farm permits Buy");
+    keeping.abort();
+}
+
 fn party(did: &str) -> Value {
     json!({"domain": "x", "ip": "192.0.2.1:7300", "nodeID": "x", "additionalInformation": {"did": did}})
 }

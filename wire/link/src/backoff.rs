@@ -7,8 +7,8 @@ const FIRST: Duration = Duration::from_millis(100);
 /// A peer that comes back after hours is found within this; a few packets in two seconds cost nothing.
 const LAST: Duration = Duration::from_secs(2);
 /// One of many that somebody announced, and that has never answered, announces itself or calls when it is there: a thousand of them cost
-/// some ten packets a second.
-const SELDOM: Duration = Duration::from_secs(120);
+/// one dial in two seconds.
+const SELDOM: Duration = Duration::from_secs(1800);
 /// One of many that has answered before and is away for a minute.
 const AWAY: Duration = Duration::from_secs(30);
 /// Failures in a row that make a minute, or two where nothing is answered at all.
@@ -35,12 +35,13 @@ impl Whom {
 /// Returns the wait before the next dial after `failures` of them in a row. `seed` spreads nodes that all lost the same peer over a
 /// quarter of the wait.
 pub(crate) fn wait_before_dial(failures: u32, whom: Whom, seed: u8) -> Duration {
-    let longest = match whom {
-        Whom::Found => SELDOM,
-        Whom::Met if failures > MINUTE_OF_FAILURES => AWAY,
-        Whom::Named | Whom::Met => LAST,
+    // Who never answers is left alone sooner: six dials in the first two minutes.
+    let (longest, growth) = match whom {
+        Whom::Found => (SELDOM, 2),
+        Whom::Met if failures > MINUTE_OF_FAILURES => (AWAY, 1),
+        Whom::Named | Whom::Met => (LAST, 1),
     };
-    let wait = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
+    let wait = FIRST.saturating_mul(1 << (growth * failures.saturating_sub(1).min(10))).min(longest);
     wait - wait / 4 * u32::from(seed) / 255
 }
 
@@ -55,7 +56,7 @@ mod tests {
         };
         assert_eq!(waits(Whom::Named), [100, 200, 400, 1600, 2000, 2000, 2000, 2000, 2000]);
         assert_eq!(waits(Whom::Met), [100, 200, 400, 1600, 2000, 2000, 2000, 30_000, 30_000]);
-        assert_eq!(waits(Whom::Found), [100, 200, 400, 1600, 3200, 102_400, 120_000, 120_000, 120_000]);
+        assert_eq!(waits(Whom::Found), [100, 400, 1600, 25_600, 102_400, 1_800_000, 1_800_000, 1_800_000, 1_800_000]);
         assert_eq!(wait_before_dial(7, Whom::Named, 255).as_millis(), 1500);
     }
 }

@@ -46,6 +46,7 @@ pub fn open(
             offer: up.offer,
             location: up.location.clone().unwrap_or_default(),
             architecture: architecture().into(),
+            speakers: options.speakers.clone(),
         },
     ));
     let exporter = Arc::new(Exporter::new(api.access("fluidos-exporter"), options.clone()));

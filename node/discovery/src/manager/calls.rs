@@ -33,6 +33,7 @@ impl Manager {
             let source = if source == Source::Multicast { Source::Inbound } else { source };
             self.introduced(peer, source, link).await;
         }
+        self.unlinked.remove(&peer.id);
         self.write_link(&peer.id, LinkState::Up, String::new()).await;
     }
 
@@ -59,6 +60,9 @@ impl Manager {
     /// Who called us before our own call to the address that the owner has named led to it is who is named: that call has proven its key,
     /// and one of the two links is enough.
     pub(super) async fn lead(&mut self) {
+        if self.named.is_empty() {
+            return;
+        }
         for (address, status) in self.options.links.dials() {
             let DialStatus::Up(id) = status else { continue };
             let inbound = self.entry(&id).is_some_and(|known| known.spec.source == Some(KnownClusterSource::Inbound));
@@ -95,7 +99,7 @@ impl Manager {
             if self.gone.contains(&peer.tag()) {
                 self.end(&known).await;
             } else {
-                self.heard.insert(*peer, Instant::now());
+                self.unlinked.insert(*peer, Instant::now());
                 let (client, name) = (&self.options.client, known.name_any());
                 if let Err(error) = act::heard(client, &name, known.spec.source, plan::EXPIRY).await {
                     tracing::warn!(%error, "a KnownCluster could not be written");
@@ -173,6 +177,22 @@ impl Manager {
         }
         if !named.is_empty() || self.options.peers.is_empty() {
             self.named = named;
+        }
+    }
+
+    /// Who has something new to say may answer now, though it never did before.
+    pub(super) fn call_again(&self, sighting: &Sighting) {
+        if self.options.links.get(&sighting.id).is_some() {
+            return;
+        }
+        let ips = std::iter::once(sighting.rear.ip()).chain(sighting.further.iter().copied());
+        for address in
+            sighting.link.into_iter().flat_map(|link| ips.clone().map(move |ip| SocketAddr::new(ip, link.port())))
+        {
+            if self.dialled.get(&address) == Some(&Some(sighting.id)) {
+                self.options.links.undial(address);
+                self.options.links.dial(address, Some(sighting.id));
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Sightings in, KnownClusters out: who is taken, changed, heard again and forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
     KnownCluster, KnownClusterOffer, KnownClusterSource, KnownClusterSpec, NodeIdentity, Rating, names,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use tokio::task::JoinSet;
 
@@ -20,6 +20,8 @@ use crate::{Sighting, Source, act, offers, words};
 
 /// As many as a group of writes that the store syncs together.
 const WRITES_AT_ONCE: usize = 64;
+/// As many as multicast keeps.
+const PRESENT_MAX: usize = 2 * plan::KNOWN_MAX;
 /// The copy of what is known follows a write within milliseconds.
 const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -48,20 +50,25 @@ impl Manager {
 
     /// Takes again who is listed and was forgotten, and forgets who is listed no more. A catalog that is away says neither.
     pub(super) async fn compare(&mut self) {
-        let mut listed: BTreeMap<NodeId, Sighting> = BTreeMap::new();
-        for list in self.lists.iter().flatten() {
-            listed.extend(list.iter().map(|(id, sighting)| (*id, sighting.clone())));
-        }
-        for sighting in
-            listed.values().filter(|sighting| self.entry(&sighting.id).is_none()).cloned().collect::<Vec<_>>()
-        {
+        let here = self.present.values().map(|sighting| (sighting.id, sighting));
+        let listed: BTreeMap<NodeId, &Sighting> =
+            self.lists.iter().flatten().flatten().map(|(id, sighting)| (*id, sighting)).collect();
+        let count = self.known.list().len();
+        // Nearer sources say more.
+        let seen: BTreeMap<NodeId, &Sighting> =
+            listed.iter().map(|(id, sighting)| (*id, *sighting)).chain(here).collect();
+        let missing = seen.values().filter(|sighting| {
             let rating = self.rating(&sighting.id);
             let (trust, policies) = (&self.options.trust, &self.policies);
             let rules = Rules { own: self.own, trust, policies, rating: rating.as_deref() };
-            // Why it is rejected was told when it was listed.
-            if !matches!(plan::sighting(&sighting, None, self.known.list().len(), &rules), Action::Reject(_)) {
-                self.sighted(&sighting).await;
-            }
+            // Why it is rejected was told when it was seen.
+            self.entry(&sighting.id).is_none()
+                && !matches!(plan::sighting(sighting, None, count, &rules), Action::Reject(_))
+        });
+        let missing: Vec<Sighting> = missing.map(|sighting| (*sighting).clone()).collect();
+        let listed: BTreeSet<NodeId> = listed.into_keys().collect();
+        for sighting in &missing {
+            self.sighted(sighting).await;
         }
         if self.lists.iter().any(Option::is_none) {
             return;
@@ -69,7 +76,7 @@ impl Manager {
         for known in self.known.list() {
             let did = known.spec.did.clone().unwrap_or_default();
             let id = did.parse::<NodeId>().ok();
-            let stays = id.is_some_and(|id| listed.contains_key(&id) || self.options.links.get(&id).is_some());
+            let stays = id.is_some_and(|id| listed.contains(&id) || self.options.links.get(&id).is_some());
             if known.spec.source == Some(KnownClusterSource::Catalog) && !stays && !self.is_bound(&did) {
                 tracing::info!(name = known.name_any(), "a node is in no catalog any more: forgotten");
                 if let Err(error) = act::remove(&self.options.client, &known.name_any()).await {
@@ -86,10 +93,25 @@ impl Manager {
             .or_else(|| self.known.list().into_iter().find(|k| k.spec.did.as_deref() == Some(&did)))
     }
 
+    /// Looks at all nodes if one of them has changed, the time of one is over, or it is long ago.
+    pub(super) async fn look(&mut self) {
+        let version = self.known.version();
+        if version == self.looked_at && Instant::now() < self.look_at {
+            return;
+        }
+        (self.looked_at, self.look_at) = (version, Instant::now() + super::LOOK);
+        self.speak();
+        self.renew().await;
+        self.expire().await;
+        self.compare().await;
+        self.dial();
+    }
+
     pub(super) async fn sighted(&mut self, sighting: &Sighting) {
-        self.gone.remove(&sighting.id.tag());
-        if sighting.source == Source::Multicast && self.heard.len() < plan::KNOWN_MAX {
-            self.heard.insert(sighting.id, Instant::now());
+        let tag = sighting.id.tag();
+        self.gone.remove(&tag);
+        if sighting.source == Source::Multicast && self.present.len() < PRESENT_MAX {
+            self.present.insert(tag, sighting.clone());
         }
         // What a link and an announcement say of a new node at the same time must not both be a creation.
         if self.judge(sighting).await {
@@ -197,15 +219,13 @@ impl Manager {
 
     /// A good-bye is not signed. It ends only what no link shows to live, and who is there is found again within seconds.
     pub(super) async fn said_good_bye(&mut self, tag: String) {
+        self.present.remove(&tag);
         let Some(known) = self.known.get(names::NAMESPACE, &names::known_cluster(&tag)) else { return };
         let id = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok());
         if known.spec.source != Some(KnownClusterSource::Multicast) {
             return;
         }
         self.gone.insert(tag);
-        if let Some(id) = id {
-            self.heard.remove(&id);
-        }
         if id.is_none_or(|id| self.options.links.get(&id).is_none()) {
             self.end(&known).await;
         }
@@ -229,8 +249,11 @@ impl Manager {
         let mut writes = JoinSet::new();
         for known in known.iter().filter(|known| left(known).is_some_and(|left| left < plan::LISTED * 3 / 4)) {
             let id = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok());
-            let heard = id.is_some_and(|id| self.heard.contains_key(&id) && !self.gone.contains(&id.tag()));
-            if !heard || known.spec.source != Some(KnownClusterSource::Multicast) {
+            // Whose link has ended has the time that was written then, for those who look at it.
+            let ended =
+                id.and_then(|id| self.unlinked.get(&id)).is_some_and(|at| at.elapsed() < plan::EXPIRY.unsigned_abs());
+            let heard = id.is_some_and(|id| self.present.contains_key(&id.tag()));
+            if !heard || ended || known.spec.source != Some(KnownClusterSource::Multicast) {
                 continue;
             }
             if writes.len() >= WRITES_AT_ONCE {
@@ -253,20 +276,25 @@ impl Manager {
                 continue;
             }
             let id = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok());
-            let linked = id.is_some_and(|id| self.options.links.get(&id).is_some());
-            let heard = id.and_then(|id| self.heard.get(&id).copied()).unwrap_or(started);
+            let lives =
+                id.is_some_and(|id| self.options.links.get(&id).is_some() || self.present.contains_key(&id.tag()));
+            let heard = id.and_then(|id| self.unlinked.get(&id).copied()).unwrap_or(started);
             let silent = self.mdns.as_ref().map(|_| heard.elapsed());
-            if plan::is_expired(&known, linked, silent, now) {
+            if !lives {
+                let left = plan::time_left(&known, now).map(SignedDuration::unsigned_abs);
+                let silence = silent.map(|silent| plan::EXPIRY.unsigned_abs().saturating_sub(silent));
+                let next = left.into_iter().chain(silence).min().unwrap_or(super::LOOK);
+                self.look_at = self.look_at.min(Instant::now() + next);
+            }
+            if plan::is_expired(&known, lives, silent, now) {
                 tracing::info!(name = known.name_any(), "a node was not heard for long: forgotten");
                 self.gone.retain(|tag| names::known_cluster(tag) != known.name_any());
-                self.heard.retain(|heard, _| id != Some(*heard));
                 if let Err(error) = act::remove(&self.options.client, &known.name_any()).await {
                     tracing::warn!(%error, "a KnownCluster could not be removed");
                 }
             }
         }
-        // Those that policies do not take are heard, too.
-        self.heard.retain(|_, heard| heard.elapsed() < plan::EXPIRY.unsigned_abs() * 2);
+        self.unlinked.retain(|_, ended| ended.elapsed() < plan::EXPIRY.unsigned_abs() * 2);
     }
 
     /// What was seen of a node.

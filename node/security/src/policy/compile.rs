@@ -1,9 +1,10 @@
 //! From texts to the policies in force.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::str::FromStr as _;
 
 use cedar_policy::{Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use fluidos_identity::NodeId;
 use miette::Diagnostic;
 
 use super::SCHEMA;
@@ -48,7 +49,11 @@ pub struct Policies {
     /// Why everything is denied: what was in force and might have forbidden it cannot be read any more.
     pub(super) closed: Option<String>,
     /// Every word that stands in them: what no policy asks for need not be told.
-    words: Option<HashSet<String>>,
+    pub(super) words: Option<HashSet<String>>,
+    /// As owners wrote them, and the keys that stand in them; `set` has others in the place of some ([`Policies::following`]).
+    pub(super) written: PolicySet,
+    pub(super) named: BTreeSet<NodeId>,
+    pub(super) followed: BTreeMap<NodeId, NodeId>,
 }
 
 impl Policies {
@@ -64,7 +69,7 @@ impl Policies {
 }
 
 /// Every text in the policies as Cedar's own JSON has them, in which a name is written in one way only; `None` if one cannot be written so.
-fn words(set: &PolicySet) -> Option<HashSet<String>> {
+pub(super) fn words(set: &PolicySet) -> Option<HashSet<String>> {
     fn gather(value: serde_json::Value, words: &mut HashSet<String>) {
         match value {
             serde_json::Value::String(text) => drop(words.insert(text)),
@@ -142,7 +147,7 @@ pub fn compile(texts: &[Text<'_>]) -> (Policies, Vec<Verdict>) {
         verdicts.push(verdict);
     }
     verdicts.sort_by(|a, b| a.name.cmp(&b.name));
-    policies.words = words(&policies.set);
+    policies.written();
     (policies, verdicts)
 }
 

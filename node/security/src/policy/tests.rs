@@ -356,3 +356,46 @@ fn what_is_proven_counts_until_its_time_is_over() {
     check(&[("all", all)], &buy(peer_at(&refused, 1)), expect!["no: its key counts no more: it was revoked"]);
     check(&[("farm", text)], &buy(peer()), expect!["no: no policy permits Buy"]);
 }
+
+#[test]
+fn a_policy_that_names_a_key_goes_on_with_the_one_that_speaks_now() {
+    let id = |seed: u8| fluidos_identity::NodeKey::from_seed([seed; 32]).unwrap().id();
+    let [k0, k1, k2, other] = [1, 2, 3, 4].map(id);
+    let asks = |policies: &super::Policies, key: fluidos_identity::NodeId| {
+        decide(policies, &buy(Peer { did: Some(key.to_string()), ..peer() })).allowed
+    };
+    for permit in [
+        format!("permit (principal == Peer::\"{k0}\", action, resource);"),
+        format!("permit (principal in Peer::\"{k0}\", action, resource);"),
+        format!("permit (principal, action, resource) when {{ principal.did == \"{k0}\" }};"),
+        format!("permit (principal, action, resource) when {{ [\"{other}\", \"{k0}\"].contains(principal.did) }};"),
+        format!(
+            "permit (principal, action, resource) when {{ [Peer::\"{k0}\", Peer::\"{other}\"].contains(principal) }};"
+        ),
+        format!("permit (principal, action, resource) unless {{ principal != Peer::\"{k0}\" }};"),
+    ] {
+        let (written, _) = compile(&[text("p", &permit)]);
+        assert!(asks(&written, k0) && !asks(&written, k1), "{permit}");
+        let follow =
+            |policies: &super::Policies, to| policies.following(|named| if *named == k0 { to } else { *named });
+        assert!(follow(&written, k0).is_none(), "nothing was handed over");
+        let once = follow(&written, k1).unwrap();
+        assert!(asks(&once, k1) && !asks(&once, k0) && !asks(&once, k2), "{permit}");
+        assert_eq!(once.followed().len(), 1);
+        assert!(follow(&once, k1).is_none(), "it follows already");
+        // Again, from what was written, not from what was asked.
+        let twice = follow(&once, k2).unwrap();
+        assert!(asks(&twice, k2) && !asks(&twice, k1), "{permit}");
+        let back = follow(&twice, k0).unwrap();
+        assert!(asks(&back, k0) && !asks(&back, k2), "{permit}");
+    }
+    // Nobody shakes a forbid off, and whose policy decided is told as before.
+    let forbid = format!(
+        "permit (principal, action, resource);\n@id(\"no\") @reason(\"{other} says so\") forbid (principal == Peer::\"{k0}\", action, resource);"
+    );
+    let (written, _) = compile(&[text("p", &forbid)]);
+    let followed = written.following(|named| if *named == k0 { k1 } else { *named }).unwrap();
+    let decision = decide(&followed, &buy(Peer { did: Some(k1.to_string()), ..peer() }));
+    assert_eq!((decision.allowed, decision.reason), (false, format!("policy p/no forbids Buy: {other} says so")));
+    assert!(asks(&followed, other));
+}
