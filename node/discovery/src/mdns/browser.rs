@@ -414,7 +414,7 @@ impl Browser {
             match life {
                 Some(life) if life.is_ending() => due = due.min(life.end()),
                 Some(life) => {
-                    let (asks, next) = life.refresh(jitter, now);
+                    let (asks, next) = life.refresh(name, jitter, now);
                     due = due.min(next);
                     questions.extend(asks.then_some(kind));
                 }
@@ -454,7 +454,8 @@ impl Browser {
         let mut kinds = Vec::new();
         let mut due = None;
         for ((_, ip), life) in &host.addresses {
-            let (asks, next) = if life.is_ending() { (false, life.end()) } else { life.refresh_later(jitter, now) };
+            let (asks, next) =
+                if life.is_ending() { (false, life.end()) } else { life.refresh_later(name, jitter, now) };
             due = Some(due.map_or(next, |due: Instant| due.min(next)));
             kinds.extend(asks.then_some(if ip.is_ipv4() { Kind::A } else { Kind::Aaaa }));
         }
