@@ -21,6 +21,8 @@
 //! has lost its disk knows some leaves by their hash only, and a witness compares with trees of before.
 
 mod entry;
+#[cfg(test)]
+mod fuzz_tests;
 mod hash;
 mod head;
 mod proof;

@@ -82,7 +82,7 @@ pub fn verify_consistency(from: u64, old: &Hash, to: u64, new: &Hash, path: &[Ha
         if !path.is_empty() {
             return Err(length());
         }
-        return if from == 0 { Ok(()) } else { leads_to(*old, new) };
+        return if from == to { leads_to(*old, new) } else { Ok(()) };
     }
     // A complete old tree is a node of the new one, and need not be sent.
     let (first, rest) = match (from.is_power_of_two(), path) {
