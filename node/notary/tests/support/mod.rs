@@ -161,12 +161,17 @@ impl Node {
 
     /// Starts the rooms.
     pub async fn open(&mut self) {
+        self.open_as(self.client.clone()).await;
+    }
+
+    /// Starts the rooms, which see the API through this client.
+    pub async fn open_as(&mut self, client: Client) {
         let dialling = self.key.clone();
         let dial: fluidos_notary::Dial =
             Arc::new(move |target| rear::Client::new(&dialling, target).map_err(|error| error.to_string()));
         let (accounts, keep) = fluidos_accounting::start(fluidos_accounting::Options {
-            client: self.client.clone(),
-            caches: Caches::new(self.client.clone()),
+            client: client.clone(),
+            caches: Caches::new(client.clone()),
             key: self.key.clone(),
             dial: dial.clone(),
             meters: Arc::new(Linked),
@@ -174,10 +179,10 @@ impl Node {
         .await
         .unwrap();
         self.rooms.spawn(keep);
-        let records = Rooms { client: self.client.clone(), options: self.options.clone(), accounts: accounts.clone() };
+        let records = Rooms { client: client.clone(), options: self.options.clone(), accounts: accounts.clone() };
         let (notary, keep) = fluidos_notary::start(fluidos_notary::Options {
-            client: self.client.clone(),
-            caches: Caches::new(self.client.clone()),
+            client: client.clone(),
+            caches: Caches::new(client.clone()),
             key: self.key.clone(),
             origin: self.key.id(),
             keys: [self.key.id()].into(),
@@ -192,10 +197,10 @@ impl Node {
         self.rooms.spawn(keep);
         let closing = notary.clone();
         let options = Options { closed: Some(Arc::new(move || closing.closed())), ..self.options.clone() };
-        let exporter = Arc::new(Exporter::new(self.client.clone(), options.clone()));
+        let exporter = Arc::new(Exporter::new(client.clone(), options.clone()));
         exporter.open().await.unwrap();
         self.rooms.spawn(exporter.clone().run());
-        self.rooms.spawn(contract_manager::run(self.client.clone(), options));
+        self.rooms.spawn(contract_manager::run(client.clone(), options));
         self.notary = Some(notary.clone());
         self.serve(rear::RearService::of(exporter, Some(accounts), Some(notary))).await;
     }
