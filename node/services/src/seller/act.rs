@@ -246,8 +246,13 @@ async fn create(client: &Client, namespace: &str, contract: &str, mut manifest: 
 pub(super) fn own(manifest: &mut Value, namespace: &str, contract: &str) {
     manifest["metadata"]["namespace"] = namespace.into();
     mark(&mut manifest["metadata"], contract);
-    if let Some("Deployment" | "ReplicaSet") = manifest["kind"].as_str() {
-        mark(&mut manifest["spec"]["template"]["metadata"], contract);
+    // One of another shape makes no pods: the API refuses it.
+    let template = match manifest["kind"].as_str() {
+        Some("Deployment" | "ReplicaSet") => manifest.pointer_mut("/spec/template").filter(|it| it.is_object()),
+        _ => None,
+    };
+    if let Some(template) = template {
+        mark(&mut template["metadata"], contract);
     }
     if let Some(spec) = pod(manifest).and_then(|pointer| manifest.pointer_mut(pointer)).filter(|spec| spec.is_object())
     {
@@ -295,6 +300,16 @@ mod tests {
         own(&mut pod, "service-1", "contract-1");
         assert_eq!(pod["metadata"]["labels"][names::LABEL_SERVICE], "contract-1");
     }
+
+    #[test]
+    fn a_manifest_of_another_shape_is_left_to_the_api_to_refuse() {
+        for spec in [json!("none"), json!({"template": 1}), json!(null)] {
+            let mut manifest = json!({"kind": "Deployment", "metadata": {"name": "db"}, "spec": spec});
+            own(&mut manifest, "service-one", "one");
+            assert_eq!(manifest["spec"], spec);
+        }
+    }
+
     #[test]
     fn pods_of_an_instance_find_its_services_by_name() {
         let service = |name: &str, address: &str| -> Service {
