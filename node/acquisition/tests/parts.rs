@@ -14,36 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use support::fuse::{Fuse, Fused, fused};
-use support::{Node, until};
-
-/// Every promise of these sellers is sold, and stands among the contracts of the buyer, and nothing else does.
-async fn books_agree(buyer: &Node, sellers: &[&Node]) {
-    until("the books agree", async || {
-        let mut sold: Vec<(String, String)> = Vec::new();
-        for seller in sellers {
-            for known in seller.ledger().await.commitments {
-                let contract = match &known.state {
-                    fluidos_model::market::CommitmentState::Committed { contract, .. } => contract.clone(),
-                    held => format!("{held:?}"),
-                };
-                sold.push((contract, known.amounts.to_string()));
-            }
-        }
-        let mut bought: Vec<(String, String)> = buyer
-            .list::<Contract>()
-            .await
-            .into_iter()
-            .map(|contract| {
-                let amounts = contract.spec.configuration.unwrap().amounts().unwrap();
-                (contract.metadata.name.unwrap(), amounts.to_string())
-            })
-            .collect();
-        sold.sort();
-        bought.sort();
-        if sold == bought { Ok(()) } else { Err(format!("sold {sold:?}, bought {bought:?}")) }
-    })
-    .await;
-}
+use support::{Node, books_agree, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_pods_find_room_at_two_sellers_and_a_silent_one_spoils_nothing() {

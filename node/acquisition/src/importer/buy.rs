@@ -107,6 +107,7 @@ pub(super) async fn begin(
     spec.seller.ip = offered.address.to_string();
     let name = names::reservation_part(&solver.name_any(), number);
     let mut reservation = ensure(client, solver, Reservation::new(&name, spec.clone())).await?;
+    give_back_last(options, &reservation, offered).await;
     if reservation.spec != spec {
         reservation.spec = spec;
         let api = Api::<Reservation>::namespaced(client.clone(), names::NAMESPACE);
@@ -128,6 +129,19 @@ pub(super) async fn begin(
         agreed: None,
         behind: rear::Path::default(),
     }))
+}
+
+/// What the last try has held at this seller without hearing of it is not to stand in the way of the next: the seller may be killed, or
+/// its answer lost, after it has written the hold.
+async fn give_back_last(options: &Options, last: &Reservation, offered: &Offered) {
+    let Some(status) = last.status.as_ref().filter(|status| status.reserve_phase == Phase::Failed) else { return };
+    if convert::did(&last.spec.seller) != Some(offered.seller) || status.transaction_id.is_empty() {
+        return;
+    }
+    let target = rear::Target { address: offered.address, expected: Some(offered.seller) };
+    if let Ok(peer) = (options.dial)(target) {
+        trade::give_back(&peer, &status.transaction_id).await;
+    }
 }
 
 /// A new transaction. One of what is sold on begins with the digest of what it is bought for: by that it is known again what serves what, when

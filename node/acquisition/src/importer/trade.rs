@@ -269,7 +269,8 @@ async fn purchase(
     }
 }
 
-async fn give_back(peer: &rear::Client, transaction: &str) {
+/// Gives a hold back, if the seller can be told.
+pub(super) async fn give_back(peer: &rear::Client, transaction: &str) {
     if let Err(error) = peer.cancel(transaction).await {
         tracing::debug!(transaction, %error, "a hold is left to end by itself");
     }

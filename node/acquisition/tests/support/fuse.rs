@@ -23,6 +23,11 @@ impl Fuse {
         Self { left: Arc::new(AtomicI64::new(moment)), burnt: Arc::default() }
     }
 
+    /// From now on it burns at the moment of this number. Returns whether it has burnt before.
+    pub fn arm(&self, moment: i64) -> bool {
+        self.left.swap(moment, Ordering::SeqCst) < 0
+    }
+
     /// One moment.
     pub async fn moment(&self) {
         if self.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
@@ -104,6 +109,15 @@ impl<S: Seller> Seller for Fused<S> {
 
     async fn cancel(&self, transaction: &str, buyer: NodeId) -> Result<(), Refusal> {
         self.pass(self.seller.cancel(transaction, buyer)).await
+    }
+
+    async fn renew(
+        &self,
+        id: &str,
+        renewal: Signed<rear::RenewalTerms>,
+        party: NodeId,
+    ) -> Result<Signed<rear::RenewalTerms>, Refusal> {
+        self.pass(self.seller.renew(id, renewal, party)).await
     }
 
     async fn release(&self, id: &str, release: Signed<rear::ReleaseTerms>, party: NodeId) -> Result<(), Refusal> {

@@ -315,3 +315,32 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, Strin
         }
     }
 }
+
+/// Every promise of these sellers is sold, and stands among the contracts of the buyer, and nothing else does.
+pub async fn books_agree(buyer: &Node, sellers: &[&Node]) {
+    until("the books agree", async || {
+        let mut sold: Vec<(String, String)> = Vec::new();
+        for seller in sellers {
+            for known in seller.ledger().await.commitments {
+                let contract = match &known.state {
+                    fluidos_model::market::CommitmentState::Committed { contract, .. } => contract.clone(),
+                    held => format!("{held:?}"),
+                };
+                sold.push((contract, known.amounts.to_string()));
+            }
+        }
+        let mut bought: Vec<(String, String)> = buyer
+            .list::<Contract>()
+            .await
+            .into_iter()
+            .map(|contract| {
+                let amounts = contract.spec.configuration.unwrap().amounts().unwrap();
+                (contract.metadata.name.unwrap(), amounts.to_string())
+            })
+            .collect();
+        sold.sort();
+        bought.sort();
+        if sold == bought { Ok(()) } else { Err(format!("sold {sold:?}, bought {bought:?}")) }
+    })
+    .await;
+}
