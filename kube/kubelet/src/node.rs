@@ -14,6 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -161,13 +162,17 @@ fn status(shared: &Shared, found: &Node, ready: bool) -> serde_json::Value {
         };
         json!({"cpu": cpu, "memory": format!("{}Ki", capacity.memory_bytes / 1024), "pods": PODS_MAX.to_string()})
     };
-    let allocatable = Capacity {
+    let free = Capacity {
         cpu_milli: shared.capacity.cpu_milli.saturating_sub(shared.reserve.cpu_milli),
         memory_bytes: shared.capacity.memory_bytes.saturating_sub(shared.reserve.memory_bytes),
     };
+    let mut allocatable = resources(free);
+    for (name, amount) in advertised(found) {
+        allocatable[name] = json!(amount);
+    }
     json!({
         "capacity": resources(shared.capacity),
-        "allocatable": resources(allocatable),
+        "allocatable": allocatable,
         "addresses": [
             {"type": "InternalIP", "address": shared.host_ip},
             {"type": "Hostname", "address": shared.node_name},
@@ -176,6 +181,18 @@ fn status(shared: &Shared, found: &Node, ready: bool) -> serde_json::Value {
         "nodeInfo": node_info(),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
     })
+}
+
+/// Extended resources that an administrator has put into the capacity of the Node: what has them is not ours to know, all of them can be
+/// given to pods (Kubernetes, "Advertise Extended Resources for a Node").
+fn advertised(found: &Node) -> impl Iterator<Item = (&str, &Quantity)> {
+    let capacity = found.status.iter().filter_map(|status| status.capacity.as_ref()).flatten();
+    capacity.map(|(name, amount)| (name.as_str(), amount)).filter(|(name, _)| is_extended(name))
+}
+
+/// Whether a resource is one of those that a cluster gives a name: qualified, and not of Kubernetes' own domain.
+pub(crate) fn is_extended(resource: &str) -> bool {
+    resource.contains('/') && !resource.contains("kubernetes.io/") && !resource.starts_with("requests.")
 }
 
 fn conditions(found: &Node, ready: bool) -> Vec<serde_json::Value> {

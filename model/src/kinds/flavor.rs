@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::shared::raw_object;
 use super::extended::{self, ExtendedError, ExtendedTexts, extended_texts};
+use super::shared::raw_object;
 use super::{Configuration, EmbeddedMeta, FlavorType, NodeIdentity, QuantityText};
 use crate::market::{
     Amounts, Location, Offer, Partitionability, Price, PriceError, Quantity, QuantityError, Resource, Unit, UnitPrice,

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::extended::{self, ExtendedError, ExtendedTexts, extended_texts};
 use super::{FlavorPrice, QuantityText};
 use crate::market::{
-    Agreed, AgreedService, Amounts, Commitment, CommitmentState, Conditions, ExtendedResource, Pool, Price, QuantityError, Resource,
+    Agreed, AgreedService, Amounts, Commitment, CommitmentState, Conditions, ExtendedResource, Pool, Price,
+    QuantityError, Resource,
 };
 
 /// A pool of capacity and what is promised of it.

@@ -215,7 +215,10 @@ mod tests {
         assert!(both.holds(&gpus("1")) && !both.holds(&gpus("2")) && !gpus("1").holds(&both));
         let short = gpus("9").shortfalls(&both);
         assert_eq!(short, [(Resource::parse("example.com/fpga").unwrap(), 0, 3)]);
-        assert_eq!((both.least(&gpus("4")), both.most(&gpus("4")).to_string()), (gpus("1"), "example.com/fpga 3, nvidia.com/gpu 4".into()));
+        assert_eq!(
+            (both.least(&gpus("4")), both.most(&gpus("4")).to_string()),
+            (gpus("1"), "example.com/fpga 3, nvidia.com/gpu 4".into())
+        );
     }
 
     #[test]

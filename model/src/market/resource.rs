@@ -29,7 +29,9 @@ pub struct ExtendedResource(Cow<'static, str>);
 
 /// Why a name is not that of a resource that is traded. Its writer must correct it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
-#[error("resource {observed:?} is not traded: needed cpu, memory, pods, storage, gpu, or an extended resource such as example.com/fpga")]
+#[error(
+    "resource {observed:?} is not traded: needed cpu, memory, pods, storage, gpu, or an extended resource such as example.com/fpga"
+)]
 pub struct ResourceError {
     /// The beginning of the name.
     observed: String,
@@ -139,7 +141,10 @@ impl ExtendedResource {
         let is_name = {
             let bytes = name.as_bytes();
             let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-            bytes.len() <= NAME_MAX && bytes.iter().all(letter) && alphanumeric(bytes.first()) && alphanumeric(bytes.last())
+            bytes.len() <= NAME_MAX
+                && bytes.iter().all(letter)
+                && alphanumeric(bytes.first())
+                && alphanumeric(bytes.last())
         };
         let is_domain = domain.len() <= DOMAIN_MAX && domain.split('.').all(is_label);
         let is_native = text.contains("kubernetes.io/") || text.starts_with("requests.");
@@ -184,8 +189,23 @@ mod tests {
         assert_eq!(Resource::parse("nvidia.com/gpu").unwrap(), Resource::GPU);
         assert_eq!(Resource::parse("ephemeral-storage").unwrap().kubernetes_name(), "ephemeral-storage");
         let long = format!("{}.com/x", "a".repeat(64));
-        let bad = ["fpga", "", "/", "example.com/", "/fpga", "kubernetes.io/x", "node.kubernetes.io/x", "requests.example.com/x",
-            "hugepages-2Mi", "Example.com/x", "example..com/x", "example.com/-x", "example.com/a/b", "example.com/a b", &long];
+        let bad = [
+            "fpga",
+            "",
+            "/",
+            "example.com/",
+            "/fpga",
+            "kubernetes.io/x",
+            "node.kubernetes.io/x",
+            "requests.example.com/x",
+            "hugepages-2Mi",
+            "Example.com/x",
+            "example..com/x",
+            "example.com/-x",
+            "example.com/a/b",
+            "example.com/a b",
+            &long,
+        ];
         for bad in bad {
             assert!(Resource::parse(bad).is_err(), "{bad}");
         }

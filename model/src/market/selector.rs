@@ -9,7 +9,7 @@
 //! planFilter: {name: Match, data: {value: web/small}}   # ours: a package of fixed size, OFFER/PLAN
 //! ```
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{Amounts, ExtendedResource, Quantity, QuantityError, Resource};
 use crate::service::ServiceSelector;
@@ -121,8 +121,16 @@ const NAMES: [&str; 8] = [
     "extendedResourceFilters",
     "planFilter",
 ];
-const NAMES_ON_THE_WIRE: [&str; 8] =
-    ["architecture", "cpu", "memory", "pods", "storage", "gpu", "an extended resource such as example.com/fpga", "plan"];
+const NAMES_ON_THE_WIRE: [&str; 8] = [
+    "architecture",
+    "cpu",
+    "memory",
+    "pods",
+    "storage",
+    "gpu",
+    "an extended resource such as example.com/fpga",
+    "plan",
+];
 
 impl K8SliceSelector {
     /// Returns the filters that a Solver's `selector.filters` says; absent or `null` filters nothing.
@@ -166,7 +174,10 @@ impl K8SliceSelector {
             return Err(shape(resource.name(), "stands there twice, needed once".into()));
         }
         if self.quantities.len() >= FILTERS_MAX {
-            return Err(shape(resource.name(), format!("there are {FILTERS_MAX} filters before it, which is the most")));
+            return Err(shape(
+                resource.name(),
+                format!("there are {FILTERS_MAX} filters before it, which is the most"),
+            ));
         }
         self.quantities.push((resource, filter));
         Ok(())
@@ -247,6 +258,22 @@ impl K8SliceSelector {
     pub fn quantity(&self, resource: &Resource) -> Option<&QuantityFilter> {
         self.quantities.iter().find(|(filtered, _)| filtered == resource).map(|(_, filter)| filter)
     }
+}
+
+/// Returns the filters of a Solver that wants at least this much of everything that is not 0.
+pub fn filters_of(least: &Amounts) -> Map<String, Value> {
+    let (mut filters, mut devices) = (Map::new(), Map::new());
+    for resource in least.resources().filter(|resource| least.get(resource) != 0) {
+        let range = json!({"name": "Range", "data": {"min": resource.text(least.get(&resource))}});
+        match &resource {
+            Resource::Extended(name) => devices.insert(name.to_string(), range),
+            native => filters.insert(format!("{}Filter", native.name()), range),
+        };
+    }
+    if !devices.is_empty() {
+        filters.insert("extendedResourceFilters".into(), devices.into());
+    }
+    filters
 }
 
 impl ServiceSelector {
@@ -415,6 +442,32 @@ mod tests {
         let one_or_more = QuantityFilter::Range { min: Some(Quantity::from_units(1)), max: None };
         assert_eq!(selector.quantity(&Resource::Cpu), Some(&one_or_more));
         assert_eq!(K8SliceSelector::from_json(&Value::Null), Ok(K8SliceSelector::default()));
+    }
+
+    #[test]
+    fn devices_are_asked_for_by_their_names_and_once() {
+        let range = |min: u64| json!({"name": "Range", "data": {"min": min}});
+        let filters = json!({"cpuFilter": range(1), "gpuFilter": range(2), "extendedResourceFilters": {"example.com/fpga": range(1)}});
+        let selector = K8SliceSelector::from_json(&filters).unwrap();
+        assert_eq!(selector.wanted().to_string(), "cpu 1, example.com/fpga 1, nvidia.com/gpu 2");
+        assert_eq!(K8SliceSelector::from_texts(&selector.to_texts()), Ok(selector.clone()));
+        let written = K8SliceSelector::from_json(&filters_of(&selector.wanted()).into()).unwrap();
+        assert_eq!(written.wanted(), selector.wanted());
+        for (wrong, told) in [
+            (
+                json!({"gpuFilter": range(1), "extendedResourceFilters": {"nvidia.com/gpu": range(1)}}),
+                "nvidia.com/gpu`: stands there twice",
+            ),
+            (json!({"extendedResourceFilters": {"fpga": range(1)}}), "\"fpga\" is not traded"),
+            (json!({"extendedResourceFilters": range(1)}), "is not traded"),
+            (json!({"example.com/fpgaFilter": range(1)}), "is not known: needed one of"),
+            (json!({"ephemeral-storageFilter": range(1)}), "is not known: needed one of"),
+        ] {
+            let error = K8SliceSelector::from_json(&wrong).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+        let many: Map<String, Value> = (0..=FILTERS_MAX).map(|n| (format!("example.com/d{n}"), range(1))).collect();
+        assert!(K8SliceSelector::from_json(&json!({"extendedResourceFilters": many})).is_err());
     }
 
     #[test]

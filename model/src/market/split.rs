@@ -72,7 +72,11 @@ impl Split {
             }
         }
         if self.unit.is_zero() {
-            return Err(SplitError::Unit { resource: "cpu".into(), observed: "0".into(), needed: "a filter and a unit" });
+            return Err(SplitError::Unit {
+                resource: "cpu".into(),
+                observed: "0".into(),
+                needed: "a filter and a unit",
+            });
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::{Amounts, Quantity, Resource};
 
+const UNCOUNTABLE: &str = "it asks for more than can be counted";
+
 /// All of a contract, in parts per million.
 pub const SHARE_MOST: u64 = 1_000_000;
 
@@ -21,12 +23,26 @@ pub const SHARE_MOST: u64 = 1_000_000;
 pub fn requested(spec: &PodSpec) -> Result<Amounts, String> {
     let mut sum = Amounts { pods: 1, ..Amounts::default() };
     for container in &spec.containers {
-        sum = sum.checked_add(&of(container)?).ok_or("it asks for more than can be counted")?;
+        sum = sum.checked_add(&of(container)?).ok_or_else(|| UNCOUNTABLE.to_owned())?;
     }
     for container in spec.init_containers.iter().flatten() {
         sum = sum.most(&of(container)?);
     }
     Ok(sum)
+}
+
+/// Returns what a pod asks for of what is traded, as [`requested`]: huge pages, which nobody sells, are left out.
+///
+/// # Errors
+/// An amount is none, in words.
+pub fn requested_of_traded(spec: &PodSpec) -> Result<Amounts, String> {
+    let mut spec = spec.clone();
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        if let Some(requests) = container.resources.as_mut().and_then(|resources| resources.requests.as_mut()) {
+            requests.retain(|name, _| Resource::requested(name).is_ok());
+        }
+    }
+    requested(&spec)
 }
 
 fn of(container: &Container) -> Result<Amounts, String> {
@@ -71,7 +87,13 @@ mod tests {
         assert_eq!(share_of(json!({"cpu": "8"})), SHARE_MOST, "never more than all");
         assert_eq!(share(&Amounts::default(), &bought), 0, "of nothing, nothing");
         assert_eq!(requested(&pod(&json!({"hugepages-2Mi": "1Gi"}))), Err("hugepages-2Mi is not sold".into()));
-        assert_eq!(requested(&pod(&json!({"pods": "1"}))), Err("pods is not sold".into()), "no container asks for pods");
+        assert_eq!(
+            requested(&pod(&json!({"pods": "1"}))),
+            Err("pods is not sold".into()),
+            "no container asks for pods"
+        );
+        let some = pod(&json!({"hugepages-2Mi": "1Gi", "cpu": "1"}));
+        assert_eq!(requested_of_traded(&some).unwrap().to_string(), "cpu 1, pods 1");
         let devices = Amounts::asked([(Resource::GPU, "4")]).unwrap();
         assert_eq!(share(&devices, &requested(&pod(&json!({"nvidia.com/gpu": "1"}))).unwrap()), 250_000);
     }

@@ -16,6 +16,7 @@
 //! a sale that was not finished is finished when its buyer asks again, and given up when it does not.
 
 mod act;
+mod machines;
 mod news;
 mod plan;
 mod renew;
@@ -144,17 +145,17 @@ impl Exporter {
         }
     }
 
-    /// Opens the Ledger with the capacity of the offer. A lower one than before keeps every promise.
+    /// Opens the Ledger with the capacity of the offer, or what the machines have of it. A lower one than before keeps every promise.
     ///
     /// # Errors
     /// [`BooksError`] if the Ledger cannot be written or read.
     pub async fn open(&self) -> Result<(), BooksError> {
-        self.books.open(self.options.offer.clone()).await
+        self.books.open(self.capacity().await).await
     }
 
     /// Opens the Ledger and keeps it and the contracts in order, and who subscribes current, for ever.
     pub async fn run(self: Arc<Self>) {
-        tokio::join!(self.keep(), news::watch(&self.caches, &self.news));
+        tokio::join!(self.keep(), self.follow_machines(), news::watch(&self.caches, &self.news));
     }
 
     async fn keep(&self) {

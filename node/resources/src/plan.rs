@@ -6,7 +6,8 @@ use std::fmt;
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
     Flavor, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice, K8SliceCharacteristics, K8SlicePolicies,
-    Ledger, Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, extended_texts, names,
+    Ledger, Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, extended_texts,
+    names,
 };
 use fluidos_model::market::{Amounts, Extended, Partitionability, Plan, Pool, Resource, Sharing, sale};
 use fluidos_model::service::{RECIPES_MAX, Recipe};

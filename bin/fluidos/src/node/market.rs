@@ -34,7 +34,6 @@ pub fn open(
     (accountant, notary): (Arc<dyn Accountant>, Arc<Notary>),
     parts: &mut JoinSet<()>,
 ) -> Result<Arc<Exporter>> {
-    warn_of_too_much(up);
     let identity = options.identity.clone();
     let closing = notary.clone();
     let options = Options { closed: Some(Arc::new(move || closing.closed())), ..options };
@@ -88,22 +87,6 @@ fn identity(up: &Up, key: &NodeKey, rear: SocketAddr) -> NodeIdentity {
             name: Some(up.name.clone()),
             ..Default::default()
         }),
-    }
-}
-
-/// The owner's word counts, even if the machine has less; but the owner is told.
-fn warn_of_too_much(up: &Up) {
-    let has = substrate_kubelet::node::capacity();
-    if let Some(offer) = up.offer.clone().filter(|_| !up.no_agent)
-        && (offer.cpu_milli > has.cpu_milli || offer.memory_bytes > has.memory_bytes)
-    {
-        tracing::warn!(
-            offered_cpu_milli = offer.cpu_milli,
-            cpu_milli = has.cpu_milli,
-            offered_memory_bytes = offer.memory_bytes,
-            memory_bytes = has.memory_bytes,
-            "--offer is more than this machine has"
-        );
     }
 }
 

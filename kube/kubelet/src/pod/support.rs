@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe, Volume};
 
+use crate::node::is_extended;
+
 /// The first thing `pod` asks for that is not built, in words; `None` when all of it is.
 pub fn unsupported(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
@@ -50,7 +52,9 @@ fn container(container: &Container, host_network: bool) -> Option<String> {
     let context = container.security_context.clone().unwrap_or_default();
     let resources = container.resources.clone().unwrap_or_default();
     let listed = resources.limits.iter().flatten().chain(resources.requests.iter().flatten());
-    let other = listed.map(|(name, _)| name).find(|n| !matches!(n.as_str(), "cpu" | "memory" | "ephemeral-storage"));
+    let other = listed
+        .map(|(name, _)| name)
+        .find(|n| !matches!(n.as_str(), "cpu" | "memory" | "ephemeral-storage") && !is_extended(n));
     let hooks = container
         .lifecycle
         .as_ref()
@@ -105,7 +109,13 @@ mod tests {
         let port = json!({"name": "c", "ports": [{"containerPort": 1, "hostPort": 1}]});
         assert_eq!(check(json!({"containers": [port]})).unwrap(), "hostPort (container c)");
         assert_eq!(check(json!({"containers": [port], "hostNetwork": true})), None);
-        let gpu = json!({"name": "c", "resources": {"limits": {"example.com/gpu": "1"}}});
-        assert_eq!(check(json!({"containers": [gpu]})).unwrap(), "the resource example.com/gpu (container c)");
+        let counted = json!({"name": "c", "resources": {"limits": {"example.com/licence": "1"}}});
+        assert_eq!(
+            check(json!({"containers": [counted]})),
+            None,
+            "what a Node advertises is counted, by the scheduler"
+        );
+        let pages = json!({"name": "c", "resources": {"limits": {"hugepages-2Mi": "1Gi"}}});
+        assert_eq!(check(json!({"containers": [pages]})).unwrap(), "the resource hugepages-2Mi (container c)");
     }
 }

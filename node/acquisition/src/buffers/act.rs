@@ -3,10 +3,10 @@
 use fluidos_model::kinds::{
     AcquisitionPolicy, BufferStatus, FlavorType, LedgerAmounts, Selector, Solver, SolverSpec, names,
 };
-use fluidos_model::market::{Buffer, BufferPlan, BufferStep, Resource};
+use fluidos_model::market::{Buffer, BufferPlan, BufferStep, filters_of};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::bounded;
 
@@ -36,18 +36,7 @@ pub(super) async fn act(client: &Client, buffer: &Buffer, step: &BufferStep) -> 
 }
 
 fn solver(buffer: &Buffer, name: &str) -> Solver {
-    let mut filters = Map::new();
-    let mut devices = Map::new();
-    for resource in buffer.step.resources().filter(|resource| buffer.step.get(resource) != 0) {
-        let range = json!({"name": "Range", "data": {"min": resource.text(buffer.step.get(&resource))}});
-        match &resource {
-            Resource::Extended(name) => devices.insert(name.to_string(), range),
-            native => filters.insert(format!("{}Filter", native.name()), range),
-        };
-    }
-    if !devices.is_empty() {
-        filters.insert("extendedResourceFilters".into(), devices.into());
-    }
+    let mut filters = filters_of(&buffer.step);
     if let Some(architecture) = &buffer.architecture {
         filters.insert("architectureFilter".into(), json!({"name": "Match", "data": {"value": architecture}}));
     }

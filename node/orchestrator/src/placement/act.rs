@@ -1,15 +1,14 @@
 //! Carries a plan out. Every effect of placement is here.
 
-use fluidos_model::kinds::{FlavorType, LedgerAmounts, QuantityText, Selector, Solver, SolverSpec, SolverSplit, names};
+use fluidos_model::kinds::{FlavorType, LedgerAmounts, Selector, Solver, SolverSpec, SolverSplit, names};
+use fluidos_model::market::{Amounts, filters_of};
 use k8s_openapi::api::core::v1::{Event, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
-use substrate_client::quantity::Quantity;
 
 use super::plan::Action;
-use super::view::Room;
 use super::{CONDITION, MANAGER};
 
 type Id = (String, String, String);
@@ -94,23 +93,18 @@ async fn open(
 fn solver(
     name: &str,
     workload: &str,
-    needs: &Room,
+    needs: &Amounts,
     architecture: Option<&str>,
     annotations: &std::collections::BTreeMap<String, String>,
 ) -> Solver {
-    let range = |min: String| json!({ "name": "Range", "data": { "min": min } });
-    let mut filters = json!({
-        "cpuFilter": range(Quantity::millis(needs.cpu_milli).to_string()),
-        "memoryFilter": range(Quantity::bytes(needs.memory_bytes).to_string()),
-        "podsFilter": range(needs.pods.to_string()),
-    });
+    let mut filters = filters_of(needs);
     if let Some(architecture) = architecture {
-        filters["architectureFilter"] = json!({ "name": "Match", "data": { "value": architecture } });
+        filters.insert("architectureFilter".into(), json!({ "name": "Match", "data": { "value": architecture } }));
     }
     let mut solver = Solver::new(
         name,
         SolverSpec {
-            selector: Some(Selector { flavor_type: FlavorType::K8Slice, filters }),
+            selector: Some(Selector { flavor_type: FlavorType::K8Slice, filters: filters.into() }),
             intent_id: name.to_owned(),
             find_candidate: true,
             reserve_and_buy: true,
@@ -125,15 +119,8 @@ fn solver(
 }
 
 /// Parts of whole pods, the largest of them.
-fn split(largest: &Room) -> SolverSplit {
-    let amount = |quantity: Quantity| Some(QuantityText(quantity.to_string()));
-    let unit = LedgerAmounts {
-        cpu: amount(Quantity::millis(largest.cpu_milli)),
-        memory: amount(Quantity::bytes(largest.memory_bytes)),
-        pods: Some(QuantityText(largest.pods.to_string())),
-        ..LedgerAmounts::default()
-    };
-    SolverSplit { unit, most: None }
+fn split(largest: &Amounts) -> SolverSplit {
+    SolverSplit { unit: LedgerAmounts::from(largest), most: None }
 }
 
 /// Writes why a pod waits: a condition for who looks at it, an Event for who looks around.

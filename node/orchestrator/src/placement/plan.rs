@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use fluidos_model::intent::{IntentName, Requirement, judge};
 use fluidos_model::kinds::{Phase, names};
+use fluidos_model::market::{Amounts, Extended};
 use jiff::Timestamp;
 
-use super::view::{NodeView, PodView, Room, View};
+use super::view::{NodeView, PodView, View};
 
 /// A pod that asks for nothing still takes something: the least that is bought for it.
-const LEAST: Room = Room { cpu_milli: 100, memory_bytes: 64 * 1024 * 1024, pods: 1 };
+const LEAST: Amounts =
+    Amounts { cpu_milli: 100, memory_bytes: 64 << 20, pods: 1, storage_bytes: 0, extended: Extended::NONE };
 /// A Solver that failed is tried again after this many seconds: offers change.
 const RETRY_SECONDS: i64 = 30;
 /// Solvers of one workload. A workload that grows further must be split: each is a contract.
@@ -36,10 +38,10 @@ pub enum Action {
         /// Uid of the workload.
         workload: String,
         /// What its waiting pods need together.
-        needs: Room,
+        needs: Amounts,
         /// The largest of them in each resource, if they are several: what is bought may then stand in parts at several peers, each with
         /// room for some of them. A single pod has one node.
-        largest: Option<Room>,
+        largest: Option<Amounts>,
         /// The architecture that is asked for, if one is.
         architecture: Option<String>,
         /// Intents, and the namespace whose ceilings count, as annotations.
@@ -119,7 +121,7 @@ fn choose(pod: &PodView, nodes: &[NodeView]) -> Result<Choice, String> {
             None => fitting.push((judge(&pod.intents, &node.place).soft.len(), node.is_virtual, node)),
         }
     }
-    fitting.sort_by(|a, b| (a.0, a.1, -a.2.free.cpu_milli, &a.2.name).cmp(&(b.0, b.1, -b.2.free.cpu_milli, &b.2.name)));
+    fitting.sort_by(|a, b| (a.0, a.1, b.2.free.cpu_milli, &a.2.name).cmp(&(b.0, b.1, a.2.free.cpu_milli, &b.2.name)));
     let Some((soft, is_virtual, best)) = fitting.first() else {
         return Err(if reasons.is_empty() { "there is no node".into() } else { reasons.join("; ") });
     };
@@ -155,7 +157,7 @@ fn refusal(pod: &PodView, node: &NodeView) -> Option<String> {
     if !judgement.holds() {
         return Some(judgement.explain());
     }
-    if node.free.holds(&pod.needs) { None } else { Some(node.free.missing(&pod.needs)) }
+    if node.free.holds(&pod.needs) { None } else { Some(missing(&node.free, &pod.needs)) }
 }
 
 /// One Solver at a time asks for what the waiting pods of a workload need together.
@@ -180,20 +182,17 @@ fn acquire(view: &View, workload: &str, pods: &[(&PodView, String)], now: Timest
         }
         (None, None) => {
             let (first, _) = pods[0];
-            let (mut needs, mut largest) = (Room::default(), Room::default());
+            let (mut needs, mut largest) = (Amounts::default(), Amounts::default());
             for (pod, _) in pods {
-                let least = |asked: i64, least: i64| if asked > 0 { asked } else { least };
-                let one = Room {
+                let least = |asked: u64, least: u64| if asked > 0 { asked } else { least };
+                let one = Amounts {
                     cpu_milli: least(pod.needs.cpu_milli, LEAST.cpu_milli),
                     memory_bytes: least(pod.needs.memory_bytes, LEAST.memory_bytes),
-                    pods: 1,
+                    ..pod.needs.clone()
                 };
-                needs.add(&one);
-                largest = Room {
-                    cpu_milli: largest.cpu_milli.max(one.cpu_milli),
-                    memory_bytes: largest.memory_bytes.max(one.memory_bytes),
-                    pods: 1,
-                };
+                // What cannot be counted is sold by nobody, who then says so.
+                needs = needs.checked_add(&one).unwrap_or(Amounts::UNLIMITED);
+                largest = largest.most(&one);
             }
             let architecture = first.intents.constraints.iter().find_map(|c| match &c.requirement {
                 Requirement::Architecture(name) if c.name == IntentName::Architecture && c.hard => Some(name.clone()),
@@ -228,9 +227,19 @@ fn solver_name(workload: &str, n: usize) -> String {
     if n == 1 { format!("placement-{hash}") } else { format!("placement-{hash}-{n}") }
 }
 
-fn take(nodes: &mut [NodeView], name: &str, needs: &Room) {
+/// What is missing of what is needed, in words.
+fn missing(free: &Amounts, needed: &Amounts) -> String {
+    let short = free.shortfalls(needed);
+    let parts: Vec<String> = short
+        .iter()
+        .map(|(r, free, needed)| format!("{}: {} free, needed {}", r.name(), r.text(*free), r.text(*needed)))
+        .collect();
+    parts.join(", ")
+}
+
+fn take(nodes: &mut [NodeView], name: &str, needs: &Amounts) {
     for node in nodes.iter_mut().filter(|node| node.name == name) {
-        node.free.take(needs);
+        node.free = node.free.saturating_sub(needs);
     }
 }
 

@@ -98,7 +98,9 @@ fn check_bought(nodes: &[Node], pods: &[Pod], solvers: &[Solver], contracts: &[C
                 needs.cpu_milli,
                 needs.memory_bytes,
                 needs.pods,
-                largest.map_or(String::new(), |one| format!(" in parts of {}m {} B", one.cpu_milli, one.memory_bytes))
+                largest
+                    .as_ref()
+                    .map_or(String::new(), |one| format!(" in parts of {}m {} B", one.cpu_milli, one.memory_bytes))
             ),
             Action::Drop { solver } => format!("drop {solver}"),
             Action::Say { pod, message, warning } => format!("say {} warning={warning}: {message}", pod.1),
@@ -139,8 +141,8 @@ fn what_fits_nowhere_is_asked_for_together_and_once() {
         &[],
         expect![[r#"
             solve placement-60c5590f: 6000m 134217728 B 2 pods in parts of 3000m 67108864 B {"fluidos.eu/namespace": "shop"}
-            say db-1 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
-            say db-2 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-60c5590f looks for peers
+            say db-1 warning=false: no node fits (farm: cpu: 2 free, needed 3). Solver placement-60c5590f looks for peers
+            say db-2 warning=false: no node fits (farm: cpu: 2 free, needed 3). Solver placement-60c5590f looks for peers
             solve placement-06f8faea: 100m 67108864 B 1 pods {"fluidos-intent-location": "Milan", "fluidos.eu/namespace": "shop"}
             say api warning=false: no node fits (farm: location: Turin, needed Milan). Solver placement-06f8faea looks for peers"#]],
     );
@@ -149,8 +151,8 @@ fn what_fits_nowhere_is_asked_for_together_and_once() {
         &pods[..2],
         &[solver("placement-1", "w1", Phase::Running, 0)],
         expect![[r#"
-        say db-1 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-1 looks for peers
-        say db-2 warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver placement-1 looks for peers"#]],
+            say db-1 warning=false: no node fits (farm: cpu: 2 free, needed 3). Solver placement-1 looks for peers
+            say db-2 warning=false: no node fits (farm: cpu: 2 free, needed 3). Solver placement-1 looks for peers"#]],
     );
 }
 
@@ -162,7 +164,7 @@ fn a_refusal_is_told_and_tried_again_later() {
         &pods,
         &[solver("s", "w1", Phase::Failed, 990)],
         expect![
-            "say db warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver s: grid refused: cpu: 1 free, needed 2"
+            "say db warning=false: no node fits (farm: cpu: 2 free, needed 3). Solver s: grid refused: cpu: 1 free, needed 2"
         ],
     );
     check(
@@ -171,7 +173,7 @@ fn a_refusal_is_told_and_tried_again_later() {
         &[solver("s", "w1", Phase::Failed, 900)],
         expect![[r#"
         drop s
-        say db warning=false: no node fits (farm: cpu: 2000m free, needed 3000m). Solver s: grid refused: cpu: 1 free, needed 2"#]],
+        say db warning=false: no node fits (farm: cpu: 2 free, needed 3). Solver s: grid refused: cpu: 1 free, needed 2"#]],
     );
 }
 
@@ -197,7 +199,7 @@ fn an_intent_that_nobody_understands_keeps_the_pod_at_home() {
         expect![[r#"
             say a warning=true: fluidos-intent-locatoin: no such intent; did you mean fluidos-intent-location?; it stays on own nodes until that is mended
             open a -> ["farm"] virtual=false: an own node; satisfies every intent; not grid: an intent is not understood, so the pod does not leave
-            say b warning=true: fluidos-intent-locatoin: no such intent; did you mean fluidos-intent-location?; it stays on own nodes until that is mended, and none fits: farm: cpu: 1000m free, needed 5000m; grid: an intent is not understood, so the pod does not leave"#]],
+            say b warning=true: fluidos-intent-locatoin: no such intent; did you mean fluidos-intent-location?; it stays on own nodes until that is mended, and none fits: farm: cpu: 1 free, needed 5; grid: an intent is not understood, so the pod does not leave"#]],
     );
 }
 
@@ -214,7 +216,7 @@ fn one_node_is_not_filled_twice_and_unneeded_capacity_goes() {
         expect![[r#"
             open a -> ["grid"] virtual=true: a peer's node under contract; satisfies every intent; not farm: location: Turin, needed Milan
             solve placement-06f8faea: 2000m 67108864 B 1 pods {"fluidos-intent-location": "Milan", "fluidos.eu/namespace": "shop"}
-            say b warning=false: no node fits (farm: location: Turin, needed Milan; grid: cpu: 1000m free, needed 2000m). Solver placement-06f8faea looks for peers
+            say b warning=false: no node fits (farm: location: Turin, needed Milan; grid: cpu: 1 free, needed 2). Solver placement-06f8faea looks for peers
             drop gone"#]],
     );
 }

@@ -4,58 +4,9 @@ use std::collections::BTreeMap;
 
 use fluidos_model::intent::{self, Intents, Place};
 use fluidos_model::kinds::{Contract, FlavorLocation, Phase, Solver, names, serving};
-use fluidos_model::market::Location;
+use fluidos_model::market::{Amounts, Location, Quantity, Resource, requested_of_traded};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
-use substrate_client::quantity::Quantity;
-
-/// What a pod needs or a node has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
-    /// Thousandths of a CPU.
-    pub cpu_milli: i64,
-    /// Bytes.
-    pub memory_bytes: i64,
-    /// Pods.
-    pub pods: i64,
-}
-
-impl Room {
-    /// Whether `needed` fits.
-    pub fn holds(&self, needed: &Self) -> bool {
-        self.cpu_milli >= needed.cpu_milli && self.memory_bytes >= needed.memory_bytes && self.pods >= needed.pods
-    }
-
-    /// Takes `needed` away.
-    pub fn take(&mut self, needed: &Self) {
-        self.cpu_milli -= needed.cpu_milli;
-        self.memory_bytes -= needed.memory_bytes;
-        self.pods -= needed.pods;
-    }
-
-    /// Adds `other`.
-    pub fn add(&mut self, other: &Self) {
-        self.cpu_milli += other.cpu_milli;
-        self.memory_bytes += other.memory_bytes;
-        self.pods += other.pods;
-    }
-
-    /// What is missing of `needed`, in words; empty if nothing.
-    pub fn missing(&self, needed: &Self) -> String {
-        let mut parts = Vec::new();
-        if self.cpu_milli < needed.cpu_milli {
-            parts.push(format!("cpu: {}m free, needed {}m", self.cpu_milli.max(0), needed.cpu_milli));
-        }
-        if self.memory_bytes < needed.memory_bytes {
-            let free = Quantity::bytes(self.memory_bytes.max(0));
-            parts.push(format!("memory: {free} free, needed {}", Quantity::bytes(needed.memory_bytes)));
-        }
-        if self.pods < needed.pods {
-            parts.push(format!("pods: {} free, needed {}", self.pods.max(0), needed.pods));
-        }
-        parts.join(", ")
-    }
-}
 
 /// A node that pods could run on.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +20,7 @@ pub struct NodeView {
     /// What intents are judged by.
     pub place: Place,
     /// What is free, pods that are on their way counted.
-    pub free: Room,
+    pub free: Amounts,
     /// Its labels, for node selectors.
     pub labels: BTreeMap<String, String>,
     /// The workload that it was bought for; only its pods go there. `None` is for everybody.
@@ -88,7 +39,7 @@ pub struct PodView {
     /// Uid of the topmost owner.
     pub workload: String,
     /// What it needs.
-    pub needs: Room,
+    pub needs: Amounts,
     /// What it asks for.
     pub intents: Intents,
     /// The intent annotations as they are written, for the Solver.
@@ -140,12 +91,14 @@ impl View {
     ) -> Self {
         let pods: Vec<&Pod> = pods.collect();
         let mut view = Self::default();
-        let mut used: BTreeMap<&str, Room> = BTreeMap::new();
+        let mut used: BTreeMap<&str, Amounts> = BTreeMap::new();
         for pod in &pods {
             let over =
                 pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p == "Succeeded" || p == "Failed");
             if let (Some(node), false) = (target(pod), over) {
-                used.entry(node).or_default().add(&needs(pod));
+                let sum = used.entry(node).or_default();
+                // What cannot be counted is more than a node has.
+                *sum = sum.checked_add(&needs(pod)).unwrap_or(Amounts::UNLIMITED);
             }
             if let Some(workload) = workload(pod) {
                 view.workloads.push(workload.to_owned());
@@ -215,19 +168,13 @@ fn workload(pod: &Pod) -> Option<&str> {
     pod.annotations().get(names::ANNOTATION_WORKLOAD)?.rsplit('/').next()
 }
 
-/// The sum of the containers' requests.
-pub fn needs(pod: &Pod) -> Room {
-    let mut room = Room { pods: 1, ..Room::default() };
-    for container in pod.spec.iter().flat_map(|s| &s.containers) {
-        let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-        let amount = |name: &str| requests.and_then(|r| r.get(name)).and_then(|q| q.0.parse::<Quantity>().ok());
-        room.cpu_milli += amount("cpu").map_or(0, Quantity::milli_value);
-        room.memory_bytes += amount("memory").map_or(0, Quantity::value);
-    }
-    room
+/// What a pod asks for; what is no amount, or beyond counting, fits nowhere.
+pub fn needs(pod: &Pod) -> Amounts {
+    let spec = pod.spec.as_ref().map(requested_of_traded);
+    spec.unwrap_or_else(|| Ok(Amounts { pods: 1, ..Amounts::default() })).unwrap_or(Amounts::UNLIMITED)
 }
 
-fn node_view(node: &Node, used: Option<&Room>, own_location: &Location) -> NodeView {
+fn node_view(node: &Node, used: Option<&Amounts>, own_location: &Location) -> NodeView {
     let status = node.status.clone().unwrap_or_default();
     let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready");
     let spec = node.spec.clone().unwrap_or_default();
@@ -244,14 +191,14 @@ fn node_view(node: &Node, used: Option<&Room>, own_location: &Location) -> NodeV
         None => Some("it has not reported yet".to_owned()),
     };
     let allocatable = status.allocatable.unwrap_or_default();
-    let amount = |name: &str| allocatable.get(name).and_then(|q| q.0.parse::<Quantity>().ok());
-    let mut free = Room {
-        cpu_milli: amount("cpu").map_or(0, Quantity::milli_value),
-        memory_bytes: amount("memory").map_or(0, Quantity::value),
-        pods: amount("pods").map_or(0, Quantity::value),
-    };
+    let mut free = Amounts::default();
+    for (name, text) in &allocatable {
+        if let (Ok(resource), Ok(quantity)) = (Resource::parse(name), Quantity::parse(&text.0)) {
+            free.set(&resource, resource.offered(quantity));
+        }
+    }
     if let Some(used) = used {
-        free.take(used);
+        free = free.saturating_sub(used);
     }
     let annotation = |key: &str| node.annotations().get(key);
     let location = match annotation(names::ANNOTATION_LOCATION) {
@@ -265,8 +212,8 @@ fn node_view(node: &Node, used: Option<&Room>, own_location: &Location) -> NodeV
         name: node.name_any(),
         location,
         architecture: node.labels().get("kubernetes.io/arch").cloned().unwrap_or_default(),
-        cpu_milli: u64::try_from(free.cpu_milli).ok(),
-        memory_bytes: u64::try_from(free.memory_bytes).ok(),
+        cpu_milli: Some(free.cpu_milli),
+        memory_bytes: Some(free.memory_bytes),
         latency_micros: latency,
     };
     NodeView { name: node.name_any(), is_virtual, closed, place, free, labels: node.labels().clone(), bought_for: None }

@@ -63,6 +63,9 @@ const KEYS: &[&str] = &[
     "memoryStep",
     "podsStep",
     "gpuStep",
+    "extendedResources",
+    "extendedResourcesMin",
+    "extendedResourcesStep",
     "buyerID",
     "configuration",
     "transactionID",
@@ -105,7 +108,15 @@ const ALIASES: &[(&str, &str)] = &[
     ("gpucores", "cores"),
 ];
 /// What is inside belongs to somebody else and keeps its spelling.
-const OPAQUE: &[&str] = &["additionalProperties", "configurationTemplate", "configurationData", "extraInformation"];
+const OPAQUE: &[&str] = &[
+    "additionalProperties",
+    "configurationTemplate",
+    "configurationData",
+    "extraInformation",
+    "extendedResources",
+    "extendedResourcesMin",
+    "extendedResourcesStep",
+];
 /// Credentials that official nodes send; dropped before anything could log or keep them.
 const SECRET: &[&str] = &["kubeconfig", "token", "peeringtargetcredentials"];
 

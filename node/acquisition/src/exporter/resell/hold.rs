@@ -192,7 +192,7 @@ impl Exporter {
         let held = |pool: &Pool| pool.hold_served(hold, behind, Timestamp::now()).map_err(own::refusal);
         let pool = match self.books.change(held).await {
             Err(act::Error::Books(BooksError::Missing)) => {
-                self.books.open(Some(self.options.offer.clone().unwrap_or_default())).await.map_err(act::Error::from)?;
+                self.books.open(Some(self.capacity().await.unwrap_or_default())).await.map_err(act::Error::from)?;
                 self.books.change(held).await
             }
             other => other,

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fluidos_model::kinds::{
-    extended_texts,
     Configuration, Contract, Flavor, FlavorError, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice,
-    K8SliceCharacteristics, K8SlicePolicies, NodeIdentity, QuantityText, ServiceFlavor, ServicePolicies, Solver, names,
+    K8SliceCharacteristics, K8SlicePolicies, NodeIdentity, QuantityText, ServiceFlavor, ServicePolicies, Solver,
+    extended_texts, names,
 };
 use fluidos_model::market::{
     Agreed, AgreedService, Amounts, Commitment, Conditions, Expense, HOLDS_PER_BUYER_MAX, HoldRequest,
@@ -182,7 +182,9 @@ pub(super) fn held(
 ) -> Result<HoldRequest, String> {
     let (amounts, service) = match order {
         Order::Slice(amounts) => (amounts.clone(), None),
-        Order::Service(_, digest) => (behind.amounts.clone(), Some(AgreedService { digest: digest.clone(), sized: true })),
+        Order::Service(_, digest) => {
+            (behind.amounts.clone(), Some(AgreedService { digest: digest.clone(), sized: true }))
+        }
     };
     let least = reselling.margin.on(&behind.price).map_err(|error| error.to_string())?;
     let same = (least.currency, least.period) == (price.currency, price.period) || least.is_zero();
