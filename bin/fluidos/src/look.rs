@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use fluidos_model::kinds::{Flavor, FlavorPrice, names};
+use fluidos_model::market::Amounts;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
@@ -135,6 +136,13 @@ pub fn option(text: Option<&str>) -> String {
     known(text.unwrap_or_default())
 }
 
+/// Extended resources: `example.com/fpga 2`, or `none`; what cannot be read is not known.
+pub fn devices(amounts: Option<&Amounts>) -> String {
+    let Some(amounts) = amounts else { return "?".into() };
+    let devices = Amounts { extended: amounts.extended.clone(), ..Amounts::default() };
+    if devices.is_zero() { "none".into() } else { devices.to_string() }
+}
+
 fn flavor_table(objects: &[Flavor]) -> Table {
     let rows = objects.iter().map(|flavor| {
         let slice = flavor.spec.k8slice().ok();
@@ -146,6 +154,7 @@ fn flavor_table(objects: &[Flavor]) -> Table {
             amount(slice.as_ref().map(|s| s.characteristics.cpu.0.as_str())),
             amount(slice.as_ref().map(|s| s.characteristics.memory.0.as_str())),
             amount(slice.as_ref().map(|s| s.characteristics.pods.0.as_str())),
+            devices(slice.and_then(|slice| slice.characteristics.amounts().ok()).as_ref()),
             option(place.map(|p| p.city.as_str())),
             price(&flavor.spec.price),
             flavor.spec.availability.to_string(),
@@ -154,8 +163,20 @@ fn flavor_table(objects: &[Flavor]) -> Table {
         ]
     });
     Table {
-        heading: &["NAME", "ARCH", "CPU", "MEMORY", "PODS", "CITY", "PRICE", "AVAILABLE", "COUNTRY", "OWNER"],
-        narrow: 8,
+        heading: &[
+            "NAME",
+            "ARCH",
+            "CPU",
+            "MEMORY",
+            "PODS",
+            "DEVICES",
+            "CITY",
+            "PRICE",
+            "AVAILABLE",
+            "COUNTRY",
+            "OWNER",
+        ],
+        narrow: 9,
         rows: rows.collect(),
         empty: "Nothing is sold here. To sell: fluidos up --offer cpu=4,memory=8Gi,pods=50".into(),
     }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use fluidos_identity::NodeKey;
-use fluidos_model::kinds::{FlavorPrice, KnownCluster, KnownClusterOffer, Offer, names};
+use fluidos_model::kinds::{FlavorPrice, K8SliceCharacteristics, KnownCluster, KnownClusterOffer, Offer, names};
+use fluidos_model::market::Amounts;
 use fluidos_rear as rear;
 use kube::ResourceExt as _;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, with};
@@ -153,7 +154,7 @@ fn structured(offer: &rear::Offer) -> Value {
 }
 
 const HEADING: &[&str] =
-    &["OFFER", "PLAN", "CPU", "MEMORY", "PODS", "PRICE", "AVAILABLE", "POLICY", "FLAVOR", "DESCRIPTION"];
+    &["OFFER", "PLAN", "CPU", "MEMORY", "PODS", "DEVICES", "PRICE", "AVAILABLE", "POLICY", "FLAVOR", "DESCRIPTION"];
 
 fn own(objects: &[Offer]) -> Table {
     let rows = objects.iter().flat_map(|offer| {
@@ -173,6 +174,7 @@ fn own(objects: &[Offer]) -> Table {
                 amount(&plan.resources.cpu),
                 amount(&plan.resources.memory),
                 amount(&plan.resources.pods),
+                look::devices(plan.resources.amounts("resources").ok().as_ref()),
                 plan.price.as_ref().map_or_else(|| "by policy".into(), look::price),
                 state.clone(),
                 offer.spec.sharing_policy.clone().unwrap_or_else(|| "first".into()),
@@ -183,7 +185,12 @@ fn own(objects: &[Offer]) -> Table {
     });
     let empty =
         "No packages are sold here. To sell some: kubectl apply an Offer, see docs/guides/buy-and-sell.md".into();
-    Table { heading: HEADING, narrow: 7, rows: rows.collect(), empty }
+    Table { heading: HEADING, narrow: 8, rows: rows.collect(), empty }
+}
+
+/// What a peer's flavor has, if it can be read.
+fn sold(flavor: &rear::Flavor) -> Option<Amounts> {
+    K8SliceCharacteristics::deserialize(flavor.data.get("characteristics")?).ok()?.amounts().ok()
 }
 
 fn of_peer(offers: &[rear::Offer]) -> Table {
@@ -198,6 +205,7 @@ fn of_peer(offers: &[rear::Offer]) -> Table {
                 text(&amount("cpu")),
                 text(&amount("memory")),
                 text(&amount("pods")),
+                look::devices(sold(&plan.flavor).as_ref()),
                 look::price(&FlavorPrice { amount: price, currency, period, unit }),
                 plan.flavor.availability.to_string(),
                 "?".into(),
@@ -208,7 +216,7 @@ fn of_peer(offers: &[rear::Offer]) -> Table {
     });
     Table {
         heading: HEADING,
-        narrow: 7,
+        narrow: 8,
         rows: rows.collect(),
         empty: "It sells no packages to whoever asks so.".into(),
     }

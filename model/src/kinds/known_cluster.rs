@@ -9,7 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::FlavorPrice;
+use super::{EXTENDED_MAX, FlavorPrice};
 
 /// Where a node answers and what is known about it. Only `address` is official.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
@@ -101,8 +101,11 @@ impl KnownClusterOffer {
         let characteristics = data["characteristics"].as_object().into_iter().flatten();
         let amounts = characteristics
             .filter(|(key, _)| OFFER_AMOUNTS.contains(&key.as_str()))
-            .filter_map(|(key, value)| Some((key.clone(), short(value.as_str()?))))
-            .collect();
+            .filter_map(|(key, value)| Some((key.clone(), short(value.as_str()?))));
+        let devices = data["characteristics"]["extendedResources"].as_object().into_iter().flatten().take(EXTENDED_MAX);
+        let devices = devices.filter_map(|(name, value)| Some((short(name), short(value.as_str()?))));
+        let gpus = data["characteristics"]["gpu"]["cores"].as_str().map(|cores| ("gpu".to_owned(), short(cores)));
+        let amounts = amounts.chain(devices).chain(gpus).collect();
         let model = data["policies"]["conditions"]["businessModel"].as_str();
         Self {
             name: short(name),
@@ -119,7 +122,7 @@ impl KnownClusterOffer {
 /// As long as the name of a label.
 const OFFER_TEXT_MAX: usize = 63;
 /// What is told of a flavor in short, and what a table has room for.
-const OFFER_AMOUNTS: [&str; 5] = ["cpu", "memory", "pods", "gpu", "storage"];
+const OFFER_AMOUNTS: [&str; 4] = ["cpu", "memory", "pods", "storage"];
 /// Offers of one node: a shop window, not the shop.
 pub const OFFERS_OF_NODE_MAX: usize = 16;
 

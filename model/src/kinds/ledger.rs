@@ -251,7 +251,11 @@ impl From<&Agreed> for LedgerAgreed {
 }
 
 impl LedgerAmounts {
-    pub(super) fn amounts(&self, place: &str) -> Result<Amounts, LedgerError> {
+    /// Returns the amounts, exactly; `place` is named in an error.
+    ///
+    /// # Errors
+    /// [`LedgerError`] names the amount that is none.
+    pub fn amounts(&self, place: &str) -> Result<Amounts, LedgerError> {
         let mut amounts = Amounts::default();
         for (resource, field, text) in self.fields() {
             let failed = |source| LedgerError::Quantity { place: format!("{place} {field}"), source };
