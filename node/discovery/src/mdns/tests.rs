@@ -366,6 +366,28 @@ fn a_node_on_two_cables_has_the_addresses_of_both_and_a_cable_that_goes_takes_it
 }
 
 #[test]
+fn who_goes_just_after_its_cable_came_back_says_good_bye_there() {
+    let mut lan = Lan::new();
+    lan.join(1);
+    lan.join(2);
+    lan.pass(Duration::from_secs(5));
+    lan.news(1);
+    let now = lan.now;
+    let two = lan.nodes.get_mut(&2).unwrap();
+    two.on(BTreeMap::new(), now);
+    two.on([(CABLE, vec![ip(2)])].into(), now);
+    let sends = two.bye().unwrap();
+    lan.send(2, sends);
+    lan.pass(SECOND + Duration::from_millis(100));
+    assert_eq!(lan.news(1), ["n2 gone"]);
+    // Who was never announced says nothing.
+    let mut three = Engine::new(false, 3, lan.now).unwrap();
+    three.on([(CABLE, vec![ip(3)])].into(), lan.now);
+    announce(&mut three, 3, "n3", lan.now);
+    assert_eq!(three.bye().unwrap(), []);
+}
+
+#[test]
 fn other_words_are_news_and_no_more_than_once_a_second() {
     let mut lan = Lan::new();
     lan.join(1);
