@@ -26,6 +26,8 @@ mod show;
 mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod way_tests;
 pub mod web;
 mod wire;
 
@@ -389,7 +391,10 @@ impl Introductions {
 
     fn entry(&self, key: &NodeId) -> Option<Arc<KnownCluster>> {
         let did = key.to_string();
-        self.known.list().into_iter().find(|known| known.spec.did.as_deref() == Some(&did))
+        let is_it = |known: &Arc<KnownCluster>| known.spec.did.as_deref() == Some(&did);
+        // Almost all have the name that discovery gives; only a user may have written one of another.
+        let named = self.known.get(names::NAMESPACE, &names::known_cluster(&key.tag())).filter(is_it);
+        named.or_else(|| self.known.list().into_iter().find(is_it))
     }
 
     /// Writes what is known of who everybody is. What an earlier process knew is not known now.
@@ -429,7 +434,10 @@ impl Introductions {
         for old in self.known.list() {
             let Some(key) = old.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok()) else { continue };
             let Standing::Current(current) = self.options.speakers.standing(&key) else { continue };
-            let Some(new) = self.entry(&current).filter(|_| current != key) else { continue };
+            if current == key {
+                continue;
+            }
+            let Some(new) = self.entry(&current) else { continue };
             tracing::info!(%key, %current, "a node is known again under another key");
             if let Err(error) = act::succeed(&self.options.client, &old, &new).await {
                 tracing::warn!(%error, "an entry of an old key could not be replaced; it is tried again");

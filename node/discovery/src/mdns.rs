@@ -96,6 +96,9 @@ impl Mdns {
     pub fn announce(&mut self, announcement: Option<&Announcement<'_>>) -> Result<(), Error> {
         let Some(announcement) = announcement else {
             let mut state = self.shared.lock();
+            if let Err(error) = self.shared.look(&mut state) {
+                tracing::debug!(%error, "no good-bye on a cable");
+            }
             let sends = state.engine.bye()?;
             state.send(sends);
             return Ok(());
@@ -117,13 +120,8 @@ impl Mdns {
 impl Drop for Mdns {
     fn drop(&mut self) {
         self.task.abort();
-        let mut state = self.shared.lock();
         // Peers forget us at once; a crash is noticed by the link.
-        match state.engine.bye() {
-            Ok(sends) => state.send(sends),
-            Err(error) => tracing::debug!(%error, "no good-bye"),
-        }
-        state.close();
+        self.shared.lock().end();
     }
 }
 

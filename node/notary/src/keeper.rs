@@ -36,8 +36,9 @@ const EXCHANGES_MAX: usize = 16;
 /// After an exchange that failed; doubled each time up to the most.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
-/// Of somebody of whom nothing is known while nothing is missing: a thousand that are away are two a second.
-const RETRY_STRANGER: Duration = Duration::from_secs(600);
+/// Of somebody of whom nothing is known while nothing is missing, as often as a link is tried: a thousand that are away are one in two seconds,
+/// and are asked six times in the first quarter of an hour.
+const RETRY_STRANGER: Duration = Duration::from_secs(1800);
 const DOUBLINGS_MAX: u32 = 10;
 /// Between two tries to restore: others come back meanwhile.
 const RESTORE_AGAIN: Duration = Duration::from_secs(2);
@@ -613,7 +614,8 @@ impl Asked {
     fn answered(&mut self, word: Word, most: Duration) {
         self.busy = false;
         self.failures = if matches!(word, Word::Silent(_)) { self.failures.saturating_add(1) } else { 0 };
-        let doublings = self.failures.saturating_sub(1).min(DOUBLINGS_MAX);
+        let growth = if most > RETRY_MOST { 2 } else { 1 };
+        let doublings = growth * self.failures.saturating_sub(1).min(DOUBLINGS_MAX);
         self.not_before = Some(Instant::now() + (RETRY_FIRST * 2u32.pow(doublings)).min(most));
         // Who cannot be reached now has not taken back what it said.
         if !matches!((&self.word, &word), (Some(Word::Keeps { .. } | Word::Nothing), Word::Silent(_))) {

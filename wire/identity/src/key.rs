@@ -5,13 +5,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, spki::der::pem::LineEnding};
 use ed25519_dalek::{Signer, SigningKey};
+use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
 
 use crate::history::finish_rotation;
-use crate::{IdError, NodeId};
+use crate::{IdError, NodeId, TlsError};
 
 /// The file of a node's key in its identity directory.
 pub const NODE_KEY_FILE: &str = "node.key";
@@ -23,6 +25,8 @@ const KEY_FILE_BYTES_MAX: u64 = 4096;
 pub struct NodeKey {
     secret: SigningKey,
     id: NodeId,
+    /// What TLS shows of it, once it was asked for: clones share it.
+    tls: Arc<OnceLock<Arc<CertifiedKey>>>,
 }
 
 /// Why there is no key. The owner must mend the directory; trying again alone does not help.
@@ -99,7 +103,7 @@ impl NodeKey {
 
     fn from_secret(secret: SigningKey) -> Result<Self, KeyError> {
         let id = NodeId::from_public_key(secret.verifying_key().to_bytes())?;
-        Ok(Self { secret, id })
+        Ok(Self { secret, id, tls: Arc::default() })
     }
 
     /// Returns the key kept in `dir`, made now if there is none. The directory is created (0700) if need be. A rotation that
@@ -212,6 +216,18 @@ impl NodeKey {
         let (digest, mut mark) = (Sha256::digest(signature), [0; 16]);
         mark.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
         mark
+    }
+
+    /// Returns what TLS shows of this key, made by `make` the first time: a certificate costs as much as a handshake.
+    pub(crate) fn certified(
+        &self,
+        make: impl FnOnce() -> Result<CertifiedKey, TlsError>,
+    ) -> Result<Arc<CertifiedKey>, TlsError> {
+        if let Some(made) = self.tls.get() {
+            return Ok(made.clone());
+        }
+        let made = Arc::new(make()?);
+        Ok(self.tls.get_or_init(|| made).clone())
     }
 
     /// Returns the key in PKCS#8 DER, for the certificate maker.

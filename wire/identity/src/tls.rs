@@ -10,6 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
 };
@@ -82,12 +83,12 @@ pub fn peer_node_id(certificates: Option<&[CertificateDer<'_>]>) -> Result<Optio
 /// [`TlsError`] if the certificate cannot be made.
 pub fn server_config(key: &NodeKey, clients: ClientAuth, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let (chain, secret) = material(key)?;
+    let shown = SingleCertAndKey::from(key.certified(|| certified(key, &provider))?);
     let verifier = Verifier { provider: provider.clone(), expected: None, clients };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(chain, secret)?;
+        .with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
@@ -101,13 +102,13 @@ pub fn server_config(key: &NodeKey, clients: ClientAuth, alpn: &[&[u8]]) -> Resu
 /// [`TlsError`] if the certificate cannot be made.
 pub fn client_config(key: &NodeKey, expected: Option<NodeId>, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let (chain, secret) = material(key)?;
+    let shown = SingleCertAndKey::from(key.certified(|| certified(key, &provider))?);
     let verifier = Verifier { provider: provider.clone(), expected, clients: ClientAuth::Demand };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous() // no authority vouches for a key: the key is the name
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(chain, secret)?;
+        .with_client_cert_resolver(Arc::new(shown));
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_sni = false;
@@ -115,7 +116,7 @@ pub fn client_config(key: &NodeKey, expected: Option<NodeId>, alpn: &[&[u8]]) ->
 }
 
 /// Makes the certificate and the key in the form that rustls takes.
-fn material(key: &NodeKey) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+fn certified(key: &NodeKey, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let failed = |reason: String| TlsError::Make { node: key.id(), reason };
     let der = key.pkcs8_der().map_err(failed)?;
     let pkcs8 = PrivatePkcs8KeyDer::from(der.as_slice());
@@ -126,7 +127,8 @@ fn material(key: &NodeKey) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDe
     params.distinguished_name.push(rcgen::DnType::CommonName, key.id().to_string());
     params.serial_number = Some(rcgen::SerialNumber::from(key.id().public_key()[..8].to_vec()));
     let certificate = params.self_signed(&pair).map_err(|error| failed(error.to_string()))?;
-    Ok((vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()))))
+    let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()));
+    Ok(CertifiedKey::from_der(vec![certificate.der().clone()], secret, provider)?)
 }
 
 #[derive(Debug)]
@@ -266,6 +268,18 @@ mod tests {
         Ok((peer_node_id(client.peer_certificates()).unwrap(), peer_node_id(server.peer_certificates()).unwrap()))
     }
 
+    #[test]
+    fn a_certificate_is_made_once_for_a_key_and_its_clones() {
+        let (key, other) = keys();
+        let provider = rustls::crypto::ring::default_provider();
+        let made = key.certified(|| certified(&key, &provider)).unwrap();
+        let never = || Err(TlsError::NotANode("made again".into()));
+        let again = key.clone().certified(never).unwrap();
+        assert!(Arc::ptr_eq(&made, &again));
+        assert_eq!(certificate_node_id(&made.cert[0]).unwrap(), key.id());
+        assert!(other.certified(never).is_err(), "another key has its own");
+    }
+
     fn keys() -> (NodeKey, NodeKey) {
         (NodeKey::from_seed([1; 32]).unwrap(), NodeKey::from_seed([2; 32]).unwrap())
     }
@@ -305,12 +319,10 @@ mod tests {
     #[test]
     fn a_certificate_without_its_secret_is_refused() {
         let (a, b) = keys();
-        let (stolen, _) = material(&b).unwrap();
-        let (_, secret) = material(&a).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let signer = provider.key_provider.load_private_key(secret).unwrap();
-        let certified = rustls::sign::CertifiedKey::new(stolen, signer);
-        let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        let provider = rustls::crypto::ring::default_provider();
+        let (stolen, own) = (certified(&b, &provider).unwrap(), certified(&a, &provider).unwrap());
+        let forged = CertifiedKey::new(stolen.cert, own.key);
+        let resolver = Arc::new(SingleCertAndKey::from(forged));
         let mut client = client_config(&a, None, &[]).unwrap();
         client.client_auth_cert_resolver = resolver;
         let refused = handshake(client, server_config(&b, ClientAuth::Accept, &[]).unwrap());

@@ -253,4 +253,4 @@ fn chain(error: &dyn StdError) -> String {
 
 #[cfg(test)]
 #[path = "web_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -12,7 +12,7 @@ fn owner(seed: u8) -> NodeId {
 }
 
 /// A web server on loopback with a certificate of its own authority for a name; it answers everybody with these bytes.
-async fn server(name: &str, answer: Vec<u8>) -> (SocketAddr, Vec<u8>) {
+pub(in crate::introductions) async fn server(name: &str, answer: Vec<u8>) -> (SocketAddr, Vec<u8>) {
     let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_key = rcgen::KeyPair::generate().unwrap();
@@ -47,7 +47,7 @@ async fn server(name: &str, answer: Vec<u8>) -> (SocketAddr, Vec<u8>) {
     (address, root.der().to_vec())
 }
 
-fn http(status: &str, body: &str) -> Vec<u8> {
+pub(in crate::introductions) fn http(status: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nlocation: https://127.0.0.1/\r\ncontent-length: {}\r\n\r\n{body}", body.len())
         .into_bytes()
 }

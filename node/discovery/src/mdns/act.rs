@@ -63,12 +63,15 @@ struct Open {
 struct Bound {
     socket: UdpSocket,
     group: SocketAddr,
-    reader: AbortHandle,
+    /// `None`: it is there for a last word.
+    reader: Option<AbortHandle>,
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        self.reader.abort();
+        if let Some(reader) = &self.reader {
+            reader.abort();
+        }
     }
 }
 
@@ -88,7 +91,7 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Opens what there is to be opened.
+    /// Opens what there is to be opened, and reads from it.
     ///
     /// # Errors
     /// There are cables, and a socket can be had on none of them.
@@ -97,49 +100,10 @@ impl Shared {
         if state.closed {
             return Ok(());
         }
-        let there = cables()?;
-        state.open.retain(|index, open| there.get(index) == Some(&open.cable));
-        let mut failed = None;
-        for (index, cable) in there {
-            if state.open.contains_key(&index) {
-                continue;
-            }
-            match self.open(index, &cable) {
-                Ok(sockets) => drop(state.open.insert(index, Open { cable, sockets })),
-                Err(error) => failed = Some(error),
-            }
-        }
-        let on = state.open.iter().map(|(index, open)| (*index, open.cable.addresses.clone())).collect();
-        state.engine.on(on, Instant::now());
-        match failed {
-            Some(error) if state.open.is_empty() => Err(error),
-            Some(error) => {
-                tracing::debug!(%error, "multicast DNS on one of the cables; it is tried again");
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn open(self: &Arc<Self>, index: u32, cable: &Cable) -> io::Result<Vec<Bound>> {
-        let v4 = cable.v4.map(|ip| (socket_v4(index, ip), SocketAddr::from((GROUP_V4, PORT))));
-        let v6 = cable.v6.then(|| (socket_v6(index), SocketAddr::from(SocketAddrV6::new(GROUP_V6, PORT, 0, index))));
-        let (mut bound, mut failed) = (Vec::new(), None);
-        for (socket, group) in v4.into_iter().chain(v6) {
-            let started = socket.and_then(|socket| {
-                let reads = tokio::net::UdpSocket::from_std(socket.try_clone()?)?;
-                let reader = tokio::spawn(read(self.clone(), index, reads)).abort_handle();
-                Ok(Bound { socket, group, reader })
-            });
-            match started {
-                Ok(one) => bound.push(one),
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            Some(error) if bound.is_empty() => Err(error),
-            _ => Ok(bound),
-        }
+        state.look(|index, socket| {
+            let reads = tokio::net::UdpSocket::from_std(socket.try_clone()?)?;
+            Ok(Some(tokio::spawn(read(self.clone(), index, reads)).abort_handle()))
+        })
     }
 
     /// Keeps time, until dropped.
@@ -198,6 +162,46 @@ impl Shared {
 }
 
 impl State {
+    /// Opens what there is to be opened; `listen` is told of each new socket.
+    fn look(&mut self, listen: impl Fn(u32, &UdpSocket) -> io::Result<Option<AbortHandle>>) -> io::Result<()> {
+        let there = cables()?;
+        self.open.retain(|index, open| there.get(index) == Some(&open.cable));
+        let mut failed = None;
+        for (index, cable) in there {
+            if self.open.contains_key(&index) {
+                continue;
+            }
+            match open(index, &cable, &listen) {
+                Ok(sockets) => drop(self.open.insert(index, Open { cable, sockets })),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let on = self.open.iter().map(|(index, open)| (*index, open.cable.addresses.clone())).collect();
+        self.engine.on(on, Instant::now());
+        match failed {
+            Some(error) if self.open.is_empty() => Err(error),
+            Some(error) => {
+                tracing::debug!(%error, "multicast DNS on one of the cables; it is tried again");
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Says good-bye and closes all, also outside a runtime.
+    pub(super) fn end(&mut self) {
+        // A cable that has just come back was not looked at yet: who is there has heard of us before it went.
+        if let Err(error) = self.look(|_, _| Ok(None)) {
+            tracing::debug!(%error, "no good-bye on a cable");
+        }
+        match self.engine.bye() {
+            Ok(sends) => self.send(sends),
+            Err(error) => tracing::debug!(%error, "no good-bye"),
+        }
+        self.closed = true;
+        self.open.clear();
+    }
+
     pub(super) fn due(&mut self, now: Instant) {
         match self.engine.due(now) {
             Ok(sends) => self.send(sends),
@@ -219,12 +223,6 @@ impl State {
         }
     }
 
-    /// Closes all.
-    pub(super) fn close(&mut self) {
-        self.closed = true;
-        self.open.clear();
-    }
-
     fn is_twin(&mut self, index: u32, hash: u64, now: Instant) -> bool {
         while self.twins.front().is_some_and(|(.., at)| now.duration_since(*at) > TWIN) || self.twins.len() >= TWINS {
             self.twins.pop_front();
@@ -234,6 +232,28 @@ impl State {
         }
         self.twins.push_back((index, hash, now));
         false
+    }
+}
+
+/// The sockets of one cable.
+fn open(
+    index: u32,
+    cable: &Cable,
+    listen: impl Fn(u32, &UdpSocket) -> io::Result<Option<AbortHandle>>,
+) -> io::Result<Vec<Bound>> {
+    let v4 = cable.v4.map(|ip| (socket_v4(index, ip), SocketAddr::from((GROUP_V4, PORT))));
+    let v6 = cable.v6.then(|| (socket_v6(index), SocketAddr::from(SocketAddrV6::new(GROUP_V6, PORT, 0, index))));
+    let (mut bound, mut failed) = (Vec::new(), None);
+    for (socket, group) in v4.into_iter().chain(v6) {
+        let opened = socket.and_then(|socket| Ok(Bound { reader: listen(index, &socket)?, socket, group }));
+        match opened {
+            Ok(one) => bound.push(one),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) if bound.is_empty() => Err(error),
+        _ => Ok(bound),
     }
 }
 

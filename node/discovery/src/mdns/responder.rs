@@ -56,6 +56,8 @@ pub(super) struct Responder {
     text: Vec<Vec<u8>>,
     port: u16,
     voices: BTreeMap<u32, Voice>,
+    /// Whether it was ever announced, also on a cable that went since.
+    is_told: bool,
 }
 
 /// What is to be said on one cable.
@@ -74,7 +76,7 @@ struct Voice {
 impl Responder {
     pub(super) fn new(names: &Names, tag: &str, text: Vec<Vec<u8>>, port: u16) -> Result<Self, ProtoError> {
         let (instance, host) = names.of(tag)?;
-        Ok(Self { names: names.clone(), instance, host, text, port, voices: BTreeMap::new() })
+        Ok(Self { names: names.clone(), instance, host, text, port, voices: BTreeMap::new(), is_told: false })
     }
 
     /// Says something else from now on.
@@ -181,6 +183,7 @@ impl Responder {
                 // All hear it.
                 voice.asked.clear();
                 voice.spoke = Some(now);
+                self.is_told = true;
                 let bytes = message::answer(&self.bundle(cable, TTL, true), None)?;
                 sends.push(Send { cable, to: None, bytes });
             }
@@ -202,11 +205,11 @@ impl Responder {
         self.voices.values().filter_map(of).min()
     }
 
-    /// Good-bye on all cables.
+    /// Good-bye on all cables. One that went and came back has heard of it before, though nothing was said there since.
     pub(super) fn bye(&self) -> Result<Vec<Send>, ProtoError> {
-        let spoken = self.voices.iter().filter(|(_, voice)| voice.spoke.is_some());
-        spoken
-            .map(|(cable, _)| {
+        let cables = self.voices.keys().filter(|_| self.is_told);
+        cables
+            .map(|cable| {
                 let records = self.bundle(*cable, Duration::ZERO, true);
                 Ok(Send { cable: *cable, to: None, bytes: message::answer(&records, None)? })
             })

@@ -96,6 +96,39 @@ fn nodes_on_a_lan_find_each_other_and_nobody_else() {
 }
 
 #[test]
+fn who_goes_just_after_its_cable_came_back_is_forgotten_at_once() {
+    on_lan(async || {
+        let (one, two) = (Machine::new(1).await, Machine::new(2).await);
+        let a = one.node(Trust { known: true, ..Trust::default() }).await;
+        let b = two.node(Trust { known: true, ..Trust::default() }).await;
+        let at_a = "node2 grid.example 192.0.2.2:7300 Multicast Untrusted Up\n";
+        a.tells("A finds B", at_a).await;
+        ip("link set flt-lan-2 down");
+        a.tells("B is down", &at_a.replace("Up", "Down")).await;
+        // B has seen that its cable went, and has no sockets there; when it comes back, B ends before it looks again.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        ip("link set flt-lan-2 up");
+        let stopped = two.here(async move {
+            let start = Instant::now();
+            while !is_up() {
+                assert!(start.elapsed() < DEADLINE, "the cable is not there");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            b.running.abort();
+            b.links.stop().await;
+        });
+        stopped.await;
+        a.tells("B is forgotten", "").await;
+    });
+}
+
+/// Whether the cable of the machine whose thread calls carries.
+fn is_up() -> bool {
+    let output = std::process::Command::new("ip").args(["-o", "link", "show", "lan0"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains("state UP")
+}
+
+#[test]
 fn a_policy_drops_candidates_and_takes_them_again() {
     on_lan(async || {
         let (one, two) = (Machine::new(1).await, Machine::new(2).await);
