@@ -75,6 +75,17 @@ async fn what_both_have_signed_is_in_both_logs_and_each_witnesses_the_other() {
         if agrees { Ok(()) } else { Err(format!("{witnesses:?}")) }
     })
     .await;
+    // Each has shown the other that the contract is in its log.
+    for node in [&buyer, &seller] {
+        until("the other party has it in its log", async || {
+            let contract = node.api::<Contract>().get("contract-1").await.unwrap();
+            let told = contract.condition("LoggedByOtherParty").cloned().unwrap_or_default();
+            let needed = ("True", "Included", "entry 0 of 1 in the log of the other party");
+            let is = (told.status.as_str(), told.reason.as_str(), told.message.as_str()) == needed;
+            if is { Ok(()) } else { Err(format!("{told:?}")) }
+        })
+        .await;
+    }
     // A contract that ends is a second entry, and the heads are consistent.
     buyer.api::<Contract>().delete("contract-1", &DeleteParams::default()).await.unwrap();
     let kept = until("the end is witnessed", async || {

@@ -12,7 +12,7 @@ use fluidos_accounting::{Accounts, Meters, Traffic, Usage};
 use fluidos_acquisition::exporter::Exporter;
 use fluidos_acquisition::restore::{self, take_back};
 use fluidos_acquisition::{Options, contract_manager};
-use fluidos_identity::{ClientAuth, Envelope, NodeId, NodeKey, server_config};
+use fluidos_identity::{ClientAuth, Envelope, NodeId, NodeKey, Signed, server_config};
 use fluidos_model::kinds::{
     AdditionalInformation, Contract, KnownCluster, Ledger, LogState, NodeIdentity, TransparencyLog,
     TransparencyLogStatus, crds, names,
@@ -20,6 +20,7 @@ use fluidos_model::kinds::{
 use fluidos_model::market::{Amounts, Ended, Pool};
 use fluidos_notary::{Notary, Records};
 use fluidos_rear as rear;
+use fluidos_rear::{Refusal, RefusalCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
@@ -65,6 +66,34 @@ impl Meters for Linked {
 
     fn usage(&self, _: &str) -> Option<Usage> {
         None
+    }
+}
+
+/// Sells nothing.
+pub struct Nothing;
+
+#[async_trait]
+impl rear::Seller for Nothing {
+    async fn list_flavors(&self, _: &rear::Selector, _: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    async fn reserve(&self, _: rear::ReserveRequest, _: NodeId) -> Result<rear::Transaction, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold"))
+    }
+
+    async fn purchase(
+        &self,
+        _: &str,
+        _: rear::PurchaseRequest,
+        _: Signed<rear::ContractTerms>,
+        _: NodeId,
+    ) -> Result<rear::Contract, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold"))
+    }
+
+    async fn release(&self, _: &str, _: Signed<rear::ReleaseTerms>, _: NodeId) -> Result<(), Refusal> {
+        Ok(())
     }
 }
 
