@@ -66,9 +66,13 @@ pub struct ContractSpec {
     /// there without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_terms: Option<SignedTerms>,
-    /// The last renewal, signed by both; at the buyer one that it has asked for and is not answered yet by itself only (ours).
+    /// The last renewal, signed by both (ours).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<SignedTerms>,
+    /// At the buyer: the next renewal, which it has asked for and of which it does not know yet what came of it (ours). Beside the last one, for
+    /// a seller to have that back which has lost it meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_asked: Option<SignedTerms>,
     /// At a reseller, in what it has sold: the contract that it has bought from somebody else and serves this one with (ours). Absent is
     /// that it serves it itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -222,7 +222,9 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
         let contract = by_name.get(&name);
         let before = (kept.meter.serving, kept.meter.closed.len());
         let clock = kept.clock(now);
-        let longer = contract.and_then(|contract| contract.spec.renewal.as_ref()).is_some_and(|it| kept.renew(it));
+        let renewals = contract.map(|contract| [&contract.spec.renewal, &contract.spec.renewal_asked]);
+        let longer =
+            renewals.is_some_and(|all| all.into_iter().flatten().fold(false, |longer, it| kept.renew(it) || longer));
         let until = kept.basis().until.filter(|until| *until <= clock);
         let gone = contract.is_none_or(|contract| contract.metadata.deletion_timestamp.is_some());
         if let Some(until) = until {
