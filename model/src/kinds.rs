@@ -20,6 +20,7 @@ mod acquaintance;
 mod acquisition_policy;
 mod allocation;
 mod broker;
+mod condition;
 mod contract;
 mod deployment;
 mod discovery;
@@ -49,7 +50,8 @@ pub use acquisition_policy::{
     AcquisitionPolicySpec, AcquisitionPolicyStatus, BufferStatus, EndedContract, Unrated,
 };
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
-pub use broker::{Broker, BrokerCondition, BrokerSpec, BrokerStatus};
+pub use broker::{Broker, BrokerSpec, BrokerStatus};
+pub use condition::Condition;
 pub use contract::{
     Contract, ContractSpec, ContractStatus, LiqoCredentials, SignedTerms, Transaction, TransactionSpec,
     TransactionStatus, serving,

@@ -159,7 +159,11 @@ fn log(status: TransparencyLogStatus) -> Vec<Finding> {
     };
     let remedy = "its contracts are as both have signed them; ask it: fluidos log verify";
     let told = |message| Finding::new("peers show one history", Some((message, remedy))).optional();
-    std::iter::once(own).chain(status.rewritten.into_iter().map(told)).collect()
+    let wait =
+        "nothing is proven: it is asked again each minute, as long as it does not show that one continues the other";
+    let open = |message| Finding::new("peers show one history", Some((message, wait))).optional();
+    let found = status.rewritten.into_iter().map(told).chain(status.unproven.into_iter().map(open));
+    std::iter::once(own).chain(found).collect()
 }
 
 async fn node(connection: &Connection) -> Result<Vec<Finding>> {

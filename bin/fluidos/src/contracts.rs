@@ -453,6 +453,14 @@ fn renewal(contract: &Contract) -> String {
     format!("by {} s, from {} s before the end{often}{told}", rule.by_seconds, rule.before_seconds)
 }
 
+/// Whether the other party has shown that the contract is in its log, or why not, and since when.
+fn logged(contract: &Contract) -> String {
+    match contract.condition("LoggedByOtherParty") {
+        Some(told) => format!("{} since {}", known(&told.reason), known(&told.last_transition_time)),
+        None => "?".into(),
+    }
+}
+
 fn table(objects: &[Contract], books: &Books) -> Table {
     let rows = objects.iter().map(|contract| {
         let amounts = contract.spec.configuration.as_ref().map(|c| &c.data);
@@ -499,6 +507,7 @@ fn table(objects: &[Contract], books: &Books) -> Table {
             },
             renewal(contract),
             served_by(contract, direction),
+            logged(contract),
         ]
     });
     Table {
@@ -519,6 +528,7 @@ fn table(objects: &[Contract], books: &Books) -> Table {
             "YIELDING",
             "RENEWAL",
             "SERVED BY",
+            "LOGGED",
         ],
         narrow: 9,
         rows: rows.collect(),
@@ -535,6 +545,22 @@ mod tests {
     fn what_is_not_known_is_never_0() {
         let row = &table(&[Contract::new("c", Default::default())], &Books::default()).rows[0];
         assert_eq!(row[1..9], ["?", "?", "?", "?", "?", "?", "?", "?"].map(str::to_owned));
+    }
+
+    #[test]
+    fn whether_the_other_party_has_it_in_its_log_is_not_known_until_it_was_asked() {
+        let mut contract = Contract::new("c", Default::default());
+        assert_eq!(logged(&contract), "?");
+        let told = json!({"type": "LoggedByOtherParty", "status": "False", "reason": "Missing", "message": "m",
+            "lastTransitionTime": "2026-11-01T10:00:00Z"});
+        contract.status.get_or_insert_default().conditions = vec![serde_json::from_value(told).unwrap()];
+        assert_eq!(logged(&contract), "Missing since 2026-11-01T10:00:00Z");
+        let columns = table(&[contract], &Books::default());
+        assert_eq!(columns.heading.len(), columns.rows[0].len());
+        assert_eq!(
+            (columns.heading.last(), columns.rows[0].last().unwrap().as_str()),
+            (Some(&"LOGGED"), "Missing since 2026-11-01T10:00:00Z")
+        );
     }
 
     #[test]

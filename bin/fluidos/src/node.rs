@@ -128,7 +128,8 @@ async fn run(up: &Up) -> Result<()> {
     parts.spawn(placement::run(api.access(placement::MANAGER), placement::Options { location }));
     let (window, offers) = tokio::sync::watch::channel(Vec::new());
     let discovery = peers::discover(up, key.clone(), &api, &doors, (speakers.clone(), offers), &mut parts)?;
-    let accountant = accounting::open(&key, &api, &links, (packets, machine.as_ref()), &mut parts).await?;
+    let accountant =
+        accounting::open((&key, &identity), &api, (&links, &speakers), (packets, machine.as_ref()), &mut parts).await?;
     let (access, selling) = (
         api.access("fluidos-services"),
         fluidos_services::Options { own: key.id(), links: links.clone(), speakers: speakers.clone() },

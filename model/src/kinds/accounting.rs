@@ -110,6 +110,12 @@ pub struct AccountStatus {
     /// The last renewal of the contract: at the seller signed by both, at the buyer at least by itself, which binds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<SignedTerms>,
+    /// DIDs to which the buyer's key was handed over since the contract was signed, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buyer_keys: Vec<String>,
+    /// Likewise of the seller's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seller_keys: Vec<String>,
     /// Since when the other party has been asked in vain (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<String>,

@@ -5,6 +5,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Condition;
+
 /// Where the broker is and what is said there.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
 #[kube(
@@ -50,32 +52,12 @@ pub struct BrokerStatus {
     pub last_update_time: String,
     /// Ours: `Connected`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<BrokerCondition>,
-}
-
-/// One thing that holds or does not, as Kubernetes says it (`metav1.Condition`).
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct BrokerCondition {
-    /// Of what: `Connected`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `True`, `False`, `Unknown`.
-    pub status: String,
-    /// One word why.
-    pub reason: String,
-    /// In words.
-    pub message: String,
-    /// Since when, RFC 3339.
-    pub last_transition_time: String,
-    /// Of which version of the spec.
-    #[serde(default)]
-    pub observed_generation: i64,
+    pub conditions: Vec<Condition>,
 }
 
 impl Broker {
     /// Returns the condition of this type.
-    pub fn condition(&self, kind: &str) -> Option<&BrokerCondition> {
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.status.as_ref()?.conditions.iter().find(|condition| condition.kind == kind)
     }
 }

@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, EmbeddedFlavor, NodeIdentity, Phase, PhaseStatus, TelemetryServer, names};
+use super::{Condition, Configuration, EmbeddedFlavor, NodeIdentity, Phase, PhaseStatus, TelemetryServer, names};
 
 /// Who sells what to whom until when.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
@@ -25,6 +25,7 @@ use super::{Configuration, EmbeddedFlavor, NodeIdentity, Phase, PhaseStatus, Tel
     printcolumn = r#"{"name":"Transaction ID","type":"string","priority":1,"jsonPath":".spec.transactionID"}"#,
     printcolumn = r#"{"name":"Buyer Cluster ID","type":"string","priority":1,"jsonPath":".spec.buyerClusterID"}"#,
     printcolumn = r#"{"name":"Served By","type":"string","priority":1,"jsonPath":".spec.servedBy"}"#,
+    printcolumn = r#"{"name":"Logged","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"LoggedByOtherParty\")].reason"}"#,
     printcolumn = r#"{"name":"Expiration Time","type":"string","jsonPath":".spec.expirationTime"}"#,
     printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
@@ -65,9 +66,13 @@ pub struct ContractSpec {
     /// there without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_terms: Option<SignedTerms>,
-    /// The last renewal, signed by both; at the buyer one that it has asked for and is not answered yet by itself only (ours).
+    /// The last renewal, signed by both (ours).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal: Option<SignedTerms>,
+    /// At the buyer: the next renewal, which it has asked for and of which it does not know yet what came of it (ours). Beside the last one, for
+    /// a seller to have that back which has lost it meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_asked: Option<SignedTerms>,
     /// At a reseller, in what it has sold: the contract that it has bought from somebody else and serves this one with (ours). Absent is
     /// that it serves it itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +126,16 @@ pub struct ContractStatus {
     /// What became of its renewal, in words (ours).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub renewal: String,
+    /// Ours: `LoggedByOtherParty`, whether the other party has shown that this contract is in its log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+impl Contract {
+    /// Returns the condition of this type.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.status.as_ref()?.conditions.iter().find(|condition| condition.kind == kind)
+    }
 }
 
 /// What official nodes hand to a buyer.

@@ -104,13 +104,17 @@ pub struct TransparencyLogStatus {
     pub restored: Option<RestoredRecords>,
     /// Who was asked, and what it keeps.
     pub witnesses: Vec<LogWitness>,
-    /// Nodes that have shown this one two histories, in words; each begins with the DID.
+    /// Nodes that have shown two histories, to this one or to it and another witness, in words; each begins with the DID.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rewritten: Vec<String>,
+    /// Nodes of whose log another witness keeps a head that nobody has shown to fit the one that is kept here, in words; each begins with
+    /// the DID. That proves nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<String>,
 }
 
 impl TransparencyLogStatus {
-    /// Returns the DIDs of the nodes that have shown this one two histories.
+    /// Returns the DIDs of the nodes that have shown two histories.
     pub fn rewriters(&self) -> impl Iterator<Item = &str> {
         self.rewritten.iter().filter_map(|words| words.split_whitespace().next())
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fluidos_identity::{Envelope, NodeId, Signed};
+use fluidos_identity::{Envelope, NodeId, Signed, Speakers};
 use fluidos_model::kinds::{
     Account, AccountPhase, AccountSpec, AccountStatus, Configuration, Contract, Direction, FlavorType, SignedTerms,
     names,
@@ -20,7 +20,8 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::{Mutex, Notify};
 
-use crate::{Error, Options, Traffic, keeper};
+use crate::parties::{self, Parties};
+use crate::{Error, Options, Traffic, events, keeper};
 
 /// Live contracts are at most 1,024 of a pool at each side; the others wait for their last receipts.
 pub(crate) const ACCOUNTS_MAX: usize = 4096;
@@ -46,6 +47,7 @@ pub(crate) struct Kept {
     pub meter: Meter,
     /// Without what changes with each receipt.
     basis: Basis,
+    speakers: Speakers,
     written: Instant,
     /// Counters at the last look of this process; `None` before the first.
     pub traffic: Option<Traffic>,
@@ -70,9 +72,24 @@ impl Kept {
         self.object.spec.direction == Direction::Sold
     }
 
+    /// The keys of both parties.
+    pub fn parties(&self) -> Parties {
+        Parties::of(self.terms.value(), self.object.status.as_ref())
+    }
+
+    /// The key that speaks for the other party now.
     pub fn peer(&self) -> NodeId {
         let terms = self.terms.value();
-        if self.sells() { terms.buyer } else { terms.seller }
+        let named = if self.sells() { terms.buyer } else { terms.seller };
+        let parties = self.parties();
+        parties.keys(!self.sells()).last().map_or(named, |last| self.speakers.current(last))
+    }
+
+    /// Notes whose keys were handed over to whom; returns whether that is new.
+    pub fn note_keys(&mut self, options: &Options) -> bool {
+        let own = (&options.keys, options.key.id());
+        let status = self.object.status.get_or_insert_default();
+        parties::note(status, self.terms.value(), &options.speakers, own)
     }
 
     /// Says whether it is of a service, which has no node.
@@ -115,7 +132,7 @@ impl Kept {
         if known == Some(renewal) {
             return false;
         }
-        let until = renewed_until(&self.terms, self.sells(), Some(renewal));
+        let until = renewed_until(&self.terms, self.sells(), &self.parties(), Some(renewal));
         if until.is_none() || until <= self.basis.until {
             return false;
         }
@@ -134,8 +151,9 @@ impl Accounts {
         Self { options, kept: Mutex::default(), due: Notify::new() }
     }
 
-    pub(crate) fn own(&self) -> NodeId {
-        self.options.key.id()
+    /// Says whether a key is one that this node has, or had.
+    pub(crate) fn is_own(&self, key: &NodeId) -> bool {
+        self.options.keys.contains(key)
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -160,7 +178,7 @@ impl Accounts {
         let objects = self.api::<Account>().list(&ListParams::default()).await.map_err(Error::api("list accounts"))?;
         for object in objects.items {
             let name = object.name_any();
-            match Self::kept_of(object) {
+            match self.kept_of(object) {
                 Ok(mut kept) => {
                     // One object that cannot be read is the matter of its account: all others go on, and so does its meter.
                     if let Err(error) = self.catch_up(&mut kept).await {
@@ -169,7 +187,11 @@ impl Accounts {
                     }
                     self.kept.lock().await.insert(name, Arc::new(Mutex::new(kept)));
                 }
-                Err(error) => tracing::warn!(account = name, %error, "an account that cannot be read is left as it is"),
+                Err(error) => {
+                    tracing::warn!(account = name, %error, "an account that cannot be read is left as it is");
+                    let told = format!("its account cannot be read, and is left as it is: {error}");
+                    events::warn(&self.options.client, &name, "AccountWrong", Some("account-unread"), &told).await;
+                }
             }
         }
         Ok(())
@@ -202,9 +224,9 @@ impl Accounts {
         let signed_terms = contract.spec.signed_terms.clone().ok_or_else(|| refused("nobody has signed it".into()))?;
         let terms = opened(&signed_terms)?;
         let (buyer, seller) = (terms.value().buyer, terms.value().seller);
-        let (direction, peer, said) = match self.own() {
-            own if own == seller => (Direction::Sold, buyer, &contract.spec.buyer.ip),
-            own if own == buyer => (Direction::Bought, seller, &contract.spec.seller.ip),
+        let (direction, peer, said) = match &self.options.keys {
+            own if own.contains(&seller) => (Direction::Sold, buyer, &contract.spec.buyer.ip),
+            own if own.contains(&buyer) => (Direction::Bought, seller, &contract.spec.seller.ip),
             _ => return Err(refused("it is between others".into())),
         };
         let spec = AccountSpec {
@@ -222,7 +244,7 @@ impl Accounts {
             Err(kube::Error::Api(status)) if status.code == 409 => api.get(&name).await,
             other => other,
         };
-        let mut kept = Self::kept_of(object.map_err(Error::api(format!("open account {name}")))?)?;
+        let mut kept = self.kept_of(object.map_err(Error::api(format!("open account {name}")))?)?;
         if kept.object.status.is_none() {
             let mut status = AccountStatus::default();
             let made = contract.metadata.creation_timestamp.as_ref().map_or(now, |made| made.0);
@@ -238,14 +260,17 @@ impl Accounts {
         Ok(())
     }
 
-    fn kept_of(object: Account) -> Result<Kept, Error> {
+    fn kept_of(&self, object: Account) -> Result<Kept, Error> {
         let (terms, mut basis) = contract(&object)?;
         let sells = object.spec.direction == Direction::Sold;
         let renewal = object.status.as_ref().and_then(|status| status.renewal.as_ref());
-        basis.until = renewed_until(&terms, sells, renewal).or(basis.until);
+        let parties = Parties::of(terms.value(), object.status.as_ref());
+        basis.until = renewed_until(&terms, sells, &parties, renewal).or(basis.until);
         let meter = object.status.as_ref().and_then(|status| status.meter.clone()).unwrap_or(Meter::new(basis.issued));
         let written = Instant::now();
-        Ok(Kept { object, terms, meter, basis, written, traffic: None, cpu: None, tell: false, uninvoiced: None })
+        let speakers = self.options.speakers.clone();
+        let (traffic, cpu, tell, uninvoiced) = (None, None, false, None);
+        Ok(Kept { object, terms, meter, basis, speakers, written, traffic, cpu, tell, uninvoiced })
     }
 
     /// Writes the account with its meter.
@@ -314,11 +339,18 @@ pub(crate) fn contract(account: &Account) -> Result<(Signed<rear::ContractTerms>
 
 /// When a contract ends after a renewal. A seller needs both signatures to it; what a buyer has signed may have been signed by its
 /// seller, and it owes what was served until then.
-fn renewed_until(terms: &Signed<rear::ContractTerms>, sells: bool, renewal: Option<&SignedTerms>) -> Option<Timestamp> {
+fn renewed_until(
+    terms: &Signed<rear::ContractTerms>,
+    sells: bool,
+    parties: &Parties,
+    renewal: Option<&SignedTerms>,
+) -> Option<Timestamp> {
     let renewal = rear::open_renewal(&envelope(renewal?)).ok()?;
-    let (buyer, seller) = (terms.value().buyer, terms.value().seller);
-    let signers: &[NodeId] = if sells { &[buyer, seller] } else { &[buyer] };
-    rear::check_renewal(&renewal, terms, signers).ok()?;
+    rear::check_renewal(&renewal, terms, &[]).ok()?;
+    parties::require_one(&renewal, parties.keys(false)).ok()?;
+    if sells {
+        parties::require_one(&renewal, parties.keys(true)).ok()?;
+    }
     renewal.value().times().ok().map(|(_, until)| whole(until))
 }
 

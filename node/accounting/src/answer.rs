@@ -14,6 +14,7 @@ impl Accountant for Accounts {
         let none = || Refusal::new(RefusalCode::NotFound, format!("no account of contract {contract} is kept here"));
         let kept = self.get(contract).await.ok_or_else(none)?;
         let mut kept = kept.lock().await;
+        kept.note_keys(&self.options);
         if kept.peer() != party {
             return Err(none());
         }
@@ -65,7 +66,9 @@ impl Accounts {
             request.receipt.as_ref().map(|envelope| Signed::<Receipt>::open(envelope, RECEIPT_PURPOSE)).transpose()?;
         if request.after > basis.number {
             // This node has lost what it had signed; the buyer has it.
-            let both = sent.filter(|sent| sent.signed_by(&self.own()) && sent.value().number == basis.number + 1);
+            let both = sent.filter(|sent| {
+                sent.signers().any(|signer| self.is_own(&signer)) && sent.value().number == basis.number + 1
+            });
             if let Some(both) = both {
                 self.keep(kept, &both).await?;
                 tracing::info!(

@@ -3,13 +3,13 @@
 use fluidos_identity::Signed;
 use fluidos_model::kinds::{Account, AccountPhase, Receipt, ReceiptSpec, names};
 use fluidos_model::receipt::{self, Bill, RECEIPT_PURPOSE};
-use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::{ListParams, PostParams};
 
-use crate::Error;
 use crate::accounts::{Accounts, Kept, basis_of, contract, envelope, signed_terms};
+use crate::parties::Parties;
+use crate::{Error, events};
 
 impl Accounts {
     /// Returns a receipt that is kept. What both have not signed is none, whoever has written it there.
@@ -19,7 +19,7 @@ impl Accounts {
     pub(crate) async fn receipt(&self, kept: &Kept, number: u64) -> Result<Option<Signed<receipt::Receipt>>, Error> {
         let name = names::receipt(kept.name(), number);
         let object = self.api::<Receipt>().get_opt(&name).await.map_err(Error::api(format!("read {name}")))?;
-        object.map(|object| signed_by_both(kept.terms.value(), &object)).transpose()
+        object.map(|object| signed_by_both(&kept.parties(), &object)).transpose()
     }
 
     /// Returns the receipts of a contract that are kept, with their digests, in the order of the chain.
@@ -30,7 +30,7 @@ impl Accounts {
         let selected = ListParams::default().labels(&format!("{}={}", names::LABEL_CONTRACT, kept.name()));
         let objects = self.api::<Receipt>().list(&selected).await.map_err(Error::api("list receipts"))?;
         let read = |object: Receipt| -> Result<_, Error> {
-            let signed = signed_by_both(kept.terms.value(), &object)?;
+            let signed = signed_by_both(&kept.parties(), &object)?;
             Ok((signed.value().clone(), signed.digest()))
         };
         let mut receipts = objects.items.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
@@ -40,8 +40,8 @@ impl Accounts {
 
     /// Keeps a receipt that both have signed: the next of the chain. The same again changes nothing.
     pub(crate) async fn keep(&self, kept: &mut Kept, signed: &Signed<receipt::Receipt>) -> Result<(), Error> {
-        let terms = kept.terms.value();
-        signed.require(&[terms.buyer, terms.seller])?;
+        kept.note_keys(&self.options);
+        kept.parties().require_both(signed)?;
         receipt::check_next(&kept.basis(), signed.value())?;
         let object = object_of(kept, signed);
         let name = object.name_any();
@@ -76,7 +76,13 @@ impl Accounts {
             status.phase = AccountPhase::Settled;
         }
         kept.meter.settled(receipt.until, receipt.end.is_some());
-        self.write(kept).await
+        self.write(kept).await?;
+        if receipt.is_disputed() {
+            let once = format!("receipt-{}-disputed", receipt.number);
+            let told = events::disputed(receipt);
+            events::warn(&self.options.client, kept.name(), "ReceiptDisputed", Some(&once), &told).await;
+        }
+        Ok(())
     }
 }
 
@@ -87,9 +93,10 @@ impl Accounts {
 pub fn bill(account: &Account, receipts: &[Receipt], month: Timestamp) -> Result<Bill, Error> {
     let (terms, first) = contract(account)?;
     let basis = basis_of(&first, &account.status.clone().unwrap_or_default());
+    let parties = Parties::of(terms.value(), account.status.as_ref());
     let mut of_contract = Vec::new();
     for object in receipts.iter().filter(|object| object.spec.contract == account.spec.contract) {
-        let signed = signed_by_both(terms.value(), object)?;
+        let signed = signed_by_both(&parties, object)?;
         of_contract.push((signed.value().clone(), signed.digest()));
     }
     of_contract.sort_by_key(|(receipt, _)| receipt.number);
@@ -104,9 +111,9 @@ pub fn signed_receipt(object: &Receipt) -> Result<Signed<receipt::Receipt>, Erro
     Ok(Signed::open(&envelope(&object.spec.signed), RECEIPT_PURPOSE)?)
 }
 
-fn signed_by_both(terms: &rear::ContractTerms, object: &Receipt) -> Result<Signed<receipt::Receipt>, Error> {
+fn signed_by_both(parties: &Parties, object: &Receipt) -> Result<Signed<receipt::Receipt>, Error> {
     let signed = signed_receipt(object)?;
-    signed.require(&[terms.buyer, terms.seller])?;
+    parties.require_both(&signed)?;
     Ok(signed)
 }
 

@@ -54,6 +54,18 @@ impl Error {
         move |source| Self::Api { what, source }
     }
 
+    /// Says whether the books themselves are wrong; anything else may be mended by waiting.
+    pub(crate) fn is_of_books(&self) -> bool {
+        match self {
+            Self::Signed(_) | Self::Receipt(ReceiptError::Differs { .. }) | Self::Invoice(_) => true,
+            Self::Contract { .. } | Self::Fork { .. } => true,
+            Self::Peer(ClientError::Refused { refusal, .. }) => refusal.code == RefusalCode::Conflict,
+            Self::Receipt(ReceiptError::Early { .. }) | Self::Peer(_) | Self::Api { .. } | Self::Unreachable(_) => {
+                false
+            }
+        }
+    }
+
     /// What a peer is told: the API's own words are nobody else's business.
     pub(crate) fn into_refusal(self) -> Refusal {
         match self {

@@ -13,6 +13,7 @@ use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, PostParams};
 
 use crate::accounts::{Accounts, Kept, envelope, signed_terms};
+use crate::parties::require_one;
 use crate::{Error, keeper};
 
 /// Version of a word about a payment.
@@ -137,7 +138,11 @@ impl Accounts {
 
     /// Says whether this node has signed that an invoice is paid.
     pub(crate) fn has_said(&self, invoice: &Invoice) -> bool {
-        words(invoice).iter().any(|word| word.signed_by(&self.own()))
+        words(invoice).iter().any(|word| self.is_word_of_own(word))
+    }
+
+    fn is_word_of_own(&self, word: &Signed<Payment>) -> bool {
+        word.signers().any(|signer| self.is_own(&signer))
     }
 
     /// Says whether there are words of this node about the payments of a contract.
@@ -149,7 +154,7 @@ impl Accounts {
     pub(crate) async fn told(&self, contract: &str) -> Result<Vec<Envelope>, Error> {
         let mut invoices = self.invoices_of(contract).await?;
         invoices.sort_by(|a, b| b.spec.month.cmp(&a.spec.month));
-        let own = |invoice: &Invoice| words(invoice).into_iter().find(|word| word.signed_by(&self.own()));
+        let own = |invoice: &Invoice| words(invoice).into_iter().find(|word| self.is_word_of_own(word));
         Ok(invoices.iter().filter_map(own).map(|word| word.envelope()).take(PAYMENTS_MAX).collect())
     }
 
@@ -208,7 +213,7 @@ impl Accounts {
 /// A word of the other party.
 fn read_word(envelope: &Envelope, kept: &Kept) -> Result<Signed<Payment>, SignedError> {
     let word = Signed::<Payment>::open(envelope, PAYMENT_PURPOSE)?;
-    word.require(&[kept.peer()])?;
+    require_one(&word, kept.parties().keys(!kept.sells()))?;
     Ok(word)
 }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::accounts::{Accounts, Kept};
 use crate::readings::View;
-use crate::{Error, Options, settle};
+use crate::{Error, Options, events, settle};
 
 /// A meter is looked at this often, and whenever something that it reads has changed.
 const LOOK: Duration = Duration::from_secs(5);
@@ -180,6 +180,10 @@ pub(crate) async fn complain(accounts: &Accounts, kept: &mut Kept, error: &Error
     if let Err(error) = accounts.write(kept).await {
         tracing::warn!(%error, "an account could not be written");
     }
+    if error.is_of_books() {
+        let message = kept.status().message;
+        events::warn(&accounts.options.client, kept.name(), "AccountWrong", None, &message).await;
+    }
 }
 
 /// Opens, looks, ends. `refused` is what was said of contracts without an account: each once.
@@ -209,7 +213,7 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
     let by_name: BTreeMap<String, &Contract> =
         contracts.iter().map(|known| (known.name_any(), known.as_ref())).collect();
     // Whose packets have been counted, by the first contract of each peer.
-    let mut counted: BTreeSet<String> = BTreeSet::new();
+    let mut counted: BTreeSet<fluidos_identity::NodeId> = BTreeSet::new();
     for (name, kept) in accounts.all().await {
         let mut kept = kept.lock().await;
         if kept.uninvoiced.is_some_and(|at| at <= Instant::now()) {
@@ -222,7 +226,13 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
         let contract = by_name.get(&name);
         let before = (kept.meter.serving, kept.meter.closed.len());
         let clock = kept.clock(now);
-        let longer = contract.and_then(|contract| contract.spec.renewal.as_ref()).is_some_and(|it| kept.renew(it));
+        let handed_over = kept.note_keys(&accounts.options);
+        let mut longer = false;
+        for renewal in
+            contract.iter().flat_map(|contract| [&contract.spec.renewal, &contract.spec.renewal_asked]).flatten()
+        {
+            longer |= kept.renew(renewal);
+        }
         let until = kept.basis().until.filter(|until| *until <= clock);
         let gone = contract.is_none_or(|contract| contract.metadata.deletion_timestamp.is_some());
         if let Some(until) = until {
@@ -230,13 +240,17 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
         } else if gone {
             kept.meter.end(clock, End::Released);
         } else {
-            let first = counted.insert(kept.object.spec.peer.clone());
+            let first = counted.insert(kept.peer());
             let reading = view.read(&mut kept, accounts.options.meters.as_ref(), first);
             kept.meter.look(clock, &reading);
         }
         if kept.meter.ended && kept.status().phase == AccountPhase::Open {
             kept.object.status.get_or_insert_default().phase = AccountPhase::Closing;
-        } else if before == (kept.meter.serving, kept.meter.closed.len()) && !longer && !kept.must_write() {
+        } else if before == (kept.meter.serving, kept.meter.closed.len())
+            && !longer
+            && !handed_over
+            && !kept.must_write()
+        {
             continue;
         }
         if let Err(error) = accounts.write(&mut kept).await {

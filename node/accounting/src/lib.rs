@@ -17,6 +17,9 @@
 //! *Crashes*: a receipt is written before the account that counts it, and found again when the account is loaded; a meter is written
 //! every 15 s, so a killed process loses at most that much of its own measure, which is below the usual tolerance of an hour.
 //!
+//! A party may have another key than the one that has signed the contract: the account notes it, and the chain goes on ([`parties`]).
+//! A line that is disputed and books that are wrong are told in an Event on the Contract, too.
+//!
 //! Limits: bytes are counted for each pair of nodes and stand in the receipts of the first of its contracts by name; pods are counted,
 //! not listed.
 
@@ -24,16 +27,19 @@ mod accounts;
 mod answer;
 mod chain;
 mod error;
+mod events;
 mod forget;
 mod invoices;
 mod keeper;
+mod parties;
 mod readings;
 mod restore;
 mod settle;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fluidos_identity::{NodeId, NodeKey};
+use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_rear as rear;
 use kube::Client;
 use substrate_client::Caches;
@@ -88,6 +94,10 @@ pub struct Options {
     pub caches: Caches,
     /// The node's key: receipts are signed with it.
     pub key: NodeKey,
+    /// Every key that the node has had: contracts name the one that signed them.
+    pub keys: BTreeSet<NodeId>,
+    /// Which key speaks for whom now.
+    pub speakers: Speakers,
     /// The way to a peer.
     pub dial: Dial,
     /// What is measured outside the API.

@@ -42,7 +42,8 @@ impl Accounts {
         let (mut taken, mut made) = (0, 0);
         for envelope in receipts {
             let signed = Signed::<receipt::Receipt>::open(envelope, RECEIPT_PURPOSE)?;
-            signed.require(&[kept.terms.value().buyer, kept.terms.value().seller])?;
+            kept.note_keys(&self.options);
+            kept.parties().require_both(&signed)?;
             let (value, number) = (signed.value(), kept.status().number);
             if value.contract_id != kept.terms.value().contract_id {
                 return Err(refused(format!("receipt {} is of another contract", value.number)));

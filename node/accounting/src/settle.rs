@@ -117,9 +117,12 @@ fn expired(basis: &receipt::Basis, now: Timestamp, end: End) -> Timestamp {
 
 /// The other party at the first of its addresses: where it is known to be, then where it said it was.
 async fn client(accounts: &Accounts, kept: &Kept, peers: &[Arc<KnownCluster>]) -> Result<rear::Client, Error> {
-    let (peer, did) = (kept.peer(), kept.peer().to_string());
-    let known = peers.iter().filter(|known| known.spec.did.as_ref() == Some(&did)).map(|known| &known.spec.address);
-    let mut last = format!("no address of {did} is known");
+    let peer = kept.peer();
+    // An entry may be of the key that it had before.
+    let is_peer = |did: &String| did.parse().is_ok_and(|did| accounts.options.speakers.current(&did) == peer);
+    let known = peers.iter().filter(|known| known.spec.did.as_ref().is_some_and(is_peer));
+    let known = known.map(|known| &known.spec.address);
+    let mut last = format!("no address of {peer} is known");
     for text in known.chain([&kept.object.spec.peer_address]) {
         let Ok(address) = text.parse::<SocketAddr>() else { continue };
         match (accounts.options.dial)(rear::Target { address, expected: Some(peer) }) {

@@ -17,7 +17,7 @@
 //! so nothing that runs moves. What is asked for is written before it is sent, and asked again until it is answered:
 //!
 //! ```text
-//! near its end ─▶ spec.renewal, signed by the buyer ─▶ seller ─▶ signed by both, spec.expirationTime
+//! near its end ─▶ spec.renewalAsked, signed by the buyer ─▶ seller ─▶ spec.renewal, signed by both, spec.expirationTime
 //!                                                        └─ no: status.renewal says why; asked again each minute until its end
 //! ```
 //! One that was bought and has the annotation `fluidos.eu/suspended` is *suspended*: its Allocation goes, what it costs and what is

@@ -162,7 +162,7 @@ pub(crate) async fn renewing(
     contract: &Contract,
     renewal: &Signed<rear::RenewalTerms>,
 ) -> kube::Result<()> {
-    spec(client, contract, json!({"renewal": convert::signed_terms(renewal.envelope())})).await
+    spec(client, contract, json!({"renewalAsked": convert::signed_terms(renewal.envelope())})).await
 }
 
 /// Writes that a contract goes on: both have signed it.
@@ -173,7 +173,8 @@ pub(crate) async fn renewed(
     until: Timestamp,
 ) -> kube::Result<()> {
     let signed = convert::signed_terms(renewal.envelope());
-    spec(client, contract, json!({"renewal": signed, "expirationTime": until.to_string()})).await?;
+    spec(client, contract, json!({"renewal": signed, "renewalAsked": null, "expirationTime": until.to_string()}))
+        .await?;
     let told = format!("renewal {}: it goes on until {until}", renewal.value().number);
     status(client, contract, json!({"renewal": told})).await
 }
@@ -186,7 +187,7 @@ pub(crate) async fn not_renewed(
     reason: &str,
 ) -> kube::Result<()> {
     let last = last.map(|last| convert::signed_terms(last.envelope()));
-    spec(client, contract, json!({"renewal": last})).await?;
+    spec(client, contract, json!({"renewal": last, "renewalAsked": null})).await?;
     status(client, contract, json!({"renewal": format!("not renewed: {reason}")})).await
 }
 

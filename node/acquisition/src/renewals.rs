@@ -1,7 +1,7 @@
 //! How often a contract was renewed, and until when it lasts: read from what is signed in it, on both sides alike.
 
 use fluidos_identity::{NodeId, Signed};
-use fluidos_model::kinds::Contract;
+use fluidos_model::kinds::{Contract, SignedTerms};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 
@@ -21,22 +21,25 @@ pub(crate) struct Renewals {
 /// Returns what stands in a contract. What its parties have not signed is as if it were not there. `parties` are the keys that speak
 /// for buyer and seller now.
 pub(crate) fn of(contract: &Contract, signed: &Signed<rear::ContractTerms>, parties: [NodeId; 2]) -> Renewals {
-    let envelope = contract.spec.renewal.as_ref().map(convert::envelope);
-    let Some(renewal) = envelope.and_then(|envelope| rear::open_renewal(&envelope).ok()) else {
-        return Renewals::default();
-    };
     let named = [signed.value().buyer, signed.value().seller];
-    let is_by =
-        |index: usize| [parties, named].iter().filter_map(|keys| keys.get(index)).any(|key| renewal.signed_by(key));
-    if rear::check_renewal(&renewal, signed, &[]).is_err() || !is_by(0) {
-        return Renewals::default();
-    }
-    let number = renewal.value().number;
-    if is_by(1) {
-        Renewals { done: number, last: Some(renewal), asked: None }
-    } else {
-        Renewals { done: number.saturating_sub(1), last: None, asked: Some(renewal) }
-    }
+    let open = |terms: Option<&SignedTerms>| {
+        let renewal = rear::open_renewal(&convert::envelope(terms?)).ok()?;
+        let is_by =
+            |index: usize| [parties, named].iter().filter_map(|keys| keys.get(index)).any(|key| renewal.signed_by(key));
+        let by = (rear::check_renewal(&renewal, signed, &[]).is_ok() && is_by(0), is_by(1));
+        by.0.then_some((renewal, by.1))
+    };
+    let (last, before) = match open(contract.spec.renewal.as_ref()) {
+        Some((last, true)) => (Some(last), None),
+        // A node of before has written what it asks for in the place of the last one.
+        Some((asked, false)) => (None, Some(asked)),
+        None => (None, None),
+    };
+    let done = |asked: &Signed<rear::RenewalTerms>| asked.value().number.saturating_sub(1);
+    let done = last.as_ref().map(|last| last.value().number).or(before.as_ref().map(done)).unwrap_or(0);
+    // What was answered meanwhile is not open, whatever else stands there.
+    let asked = open(contract.spec.renewal_asked.as_ref()).map(|(asked, _)| asked).or(before);
+    Renewals { done, last, asked: asked.filter(|asked| asked.value().number == done.saturating_add(1)) }
 }
 
 /// Returns when a contract ends by itself now.

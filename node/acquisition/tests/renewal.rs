@@ -138,9 +138,17 @@ async fn a_buyer_that_dies_before_the_answer_asks_again_and_finds_it_signed() {
     buyer.solver("shop", "1", &[]).await;
     let asked = until("the seller has signed it, and the buyer only asked", async || {
         let (bought, sold) = (buyer.list::<Contract>().await, seller.list::<Contract>().await);
-        let signed = |contracts: &[Contract]| Some(contracts.first()?.spec.renewal.clone()?.signatures.len());
-        match (signed(&bought), signed(&sold)) {
-            (Some(1), Some(2)) => Ok(sold[0].spec.renewal.clone()),
+        let of = |contracts: &[Contract]| {
+            contracts.first().map(|it| (it.spec.renewal.clone(), it.spec.renewal_asked.clone()))
+        };
+        match (of(&bought), of(&sold)) {
+            (Some((None, Some(asked))), Some((Some(both), None))) => {
+                assert_eq!(
+                    (asked.signatures.len(), both.signatures.len(), asked.payload),
+                    (1, 2, both.payload.clone())
+                );
+                Ok(Some(both))
+            }
             other => Err(format!("{other:?}")),
         }
     })
@@ -151,6 +159,7 @@ async fn a_buyer_that_dies_before_the_answer_asks_again_and_finds_it_signed() {
     buyer.open(|exporter| exporter).await;
     let [bought, _] = both_renewed(&buyer, &seller).await;
     assert_eq!(bought.spec.renewal, asked, "the same bytes and signatures");
+    assert_eq!(bought.spec.renewal_asked, None, "nothing is open");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,7 +187,7 @@ async fn a_seller_renews_only_what_it_would_sell_today() {
     .await;
     assert!(told.starts_with("not renewed: no sharing policy sells to did:key:"), "{told}");
     let known = buyer.list::<Contract>().await.remove(0);
-    assert_eq!(known.spec.renewal, None);
+    assert_eq!((known.spec.renewal, known.spec.renewal_asked), (None, None));
     // Sold again, it goes on.
     let admit = Patch::Merge(json!({"spec": {"buyers": null}}));
     seller.api::<SharingPolicy>().patch("p", &PatchParams::default(), &admit).await.unwrap();

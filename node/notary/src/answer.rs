@@ -1,10 +1,12 @@
 //! What peers are answered: [`rear::Notary`].
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use fluidos_identity::NodeId;
-use fluidos_log::open_head;
+use fluidos_log::{Hash, open_head};
 use fluidos_model::kinds::{
     Account, AdditionalInformation, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, Invoice, NodeIdentity,
     Receipt, names,
@@ -16,6 +18,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
+use crate::ask::signed;
 use crate::shelf::ShelfError;
 use crate::witness::Decision;
 use crate::{Notary, events, records};
@@ -71,6 +74,39 @@ impl rear::Notary for Notary {
         let origin = self.options.speakers.first(&peer);
         let leaves = self.shelf.lock().await.leaves(&origin, from).map_err(|error| internal(&error))?;
         Ok(rear::KeptLeaves { leaves })
+    }
+
+    async fn consistency(&self, origin: NodeId, from: u64, to: u64) -> Result<rear::Consistency, Refusal> {
+        let none =
+            || Refusal::new(RefusalCode::NotFound, format!("no {from} of {to} leaves of {origin} are kept here"));
+        if origin == self.options.origin {
+            let book = self.own.lock().await.book.clone();
+            let shown = book.tree().root_at(from).zip(book.tree().consistency(from, to));
+            return shown.map(|(root, consistency)| rear::Consistency { root, consistency }).ok_or_else(none);
+        }
+        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
+            return Err(Refusal::new(RefusalCode::TooMany, "too much is asked about the logs of others"));
+        }
+        let shown = self.shelf.lock().await.consistency(&origin, from, to).map_err(|error| internal(&error))?;
+        shown.ok_or_else(none)
+    }
+
+    async fn inclusion(&self, leaf: Hash, peer: NodeId) -> Result<rear::Inclusion, Refusal> {
+        self.counts(&peer)?;
+        let book = self.own.lock().await.book.clone();
+        let Some(index) = book.place(&leaf) else {
+            // What is not here yet may be missing.
+            return Err(match self.closed() {
+                Some(why) => Refusal::new(RefusalCode::Unavailable, why),
+                None => {
+                    let detail = format!("this node's log has {} entries, and not this one", book.tree().size());
+                    Refusal::new(RefusalCode::NotFound, detail)
+                }
+            });
+        };
+        let head = signed(&self.options.key, &book, self.options.origin).map_err(|error| internal(&error))?;
+        let inclusion = book.tree().inclusion(index, book.tree().size()).unwrap_or_default();
+        Ok(rear::Inclusion { head: head.envelope(), index, inclusion })
     }
 
     async fn contracts(&self, after: &str, peer: NodeId) -> Result<rear::KeptContracts, Refusal> {

@@ -133,6 +133,11 @@ impl Book {
         }
     }
 
+    /// Returns which leaf has this hash, from 0.
+    pub fn place(&self, leaf: &Hash) -> Option<u64> {
+        self.places.get(leaf).map(|place| *place as u64)
+    }
+
     /// Says whether the log has this leaf, known or by its hash.
     pub fn has(&self, entry: &Entry) -> bool {
         entry.hash().is_ok_and(|hash| self.places.contains_key(&hash))

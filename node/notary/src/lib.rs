@@ -12,7 +12,10 @@
 //!                       exporter: closed? ◀──────┘                    ▼
 //!                                       leaves from witnesses, contracts and books from the other parties ─▶ [`Records`]
 //! ```
-//! Watches Contracts, Accounts, Receipts, Invoices, KnownClusters and the TransparencyLog, whose status it alone writes; Contracts and
+//! What it keeps of others it compares with what other nodes keep of them, and each contract's other party is asked to show that the
+//! contract is in its log, too: that is the condition `LoggedByOtherParty` of the Contract.
+//!
+//! Watches Contracts, Accounts, Receipts, Invoices, KnownClusters and the TransparencyLog, whose status it alone writes, as the conditions of Contracts; Contracts and
 //! books are written by their own rooms, which are introduced as [`Records`].
 //!
 //! *Crashes*: a document is written before its entry, and found again at the next start; a log that is replaced is the old one or the new
@@ -21,15 +24,19 @@
 //! Limits: receipts are in the log by the last of each contract and by the invoices of its months, which name them all; the receipts of a
 //! month that runs are guarded by their chain and both signatures alone.
 
+mod allowance;
 mod answer;
 mod ask;
 mod book;
+mod compare;
 mod events;
+mod included;
 mod journal;
 mod keeper;
 mod records;
 mod remembered;
 mod restore;
+mod rounds;
 mod shelf;
 mod standing;
 mod witness;
@@ -139,6 +146,8 @@ pub struct Notary {
     /// Of what contracts and accounts say: they have a place as witnesses and as those who are witnessed.
     parties: RwLock<BTreeSet<NodeId>>,
     standing: RwLock<(LogState, String)>,
+    /// What is computed for whoever asks about the logs of others.
+    allowance: std::sync::Mutex<allowance::Allowance>,
     /// Something is to be looked at.
     due: Notify,
 }
@@ -195,6 +204,7 @@ pub fn start(options: Options) -> Result<(Arc<Notary>, impl Future<Output = ()> 
         shelf: Mutex::new(shelf),
         parties: RwLock::default(),
         standing: RwLock::new((LogState::Comparing, "the node has just started".into())),
+        allowance: std::sync::Mutex::default(),
         due: Notify::new(),
         options,
     });

@@ -14,8 +14,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use fluidos_identity::{Envelope, NodeId, read_file, replace_file};
-use fluidos_log::{Hash, SignedHead, Tree, open_head};
-use fluidos_rear::{HeadSubmission, KeptHead, LEAVES_MAX};
+use fluidos_log::{Fit, Hash, SignedHead, Tree, TreeHead, fit, fit_by, open_head};
+use fluidos_rear::{Consistency, HeadSubmission, KeptHead, LEAVES_MAX};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +56,26 @@ struct Kept {
     leaves: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rewritten: Option<[Envelope; 2]>,
+    /// How the rewritten history was seen, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    how: String,
     seen: Timestamp,
+    /// What `head` says.
+    #[serde(skip)]
+    said: Option<TreeHead>,
+}
+
+/// What a head that another witness keeps is to the one that is kept here.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Seen {
+    /// They fit, or nothing is kept here any more.
+    Fits,
+    /// Both are kept from now on: the origin has shown two histories.
+    Split(String),
+    /// It is known already.
+    KnownSplit,
+    /// Somebody has to show whether the leaves of the shorter are the first of the longer.
+    Open { from: u64, to: u64 },
 }
 
 /// What this node keeps of others.
@@ -105,9 +124,74 @@ impl Shelf {
         })
     }
 
-    /// Returns whose history was rewritten.
-    pub fn rewritten(&self) -> Vec<NodeId> {
-        self.kept.iter().filter(|(_, kept)| kept.rewritten.is_some()).map(|(origin, _)| *origin).collect()
+    /// Returns whose history was rewritten, and how that was seen.
+    pub fn rewritten(&self) -> Vec<(NodeId, &str)> {
+        self.kept
+            .iter()
+            .filter(|(_, kept)| kept.rewritten.is_some())
+            .map(|(origin, kept)| (*origin, kept.how.as_str()))
+            .collect()
+    }
+
+    /// Returns the logs that are kept, by the last head of each.
+    pub fn heads(&self) -> impl Iterator<Item = &TreeHead> {
+        self.kept.values().filter_map(|kept| kept.said.as_ref())
+    }
+
+    /// Returns who has signed what is kept of a node.
+    pub fn signers(&self, origin: &NodeId) -> Vec<NodeId> {
+        let head = self.kept.get(origin).and_then(|kept| open_head(&kept.head).ok());
+        head.map(|head| head.signers().collect()).unwrap_or_default()
+    }
+
+    /// Compares a head that `witness` keeps, whose signature was checked, with what is kept here, by the leaves that are kept if they
+    /// decide it. `shown` is what somebody says about the leaves. What does not fit is kept before this returns.
+    pub fn compare(
+        &mut self,
+        other: &SignedHead,
+        shown: Option<&Consistency>,
+        witness: &NodeId,
+    ) -> Result<Seen, ShelfError> {
+        let (origin, theirs) = (other.value().origin, other.value());
+        let Some(kept) = self.kept.get(&origin).cloned() else { return Ok(Seen::Fits) };
+        let Some(ours) = kept.said.clone() else { return Ok(Seen::Fits) };
+        let mut found = fit(&ours, theirs);
+        if let (Fit::Open { .. }, Some(shown)) = (found, shown) {
+            found = fit_by(&ours, theirs, &shown.root, &shown.consistency).unwrap_or(found);
+        }
+        if matches!(found, Fit::Open { .. }) && theirs.size < ours.size && kept.leaves >= ours.size {
+            let leaves: Tree = self.read_leaves(&origin, 0, ours.size)?.into_iter().collect();
+            // They count only as far as the origin has signed them.
+            if leaves.root() == ours.root && leaves.root_at(theirs.size) != Some(theirs.root) {
+                found = Fit::Split;
+            } else if leaves.root() == ours.root {
+                found = Fit::Fits;
+            }
+        }
+        match found {
+            Fit::Fits => Ok(Seen::Fits),
+            Fit::Open { from, to } => Ok(Seen::Open { from, to }),
+            Fit::Split if kept.rewritten.is_some() => Ok(Seen::KnownSplit),
+            Fit::Split => {
+                let how = format!(
+                    "{} entries were shown here, and {} that do not fit them to {witness}",
+                    ours.size, theirs.size
+                );
+                let both = Some([kept.head.clone(), other.envelope()]);
+                self.write(origin, Kept { rewritten: both, how: how.clone(), ..kept })?;
+                Ok(Seen::Split(how))
+            }
+        }
+    }
+
+    /// Returns that so many leaves of a node are the beginning of so many, `None` if so many are not kept.
+    pub fn consistency(&self, origin: &NodeId, from: u64, to: u64) -> Result<Option<Consistency>, ShelfError> {
+        if from > to || self.kept.get(origin).is_none_or(|kept| kept.leaves < to) {
+            return Ok(None);
+        }
+        let leaves: Tree = self.read_leaves(origin, 0, to)?.into_iter().collect();
+        let shown = leaves.root_at(from).zip(leaves.consistency(from, to));
+        Ok(shown.map(|(root, consistency)| Consistency { root, consistency }))
     }
 
     /// Returns hashes of leaves of a node, from one on.
@@ -140,9 +224,10 @@ impl Shelf {
         let decision = judge(head, new.value(), submission.from, &submission.consistency, root_at);
         match (&decision, before) {
             (Decision::Stand, _) | (Decision::Rewritten(_), None) => {}
-            (Decision::Rewritten(_), Some(mut kept)) => {
+            (Decision::Rewritten(how), Some(mut kept)) => {
                 if kept.rewritten.is_none() {
                     kept.rewritten = Some([kept.head.clone(), new.envelope()]);
+                    kept.how.clone_from(how);
                     self.write(origin, kept)?;
                 }
             }
@@ -155,8 +240,9 @@ impl Shelf {
                 sign(&mut signed).map_err(ShelfError::Full)?;
                 let anew = decision == Decision::BeginAnew;
                 let leaves = if anew { 0 } else { known };
-                let rewritten = before.and_then(|kept| kept.rewritten);
-                let kept = Kept { head: signed.envelope(), leaves, rewritten, seen: now };
+                let (rewritten, how) = before.map_or_else(Default::default, |kept| (kept.rewritten, kept.how));
+                let said = Some(new.value().clone());
+                let kept = Kept { head: signed.envelope(), leaves, rewritten, how, seen: now, said };
                 self.write(origin, kept.clone())?;
                 self.take_leaves(kept, new, submission, stays)?;
             }
@@ -262,8 +348,9 @@ impl Shelf {
 
 fn read_kept(path: &Path) -> Result<(NodeId, Kept), String> {
     let bytes = read_file(path, FILE_BYTES_MAX).map_err(|error| error.to_string())?;
-    let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let mut kept: Kept = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     let head = open_head(&kept.head).map_err(|error| error.to_string())?;
+    kept.said = Some(head.value().clone());
     Ok((head.value().origin, kept))
 }
 
@@ -346,7 +433,9 @@ mod tests {
             assert!(before.signed_by(&key(0).id()) && after.signed_by(&key(0).id()));
             assert_eq!((before.value().root, after.value().root), (tree(0..3).root(), tree(1..5).root()));
         }
-        assert_eq!(shelf.rewritten(), [key(0).id()]);
+        let [(liar, how)] = shelf.rewritten()[..] else { panic!("{:?}", shelf.rewritten()) };
+        assert_eq!(liar, key(0).id());
+        assert!(how.contains("leads to root"), "{how}");
     }
 
     #[test]
@@ -362,6 +451,47 @@ mod tests {
         let long = tree(0..1025);
         let all = show(&mut shelf, &key(1), &long, 0, 0).unwrap();
         assert_eq!((all.decision, all.kept.leaves), (Decision::Keep, 0));
+    }
+
+    #[test]
+    fn what_another_witness_keeps_is_compared_and_kept_if_it_does_not_fit() {
+        let compare = |shelf: &mut Shelf, theirs: &Tree, shown: Option<&Consistency>| {
+            shelf.compare(&signed(&key(0), theirs), shown, &key(7).id()).unwrap()
+        };
+        let of = |tree: &Tree, from, to| Consistency {
+            root: tree.root_at(from).unwrap(),
+            consistency: tree.consistency(from, to).unwrap(),
+        };
+        let (mut forged, mut longer) = (tree(0..3), tree(0..3));
+        [9u32, 5].into_iter().for_each(|leaf| assert!(forged.push(leaf_hash(&leaf.to_be_bytes()))));
+        [3u32, 4].into_iter().for_each(|leaf| assert!(longer.push(leaf_hash(&leaf.to_be_bytes()))));
+        let shelf = |leaves: &[Hash]| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut shelf = Shelf::open(folder.path()).unwrap();
+            show_leaves(&mut shelf, &key(0), &tree(0..4), 0, 0, leaves).unwrap();
+            (folder, shelf)
+        };
+        // The own leaves decide about a shorter head; about a longer one somebody has to show them.
+        let (folder, mut with) = shelf(tree(0..4).leaves());
+        assert_eq!(compare(&mut with, &tree(0..3), None), Seen::Fits);
+        assert_eq!(compare(&mut with, &longer, None), Seen::Open { from: 4, to: 5 });
+        assert_eq!(with.consistency(&key(0).id(), 3, 4).unwrap(), Some(of(&tree(0..4), 3, 4)));
+        assert_eq!(with.consistency(&key(0).id(), 3, 5).unwrap(), None);
+        assert_eq!(with.consistency(&key(0).id(), 4, 3).unwrap(), None);
+        assert!(matches!(compare(&mut with, &tree(1..4), None), Seen::Split(_)));
+        assert_eq!(compare(&mut with, &forged, Some(&of(&forged, 4, 5))), Seen::KnownSplit);
+        let again = Shelf::open(folder.path()).unwrap();
+        assert!(again.rewritten()[0].1.contains(&key(7).id().to_string()), "{:?}", again.rewritten());
+        let both = again.of(&key(0).id()).rewritten.unwrap().map(|head| open_head(&head).unwrap().value().root);
+        assert_eq!(both, [tree(0..4).root(), tree(1..4).root()]);
+
+        let (_folder, mut without) = shelf(&[]);
+        assert_eq!(compare(&mut without, &tree(1..4), None), Seen::Open { from: 3, to: 4 });
+        assert_eq!(compare(&mut without, &longer, Some(&of(&longer, 4, 5))), Seen::Fits);
+        // A path that leads elsewhere says nothing, whoever gives it.
+        assert_eq!(compare(&mut without, &longer, Some(&of(&forged, 4, 5))), Seen::Open { from: 4, to: 5 });
+        assert!(matches!(compare(&mut without, &forged, Some(&of(&forged, 4, 5))), Seen::Split(_)));
+        assert_eq!(without.compare(&signed(&key(1), &forged), None, &key(7).id()).unwrap(), Seen::Fits, "not kept");
     }
 
     #[test]

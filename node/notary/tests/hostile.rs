@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use fluidos_acquisition::restore::take_back;
 use fluidos_identity::{Envelope, NodeId, NodeKey, Signed};
 use fluidos_log::{Entry, EntryKind, Hash, Tree, TreeHead, leaf_hash};
-use fluidos_model::kinds::{Contract, Invoice, LogState, Receipt, TransparencyLog, names};
+use fluidos_model::kinds::{Condition, Contract, Invoice, LogState, Receipt, TransparencyLog, names};
+use fluidos_model::market::Ended;
 use fluidos_model::receipt::RECEIPT_PURPOSE;
 use fluidos_rear as rear;
 use fluidos_rear::{KeptBooks, KeptContract, KeptContracts, KeptHead, KeptLeaves, Refusal, RefusalCode};
@@ -17,34 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use support::{Node, agreed, deal, until, wire};
-
-struct Nothing;
-
-#[async_trait]
-impl rear::Seller for Nothing {
-    async fn list_flavors(&self, _: &rear::Selector, _: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
-        Ok(Vec::new())
-    }
-
-    async fn reserve(&self, _: rear::ReserveRequest, _: NodeId) -> Result<rear::Transaction, Refusal> {
-        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold"))
-    }
-
-    async fn purchase(
-        &self,
-        _: &str,
-        _: rear::PurchaseRequest,
-        _: Signed<rear::ContractTerms>,
-        _: NodeId,
-    ) -> Result<rear::Contract, Refusal> {
-        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold"))
-    }
-
-    async fn release(&self, _: &str, _: Signed<rear::ReleaseTerms>, _: NodeId) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
+use support::{Node, Nothing, agreed, deal, until, wire};
 
 /// Answers what it is told to.
 #[derive(Default)]
@@ -53,6 +28,7 @@ struct Liar {
     leaves: Vec<Hash>,
     contracts: Vec<KeptContract>,
     books: KeptBooks,
+    inclusion: Option<rear::Inclusion>,
     /// More contracts, for ever.
     endless: bool,
     /// The same contracts, for ever.
@@ -73,6 +49,14 @@ impl rear::Notary for Liar {
     async fn leaves(&self, from: u64, _: NodeId) -> Result<KeptLeaves, Refusal> {
         let from = usize::try_from(from).unwrap();
         Ok(KeptLeaves { leaves: self.leaves.iter().skip(from).take(512).copied().collect() })
+    }
+
+    async fn consistency(&self, _: NodeId, _: u64, _: u64) -> Result<rear::Consistency, Refusal> {
+        Err(Refusal::new(RefusalCode::NotFound, "it shows nothing"))
+    }
+
+    async fn inclusion(&self, _: Hash, _: NodeId) -> Result<rear::Inclusion, Refusal> {
+        self.inclusion.clone().ok_or_else(|| Refusal::new(RefusalCode::NotFound, "it is not there"))
     }
 
     async fn contracts(&self, after: &str, _: NodeId) -> Result<KeptContracts, Refusal> {
@@ -281,4 +265,78 @@ async fn books_that_are_not_proven_are_not_taken_back_and_an_endless_answer_ends
     })
     .await;
     assert_eq!(victim.names::<Contract>().await, ["contract-1"]);
+}
+
+/// Waits until a contract says whether it is in the other party's log.
+async fn logged(node: &Node, contract: &str, status: &str, reason: &str) -> Condition {
+    until(&format!("{contract} is {reason} in the other party's log"), async || {
+        let contract = node.api::<Contract>().get(contract).await.unwrap();
+        match contract.condition("LoggedByOtherParty") {
+            Some(told) if (told.status.as_str(), told.reason.as_str()) == (status, reason) => Ok(told.clone()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_party_that_has_not_our_contract_in_its_log_is_told_of_in_the_contract() {
+    let (victim, mut liar) = (Node::start(2).await, Node::stopped(3).await);
+    let at = |node: &Node| (node.client.clone(), node.options.clone());
+    let (client, options) = at(&victim);
+    let has = async |number| {
+        let told = agreed(&victim, &liar, number, SignedDuration::ZERO);
+        take_back(&client, &options, (&told, None), Ended::No, Timestamp::now()).await.unwrap();
+    };
+    has(1).await;
+    let away = logged(&victim, "contract-1", "Unknown", "Unreachable").await;
+    assert!(!away.last_transition_time.is_empty() && !away.message.is_empty(), "{away:?}");
+    // It answers that it has none.
+    lie(&mut liar, Liar::default()).await;
+    let missing = logged(&victim, "contract-1", "False", "Missing").await;
+    assert!(missing.message.contains("it is not there"), "{missing:?}");
+    assert_ne!(missing.last_transition_time, away.last_transition_time);
+    // It shows a log that has another leaf there.
+    let tree: Tree = [leaf_hash(b"a"), leaf_hash(b"b")].into_iter().collect();
+    let mut head = TreeHead::of(&tree, liar.key.id(), 0, Timestamp::now()).unwrap();
+    head.sign(&liar.key).unwrap();
+    let inclusion = tree.inclusion(0, 2).unwrap();
+    let shown = rear::Inclusion { head: head.envelope(), index: 0, inclusion };
+    lie(&mut liar, Liar { inclusion: Some(shown), ..Liar::default() }).await;
+    let lie = logged(&victim, "contract-1", "False", "NotProven").await;
+    assert!(lie.message.contains("leads to root"), "{lie:?}");
+    assert_eq!(lie.last_transition_time, missing.last_transition_time, "it is not shown since then");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_made_for_who_asks_is_no_proof() {
+    let (victim, mut liar) = (Node::start(2).await, Node::stopped(3).await);
+    // It has shown the victim one log, and makes another with the contract in it.
+    let terms = agreed(&victim, &liar, 1, SignedDuration::ZERO);
+    let signed: Signed<rear::ContractTerms> =
+        Signed::open(terms.signed_terms.as_ref().unwrap(), rear::CONTRACT_PURPOSE).unwrap();
+    let entry = Entry {
+        kind: EntryKind::ContractSigned,
+        of: "contract-1".into(),
+        digest: signed.digest().parse().unwrap(),
+        at: Some(signed.value().issued.clone()),
+    };
+    let shows = |leaves: &[Hash]| {
+        let tree: Tree = leaves.iter().copied().collect();
+        let mut head = TreeHead::of(&tree, liar.key.id(), 0, Timestamp::now()).unwrap();
+        head.sign(&liar.key).unwrap();
+        (head.envelope(), tree)
+    };
+    let (public, _) = shows(&[leaf_hash(b"a"), leaf_hash(b"b")]);
+    let submission =
+        rear::HeadSubmission { head: public, from: 0, consistency: vec![], leaves_from: 0, leaves: vec![] };
+    liar.rear(&victim).submit_head(&submission).await.unwrap();
+    let (head, tree) = shows(&[leaf_hash(b"a"), entry.hash().unwrap()]);
+    let shown = rear::Inclusion { head, index: 1, inclusion: tree.inclusion(1, 2).unwrap() };
+    lie(&mut liar, Liar { inclusion: Some(shown), ..Liar::default() }).await;
+    take_back(&victim.client, &victim.options, (&terms, None), Ended::No, Timestamp::now()).await.unwrap();
+    let told = logged(&victim, "contract-1", "False", "NotProven").await;
+    assert!(told.message.contains("two histories"), "{told:?}");
+    let log = victim.log().await;
+    assert_eq!(log.rewriters().collect::<Vec<_>>(), [liar.key.id().to_string()], "and that is kept: {log:?}");
 }

@@ -75,6 +75,17 @@ async fn what_both_have_signed_is_in_both_logs_and_each_witnesses_the_other() {
         if agrees { Ok(()) } else { Err(format!("{witnesses:?}")) }
     })
     .await;
+    // Each has shown the other that the contract is in its log.
+    for node in [&buyer, &seller] {
+        until("the other party has it in its log", async || {
+            let contract = node.api::<Contract>().get("contract-1").await.unwrap();
+            let told = contract.condition("LoggedByOtherParty").cloned().unwrap_or_default();
+            let needed = ("True", "Included", "entry 0 of 1 in the log of the other party");
+            let is = (told.status.as_str(), told.reason.as_str(), told.message.as_str()) == needed;
+            if is { Ok(()) } else { Err(format!("{told:?}")) }
+        })
+        .await;
+    }
     // A contract that ends is a second entry, and the heads are consistent.
     buyer.api::<Contract>().delete("contract-1", &DeleteParams::default()).await.unwrap();
     let kept = until("the end is witnessed", async || {
@@ -357,7 +368,7 @@ async fn a_contract_comes_back_with_its_renewals() {
         }
     }
     let log = seller.is_witnessed(&buyer, 3).await;
-    let asked = json!({"spec": {"renewal": renewals[2].envelope()}});
+    let asked = json!({"spec": {"renewalAsked": renewals[2].envelope()}});
     let before = seller.log().await;
 
     seller.lose_objects().await;
@@ -373,7 +384,7 @@ async fn a_contract_comes_back_with_its_renewals() {
     let CommitmentState::Committed { until: sold, .. } = &pool.commitments[0].state else { panic!("{pool:?}") };
     assert_eq!(*sold, Some(ends[2]), "and so long it is promised");
 
-    // One that only the buyer has signed renews nothing.
+    // While the buyer has asked for the third, the second is given back all the same, and the third renews nothing.
     let patch = Patch::Merge(asked);
     buyer.api::<Contract>().patch("contract-1", &PatchParams::default(), &patch).await.unwrap();
     seller.lose_objects().await;
@@ -384,6 +395,10 @@ async fn a_contract_comes_back_with_its_renewals() {
         if names == ["contract-1"] { Ok(()) } else { Err(format!("{names:?}")) }
     })
     .await;
-    let back = seller.api::<Contract>().get("contract-1").await.unwrap();
-    assert_eq!((back.spec.expiration_time, back.spec.renewal), (Some(ends[0].to_string()), None));
+    let back = seller.api::<Contract>().get("contract-1").await.unwrap().spec;
+    assert_eq!((back.expiration_time, back.renewal_asked), (Some(ends[2].to_string()), None));
+    assert_eq!(back.renewal.map(|both| both.payload), Some(renewals[1].envelope().payload));
+    let pool = seller.ledger().await;
+    let CommitmentState::Committed { until: sold, .. } = &pool.commitments[0].state else { panic!("{pool:?}") };
+    assert_eq!(*sold, Some(ends[2]), "and promised until then");
 }

@@ -20,7 +20,8 @@ use tokio::process::Command;
 
 /// Each operation gets so many requests, of which many are wrong on purpose.
 const EXAMPLES: &str = "40";
-const OPERATIONS: [&str; 5] = ["submitHead", "getKeptHead", "getKeptLeaves", "listContracts", "getBooks"];
+const OPERATIONS: [&str; 7] =
+    ["submitHead", "getKeptHead", "getKeptLeaves", "getConsistency", "getInclusion", "listContracts", "getBooks"];
 const LIMITS: Limits = Limits { name: "tested", connections: 64, per_address: 64, idle: Duration::from_secs(10) };
 
 /// REAR for somebody who proves another key with each request: the guard, which would soon not listen, has tests of its own.

@@ -121,6 +121,47 @@ pub fn compare_heads(kept: &TreeHead, new: &TreeHead, proof: &[Hash]) -> Verdict
     shown.unwrap_or_else(|how| Verdict::Rewritten { how })
 }
 
+/// What two heads of one log say together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fit {
+    /// One continues the other, or they are of two epochs: that a log was begun anew is no secret.
+    Fits,
+    /// Two histories of one epoch; anybody who has both can see it.
+    Split,
+    /// The leaves decide: what is the root of the first `from` of `to`?
+    Open {
+        /// The smaller size.
+        from: u64,
+        /// The larger one.
+        to: u64,
+    },
+}
+
+/// Returns what two heads of one origin say together by themselves.
+pub fn fit(one: &TreeHead, other: &TreeHead) -> Fit {
+    if one.epoch != other.epoch {
+        return Fit::Fits;
+    }
+    let (short, long) = if one.size <= other.size { (one, other) } else { (other, one) };
+    if short.size == long.size {
+        return if short.root == long.root { Fit::Fits } else { Fit::Split };
+    }
+    // A tree without leaves is the beginning of every other.
+    if short.size == 0 { Fit::Fits } else { Fit::Open { from: short.size, to: long.size } }
+}
+
+/// Returns what two heads say together with the root that the longer log had at the size of the shorter head. It need not come from
+/// somebody who is believed: only the true one has a path to the root that the origin has signed.
+///
+/// # Errors
+/// [`ProofError`]: the path does not lead from this root to that of the longer head, so it says nothing.
+pub fn fit_by(one: &TreeHead, other: &TreeHead, root: &Hash, path: &[Hash]) -> Result<Fit, ProofError> {
+    let Fit::Open { from, to } = fit(one, other) else { return Ok(fit(one, other)) };
+    let (short, long) = if one.size < other.size { (one, other) } else { (other, one) };
+    verify_consistency(from, root, to, &long.root, path)?;
+    Ok(if short.root == *root { Fit::Fits } else { Fit::Split })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -155,6 +196,35 @@ mod tests {
         assert!(matches!(compare_heads(&new, &head(&tree(&["a", "x"]), 0), &proof), Verdict::Rewritten { .. }));
         assert_eq!(compare_heads(&new, &head(&tree(&["x"]), 1), &[]), Verdict::BegunAnew);
         assert_eq!(compare_heads(&head(&short, 1), &new, &[]), Verdict::Older);
+    }
+
+    #[test]
+    fn two_heads_that_two_witnesses_keep_fit_or_are_proven_not_to_whoever_gives_the_path() {
+        for (from, to) in [(1usize, 2), (2, 3), (3, 7), (4, 8), (5, 6), (6, 13)] {
+            let names: Vec<String> = (0..to).map(|leaf| leaf.to_string()).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let (short, long) = (tree(&names[..from]), tree(&names));
+            let mut changed = names[..from].to_vec();
+            changed[from - 1] = "x";
+            let forged = tree(&changed);
+            let (from, to) = (from as u64, to as u64);
+            let path = long.consistency(from, to).unwrap();
+            let (honest, liar, longer) = (head(&short, 0), head(&forged, 0), head(&long, 0));
+            assert_eq!(fit(&honest, &longer), Fit::Open { from, to });
+            assert_eq!(fit(&honest, &liar), Fit::Split, "one size, two roots");
+            let root = short.root();
+            for (one, other) in [(&honest, &longer), (&longer, &honest)] {
+                assert_eq!(fit_by(one, other, &root, &path), Ok(Fit::Fits));
+            }
+            assert_eq!(fit_by(&longer, &liar, &root, &path), Ok(Fit::Split));
+            // Nobody can blame an honest node, and a liar cannot excuse itself: no other root has a path to the longer head.
+            let theirs = forged.root();
+            assert!(fit_by(&honest, &longer, &theirs, &path).is_err());
+            assert!(fit_by(&liar, &longer, &theirs, &path).is_err());
+            assert!(fit_by(&liar, &longer, &theirs, &[]).is_err());
+            assert_eq!(fit(&head(&forged, 1), &longer), Fit::Fits, "it says that it has begun anew");
+        }
+        assert_eq!(fit(&head(&tree(&[]), 0), &head(&tree(&["a"]), 0)), Fit::Fits);
     }
 
     #[test]

@@ -30,6 +30,6 @@ mod tree;
 
 pub use entry::{Entry, EntryKind};
 pub use hash::{Hash, HashError, leaf_hash};
-pub use head::{HEAD_PURPOSE, HeadError, SignedHead, TreeHead, Verdict, compare_heads, open_head};
+pub use head::{Fit, HEAD_PURPOSE, HeadError, SignedHead, TreeHead, Verdict, compare_heads, fit, fit_by, open_head};
 pub use proof::{PROOF_NODES_MAX, ProofError, verify_consistency, verify_inclusion};
 pub use tree::{TREE_SIZE_MAX, Tree};

@@ -44,8 +44,8 @@ pub use connect::{Connect, PlainHttp, Stream, Target};
 pub use fluidos_door::{ALPN, Peer};
 pub use fluidos_identity::Envelope;
 pub use log::{
-    BOOKS_MAX, CONTRACTS_MAX, ENTRIES_MAX, HeadSubmission, KeptBooks, KeptContract, KeptContracts, KeptHead,
-    KeptLeaves, LEAVES_MAX, Notary,
+    BOOKS_MAX, CONTRACTS_MAX, Consistency, ENTRIES_MAX, HeadSubmission, Inclusion, KeptBooks, KeptContract,
+    KeptContracts, KeptHead, KeptLeaves, LEAVES_MAX, Notary,
 };
 pub use messages::{
     Change, Configuration, Contract, Fit, Flavor, FlavorType, Location, OFFERS_MAX, Offer, OfferedPlan, OffersPage,

@@ -6,6 +6,8 @@
 //!     │◄──────────── what it keeps now, and of how many leaves ─────┤  otherwise both heads are kept
 //!   anybody with a key
 //!     │ GET  /api/v2/log/heads/DID ────────────────────────────────►│  what it keeps of that node
+//!     │ GET  /api/v2/log/consistency/DID/FROM/TO ──────────────────►│  that so many leaves are the beginning of so many
+//!     │ GET  /api/v2/log/inclusion/LEAF ───────────────────────────►│  that a leaf is in its own log, under a head of now
 //!   a node that came back without its records
 //!     │ GET  /api/v2/log/leaves/FROM ──────────────────────────────►│  the hashes of its own leaves
 //!     │ GET  /api/v2/contracts?after=ID ───────────────────────────►│  contracts of these two
@@ -77,6 +79,28 @@ pub struct KeptLeaves {
     pub leaves: Vec<Hash>,
 }
 
+/// That the tree of so many leaves is the beginning of one of more. It counts if it leads to a root that the origin has signed.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Consistency {
+    /// The root of the smaller tree, which a path alone does not tell.
+    pub root: Hash,
+    /// The path (RFC 9162 §2.1.4).
+    pub consistency: Vec<Hash>,
+}
+
+/// That a leaf is in the log of who answers.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Inclusion {
+    /// The head as it is now, signed by the key that speaks for the log.
+    pub head: Envelope,
+    /// Which leaf it is, from 0.
+    pub index: u64,
+    /// The path from the leaf to the root (RFC 9162 §2.1.3).
+    pub inclusion: Vec<Hash>,
+}
+
 /// Contracts of who asks and who is asked, by name.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct KeptContracts {
@@ -122,6 +146,12 @@ pub trait Notary: Send + Sync + 'static {
     /// Returns hashes of leaves of who asks, from one on.
     async fn leaves(&self, from: u64, peer: NodeId) -> Result<KeptLeaves, Refusal>;
 
+    /// Returns that the tree of `from` leaves of a log is the beginning of that of `to`, from its own log or from leaves that it keeps.
+    async fn consistency(&self, origin: NodeId, from: u64, to: u64) -> Result<Consistency, Refusal>;
+
+    /// Returns that a leaf is in its own log. Who asks knows the leaf, so it has the document, or has kept the log.
+    async fn inclusion(&self, leaf: Hash, peer: NodeId) -> Result<Inclusion, Refusal>;
+
     /// Returns contracts with who asks whose names come behind one.
     async fn contracts(&self, after: &str, peer: NodeId) -> Result<KeptContracts, Refusal>;
 
@@ -135,6 +165,8 @@ pub(crate) enum Asked {
     Submit,
     Kept(NodeId),
     Leaves(u64),
+    Consistency(NodeId, u64, u64),
+    Inclusion(Hash),
     Contracts(String),
     Books(String, u64),
 }
@@ -147,10 +179,12 @@ impl Asked {
     pub fn read(method: &Method, path: &[&str], query: &str) -> Option<Result<Self, Refusal>> {
         let asked = match (method, path) {
             (&Method::POST, ["log", "heads"]) => Ok(Self::Submit),
-            (&Method::GET, ["log", "heads", origin]) => {
-                origin.parse().map(Self::Kept).map_err(|error| malformed(&format!("origin: {error}")))
-            }
+            (&Method::GET, ["log", "heads", origin]) => node(origin).map(Self::Kept),
             (&Method::GET, ["log", "leaves", from]) => number("from", from).map(Self::Leaves),
+            (&Method::GET, ["log", "consistency", origin, from, to]) => consistency(origin, from, to),
+            (&Method::GET, ["log", "inclusion", leaf]) => {
+                leaf.parse().map(Self::Inclusion).map_err(|error| malformed(&format!("leaf: {error}")))
+            }
             (&Method::GET, ["contracts"]) => after(query).and_then(|after| match after.as_str() {
                 "" => Ok(Self::Contracts(String::new())),
                 after => {
@@ -180,6 +214,8 @@ impl Asked {
             Self::Submit => notary.submit(body.await?, peer).await?.write(),
             Self::Kept(origin) => notary.kept(origin).await?.write(),
             Self::Leaves(from) => notary.leaves(from, peer).await?.write(),
+            Self::Consistency(origin, from, to) => notary.consistency(origin, from, to).await?.write(),
+            Self::Inclusion(leaf) => notary.inclusion(leaf, peer).await?.write(),
             Self::Contracts(after) => notary.contracts(&after, peer).await?.write(),
             Self::Books(contract, after) => notary.books(&contract, after, peer).await?.write(),
         };
@@ -196,6 +232,16 @@ fn after(query: &str) -> Result<String, Refusal> {
         }
         _ => Err(malformed("the query has other words, needed after=…")),
     }
+}
+
+/// A DID in a path; some write its colons as `%3A`.
+fn node(origin: &str) -> Result<NodeId, Refusal> {
+    let origin = percent_decode(origin).map_err(|error| malformed(&error))?;
+    origin.parse().map_err(|error| malformed(&format!("origin: {error}")))
+}
+
+fn consistency(origin: &str, from: &str, to: &str) -> Result<Asked, Refusal> {
+    Ok(Asked::Consistency(node(origin)?, number("from", from)?, number("to", to)?))
 }
 
 fn number(field: &str, text: &str) -> Result<u64, Refusal> {
@@ -241,6 +287,30 @@ impl Message for KeptLeaves {
     fn read(body: &[u8]) -> Result<Self, String> {
         let read: Self = read_strictly(body, ANSWER_BYTES_MAX)?;
         at_most("leaves", read.leaves.len(), LEAVES_MAX)?;
+        Ok(read)
+    }
+
+    fn write(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|error| error.to_string())
+    }
+}
+
+impl Message for Consistency {
+    fn read(body: &[u8]) -> Result<Self, String> {
+        let read: Self = read_strictly(body, BODY_BYTES_MAX)?;
+        at_most("nodes of a path", read.consistency.len(), PROOF_NODES_MAX)?;
+        Ok(read)
+    }
+
+    fn write(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|error| error.to_string())
+    }
+}
+
+impl Message for Inclusion {
+    fn read(body: &[u8]) -> Result<Self, String> {
+        let read: Self = read_strictly(body, BODY_BYTES_MAX)?;
+        at_most("nodes of a path", read.inclusion.len(), PROOF_NODES_MAX)?;
         Ok(read)
     }
 
@@ -346,6 +416,24 @@ impl crate::Client {
         Ok(kept.leaves)
     }
 
+    /// Asks for what shows that the tree of `from` leaves of a log is the beginning of that of `to`. Whoever answers, it counts only by
+    /// where it leads.
+    ///
+    /// # Errors
+    /// [`ClientError`](crate::ClientError).
+    pub async fn consistency(&self, origin: NodeId, from: u64, to: u64) -> Result<Consistency, crate::ClientError> {
+        let path = format!("/api/v2/log/consistency/{origin}/{from}/{to}");
+        self.ask("consistency", Method::GET, &path, Vec::new()).await
+    }
+
+    /// Asks whether a leaf is in the other's own log.
+    ///
+    /// # Errors
+    /// [`ClientError`](crate::ClientError).
+    pub async fn inclusion(&self, leaf: &Hash) -> Result<Inclusion, crate::ClientError> {
+        self.ask("inclusion", Method::GET, &format!("/api/v2/log/inclusion/{leaf}"), Vec::new()).await
+    }
+
     /// Returns contracts with this node that the other party keeps, whose names come behind one.
     ///
     /// # Errors
@@ -371,7 +459,10 @@ impl crate::Client {
 pub(crate) fn allowed(path: &[&str]) -> Option<&'static str> {
     match path {
         ["log", "heads"] => Some("POST"),
-        ["log", "heads" | "leaves", _] | ["contracts"] | ["contracts", _, "books"] => Some("GET"),
+        ["log", "heads" | "leaves" | "inclusion", _]
+        | ["log", "consistency", _, _, _]
+        | ["contracts"]
+        | ["contracts", _, "books"] => Some("GET"),
         _ => None,
     }
 }
@@ -393,6 +484,15 @@ mod tests {
         assert_eq!(read("contracts/c-1/books", "after=7"), Some(Ok(Asked::Books("c-1".into(), 7))));
         assert_eq!(read("contracts/c-1/books", ""), Some(Ok(Asked::Books("c-1".into(), 0))));
         assert_eq!(read("log/leaves/512", ""), Some(Ok(Asked::Leaves(512))));
+        let origin = fluidos_identity::NodeKey::from_seed([1; 32]).unwrap().id();
+        let consistency = format!("log/consistency/{origin}/2/3");
+        assert_eq!(read(&consistency, ""), Some(Ok(Asked::Consistency(origin, 2, 3))));
+        assert_eq!(read(&consistency.replace(':', "%3A"), ""), Some(Ok(Asked::Consistency(origin, 2, 3))));
+        let leaf = fluidos_log::leaf_hash(b"a");
+        assert_eq!(read(&format!("log/inclusion/{leaf}"), ""), Some(Ok(Asked::Inclusion(leaf))));
+        for path in [consistency.as_str(), "log/inclusion/x"] {
+            assert_eq!(allowed(&path.split('/').collect::<Vec<_>>()), Some("GET"));
+        }
         for (path, query) in [
             ("contracts", "before=c"),
             ("contracts", "after=c&after=d"),
@@ -400,6 +500,9 @@ mod tests {
             ("contracts/c-1/books", "after=-1"),
             ("log/leaves/x", ""),
             ("log/heads/somebody", ""),
+            ("log/inclusion/AB", ""),
+            (&format!("log/consistency/{origin}/-1/2"), ""),
+            ("log/consistency/somebody/1/2", ""),
         ] {
             assert!(read(path, query).unwrap().is_err(), "{path}?{query}");
         }
@@ -418,6 +521,11 @@ mod tests {
         assert!(refused(r#","from":1"#.into()).contains("twice"));
         assert!(refused(r#","leaves":["AB"]"#.into()).contains("is no hash"));
         assert!(refused(r#","more":1"#.into()).contains("unknown field"));
+        let path = |count| format!(r#"{{"root":"{}","consistency":[{}]}}"#, "ab".repeat(32), hashes(count));
+        assert_eq!(Consistency::read(path(64).as_bytes()).unwrap().consistency.len(), 64);
+        assert!(Consistency::read(path(65).as_bytes()).unwrap_err().contains("at most 64"));
+        let inclusion = format!(r#"{{{head},"index":0,"inclusion":[{}]}}"#, hashes(65));
+        assert!(Inclusion::read(inclusion.as_bytes()).unwrap_err().contains("at most 64"));
         let many = vec!["{}"; BOOKS_MAX + 1].join(",");
         let books = KeptBooks::read(format!(r#"{{"receipts":[],"invoices":[{many}]}}"#).as_bytes());
         assert!(books.unwrap_err().contains("129 invoices, at most 128"));

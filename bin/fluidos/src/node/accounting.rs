@@ -1,23 +1,25 @@
 //! Accounting, introduced to what it measures by: links, packets, and the pods' cgroups.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use fluidos_accounting::{Accounts, Meters, Options, Traffic, Usage};
 use fluidos_fabric::network;
-use fluidos_identity::{NodeId, NodeKey};
+use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
 use substrate_kubelet::Handle;
 use tokio::task::JoinSet;
 
 use super::api::Api;
 use super::machine::Machine;
+use super::notary::keys;
 
 /// Loads the accounts and keeps them. What is returned answers peers.
 pub async fn open(
-    key: &NodeKey,
+    (key, identity): (&NodeKey, &Path),
     api: &Api,
-    links: &Links,
+    (links, speakers): (&Links, &Speakers),
     (packets, machine): (network::Handle, Option<&Machine>),
     parts: &mut JoinSet<()>,
 ) -> Result<Arc<Accounts>> {
@@ -27,6 +29,8 @@ pub async fn open(
         client: api.client(fluidos_accounting::MANAGER),
         caches: api.access(fluidos_accounting::MANAGER).caches,
         key: key.clone(),
+        keys: keys(identity, key)?,
+        speakers: speakers.clone(),
         dial: Arc::new(move |target| fluidos_rear::Client::new(&dialling, target).map_err(|error| error.to_string())),
         meters: Arc::new(meters),
     };

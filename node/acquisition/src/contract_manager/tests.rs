@@ -88,8 +88,10 @@ fn renewed(number: u32, from: i64, signers: &[u8]) -> Contract {
     let signed = terms::of_contract(&contract).unwrap();
     let mut renewal = fluidos_rear::RenewalTerms::of(&signed, number, at(from), at(from + 1000)).unwrap();
     signers.iter().for_each(|seed| renewal.sign(&key(*seed)).unwrap());
-    contract.spec.renewal = Some(convert::signed_terms(renewal.envelope()));
-    let ends = if signers.len() == 2 { from + 1000 } else { from };
+    let renewal = Some(convert::signed_terms(renewal.envelope()));
+    let both = signers.len() == 2;
+    *(if both { &mut contract.spec.renewal } else { &mut contract.spec.renewal_asked }) = renewal;
+    let ends = if both { from + 1000 } else { from };
     contract.spec.expiration_time = Some(at(ends).to_string());
     contract
 }
@@ -128,6 +130,17 @@ fn what_was_asked_and_not_answered_is_asked_again_also_at_the_end() {
         expect!["look again at 1970-01-12T13:47:10.5Z"],
     );
     check(1, &renewed(1, 1_000_000, &[1]), &[], 1_000_060, expect!["expire"]);
+    // Beside the one before, which stands; what was answered meanwhile is not asked again.
+    let mut second = renewed(1, 1_000_000, &[1, 2]);
+    second.spec.renewal_asked = renewed(2, 1_001_000, &[1]).spec.renewal_asked;
+    let again = expect!["renew 2 with 8139770e: 1970-01-12T14:03:20Z to 1970-01-12T14:20:00Z"];
+    check(1, &second, &[], 1_001_030, again);
+    second.spec.renewal_asked = renewed(1, 1_000_000, &[1]).spec.renewal_asked;
+    check(1, &second, &[], 1_000_000, expect!["look again at 1970-01-12T13:58:20Z"]);
+    // A node of before has written it in the place of the last one.
+    let mut before = renewed(1, 1_000_000, &[1]);
+    before.spec.renewal = before.spec.renewal_asked.take();
+    check(1, &before, &[], 1_000_030, expect!["renew 1 with 8139770e: 1970-01-12T13:46:40Z to 1970-01-12T14:03:20Z"]);
     // What its buyer has not signed was not asked for.
     let forged = expect!["look again at 1970-01-12T13:41:40Z"];
     check(1, &renewed(1, 1_000_000, &[2]), &[], 10, forged);

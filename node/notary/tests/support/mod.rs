@@ -2,6 +2,7 @@
 //! objects are in memory: losing them is a new API.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, dead_code)]
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use fluidos_accounting::{Accounts, Meters, Traffic, Usage};
 use fluidos_acquisition::exporter::Exporter;
 use fluidos_acquisition::restore::{self, take_back};
 use fluidos_acquisition::{Options, contract_manager};
-use fluidos_identity::{ClientAuth, Envelope, NodeId, NodeKey, server_config};
+use fluidos_identity::{ClientAuth, Envelope, Handover, NodeId, NodeKey, Signed, Standing, Statement, server_config};
 use fluidos_model::kinds::{
     AdditionalInformation, Contract, KnownCluster, Ledger, LogState, NodeIdentity, TransparencyLog,
     TransparencyLogStatus, crds, names,
@@ -20,6 +21,7 @@ use fluidos_model::kinds::{
 use fluidos_model::market::{Amounts, Ended, Pool};
 use fluidos_notary::{Notary, Records};
 use fluidos_rear as rear;
+use fluidos_rear::{Refusal, RefusalCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
@@ -43,6 +45,9 @@ pub const WAIT: Duration = Duration::from_secs(2);
 
 pub struct Node {
     pub key: NodeKey,
+    /// The first of its keys, and all of them.
+    pub origin: NodeId,
+    pub keys: BTreeSet<NodeId>,
     pub client: Client,
     pub options: Options,
     pub address: SocketAddr,
@@ -65,6 +70,34 @@ impl Meters for Linked {
 
     fn usage(&self, _: &str) -> Option<Usage> {
         None
+    }
+}
+
+/// Sells nothing.
+pub struct Nothing;
+
+#[async_trait]
+impl rear::Seller for Nothing {
+    async fn list_flavors(&self, _: &rear::Selector, _: &rear::Peer) -> Result<Vec<rear::Flavor>, Refusal> {
+        Ok(Vec::new())
+    }
+
+    async fn reserve(&self, _: rear::ReserveRequest, _: NodeId) -> Result<rear::Transaction, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold"))
+    }
+
+    async fn purchase(
+        &self,
+        _: &str,
+        _: rear::PurchaseRequest,
+        _: Signed<rear::ContractTerms>,
+        _: NodeId,
+    ) -> Result<rear::Contract, Refusal> {
+        Err(Refusal::new(RefusalCode::NotBuilt, "nothing is sold"))
+    }
+
+    async fn release(&self, _: &str, _: Signed<rear::ReleaseTerms>, _: NodeId) -> Result<(), Refusal> {
+        Ok(())
     }
 }
 
@@ -151,7 +184,9 @@ impl Node {
         };
         let options = Options::new(key.clone(), identity, Some(amounts()));
         let folder = tempfile::Builder::new().prefix("flt-notary").tempdir().unwrap();
-        Self { key, client: api().await, options, address, folder, notary: None, rooms: JoinSet::new() }
+        let (origin, client) = (key.id(), api().await);
+        let (keys, rooms) = ([origin].into(), JoinSet::new());
+        Self { key, origin, keys, client, options, address, folder, notary: None, rooms }
     }
 
     /// Where the log is.
@@ -173,6 +208,8 @@ impl Node {
             client: client.clone(),
             caches: Caches::new(client.clone()),
             key: self.key.clone(),
+            keys: self.keys.clone(),
+            speakers: self.options.speakers.clone(),
             dial: dial.clone(),
             meters: Arc::new(Linked),
         })
@@ -184,8 +221,8 @@ impl Node {
             client: client.clone(),
             caches: Caches::new(client.clone()),
             key: self.key.clone(),
-            origin: self.key.id(),
-            keys: [self.key.id()].into(),
+            origin: self.origin,
+            keys: self.keys.clone(),
             directory: self.directory(),
             identity: self.folder.path().join("identity"),
             dial,
@@ -214,6 +251,24 @@ impl Node {
         self.rooms.spawn(async move {
             rear::serve(listener, tls, service, std::future::pending()).await.unwrap();
         });
+    }
+
+    /// Comes back with another key, which the old one was handed over to; who is told knows it, and so does its own history.
+    pub async fn rotate(&mut self, seed: u8, told: &[&Self]) {
+        self.kill().await;
+        let key = NodeKey::from_seed([seed; 32]).unwrap();
+        let handover = Statement::from(Handover::by_key(&self.key, &key, Timestamp::now()).unwrap());
+        let identity = self.folder.path().join("identity");
+        std::fs::create_dir_all(&identity).unwrap();
+        std::fs::write(identity.join("history.json"), Statement::write_all(&[handover]).unwrap()).unwrap();
+        let standings = |current| [(self.key.id(), Standing::Current(current)), (current, Standing::Current(current))];
+        for speakers in told.iter().map(|node| &node.options.speakers).chain([&self.options.speakers]) {
+            speakers.set(standings(key.id()).into(), [(key.id(), self.origin)].into());
+        }
+        self.keys.insert(key.id());
+        self.options.key = key.clone();
+        self.key = key;
+        self.open().await;
     }
 
     pub async fn kill(&mut self) {
@@ -281,7 +336,7 @@ impl Node {
         until(&format!("{size} entries are witnessed"), async || {
             // Not over the wire: who polls there is soon not listened to.
             let keeper = witness.notary.clone().ok_or("the witness is away")?;
-            let kept = rear::Notary::kept(keeper.as_ref(), self.key.id()).await.map_err(|error| error.to_string())?;
+            let kept = rear::Notary::kept(keeper.as_ref(), self.origin).await.map_err(|error| error.to_string())?;
             let head = kept.head.as_ref().map(|head| fluidos_log::open_head(head).unwrap());
             match head {
                 Some(head) if head.value().size == size && kept.leaves == size => Ok(kept),
