@@ -48,7 +48,7 @@ pub use acquisition_policy::{
     AcquisitionPolicySpec, AcquisitionPolicyStatus, BufferStatus, EndedContract, Unrated,
 };
 pub use allocation::{Allocation, AllocationPhase, AllocationSpec, AllocationStatus};
-pub use broker::{Broker, BrokerCondition, BrokerSpec, BrokerStatus};
+pub use broker::{Broker, BrokerSpec, BrokerStatus, StatusCondition};
 pub use contract::{
     Contract, ContractSpec, ContractStatus, LiqoCredentials, SignedTerms, Transaction, TransactionSpec,
     TransactionStatus, serving,

@@ -50,14 +50,14 @@ pub struct BrokerStatus {
     pub last_update_time: String,
     /// Ours: `Connected`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<BrokerCondition>,
+    pub conditions: Vec<StatusCondition>,
 }
 
 /// One thing that holds or does not, as Kubernetes says it (`metav1.Condition`).
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
-pub struct BrokerCondition {
-    /// Of what: `Connected`.
+pub struct StatusCondition {
+    /// Of what: `Connected`, `Peering`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `True`, `False`, `Unknown`.
@@ -75,7 +75,7 @@ pub struct BrokerCondition {
 
 impl Broker {
     /// Returns the condition of this type.
-    pub fn condition(&self, kind: &str) -> Option<&BrokerCondition> {
+    pub fn condition(&self, kind: &str) -> Option<&StatusCondition> {
         self.status.as_ref()?.conditions.iter().find(|condition| condition.kind == kind)
     }
 }

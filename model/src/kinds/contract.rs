@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, EmbeddedFlavor, NodeIdentity, Phase, PhaseStatus, TelemetryServer, names};
+use super::{Configuration, EmbeddedFlavor, NodeIdentity, Phase, PhaseStatus, StatusCondition, TelemetryServer, names};
 
 /// Who sells what to whom until when.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
@@ -121,6 +121,9 @@ pub struct ContractStatus {
     /// What became of its renewal, in words (ours).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub renewal: String,
+    /// What holds of it and what does not (ours): `Peering` is `False` where nothing can run under it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<StatusCondition>,
 }
 
 /// What official nodes hand to a buyer.

@@ -1,6 +1,6 @@
 //! Brokers: what official nodes announce themselves over (AMQP). Not built: each says so in its condition, and never that it works.
 
-use fluidos_model::kinds::{Broker, BrokerCondition, names};
+use fluidos_model::kinds::{Broker, StatusCondition, names};
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
@@ -36,16 +36,16 @@ pub async fn tell(client: Client, brokers: Cache<Broker>) {
 }
 
 /// The condition to write; `None` if it is there, for this version of the spec.
-fn due(broker: &Broker, now: Timestamp) -> Option<BrokerCondition> {
+fn due(broker: &Broker, now: Timestamp) -> Option<StatusCondition> {
     let generation = broker.metadata.generation.unwrap_or_default();
     let before = broker.condition(CONNECTED);
-    let same = |c: &BrokerCondition| c.status == "False" && c.reason == NOT_BUILT && c.message == MESSAGE;
+    let same = |c: &StatusCondition| c.status == "False" && c.reason == NOT_BUILT && c.message == MESSAGE;
     if before.is_some_and(|c| same(c) && c.observed_generation == generation) {
         return None;
     }
     let since =
         before.filter(|c| c.status == "False").map_or_else(|| now.to_string(), |c| c.last_transition_time.clone());
-    Some(BrokerCondition {
+    Some(StatusCondition {
         kind: CONNECTED.into(),
         status: "False".into(),
         reason: NOT_BUILT.into(),
