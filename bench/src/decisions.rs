@@ -134,7 +134,8 @@ async fn kept() -> Result<Value> {
     let keeping = tokio::spawn(keeping);
     let did = NodeKey::from_seed([7; 32])?.id().to_string();
     let Request { action, resource, context, .. } = request(&did);
-    let ask = || handle.decide(Question { action, peer: Some(&did), resource: resource.clone(), context });
+    let ask =
+        || handle.decide(Question { action, peer: Some(&did), resource: resource.clone(), context: context.clone() });
     anyhow::ensure!(ask().allowed, "it should be permitted");
     let mut rounds = Samples::default();
     for _ in 0..ROUNDS {

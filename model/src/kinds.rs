@@ -24,6 +24,7 @@ mod contract;
 mod deployment;
 mod discovery;
 mod discovery_policy;
+mod extended;
 mod flavor;
 mod known_cluster;
 mod ledger;
@@ -62,6 +63,7 @@ pub use discovery_policy::{
     DiscoveryPolicy, DiscoveryPolicySpec, DiscoveryPolicyStatus, FeatureOperator, FeatureRequirement,
     IncomingDiscovery, MulticastState, MulticastStatus, OutgoingDiscovery, RejectedPeer,
 };
+pub use extended::{EXTENDED_MAX, ExtendedError, ExtendedTexts, extended_texts};
 pub use flavor::{
     EmbeddedFlavor, Flavor, FlavorError, FlavorLocation, FlavorPrice, FlavorSpec, FlavorStatus, FlavorTypeData, Gpu,
     K8Slice, K8SliceCharacteristics, K8SliceConfiguration, K8SlicePartitionability, K8SlicePolicies, K8SliceProperties,

@@ -362,19 +362,18 @@ impl AcquisitionBuffer {
         let amounts = self.amounts.amounts("amounts").map_err(|error| error.to_string())?;
         let step =
             self.step.as_ref().map(|step| step.amounts("step")).transpose().map_err(|error| error.to_string())?;
-        let step = step.unwrap_or(amounts);
-        for resource in [Resource::Cpu, Resource::Memory, Resource::Pods] {
-            let name = resource.name();
-            if amounts.get(resource) == 0 {
+        let step = step.unwrap_or_else(|| amounts.clone());
+        for resource in amounts.resources_with(&step) {
+            let (name, amount, at_a_time) = (resource.name(), amounts.get(&resource), step.get(&resource));
+            let is_needed = matches!(resource, Resource::Cpu | Resource::Memory | Resource::Pods);
+            if amount == 0 && is_needed {
                 return Err(format!("amounts.{name} is absent or 0, needed cpu, memory and pods"));
             }
-            if step.get(resource) == 0 || step.get(resource) > amounts.get(resource) {
-                let (observed, most) = (resource.text(step.get(resource)), resource.text(amounts.get(resource)));
+            // Of what is not kept nothing is bought; of what is, something each time.
+            if at_a_time > amount || (at_a_time == 0) != (amount == 0) {
+                let (observed, most) = (resource.text(at_a_time), resource.text(amount));
                 return Err(format!("step.{name} is {observed}, needed more than 0 and at most {most}"));
             }
-        }
-        if amounts.gpus != 0 || step.gpus != 0 {
-            return Err("amounts.gpu is not kept: only cpu, memory, pods and storage are".into());
         }
         let seconds = |field, observed: Option<u64>, usual: u64, least: u64| match observed.unwrap_or(usual) {
             within if (least..=BUFFER_SECONDS_MAX).contains(&within) => Ok(Duration::from_secs(within)),

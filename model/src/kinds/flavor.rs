@@ -7,10 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::extended::{self, ExtendedError, ExtendedTexts, extended_texts};
 use super::shared::raw_object;
 use super::{Configuration, EmbeddedMeta, FlavorType, NodeIdentity, QuantityText};
 use crate::market::{
-    Amounts, Location, Offer, Partitionability, Price, PriceError, QuantityError, Resource, Unit, UnitPrice,
+    Amounts, Location, Offer, Partitionability, Price, PriceError, Quantity, QuantityError, Resource, Unit, UnitPrice,
 };
 
 /// The additional property of a flavor that is a plan: its name, `OFFER/PLAN`.
@@ -88,7 +89,7 @@ pub struct FlavorPrice {
     pub currency: String,
     /// For how long: `second`, `minute`, `hour`, `day`, `month`.
     pub period: String,
-    /// For one of what (ours): `cpu`, `gib` of memory, `pod`, `gpu`; absent is for what is bought, whatever its size.
+    /// For one of what (ours): `cpu`, `gib` of memory, `pod`, `gpu`, an extended resource; absent is for what is bought, whatever its size.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub unit: String,
 }
@@ -192,9 +193,12 @@ pub struct K8SliceCharacteristics {
     /// Ephemeral storage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<QuantityText>,
+    /// Extended resources by their names (ours), GPUs of `gpu` not among them.
+    #[serde(rename = "extendedResources", skip_serializing_if = "ExtendedTexts::is_empty")]
+    pub extended: ExtendedTexts,
 }
 
-/// A GPU.
+/// GPUs: as many of `nvidia.com/gpu` as it has cores.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(default)]
 pub struct Gpu {
@@ -251,6 +255,11 @@ pub struct K8SlicePartitionability {
     pub memory_step: QuantityText,
     pub pods_step: QuantityText,
     pub gpu_step: QuantityText,
+    // Of extended resources (ours).
+    #[serde(skip_serializing_if = "ExtendedTexts::is_empty")]
+    pub extended_resources_min: ExtendedTexts,
+    #[serde(skip_serializing_if = "ExtendedTexts::is_empty")]
+    pub extended_resources_step: ExtendedTexts,
 }
 
 /// `configuration.data` of a K8Slice: what exactly is bought.
@@ -269,6 +278,9 @@ pub struct K8SliceConfiguration {
     /// Ephemeral storage, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<QuantityText>,
+    /// Extended resources by their names (ours), GPUs of `gpu` not among them.
+    #[serde(rename = "extendedResources", skip_serializing_if = "ExtendedTexts::is_empty")]
+    pub extended: ExtendedTexts,
 }
 
 /// Why a flavor or a configuration is not a K8Slice that can be counted.
@@ -290,6 +302,14 @@ pub enum FlavorError {
         field: &'static str,
         /// What is wrong.
         source: QuantityError,
+    },
+    /// Its extended resources cannot be read.
+    #[error("K8Slice {field}: {source}")]
+    Extended {
+        /// Where.
+        field: &'static str,
+        /// What is wrong.
+        source: ExtendedError,
     },
 }
 
@@ -346,9 +366,10 @@ impl K8SliceCharacteristics {
     pub fn amounts(&self) -> Result<Amounts, FlavorError> {
         let gpus = self.gpu.as_ref().map(|gpu| &gpu.cores);
         let mut amounts = Amounts::default();
-        for (resource, text) in fields(&self.cpu, &self.memory, &self.pods, self.storage.as_ref(), gpus) {
-            amounts.set(resource, resource.offered(parse(resource.name(), text)?));
+        for (resource, field, text) in fields(&self.cpu, &self.memory, &self.pods, self.storage.as_ref(), gpus) {
+            amounts.set(&resource, resource.offered(parse(field, text)?));
         }
+        read_extended("extendedResources", &self.extended, &mut amounts, Resource::offered)?;
         Ok(amounts)
     }
 }
@@ -359,46 +380,62 @@ impl K8SlicePartitionability {
     /// # Errors
     /// [`FlavorError::Quantity`] names the amount that is none.
     pub fn rules(&self) -> Result<Partitionability, FlavorError> {
-        let amounts = |cpu, memory, pods, gpu| -> Result<Amounts, FlavorError> {
+        let amounts = |cpu, memory, pods, gpu, extended| -> Result<Amounts, FlavorError> {
             let mut amounts = Amounts::default();
-            for (resource, text) in fields(cpu, memory, pods, None, Some(gpu)) {
-                amounts.set(resource, resource.asked(parse("partitionability", text)?));
+            for (resource, _, text) in fields(cpu, memory, pods, None, Some(gpu)) {
+                amounts.set(&resource, resource.asked(parse("partitionability", text)?));
             }
+            read_extended("partitionability", extended, &mut amounts, Resource::asked)?;
             Ok(amounts)
         };
         Ok(Partitionability {
-            least: amounts(&self.cpu_min, &self.memory_min, &self.pods_min, &self.gpu_min)?,
-            step: amounts(&self.cpu_step, &self.memory_step, &self.pods_step, &self.gpu_step)?,
+            least: amounts(
+                &self.cpu_min,
+                &self.memory_min,
+                &self.pods_min,
+                &self.gpu_min,
+                &self.extended_resources_min,
+            )?,
+            step: amounts(
+                &self.cpu_step,
+                &self.memory_step,
+                &self.pods_step,
+                &self.gpu_step,
+                &self.extended_resources_step,
+            )?,
         })
     }
 }
 
 impl From<&Partitionability> for K8SlicePartitionability {
     fn from(rules: &Partitionability) -> Self {
-        let text = |amounts: &Amounts, resource: Resource| QuantityText(resource.text(amounts.get(resource)));
+        let text = |amounts: &Amounts, resource: Resource| QuantityText(resource.text(amounts.get(&resource)));
         Self {
             cpu_min: text(&rules.least, Resource::Cpu),
             memory_min: text(&rules.least, Resource::Memory),
             pods_min: text(&rules.least, Resource::Pods),
-            gpu_min: text(&rules.least, Resource::Gpu),
+            gpu_min: text(&rules.least, Resource::GPU),
             cpu_step: text(&rules.step, Resource::Cpu),
             memory_step: text(&rules.step, Resource::Memory),
             pods_step: text(&rules.step, Resource::Pods),
-            gpu_step: text(&rules.step, Resource::Gpu),
+            gpu_step: text(&rules.step, Resource::GPU),
+            extended_resources_min: extended_texts(&rules.least),
+            extended_resources_step: extended_texts(&rules.step),
         }
     }
 }
 
 impl From<&Amounts> for K8SliceConfiguration {
     fn from(amounts: &Amounts) -> Self {
-        let text = |resource: Resource| QuantityText(resource.text(amounts.get(resource)));
-        let gpu = || Gpu { cores: text(Resource::Gpu), ..Gpu::default() };
+        let text = |resource: Resource| QuantityText(resource.text(amounts.get(&resource)));
+        let gpu = || Gpu { cores: text(Resource::GPU), ..Gpu::default() };
         Self {
             cpu: text(Resource::Cpu),
             memory: text(Resource::Memory),
             pods: text(Resource::Pods),
-            gpu: (amounts.gpus != 0).then(gpu),
+            gpu: (amounts.get(&Resource::GPU) != 0).then(gpu),
             storage: (amounts.storage_bytes != 0).then(|| text(Resource::Storage)),
+            extended: extended_texts(amounts),
         }
     }
 }
@@ -411,9 +448,10 @@ impl K8SliceConfiguration {
     pub fn amounts(&self) -> Result<Amounts, FlavorError> {
         let gpus = self.gpu.as_ref().map(|gpu| &gpu.cores);
         let mut amounts = Amounts::default();
-        for (resource, text) in fields(&self.cpu, &self.memory, &self.pods, self.storage.as_ref(), gpus) {
-            amounts.set(resource, resource.asked(parse(resource.name(), text)?));
+        for (resource, field, text) in fields(&self.cpu, &self.memory, &self.pods, self.storage.as_ref(), gpus) {
+            amounts.set(&resource, resource.asked(parse(field, text)?));
         }
+        read_extended("extendedResources", &self.extended, &mut amounts, Resource::asked)?;
         Ok(amounts)
     }
 }
@@ -460,12 +498,21 @@ fn fields<'a>(
     pods: &'a QuantityText,
     storage: Option<&'a QuantityText>,
     gpus: Option<&'a QuantityText>,
-) -> impl Iterator<Item = (Resource, &'a QuantityText)> {
-    let always = [(Resource::Cpu, cpu), (Resource::Memory, memory), (Resource::Pods, pods)];
-    let storage = storage.map(|text| (Resource::Storage, text));
-    always.into_iter().chain(storage).chain(gpus.map(|text| (Resource::Gpu, text)))
+) -> impl Iterator<Item = (Resource, &'static str, &'a QuantityText)> {
+    let always = [(Resource::Cpu, "cpu", cpu), (Resource::Memory, "memory", memory), (Resource::Pods, "pods", pods)];
+    let storage = storage.map(|text| (Resource::Storage, "storage", text));
+    always.into_iter().chain(storage).chain(gpus.map(|text| (Resource::GPU, "gpu", text)))
 }
 
-fn parse(field: &'static str, text: &QuantityText) -> Result<crate::market::Quantity, FlavorError> {
+fn read_extended(
+    field: &'static str,
+    texts: &ExtendedTexts,
+    amounts: &mut Amounts,
+    amount: fn(&Resource, Quantity) -> u64,
+) -> Result<(), FlavorError> {
+    extended::read(texts, amounts, amount).map_err(|source| FlavorError::Extended { field, source })
+}
+
+fn parse(field: &'static str, text: &QuantityText) -> Result<Quantity, FlavorError> {
     text.parse().map_err(|source| FlavorError::Quantity { field, source })
 }

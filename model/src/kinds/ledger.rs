@@ -8,9 +8,11 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::extended::{self, ExtendedError, ExtendedTexts, extended_texts};
 use super::{FlavorPrice, QuantityText};
 use crate::market::{
-    Agreed, AgreedService, Amounts, Commitment, CommitmentState, Conditions, Pool, Price, QuantityError, Resource,
+    Agreed, AgreedService, Amounts, Commitment, CommitmentState, Conditions, ExtendedResource, Pool, Price,
+    QuantityError, Resource,
 };
 
 /// A pool of capacity and what is promised of it.
@@ -36,7 +38,7 @@ pub struct LedgerSpec {
     pub commitments: Vec<LedgerCommitment>,
 }
 
-/// Amounts as quantities; absent is 0.
+/// Amounts as quantities; absent is 0. `gpu` is `nvidia.com/gpu`, which is written so and not among the others.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
 #[allow(missing_docs)] // the resources by their names
 pub struct LedgerAmounts {
@@ -50,6 +52,8 @@ pub struct LedgerAmounts {
     pub storage: Option<QuantityText>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<QuantityText>,
+    #[serde(default, rename = "extendedResources", skip_serializing_if = "ExtendedTexts::is_empty")]
+    pub extended: ExtendedTexts,
 }
 
 /// One promise. It is held while it has no `contract`.
@@ -117,6 +121,14 @@ pub enum LedgerError {
         place: String,
         /// What is wrong.
         source: QuantityError,
+    },
+    /// Its extended resources cannot be read.
+    #[error("ledger {place}: {source}")]
+    Extended {
+        /// Where.
+        place: String,
+        /// What is wrong.
+        source: ExtendedError,
     },
     /// A time is not one.
     #[error("ledger commitment {transaction}: until is {observed:?}, needed an RFC 3339 time")]
@@ -240,21 +252,46 @@ impl From<&Agreed> for LedgerAgreed {
 
 impl LedgerAmounts {
     pub(super) fn amounts(&self, place: &str) -> Result<Amounts, LedgerError> {
-        let texts = [&self.cpu, &self.memory, &self.pods, &self.storage, &self.gpu];
         let mut amounts = Amounts::default();
-        for (resource, text) in Resource::ALL.into_iter().zip(texts) {
-            let Some(text) = text else { continue };
-            let failed = |source| LedgerError::Quantity { place: format!("{place} {}", resource.name()), source };
-            amounts.set(resource, resource.asked(text.parse().map_err(failed)?));
+        for (resource, field, text) in self.fields() {
+            let failed = |source| LedgerError::Quantity { place: format!("{place} {field}"), source };
+            amounts.set(&resource, resource.asked(text.parse().map_err(failed)?));
         }
+        let failed = |source| LedgerError::Extended { place: place.to_owned(), source };
+        extended::read(&self.extended, &mut amounts, Resource::asked).map_err(failed)?;
         Ok(amounts)
+    }
+
+    /// What is written of the resources that have a field.
+    fn fields(&self) -> impl Iterator<Item = (Resource, &'static str, &QuantityText)> {
+        let fields = [
+            (Resource::Cpu, "cpu", &self.cpu),
+            (Resource::Memory, "memory", &self.memory),
+            (Resource::Pods, "pods", &self.pods),
+            (Resource::Storage, "storage", &self.storage),
+            (Resource::GPU, "gpu", &self.gpu),
+        ];
+        fields.into_iter().filter_map(|(resource, field, text)| Some((resource, field, text.as_ref()?)))
+    }
+
+    /// Returns the limits that these amounts are: what is written is limited, a written 0 too; what is absent is not.
+    ///
+    /// # Errors
+    /// [`LedgerError`] names the amount that is none.
+    pub(super) fn limits(&self) -> Result<Amounts, LedgerError> {
+        let written = self.amounts("limits")?;
+        let mut limits = Amounts::UNLIMITED;
+        let extended = self.extended.keys().filter_map(|name| ExtendedResource::parse(name).ok());
+        let named = self.fields().map(|(resource, ..)| resource).chain(extended.map(Resource::Extended));
+        named.for_each(|resource| limits.set(&resource, written.get(&resource)));
+        Ok(limits)
     }
 }
 
 impl From<&Amounts> for LedgerAmounts {
     fn from(amounts: &Amounts) -> Self {
         let text = |resource: Resource| {
-            let amount = amounts.get(resource);
+            let amount = amounts.get(&resource);
             (amount != 0).then(|| QuantityText(resource.text(amount)))
         };
         Self {
@@ -262,7 +299,8 @@ impl From<&Amounts> for LedgerAmounts {
             memory: text(Resource::Memory),
             pods: text(Resource::Pods),
             storage: text(Resource::Storage),
-            gpu: text(Resource::Gpu),
+            gpu: text(Resource::GPU),
+            extended: extended_texts(amounts),
         }
     }
 }

@@ -195,8 +195,8 @@ impl OfferPlan {
             offer: offer.into(),
             name: plan(),
             description: self.description.chars().take(DESCRIPTION_LENGTH_MAX).collect(),
-            amounts,
             price: self.price.as_ref().map(parsed).transpose()?,
+            amounts,
             policy: policy.map(str::to_owned),
         })
     }

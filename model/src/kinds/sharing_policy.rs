@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{FlavorError, K8SlicePartitionability, LedgerAmounts, LedgerError};
 use crate::market::{
     Amounts, Conditions, ConditionsError, Currency, Decimal, HOPS_MAX, HOPS_USUAL, Margin, MarginError, MoneyError,
-    Period, PriceError, Rate, RateError, Reselling, Resource, Sharing, Unit,
+    Period, PriceError, Rate, RateError, Reselling, Sharing, Unit,
 };
 
 /// A buyer compares, signs and buys within seconds; longer than an hour is a contract.
@@ -109,7 +109,7 @@ pub struct SharingPrice {
     /// `second`, `minute`, `hour`, `day`, `month`; may be absent if the amount is 0.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub period: String,
-    /// For one of what: `cpu`, `gib`, `pod`, `gpu`; absent is for what is bought, whatever its size.
+    /// For one of what: `cpu`, `gib`, `pod`, `gpu`, an extended resource such as `example.com/fpga`; absent is for what is bought, whatever its size.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unit: String,
 }
@@ -209,7 +209,7 @@ impl SharingPolicySpec {
         let credit = self.credit_limit.as_deref().map(Decimal::parse).transpose();
         Ok(Sharing {
             name: name.into(),
-            limit: self.limits.as_ref().map_or(Ok(UNLIMITED), limited)?,
+            limit: self.limits.as_ref().map_or(Ok(Amounts::UNLIMITED), LedgerAmounts::limits)?,
             allow: buyers.allow,
             deny: buyers.deny,
             blocks: self.blocks.as_ref().map(K8SlicePartitionability::rules).transpose()?,
@@ -241,20 +241,6 @@ impl SharingReselling {
     }
 }
 
-const UNLIMITED: Amounts =
-    Amounts { cpu_milli: u64::MAX, memory_bytes: u64::MAX, pods: u64::MAX, storage_bytes: u64::MAX, gpus: u64::MAX };
-
 fn currency(code: &str) -> Result<Currency, SharingError> {
     Currency::parse(code.trim()).map_err(|source| SharingError::Money { field: "price.currency", source })
-}
-
-/// What is written is limited, a written 0 too; what is absent is not.
-fn limited(limits: &LedgerAmounts) -> Result<Amounts, SharingError> {
-    let written = limits.amounts("limits")?;
-    let texts = [&limits.cpu, &limits.memory, &limits.pods, &limits.storage, &limits.gpu];
-    let mut limit = UNLIMITED;
-    for (resource, _) in Resource::ALL.into_iter().zip(texts).filter(|(_, text)| text.is_some()) {
-        limit.set(resource, written.get(resource));
-    }
-    Ok(limit)
 }

@@ -230,7 +230,10 @@ fn a_sharing_policy_is_read_or_says_what_it_needs() {
         "blocks": {"cpuMin": "500m", "cpuStep": "500m"}, "holdSeconds": 30, "termSeconds": 86400,
     }))
     .unwrap();
-    assert_eq!((whole.limit.cpu_milli, whole.limit.gpus, whole.limit.pods), (2000, 0, u64::MAX));
+    assert_eq!(
+        (whole.limit.cpu_milli, whole.limit.get(&crate::market::Resource::GPU), whole.limit.pods),
+        (2000, 0, u64::MAX)
+    );
     assert_eq!(whole.blocks.unwrap().step.to_string(), "cpu 500m");
     assert!(rules(json!({"price": {"amount": "0"}})).is_ok(), "0 is 0, whatever of");
     for (spec, expected) in [

@@ -109,7 +109,7 @@ pub fn buffer_plan(buffer: &Buffer, lots: &[Lot], now: Timestamp) -> BufferPlan 
         match &lot.state {
             LotState::Buying => {
                 counted += 1;
-                coming = coming.checked_add(&buffer.step).unwrap_or(buffer.amounts);
+                coming = coming.checked_add(&buffer.step).unwrap_or_else(|| buffer.amounts.clone());
             }
             LotState::Failed { at, why } => {
                 failed = Some(why.clone());
@@ -127,7 +127,7 @@ pub fn buffer_plan(buffer: &Buffer, lots: &[Lot], now: Timestamp) -> BufferPlan 
         }
     }
     let enough = |free: &Amounts| free.shortfalls(&buffer.amounts).is_empty();
-    let with_coming = free.checked_add(&coming).unwrap_or(free);
+    let with_coming = free.checked_add(&coming).unwrap_or_else(|| free.clone());
     let step = if let Some(retry) = retry {
         Some(BufferStep::Release(retry))
     } else if !enough(&with_coming) {
@@ -202,11 +202,11 @@ impl Buffer {
 
     /// Returns how many lots hold what is kept, one after the other.
     pub fn lots_needed(&self) -> u64 {
-        let of = |resource: &Resource| {
-            let (all, step) = (self.amounts.get(*resource), self.step.get(*resource));
+        let of = |resource: Resource| {
+            let (all, step) = (self.amounts.get(&resource), self.step.get(&resource));
             if step == 0 { 0 } else { all.div_ceil(step) }
         };
-        Resource::ALL.iter().map(of).max().unwrap_or(0)
+        self.amounts.resources().map(of).max().unwrap_or(0)
     }
 }
 

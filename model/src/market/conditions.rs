@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Amounts, Renewal, Resource};
+use super::{Amounts, Renewal};
 
 /// Levels of one contract; five are more than anybody reads.
 const LEVELS_MAX: usize = 8;
@@ -210,29 +210,25 @@ impl Conditions {
 
     /// Returns what a promise takes of what there is, a rest rounded up: less than itself where capacity is promised more than once.
     pub fn takes(&self, amounts: &Amounts) -> Amounts {
-        let mut taken = *amounts;
         if self.business_model != BusinessModel::PayPerUse {
-            return taken;
+            return amounts.clone();
         }
-        for resource in Resource::ALL {
-            let part = u128::from(amounts.get(resource)) * u128::from(ONCE_PER_CENT);
+        amounts.map(|amount| {
+            let part = u128::from(amount) * u128::from(ONCE_PER_CENT);
             let part = part.div_ceil(u128::from(self.overcommit().max(ONCE_PER_CENT)));
-            taken.set(resource, u64::try_from(part).unwrap_or(u64::MAX));
-        }
-        taken
+            u64::try_from(part).unwrap_or(u64::MAX)
+        })
     }
 
     /// Returns how much can be promised of what is free.
     pub fn promises(&self, free: &Amounts) -> Amounts {
-        let mut promised = *free;
         if self.business_model != BusinessModel::PayPerUse {
-            return promised;
+            return free.clone();
         }
-        for resource in Resource::ALL {
-            let whole = u128::from(free.get(resource)) * u128::from(self.overcommit()) / u128::from(ONCE_PER_CENT);
-            promised.set(resource, u64::try_from(whole).unwrap_or(u64::MAX));
-        }
-        promised
+        free.map(|amount| {
+            let whole = u128::from(amount) * u128::from(self.overcommit()) / u128::from(ONCE_PER_CENT);
+            u64::try_from(whole).unwrap_or(u64::MAX)
+        })
     }
 
     /// Returns the text that is signed; `None` for the usual ones.

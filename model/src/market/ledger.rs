@@ -224,18 +224,18 @@ impl Pool {
             return Err(LedgerRefusal::Full);
         }
         let free = match &request.agreed {
-            _ if served_by.is_some() => request.amounts,
+            _ if served_by.is_some() => request.amounts.clone(),
             Some(agreed) => agreed.conditions.promises(&pool.free(now)),
             None => pool.free(now),
         };
         if let Some((resource, observed, needed)) = free.shortfalls(&request.amounts).first() {
-            return Err(LedgerRefusal::TooLittle { resource: *resource, observed: *observed, needed: *needed });
+            return Err(LedgerRefusal::TooLittle { resource: resource.clone(), observed: *observed, needed: *needed });
         }
         pool.commitments.push(Commitment {
             transaction: request.transaction.clone(),
             buyer: request.buyer.clone(),
             flavor: request.flavor.clone(),
-            amounts: request.amounts,
+            amounts: request.amounts.clone(),
             state: CommitmentState::Held { until: request.until },
             agreed: request.agreed.clone(),
             served_by: served_by.map(str::to_owned),
@@ -302,13 +302,13 @@ impl Pool {
     /// Returns the pool without the promise of this transaction. There need not be one.
     pub fn release(&self, transaction: &str) -> Self {
         let kept = self.commitments.iter().filter(|commitment| commitment.transaction != transaction);
-        Self { capacity: self.capacity, commitments: kept.cloned().collect() }
+        Self { capacity: self.capacity.clone(), commitments: kept.cloned().collect() }
     }
 
     /// Returns the pool without what is over at `now`.
     pub fn expire(&self, now: Timestamp) -> Self {
         let kept = self.commitments.iter().filter(|commitment| !commitment.is_over(now));
-        Self { capacity: self.capacity, commitments: kept.cloned().collect() }
+        Self { capacity: self.capacity.clone(), commitments: kept.cloned().collect() }
     }
 
     /// Returns when the next promise is over by itself: when to look again.
@@ -323,7 +323,7 @@ impl Commitment {
         if self.served_by.is_some() {
             return Amounts::default();
         }
-        self.agreed.as_ref().map_or(self.amounts, |agreed| agreed.conditions.takes(&self.amounts))
+        self.agreed.as_ref().map_or_else(|| self.amounts.clone(), |agreed| agreed.conditions.takes(&self.amounts))
     }
 
     /// Returns when it is over by itself; `None` is never.

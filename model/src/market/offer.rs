@@ -5,7 +5,7 @@
 //! | Match | its value, if that part may be cut |
 //! | Range with `min` | the smallest allowed part from `min` on, at most `max` |
 //! | Range with only `max` | the largest allowed part up to `max` |
-//! | none | the whole amount |
+//! | none | the whole amount; of an extended resource, none of it |
 
 use super::{Amounts, K8SliceSelector, Partitionability, Quantity, QuantityFilter, Resource};
 
@@ -63,7 +63,7 @@ pub enum Fit {
 #[error("{subject}: {observed} offered, needed {needed}")]
 pub struct Mismatch {
     /// `cpu`, `architecture`, …
-    pub subject: &'static str,
+    pub subject: String,
     /// What the offer has.
     pub observed: String,
     /// What was asked for.
@@ -79,15 +79,15 @@ impl Offer {
         if let Some(filter) = selector.architecture.as_ref().filter(|filter| !filter.accepts(&self.architecture)) {
             let observed = if self.architecture.is_empty() { "?" } else { &self.architecture };
             let (observed, needed) = (observed.to_owned(), filter.to_string());
-            return Err(Mismatch { subject: "architecture", observed, needed });
+            return Err(Mismatch { subject: "architecture".into(), observed, needed });
         }
         if let Some(filter) = selector.plan.as_ref().filter(|filter| !filter.accepts(&self.plan)) {
             let observed = if self.plan.is_empty() { "none" } else { &self.plan };
-            return Err(Mismatch { subject: "plan", observed: observed.to_owned(), needed: filter.to_string() });
+            return Err(Mismatch { subject: "plan".into(), observed: observed.to_owned(), needed: filter.to_string() });
         }
         let mut amounts = Amounts::default();
-        for resource in Resource::ALL {
-            amounts.set(resource, self.part(resource, selector.quantity(resource))?);
+        for resource in self.whole.resources_with(&selector.named()) {
+            amounts.set(&resource, self.part(&resource, selector.quantity(&resource))?);
         }
         Ok(amounts)
     }
@@ -101,24 +101,24 @@ impl Offer {
         let wanted = selector.wanted();
         let mismatch = match self.amounts_for(selector) {
             Ok(amounts) => {
-                let asked = Resource::ALL.iter().filter(|resource| selector.quantity(**resource).is_some());
-                let more = asked.into_iter().any(|resource| amounts.get(*resource) > wanted.get(*resource));
+                let mut asked = selector.quantities.iter().map(|(resource, _)| resource);
+                let more = asked.any(|resource| amounts.get(resource) > wanted.get(resource));
                 return Ok((if more { Fit::More } else { Fit::Exact }, amounts));
             }
-            Err(mismatch) if matches!(mismatch.subject, "architecture" | "plan") => return Err(mismatch),
+            Err(mismatch) if matches!(mismatch.subject.as_str(), "architecture" | "plan") => return Err(mismatch),
             Err(mismatch) => mismatch,
         };
         let mut amounts = Amounts::default();
-        for resource in Resource::ALL {
-            let part = match (self.part(resource, selector.quantity(resource)), wanted.get(resource)) {
+        for resource in self.whole.resources_with(&selector.named()) {
+            let part = match (self.part(&resource, selector.quantity(&resource)), wanted.get(&resource)) {
                 (Ok(part), _) => part,
                 (Err(_), wanted) => {
-                    let part = self.partition.round_down(resource, wanted, self.whole.get(resource));
+                    let part = self.partition.round_down(&resource, wanted, self.whole.get(&resource));
                     // More than was wanted is no part of it, and nothing helps nobody.
                     part.filter(|part| (1..=wanted).contains(part)).ok_or_else(|| mismatch.clone())?
                 }
             };
-            amounts.set(resource, part);
+            amounts.set(&resource, part);
         }
         Ok((Fit::Less, amounts))
     }
@@ -129,24 +129,26 @@ impl Offer {
     /// The first [`Mismatch`].
     pub fn allows(&self, amounts: &Amounts) -> Result<(), Mismatch> {
         if amounts.is_zero() {
-            return Err(Mismatch { subject: "amounts", observed: "nothing".into(), needed: "something".into() });
+            return Err(Mismatch { subject: "amounts".into(), observed: "nothing".into(), needed: "something".into() });
         }
-        for resource in Resource::ALL {
-            let (wanted, whole) = (amounts.get(resource), self.whole.get(resource));
-            // what nobody asked for is not cut: no GPU, no storage
+        for resource in self.whole.resources_with(amounts) {
+            let (wanted, whole) = (amounts.get(&resource), self.whole.get(&resource));
+            // what nobody asked for is not cut: no device, no storage
             if wanted == 0 && !matches!(resource, Resource::Cpu | Resource::Memory | Resource::Pods) {
                 continue;
             }
-            if !self.partition.allows(resource, wanted, whole) {
-                return Err(self.mismatch(resource, resource.text(wanted)));
+            if !self.partition.allows(&resource, wanted, whole) {
+                return Err(self.mismatch(&resource, resource.text(wanted)));
             }
         }
         Ok(())
     }
 
-    fn part(&self, resource: Resource, filter: Option<&QuantityFilter>) -> Result<u64, Mismatch> {
+    fn part(&self, resource: &Resource, filter: Option<&QuantityFilter>) -> Result<u64, Mismatch> {
         let whole = self.whole.get(resource);
         let part = match filter {
+            // Devices that nobody asked for are left to others, unless the package has them.
+            None if matches!(resource, Resource::Extended(_)) => self.partition.round_up(resource, 0, whole),
             None => Some(whole),
             Some(QuantityFilter::Match(value)) => {
                 let wanted = resource.asked(*value);
@@ -165,13 +167,13 @@ impl Offer {
         part.ok_or_else(|| self.mismatch(resource, needed_text(filter)))
     }
 
-    fn mismatch(&self, resource: Resource, needed: String) -> Mismatch {
+    fn mismatch(&self, resource: &Resource, needed: String) -> Mismatch {
         let mut observed = resource.text(self.whole.get(resource));
         let (least, step) = (self.partition.least.get(resource), self.partition.step.get(resource));
         if least != 0 || step != 0 {
             observed += &format!(" (at least {}, in steps of {})", resource.text(least), resource.text(step));
         }
-        Mismatch { subject: resource.name(), observed, needed }
+        Mismatch { subject: resource.name().to_owned(), observed, needed }
     }
 }
 
@@ -282,7 +284,11 @@ mod tests {
         assert!(offer().allows(&wanted(501, 1)).is_err());
         assert!(offer().allows(&wanted(500, 111)).is_err());
         assert!(offer().allows(&Amounts::default()).is_err());
-        let gpu = Amounts { gpus: 1, ..wanted(500, 1) };
-        assert_eq!(offer().allows(&gpu).unwrap_err().to_string(), "gpu: 0 offered, needed 1");
+        let mut devices = wanted(500, 1);
+        devices.set(&Resource::GPU, 1);
+        assert_eq!(offer().allows(&devices).unwrap_err().to_string(), "nvidia.com/gpu: 0 offered, needed 1");
+        let offer = Offer { whole: Amounts { extended: devices.extended.clone(), ..offer().whole }, ..offer() };
+        assert_eq!(offer.allows(&devices), Ok(()));
+        assert_eq!(offer.allows(&wanted(500, 1)), Ok(()), "who wants none gets none");
     }
 }

@@ -6,7 +6,7 @@
 use super::{Amounts, Resource};
 
 /// The least and the step of every resource (`policies.partitionability` of a flavor).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Partitionability {
     /// The least that is sold.
     pub least: Amounts,
@@ -16,7 +16,7 @@ pub struct Partitionability {
 
 impl Partitionability {
     /// Returns the smallest allowed part of `whole` that is at least `wanted`, or `None` if there is none.
-    pub fn round_up(&self, resource: Resource, wanted: u64, whole: u64) -> Option<u64> {
+    pub fn round_up(&self, resource: &Resource, wanted: u64, whole: u64) -> Option<u64> {
         let wanted = wanted.max(self.least.get(resource));
         let part = match self.step.get(resource) {
             0 => wanted,
@@ -30,7 +30,7 @@ impl Partitionability {
     }
 
     /// Returns the largest allowed part of `whole` that is at most `most`, or `None` if there is none.
-    pub fn round_down(&self, resource: Resource, most: u64, whole: u64) -> Option<u64> {
+    pub fn round_down(&self, resource: &Resource, most: u64, whole: u64) -> Option<u64> {
         if most >= whole {
             return Some(whole);
         }
@@ -42,7 +42,7 @@ impl Partitionability {
     }
 
     /// Says whether exactly this may be cut from `whole`.
-    pub fn allows(&self, resource: Resource, part: u64, whole: u64) -> bool {
+    pub fn allows(&self, resource: &Resource, part: u64, whole: u64) -> bool {
         self.round_up(resource, part, whole) == Some(part)
     }
 }
@@ -62,22 +62,22 @@ mod tests {
     #[test]
     fn parts_are_multiples_or_the_whole() {
         let halves = partition(0, 500);
-        assert_eq!(halves.round_up(Resource::Cpu, 501, 4000), Some(1000));
-        assert_eq!(halves.round_up(Resource::Cpu, 500, 4000), Some(500));
-        assert_eq!(halves.round_up(Resource::Cpu, 3600, 3700), Some(3700), "the whole is a part");
-        assert_eq!(halves.round_up(Resource::Cpu, 3701, 3700), None);
-        assert_eq!(partition(2000, 0).round_up(Resource::Cpu, 1, 4000), Some(2000));
-        assert_eq!(halves.round_down(Resource::Cpu, 1999, 4000), Some(1500));
-        assert_eq!(partition(2000, 500).round_down(Resource::Cpu, 1999, 4000), None);
-        assert!(!halves.allows(Resource::Cpu, 750, 4000));
+        assert_eq!(halves.round_up(&Resource::Cpu, 501, 4000), Some(1000));
+        assert_eq!(halves.round_up(&Resource::Cpu, 500, 4000), Some(500));
+        assert_eq!(halves.round_up(&Resource::Cpu, 3600, 3700), Some(3700), "the whole is a part");
+        assert_eq!(halves.round_up(&Resource::Cpu, 3701, 3700), None);
+        assert_eq!(partition(2000, 0).round_up(&Resource::Cpu, 1, 4000), Some(2000));
+        assert_eq!(halves.round_down(&Resource::Cpu, 1999, 4000), Some(1500));
+        assert_eq!(partition(2000, 500).round_down(&Resource::Cpu, 1999, 4000), None);
+        assert!(!halves.allows(&Resource::Cpu, 750, 4000));
     }
 
     proptest! {
         #[test]
         fn a_rounded_part_is_allowed_and_enough(least in 0u64..50, step in 0u64..20, wanted in 0u64..100, whole in 0u64..100) {
             let partition = partition(least, step);
-            if let Some(part) = partition.round_up(Resource::Cpu, wanted, whole) {
-                prop_assert!(part >= wanted && part <= whole && partition.allows(Resource::Cpu, part, whole));
+            if let Some(part) = partition.round_up(&Resource::Cpu, wanted, whole) {
+                prop_assert!(part >= wanted && part <= whole && partition.allows(&Resource::Cpu, part, whole));
             } else {
                 prop_assert!(wanted.max(least) > whole);
             }

@@ -9,7 +9,7 @@
 
 use jiff::Timestamp;
 
-use super::{Amounts, Asker, Partitionability, Pool, Resource, Sale, Sharing, SharingRefusal, Unit, UnitPrice, sale};
+use super::{Amounts, Asker, Partitionability, Pool, Sale, Sharing, SharingRefusal, Unit, UnitPrice, sale};
 
 /// A package of fixed size.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -36,7 +36,7 @@ impl Plan {
 
     /// Returns the rules by which it may be cut: it may not.
     pub fn whole(&self) -> Partitionability {
-        Partitionability { least: self.amounts, step: Amounts::default() }
+        Partitionability { least: self.amounts.clone(), step: Amounts::default() }
     }
 
     /// Decides what of this plan is sold to a buyer now: all, or nothing.
@@ -62,12 +62,12 @@ impl Plan {
             return Err(SharingRefusal::Unreadable);
         }
         let sale = sale(&named, pool, buyer, now)?;
-        let all = Resource::ALL.iter().all(|resource| sale.free.get(*resource) >= self.amounts.get(*resource));
+        let all = sale.free.holds(&self.amounts);
         // Of all of it: a buyer of a service does not know its size.
         let whole = sale.price.of(&self.amounts)?;
         Ok(Sale {
-            price: self.price.unwrap_or(UnitPrice { price: whole, unit: Unit::Slice }),
-            free: if all { self.amounts } else { Amounts::default() },
+            price: self.price.clone().unwrap_or(UnitPrice { price: whole, unit: Unit::Slice }),
+            free: if all { self.amounts.clone() } else { Amounts::default() },
             blocks: Some(self.whole()),
             plan: Some(self.reference()),
             ..sale
@@ -82,10 +82,9 @@ mod tests {
     use crate::market::{Conditions, Currency, HoldRequest, Period, Price, Rate};
 
     fn policy(name: &str, amount: &str) -> Sharing {
-        let any = u64::MAX;
         Sharing {
             name: name.into(),
-            limit: Amounts { cpu_milli: any, memory_bytes: any, pods: any, storage_bytes: any, gpus: any },
+            limit: Amounts::UNLIMITED,
             allow: None,
             deny: vec![],
             blocks: None,

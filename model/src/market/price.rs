@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 
 use super::money::half_even;
-use super::{Amounts, Currency, Decimal, Money, MoneyError};
+use super::{Amounts, Currency, Decimal, ExtendedResource, Money, MoneyError};
 
 /// 28, 29, 30 and 31 days divide it: a share of any month is a whole number of these days' microseconds.
 const MONTH_DAYS: i128 = 377_580;
@@ -36,7 +36,7 @@ pub enum Period {
 }
 
 /// Of what a price is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Unit {
     /// The contract, whatever its size. What a price without a unit is of.
     #[default]
@@ -47,8 +47,8 @@ pub enum Unit {
     Gibibyte,
     /// One pod.
     Pod,
-    /// One GPU.
-    Gpu,
+    /// One device of an extended resource; `gpu` is `nvidia.com/gpu`.
+    Device(ExtendedResource),
 }
 
 /// The price of a contract for a period.
@@ -63,7 +63,7 @@ pub struct Price {
 }
 
 /// The price of one unit of what is offered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnitPrice {
     /// For one unit.
     pub price: Price,
@@ -92,7 +92,7 @@ pub enum PriceError {
         observed: String,
     },
     /// A unit that nobody knows.
-    #[error("unit is `{observed}`, needed slice, cpu, gib, pod or gpu")]
+    #[error("unit is `{observed}`, needed slice, cpu, gib, pod, gpu or an extended resource such as example.com/fpga")]
     Unit {
         /// The beginning of what was given.
         observed: String,
@@ -167,30 +167,35 @@ impl Unit {
             "cpu" => Ok(Self::Cpu),
             "gib" => Ok(Self::Gibibyte),
             "pod" => Ok(Self::Pod),
-            "gpu" => Ok(Self::Gpu),
-            _ => Err(PriceError::Unit { observed: text.chars().take(16).collect() }),
+            "gpu" => Ok(Self::Device(ExtendedResource::GPU)),
+            _ => {
+                let device = ExtendedResource::parse(text.trim());
+                device.map(Self::Device).map_err(|_| PriceError::Unit { observed: text.chars().take(16).collect() })
+            }
         }
     }
 
     /// Returns its word; that of the slice is empty, as official nodes write no unit.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Slice => "",
             Self::Cpu => "cpu",
             Self::Gibibyte => "gib",
             Self::Pod => "pod",
-            Self::Gpu => "gpu",
+            // As official nodes and older ones of ours call it.
+            Self::Device(resource) if *resource == ExtendedResource::GPU => "gpu",
+            Self::Device(resource) => resource.as_str(),
         }
     }
 
     /// How many there are in these amounts, as a ratio.
-    fn count(self, amounts: &Amounts) -> (u128, u128) {
+    fn count(&self, amounts: &Amounts) -> (u128, u128) {
         match self {
             Self::Slice => (1, 1),
             Self::Cpu => (u128::from(amounts.cpu_milli), 1000),
             Self::Gibibyte => (u128::from(amounts.memory_bytes), GIBIBYTE),
             Self::Pod => (u128::from(amounts.pods), 1),
-            Self::Gpu => (u128::from(amounts.gpus), 1),
+            Self::Device(resource) => (u128::from(amounts.extended.get(resource)), 1),
         }
     }
 }
@@ -362,13 +367,15 @@ mod tests {
 
     #[test]
     fn a_part_costs_its_share() {
-        let amounts = Amounts { cpu_milli: 1500, memory_bytes: 100 << 20, pods: 3, ..Amounts::default() };
+        let mut amounts = Amounts { cpu_milli: 1500, memory_bytes: 100 << 20, pods: 3, ..Amounts::default() };
+        amounts.extended.set(ExtendedResource::parse("example.com/fpga").unwrap(), 2);
         for (of, expected) in [
             (Unit::Slice, "0.02 EUR/hour"),
             (Unit::Cpu, "0.03 EUR/hour"),
             (Unit::Gibibyte, "0.001953125 EUR/hour"),
             (Unit::Pod, "0.06 EUR/hour"),
-            (Unit::Gpu, "0 EUR/hour"),
+            (Unit::parse("gpu").unwrap(), "0 EUR/hour"),
+            (Unit::parse("example.com/fpga").unwrap(), "0.04 EUR/hour"),
         ] {
             assert_eq!(unit("0.02 EUR hour", of).of(&amounts).unwrap().to_string(), expected);
         }

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::{Amounts, Currency, Price, Resource};
+use super::{Amounts, Currency, Price};
 
 /// A seller's flavor that matches.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -130,9 +130,9 @@ fn key(criterion: Criterion, candidate: &Candidate<'_>, surplus_milli: u64, curr
 }
 
 fn surplus_milli(wanted: &Amounts, buys: &Amounts) -> u64 {
-    let asked_for = Resource::ALL.iter().filter(|resource| wanted.get(**resource) != 0);
+    let asked_for = wanted.resources().filter(|resource| wanted.get(resource) != 0);
     let parts = asked_for.map(|resource| {
-        let (wanted, buys) = (u128::from(wanted.get(*resource)), u128::from(buys.get(*resource)));
+        let (wanted, buys) = (u128::from(wanted.get(&resource)), u128::from(buys.get(&resource)));
         u64::try_from(buys.saturating_sub(wanted) * 1000 / wanted).unwrap_or(u64::MAX)
     });
     parts.fold(0, u64::saturating_add)

@@ -3,16 +3,21 @@
 //! ```yaml
 //! cpuFilter:  {name: Range, data: {min: "1000m", max: "4"}}
 //! podsFilter: {name: Match, data: {value: 110}}
+//! gpuFilter:  {name: Range, data: {min: 1}}             # nvidia.com/gpu
+//! extendedResourceFilters:                              # ours: what pods ask for by these names
+//!   example.com/fpga: {name: Range, data: {min: 1}}
 //! planFilter: {name: Match, data: {value: web/small}}   # ours: a package of fixed size, OFFER/PLAN
 //! ```
 
 use serde_json::Value;
 
-use super::{Amounts, Quantity, QuantityError, Resource};
+use super::{Amounts, ExtendedResource, Quantity, QuantityError, Resource};
 use crate::service::ServiceSelector;
 
 /// At most this many alternatives of one text filter: more is no selection.
 const ALTERNATIVES_MAX: usize = 64;
+/// Resources that one selector filters: four of every node, and as many extended ones as a container could ask for at most in practice.
+const FILTERS_MAX: usize = 16;
 
 /// A filter over a quantity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +49,7 @@ pub struct K8SliceSelector {
     pub architecture: Option<TextFilter>,
     /// `planFilter` (ours): a plan, as `OFFER/PLAN`.
     pub plan: Option<TextFilter>,
-    /// `cpuFilter`, `memoryFilter`, `podsFilter`, `storageFilter`, each at most once.
+    /// `cpuFilter`, `memoryFilter`, `podsFilter`, `storageFilter`, `gpuFilter`, `extendedResourceFilters`: each resource at most once.
     pub quantities: Vec<(Resource, QuantityFilter)>,
 }
 
@@ -53,14 +58,14 @@ pub struct K8SliceSelector {
 pub enum FilterText {
     /// The named characteristic is this.
     Match {
-        /// `architecture`, `plan`, `cpu`, `memory`, `pods`, `storage`.
+        /// `architecture`, `plan`, `cpu`, `memory`, `pods`, `storage`, or an extended resource.
         name: String,
         /// The value.
         value: String,
     },
     /// The named characteristic is between these, both included.
     Range {
-        /// `cpu`, `memory`, `pods`, `storage`.
+        /// `cpu`, `memory`, `pods`, `storage`, or an extended resource.
         name: String,
         /// The least.
         min: Option<String>,
@@ -86,7 +91,7 @@ pub enum SelectorError {
         /// Its name.
         observed: String,
         /// Those that are: an object names them in another way than the wire.
-        needed: [&'static str; 6],
+        needed: [&'static str; 8],
     },
     /// A filter of the wrong shape.
     #[error("filter `{filter}`: {reason}")]
@@ -106,10 +111,26 @@ pub enum SelectorError {
     },
 }
 
-const NAMES: [&str; 6] =
-    ["architectureFilter", "cpuFilter", "memoryFilter", "podsFilter", "storageFilter", "planFilter"];
-const NAMES_ON_THE_WIRE: [&str; 6] = ["architecture", "cpu", "memory", "pods", "storage", "plan"];
-const FILTERED: [Resource; 4] = [Resource::Cpu, Resource::Memory, Resource::Pods, Resource::Storage];
+const NAMES: [&str; 8] = [
+    "architectureFilter",
+    "cpuFilter",
+    "memoryFilter",
+    "podsFilter",
+    "storageFilter",
+    "gpuFilter",
+    "extendedResourceFilters",
+    "planFilter",
+];
+const NAMES_ON_THE_WIRE: [&str; 8] = [
+    "architecture",
+    "cpu",
+    "memory",
+    "pods",
+    "storage",
+    "gpu",
+    "an extended resource such as example.com/fpga",
+    "plan",
+];
 
 impl K8SliceSelector {
     /// Returns the filters that a Solver's `selector.filters` says; absent or `null` filters nothing.
@@ -132,11 +153,34 @@ impl K8SliceSelector {
                 selector.plan = Some(TextFilter::from_json(name, filter)?);
                 continue;
             }
-            let resource =
-                filtered(name.strip_suffix("Filter").unwrap_or_default()).map_err(|_| unknown(name, NAMES))?;
-            selector.quantities.push((resource, QuantityFilter::from_json(name, filter)?));
+            if name == "extendedResourceFilters" {
+                for named in extended(name, filter)? {
+                    let (resource, filter) = named?;
+                    let range = QuantityFilter::from_json(resource.name(), filter)?;
+                    selector.filter(resource, range)?;
+                }
+                continue;
+            }
+            let short = name.strip_suffix("Filter").filter(|short| !short.contains(['/', '-']));
+            let resource = Resource::parse(short.unwrap_or_default()).map_err(|_| unknown(name, NAMES))?;
+            selector.filter(resource, QuantityFilter::from_json(name, filter)?)?;
         }
         Ok(selector)
+    }
+
+    /// Two filters over one thing could contradict each other; which one counts must not be a guess.
+    fn filter(&mut self, resource: Resource, filter: QuantityFilter) -> Result<(), SelectorError> {
+        if self.quantity(&resource).is_some() {
+            return Err(shape(resource.name(), "stands there twice, needed once".into()));
+        }
+        if self.quantities.len() >= FILTERS_MAX {
+            return Err(shape(
+                resource.name(),
+                format!("there are {FILTERS_MAX} filters before it, which is the most"),
+            ));
+        }
+        self.quantities.push((resource, filter));
+        Ok(())
     }
 
     /// Returns the selector of filters that came as texts.
@@ -146,7 +190,6 @@ impl K8SliceSelector {
     pub fn from_texts(filters: &[FilterText]) -> Result<Self, SelectorError> {
         let mut selector = Self::default();
         for (index, filter) in filters.iter().enumerate() {
-            // Two filters over one thing could contradict each other; which one counts must not be a guess.
             if filters[..index].iter().any(|earlier| earlier.name() == filter.name()) {
                 return Err(shape(filter.name(), "stands there twice, needed once".into()));
             }
@@ -158,13 +201,12 @@ impl K8SliceSelector {
                     selector.plan = Some(TextFilter::Match(value.clone()));
                 }
                 FilterText::Match { name, value } => {
-                    let matched = QuantityFilter::Match(parse(name, value)?);
-                    selector.quantities.push((filtered(name)?, matched));
+                    selector.filter(filtered(name)?, QuantityFilter::Match(parse(name, value)?))?;
                 }
                 FilterText::Range { name, min, max } => {
                     let bound = |text: &Option<String>| text.as_ref().map(|text| parse(name, text)).transpose();
                     let range = QuantityFilter::range(name, bound(min)?, bound(max)?)?;
-                    selector.quantities.push((filtered(name)?, range));
+                    selector.filter(filtered(name)?, range)?;
                 }
             }
         }
@@ -200,14 +242,21 @@ impl K8SliceSelector {
                 QuantityFilter::Match(value) => Some(*value),
                 QuantityFilter::Range { min, .. } => *min,
             };
-            wanted.set(*resource, least.map_or(0, |least| resource.asked(least)));
+            wanted.set(resource, least.map_or(0, |least| resource.asked(least)));
         }
         wanted
     }
 
+    /// Returns an amount of 1 of each resource that is filtered: to go through their names.
+    pub fn named(&self) -> Amounts {
+        let mut named = Amounts::default();
+        self.quantities.iter().for_each(|(resource, _)| named.set(resource, 1));
+        named
+    }
+
     /// Returns the filter over one resource, if there is one.
-    pub fn quantity(&self, resource: Resource) -> Option<&QuantityFilter> {
-        self.quantities.iter().find(|(filtered, _)| *filtered == resource).map(|(_, filter)| filter)
+    pub fn quantity(&self, resource: &Resource) -> Option<&QuantityFilter> {
+        self.quantities.iter().find(|(filtered, _)| filtered == resource).map(|(_, filter)| filter)
     }
 }
 
@@ -313,13 +362,24 @@ fn name_and_data<'a>(filter: &str, value: &'a Value) -> Result<(&'a str, &'a Val
     }
 }
 
-fn unknown(name: &str, needed: [&'static str; 6]) -> SelectorError {
+fn unknown(name: &str, needed: [&'static str; 8]) -> SelectorError {
     SelectorError::Unknown { observed: name.chars().take(64).collect(), needed }
 }
 
 fn filtered(name: &str) -> Result<Resource, SelectorError> {
-    let resource = FILTERED.into_iter().find(|resource| resource.name() == name);
-    resource.ok_or_else(|| unknown(name, NAMES_ON_THE_WIRE))
+    Resource::parse(name).map_err(|_| unknown(name, NAMES_ON_THE_WIRE))
+}
+
+/// The filters over extended resources, by their names.
+fn extended<'a>(
+    filter: &'a str,
+    value: &'a Value,
+) -> Result<impl Iterator<Item = Result<(Resource, &'a Value), SelectorError>>, SelectorError> {
+    let filters = value.as_object().ok_or_else(|| shape(filter, format!("observed {value}, needed an object")))?;
+    Ok(filters.iter().map(move |(name, filter_of)| match ExtendedResource::parse(name) {
+        Ok(name) => Ok((Resource::Extended(name), filter_of)),
+        Err(error) => Err(shape(filter, error.to_string())),
+    }))
 }
 
 fn parse(filter: &str, text: &str) -> Result<Quantity, SelectorError> {
@@ -362,9 +422,9 @@ mod tests {
         }))
         .unwrap();
         assert!(selector.architecture.as_ref().unwrap().accepts("AMD64"));
-        assert_eq!(selector.quantity(Resource::Pods), Some(&QuantityFilter::Match(Quantity::from_units(110))));
+        assert_eq!(selector.quantity(&Resource::Pods), Some(&QuantityFilter::Match(Quantity::from_units(110))));
         let one_or_more = QuantityFilter::Range { min: Some(Quantity::from_units(1)), max: None };
-        assert_eq!(selector.quantity(Resource::Cpu), Some(&one_or_more));
+        assert_eq!(selector.quantity(&Resource::Cpu), Some(&one_or_more));
         assert_eq!(K8SliceSelector::from_json(&Value::Null), Ok(K8SliceSelector::default()));
     }
 
@@ -381,7 +441,7 @@ mod tests {
         assert_eq!(selector.wanted().to_string(), "cpu 500m, pods 110");
         let wrong = FilterText::Match { name: "mods".into(), value: "1".into() };
         let refused = K8SliceSelector::from_texts(&[wrong]).unwrap_err().to_string();
-        assert!(refused.ends_with("needed one of architecture, cpu, memory, pods, storage, plan"), "{refused}");
+        assert!(refused.ends_with("example.com/fpga, plan"), "{refused}");
         let twice = ["1", "2"].map(|value| FilterText::Match { name: "cpu".into(), value: value.into() });
         assert!(matches!(K8SliceSelector::from_texts(&twice), Err(SelectorError::Shape { .. })));
         let wrong = FilterText::Range { name: "cpu".into(), min: Some("2".into()), max: Some("1".into()) };

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{
     Agreed, Amounts, Conditions, Currency, Decimal, Money, MoneyError, Partitionability, Period, Pool, Price, Rate,
-    RateError, Reselling, Resource, Situation, Unit, UnitPrice,
+    RateError, Reselling, Situation, Unit, UnitPrice,
 };
 
 /// The rules of one policy.
@@ -21,7 +21,7 @@ use super::{
 pub struct Sharing {
     /// Name of the policy.
     pub name: String,
-    /// How much is sold under it altogether; what is not limited is `u64::MAX`.
+    /// How much is sold under it altogether; what is not limited is that of [`Amounts::UNLIMITED`].
     pub limit: Amounts,
     /// DIDs that may buy; `None` is anybody who proves a key.
     pub allow: Option<Vec<String>>,
@@ -139,7 +139,7 @@ impl Sharing {
 
     fn price(&self, situation: &Situation) -> Result<UnitPrice, RateError> {
         let price = Price { amount: self.rate.at(situation)?, currency: self.currency, period: self.period };
-        Ok(UnitPrice { price, unit: self.unit })
+        Ok(UnitPrice { price, unit: self.unit.clone() })
     }
 
     /// Checks what a buyer's running contracts have cost so far. What has ended is not counted: it is between the owners.
@@ -200,16 +200,14 @@ pub fn sale<'a>(
     let own = pool.commitments.iter().filter(|known| !known.is_over(now) && known.served_by.is_none());
     let sold = own.filter(|known| known.agreed.as_ref().is_some_and(under));
     // What cannot be counted is more than any limit.
-    let sold = sold.map(|known| known.amounts).try_fold(Amounts::default(), |sum, amounts| sum.checked_add(&amounts));
+    let sold = sold.map(|known| &known.amounts).try_fold(Amounts::default(), |sum, amounts| sum.checked_add(amounts));
     let left = sold.map(|sold| policy.limit.saturating_sub(&sold)).unwrap_or_default();
-    let free = policy.conditions.promises(&free);
-    let mut cut = Amounts::default();
-    Resource::ALL.iter().for_each(|resource| cut.set(*resource, free.get(*resource).min(left.get(*resource))));
+    let free = policy.conditions.promises(&free).least(&left);
     Ok(Sale {
         policy: policy.name.clone(),
         price,
-        free: cut,
-        blocks: policy.blocks,
+        free,
+        blocks: policy.blocks.clone(),
         hold: policy.hold,
         term: policy.term,
         conditions: policy.conditions.clone(),
@@ -236,8 +234,8 @@ pub fn credit(
 /// Returns how much of what is sold is promised, in per cent: of the resource of which most is, rounded down.
 pub fn utilisation(pool: &Pool, now: Timestamp) -> u8 {
     let Some(promised) = pool.promised(now) else { return 100 };
-    let parts = Resource::ALL.iter().filter(|resource| pool.capacity.get(**resource) != 0).map(|resource| {
-        let (promised, capacity) = (u128::from(promised.get(*resource)), u128::from(pool.capacity.get(*resource)));
+    let parts = pool.capacity.resources().filter(|resource| pool.capacity.get(resource) != 0).map(|resource| {
+        let (promised, capacity) = (u128::from(promised.get(&resource)), u128::from(pool.capacity.get(&resource)));
         u8::try_from((promised * 100 / capacity).min(100)).unwrap_or(100)
     });
     parts.max().unwrap_or(0)
@@ -255,13 +253,7 @@ mod tests {
     use super::*;
     use crate::market::HoldRequest;
 
-    const ANY: Amounts = Amounts {
-        cpu_milli: u64::MAX,
-        memory_bytes: u64::MAX,
-        pods: u64::MAX,
-        storage_bytes: u64::MAX,
-        gpus: u64::MAX,
-    };
+    const ANY: Amounts = Amounts::UNLIMITED;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -13,7 +13,7 @@ use super::{Amounts, K8SliceSelector, Mismatch, Offer, Quantity, QuantityFilter,
 pub const PARTS_MAX: usize = 8;
 
 /// How a purchase may be split.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Split {
     /// What every part is a whole number of.
     pub unit: Amounts,
@@ -28,13 +28,13 @@ pub enum SplitError {
     #[error("split: filter {resource} needs a Range with `min` alone: what is bought in parts has no exact size")]
     Filter {
         /// Of which resource.
-        resource: &'static str,
+        resource: String,
     },
     /// The unit and the filters are about different things.
     #[error("split.unit.{resource} is {observed}, needed {needed}")]
     Unit {
         /// Of which resource.
-        resource: &'static str,
+        resource: String,
         /// What it says.
         observed: String,
         /// What is needed.
@@ -57,10 +57,11 @@ impl Split {
         if !(2..=PARTS_MAX).contains(&self.most) {
             return Err(SplitError::Most { observed: self.most });
         }
-        for resource in Resource::ALL {
-            let (name, unit) = (resource.name(), self.unit.get(resource));
-            let differs = |needed| Err(SplitError::Unit { resource: name, observed: resource.text(unit), needed });
-            match selector.quantity(resource) {
+        for resource in self.unit.resources_with(&selector.named()) {
+            let (name, unit) = (resource.name().to_owned(), self.unit.get(&resource));
+            let differs =
+                |needed| Err(SplitError::Unit { resource: name.clone(), observed: resource.text(unit), needed });
+            match selector.quantity(&resource) {
                 Some(QuantityFilter::Range { min: Some(_), max: None }) if unit == 0 => {
                     return differs("more than 0: there is a filter for it");
                 }
@@ -71,7 +72,11 @@ impl Split {
             }
         }
         if self.unit.is_zero() {
-            return Err(SplitError::Unit { resource: "cpu", observed: "0".into(), needed: "a filter and a unit" });
+            return Err(SplitError::Unit {
+                resource: "cpu".into(),
+                observed: "0".into(),
+                needed: "a filter and a unit",
+            });
         }
         Ok(())
     }
@@ -79,15 +84,15 @@ impl Split {
     /// Returns how many units make up what is asked for.
     pub fn units(&self, selector: &K8SliceSelector) -> u64 {
         let wanted = selector.wanted();
-        let of = |resource: &Resource| wanted.get(*resource).div_ceil(self.unit.get(*resource).max(1));
-        Resource::ALL.iter().filter(|resource| self.unit.get(**resource) != 0).map(of).max().unwrap_or(0)
+        let of = |resource: Resource| wanted.get(&resource).div_ceil(self.unit.get(&resource).max(1));
+        self.unit.resources().filter(|resource| self.unit.get(resource) != 0).map(of).max().unwrap_or(0)
     }
 
     /// Returns the filters of a part of so many units.
     pub fn part(&self, selector: &K8SliceSelector, units: u64) -> K8SliceSelector {
         let mut part = selector.clone();
         for (resource, filter) in &mut part.quantities {
-            let amount = self.unit.get(*resource).saturating_mul(units);
+            let amount = self.unit.get(resource).saturating_mul(units);
             let least = match resource {
                 Resource::Cpu => Quantity::from_milli(amount),
                 _ => Quantity::from_units(amount),
@@ -102,8 +107,8 @@ impl Split {
     /// # Errors
     /// The [`Mismatch`] where it has no room for one.
     pub fn most_of(&self, offer: &Offer, selector: &K8SliceSelector, units: u64) -> Result<(u64, Amounts), Mismatch> {
-        let room = |resource: &Resource| offer.whole.get(*resource) / self.unit.get(*resource).max(1);
-        let room = Resource::ALL.iter().filter(|resource| self.unit.get(**resource) != 0).map(room).min().unwrap_or(0);
+        let room = |resource: Resource| offer.whole.get(&resource) / self.unit.get(&resource).max(1);
+        let room = self.unit.resources().filter(|resource| self.unit.get(resource) != 0).map(room).min().unwrap_or(0);
         let units = room.min(units).max(1);
         Ok((units, offer.amounts_for(&self.part(selector, units))?))
     }

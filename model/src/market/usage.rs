@@ -24,10 +24,7 @@ pub fn requested(spec: &PodSpec) -> Result<Amounts, String> {
         sum = sum.checked_add(&of(container)?).ok_or("it asks for more than can be counted")?;
     }
     for container in spec.init_containers.iter().flatten() {
-        let init = of(container)?;
-        for resource in Resource::ALL {
-            sum.set(resource, sum.get(resource).max(init.get(resource)));
-        }
+        sum = sum.most(&of(container)?);
     }
     Ok(sum)
 }
@@ -36,14 +33,9 @@ fn of(container: &Container) -> Result<Amounts, String> {
     let mut amounts = Amounts::default();
     let requests = container.resources.iter().flat_map(|r| r.requests.iter().flatten());
     for (name, text) in requests {
-        let resource = match name.as_str() {
-            "cpu" => Resource::Cpu,
-            "memory" => Resource::Memory,
-            "ephemeral-storage" => Resource::Storage,
-            other => return Err(format!("{other} is not sold")),
-        };
+        let resource = Resource::requested(name).map_err(|_| format!("{name} is not sold"))?;
         let quantity = Quantity::parse(&text.0).map_err(|_| format!("{name} {:?} is no amount", text.0))?;
-        amounts.set(resource, resource.asked(quantity));
+        amounts.set(&resource, resource.asked(quantity));
     }
     Ok(amounts)
 }
@@ -51,8 +43,8 @@ fn of(container: &Container) -> Result<Amounts, String> {
 /// Returns how much of what was bought is asked for, in parts per million: of the resource of which most is, a rest dropped, and
 /// never more than all.
 pub fn share(bought: &Amounts, requested: &Amounts) -> u64 {
-    let parts = Resource::ALL.into_iter().filter(|resource| bought.get(*resource) != 0).map(|resource| {
-        let part = u128::from(requested.get(resource)) * u128::from(SHARE_MOST) / u128::from(bought.get(resource));
+    let parts = bought.resources().filter(|resource| bought.get(resource) != 0).map(|resource| {
+        let part = u128::from(requested.get(&resource)) * u128::from(SHARE_MOST) / u128::from(bought.get(&resource));
         u64::try_from(part).unwrap_or(SHARE_MOST)
     });
     parts.max().unwrap_or(0).min(SHARE_MOST)
@@ -78,7 +70,14 @@ mod tests {
         assert_eq!(share_of(json!({})), 100_000, "one of ten pods");
         assert_eq!(share_of(json!({"cpu": "8"})), SHARE_MOST, "never more than all");
         assert_eq!(share(&Amounts::default(), &bought), 0, "of nothing, nothing");
-        assert_eq!(requested(&pod(&json!({"nvidia.com/gpu": "1"}))), Err("nvidia.com/gpu is not sold".into()));
+        assert_eq!(requested(&pod(&json!({"hugepages-2Mi": "1Gi"}))), Err("hugepages-2Mi is not sold".into()));
+        assert_eq!(
+            requested(&pod(&json!({"pods": "1"}))),
+            Err("pods is not sold".into()),
+            "no container asks for pods"
+        );
+        let devices = Amounts::asked([(Resource::GPU, "4")]).unwrap();
+        assert_eq!(share(&devices, &requested(&pod(&json!({"nvidia.com/gpu": "1"}))).unwrap()), 250_000);
     }
 
     #[test]

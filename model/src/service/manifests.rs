@@ -10,7 +10,7 @@ use super::error::BlueprintError;
 use super::substitute::{collect, is_placeholder};
 use crate::baseline::check;
 use crate::kinds::{ServiceBlueprintSpec, is_label};
-use crate::market::{Amounts, Quantity, Resource};
+use crate::market::{Amounts, ExtendedResource, Quantity, Resource};
 
 /// Manifests of one service.
 pub(super) const TEMPLATES_MAX: usize = 32;
@@ -79,7 +79,8 @@ pub(super) fn size(spec: &ServiceBlueprintSpec) -> Result<Amounts, BlueprintErro
         let containers = containers.ok_or_else(|| failed("needed containers".into()))?;
         let mut one = Amounts { pods: 1, ..Amounts::default() };
         for container in containers {
-            for (name, resource) in [("cpu", Resource::Cpu), ("memory", Resource::Memory)] {
+            for resource in sold(container) {
+                let name = resource.kubernetes_name();
                 let stated = ["requests", "limits"].iter().find_map(|of| container["resources"][*of].get(name));
                 let name_of = container["name"].as_str().unwrap_or("?");
                 let needed =
@@ -91,12 +92,11 @@ pub(super) fn size(spec: &ServiceBlueprintSpec) -> Result<Amounts, BlueprintErro
                 };
                 let amount =
                     Quantity::parse(&text).map_err(|error| failed(format!("container {name_of}: {name}: {error}")))?;
-                one.set(resource, one.get(resource).saturating_add(resource.asked(amount)));
+                one.set(&resource, one.get(&resource).saturating_add(resource.asked(amount)));
             }
         }
-        for resource in Resource::ALL {
-            sum.set(resource, sum.get(resource).saturating_add(one.get(resource).saturating_mul(replicas)));
-        }
+        let all = one.map(|amount| amount.saturating_mul(replicas));
+        sum = sum.checked_add(&all).ok_or_else(|| failed("it asks for more than can be counted".into()))?;
     }
     if sum.pods == 0 {
         let template = spec.templates.first().map(|template| template.name.clone()).unwrap_or_default();
@@ -106,6 +106,13 @@ pub(super) fn size(spec: &ServiceBlueprintSpec) -> Result<Amounts, BlueprintErro
         });
     }
     Ok(sum)
+}
+
+/// What a container is sold by: CPU and memory always, and the extended resources that it asks for.
+fn sold(container: &Value) -> BTreeSet<Resource> {
+    let stated = ["requests", "limits"].iter().filter_map(|of| container["resources"][*of].as_object()).flatten();
+    let extended = stated.filter_map(|(name, _)| ExtendedResource::parse(name).ok().map(Resource::Extended));
+    extended.chain([Resource::Cpu, Resource::Memory]).collect()
 }
 
 /// The spec of the pods that a manifest makes; `None` makes none.

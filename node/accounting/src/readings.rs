@@ -97,9 +97,9 @@ impl View {
 /// What pods ask for together. One that asks for what nobody sells is one pod: both sides read it alike.
 fn asked(pods: &[Arc<Pod>]) -> Amounts {
     let one = Amounts { pods: 1, ..Amounts::default() };
-    let of = |pod: &Arc<Pod>| pod.spec.as_ref().and_then(|spec| requested(spec).ok()).unwrap_or(one);
+    let of = |pod: &Arc<Pod>| pod.spec.as_ref().and_then(|spec| requested(spec).ok()).unwrap_or_else(|| one.clone());
     // What cannot be counted is all of it.
-    let all = Amounts { cpu_milli: u64::MAX, ..one };
+    let all = Amounts { cpu_milli: u64::MAX, ..one.clone() };
     pods.iter().map(of).try_fold(Amounts::default(), |sum, pod| sum.checked_add(&pod)).unwrap_or(all)
 }
 

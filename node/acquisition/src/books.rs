@@ -57,12 +57,12 @@ impl Books {
     /// Opens the books with the capacity that the owner offers. Promises stay, whatever the capacity. Without an offer and
     /// without promises of an earlier one there are no books.
     pub async fn open(&self, offer: Option<Amounts>) -> Result<(), BooksError> {
-        let capacity = offer.unwrap_or_default();
-        let lowered = |pool: &Pool| Ok::<_, BooksError>(Pool { capacity, ..pool.clone() });
+        let capacity = offer.clone().unwrap_or_default();
+        let lowered = |pool: &Pool| Ok::<_, BooksError>(Pool { capacity: capacity.clone(), ..pool.clone() });
         match self.change(lowered).await {
             Err(BooksError::Missing) if offer.is_none() => Ok(()),
             Err(BooksError::Missing) => {
-                let pool = Pool { capacity, commitments: Vec::new() };
+                let pool = Pool { capacity: capacity.clone(), commitments: Vec::new() };
                 let mut ledger = Ledger::new(names::LEDGER, LedgerSpec::from(&pool));
                 ledger.metadata.namespace = Some(names::NAMESPACE.into());
                 match self.api.create(&PostParams::default(), &ledger).await {

@@ -149,7 +149,7 @@ impl Exporter {
     /// # Errors
     /// [`BooksError`] if the Ledger cannot be written or read.
     pub async fn open(&self) -> Result<(), BooksError> {
-        self.books.open(self.options.offer).await
+        self.books.open(self.options.offer.clone()).await
     }
 
     /// Opens the Ledger and keeps it and the contracts in order, and who subscribes current, for ever.
@@ -368,7 +368,7 @@ impl Exporter {
                 transaction: &transaction,
                 buyer,
                 rating,
-                amounts: asked,
+                amounts: asked.clone(),
                 term,
                 hold,
                 plan: of_plan,
@@ -381,7 +381,7 @@ impl Exporter {
                     peer,
                     holder: Some(buyer),
                     flavor: &flavor,
-                    amounts: Some(hold.amounts),
+                    amounts: Some(hold.amounts.clone()),
                     pool: Some(pool),
                     transaction: Some(&transaction),
                 })?;
@@ -552,7 +552,7 @@ impl Seller for Exporter {
                 peer: Some(buyer),
                 holder: Some(&commitment.buyer),
                 flavor: &flavor,
-                amounts: Some(commitment.amounts),
+                amounts: Some(commitment.amounts.clone()),
                 pool: Some(&pool),
                 transaction: Some(transaction_id),
             })?;

@@ -170,11 +170,11 @@ mod tests {
             transaction: "t".into(),
             buyer: buyer.to_string(),
             flavor: format!("{}.example-k8slice-{}", "long".repeat(30), "ab".repeat(16)),
-            amounts,
+            amounts: amounts.clone(),
             until: shifted(now, crate::HOLD, 1).unwrap(),
             agreed: None,
         };
-        let pool = Pool { capacity: amounts, commitments: vec![] }.hold(&request, now).unwrap();
+        let pool = Pool { capacity: amounts.clone(), commitments: vec![] }.hold(&request, now).unwrap();
         let held = of_commitment(pool.commitment("t").unwrap(), seller, crate::HOLD).unwrap();
         let until = held.value().until.as_ref().map(|until| until.parse().unwrap());
         let pool = pool.commit("t", &held.value().contract_id, until, now).unwrap();

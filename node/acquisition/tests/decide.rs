@@ -52,7 +52,7 @@ async fn nothing_is_listed_held_or_sold_that_is_not_permitted() {
             });
             known.map(|known| known.amounts.cpu_milli).sum::<u64>()
         };
-        let cpu = ask.amounts.map_or(0, |amounts| amounts.cpu_milli);
+        let cpu = ask.amounts.as_ref().map_or(0, |amounts| amounts.cpu_milli);
         seen.lock().unwrap().push((ask.act, cpu, ask.pool.as_ref().map_or(0, others)));
         if ask.peer != Some(friend) {
             return Err("policy friends forbids it".into());

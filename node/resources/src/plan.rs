@@ -6,19 +6,20 @@ use std::fmt;
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
     Flavor, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice, K8SliceCharacteristics, K8SlicePolicies,
-    Ledger, Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, names,
+    Ledger, Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, extended_texts,
+    names,
 };
-use fluidos_model::market::{Amounts, Partitionability, Plan, Pool, Resource, Sharing, sale};
+use fluidos_model::market::{Amounts, Extended, Partitionability, Plan, Pool, Resource, Sharing, sale};
 use fluidos_model::service::{RECIPES_MAX, Recipe};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::Options;
 
-/// A flavor may be cut as finely as pods ask: a thousandth of a CPU, a mebibyte, one pod.
+/// A flavor may be cut as finely as pods ask: a thousandth of a CPU, a mebibyte, one pod, one device.
 const PARTITION: Partitionability = Partitionability {
-    least: Amounts { cpu_milli: 0, memory_bytes: 0, pods: 0, storage_bytes: 0, gpus: 0 },
-    step: Amounts { cpu_milli: 1, memory_bytes: 1 << 20, pods: 1, storage_bytes: 0, gpus: 1 },
+    least: Amounts { cpu_milli: 0, memory_bytes: 0, pods: 0, storage_bytes: 0, extended: Extended::NONE },
+    step: Amounts { cpu_milli: 1, memory_bytes: 1 << 20, pods: 1, storage_bytes: 0, extended: Extended::NONE },
 };
 /// Where a flavor says which plan it is.
 const PLAN_POINTER: &str = "/properties/additionalProperties/plan";
@@ -267,7 +268,7 @@ fn identity(options: &Options) -> BTreeMap<String, String> {
 
 /// The flavors as they should be, by name; none if nothing is offered or the books are not open.
 fn wanted(view: &View, plans: &[Plan], recipes: &[Recipe], now: Timestamp) -> Vec<(String, FlavorSpec)> {
-    let (Some(offer), Some(ledger)) = (view.options.offer, view.ledger) else { return Vec::new() };
+    let (Some(offer), Some(ledger)) = (view.options.offer.clone(), view.ledger) else { return Vec::new() };
     let pool = ledger.spec.pool().map_err(|error| {
         // It sells nothing until it is mended.
         tracing::warn!(%error, "ledger cannot be read: nothing is offered");
@@ -287,7 +288,8 @@ fn wanted(view: &View, plans: &[Plan], recipes: &[Recipe], now: Timestamp) -> Ve
 fn of_plan(view: &View, plan: &Plan, pool: Option<&Pool>, now: Timestamp) -> FlavorSpec {
     // What it says to somebody who has proven no key, as below.
     let sale = pool.and_then(|pool| plan.sale(view.policies, pool, None, now).ok());
-    let price = sale.as_ref().map(|sale| sale.price).or(plan.price).as_ref().map(FlavorPrice::from).unwrap_or_default();
+    let price = sale.as_ref().map(|sale| &sale.price).or(plan.price.as_ref());
+    let price = price.map(FlavorPrice::from).unwrap_or_default();
     let available = sale.as_ref().is_some_and(|sale| !sale.free.is_zero());
     let mut spec = spec(view.options, &plan.amounts, &plan.whole(), price, available);
     let data = &mut spec.flavor_type.type_data;
@@ -307,13 +309,18 @@ fn cut_as_wanted(view: &View, offer: &Amounts, pool: &Pool, now: Timestamp) -> F
         }
         Err(_) => (pool.free(now), PARTITION, FlavorPrice::default(), None),
     };
-    let offered = Resource::ALL.iter().filter(|resource| offer.get(**resource) != 0);
-    let available = !offer.is_zero() && offered.into_iter().all(|resource| free.get(*resource) != 0);
+    let mut offered = offer.resources().filter(|resource| offer.get(resource) != 0);
+    let available = !offer.is_zero() && offered.all(|resource| is_had(&resource, &free));
     let mut spec = spec(view.options, &free, &blocks, price, available);
     if let Some(conditions) = conditions {
         spec.flavor_type.type_data["policies"]["conditions"] = conditions;
     }
     spec
+}
+
+/// Whether one can buy what there is: without devices the rest can be had.
+fn is_had(resource: &Resource, free: &Amounts) -> bool {
+    matches!(resource, Resource::Extended(_)) || free.get(resource) != 0
 }
 
 fn spec(
@@ -323,16 +330,17 @@ fn spec(
     price: FlavorPrice,
     availability: bool,
 ) -> FlavorSpec {
-    let text = |resource: Resource| QuantityText(resource.text(free.get(resource)));
-    let optional = |resource: Resource| (free.get(resource) != 0).then(|| text(resource));
+    let text = |resource: Resource| QuantityText(resource.text(free.get(&resource)));
+    let optional = |resource: Resource| (free.get(&resource) != 0).then(|| text(resource));
     let slice = K8Slice {
         characteristics: K8SliceCharacteristics {
             architecture: options.architecture.clone(),
             cpu: text(Resource::Cpu),
             memory: text(Resource::Memory),
             pods: text(Resource::Pods),
-            gpu: optional(Resource::Gpu).map(|cores| Gpu { cores, ..Gpu::default() }),
+            gpu: optional(Resource::GPU).map(|cores| Gpu { cores, ..Gpu::default() }),
             storage: optional(Resource::Storage),
+            extended: extended_texts(free),
         },
         policies: K8SlicePolicies { partitionability: blocks.into(), conditions: None },
         ..K8Slice::default()

@@ -8,14 +8,15 @@ use fluidos_identity::{NodeKey, Speakers};
 use fluidos_model::kinds::{
     AdditionalInformation, Flavor, FlavorSpec, Ledger, LedgerSpec, NodeIdentity, Offer, SharingPolicySpec,
 };
-use fluidos_model::market::{Amounts, HoldRequest, Location, Pool, Sharing};
+use fluidos_model::market::{Amounts, Extended, HoldRequest, Location, Pool, Sharing};
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::Options;
 use crate::plan::{Action, View, flavor_name, plan};
 
-const OFFER: Amounts = Amounts { cpu_milli: 4000, memory_bytes: 8 << 30, pods: 110, storage_bytes: 0, gpus: 0 };
+const OFFER: Amounts =
+    Amounts { cpu_milli: 4000, memory_bytes: 8 << 30, pods: 110, storage_bytes: 0, extended: Extended::NONE };
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -41,7 +42,7 @@ fn ledger(amounts: &[Amounts]) -> Ledger {
             transaction: format!("t{n}"),
             buyer: "did:key:z".into(),
             flavor: "f".into(),
-            amounts: *amounts,
+            amounts: amounts.clone(),
             until: at(60),
             agreed: None,
         };
@@ -107,7 +108,7 @@ fn the_flavor_is_what_can_still_be_sold() {
     );
     check(
         &options,
-        Some(&ledger(&[one])),
+        Some(&ledger(&[one.clone()])),
         &[offered(&options)],
         1,
         expect![[

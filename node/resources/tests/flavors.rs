@@ -84,14 +84,14 @@ async fn the_flavor_follows_the_ledger_and_goes_with_the_offer() {
             ip: "192.0.2.1:7300".into(),
             additional_information: None,
         },
-        offer: Some(offer),
+        offer: Some(offer.clone()),
         location: Location::default(),
         architecture: "amd64".into(),
         speakers: fluidos_identity::Speakers::default(),
     };
     let running = tokio::spawn(fluidos_resources::run(client.clone(), options.clone()));
     let ledgers = Api::<Ledger>::namespaced(client.clone(), names::NAMESPACE);
-    let mut pool = Pool { capacity: offer, commitments: vec![] };
+    let mut pool = Pool { capacity: offer.clone(), commitments: vec![] };
     let mut ledger =
         ledgers.create(&PostParams::default(), &Ledger::new(names::LEDGER, LedgerSpec::from(&pool))).await.unwrap();
     flavor_is(&client, "whole offer", "2", true).await;

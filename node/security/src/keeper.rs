@@ -158,7 +158,7 @@ impl Keeper {
     async fn judge(&mut self) {
         let now = Circumstances::at(Timestamp::now());
         for known in self.known.list() {
-            let decision = self.handle.look(Action::Receive, &known, now);
+            let decision = self.handle.look(Action::Receive, &known, now.clone());
             let Some(change) = plan::trust(&known, &decision) else { continue };
             self.handle.count(&decision);
             tracing::info!(

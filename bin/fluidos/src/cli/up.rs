@@ -156,12 +156,9 @@ fn pairs(text: &str) -> Result<Vec<(&str, &str)>> {
 pub fn offer(text: &str) -> Result<Amounts> {
     let mut amounts = Amounts::default();
     for (name, value) in pairs(text)? {
-        let resource = [Resource::Cpu, Resource::Memory, Resource::Pods]
-            .into_iter()
-            .find(|r| r.name() == name)
-            .ok_or_else(|| anyhow!("{name}: needed cpu, memory or pods"))?;
+        let resource = Resource::parse(name)?;
         let quantity = fluidos_model::market::Quantity::parse(value).map_err(|e| anyhow!("{name}={value}: {e}"))?;
-        amounts.set(resource, resource.offered(quantity));
+        amounts.set(&resource, resource.offered(quantity));
     }
     Ok(amounts)
 }
@@ -203,7 +200,8 @@ mod tests {
         let amounts = offer("cpu=1500m,memory=2Gi,pods=5").unwrap();
         assert_eq!((amounts.cpu_milli, amounts.memory_bytes, amounts.pods), (1500, 2 << 30, 5));
         assert_eq!(offer("cpu=0").unwrap(), Amounts::default());
-        assert!(offer("gpu=1").unwrap_err().to_string().contains("needed cpu, memory or pods"));
+        assert_eq!(offer("gpu=1,example.com/fpga=2").unwrap().to_string(), "example.com/fpga 2, nvidia.com/gpu 1");
+        assert!(offer("fpga=1").unwrap_err().to_string().contains("\"fpga\" is not traded: needed cpu, memory"));
         assert!(offer("cpu").unwrap_err().to_string().contains("NAME=VALUE"));
         assert_eq!(location("city=Milan, country=Italy").unwrap().country, "Italy");
         assert!(location("latitude=north").unwrap_err().to_string().contains("degrees"));

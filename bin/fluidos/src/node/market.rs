@@ -20,7 +20,7 @@ use crate::cli::Up;
 /// What the Resource Acquisition Manager is told. `decide` is asked before anything is sold.
 pub fn options(up: &Up, key: &NodeKey, rear: SocketAddr, decide: Decide, speakers: Speakers) -> Options {
     let identity = identity(up, key, rear);
-    Options { decide: Some(decide), speakers, ..Options::new(key.clone(), identity, up.offer) }
+    Options { decide: Some(decide), speakers, ..Options::new(key.clone(), identity, up.offer.clone()) }
 }
 
 /// Starts the managers of resources and acquisition, and serves REAR; at `plain`, if it is open, for official nodes. The accountant is
@@ -43,7 +43,7 @@ pub fn open(
         fluidos_resources::Options {
             node: key.id(),
             identity,
-            offer: up.offer,
+            offer: up.offer.clone(),
             location: up.location.clone().unwrap_or_default(),
             architecture: architecture().into(),
             speakers: options.speakers.clone(),
@@ -94,7 +94,7 @@ fn identity(up: &Up, key: &NodeKey, rear: SocketAddr) -> NodeIdentity {
 /// The owner's word counts, even if the machine has less; but the owner is told.
 fn warn_of_too_much(up: &Up) {
     let has = substrate_kubelet::node::capacity();
-    if let Some(offer) = up.offer.filter(|_| !up.no_agent)
+    if let Some(offer) = up.offer.clone().filter(|_| !up.no_agent)
         && (offer.cpu_milli > has.cpu_milli || offer.memory_bytes > has.memory_bytes)
     {
         tracing::warn!(

@@ -37,12 +37,16 @@ pub(super) async fn act(client: &Client, buffer: &Buffer, step: &BufferStep) -> 
 
 fn solver(buffer: &Buffer, name: &str) -> Solver {
     let mut filters = Map::new();
-    let known = [(Resource::Cpu, "cpuFilter"), (Resource::Memory, "memoryFilter"), (Resource::Pods, "podsFilter")];
-    for (resource, filter) in known.into_iter().chain([(Resource::Storage, "storageFilter")]) {
-        let amount = buffer.step.get(resource);
-        if amount != 0 {
-            filters.insert(filter.into(), json!({"name": "Range", "data": {"min": resource.text(amount)}}));
-        }
+    let mut devices = Map::new();
+    for resource in buffer.step.resources().filter(|resource| buffer.step.get(resource) != 0) {
+        let range = json!({"name": "Range", "data": {"min": resource.text(buffer.step.get(&resource))}});
+        match &resource {
+            Resource::Extended(name) => devices.insert(name.to_string(), range),
+            native => filters.insert(format!("{}Filter", native.name()), range),
+        };
+    }
+    if !devices.is_empty() {
+        filters.insert("extendedResourceFilters".into(), devices.into());
     }
     if let Some(architecture) = &buffer.architecture {
         filters.insert("architectureFilter".into(), json!({"name": "Match", "data": {"value": architecture}}));

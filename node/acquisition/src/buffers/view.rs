@@ -57,7 +57,7 @@ impl View {
             let one = Amounts { pods: 1, ..Amounts::default() };
             let asks = pod.spec.as_ref().and_then(|spec| requested(spec).ok()).unwrap_or(one);
             let sum = used.entry(contract.clone()).or_default();
-            *sum = sum.checked_add(&asks).unwrap_or(*sum);
+            *sum = sum.checked_add(&asks).unwrap_or_else(|| sum.clone());
         }
         let policy = policy.filter(|_| rules.is_some());
         Self { policy, buffers, solvers, contracts: contracts.to_vec(), used }
@@ -95,7 +95,7 @@ impl View {
         };
         let size = |contract: &&Arc<Contract>| contract.spec.configuration.as_ref()?.amounts().ok();
         let used: Vec<Amounts> =
-            contracts.iter().filter_map(|contract| self.used.get(&contract.name_any()).copied()).collect();
+            contracts.iter().filter_map(|contract| self.used.get(&contract.name_any()).cloned()).collect();
         let used = sum(used);
         let unused_since = if used.is_zero() {
             Some(*unused.entry(solver.name_any()).or_insert(now))

@@ -104,17 +104,13 @@ pub(super) fn for_sale(flavor: &Flavor, sale: &Sale) -> Flavor {
     }
     let shown = flavor.spec.offer("").map(|offer| offer.whole).unwrap_or_default();
     let data = &mut flavor.spec.flavor_type.type_data;
-    for resource in Resource::ALL {
-        let left = sale.free.get(resource);
+    for resource in shown.resources() {
+        let (left, shown) = (sale.free.get(&resource), shown.get(&resource));
         // What is promised more than once is more than is free.
-        if left < shown.get(resource) || (sale.conditions.overcommit() > 100 && left != shown.get(resource)) {
-            let place = match resource {
-                Resource::Gpu => data.pointer_mut("/characteristics/gpu/cores"),
-                _ => data.pointer_mut(&format!("/characteristics/{}", resource.name())),
-            };
-            if let Some(place) = place {
-                *place = resource.text(left).into();
-            }
+        if (left < shown || (sale.conditions.overcommit() > 100 && left != shown))
+            && let Some(place) = data.get_mut("characteristics").and_then(|all| place_of(&resource, all))
+        {
+            *place = resource.text(left).into();
         }
     }
     if let Some(conditions) = sale.conditions.text()
@@ -130,6 +126,15 @@ pub(super) fn for_sale(flavor: &Flavor, sale: &Sale) -> Flavor {
             serde_json::to_value(K8SlicePartitionability::from(blocks)).unwrap_or_default();
     }
     flavor
+}
+
+/// Where the characteristics of a slice say how much there is of a resource.
+fn place_of<'a>(resource: &Resource, characteristics: &'a mut serde_json::Value) -> Option<&'a mut serde_json::Value> {
+    match resource {
+        gpu if *gpu == Resource::GPU => characteristics.get_mut("gpu")?.get_mut("cores"),
+        Resource::Extended(name) => characteristics.get_mut("extendedResources")?.get_mut(name.as_str()),
+        native => characteristics.get_mut(native.name()),
+    }
 }
 
 /// Returns the amounts of a configuration.
@@ -185,7 +190,7 @@ pub(super) fn admit(
             return Err(refusal(LedgerRefusal::Conflict { transaction: wish.transaction.into() }).into_refusal());
         }
         // Asked again, "all there is" is what it was the first time.
-        return Ok(hold(wish.amounts.unwrap_or(known.amounts), now, None));
+        return Ok(hold(wish.amounts.clone().unwrap_or_else(|| known.amounts.clone()), now, None));
     }
     let asker = Asker { did: Some(&buyer), rating: wish.rating };
     let sale = sold_now(wish.plan, policies, pool, asker, now).map_err(not_sold)?;
@@ -193,13 +198,14 @@ pub(super) fn admit(
     let clock = || Refusal::new(RefusalCode::Internal, "the clock is beyond what can be counted");
     let until = terms::shifted(now, sale.hold.unwrap_or(wish.hold), 1).ok_or_else(clock)?;
     let ends = terms::shifted(now, term(&sale, wish.term), 1).ok_or_else(clock)?;
-    let amounts = wish.amounts.unwrap_or(wish.plan.map_or(sale.free, |plan| plan.amounts));
+    let all = || wish.plan.map_or_else(|| sale.free.clone(), |plan| plan.amounts.clone());
+    let amounts = wish.amounts.clone().unwrap_or_else(all);
     if let Some(plan) = wish.plan.filter(|plan| plan.amounts != amounts) {
         let detail = format!("plan {}: {amounts} asked for, needed all of it: {}", plan.reference(), plan.amounts);
         return Err(Refusal::new(RefusalCode::Conflict, detail));
     }
     if let Some((resource, observed, needed)) = sale.free.shortfalls(&amounts).first() {
-        let too_little = LedgerRefusal::TooLittle { resource: *resource, observed: *observed, needed: *needed };
+        let too_little = LedgerRefusal::TooLittle { resource: resource.clone(), observed: *observed, needed: *needed };
         return Err(refusal(too_little).into_refusal());
     }
     if wish.plan.is_none() {

@@ -56,7 +56,7 @@ impl Exporter {
             peer: Some(buyer),
             holder: Some(&commitment.buyer),
             flavor: &flavor,
-            amounts: Some(commitment.amounts),
+            amounts: Some(commitment.amounts.clone()),
             pool: Some(&pool),
             transaction: Some(&commitment.transaction),
         })?;

@@ -283,7 +283,7 @@ impl Exporter {
             let conditions = sold_on(&resale::conditions(best).ok()?);
             let told = (&best.buys, &price);
             let flavor = plan::flavor(name, &best.flavor.spec, told, &conditions, &self.options.identity).ok()?;
-            Some((flavor, best.buys))
+            Some((flavor, best.buys.clone()))
         });
         let Some((flavor, amounts)) = made else {
             return Said::Denied("resale: what others offer cannot be read".into());
@@ -300,8 +300,8 @@ impl Exporter {
             peer: Some(buyer),
             holder: of.is_some().then(|| buyer.to_string()).as_deref(),
             flavor,
-            amounts: of.map(|(_, _, amounts)| amounts),
-            pool: of.map(|(pool, _, _)| pool),
+            amounts: of.clone().map(|(_, _, amounts)| amounts),
+            pool: of.clone().map(|(pool, _, _)| pool),
             transaction: of.map(|(_, transaction, _)| transaction),
         })
     }

@@ -41,7 +41,7 @@ impl Exporter {
                 peer: None,
                 holder: Some(&holder),
                 flavor: &flavor,
-                amounts: Some(commitment.amounts),
+                amounts: Some(commitment.amounts.clone()),
                 pool: Some(&pool),
                 transaction: Some(transaction),
             })?;

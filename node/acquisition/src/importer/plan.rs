@@ -180,7 +180,7 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
     let ask_some = |peers: Vec<Peer>, earlier: Option<(Vec<Peer>, Findings)>| {
         let (selector, intents) = (Box::new(selector.clone()), Box::new(intents.clone()));
         let (buying, earlier) = (buying.cloned().map(Box::new), earlier.map(Box::new));
-        Next::Now(Action::Ask { peers, selector, split, intents, buying, earlier })
+        Next::Now(Action::Ask { peers, selector, split: split.clone(), intents, buying, earlier })
     };
     let ask = || ask_some(view.peers.iter().take(shortlist).cloned().collect(), None);
     let Some((asked_at, asked)) = &search.asked else {

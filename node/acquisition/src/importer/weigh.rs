@@ -248,7 +248,7 @@ impl Fit<'_> {
             seller: self.seller,
             // We have written it: it reads.
             flavor: self.heard.whole(self.seller.key()).ok()?,
-            buys: self.buys,
+            buys: self.buys.clone(),
             price: self.price,
             latency_micros: self.peer.latency_micros,
             rating: self.peer.rating,
@@ -304,7 +304,7 @@ fn only_unmeasured(intents: &Intents, judgement: &Judgement, place: &Place) -> b
 /// Preferences first, then what the policy ranks by, then the least surplus, then the name. Only the first few are gone on with.
 fn ordered(wanted: &Amounts, buying: Option<&Buying>, fitting: &[Fit<'_>]) -> Vec<Offered> {
     let candidates: Vec<Candidate<'_>> =
-        fitting.iter().map(|fit| fit.candidate(fit.name(), fit.buys, fit.price)).collect();
+        fitting.iter().map(|fit| fit.candidate(fit.name(), fit.buys.clone(), fit.price)).collect();
     let mut ordered: Vec<Offered> = Vec::new();
     for (index, why) in order(wanted, buying, &candidates) {
         let Some(offered) = fitting.get(index).and_then(|fit| fit.offered(why)) else { continue };

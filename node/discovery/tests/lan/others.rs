@@ -7,7 +7,8 @@ use fluidos_discovery::Trust;
 
 use crate::stage::{DEADLINE, Machine, PORT, key, on_lan};
 
-/// `avahi-daemon` on a machine of the LAN, and what is published through it. All of it ends with this.
+/// `avahi-daemon` on a machine of the LAN, and what is published through it. All of it ends with this, without a good-bye.
+#[must_use]
 pub struct Avahi {
     directory: tempfile::TempDir,
     running: Vec<Child>,
@@ -136,14 +137,14 @@ fn avahi_sees_a_node_with_all_that_it_says_and_a_node_sees_what_avahi_announces(
             })
             .await;
         a.finds("A finds what avahi announces", "node2 grid.example 192.0.2.3:7300 Multicast Untrusted").await;
-        three
+        // Until its good-bye was heard it must not end.
+        let avahi = three
             .here(async move {
-                // It says nothing that it has said in the last half second, a good-bye neither, and it announces after 0, 1 and 3 s.
-                tokio::time::sleep(Duration::from_secs(2)).await;
                 avahi.withdraw();
                 avahi
             })
             .await;
         a.tells("and that it is gone", "").await;
+        drop(avahi);
     });
 }

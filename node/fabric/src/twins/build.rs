@@ -196,9 +196,9 @@ fn confined(container: &Container, bought: &Amounts) -> Container {
     let given = container.resources.clone().unwrap_or_default();
     let (mut limits, mut requests) = (given.limits.unwrap_or_default(), given.requests.unwrap_or_default());
     for (name, resource) in [("cpu", Resource::Cpu), ("memory", Resource::Memory)] {
-        let all = bought.get(resource);
+        let all = bought.get(&resource);
         let within =
-            limits.get(name).and_then(|limit| amount(resource, limit)).is_some_and(|limit| limit <= all && limit > 0);
+            limits.get(name).and_then(|limit| amount(&resource, limit)).is_some_and(|limit| limit <= all && limit > 0);
         if !within {
             limits.insert(name.into(), Text(resource.text(all)));
         }
@@ -209,7 +209,7 @@ fn confined(container: &Container, bought: &Amounts) -> Container {
     Container { security_context: Some(security_context), resources: Some(resources), ..container.clone() }
 }
 
-fn amount(resource: Resource, text: &Text) -> Option<u64> {
+fn amount(resource: &Resource, text: &Text) -> Option<u64> {
     Quantity::parse(&text.0).ok().map(|quantity| resource.asked(quantity))
 }
 

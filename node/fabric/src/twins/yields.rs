@@ -54,7 +54,7 @@ pub(crate) struct Yielder {
 /// Returns what is left for contracts that are paid per use.
 pub(crate) fn room(pool: &Pool, now: Timestamp) -> Amounts {
     let firm = pool.commitments.iter().filter(|known| !known.is_over(now) && per_use(known).is_none());
-    let firm = firm.map(|known| known.amounts).try_fold(Amounts::default(), |sum, more| sum.checked_add(&more));
+    let firm = firm.map(|known| known.amounts.clone()).try_fold(Amounts::default(), |sum, more| sum.checked_add(&more));
     // What cannot be counted is more than there is.
     firm.map(|firm| pool.capacity.saturating_sub(&firm)).unwrap_or_default()
 }
@@ -106,7 +106,7 @@ fn per_use(known: &Commitment) -> Option<Claim> {
 pub(crate) fn plan(room: &Amounts, mut claims: Vec<Claim>) -> Vec<Yielder> {
     claims
         .sort_by_cached_key(|claim| (Reverse(claim.yields.unwrap_or(u32::MAX)), claim.issued, claim.contract.clone()));
-    let (mut left, mut yielders) = (*room, Vec::new());
+    let (mut left, mut yielders) = (room.clone(), Vec::new());
     for mut claim in claims {
         claim.twins.sort_by_cached_key(|twin| (twin.since.unwrap_or(Timestamp::MAX), twin.uid.clone()));
         for twin in claim.twins {

@@ -85,19 +85,13 @@ fn is_label_value(value: &str) -> bool {
 /// The status that it should have; `None` if it has it.
 pub(crate) fn status(found: &Node, deal: &Deal, state: &State, now: Timestamp) -> Option<NodeStatus> {
     let old = found.status.clone().unwrap_or_default();
-    let amounts: BTreeMap<String, Quantity> = Resource::ALL
-        .iter()
-        .filter_map(|resource| {
-            let name = match resource {
-                Resource::Cpu => "cpu",
-                Resource::Memory => "memory",
-                Resource::Pods => "pods",
-                Resource::Storage if deal.amounts.storage_bytes > 0 => "ephemeral-storage",
-                // No device plugin stands behind a virtual node, and what is not sold is not there.
-                Resource::Storage | Resource::Gpu => return None,
-            };
-            Some((name.to_owned(), Quantity(resource.text(deal.amounts.get(*resource)))))
-        })
+    // What is not sold is not there.
+    let is_there = |resource: &Resource| {
+        matches!(resource, Resource::Cpu | Resource::Memory | Resource::Pods) || deal.amounts.get(resource) != 0
+    };
+    let sold = deal.amounts.resources().filter(is_there);
+    let amounts: BTreeMap<String, Quantity> = sold
+        .map(|resource| (resource.kubernetes_name().to_owned(), Quantity(resource.text(deal.amounts.get(&resource)))))
         .collect();
     let conditions = conditions(old.conditions.as_deref().unwrap_or_default(), state, now);
     let hostname = found.metadata.name.clone().unwrap_or_default();

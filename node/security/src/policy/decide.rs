@@ -100,20 +100,20 @@ fn question(request: &Request, policies: &Policies) -> Result<(Query, Entities),
     let failed = |error: &dyn std::fmt::Display| error.to_string();
     let principal = uid(&types.peer, request.peer.did.as_deref().unwrap_or(ANONYMOUS));
     let peer = peer(&request.peer, types, policies);
-    let (resource, goods) = match &request.resource {
-        Resource::Flavor(goods) => (uid(&types.flavor, &goods.name), flavor(goods, policies)),
+    let (resource, goods, devices) = match &request.resource {
+        Resource::Flavor(goods) => (uid(&types.flavor, &goods.name), flavor(goods, policies), devices(goods)),
         Resource::Workload { namespace } => {
             let mut told = Told::nothing(policies);
             told.text("namespace", namespace);
-            (uid(&types.workload, namespace), told.pairs)
+            (uid(&types.workload, namespace), told.pairs, HashMap::new())
         }
-        Resource::Node => (uid(&types.node, THIS_NODE), HashMap::new()),
+        Resource::Node => (uid(&types.node, THIS_NODE), HashMap::new(), HashMap::new()),
     };
     // What is said of the key under which it was met first is said of it.
     let before = request.peer.origin.iter().map(|origin| uid(&types.peer, origin)).collect::<HashSet<_>>();
     let entities = [
         Entity::new(principal.clone(), peer, before).map_err(|e| failed(&e))?,
-        Entity::new(resource.clone(), goods, HashSet::new()).map_err(|e| failed(&e))?,
+        Entity::new_with_tags(resource.clone(), goods, HashSet::new(), devices).map_err(|e| failed(&e))?,
     ];
     let entities = Entities::from_entities(entities, None).map_err(|e| failed(&e))?;
     // All of it or nothing: a policy may compare it as a whole.
@@ -190,7 +190,7 @@ fn peer(peer: &Peer, types: &Types, policies: &Policies) -> HashMap<String, Valu
 }
 
 fn flavor(goods: &Goods, policies: &Policies) -> HashMap<String, Value> {
-    let Asked { cpu_milli, memory_bytes, pods, storage_bytes, gpu } = goods.amounts;
+    let Asked { cpu_milli, memory_bytes, pods, storage_bytes, gpu, .. } = goods.amounts;
     let mut told = Told::nothing(policies);
     for (name, value) in [
         ("name", &goods.name),
@@ -215,6 +215,12 @@ fn flavor(goods: &Goods, policies: &Policies) -> HashMap<String, Value> {
         told.number(name, value);
     }
     told.pairs
+}
+
+/// The tags of a flavor: its extended resources, by their names.
+fn devices(goods: &Goods) -> HashMap<String, Value> {
+    let devices = goods.amounts.extended.iter();
+    devices.map(|(name, amount)| (name.to_string(), Value::new_long(*amount))).collect()
 }
 
 fn circumstances(context: &Circumstances) -> [(&'static str, i64); 7] {

@@ -1,6 +1,6 @@
 //! What the decision point is asked: who, does what, with what, under which circumstances. Pure values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,7 +8,7 @@ use fluidos_model::kinds::{
     AttributeLevel, Flavor, KnownCluster, KnownClusterIdentity, KnownClusterSource, KnownClusterTrust, ProvenFact,
     Rating, names,
 };
-use fluidos_model::market::{Amounts, Pool};
+use fluidos_model::market::{self, Amounts, ExtendedResource, Pool};
 use jiff::{Timestamp, tz::TimeZone};
 use kube::ResourceExt as _;
 
@@ -265,7 +265,7 @@ pub struct Goods {
 }
 
 /// Amounts, within what a policy can count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 #[allow(missing_docs)] // the amounts of the schema by their names
 pub struct Asked {
     pub cpu_milli: i64,
@@ -273,6 +273,8 @@ pub struct Asked {
     pub pods: i64,
     pub storage_bytes: i64,
     pub gpu: i64,
+    /// Extended resources, those that there are.
+    pub extended: BTreeMap<ExtendedResource, i64>,
 }
 
 impl From<&Amounts> for Asked {
@@ -284,7 +286,8 @@ impl From<&Amounts> for Asked {
             memory_bytes: count(amounts.memory_bytes),
             pods: count(amounts.pods),
             storage_bytes: count(amounts.storage_bytes),
-            gpu: count(amounts.gpus),
+            gpu: count(amounts.get(&market::Resource::GPU)),
+            extended: amounts.extended.iter().map(|(name, amount)| (name.clone(), count(amount))).collect(),
         }
     }
 }
@@ -323,7 +326,7 @@ fn milli(text: &str) -> Option<i64> {
 }
 
 /// Under which circumstances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Circumstances {
     /// The beginning of a minute, in seconds since 1970.
     pub minute: i64,

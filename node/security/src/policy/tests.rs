@@ -268,13 +268,18 @@ fn what_is_known_of_a_peer_is_told_and_the_owners_word_is_its_own() {
 fn what_a_buyer_has_is_counted_without_what_it_asks_for() {
     let now = Timestamp::from_second(1_000_000).unwrap();
     let amounts = Amounts { cpu_milli: 500, memory_bytes: 1 << 20, pods: 1, ..Amounts::default() };
-    let mut pool =
-        Pool { capacity: Amounts { cpu_milli: 9000, memory_bytes: 9 << 20, pods: 9, ..amounts }, commitments: vec![] };
+    let mut pool = Pool {
+        capacity: Amounts { cpu_milli: 9000, memory_bytes: 9 << 20, pods: 9, ..Amounts::default() },
+        commitments: vec![],
+    };
     for (transaction, buyer, seconds) in [("a", "x", 60), ("b", "x", 60), ("c", "y", 60), ("d", "x", 1)] {
         let until = Timestamp::from_second(1_000_000 + seconds).unwrap();
         let (transaction, buyer) = (transaction.to_owned(), buyer.to_owned());
         pool = pool
-            .hold(&HoldRequest { transaction, buyer, flavor: "f".into(), amounts, until, agreed: None }, now)
+            .hold(
+                &HoldRequest { transaction, buyer, flavor: "f".into(), amounts: amounts.clone(), until, agreed: None },
+                now,
+            )
             .unwrap();
     }
     let later = Timestamp::from_second(1_000_002).unwrap();

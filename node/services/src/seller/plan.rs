@@ -159,7 +159,7 @@ fn recipe(view: &View, contract: &Contract) -> Result<(Recipe, Value), String> {
         Some(configuration) => configuration.service()?.configuration_data,
         None => Value::Object(Map::new()),
     };
-    let (needed, observed) = (signed_size(contract)?, recipe.plan.amounts);
+    let (needed, observed) = (signed_size(contract)?, recipe.plan.amounts.clone());
     if let Some(needed) = needed.filter(|needed| *needed != observed) {
         return Err(format!(
             "ServiceBlueprint {name} has changed: it takes {observed}, needed {needed} as both have signed"

@@ -31,7 +31,7 @@ fn ordered(quote: &Quote, request: &rear::ReserveRequest) -> Result<Order, Refus
             let detail = format!("resale: {asked} asked for, needed all of what was offered: {}", quote.amounts);
             Err(Refusal::new(RefusalCode::Conflict, detail))
         }
-        None => Ok(Order::Slice(quote.amounts)),
+        None => Ok(Order::Slice(quote.amounts.clone())),
     }
 }
 
@@ -75,7 +75,7 @@ impl Exporter {
         rules.reselling.admits(path.len()).map_err(conflict)?;
         // Others are not asked to hold what would not be held here.
         plan::room(&rules.pool, (&transaction, &holder), &request.flavor_id, &order, Timestamp::now())?;
-        self.may(Act::Reserve, &quote.flavor, buyer, Some((&rules.pool, &transaction, quote.amounts)))?;
+        self.may(Act::Reserve, &quote.flavor, buyer, Some((&rules.pool, &transaction, quote.amounts.clone())))?;
         let hex = plan::anchor(&transaction, &holder);
         let mut busy = self.resell.take(&hex)?;
         let anchor = self.anchor(&hex, request, (&order, buyer)).await?;
@@ -192,7 +192,10 @@ impl Exporter {
         let held = |pool: &Pool| pool.hold_served(hold, behind, Timestamp::now()).map_err(own::refusal);
         let pool = match self.books.change(held).await {
             Err(act::Error::Books(BooksError::Missing)) => {
-                self.books.open(Some(self.options.offer.unwrap_or_default())).await.map_err(act::Error::from)?;
+                self.books
+                    .open(Some(self.options.offer.clone().unwrap_or_default()))
+                    .await
+                    .map_err(act::Error::from)?;
                 self.books.change(held).await
             }
             other => other,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use fluidos_model::kinds::{
     Configuration, Contract, Flavor, FlavorError, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice,
-    K8SliceCharacteristics, K8SlicePolicies, NodeIdentity, QuantityText, ServiceFlavor, ServicePolicies, Solver, names,
+    K8SliceCharacteristics, K8SlicePolicies, NodeIdentity, QuantityText, ServiceFlavor, ServicePolicies, Solver,
+    extended_texts, names,
 };
 use fluidos_model::market::{
     Agreed, AgreedService, Amounts, Commitment, Conditions, Expense, HOLDS_PER_BUYER_MAX, HoldRequest,
@@ -101,10 +102,10 @@ fn service(behind: &FlavorSpec, conditions: &Conditions) -> Result<Value, String
 /// What is said of a slice.
 fn slice(behind: &FlavorSpec, amounts: &Amounts, conditions: &Conditions) -> Result<Value, FlavorError> {
     let heard = behind.k8slice()?;
-    let text = |resource: Resource| QuantityText(resource.text(amounts.get(resource)));
-    let some = |resource: Resource| (amounts.get(resource) != 0).then(|| text(resource));
+    let text = |resource: Resource| QuantityText(resource.text(amounts.get(&resource)));
+    let some = |resource: Resource| (amounts.get(&resource) != 0).then(|| text(resource));
     let gpu = heard.characteristics.gpu.unwrap_or_default();
-    let whole = Partitionability { least: *amounts, step: Amounts::default() };
+    let whole = Partitionability { least: amounts.clone(), step: Amounts::default() };
     let mut properties = heard.properties;
     // What its seller calls it is the seller's.
     properties.additional_properties.clear();
@@ -114,7 +115,8 @@ fn slice(behind: &FlavorSpec, amounts: &Amounts, conditions: &Conditions) -> Res
             cpu: text(Resource::Cpu),
             memory: text(Resource::Memory),
             pods: text(Resource::Pods),
-            gpu: some(Resource::Gpu).map(|cores| Gpu { cores, ..gpu }),
+            gpu: some(Resource::GPU).map(|cores| Gpu { cores, ..gpu }),
+            extended: extended_texts(amounts),
             storage: some(Resource::Storage),
         },
         properties,
@@ -179,8 +181,10 @@ pub(super) fn held(
     (hold, now): (Duration, Timestamp),
 ) -> Result<HoldRequest, String> {
     let (amounts, service) = match order {
-        Order::Slice(amounts) => (*amounts, None),
-        Order::Service(_, digest) => (behind.amounts, Some(AgreedService { digest: digest.clone(), sized: true })),
+        Order::Slice(amounts) => (amounts.clone(), None),
+        Order::Service(_, digest) => {
+            (behind.amounts.clone(), Some(AgreedService { digest: digest.clone(), sized: true }))
+        }
     };
     let least = reselling.margin.on(&behind.price).map_err(|error| error.to_string())?;
     let same = (least.currency, least.period) == (price.currency, price.period) || least.is_zero();
@@ -231,7 +235,7 @@ pub(super) fn room(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     let amounts = match order {
-        Order::Slice(amounts) => *amounts,
+        Order::Slice(amounts) => amounts.clone(),
         // How large it is its seller says when it holds it.
         Order::Service(..) => Amounts { pods: 1, ..Amounts::default() },
     };

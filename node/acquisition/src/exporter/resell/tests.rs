@@ -161,7 +161,7 @@ fn what_is_told_of_it_is_whole_and_names_nobody_behind() {
     let conditions = Conditions { resold: true, ..Conditions::default() };
     let flavor = plan::flavor("f", &behind, (&amounts(), &price("0.044")), &conditions, &own).unwrap();
     let offer = flavor.spec.offer("f").unwrap();
-    assert_eq!((offer.whole, offer.architecture.as_str(), offer.plan.as_str()), (amounts(), "amd64", ""));
+    assert_eq!((&offer.whole, offer.architecture.as_str(), offer.plan.as_str()), (&amounts(), "amd64", ""));
     assert!(offer.allows(&amounts()).is_ok() && offer.allows(&Amounts { cpu_milli: 1000, ..amounts() }).is_err());
     assert_eq!(flavor.spec.price, FlavorPrice::from(&price("0.044")));
     let told = serde_json::to_string(&flavor).unwrap();
