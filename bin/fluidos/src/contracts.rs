@@ -335,12 +335,16 @@ enum Direction {
     Bought,
 }
 
-/// The direction follows from who the other side is, which stands on every contract; who has no key can only have bought.
+/// The direction follows from who the other side is, which stands on every contract; of two parties one of whom has no key, the other is
+/// this node.
 fn direction(contract: &Contract) -> Option<Direction> {
     let did = |identity: &NodeIdentity| identity.additional_information.as_ref().and_then(|more| more.did.clone());
     let Some(peer) = contract.annotations().get(names::ANNOTATION_PEER_DID) else {
-        let unproven = did(&contract.spec.buyer).is_none() && did(&contract.spec.seller).is_some();
-        return unproven.then_some(Direction::Sold);
+        return match (did(&contract.spec.buyer), did(&contract.spec.seller)) {
+            (None, Some(_)) => Some(Direction::Sold),
+            (Some(_), None) => Some(Direction::Bought),
+            _ => None,
+        };
     };
     if did(&contract.spec.buyer).as_ref() == Some(peer) {
         return Some(Direction::Sold);

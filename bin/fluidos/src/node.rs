@@ -139,7 +139,9 @@ async fn run(up: &Up) -> Result<()> {
             tracing::error!(%error, "services are neither sold nor used");
         }
     });
+    let acquire = Some(security::acquire(decisions.clone()));
     let options = market::options(up, &key, rear, security::decide(decisions), speakers);
+    let options = fluidos_acquisition::Options { acquire, ..options };
     let notary = notary::open(up, (&key, first), &api, options.clone(), accountant.clone(), &mut parts)?;
     let exporter = market::open(up, &key, &api, (doors.rear, doors.plain), options, (accountant, notary), &mut parts)?;
     parts.spawn(window::run(exporter, window));

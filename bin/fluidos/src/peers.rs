@@ -52,6 +52,8 @@ fn table(objects: &[KnownCluster], ratings: &[Rating], seen: &DiscoveryPolicySta
             Some(LinkState::Up) => "up",
             Some(LinkState::Down) => "down",
             Some(LinkState::Dialing) => "dialing",
+            // An official node has none.
+            None if peer.spec.plain => "plain",
             None => "?",
         };
         let latency = link.filter(|l| l.state == LinkState::Up).and_then(|l| l.round_trip_micros);

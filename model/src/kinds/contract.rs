@@ -126,7 +126,8 @@ pub struct ContractStatus {
     /// What became of its renewal, in words (ours).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub renewal: String,
-    /// Ours: `LoggedByOtherParty`, whether the other party has shown that this contract is in its log.
+    /// Ours: `LoggedByOtherParty`, whether the other party has shown that this contract is in its log; `Peering` is `False` where nothing can
+    /// run under it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

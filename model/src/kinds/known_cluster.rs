@@ -65,6 +65,10 @@ pub struct KnownClusterSpec {
     /// Whether it may receive our workloads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<KnownClusterTrust>,
+    /// It is an official FLUIDOS node: its REAR is plain HTTP, it proves no key and signs nothing. Only the owner writes this; then a Solver
+    /// asks it, and buys up to the contract where an AccessPolicy permits `Acquire`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain: bool,
 }
 
 /// One kind of goods that a node says it sells (D1: pricing and billing models).

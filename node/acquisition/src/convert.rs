@@ -28,16 +28,17 @@ pub(crate) fn party(identity: &NodeIdentity) -> rear::Party {
     }
 }
 
-/// What a peer says about itself, cut to size. Its DID is the one it has proven, whatever it says.
-pub(crate) fn identity(party: &rear::Party, proven: NodeId) -> NodeIdentity {
+/// What a peer says about itself, cut to size. Its DID is the one it has proven, whatever it says; who has proven none keeps the id of its
+/// Liqo cluster, which is what official nodes are called by.
+pub(crate) fn identity(party: &rear::Party, proven: Option<NodeId>) -> NodeIdentity {
     let cut = |text: &str| bounded(text, TEXT_LENGTH_MAX);
     NodeIdentity {
         domain: cut(&party.domain),
         node_id: cut(&party.node_id),
         ip: cut(&party.address),
         additional_information: Some(AdditionalInformation {
-            liqo_id: None,
-            did: Some(proven.to_string()),
+            liqo_id: party.liqo_id.as_deref().filter(|_| proven.is_none()).map(cut),
+            did: proven.map(|key| key.to_string()),
             name: party.name.as_deref().map(cut),
         }),
     }
@@ -84,7 +85,7 @@ pub(crate) fn wire_flavor(name: &str, spec: &FlavorSpec) -> rear::Flavor {
 }
 
 /// A seller's flavor as it stands in our objects, or why it cannot.
-pub(crate) fn embedded_flavor(flavor: &rear::Flavor, seller: NodeId) -> Result<EmbeddedFlavor, String> {
+pub(crate) fn embedded_flavor(flavor: &rear::Flavor, seller: Option<NodeId>) -> Result<EmbeddedFlavor, String> {
     let size = flavor.data.to_string().len();
     if !flavor.data.is_object() || size > FLAVOR_BYTES_MAX {
         return Err(format!("flavor data is no object, or {size} bytes, needed at most {FLAVOR_BYTES_MAX}"));

@@ -29,6 +29,7 @@ pub mod bench;
 mod buy;
 mod combine;
 mod heard;
+mod plain;
 mod plan;
 pub(crate) mod purse;
 pub(crate) mod resale;
@@ -50,6 +51,7 @@ use kube::ResourceExt as _;
 use substrate_client::Access;
 use tokio::task::JoinSet;
 
+pub use self::plain::Acquire;
 pub(crate) use self::trade::Stop;
 
 use self::act::Done;

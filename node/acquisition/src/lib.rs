@@ -21,7 +21,7 @@
 //! Watches Solvers, KnownClusters, Reservations, Contracts, Allocations and AcquisitionPolicies; writes those of its own, the Ledger,
 //! the status of policies, and nothing else. Reads SharingPolicies, and Flavors, which are the Local Resource Manager's.
 //!
-//! Limits: K8Slices and services only; official nodes, which sign nothing, are not bought from.
+//! Limits: K8Slices and services only; from official nodes, which sign nothing, K8Slices up to the contract.
 
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -79,6 +79,8 @@ pub struct Options {
     pub dial: Dial,
     /// Who may see, hold and buy what is offered; `None` is everybody, as far as the offer goes.
     pub decide: Option<exporter::Decide>,
+    /// What may be bought from official nodes, which prove no key; `None` is nothing.
+    pub acquire: Option<importer::Acquire>,
     /// Says why nothing is sold for now, to be tried again later; `None` always sells.
     pub closed: Option<Closed>,
     /// Which key speaks for whom now: a contract goes on under another key of its party.
@@ -100,6 +102,7 @@ impl Options {
             hold: HOLD,
             dial: Arc::new(dial),
             decide: None,
+            acquire: None,
             closed: None,
             speakers: Speakers::default(),
             paying: Paying::default(),

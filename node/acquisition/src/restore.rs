@@ -59,6 +59,7 @@ pub fn told(contract: &Contract) -> rear::Contract {
         network_requests: None,
         telemetry: None,
         signed_terms: spec.signed_terms.as_ref().map(convert::envelope),
+        credentials_dropped: false,
     }
 }
 
@@ -180,7 +181,7 @@ fn object(
         metadata: EmbeddedMeta { name: terms.flavor_id.clone(), namespace: names::NAMESPACE.into() },
         ..EmbeddedFlavor::default()
     };
-    let mut flavor = convert::embedded_flavor(&contract.flavor, terms.seller).unwrap_or_else(|_| named());
+    let mut flavor = convert::embedded_flavor(&contract.flavor, Some(terms.seller)).unwrap_or_else(|_| named());
     flavor.metadata.name = crate::bounded(&terms.flavor_id, 253);
     let configuration = match terms::is_service(terms) {
         true => {
@@ -192,7 +193,7 @@ fn object(
         false => Configuration { flavor_type: FlavorType::K8Slice, data: terms.configuration.clone() },
     };
     let (own, other) = (options.identity.clone(), if buys { &contract.seller } else { &contract.buyer });
-    let other = convert::identity(other, peer);
+    let other = convert::identity(other, Some(peer));
     let (buyer, seller) = if buys { (own, other) } else { (other, own) };
     let conditions = Conditions::read(terms.conditions.as_ref()).map_err(|error| error.to_string())?;
     let spec = ContractSpec {

@@ -170,6 +170,8 @@ fn spec(sighting: &Sighting, source: Source, trust: &Trust) -> KnownClusterSpec 
             Source::Inbound => KnownClusterSource::Inbound,
             Source::Catalog => KnownClusterSource::Catalog,
         }),
+        // That it proves no key is for its owner's buyer to say, by hand.
+        plain: false,
         trust: Some(if trust.covers(&sighting.id, source) {
             KnownClusterTrust::Trusted
         } else {

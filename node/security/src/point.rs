@@ -9,14 +9,16 @@
 //! Whether the key counts at all is looked at each time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{KnownCluster, Rating, names};
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use substrate_client::Cache;
 
-use crate::policy::{Action, Circumstances, Decision, Peer, Policies, Request, Resource, decide};
+use crate::policy::{Action, Circumstances, Decision, Goods, Peer, Policies, Request, Resource, decide};
 
 /// Decisions that are kept for when they are asked again, within their minute; some 500 bytes each.
 const KEPT_MAX: usize = 1024;
@@ -110,6 +112,28 @@ impl Handle {
         }
         answers.insert(asked, answered.clone());
         answered
+    }
+
+    /// Decides whether something is bought from who answers at an address and proves no key: only where an entry says that it is an official
+    /// node. It is named as the entry is.
+    pub fn acquire(&self, address: SocketAddr, goods: Goods, context: Circumstances) -> Decision {
+        let plain = |known: &Arc<KnownCluster>| known.spec.plain && known.spec.address.parse() == Ok(address);
+        let Some(known) = self.inner.known.list().into_iter().find(plain) else {
+            let reason = format!("no KnownCluster with `plain: true` names {address}");
+            return Decision { allowed: false, policies: Vec::new(), reason };
+        };
+        let mut peer = Peer::of(None, Action::Acquire, Some(&known), None, Timestamp::now());
+        if peer.name.is_empty() {
+            peer.name = known.name_any();
+        }
+        let resource = Resource::Flavor(Box::new(goods));
+        let request = Request { action: Action::Acquire, peer, resource, context };
+        self.follow();
+        let policies = self.inner.policies.read().unwrap_or_else(PoisonError::into_inner);
+        let decision = self.answer(&policies, &request);
+        log(&request, &decision);
+        self.count(&decision);
+        decision
     }
 
     /// Decides about a node that an entry tells of, and leaves no trace.

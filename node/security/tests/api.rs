@@ -8,7 +8,7 @@ use fluidos_identity::{NodeKey, Speakers};
 use fluidos_model::kinds::{
     AccessPolicy, Allocation, Contract, KnownCluster, ObservationKind, PolicyState, Rating, Reservation, crds, names,
 };
-use fluidos_security::policy::{Action, Circumstances, Flags, Resource};
+use fluidos_security::policy::{Action, Circumstances, Flags, Goods, Resource};
 use fluidos_security::{Handle, Options, Question};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
@@ -202,6 +202,47 @@ async fn flags_become_policies_and_policies_decide_who_is_trusted() {
         Ok(reason) => Err(reason),
     })
     .await;
+    keeping.abort();
+}
+
+/// What is answered about buying from whoever is at an address without a key.
+fn acquires(handle: &Handle, address: &str) -> Result<String, String> {
+    let decision = handle.acquire(address.parse().unwrap(), Goods::default(), Circumstances::at(Timestamp::now()));
+    if decision.allowed { Ok(decision.reason) } else { Err(decision.reason) }
+}
+
+#[tokio::test]
+async fn an_official_node_sells_here_only_where_the_owner_has_named_it_and_a_policy_permits_it() {
+    let client = api().await;
+    let (caches, speakers) = (Caches::new(client.clone()), Speakers::default());
+    let options = Options { client: client.clone(), caches, flags: Flags::default(), speakers };
+    let (handle, keep) = fluidos_security::start(options).await.unwrap();
+    let keeping = tokio::spawn(keep);
+    known(&client, 1, json!({"trust": "Trusted"})).await;
+    create::<KnownCluster>(
+        &client,
+        json!({
+            "apiVersion": "network.fluidos.eu/v1alpha1", "kind": "KnownCluster", "metadata": {"name": "turin"},
+            "spec": {"address": "192.0.2.9:30001", "plain": true},
+        }),
+    )
+    .await;
+    let denied = until("it is known", async || match acquires(&handle, "192.0.2.9:30001") {
+        Err(reason) if reason == "no policy permits Acquire" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    denied.await;
+    let cedar = r#"permit (principal, action == Action::"Acquire", resource) when { !principal.proven && principal.name == "turin" };"#;
+    write_policy(&client, "turin", cedar).await;
+    let permitted = until("the policy permits it", async || acquires(&handle, "192.0.2.9:30001")).await;
+    assert_eq!(permitted, "policy turin permits Acquire");
+    // Nobody else, whatever is permitted, and whoever is trusted by key.
+    write_policy(&client, "all", "permit (principal, action, resource);").await;
+    policy_is(&client, "all", PolicyState::InForce, "").await;
+    for other in ["192.0.2.9:30002", "192.0.2.1:7300"] {
+        assert_eq!(acquires(&handle, other).unwrap_err(), format!("no KnownCluster with `plain: true` names {other}"));
+    }
+    assert_eq!(handle.counts()[&("turin".to_owned(), true)], 1, "{:?}", handle.counts());
     keeping.abort();
 }
 

@@ -208,4 +208,6 @@ pub struct Contract {
     pub telemetry: Option<Telemetry>,
     /// The terms with both signatures (ours); official sellers have none.
     pub signed_terms: Option<Envelope>,
+    /// Credentials of the seller's cluster came with it, as official sellers send them, and were dropped unread. Never written.
+    pub credentials_dropped: bool,
 }

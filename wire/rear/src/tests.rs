@@ -124,6 +124,7 @@ impl Seller for Market {
             network_requests: None,
             telemetry: None,
             signed_terms: Some(terms.envelope()),
+            credentials_dropped: false,
         };
         self.contracts.lock().unwrap().insert(contract.id.clone(), contract.clone());
         Ok(contract)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use fluidos_acquisition::exporter::{Act, Ask, Decide};
+use fluidos_acquisition::importer::Acquire;
 use fluidos_fabric::Admit;
 use fluidos_identity::{NodeKey, Speakers};
 use fluidos_security::policy::{Action, Circumstances, Flags, Goods, Resource};
@@ -52,6 +53,14 @@ pub fn decide(handle: Handle) -> Decide {
         };
         let resource = Resource::Flavor(Box::new(Goods::of(ask.flavor, ask.amounts.as_ref())));
         let decision = handle.decide(Question { action, peer: did.as_deref(), resource, context });
+        if decision.allowed { Ok(()) } else { Err(decision.reason) }
+    })
+}
+
+/// What the importer asks before it buys from who proves no key.
+pub fn acquire(handle: Handle) -> Acquire {
+    Arc::new(move |address, flavor, amounts| {
+        let decision = handle.acquire(address, Goods::of(flavor, Some(amounts)), Circumstances::at(Timestamp::now()));
         if decision.allowed { Ok(()) } else { Err(decision.reason) }
     })
 }

@@ -388,7 +388,7 @@ pub(super) fn contract_spec(
         flavor: convert::at_price(embedded(flavor), terms),
         transaction_id: terms.transaction_id.clone(),
         configuration: Some(configuration),
-        buyer: convert::identity(buyer, terms.buyer),
+        buyer: convert::identity(buyer, Some(terms.buyer)),
         buyer_cluster_id: terms.buyer.to_string(),
         seller: seller.clone(),
         expiration_time: terms.until.clone(),
@@ -439,6 +439,7 @@ pub(super) fn sold(contract: &Contract, flavor: &Flavor) -> rear::Contract {
         network_requests: None,
         telemetry: None,
         signed_terms: spec.signed_terms.as_ref().map(convert::envelope),
+        credentials_dropped: false,
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::plan::Action;
 use super::view::{Findings, Offered, Peer, Refused};
 use super::wanted::Wanted;
-use super::{ask, buy, status, weigh};
+use super::{ask, buy, plain, status, weigh};
 use crate::contracts::WriteError;
 use crate::{Options, contracts, convert, events, paying};
 
@@ -77,7 +77,10 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
             let deadline = buying.as_ref().map_or(ask::DEADLINE, |buying| buying.deadline);
             let request = ask::request(&selector, solver, buying.as_deref());
             let asked = (&request, &rear::Path::default());
-            let answers = ask::ask(options, &peers, asked, buying.as_deref(), deadline).await;
+            let usable = matches!(selector.as_ref(), Wanted::Slice(_)) && !solver.spec.wants_peering();
+            let (asks, spared): (Vec<Peer>, Vec<Peer>) = peers.iter().cloned().partition(|peer| !peer.plain || usable);
+            let mut answers = ask::ask(options, &asks, asked, buying.as_deref(), deadline).await;
+            answers.extend(spared.into_iter().map(|peer| (peer, Err(plain::unusable()))));
             let findings = match selector.as_ref() {
                 Wanted::Slice(slice) => weigh::weigh(slice, split.as_ref(), &intents, buying.as_deref(), &answers),
                 Wanted::Service(service, configuration) => {
@@ -92,7 +95,7 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
             Ok(Done::Asked { peers, findings })
         }
         Action::Buy { offers } => {
-            let pays = offers.iter().any(|offered| offered.price.is_none_or(|price| !price.is_zero()));
+            let pays = offers.iter().any(|offered| offered.owes().is_none_or(|price| !price.is_zero()));
             // What is bought to be sold on is paid from the same purse, by the exporter: one pays at a time.
             let turn = if pays { Some(options.paying.turn().await) } else { None };
             if turn.as_ref().is_some_and(paying::Turn::others_paid)
@@ -100,7 +103,10 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
             {
                 return Ok(Done::Unsold(buy::too_dear(&offers, &reason)));
             }
-            buy::buy(client, options, solver, &offers).await
+            match offers.as_slice() {
+                [offered] if offered.seller.key().is_none() => plain::act::buy(client, options, solver, offered).await,
+                offers => buy::buy(client, options, solver, offers).await,
+            }
         }
         Action::Resume => {
             let _paid = options.paying.turn().await;
@@ -136,7 +142,7 @@ pub(super) async fn act(client: &Client, options: &Options, solver: &Solver, act
 /// Decides again by what stands among the contracts now.
 async fn afford(client: &Client, solver: &Solver, offers: &[Offered]) -> Result<Result<(), String>, Error> {
     let (purse, now) = (paying::now(client).await?, Timestamp::now());
-    let prices: Vec<_> = offers.iter().map(|offered| offered.price).collect();
+    let prices: Vec<_> = offers.iter().map(Offered::owes).collect();
     let decided = paying::afford(&purse, &prices, paying::namespace(solver), &[], now);
     Ok(decided.map_err(|refusal| refusal.to_string()))
 }
@@ -257,7 +263,7 @@ pub(super) async fn candidate(
             interested_solver_ids: solvers,
             flavor: offered.flavor.clone(),
             available: offered.flavor.spec.availability,
-            seller_did: Some(offered.seller.to_string()),
+            seller_did: offered.seller.did(),
             ..PeeringCandidateSpec::default()
         };
         let seen = known.as_ref().and_then(|known| known.status.clone()).unwrap_or_default();
@@ -265,7 +271,9 @@ pub(super) async fn candidate(
         object.metadata = known.as_ref().map(|known| known.metadata.clone()).unwrap_or(object.metadata);
         object.metadata.namespace = Some(names::NAMESPACE.into());
         object.metadata.owner_references = Some(owners);
-        object.labels_mut().insert(names::LABEL_PEER.into(), offered.seller.tag());
+        if let Some(key) = offered.seller.key() {
+            object.labels_mut().insert(names::LABEL_PEER.into(), key.tag());
+        }
         let written = match &known {
             Some(_) => api.replace(&offered.candidate, &PostParams::default(), &object).await,
             None => api.create(&PostParams::default(), &object).await,

@@ -14,7 +14,8 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::view::Peer;
+use super::plain;
+use super::view::{Peer, SellerId};
 use super::wanted::Wanted;
 use super::weigh::{Answer, Said, Silence};
 use crate::{Options, bounded};
@@ -75,6 +76,18 @@ pub(super) fn request(wanted: &Wanted, solver: &Solver, buying: Option<&Buying>)
 }
 
 async fn ask_one(options: &Options, peer: &Peer, (request, behind): (&rear::ResourceRequest, &rear::Path)) -> Answer {
+    let refused = |error: rear::ClientError| match error {
+        rear::ClientError::Refused { refusal, .. } => {
+            Silence { refused: !refusal.is_retryable(), reason: refusal.detail }
+        }
+        other => Silence::from(other.to_string()),
+    };
+    let all = rear::Selector { flavor_type: Some(request.flavor_type), filters: Vec::new() };
+    if peer.plain {
+        // It is told nothing of what is needed: whoever is on the way reads it.
+        let flavors = plain::client(peer.address).list_flavors(&all).await.map_err(refused)?;
+        return Ok(Said::of(SellerId::Plain(peer.address), &flavors, None));
+    }
     let target = rear::Target { address: peer.address, expected: peer.did };
     let seller = (options.dial)(target)?;
     let proven = seller.seller().await.map_err(|error| error.to_string())?;
@@ -82,12 +95,6 @@ async fn ask_one(options: &Options, peer: &Peer, (request, behind): (&rear::Reso
     if proven == options.key.id() {
         return Err(Silence::from("it is this node itself".to_owned()));
     }
-    let refused = |error: rear::ClientError| match error {
-        rear::ClientError::Refused { refusal, .. } => {
-            Silence { refused: !refusal.is_retryable(), reason: refusal.detail }
-        }
-        other => Silence::from(other.to_string()),
-    };
     let path = behind.signed(&options.key, proven, Timestamp::now()).map_err(|error| error.to_string())?;
     let composed =
         seller.request(&rear::ResourceRequest { path: Some(path), ..request.clone() }).await.map_err(refused)?;
@@ -96,11 +103,14 @@ async fn ask_one(options: &Options, peer: &Peer, (request, behind): (&rear::Reso
         Some(answer) if request.flavor_type == rear::FlavorType::Service && answer.offers.is_empty() => answer.denial,
         Some(answer) => {
             let flavors: Vec<rear::Flavor> = answer.offers.into_iter().map(|offer| offer.flavor).collect();
-            return Ok(Said::of(proven, &flavors, answer.denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX))));
+            return Ok(Said::of(
+                proven.into(),
+                &flavors,
+                answer.denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX)),
+            ));
         }
         None => None,
     };
-    let all = rear::Selector { flavor_type: Some(request.flavor_type), filters: Vec::new() };
     let flavors = seller.list_flavors(&all).await.map_err(refused)?;
-    Ok(Said::of(proven, &flavors, denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX))))
+    Ok(Said::of(proven.into(), &flavors, denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX))))
 }

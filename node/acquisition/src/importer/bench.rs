@@ -56,6 +56,7 @@ fn answer(number: usize) -> Option<(Peer, Answer)> {
         did: Some(seller),
         latency_micros: Some(500 + (number as u64 * 7919) % 40_000),
         rating: Some((number % 101) as u8),
+        plain: false,
     };
     let cpu = if number.is_multiple_of(5) { "500m" } else { "8" };
     let flavor = rear::Flavor {
@@ -78,5 +79,5 @@ fn answer(number: usize) -> Option<(Peer, Answer)> {
         availability: true,
         network_property_type: String::new(),
     };
-    Some((peer, Ok(Said::of(seller, &[flavor], None))))
+    Some((peer, Ok(Said::of(seller.into(), &[flavor], None))))
 }

@@ -25,8 +25,8 @@ use serde_json::json;
 
 use super::act::{Done, Error, Unsold, ensure};
 use super::trade::{Deal, Stop, Terms};
-use super::view::{Offered, Refused};
-use super::{status, trade, weigh};
+use super::view::{Offered, Refused, SellerId};
+use super::{plain, status, trade, weigh};
 use crate::{Options, bounded, contracts, convert};
 
 /// Reasons are put together into one message.
@@ -37,6 +37,8 @@ pub(super) struct Lot {
     /// Of its Reservation.
     name: String,
     pub offered: Offered,
+    /// The key that the seller has proven.
+    seller: NodeId,
     configuration: Configuration,
     transaction: String,
     /// What stands in its Reservation.
@@ -79,6 +81,47 @@ pub(super) async fn begin(
     number: u32,
     part: Option<ReservationPart>,
 ) -> Result<Result<Lot, String>, Error> {
+    let Some(seller) = offered.seller.key() else {
+        return Ok(Err("it has proven no key, and without one nothing is signed".into()));
+    };
+    let Begun { name, configuration, last, status } =
+        match reservation(client, options, solver, offered, number, part).await? {
+            Ok(begun) => begun,
+            Err(reason) => return Ok(Err(reason)),
+        };
+    give_back_last(options, &last, offered, seller).await;
+    Ok(Ok(Lot {
+        name,
+        offered: offered.clone(),
+        seller,
+        configuration,
+        transaction: status.transaction_id.clone(),
+        begun: status,
+        agreed: None,
+        behind: rear::Path::default(),
+    }))
+}
+
+/// What is to be reserved, as its Reservation says it.
+pub(super) struct Begun {
+    /// Of the Reservation.
+    pub name: String,
+    pub configuration: Configuration,
+    /// The Reservation as the last try has left it.
+    pub last: Reservation,
+    /// What is to be written into it before anything is sent.
+    pub status: ReservationStatus,
+}
+
+/// Writes the Reservation of one seller. A reason is why it cannot be said.
+pub(super) async fn reservation(
+    client: &Client,
+    options: &Options,
+    solver: &Solver,
+    offered: &Offered,
+    number: u32,
+    part: Option<ReservationPart>,
+) -> Result<Result<Begun, String>, Error> {
     let configuration = offered.configuration.clone().map_or_else(|| Configuration::k8slice(&offered.buys), Ok);
     let configuration = match configuration {
         Ok(configuration) => configuration,
@@ -107,38 +150,29 @@ pub(super) async fn begin(
     spec.seller.ip = offered.address.to_string();
     let name = names::reservation_part(&solver.name_any(), number);
     let mut reservation = ensure(client, solver, Reservation::new(&name, spec.clone())).await?;
-    give_back_last(options, &reservation, offered).await;
+    let last = reservation.clone();
     if reservation.spec != spec {
         reservation.spec = spec;
         let api = Api::<Reservation>::namespaced(client.clone(), names::NAMESPACE);
         api.replace(&name, &PostParams::default(), &reservation).await?;
     }
-    let transaction = transaction(solver);
-    let begun = ReservationStatus {
+    let status = ReservationStatus {
         phase: status::phase_status(&Default::default(), Phase::Running, "reserving", Timestamp::now()),
         reserve_phase: Phase::Running,
-        transaction_id: transaction.clone(),
+        transaction_id: transaction(solver),
         ..ReservationStatus::default()
     };
-    Ok(Ok(Lot {
-        name,
-        offered: offered.clone(),
-        configuration,
-        transaction,
-        begun,
-        agreed: None,
-        behind: rear::Path::default(),
-    }))
+    Ok(Ok(Begun { name, configuration, last, status }))
 }
 
 /// What the last try has held at this seller without hearing of it is not to stand in the way of the next: the seller may be killed, or
 /// its answer lost, after it has written the hold.
-async fn give_back_last(options: &Options, last: &Reservation, offered: &Offered) {
+async fn give_back_last(options: &Options, last: &Reservation, offered: &Offered, seller: NodeId) {
     let Some(status) = last.status.as_ref().filter(|status| status.reserve_phase == Phase::Failed) else { return };
-    if convert::did(&last.spec.seller) != Some(offered.seller) || status.transaction_id.is_empty() {
+    if convert::did(&last.spec.seller) != Some(seller) || status.transaction_id.is_empty() {
         return;
     }
-    let target = rear::Target { address: offered.address, expected: Some(offered.seller) };
+    let target = rear::Target { address: offered.address, expected: Some(seller) };
     if let Ok(peer) = (options.dial)(target) {
         trade::give_back(&peer, &status.transaction_id).await;
     }
@@ -160,6 +194,9 @@ pub(super) async fn resume(client: &Client, options: &Options, solver: &Solver) 
     let Some(first) = api.get_opt(&names::reservation(&solver.name_any())).await? else {
         return Ok(Done::Nothing);
     };
+    if convert::did(&first.spec.seller).is_none() {
+        return plain::act::resume(client, options, solver, &first).await;
+    }
     let part = first.spec.part.clone().unwrap_or_default();
     let group = part.group.clone();
     let mut reservations = vec![first];
@@ -211,24 +248,39 @@ async fn give_up(client: &Client, reservations: &[Reservation], reason: &str) ->
 
 /// What stands in a Reservation that was begun; `None` if it is not enough to go on.
 pub(super) async fn read(client: &Client, reservation: &Reservation) -> Result<Option<Lot>, Error> {
+    let Some((offered, configuration)) = recall(client, reservation).await? else { return Ok(None) };
+    let (begun, Some(seller)) = (reservation.status.clone().unwrap_or_default(), offered.seller.key()) else {
+        return Ok(None);
+    };
+    let signed = begun.signed_terms.as_ref().map(convert::envelope);
+    let agreed = signed.and_then(|envelope| Signed::open(&envelope, rear::CONTRACT_PURPOSE).ok());
+    let (name, behind) = (reservation.name_any(), rear::Path::default());
+    let transaction = begun.transaction_id.clone();
+    Ok(Some(Lot { name, offered, seller, configuration, transaction, begun, agreed, behind }))
+}
+
+/// What was decided on, and where, as a Reservation says it; `None` if it does not say enough.
+pub(super) async fn recall(
+    client: &Client,
+    reservation: &Reservation,
+) -> Result<Option<(Offered, Configuration)>, Error> {
     let (spec, begun) = (&reservation.spec, reservation.status.clone().unwrap_or_default());
     let candidate = spec.peering_candidate.clone().unwrap_or_default().name;
     let known = Api::<PeeringCandidate>::namespaced(client.clone(), names::NAMESPACE).get_opt(&candidate).await?;
-    let seller: Option<NodeId> = convert::did(&spec.seller);
     let configuration = spec.configuration.clone();
     let service = configuration.clone().filter(|configuration| configuration.flavor_type == FlavorType::Service);
     let amounts = match &service {
         Some(_) => Some(Amounts::default()),
         None => configuration.as_ref().and_then(|configuration| configuration.amounts().ok()),
     };
-    let transaction = begun.transaction_id.clone();
     // A part is solved a moment before the first, which tells how all stand.
-    let going_on = matches!(begun.phase.phase, Phase::Running | Phase::Solved) && !transaction.is_empty();
-    let (Some(known), Some(seller), Some(configuration), Ok(address), Some(buys), true) =
-        (known, seller, configuration, spec.seller.ip.parse(), amounts, going_on)
+    let going_on = matches!(begun.phase.phase, Phase::Running | Phase::Solved) && !begun.transaction_id.is_empty();
+    let (Some(known), Some(configuration), Ok(address), Some(buys), true) =
+        (known, configuration, spec.seller.ip.parse(), amounts, going_on)
     else {
         return Ok(None);
     };
+    let seller = convert::did(&spec.seller).map_or(SellerId::Plain(address), SellerId::Proven);
     let name = spec.seller.additional_information.as_ref().and_then(|more| more.name.clone());
     let peer = name.unwrap_or_else(|| spec.seller.domain.clone());
     // What was decided on, whatever the candidate says by now. One that cannot be read is none: then the terms must state a price of 0.
@@ -255,10 +307,7 @@ pub(super) async fn read(client: &Client, reservation: &Reservation) -> Result<O
         why,
         configuration: service,
     };
-    let signed = begun.signed_terms.as_ref().map(convert::envelope);
-    let agreed = signed.and_then(|envelope| Signed::open(&envelope, rear::CONTRACT_PURPOSE).ok());
-    let (name, behind) = (reservation.name_any(), rear::Path::default());
-    Ok(Some(Lot { name, offered, configuration, transaction, begun, agreed, behind }))
+    Ok(Some((offered, configuration)))
 }
 
 /// Everything from the holds to the contracts.
@@ -372,7 +421,7 @@ async fn stop(
 impl Lot {
     pub fn deal<'a>(&'a self, client: &'a Client, options: &'a Options, solver: &'a Solver) -> Deal<'a> {
         let Self { offered, configuration, transaction, behind, .. } = self;
-        Deal { client, options, solver, offered, configuration, transaction, behind }
+        Deal { client, options, solver, offered, seller: self.seller, configuration, transaction, behind }
     }
 
     /// The same, in the name of who stands behind.
@@ -404,7 +453,7 @@ pub(super) async fn write(client: &Client, lot: &Lot, status: &ReservationStatus
     patch(client, &lot.name, status).await
 }
 
-async fn patch(client: &Client, name: &str, status: &ReservationStatus) -> Result<(), Error> {
+pub(super) async fn patch(client: &Client, name: &str, status: &ReservationStatus) -> Result<(), Error> {
     let api = Api::<Reservation>::namespaced(client.clone(), names::NAMESPACE);
     // A merge keeps what is not said: of the last try nothing may stay.
     let mut value = json!({"status": status});
@@ -440,7 +489,7 @@ pub(super) fn solved(begun: &ReservationStatus, contract: &str) -> ReservationSt
     }
 }
 
-fn failed(begun: &ReservationStatus, step: &str, reason: &str) -> ReservationStatus {
+pub(super) fn failed(begun: &ReservationStatus, step: &str, reason: &str) -> ReservationStatus {
     let (reserve_phase, purchase_phase) = match step {
         "purchase" => (Phase::Solved, Phase::Failed),
         _ => (Phase::Failed, Phase::Idle),

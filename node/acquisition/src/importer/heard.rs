@@ -37,11 +37,11 @@ pub(super) struct Heard {
 type Rest = (String, NodeIdentity, Value, FlavorPrice, String);
 
 impl Heard {
-    /// Reads what a seller, whose key is proven, says of one flavor.
+    /// Reads what a seller says of one flavor, with the key that it has proven, if it has.
     ///
     /// # Errors
     /// Why nobody can say what it is.
-    pub fn read(flavor: &rear::Flavor, seller: NodeId) -> Result<Self, String> {
+    pub fn read(flavor: &rear::Flavor, seller: Option<NodeId>) -> Result<Self, String> {
         let embedded = convert::embedded_flavor(flavor, seller)?;
         let spec = &embedded.spec;
         let (offer, service) = match spec.flavor_type.type_identifier {
@@ -110,10 +110,10 @@ impl Heard {
     ///
     /// # Errors
     /// None that anybody has seen: we have written it.
-    pub fn whole(&self, seller: NodeId) -> Result<EmbeddedFlavor, String> {
+    pub fn whole(&self, seller: Option<NodeId>) -> Result<EmbeddedFlavor, String> {
         let rest: Rest = serde_json::from_slice(&self.rest).map_err(|error| error.to_string())?;
         let (provider_id, mut owner, type_data, price, network_property_type) = rest;
-        owner.additional_information.get_or_insert_default().did = Some(seller.to_string());
+        owner.additional_information.get_or_insert_default().did = seller.map(|key| key.to_string());
         let type_identifier = if self.service.is_some() { FlavorType::Service } else { FlavorType::K8Slice };
         let spec = FlavorSpec {
             provider_id,
@@ -165,8 +165,8 @@ mod tests {
             availability: true,
             network_property_type: "n".into(),
         };
-        let heard = Heard::read(&flavor, seller).unwrap();
-        assert_eq!(heard.whole(seller).unwrap(), convert::embedded_flavor(&flavor, seller).unwrap());
+        let heard = Heard::read(&flavor, Some(seller)).unwrap();
+        assert_eq!(heard.whole(Some(seller)).unwrap(), convert::embedded_flavor(&flavor, Some(seller)).unwrap());
         assert_eq!(heard.conditions().unwrap().notice_seconds, 60);
     }
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::combine;
+use super::plain;
 use super::status::{self, Step};
 use super::view::{Findings, Offered, Peer, Refused, SHORTLIST, Search, View};
 use super::wanted::Wanted;
@@ -60,7 +61,7 @@ impl Action {
     /// Says whether this may cost something. What was begun by an earlier process is taken for it.
     pub fn pays(&self) -> bool {
         match self {
-            Self::Buy { offers } => offers.iter().any(|offered| offered.price.is_none_or(|price| !price.is_zero())),
+            Self::Buy { offers } => offers.iter().any(|offered| offered.owes().is_none_or(|price| !price.is_zero())),
             Self::Resume => true,
             _ => false,
         }
@@ -281,6 +282,10 @@ fn bought(
     let mut waits = None;
     for contract in &old.contracts {
         let name = &contract.name;
+        if view.contracts.get(name).is_some_and(|known| plain::is_plain(known)) {
+            let reason = format!("contract {name}: {}", plain::NO_PEERING);
+            return write(status::ended(old, Phase::Failed, Step::Peer, &reason, now));
+        }
         let Some(allocation) = view.allocations.get(&names::allocation(name)) else {
             if over <= now {
                 let reason = format!("contract {name} is bought, but its allocation is not there");

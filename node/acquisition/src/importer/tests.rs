@@ -57,7 +57,7 @@ fn running() -> Solver {
 
 fn peer(name: &str) -> Peer {
     let address = "192.0.2.1:7300".parse().unwrap();
-    Peer { name: name.into(), address, did: None, latency_micros: None, rating: None }
+    Peer { name: name.into(), address, did: None, latency_micros: None, rating: None, plain: false }
 }
 
 fn flavor(id: &str, cpu: &str, city: &str) -> rear::Flavor {
@@ -78,7 +78,7 @@ fn flavor(id: &str, cpu: &str, city: &str) -> rear::Flavor {
 }
 
 fn answer(seed: u8, flavors: Vec<rear::Flavor>) -> Answer {
-    Ok(Said::of(NodeKey::from_seed([seed; 32]).unwrap().id(), &flavors, None))
+    Ok(Said::of(NodeKey::from_seed([seed; 32]).unwrap().id().into(), &flavors, None))
 }
 
 fn found(filters: Value, intents: &[(&str, &str)], answers: Vec<(Peer, Answer)>) -> Findings {
@@ -130,7 +130,9 @@ fn check(case: &Case, second: i64, expected: Expect) {
     }
     let mut contracts = BTreeMap::new();
     if case.contract {
-        contracts.insert("contract-c".to_owned(), Arc::new(Contract::new("contract-c", ContractSpec::default())));
+        let mut known = Contract::new("contract-c", ContractSpec::default());
+        known.spec.signed_terms = Some(fluidos_model::kinds::SignedTerms::default());
+        contracts.insert("contract-c".to_owned(), Arc::new(known));
     }
     let mut allocations = BTreeMap::new();
     if let Some(phase) = case.allocation {
@@ -536,7 +538,7 @@ fn what_costs_is_bought_within_a_ceiling_only() {
     let findings = found(min_cpu("1"), &[], refused);
     assert!(!findings.open && findings.refused.len() == 1, "who says no for good is not waited for");
     let seller = NodeKey::from_seed([2; 32]).unwrap().id();
-    let denied = Said { seller, flavors: vec![], denial: Some("location: Milan, needed Turin".into()) };
+    let denied = Said { seller: seller.into(), flavors: vec![], denial: Some("location: Milan, needed Turin".into()) };
     let findings = found(min_cpu("1"), &[], vec![(peer("grid"), Ok(denied))]);
     assert!(!findings.open);
     assert_eq!(told(&findings), "no Peering Candidate found; not grid: list: location: Milan, needed Turin");

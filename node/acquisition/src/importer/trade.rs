@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use fluidos_identity::Signed;
+use fluidos_identity::{NodeId, Signed};
 use fluidos_model::kinds::{
     Configuration, Contract, ContractSpec, EmbeddedFlavor, NodeIdentity, Solver, Transaction, TransactionSpec, names,
 };
@@ -51,6 +51,8 @@ pub(super) struct Deal<'a> {
     pub options: &'a Options,
     pub solver: &'a Solver,
     pub offered: &'a Offered,
+    /// The key that the seller has proven.
+    pub seller: NodeId,
     pub configuration: &'a Configuration,
     pub transaction: &'a str,
     /// In whose name: nobody is this owner's own.
@@ -59,7 +61,7 @@ pub(super) struct Deal<'a> {
 
 impl Deal<'_> {
     fn dial(&self, step: &'static str) -> Result<rear::Client, Stop> {
-        let target = rear::Target { address: self.offered.address, expected: Some(self.offered.seller) };
+        let target = rear::Target { address: self.offered.address, expected: Some(self.seller) };
         (self.options.dial)(target).map_err(|reason| Stop::Refused { step, reason })
     }
 
@@ -71,7 +73,7 @@ impl Deal<'_> {
     /// The same, with until when it is held, if the seller says so.
     pub async fn held(&self) -> Result<(Terms, Option<Timestamp>), Stop> {
         let peer = self.dial("reserve")?;
-        let path = self.behind.signed(&self.options.key, self.offered.seller, Timestamp::now());
+        let path = self.behind.signed(&self.options.key, self.seller, Timestamp::now());
         let path = path.map_err(|error| Stop::Refused { step: "reserve", reason: error.to_string() })?;
         let request = rear::ReserveRequest {
             flavor_id: self.offered.flavor.metadata.name.clone(),
@@ -135,7 +137,7 @@ impl Deal<'_> {
             signed_terms: Some(convert::signed_terms(signed.envelope())),
             ..ContractSpec::default()
         };
-        let mut contract = contracts::contract(&terms.contract_id, spec, self.offered.seller, owner(self.solver));
+        let mut contract = contracts::contract(&terms.contract_id, spec, self.seller, owner(self.solver));
         if let Some(namespace) = self.solver.annotations().get(names::ANNOTATION_NAMESPACE) {
             contract.annotations_mut().insert(names::ANNOTATION_NAMESPACE.into(), bounded(namespace, 63));
         }
@@ -163,7 +165,7 @@ impl Deal<'_> {
             return Err(format!("transaction {} is held, needed {}", bounded(&held.id, 64), self.transaction));
         }
         let terms = held.terms.as_ref().ok_or("it offers no terms to sign, and without them nothing is bought")?;
-        let (own, seller) = (self.options.key.id(), self.offered.seller);
+        let (own, seller) = (self.options.key.id(), self.seller);
         let signed =
             rear::check_offer(terms, request, self.transaction, own, seller).map_err(|error| error.to_string())?;
         let terms = signed.value();
@@ -233,14 +235,14 @@ fn check_price(asked: &[String; 3], offered: Option<Price>) -> Result<(), String
 }
 
 /// Why a seller's answer ends the try: for good, or until later.
-fn stopped(step: &'static str, error: rear::ClientError) -> Stop {
+pub(super) fn stopped(step: &'static str, error: rear::ClientError) -> Stop {
     let later = error.is_retryable();
     let reason = told(error);
     if later { Stop::Away { step, reason } } else { Stop::Refused { step, reason } }
 }
 
 /// The seller's own words when it refused; otherwise what happened on the way.
-fn told(error: rear::ClientError) -> String {
+pub(super) fn told(error: rear::ClientError) -> String {
     match error {
         rear::ClientError::Refused { refusal, .. } => refusal.detail,
         other => other.to_string(),
@@ -249,7 +251,7 @@ fn told(error: rear::ClientError) -> String {
 
 /// Buys, asking again when it makes sense. With an error comes whether the seller may have sold all the same: only one that
 /// has refused for good from the first has surely not.
-async fn purchase(
+pub(super) async fn purchase(
     peer: &rear::Client,
     transaction: &str,
     request: &rear::PurchaseRequest,

@@ -11,6 +11,7 @@ use fluidos_model::kinds::{
 };
 use fluidos_model::market::{Amounts, Expense, PARTS_MAX, Price, Purchase, may_buy};
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use super::PAUSE;
 use super::act::{Done, Error, Unsold};
@@ -26,6 +27,8 @@ const SETTLING_MOST: std::time::Duration = std::time::Duration::from_secs(10);
 const PEERS_MAX: usize = 4096;
 /// Asked at the same time where no policy says it.
 pub(super) const SHORTLIST: usize = 64;
+/// Of a digest: 32 bits for the few places that an owner names.
+const PLACE_BYTES: usize = 4;
 /// Candidates of one search: all are written into one object.
 pub(super) const CANDIDATES_MAX: usize = 64;
 /// Refusals of one search that are told: a message is cut anyway.
@@ -57,6 +60,50 @@ pub(crate) struct Peer {
     pub latency_micros: Option<u64>,
     /// What was seen of it, from 0 to 100; `None` is nothing yet.
     pub rating: Option<u8>,
+    /// It is an official node that the owner has named as such: it proves no key, over plain HTTP.
+    pub plain: bool,
+}
+
+/// Who sells: the key that it has proven, or for official nodes, which have none, the place where its owner's buyer has named it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SellerId {
+    /// It has proven this key.
+    Proven(NodeId),
+    /// Whoever answers there.
+    Plain(SocketAddr),
+}
+
+impl From<NodeId> for SellerId {
+    fn from(key: NodeId) -> Self {
+        Self::Proven(key)
+    }
+}
+
+impl SellerId {
+    /// The key that it has proven.
+    pub fn key(self) -> Option<NodeId> {
+        match self {
+            Self::Proven(key) => Some(key),
+            Self::Plain(_) => None,
+        }
+    }
+
+    /// The same as text.
+    pub fn did(self) -> Option<String> {
+        self.key().map(|key| key.to_string())
+    }
+
+    /// A short word that goes into names of objects, other for each seller.
+    pub fn tag(self) -> String {
+        match self {
+            Self::Proven(key) => key.tag(),
+            Self::Plain(place) => {
+                let digest = Sha256::digest(place.to_string());
+                let hex: String = digest.iter().take(PLACE_BYTES).map(|byte| format!("{byte:02x}")).collect();
+                format!("plain-{hex}")
+            }
+        }
+    }
 }
 
 /// Something that can be bought.
@@ -67,8 +114,7 @@ pub(crate) struct Offered {
     /// What to call the seller.
     pub peer: String,
     pub address: SocketAddr,
-    /// The key that the seller has proven.
-    pub seller: NodeId,
+    pub seller: SellerId,
     pub flavor: EmbeddedFlavor,
     /// What would be bought.
     pub buys: Amounts,
@@ -306,7 +352,10 @@ pub(super) fn ratings<'a>(ratings: impl Iterator<Item = &'a Rating>) -> BTreeMap
 
 fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {
     let (spec, status) = (&known.spec, known.status.as_ref());
-    if spec.trust != Some(KnownClusterTrust::Trusted) || known.metadata.deletion_timestamp.is_some() {
+    // An official node receives no workload, so it needs no trust; whether it is bought from is decided for each purchase. One of which a key
+    // is known is no official node, and has to prove it.
+    let asked = if spec.plain { spec.did.is_none() } else { spec.trust == Some(KnownClusterTrust::Trusted) };
+    if !asked || known.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let expires = status.and_then(|status| status.expiration_time.parse::<Timestamp>().ok());
@@ -326,7 +375,18 @@ fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {
         did,
         latency_micros: link.and_then(|link| link.round_trip_micros),
         rating: None,
+        plain: spec.plain,
     })
+}
+
+impl Offered {
+    /// What is owed for it; `None` is not known. A contract that nobody signs and that states no price owes nothing.
+    pub fn owes(&self) -> Option<Price> {
+        match self.seller {
+            SellerId::Plain(_) => self.price.or(Some(Price::ZERO)),
+            SellerId::Proven(_) => self.price,
+        }
+    }
 }
 
 impl View<'_> {
@@ -340,7 +400,7 @@ impl View<'_> {
     ) -> Result<(), Refused> {
         let annotations = solver.metadata.annotations.as_ref();
         let namespace = annotations.and_then(|all| all.get(names::ANNOTATION_NAMESPACE)).map(String::as_str);
-        let purchase = Purchase { price: offered.price, namespace };
+        let purchase = Purchase { price: offered.owes(), namespace };
         let expense = |offered: &&Offered| {
             let (price, namespace) = (offered.price?, namespace.map(str::to_owned));
             Some(Expense { price, from: now, until: None, namespace })

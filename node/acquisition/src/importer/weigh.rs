@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 
-use fluidos_identity::NodeId;
 use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge};
 use fluidos_model::kinds::{Configuration, FlavorPrice, names};
 use fluidos_model::market::{
@@ -13,7 +12,7 @@ use fluidos_model::service::ServiceSelector;
 use fluidos_rear as rear;
 
 use super::heard::Heard;
-use super::view::{CANDIDATES_MAX, Findings, Offered, Part, Peer, Refused};
+use super::view::{CANDIDATES_MAX, Findings, Offered, Part, Peer, Refused, SellerId};
 
 /// Flavors of one peer; ours have one each, official ones one per machine.
 const FLAVORS_MAX: usize = 64;
@@ -24,8 +23,8 @@ pub(super) type Answer = Result<Said, Silence>;
 /// What a peer said.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Said {
-    /// The key it has proven.
-    pub seller: NodeId,
+    /// Who it is.
+    pub seller: SellerId,
     /// What it offers, or why nobody can say what it is.
     pub flavors: Vec<Result<Heard, String>>,
     /// Why it offers nothing, or no more, if it says that.
@@ -33,9 +32,9 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// Reads what a peer said that has proven this key.
-    pub fn of(seller: NodeId, flavors: &[rear::Flavor], denial: Option<String>) -> Self {
-        let flavors = flavors.iter().take(FLAVORS_MAX).map(|flavor| Heard::read(flavor, seller)).collect();
+    /// Reads what a seller said.
+    pub fn of(seller: SellerId, flavors: &[rear::Flavor], denial: Option<String>) -> Self {
+        let flavors = flavors.iter().take(FLAVORS_MAX).map(|flavor| Heard::read(flavor, seller.key())).collect();
         Self { seller, flavors, denial }
     }
 }
@@ -155,14 +154,14 @@ struct About<'a> {
     intents: &'a Intents,
     buying: Option<&'a Buying>,
     peer: &'a Peer,
-    seller: NodeId,
+    seller: SellerId,
     heard: &'a Heard,
 }
 
 /// A flavor that is what is asked for, or a part of it.
 struct Fit<'a> {
     peer: &'a Peer,
-    seller: NodeId,
+    seller: SellerId,
     heard: &'a Heard,
     /// What would be bought.
     buys: Amounts,
@@ -193,6 +192,8 @@ impl<'a> About<'a> {
 
     /// What of it is of use where it has not all that is asked for, if parts are.
     fn part(&self, selector: &K8SliceSelector, split: &Split) -> Option<(u64, Fit<'a>)> {
+        // What was sold without a key cannot be taken back when another part is not to be had.
+        self.seller.key()?;
         let (units, buys) = split.most_of(self.heard.slice().ok()?, selector, split.units(selector)).ok()?;
         Some((units, self.fit(buys).ok()?))
     }
@@ -246,7 +247,7 @@ impl Fit<'_> {
             address: self.peer.address,
             seller: self.seller,
             // We have written it: it reads.
-            flavor: self.heard.whole(self.seller).ok()?,
+            flavor: self.heard.whole(self.seller.key()).ok()?,
             buys: self.buys.clone(),
             price: self.price,
             latency_micros: self.peer.latency_micros,

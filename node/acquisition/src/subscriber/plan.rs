@@ -44,7 +44,7 @@ pub(super) fn current(
     said: Option<&rear::Flavor>,
 ) -> Option<PeeringCandidateSpec> {
     let mut next = known.clone();
-    match said.map(|flavor| convert::embedded_flavor(flavor, seller)) {
+    match said.map(|flavor| convert::embedded_flavor(flavor, Some(seller))) {
         Some(Ok(flavor)) => {
             next.available = flavor.spec.availability;
             next.flavor = flavor;
@@ -77,7 +77,7 @@ mod tests {
 
     fn peer(name: &str, did: Option<NodeId>) -> Peer {
         let address = "192.0.2.1:3004".parse().unwrap();
-        Peer { name: name.into(), address, did, latency_micros: None, rating: None }
+        Peer { name: name.into(), address, did, latency_micros: None, rating: None, plain: false }
     }
 
     #[test]

@@ -207,6 +207,10 @@ impl Manager {
             if known.spec.source == Some(KnownClusterSource::Inbound) && !is_new_here {
                 continue;
             }
+            // An official node has no link.
+            if known.spec.plain {
+                continue;
+            }
             let id = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok());
             let endpoints: Vec<&String> = known.spec.endpoints.iter().flat_map(|e| e.link.iter()).collect();
             // An entry that a user wrote has only the address; the link listens on the same port.

@@ -433,6 +433,7 @@ pub fn wire(buyer: &Node, seller: &Node, id: &str, signed: Envelope) -> rear::Co
         network_requests: None,
         telemetry: None,
         signed_terms: Some(signed),
+        credentials_dropped: false,
     }
 }
 

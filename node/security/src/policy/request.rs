@@ -34,12 +34,14 @@ pub enum Action {
     Offload,
     /// Receive our workloads.
     Receive,
+    /// Sell to us though it proves no key and signs nothing: an official node, which the owner has named (`KnownCluster.spec.plain`).
+    Acquire,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Discover, Self::Negotiate, Self::Reserve, Self::Buy, Self::Offload, Self::Receive];
+    pub const ALL: [Self; 7] =
+        [Self::Discover, Self::Negotiate, Self::Reserve, Self::Buy, Self::Offload, Self::Receive, Self::Acquire];
 
     /// Returns the word.
     pub fn as_str(self) -> &'static str {
@@ -50,6 +52,7 @@ impl Action {
             Self::Buy => "Buy",
             Self::Offload => "Offload",
             Self::Receive => "Receive",
+            Self::Acquire => "Acquire",
         }
     }
 }

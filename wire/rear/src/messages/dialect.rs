@@ -118,7 +118,9 @@ const OPAQUE: &[&str] = &[
     "extendedResourcesStep",
 ];
 /// Credentials that official nodes send; dropped before anything could log or keep them.
-const SECRET: &[&str] = &["kubeconfig", "token", "peeringtargetcredentials"];
+const SECRET: &[&str] = &["kubeconfig", "token"];
+/// Credentials of a seller's cluster: emptied, so that its buyer can be told that they came.
+const EMPTIED: &str = "peeringTargetCredentials";
 
 /// Brings the keys of a body to our spelling and drops credentials. The depth is bounded by the parser (128).
 ///
@@ -132,6 +134,12 @@ pub(super) fn normalise(value: Value) -> Result<Value, String> {
             for (key, value) in fields {
                 let lower = key.to_ascii_lowercase();
                 if SECRET.contains(&lower.as_str()) {
+                    continue;
+                }
+                if lower == EMPTIED.to_ascii_lowercase() {
+                    if !value.is_null() {
+                        normal.insert(EMPTIED.to_owned(), Value::Object(Map::new()));
+                    }
                     continue;
                 }
                 let key = spelling(&lower).map_or(key, str::to_owned);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fluidos_identity::{Envelope, NodeId};
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -456,6 +456,9 @@ struct ContractWire {
     telemetry: Option<TelemetryWire>,
     #[serde(rename = "signedTerms", default, skip_serializing_if = "Option::is_none")]
     signed_terms: Option<Envelope>,
+    /// That they came is all that is kept of them.
+    #[serde(rename = "peeringTargetCredentials", default, skip_serializing)]
+    credentials: Option<IgnoredAny>,
 }
 
 impl From<&Contract> for ContractWire {
@@ -473,6 +476,7 @@ impl From<&Contract> for ContractWire {
             network_requests: contract.network_requests.clone(),
             telemetry: contract.telemetry.as_ref().map(Into::into),
             signed_terms: contract.signed_terms.clone(),
+            credentials: None,
         }
     }
 }
@@ -494,6 +498,7 @@ impl TryFrom<ContractWire> for Contract {
             network_requests: wire.network_requests,
             telemetry: wire.telemetry.map(Into::into),
             signed_terms: wire.signed_terms,
+            credentials_dropped: wire.credentials.is_some(),
         })
     }
 }

@@ -115,7 +115,7 @@ fn offered(seed: u8, buys: Amounts, amount: Option<&str>, conditions: serde_json
         candidate: format!("c{seed}"),
         peer: "grid".into(),
         address: "192.0.2.3:1".parse().unwrap(),
-        seller,
+        seller: seller.into(),
         flavor: EmbeddedFlavor { spec, ..EmbeddedFlavor::default() },
         buys,
         price: amount.map(price),
