@@ -12,12 +12,12 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(60);
 const DEVICE: &str = "example.com/fpga";
 
-fn app(name: &str, devices: u32) -> String {
+fn app(name: &str, devices: u32, place: &str) -> String {
     format!(
         r#"
 apiVersion: v1
 kind: Pod
-metadata: {{name: {name}}}
+metadata: {{name: {name}, annotations: {{fluidos-intent-location: "{place}"}}}}
 spec:
   terminationGracePeriodSeconds: 1
   containers:
@@ -44,7 +44,7 @@ fn phase(node: &Node, pod: &str) -> Result<Value, String> {
 fn a_pod_that_asks_for_a_device_runs_where_one_is_sold_and_no_more_are_sold_than_there_are() {
     let mut stage = Stage::new("devs").unwrap();
     let offer = format!("cpu=1,memory=1Gi,pods=5,{DEVICE}=2");
-    let grid = stage.start("grid", &["--domain", "grid.example", "--offer", &offer]).unwrap();
+    let grid = stage.start("grid", &["--domain", "grid.example", "--location", "city=Milan", "--offer", &offer]).unwrap();
     let farm = stage.start("farm", &["--domain", "farm.example", "--trust", "lan"]).unwrap();
     farm.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
 
@@ -59,15 +59,15 @@ fn a_pod_that_asks_for_a_device_runs_where_one_is_sold_and_no_more_are_sold_than
     grid.kubectl(&["patch", "node", &machine, "--subresource=status", "--type=merge", "-p", &patch]).unwrap();
     until("what the machine has is offered, as far as the owner sells it", LIMIT, || is(r#""2""#)(&grid)).unwrap();
 
-    farm.apply(&app("one", 1)).unwrap();
+    farm.apply(&app("one", 1, "Milan")).unwrap();
     until("the pod runs at the peer", LIMIT, || {
         let status = phase(&farm, "one")?;
         if status["phase"] == "Running" { Ok(()) } else { Err(status.to_string()) }
     })
     .unwrap();
-    let nodes = farm.get(&["nodes", "-l", "fluidos.eu/virtual-node"]).unwrap();
+    let nodes = farm.get(&["nodes", "-l", "fluidos.eu/virtual-node=true"]).unwrap();
     assert_eq!(nodes["items"][0]["status"]["allocatable"][DEVICE], "1", "{nodes:#}");
-    let twins = grid.get(&["pods", "-A", "-l", "fluidos.eu/contract"]).unwrap();
+    let twins = grid.get(&["pods", "-A", "-l", "reservation.fluidos.eu/contract"]).unwrap();
     let limits = &twins["items"][0]["spec"]["containers"][0]["resources"]["limits"];
     assert_eq!(limits[DEVICE], "1", "{twins:#}");
     until("one less is offered", LIMIT, || is(r#""1""#)(&grid)).unwrap();
@@ -77,7 +77,7 @@ fn a_pod_that_asks_for_a_device_runs_where_one_is_sold_and_no_more_are_sold_than
     assert!(contracts.contains("example.com/fpga 1"), "{contracts}");
 
     // Two are not left.
-    farm.apply(&app("two", 2)).unwrap();
+    farm.apply(&app("two", 2, "Milan")).unwrap();
     until("it waits, and says for what", LIMIT, || {
         let status = phase(&farm, "two")?.to_string();
         let says = status.contains("example.com/fpga: 1 offered, needed at least 2");
@@ -86,6 +86,6 @@ fn a_pod_that_asks_for_a_device_runs_where_one_is_sold_and_no_more_are_sold_than
     .unwrap();
     // The owner's own pod takes one of three: still one can be sold. Another takes the last.
     grid.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
-    grid.apply(&app("own", 2)).unwrap();
+    grid.apply(&app("own", 2, "Milan")).unwrap();
     until("what the owner uses is not offered", LIMIT, || is("null")(&grid)).unwrap();
 }

@@ -487,6 +487,7 @@ fn table(objects: &[Contract], books: &Books) -> Table {
         let status = contract.status.as_ref();
         let amounts = [amount("cpu"), amount("memory"), amount("pods")];
         let size = if amounts.iter().all(|amount| amount == "?") { "?".into() } else { amounts.join("/") };
+        let size = size + &devices(contract);
         let (used, owed) = books.of(&contract.name_any());
         vec![
             contract.name_any(),
@@ -538,6 +539,13 @@ fn table(objects: &[Contract], books: &Books) -> Table {
         rows: rows.collect(),
         empty: "There are no contracts: nothing was bought or sold.".into(),
     }
+}
+
+/// The devices of a contract behind its size: `+example.com/fpga 1`; nothing if it has none.
+fn devices(contract: &Contract) -> String {
+    let amounts = contract.spec.configuration.as_ref().and_then(|configuration| configuration.amounts().ok());
+    let named = amounts.iter().flat_map(|amounts| amounts.extended.iter());
+    named.map(|(name, amount)| format!("+{name} {amount}")).collect()
 }
 
 #[cfg(test)]

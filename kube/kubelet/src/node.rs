@@ -104,11 +104,17 @@ pub(crate) async fn run(shared: std::sync::Arc<Shared>, mut recovered: watch::Re
 async fn is_misjudged(shared: &Shared, ready: bool) -> bool {
     let api: Api<Node> = Api::all(shared.client.clone());
     let Ok(Some(node)) = api.get_opt(&shared.node_name).await else { return false };
-    let taints = node.spec.and_then(|s| s.taints).unwrap_or_default();
-    let conditions = node.status.and_then(|s| s.conditions).unwrap_or_default();
+    let taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let wanted = if ready { "True" } else { "False" };
     let agrees = conditions.iter().any(|c| c.type_ == "Ready" && c.status == wanted);
-    !agrees || (ready && taints.iter().any(|t| t.key == NOT_READY))
+    !agrees || is_advertised_anew(&node) || (ready && taints.iter().any(|t| t.key == NOT_READY))
+}
+
+/// Whether an administrator has advertised something that pods are not given yet.
+fn is_advertised_anew(node: &Node) -> bool {
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    advertised(node).any(|(name, amount)| allocatable.and_then(|all| all.get(name)) != Some(amount))
 }
 
 /// Creates the Node, or brings it up to date.

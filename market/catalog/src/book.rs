@@ -1,20 +1,24 @@
 //! The book: what stands in each tenant, and what may be written into it. Pure: time is an argument, in milliseconds.
 //!
 //! ```text
-//!   announce, withdraw, say ─ may it? ─▶ Record ──▶ the journal, synced ──▶ apply
+//!   announce, withdraw, say ─ admit: may it? ─▶ Record ──▶ the journal, synced ──▶ apply ──▶ read: pages
 //! ```
 //! Nothing changes but by [`Book::apply`] of a record, which never refuses what was once accepted: so a replay of the journal makes
 //! the same book.
 
+mod admit;
+mod read;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fluidos_identity::{Envelope, NodeId, Signed};
+use fluidos_identity::{Envelope, NodeId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::message::{Announcement, Feedback, Statement, Withdrawal, is_word, open};
-use crate::places::{Standing, yields};
+use crate::message::{Announcement, Feedback, Withdrawal, is_word, open};
+
+pub use self::read::{Page, Query};
 
 /// Boards of one server.
 pub const TENANTS_MAX: usize = 16;
@@ -49,26 +53,6 @@ pub struct Caller {
     pub node: Option<NodeId>,
     /// As what its address is counted.
     pub origin: String,
-}
-
-/// Which announcements are asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Query {
-    /// All of these must be told.
-    pub features: Vec<(String, String)>,
-    /// How many at most; 0 is [`PAGE_MAX`].
-    pub limit: usize,
-    /// After this one.
-    pub after: Option<NodeId>,
-}
-
-/// Some of what was asked for.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// As they were signed.
-    pub envelopes: Vec<Arc<RawValue>>,
-    /// Where the next page begins, if there is one.
-    pub more: Option<NodeId>,
 }
 
 /// Why not. The status of HTTP is in `service.rs`.
@@ -218,142 +202,6 @@ impl Book {
         }
     }
 
-    /// What an announcement changes.
-    pub(crate) fn announce(
-        &self,
-        name: &str,
-        signed: &Signed<Announcement>,
-        caller: &Caller,
-        now: u64,
-    ) -> Result<Record, Refusal> {
-        let tenant = self.tenant(name, caller)?;
-        let did = own(signed, caller)?;
-        let (tenant_name, origin) = (name.to_owned(), caller.origin.clone());
-        match tenant.announced.get(&did).filter(|entry| entry.ends() > now) {
-            Some(entry) if entry.digest == signed.digest() => {
-                return Ok(Record::Renew { tenant: tenant_name, at: now, origin, did });
-            }
-            Some(entry) if entry.announcement.sequence >= signed.value().sequence => {
-                return Err(Refusal::Conflict { held: entry.announcement.sequence });
-            }
-            Some(_) => {}
-            None => self.has_room(tenant, &did, caller, now)?,
-        }
-        Ok(Record::Announce { tenant: tenant_name, at: now, origin, envelope: signed.envelope() })
-    }
-
-    fn has_room(&self, tenant: &Tenant, did: &NodeId, caller: &Caller, now: u64) -> Result<(), Refusal> {
-        let of_member = self.members.contains(did);
-        let there = tenant
-            .announced
-            .iter()
-            .filter(|(id, entry)| *id != did && entry.ends() > now && self.members.contains(*id) == of_member);
-        let (mut all, mut of_origin) = (0, 0);
-        for (_, entry) in there {
-            all += 1;
-            of_origin += usize::from(entry.origin == caller.origin);
-        }
-        if all >= ENTRIES_MAX {
-            return Err(Refusal::Full(format!("{ENTRIES_MAX} nodes are announced, which is the most")));
-        }
-        if !of_member && of_origin >= ENTRIES_OF_ORIGIN_MAX {
-            return Err(Refusal::Full(format!(
-                "{ENTRIES_OF_ORIGIN_MAX} nodes of this address are announced, the most"
-            )));
-        }
-        Ok(())
-    }
-
-    /// What a withdrawal changes.
-    pub(crate) fn withdraw(
-        &self,
-        name: &str,
-        signed: &Signed<Withdrawal>,
-        caller: &Caller,
-        now: u64,
-    ) -> Result<Record, Refusal> {
-        let tenant = self.tenant(name, caller)?;
-        let did = own(signed, caller)?;
-        match tenant.announced.get(&did).filter(|entry| entry.ends() > now) {
-            None => Err(Refusal::NotFound(format!("{did} is not announced"))),
-            Some(entry) if entry.announcement.sequence > signed.value().sequence => {
-                Err(Refusal::Conflict { held: entry.announcement.sequence })
-            }
-            Some(_) => Ok(Record::Withdraw { tenant: name.to_owned(), envelope: signed.envelope() }),
-        }
-    }
-
-    /// What an opinion changes; `None`: it stands there already.
-    pub(crate) fn say(
-        &self,
-        name: &str,
-        signed: &Signed<Feedback>,
-        caller: &Caller,
-        now: u64,
-    ) -> Result<Option<Record>, Refusal> {
-        let tenant = self.tenant(name, caller)?;
-        let author = own(signed, caller)?;
-        let announced = tenant.announced.get(&author).is_some_and(|entry| entry.ends() > now);
-        if !announced && !self.members.contains(&author) {
-            return Err(Refusal::Forbidden(format!("{author} is neither announced here nor a member")));
-        }
-        let about = signed.value().about;
-        let known = tenant.said.get(&about).and_then(|words| words.get(&author)).filter(|said| said.ends() > now);
-        let mut instead = None;
-        match known {
-            Some(said) if said.digest == signed.digest() => return Ok(None),
-            Some(said) if said.feedback.sequence >= signed.value().sequence => {
-                return Err(Refusal::Conflict { held: said.feedback.sequence });
-            }
-            Some(_) => {}
-            None => {
-                let by_author = tenant.said.values().filter(|words| words.contains_key(&author)).count();
-                if by_author >= FEEDBACK_OF_AUTHOR_MAX {
-                    let max = FEEDBACK_OF_AUTHOR_MAX;
-                    return Err(Refusal::Full(format!("there are {max} opinions of this author, which is the most")));
-                }
-                instead = self.place(tenant, &about, &author, &caller.origin)?;
-            }
-        }
-        let (tenant, origin) = (name.to_owned(), caller.origin.clone());
-        Ok(Some(Record::Say { tenant, at: now, origin, instead, envelope: signed.envelope() }))
-    }
-
-    /// Whose opinion yields its place to a new one, if one must.
-    fn place(
-        &self,
-        tenant: &Tenant,
-        about: &NodeId,
-        author: &NodeId,
-        origin: &str,
-    ) -> Result<Option<(NodeId, NodeId)>, Refusal> {
-        let of_member = self.members.contains(author);
-        let standing = |words: &BTreeMap<NodeId, Said>, about: NodeId| -> Vec<(NodeId, NodeId, String, u64)> {
-            let alike = words.iter().filter(|(author, _)| self.members.contains(*author) == of_member);
-            alike.map(|(author, said)| (about, *author, said.origin.clone(), said.at)).collect()
-        };
-        let about_it = tenant.said.get(about).map(|words| standing(words, *about)).unwrap_or_default();
-        let (there, max, what) = if about_it.len() >= FEEDBACK_ABOUT_MAX {
-            (about_it, FEEDBACK_ABOUT_MAX, "opinions about this node")
-        } else {
-            let all = tenant.said.values().map(BTreeMap::len).sum::<usize>();
-            if all < FEEDBACK_MAX {
-                return Ok(None);
-            }
-            let all: Vec<_> = tenant.said.iter().flat_map(|(about, words)| standing(words, *about)).collect();
-            if all.len() < FEEDBACK_MAX {
-                return Ok(None);
-            }
-            (all, FEEDBACK_MAX, "opinions")
-        };
-        let of = |(about, author, origin, at)| Standing { key: (about, author), origin, at };
-        let there = there.iter().map(|(about, author, origin, at)| of((*about, *author, origin.as_str(), *at)));
-        let yields = yields(there, origin);
-        yields.map(Some).ok_or_else(|| {
-            Refusal::Full(format!("there are {max} {what}, which is the most, and no address has more than its share"))
-        })
-    }
-
     /// Does what a record says. A record of a tenant that is no more changes nothing.
     pub(crate) fn apply(&mut self, record: Record) -> Result<(), String> {
         let (Record::Announce { tenant, .. }
@@ -416,50 +264,6 @@ impl Book {
         }
     }
 
-    /// How often what readers of a tenant see has changed.
-    ///
-    /// # Errors
-    /// [`Refusal`] of who may not read.
-    pub fn changes(&self, name: &str, caller: &Caller) -> Result<u64, Refusal> {
-        self.tenant(name, caller).map(|tenant| tenant.changes)
-    }
-
-    /// Announcements, in the order of their keys: what is there all the time is read once and only once, whatever changes between
-    /// two pages.
-    ///
-    /// # Errors
-    /// [`Refusal`] of who may not read.
-    pub fn list(&self, name: &str, query: &Query, caller: &Caller, now: u64) -> Result<Page, Refusal> {
-        let tenant = self.tenant(name, caller)?;
-        let wanted = |entry: &Entry| {
-            let told = &entry.announcement.features;
-            entry.ends() > now && query.features.iter().all(|(key, value)| told.get(key) == Some(value))
-        };
-        let entries = after(&tenant.announced, query.after).filter(|(_, entry)| wanted(entry));
-        Ok(page(entries.map(|(id, entry)| (*id, &entry.raw)), query.limit))
-    }
-
-    /// What was said about a node, with the plain mean and number of all that.
-    ///
-    /// # Errors
-    /// [`Refusal`] of who may not read.
-    pub fn reputation(
-        &self,
-        name: &str,
-        about: NodeId,
-        query: &Query,
-        caller: &Caller,
-        now: u64,
-    ) -> Result<(Page, Option<u64>, u64), Refusal> {
-        let tenant = self.tenant(name, caller)?;
-        let words = tenant.said.get(&about).into_iter().flatten().filter(|(_, said)| said.ends() > now);
-        let words: BTreeMap<NodeId, &Said> = words.map(|(author, said)| (*author, said)).collect();
-        let (count, sum) = words.values().fold((0, 0), |(n, sum), said| (n + 1, sum + u64::from(said.feedback.value)));
-        let mean = (count > 0).then(|| sum / count);
-        let page = page(after(&words, query.after).map(|(id, said)| (*id, &said.raw)), query.limit);
-        Ok((page, mean, count))
-    }
-
     /// Everything, as records that make the same book.
     pub(crate) fn records(&self) -> impl Iterator<Item = Record> + '_ {
         self.tenants.iter().flat_map(|(name, tenant)| {
@@ -479,32 +283,6 @@ impl Book {
             }))
         })
     }
-}
-
-/// Who signs must be who asks: so nobody sends again what another has signed.
-fn own<T: Statement>(signed: &Signed<T>, caller: &Caller) -> Result<NodeId, Refusal> {
-    let author = signed.value().author();
-    match caller.node {
-        None => Err(Refusal::Unauthenticated("to write")),
-        Some(node) if node != author => Err(Refusal::Forbidden(format!("it is of {author}, and {node} sends it"))),
-        Some(_) => Ok(author),
-    }
-}
-
-fn after<V>(map: &BTreeMap<NodeId, V>, id: Option<NodeId>) -> impl Iterator<Item = (&NodeId, &V)> {
-    use std::ops::Bound::{Excluded, Unbounded};
-    map.range((id.map_or(Unbounded, Excluded), Unbounded))
-}
-
-fn page<'a>(mut entries: impl Iterator<Item = (NodeId, &'a Arc<RawValue>)>, limit: usize) -> Page {
-    let limit = if limit == 0 { PAGE_MAX } else { limit.min(PAGE_MAX) };
-    let (mut page, mut last) = (Page::default(), None);
-    for (id, raw) in entries.by_ref().take(limit) {
-        page.envelopes.push(raw.clone());
-        last = Some(id);
-    }
-    page.more = last.filter(|_| entries.next().is_some());
-    page
 }
 
 fn raw(envelope: &Envelope) -> Result<Arc<RawValue>, String> {

@@ -24,6 +24,7 @@ mod engine;
 mod jitter;
 mod life;
 mod message;
+mod pace;
 mod responder;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! A socket is bound to the group on one cable, beside those of other programs (avahi, or another node on this machine), and hears nothing
 //! else; what is sent from it leaves by its cable.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -18,6 +18,7 @@ use super::Heard;
 use super::cables::{Cable, cables};
 use super::engine::Engine;
 use super::message::PACKET_MAX;
+use super::pace::{Pace, Twins};
 use super::responder::{PORT, Send};
 
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
@@ -30,13 +31,6 @@ const FULL: Duration = Duration::from_millis(10);
 const BROKEN: Duration = Duration::from_secs(1);
 /// A crowd of a thousand that answers in a tenth of a second, about a kilobyte each; the kernel gives less where it is told to.
 const BUFFER: usize = 2 << 20;
-/// Packets of one socket that are read in a second, and at once: a crowd of some thousand is heard, and a flood costs some few percent of a core.
-const PACKETS_A_SECOND: u32 = 500;
-const PACKETS_AT_ONCE: u32 = 4000;
-/// Answers come by both versions of IP: so many are remembered for so long to read each once.
-const TWINS: usize = 64;
-const TWIN: Duration = Duration::from_millis(500);
-
 /// What tasks share.
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -51,7 +45,7 @@ pub(super) struct State {
     look_at: Instant,
     /// Nothing is opened any more.
     closed: bool,
-    twins: VecDeque<(u32, u64, Instant)>,
+    twins: Twins,
 }
 
 /// The sockets of one cable.
@@ -78,7 +72,7 @@ impl Drop for Bound {
 impl Shared {
     pub(super) fn new(engine: Engine, heard: Option<mpsc::Sender<Heard>>) -> Arc<Self> {
         let state =
-            State { engine, open: BTreeMap::new(), look_at: Instant::now(), closed: false, twins: VecDeque::new() };
+            State { engine, open: BTreeMap::new(), look_at: Instant::now(), closed: false, twins: Twins::default() };
         Arc::new(Self { state: Mutex::new(state), wake: Notify::new(), heard, hasher: RandomState::new() })
     }
 
@@ -133,7 +127,8 @@ impl Shared {
     fn hear(&self, index: u32, from: SocketAddr, bytes: &[u8]) {
         let now = Instant::now();
         let mut state = self.lock();
-        if bytes.get(2).is_some_and(|flags| flags & 0x80 != 0) && state.is_twin(index, self.hasher.hash_one(bytes), now)
+        if bytes.get(2).is_some_and(|flags| flags & 0x80 != 0)
+            && state.twins.has(index, self.hasher.hash_one(bytes), now)
         {
             return;
         }
@@ -222,17 +217,6 @@ impl State {
             }
         }
     }
-
-    fn is_twin(&mut self, index: u32, hash: u64, now: Instant) -> bool {
-        while self.twins.front().is_some_and(|(.., at)| now.duration_since(*at) > TWIN) || self.twins.len() >= TWINS {
-            self.twins.pop_front();
-        }
-        if self.twins.iter().any(|(cable, known, _)| (*cable, *known) == (index, hash)) {
-            return true;
-        }
-        self.twins.push_back((index, hash, now));
-        false
-    }
 }
 
 /// The sockets of one cable.
@@ -260,7 +244,7 @@ fn open(
 /// Reads one socket, no faster than its share.
 async fn read(shared: Arc<Shared>, index: u32, socket: tokio::net::UdpSocket) {
     let mut buffer = vec![0; PACKET_MAX];
-    let (mut room, mut since) = (PACKETS_AT_ONCE, Instant::now());
+    let mut pace = Pace::new(Instant::now());
     loop {
         let (length, from) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
@@ -270,15 +254,10 @@ async fn read(shared: Arc<Shared>, index: u32, socket: tokio::net::UdpSocket) {
                 continue;
             }
         };
-        if room == 0 {
-            let fresh = (since.elapsed().as_secs_f64() * f64::from(PACKETS_A_SECOND)) as u32;
-            if fresh == 0 {
-                // What comes meanwhile waits in the kernel, or is lost there.
-                tokio::time::sleep(Duration::from_secs(1) / PACKETS_A_SECOND).await;
-            }
-            (room, since) = (fresh.clamp(1, PACKETS_AT_ONCE), Instant::now());
+        let wait = pace.take(Instant::now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
-        room -= 1;
         shared.hear(index, from, &buffer[..length]);
     }
 }

@@ -1,12 +1,14 @@
-//! Nodes that are found because they call.
+//! Nodes that are found because they call, and one that is called again because it has something new to say.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
-use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Trust};
-use fluidos_link::Links;
+use fluidos_discovery::mdns::{Announcement, Mdns};
+use fluidos_discovery::{ATTRIBUTE_LINK_PORT, ATTRIBUTE_REAR_PORT, Features, Trust};
+use fluidos_link::{DialStatus, Links};
 use fluidos_model::kinds::{KnownClusterSource, KnownClusterTrust, LinkState};
 
-use crate::stage::{Machine, Node, PORT, key, on_lan};
+use crate::stage::{DEADLINE, Machine, Node, PORT, key, on_lan};
 
 #[test]
 fn who_is_behind_no_multicast_is_found_by_its_call() {
@@ -61,5 +63,56 @@ fn who_is_named_by_its_owner_and_calls_first_is_who_is_named() {
         // It calls from another address than the one that is named: it is a caller like any other until A's own call has led to it.
         a.tells("A's call leads to B", "node2  [fd00:db8::2]:7300 Static Trusted Up\n").await;
         two.here(async move { b.stop().await }).await;
+    });
+}
+
+/// Announces node 2, as it says what it has.
+fn announce(mdns: &mut Mdns, features: &str) {
+    let (key, features) = (&key(2), &Features::parse(features).unwrap());
+    let (name, domain) = ("node2", "grid.example");
+    let announcement = Announcement { key, name, domain, rear_port: PORT, link_port: PORT, features };
+    mdns.announce(Some(&announcement)).unwrap();
+}
+
+#[test]
+fn who_never_answered_is_called_at_once_when_it_says_something_new() {
+    on_lan(async || {
+        let (one, two) = (Machine::new(1).await, Machine::new(2).await);
+        let a = one.node_on(Ipv4Addr::UNSPECIFIED.into(), Trust { known: true, ..Trust::default() }).await;
+        let mut mdns = two
+            .here(async {
+                let mut mdns = Mdns::start(None).unwrap();
+                announce(&mut mdns, "country=Italy");
+                mdns
+            })
+            .await;
+        // After the fifth call in vain the next is due in 19 to 26 s.
+        let at_b = SocketAddr::from(([192, 0, 2, 2], PORT));
+        let start = Instant::now();
+        loop {
+            let dials = a.links.dials();
+            let failures = dials.iter().find(|(at, _)| *at == at_b).map(|(_, status)| status.clone());
+            if matches!(failures, Some(DialStatus::Trying { failures: 5, .. })) {
+                break;
+            }
+            assert!(start.elapsed() < 2 * DEADLINE, "five calls in vain; last seen: {dials:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (b, said) = two
+            .here(async move {
+                let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+                let b = Links::start(key(2), fluidos_link::Options::new(listen, "node2", 1)).unwrap();
+                announce(&mut mdns, "country=France");
+                ((b, mdns), Instant::now())
+            })
+            .await;
+        let up = "node2 grid.example 192.0.2.2:7300 Multicast Untrusted Up\n";
+        a.tells("A calls B", up).await;
+        assert!(said.elapsed() < Duration::from_secs(10), "{:?}", said.elapsed());
+        two.here(async move {
+            b.0.stop().await;
+            drop(b.1);
+        })
+        .await;
     });
 }

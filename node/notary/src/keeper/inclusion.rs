@@ -66,8 +66,11 @@ impl Keeper {
             let Some(told) = condition(contract.condition(LOGGED), &answer, failures, Timestamp::now()) else {
                 continue;
             };
-            // Nobody else writes conditions of Contracts.
-            let patch = json!({"metadata": {"uid": contract.uid()}, "status": {"conditions": [told]}});
+            // A list is written as a whole: what others have said of it stays.
+            let mut conditions = contract.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+            conditions.retain(|condition| condition.kind != LOGGED);
+            conditions.push(told);
+            let patch = json!({"metadata": {"uid": contract.uid()}, "status": {"conditions": conditions}});
             match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Err(error) if !matches!(&error, kube::Error::Api(status) if matches!(status.code, 404 | 409)) => {
                     tracing::warn!(contract = name, %error, "whether it is in the other party's log is not written");
