@@ -18,6 +18,7 @@
 mod check;
 mod invoice;
 mod meter;
+mod pods;
 #[cfg(test)]
 mod tests;
 
@@ -32,9 +33,12 @@ pub use invoice::{
     Bill, CreditNote, Invoice, InvoiceError, InvoiceLine, Payment, invoice, invoice_number, month_named, month_text,
 };
 pub use meter::{Closed, GAP_MAX, Meter, PENDING_MAX, Reading};
+pub use pods::{PODS_LISTED_MAX, PodInterval, PodLine, PodTimes, PodsLeftOut, list_pods};
 
 /// A party that does not know the version does not sign.
 pub const RECEIPT_VERSION: u32 = 1;
+/// Of a receipt that lists pods.
+pub const RECEIPT_VERSION_PODS: u32 = 2;
 /// `typ` of the signatures over a receipt.
 pub const RECEIPT_PURPOSE: &str = "fluidos-receipt+jws";
 /// Under this name a receipt stands in the file that proves it.
@@ -153,7 +157,7 @@ pub enum End {
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Receipt {
-    /// 1.
+    /// 1, or 2 if it lists pods.
     pub version: u32,
     /// Of which contract.
     #[serde(rename = "contractID")]
@@ -177,6 +181,12 @@ pub struct Receipt {
     pub seller: String,
     /// One for each thing that somebody could measure.
     pub lines: Vec<Line>,
+    /// Which pods ran, when: what the line of pods is made of. They are not charged by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<PodLine>,
+    /// How many more each party saw.
+    #[serde(default, skip_serializing_if = "PodsLeftOut::is_none")]
+    pub pods_left_out: PodsLeftOut,
 }
 
 /// What both know before a receipt: the contract, and where its chain stands.
@@ -351,6 +361,11 @@ impl Receipt {
     /// Returns the line of a thing, if it was measured.
     pub fn line(&self, item: Item) -> Option<&Line> {
         self.lines.iter().find(|line| line.line == item)
+    }
+
+    /// Returns the version that a receipt with this in it has.
+    fn version_needed(&self) -> u32 {
+        if self.pods.is_empty() && self.pods_left_out.is_none() { RECEIPT_VERSION } else { RECEIPT_VERSION_PODS }
     }
 
     /// Returns how long its interval was, in seconds.

@@ -27,6 +27,9 @@ pub struct Receipts {
     /// Only those with a line that is disputed.
     #[arg(long)]
     disputed: bool,
+    /// Which pods ran, when, and how long, as each party saw it.
+    #[arg(long)]
+    pods: bool,
 }
 
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -60,7 +63,7 @@ pub fn run(connection: &Connection, receipts: &Receipts) -> Result<()> {
             let mut objects: Vec<Receipt> = look::list(client, namespace, "receipts").await?;
             objects.retain(|object| receipts.contract.as_ref().is_none_or(|name| *name == object.spec.contract));
             objects.retain(|object| !receipts.disputed || object.spec.state == "Disputed");
-            look::show(&receipts.look, "receipts", &objects, table)
+            look::show(&receipts.look, "receipts", &objects, if receipts.pods { pods } else { table })
         }),
     }
 }
@@ -112,6 +115,38 @@ fn table(objects: &[Receipt]) -> Table {
         narrow: 10,
         rows: rows.collect(),
         empty: "There are no receipts: one is signed at each full hour of a contract, and at its end.".into(),
+    }
+}
+
+/// The pods of receipts, one in a row; those that are not listed in a row of their own.
+fn pods(objects: &[Receipt]) -> Table {
+    let mut rows = Vec::new();
+    for object in objects {
+        let Ok(signed) = fluidos_accounting::signed_receipt(object) else {
+            rows.push(vec![object.name_any(), "?".into(), "?".into(), "?".into()]);
+            continue;
+        };
+        let ran = |ran: &Option<receipt::PodInterval>| match ran {
+            Some(ran) => format!("{} s of {} to {}", ran.ms / 1000, ran.from, ran.until),
+            None => "?".into(),
+        };
+        let lines = signed.value().pods.iter();
+        rows.extend(lines.map(|line| vec![object.name_any(), line.pod.clone(), ran(&line.buyer), ran(&line.seller)]));
+        let receipt::PodsLeftOut { buyer, seller } = signed.value().pods_left_out;
+        if buyer + seller > 0 {
+            rows.push(vec![
+                object.name_any(),
+                "(not listed)".into(),
+                format!("{buyer} more"),
+                format!("{seller} more"),
+            ]);
+        }
+    }
+    Table {
+        heading: &["RECEIPT", "POD", "BUYER", "SELLER"],
+        narrow: 4,
+        rows,
+        empty: "No receipt lists a pod: none ran, or the receipts are of before they were listed.".into(),
     }
 }
 
@@ -174,6 +209,28 @@ fn verify(file: &PathBuf, look: &Look) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_are_told_as_each_has_seen_them_and_how_many_are_not_listed() -> Result<()> {
+        let document = json!({"version": 2, "contractID": "c", "termsDigest": "", "number": 1, "previous": "",
+            "from": "2026-11-01T10:00:00Z", "until": "2026-11-01T11:00:00Z", "buyer": "b", "seller": "s", "lines": [],
+            "pods": [{"pod": "uid", "seller": {"from": "2026-11-01T10:00:05Z", "until": "2026-11-01T10:01:00Z", "ms": 50_900}}],
+            "podsLeftOut": {"buyer": 0, "seller": 3}});
+        let read: receipt::Receipt = serde_json::from_value(document)?;
+        let envelope = fluidos_identity::Signed::new(RECEIPT_PURPOSE, read)?.envelope();
+        let mut object = Receipt::new("r", Default::default());
+        object.spec.signed = fluidos_model::kinds::SignedTerms {
+            purpose: envelope.purpose,
+            payload: envelope.payload,
+            signatures: envelope.signatures,
+        };
+        let told = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
+        let seen = "50 s of 2026-11-01T10:00:05Z to 2026-11-01T10:01:00Z";
+        let needed = [told(["r", "uid", "?", seen]), told(["r", "(not listed)", "0 more", "3 more"])];
+        assert_eq!(pods(&[object]).rows, needed);
+        assert_eq!(pods(&[Receipt::new("r", Default::default())]).rows, [told(["r", "?", "?", "?"])]);
+        Ok(())
+    }
 
     #[test]
     fn a_receipt_that_cannot_be_read_says_nothing() {

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 
-use super::meter;
+use super::pods::list_pods;
 use super::{
-    Basis, CLOCK_LEEWAY_SECONDS, Closed, GRACE_SECONDS, ITEMS, Item, Line, LineState, Measures, RECEIPT_VERSION,
-    Receipt, ReceiptError,
+    Basis, CLOCK_LEEWAY_SECONDS, Closed, GRACE_SECONDS, ITEMS, Item, Line, LineState, Measures, PodsLeftOut,
+    RECEIPT_VERSION, Receipt, ReceiptError,
 };
+use super::{meter, pods};
 use crate::market::{BusinessModel, Conditions, SHARE_MOST};
 
 /// Seller: returns the next receipt with its own measures; the buyer's are missing.
@@ -23,7 +24,11 @@ pub fn propose(basis: &Basis, interval: &Closed) -> Receipt {
         buyer: basis.buyer.clone(),
         seller: basis.seller.clone(),
         lines: Vec::new(),
+        pods: Vec::new(),
+        pods_left_out: PodsLeftOut::default(),
     };
+    pods::propose(&mut receipt, &interval.pods);
+    receipt.version = receipt.version_needed();
     let seconds = receipt.seconds();
     let measures = of_model(basis, &interval.measures);
     receipt.lines = ITEMS
@@ -105,6 +110,9 @@ pub fn check_proposal(basis: &Basis, proposal: &Receipt, now: Timestamp) -> Resu
     if let Some(line) = proposal.lines.iter().find(|line| line.buyer.is_some()) {
         return proposal.wrong(line.line.as_str(), "measured by the buyer", "the seller's measures only");
     }
+    if let Some(line) = proposal.pods.iter().find(|line| line.buyer.is_some()) {
+        return proposal.wrong("pods", format!("{} seen by the buyer", line.pod), "what the seller saw only");
+    }
     check_lines(basis, proposal)
 }
 
@@ -130,7 +138,7 @@ pub fn check_completed(basis: &Basis, proposal: &Receipt, completed: &Receipt) -
     if buyer.reserved_ms / 1000 + buyer.away_ms / 1000 > completed.seconds() + GRACE_SECONDS {
         return completed.wrong("away", buyer.away_ms / 1000, "no more than what was not reserved");
     }
-    let needed = complete(basis, proposal, &buyer);
+    let needed = list_pods(complete(basis, proposal, &buyer), &pods::of_buyer(completed));
     if *completed == needed {
         return Ok(());
     }
@@ -138,6 +146,9 @@ pub fn check_completed(basis: &Basis, proposal: &Receipt, completed: &Receipt) -
         if line != needed {
             return completed.wrong(needed.line.as_str(), format!("{line:?}"), format!("{needed:?}"));
         }
+    }
+    if let Some((line, needed)) = completed.pods.iter().zip(&needed.pods).find(|(line, needed)| line != needed) {
+        return completed.wrong("pods", format!("{line:?}"), format!("{needed:?}"));
     }
     completed.wrong("receipt", "other than the proposal", "the proposal with the buyer's measures")
 }
@@ -152,8 +163,8 @@ pub fn check_next(basis: &Basis, receipt: &Receipt) -> Result<(), ReceiptError> 
 }
 
 fn check_place(basis: &Basis, receipt: &Receipt) -> Result<(), ReceiptError> {
-    if receipt.version != RECEIPT_VERSION {
-        return receipt.wrong("version", receipt.version, RECEIPT_VERSION);
+    if receipt.version != receipt.version_needed() {
+        return receipt.wrong("version", receipt.version, receipt.version_needed());
     }
     if receipt.number != basis.number + 1 {
         return receipt.wrong("number", receipt.number, basis.number + 1);
@@ -188,6 +199,7 @@ fn check_place(basis: &Basis, receipt: &Receipt) -> Result<(), ReceiptError> {
 }
 
 fn check_lines(basis: &Basis, receipt: &Receipt) -> Result<(), ReceiptError> {
+    pods::check(receipt)?;
     let mut order = ITEMS.iter();
     for line in &receipt.lines {
         let name = line.line.as_str();

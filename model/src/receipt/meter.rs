@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pods::{PODS_LISTED_MAX, PodTimes};
 use super::{End, INTERVAL_SECONDS, Measures};
 
 /// A node looks every few seconds; six times that is no delay any more.
@@ -14,14 +15,18 @@ pub const GAP_MAX: SignedDuration = SignedDuration::from_secs(30);
 /// Hours of a month: for so long a party may be away and its receipts are made up. Then its meter waits until some have theirs; what
 /// passed meanwhile is nobody's measure.
 pub const PENDING_MAX: usize = 31 * 24;
+/// Intervals without a receipt of which it is kept which pods ran: 2 KiB each.
+const PODS_KEPT_OF: usize = 48;
 
 /// What is seen now: it holds until the next look. And what was counted since the last.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reading {
     /// The capacity is ready for the buyer.
     pub serving: bool,
     /// Pods that run.
     pub pods: u64,
+    /// Which they are, by their UID at the buyer; none where one party cannot see them.
+    pub running: Vec<String>,
     /// How much of the contract they ask for, in parts per million; `None` of what is paid whether it is used or not.
     pub used_ppm: Option<u64>,
     /// Pods that yield; `None` likewise.
@@ -37,7 +42,7 @@ pub struct Reading {
 }
 
 /// An interval that is over.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "camelCase")]
 pub struct Closed {
     /// When it began.
@@ -51,6 +56,9 @@ pub struct Closed {
     pub end: Option<End>,
     /// What was measured.
     pub measures: Measures,
+    /// Which pods ran.
+    #[serde(default, skip_serializing_if = "PodTimes::is_empty")]
+    pub pods: PodTimes,
 }
 
 /// What a party measures of one contract.
@@ -69,6 +77,12 @@ pub struct Meter {
     /// How many pods.
     #[serde(default)]
     pub pods: u64,
+    /// Which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<String>,
+    /// Which pods ran in the open interval.
+    #[serde(default, skip_serializing_if = "PodTimes::is_empty")]
+    pub open_pods: PodTimes,
     /// How much of the contract, in parts per million.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_ppm: Option<u64>,
@@ -109,6 +123,8 @@ impl Meter {
             looked: from,
             serving: false,
             pods: 0,
+            running: Vec::new(),
+            open_pods: PodTimes::default(),
             used_ppm: None,
             yielding: None,
             memory_mib: None,
@@ -126,6 +142,7 @@ impl Meter {
         }
         (self.serving, self.pods, self.memory_mib) = (reading.serving, reading.pods, reading.memory_mib);
         (self.used_ppm, self.yielding) = (reading.used_ppm, reading.yielding);
+        self.running.clone_from(&reading.running);
         let counted = Measures {
             bytes_to_seller: reading.bytes_to_seller,
             bytes_to_buyer: reading.bytes_to_buyer,
@@ -157,7 +174,7 @@ impl Meter {
         if end {
             self.ended = true;
         } else if self.from < until && !self.ended {
-            (self.from, self.open) = (until, Measures::default());
+            (self.from, self.open, self.open_pods) = (until, Measures::default(), PodTimes::default());
             self.looked = self.looked.max(until);
         }
     }
@@ -170,6 +187,13 @@ impl Meter {
         let within =
             self.closed.iter().filter(|closed| closed.from >= from && closed.from < until.max(next_instant(from)));
         Some(within.fold(Measures::default(), |sum, closed| sum.plus(&closed.measures)))
+    }
+
+    /// Returns which pods ran in intervals that began within these moments, as [`Meter::measured`].
+    pub fn pods_within(&self, from: Timestamp, until: Timestamp) -> PodTimes {
+        let until = until.max(next_instant(from));
+        let within = self.closed.iter().filter(|closed| closed.from >= from && closed.from < until);
+        within.fold(PodTimes::default(), |sum, closed| sum.plus(&closed.pods))
     }
 
     /// Lets time pass until now.
@@ -201,6 +225,7 @@ impl Meter {
             (true, _) => passed.away_ms = ms,
             (false, true) => {
                 passed.reserved_ms = ms;
+                self.open_pods.ran(&self.running, self.looked, until);
                 passed.pods_ms = ms.saturating_mul(self.pods);
                 passed.used_ppm_ms = self.used_ppm.map(|ppm| ms.saturating_mul(ppm));
                 passed.yielded_ms = self.yielding.map(|pods| ms.saturating_mul(pods));
@@ -213,7 +238,10 @@ impl Meter {
     }
 
     fn close(&mut self, until: Timestamp, end: Option<End>) {
-        self.closed.push(Closed { from: self.from, until, end, measures: self.open });
+        // A month of hours without the other party would make the account too large: then the lines alone are kept.
+        let most = if self.closed.len() < PODS_KEPT_OF { PODS_LISTED_MAX } else { 0 };
+        let pods = std::mem::take(&mut self.open_pods).within(self.from, until).bounded(most);
+        self.closed.push(Closed { from: self.from, until, end, measures: self.open, pods });
         (self.from, self.open) = (until, Measures::default());
         self.looked = self.looked.max(until);
     }

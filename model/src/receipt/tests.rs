@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
@@ -29,7 +30,7 @@ fn served(seconds: u64) -> Measures {
 }
 
 fn closed(from: &str, until: &str, measures: Measures) -> Closed {
-    Closed { from: at(from), until: at(until), end: None, measures }
+    Closed { from: at(from), until: at(until), end: None, measures, pods: PodTimes::default() }
 }
 
 fn half_hour(measures: Measures) -> Closed {
@@ -41,6 +42,118 @@ fn state(buyer: Measures, seller: Measures, item: Item) -> LineState {
     let receipt = complete(&basis, &propose(&basis, &half_hour(seller)), &buyer);
     check_completed(&basis, &propose(&basis, &half_hour(seller)), &receipt).unwrap();
     receipt.line(item).unwrap().state
+}
+
+/// Pods that ran from one second to another of the half hour.
+fn ran(pods: &[(&str, i64, i64)]) -> PodTimes {
+    let begin = at("2026-11-27T17:30:00Z");
+    let mut times = PodTimes::default();
+    for (pod, from, until) in pods {
+        let moment = |seconds: i64| begin + SignedDuration::from_secs(seconds);
+        times.ran(&[(*pod).to_owned()], moment(*from), moment(*until));
+    }
+    times
+}
+
+#[test]
+fn pods_are_listed_by_interval_with_both_measures_and_bounded() {
+    let basis = basis();
+    let seller = ran(&[("b", 0, 60), ("b", 120, 180), ("a", 10, 20)]);
+    let proposal = propose(&basis, &Closed { pods: seller, ..half_hour(served(1800)) });
+    check_proposal(&basis, &proposal, at("2026-11-27T18:00:00Z")).unwrap();
+    let bought = ran(&[("b", 2, 58), ("c", 0, 1800)]);
+    let good = list_pods(complete(&basis, &proposal, &served(1800)), &bought);
+    check_completed(&basis, &proposal, &good).unwrap();
+    check_next(&basis, &good).unwrap();
+    let told = |line: &PodLine| {
+        let of = |ran: &Option<PodInterval>| {
+            ran.as_ref().map(|ran| (ran.from.as_second() % 1800, ran.until.as_second() % 1800, ran.ms))
+        };
+        (line.pod.clone(), of(&line.buyer), of(&line.seller))
+    };
+    let lines: Vec<_> = good.pods.iter().map(told).collect();
+    // One that stopped and came back is one interval, with how long it ran in it.
+    assert_eq!(
+        lines,
+        [
+            ("a".into(), None, Some((10, 20, 10_000))),
+            ("b".into(), Some((2, 58, 56_000)), Some((0, 180, 120_000))),
+            ("c".into(), Some((0, 0, 1_800_000)), None),
+        ]
+    );
+    assert_eq!(good.version, 2);
+    assert_eq!(propose(&basis, &half_hour(served(1800))).version, 1, "without pods it is read by everybody");
+    // Neither changes the other's, claims more than there was, or lists without end.
+    let bad = |change: &dyn Fn(&mut Receipt)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        check_completed(&basis, &proposal, &bad).unwrap_err().to_string()
+    };
+    let needed = |error: String, needed: &str| assert!(error.contains(needed), "{error}");
+    needed(bad(&|bad| bad.pods[0].seller = None), "who saw it");
+    needed(bad(&|bad| bad.pods[1].seller.as_mut().unwrap().ms = 1), "pods is PodLine");
+    needed(bad(&|bad| bad.pods[1].buyer.as_mut().unwrap().ms = 56_001), "a part of");
+    needed(
+        bad(&|bad| bad.pods[1].buyer.as_mut().unwrap().from = basis.issued - SignedDuration::from_secs(1)),
+        "a part of",
+    );
+    needed(bad(&|bad| bad.pods[2].pod = "b".into()), "each UID once");
+    needed(bad(&|bad| bad.pods[2].pod = "c\n".into()), "each UID once");
+    needed(bad(&|bad| bad.pods.swap(0, 2)), "pods is");
+    needed(bad(&|bad| bad.pods_left_out.seller = 7), "the proposal");
+    needed(bad(&|bad| bad.version = 1), "the proposal");
+    needed(bad(&|bad| bad.pods = vec![bad.pods[0].clone(); 17]), "at most 16");
+    let mut ahead = proposal.clone();
+    ahead.pods[0].buyer = ahead.pods[0].seller.clone();
+    needed(
+        check_proposal(&basis, &ahead, at("2026-11-27T18:00:00Z")).unwrap_err().to_string(),
+        "what the seller saw only",
+    );
+    // A crowd: as many as there is room for, and how many more.
+    let names: Vec<String> = (0..300).map(|pod| format!("pod-{pod:03}")).collect();
+    let crowd: Vec<_> = names.iter().map(|name| (name.as_str(), 0, 60)).collect();
+    let proposal = propose(&basis, &Closed { pods: ran(&crowd[..20]), ..half_hour(served(1800)) });
+    assert_eq!((proposal.pods.len(), proposal.pods_left_out.seller), (16, 4));
+    let full = list_pods(complete(&basis, &proposal, &served(1800)), &ran(&crowd[..20]).bounded(16));
+    assert!(full.pods.iter().all(|line| line.buyer.is_some()), "both choose the same");
+    let full = list_pods(complete(&basis, &proposal, &served(1800)), &ran(&crowd[10..18]));
+    assert_eq!((full.pods.len(), full.pods_left_out), (16, PodsLeftOut { buyer: 2, seller: 4 }));
+    check_completed(&basis, &proposal, &full).unwrap();
+    let mut times = PodTimes::default();
+    times.ran(&names, basis.issued, basis.issued + SignedDuration::from_secs(1));
+    assert_eq!((times.pods.len(), times.left_out), (256, 44));
+}
+
+#[test]
+fn a_meter_knows_which_pods_ran_in_which_interval() {
+    let mut meter = Meter::new(at("2026-11-27T17:30:00Z"));
+    let reading = |serving, pods: &[&str]| Reading {
+        serving,
+        pods: pods.len() as u64,
+        running: pods.iter().map(|pod| (*pod).to_owned()).collect(),
+        ..Reading::default()
+    };
+    meter.look(at("2026-11-27T17:30:00Z"), &reading(true, &["a"]));
+    meter.look(at("2026-11-27T17:30:10Z"), &reading(true, &["a", "b"]));
+    meter.look(at("2026-11-27T17:30:20Z"), &reading(false, &["b"]));
+    meter.look(at("2026-11-27T17:30:25Z"), &reading(true, &[]));
+    let (from, hour) = (at("2026-11-27T17:30:00Z"), at("2026-11-27T18:00:00Z"));
+    meter.end(at("2026-11-27T17:30:30Z"), End::Released);
+    let seen = meter.pods_within(from, hour);
+    let told: Vec<_> = seen.pods.iter().map(|(pod, ran)| (pod.as_str(), ran.from, ran.until, ran.ms)).collect();
+    let moment = |seconds| from + SignedDuration::from_secs(seconds);
+    assert_eq!(told, [("a", moment(0), moment(20), 20_000), ("b", moment(10), moment(20), 10_000)]);
+    assert_eq!(meter.measured(from, hour).unwrap().pods_ms, 30_000, "the line is their sum");
+    // An interval ends at a whole second, and so does what ran in it.
+    let mut meter = Meter::new(from);
+    meter.look(at("2026-11-27T17:30:01.25Z"), &reading(true, &["a"]));
+    meter.look(at("2026-11-27T17:30:02.1Z"), &reading(true, &["a", "b"]));
+    meter.end(at("2026-11-27T17:30:02.9Z"), End::Released);
+    let seen = meter.pods_within(from, hour);
+    let told: Vec<_> = seen.pods.iter().map(|(pod, ran)| (pod.as_str(), ran.from, ran.until, ran.ms)).collect();
+    assert_eq!(told, [("a", moment(1), moment(2), 1000)], "b ran behind its end");
+    let proposal = propose(&basis(), &meter.closed[0]);
+    check_proposal(&basis(), &proposal, hour).unwrap();
 }
 
 #[test]
@@ -231,7 +344,8 @@ fn chain(basis: &Basis, served_seconds: &[u64]) -> Vec<(Receipt, String)> {
     let mut receipts = Vec::new();
     for seconds in served_seconds {
         let until = meter::next_hour(basis.from);
-        let closed = Closed { from: basis.from, until, end: None, measures: served(*seconds) };
+        let closed =
+            Closed { from: basis.from, until, end: None, measures: served(*seconds), pods: PodTimes::default() };
         let receipt = complete(&basis, &propose(&basis, &closed), &served(*seconds));
         (basis.number, basis.from, basis.previous) =
             (receipt.number, receipt.until, format!("digest-{}", receipt.number));

@@ -20,8 +20,8 @@
 //! A party may have another key than the one that has signed the contract: the account notes it, and the chain goes on ([`parties`]).
 //! A line that is disputed and books that are wrong are told in an Event on the Contract, too.
 //!
-//! Limits: bytes are counted for each pair of nodes and stand in the receipts of the first of its contracts by name; pods are counted,
-//! not listed.
+//! Limits: bytes are counted for each pair of nodes and stand in the receipts of the first of its contracts by name; a receipt lists 16
+//! pods, and says how many more there were.
 
 mod accounts;
 mod answer;

@@ -76,7 +76,18 @@ impl View {
             let (bytes_to_seller, bytes_to_buyer) = (from_peer, to_peer);
             // The pods of a service are its seller's: its buyer does not see how many there are.
             let (pods, used_ppm) = (if whole { 0 } else { twins.len() as u64 }, used_of(twins));
-            return Reading { serving, pods, used_ppm, yielding, memory_mib, cpu_ms, bytes_to_seller, bytes_to_buyer };
+            let running = if whole { Vec::new() } else { twins.iter().filter_map(|twin| origin_uid(twin)).collect() };
+            return Reading {
+                serving,
+                pods,
+                running,
+                used_ppm,
+                yielding,
+                memory_mib,
+                cpu_ms,
+                bytes_to_seller,
+                bytes_to_buyer,
+            };
         }
         let node = self.nodes.get(kept.name());
         let pods = node.and_then(|node| self.bound.get(&node.name_any())).unwrap_or(&none);
@@ -84,6 +95,7 @@ impl View {
         Reading {
             serving,
             pods: pods.len() as u64,
+            running: pods.iter().filter_map(|pod| pod.uid()).collect(),
             used_ppm: used_of(pods),
             yielding,
             memory_mib: None,
@@ -106,6 +118,12 @@ fn asked(pods: &[Arc<Pod>]) -> Amounts {
 /// The contract for which a pod runs here.
 fn serves(pod: &Pod) -> Option<&String> {
     pod.labels().get(names::LABEL_SERVICE).or_else(|| pod.labels().get(names::LABEL_CONTRACT))
+}
+
+/// The UID that a twin's pod has at the buyer.
+fn origin_uid(twin: &Pod) -> Option<String> {
+    let origin = twin.annotations().get(names::ANNOTATION_ORIGIN)?;
+    origin.rsplit('/').next().filter(|uid| !uid.is_empty()).map(str::to_owned)
 }
 
 fn runs(pod: &Pod) -> bool {

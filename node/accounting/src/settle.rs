@@ -100,7 +100,8 @@ async fn step(accounts: &Accounts, kept: &mut Kept, answer: &rear::ReceiptAnswer
         kept.meter.end(expired(&basis, now, end), end);
     }
     let Some(measures) = kept.meter.measured(proposal.from, proposal.until) else { return Ok(Step::Done) };
-    let completed = receipt::complete(&basis, &proposal, &measures);
+    let pods = kept.meter.pods_within(proposal.from, proposal.until);
+    let completed = receipt::list_pods(receipt::complete(&basis, &proposal, &measures), &pods);
     let mut signed = Signed::new(RECEIPT_PURPOSE, completed)?;
     signed.sign(&accounts.options.key)?;
     // What was measured must not change once it is signed.

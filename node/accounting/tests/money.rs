@@ -105,9 +105,8 @@ async fn what_is_paid_per_use_is_charged_by_what_ran_and_not_by_what_was_kept() 
     // Ready, and nothing runs: that costs nothing.
     tokio::time::sleep(Duration::from_secs(3)).await;
     // Half of the half CPU that was bought; and another pod had to yield.
-    for (node, sells) in [(&seller, true), (&buyer, false)] {
-        node.pod("250m", sells).await;
-    }
+    let uid = buyer.pod("250m", None).await;
+    seller.pod("250m", Some(&uid)).await;
     let yields = Patch::Merge(json!({"status": {"yielding": 1}}));
     let allocation = names::allocation(CONTRACT);
     seller.api::<Allocation>().patch_status(&allocation, &PatchParams::default(), &yields).await.unwrap();
@@ -126,6 +125,15 @@ async fn what_is_paid_per_use_is_charged_by_what_ran_and_not_by_what_was_kept() 
     assert!(reserved >= 8, "{reserved} s were ready");
     assert!((4..=8).contains(&sum(Item::Yielded, |line| line.seller)), "{receipts:?}");
     assert!(receipts.iter().all(|receipt| !receipt.is_disputed()), "{receipts:?}");
+    // Which pod it was, when, and as each has seen it.
+    let pods: Vec<_> = receipts.iter().flat_map(|receipt| &receipt.pods).collect();
+    let [pod] = &pods[..] else { panic!("{pods:?}") };
+    assert_eq!(pod.pod, uid);
+    for ran in [pod.buyer.as_ref().unwrap(), pod.seller.as_ref().unwrap()] {
+        assert!((4_000..=8_500).contains(&ran.ms), "{pod:?}");
+    }
+    let listed: u64 = pods.iter().filter_map(|pod| Some(pod.seller.as_ref()?.ms / 1000)).sum();
+    assert!(listed.abs_diff(sum(Item::Pods, |line| line.seller)) <= 1, "the line is their sum: {receipts:?}");
     let charged: u64 = receipts.iter().map(|r| r.charged_ms(BusinessModel::PayPerUse)).sum();
     let (theirs, ours) = (buyer.invoices().await, seller.invoices().await);
     for (bought, sold) in theirs.iter().zip(&ours) {

@@ -23,6 +23,9 @@ use crate::shelf::ShelfError;
 use crate::witness::Decision;
 use crate::{Notary, events, records};
 
+/// Of the 1 MiB of an answer; the rest is for invoices.
+const RECEIPTS_BYTES_MAX: usize = 512 * 1024;
+
 #[async_trait]
 impl rear::Notary for Notary {
     async fn submit(&self, submission: rear::HeadSubmission, peer: NodeId) -> Result<rear::KeptHead, Refusal> {
@@ -147,7 +150,14 @@ impl rear::Notary for Notary {
         let mut receipts = self.list::<Receipt>(&selected).await?;
         receipts.retain(|receipt| receipt.spec.number > after);
         receipts.sort_by_key(|receipt| receipt.spec.number);
-        let receipts = receipts.iter().take(BOOKS_MAX).map(|receipt| records::envelope(&receipt.spec.signed)).collect();
+        let mut bytes = 0;
+        let receipts = receipts.iter().map(|receipt| records::envelope(&receipt.spec.signed)).take(BOOKS_MAX);
+        // Those that list many pods are larger; what does not fit is asked for behind the last of these.
+        let fits = |receipt: &fluidos_identity::Envelope| {
+            bytes += receipt.payload.len() + receipt.signatures.iter().map(String::len).sum::<usize>();
+            bytes <= RECEIPTS_BYTES_MAX
+        };
+        let receipts = receipts.take_while(fits).collect();
         let mut invoices = Vec::new();
         if after == 0 {
             let mut all = self.list::<Invoice>(&selected).await?;

@@ -17,7 +17,7 @@ use fluidos_rear::{ReceiptAnswer, ReceiptRequest, Refusal, RefusalCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node as KubeNode, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
@@ -227,13 +227,22 @@ impl Node {
     }
 
     /// A pod that runs and asks for so much: at the seller a twin, at the buyer one on the virtual node.
-    pub async fn pod(&self, cpu: &str, sells: bool) {
-        let labels = if sells { json!({names::LABEL_CONTRACT: CONTRACT}) } else { json!({}) };
-        let pod: Pod = from(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": labels},
+    /// A twin names the pod that it is of by its UID, which this returns.
+    pub async fn pod(&self, cpu: &str, origin: Option<&str>) -> String {
+        let (labels, annotations) = match origin {
+            Some(uid) => {
+                let origin = json!({names::ANNOTATION_ORIGIN: format!("shop/web/{uid}")});
+                (json!({names::LABEL_CONTRACT: CONTRACT}), origin)
+            }
+            None => (json!({}), json!({})),
+        };
+        let meta = json!({"name": "web", "labels": labels, "annotations": annotations});
+        let pod: Pod = from(json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta,
             "spec": {"nodeName": "grid", "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}}));
-        self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
+        let made = self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
         let runs = Patch::Merge(json!({"status": {"phase": "Running"}}));
         self.api::<Pod>().patch_status("web", &PatchParams::default(), &runs).await.unwrap();
+        made.uid().unwrap()
     }
 
     pub async fn release(&self) {
