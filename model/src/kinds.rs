@@ -73,8 +73,8 @@ pub use flavor::{
 };
 pub use known_cluster::{
     AttributeEvidence, AttributeLevel, KnownCluster, KnownClusterEndpoints, KnownClusterIdentity, KnownClusterLink,
-    KnownClusterOffer, KnownClusterOpinion, KnownClusterSource, KnownClusterSpec, KnownClusterStatus,
-    KnownClusterTrust, LinkState, OFFERS_OF_NODE_MAX, ProvenFact,
+    KnownClusterMeasurement, KnownClusterOffer, KnownClusterOpinion, KnownClusterSource, KnownClusterSpec,
+    KnownClusterStatus, KnownClusterTrust, LinkState, OFFERS_OF_NODE_MAX, ProvenFact,
 };
 pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
 pub(crate) use offer::is_label;

@@ -180,9 +180,25 @@ pub struct KnownClusterStatus {
     /// What others say of it in catalogs, of those whom this node has dealt with (ours); at most 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub opinions: Vec<KnownClusterOpinion>,
+    /// What this node has seen by running something there (ours); at most 8.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub measured: Vec<KnownClusterMeasurement>,
     /// What is known of who it is, since it has shown its credentials to this process (ours).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<KnownClusterIdentity>,
+}
+
+/// What was seen of an attribute of a node.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct KnownClusterMeasurement {
+    /// Of the attribute, as in `features`: `arch`.
+    pub name: String,
+    /// The value that it was seen to have.
+    pub value: String,
+    /// When, RFC 3339.
+    pub at: String,
+    /// When it says nothing any more, RFC 3339.
+    pub until: String,
 }
 
 /// How one node has fared with another, as it has signed in a catalog.

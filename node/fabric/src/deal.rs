@@ -30,6 +30,8 @@ pub(crate) struct Deal {
     pub architecture: String,
     /// Under which RuntimeClass of the seller the buyer's pods run, as both have signed; `None` is its usual runtime.
     pub runtime_class: Option<String>,
+    /// Its seller has said that others serve it.
+    pub resold: bool,
     /// At its seller: the contract that serves it; `None` is that the seller serves it itself.
     pub served_by: Option<String>,
     pub deleting: bool,
@@ -53,6 +55,7 @@ impl Deal {
             Some(text) => Some(text.parse().map_err(|error| format!("its expirationTime {text:?}: {error}"))?),
             None => None,
         };
+        let conditions = conditions(contract)?;
         let (buyer_named, seller_named) = (party("buyer", &spec.buyer)?, party("seller", &spec.seller)?);
         Ok(Self {
             name: contract.name_any(),
@@ -69,7 +72,8 @@ impl Deal {
             amounts: amounts.map_err(|error| error.to_string())?,
             location: spec.flavor.spec.location.clone().unwrap_or_default(),
             architecture: slice.characteristics.architecture,
-            runtime_class: conditions(contract)?.runtime_class,
+            resold: conditions.resold,
+            runtime_class: conditions.runtime_class,
             served_by: spec.served_by.clone(),
             deleting: contract.metadata.deletion_timestamp.is_some(),
             until,
@@ -79,6 +83,11 @@ impl Deal {
     /// Says whether it is neither ended nor over.
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
         !self.deleting && self.until.is_none_or(|until| now < until)
+    }
+
+    /// Who runs what this node sends under it, as far as its terms say: nobody knows of one that is resold.
+    pub(crate) fn runs_at(&self, own: NodeId, now: Timestamp) -> Option<NodeId> {
+        (self.buyer == own && !self.resold && self.is_live(now)).then_some(self.seller)
     }
 }
 
@@ -105,8 +114,36 @@ pub(crate) fn is_pod_address(prefix: &FabricPrefix, address: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
     use fluidos_identity::{NodeKey, fabric_prefix};
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_resold_runs_at_nobody_who_is_known() {
+        let id = |seed: u8| NodeKey::from_seed([seed; 32]).unwrap().id();
+        let deal = |conditions: Value| {
+            let party = |seed: u8| json!({"domain": "", "nodeID": "", "ip": "", "additionalInformation": {"did": id(seed).to_string()}});
+            let payload = URL_SAFE_NO_PAD.encode(json!({"conditions": conditions}).to_string());
+            let contract = serde_json::from_value::<Contract>(json!({
+                "apiVersion": "reservation.fluidos.eu/v1alpha1", "kind": "Contract", "metadata": {"name": "c"},
+                "spec": {
+                    "flavor": {"metadata": {"name": "f", "namespace": "fluidos"}, "spec": {
+                        "providerID": "", "owner": party(2), "availability": true, "networkPropertyType": "",
+                        "price": {"amount": "", "currency": "", "period": ""},
+                        "flavorType": {"typeIdentifier": "K8Slice", "typeData": {
+                            "characteristics": {"architecture": "amd64", "cpu": "4", "memory": "8Gi", "pods": "110"},
+                            "properties": {}, "policies": {"partitionability": {}}}}}},
+                    "transactionID": "t", "buyerClusterID": "", "buyer": party(1), "seller": party(2),
+                    "signedTerms": {"purpose": "", "payload": payload, "signatures": []},
+                },
+            }));
+            Deal::of(&contract.unwrap(), &Speakers::default()).unwrap()
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        assert_eq!(deal(json!({})).runs_at(id(1), now), Some(id(2)));
+        assert_eq!(deal(json!({"resold": true})).runs_at(id(1), now), None);
+        assert_eq!(deal(json!({})).runs_at(id(2), now), None, "it was sold, not bought");
+    }
 
     #[test]
     fn a_pods_address_is_in_its_nodes_block_before_its_services() {

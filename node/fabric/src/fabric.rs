@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::deal::Deal;
 use crate::twins::{self, Origin};
-use crate::{Error, frames, images, reflection, streams, virtual_node};
+use crate::{Error, frames, images, measured, reflection, streams, virtual_node};
 
 /// Answers which prefix a peer holds, or `None` while nobody knows.
 pub type PrefixOf = Arc<dyn Fn(&NodeId) -> Option<FabricPrefix> + Send + Sync>;
@@ -153,7 +153,12 @@ impl Fabric {
     pub async fn run(self) {
         let shared = &self.shared;
         shared.synced().await;
-        tokio::join!(virtual_node::run(shared.clone()), reflection::run(shared.clone()), twins::run(shared.clone()));
+        tokio::join!(
+            virtual_node::run(shared.clone()),
+            reflection::run(shared.clone()),
+            twins::run(shared.clone()),
+            measured::run(shared.clone())
+        );
     }
 
     /// Says whether this pod may be started: twins only after their consumer has confirmed them since this process

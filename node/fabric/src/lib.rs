@@ -13,7 +13,7 @@
 //! images         its image store ◀── image/1, blob/1 ──────────── images   a source of the kubelet
 //! ```
 //! Every node is both, and what it has sold it may serve with what it has bought (`resale`). Reading order: [`Options`], `frames`,
-//! `virtual_node`, `reflection`, `twins`, `resale`, `streams`, `images`.
+//! `virtual_node`, `reflection`, `twins`, `resale`, `streams`, `images`, `measured`.
 //!
 //! Limits: a twin's spec is what it was when it was made (a changed image makes no new one); downward API volumes say what
 //! the twin is called at the provider; volumes other than configMap, secret, emptyDir, projected and downwardAPI are refused.
@@ -24,6 +24,7 @@ mod fabric;
 mod frames;
 pub mod guests;
 mod images;
+mod measured;
 pub mod network;
 mod reflection;
 mod resale;

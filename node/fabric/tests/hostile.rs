@@ -7,8 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fluidos_identity::{NodeKey, jws_sign};
 use fluidos_link::{LinkStream, Links};
+use fluidos_model::kinds::KnownCluster;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use substrate_kubelet::images::Reference;
@@ -362,4 +364,34 @@ async fn images_follow_their_pods_and_no_others_are_given() {
     // A pod that is no twin is not the fabric's business.
     let own: Pod = from(json!({"metadata": {"name": "own", "namespace": "shop"}}));
     assert!(!source.fetch(&wanted, &own, &pair.grid.images).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_of_ours_that_is_ready_there_shows_the_architecture_of_its_provider() {
+    let pair = Pair::ready().await;
+    let directory = tempfile::tempdir().unwrap();
+    let name: Reference = "docker.io/flt/app:1".parse().unwrap();
+    pair.farm.images.load(archive(directory.path(), &name.to_string()), Some(name.clone())).await.unwrap();
+    let image = pair.farm.images.find(&name).await.unwrap().unwrap();
+    let grid = pair.grid.links.id().to_string();
+    pair.farm
+        .create::<KnownCluster>(json!({
+            "apiVersion": "network.fluidos.eu/v1alpha1", "kind": "KnownCluster", "metadata": {"name": "grid", "namespace": "fluidos"},
+            "spec": {"address": "192.0.2.1:7300", "did": grid},
+        }))
+        .await;
+    let entries = Api::<KnownCluster>::namespaced(pair.farm.client.clone(), "fluidos");
+    let measured = || async { entries.get("grid").await.unwrap().status.unwrap_or_default().measured };
+    pair.farm.create::<Pod>(pod("web", "grid", |_| {})).await;
+    pair.pod_is("web", "running", |pod| phase(pod) == "Running").await;
+    // It says that another image runs there: longer than is gathered nothing is seen.
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    assert_eq!(measured().await, []);
+    let status = json!({"status": {"containerStatuses": [{"name": "main", "image": "flt/app:1", "imageID": image.id(), "ready": true,
+        "started": true, "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]}});
+    pair.twins().patch_status("web", &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
+    let seen = until("its architecture is seen", measured, |seen| !seen.is_empty()).await;
+    assert_eq!((seen.len(), seen[0].name.as_str(), &seen[0].value), (1, "arch", &image.architecture));
+    let lasts = seen[0].until.parse::<Timestamp>().unwrap().duration_since(Timestamp::now()).as_secs();
+    assert!((500..=600).contains(&lasts), "ten minutes: {lasts} s");
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use fluidos_identity::{NodeId, fabric_prefix};
-use fluidos_model::kinds::{Contract, MulticastState, NodeIdentity, Phase, names};
+use fluidos_model::kinds::{Contract, FlavorType, MulticastState, NodeIdentity, Phase, names};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, PodSpec, Secret, Service};
 use kube::{Resource, ResourceExt as _};
@@ -176,6 +176,13 @@ fn provider(view: &View<'_>) -> Vec<Row> {
         let to = own.as_deref().map_or("?".into(), prefix);
         let proof = format!("contract {} is live: the link takes packets from {from}", contract.name_any());
         rows.push(row(role, "addresses", &format!("pods and Services here, in {to}"), Some(true), proof));
+        rows.extend(served(view, contract));
+        if service(contract).is_some() && says_resold(contract) {
+            let item = format!("what is sent to {}", shown(contract));
+            let proof =
+                format!("contract {} says that it is resold: who serves it is behind the peer", contract.name_any());
+            rows.push(row(role, "passed on", &item, Some(true), proof));
+        }
     }
     if !pods.is_empty() {
         let proof = "not probed: its owner is root there, and only attested hardware would hinder it";
@@ -200,7 +207,8 @@ fn guest(view: &View<'_>) -> Vec<Row> {
         let proof = "no live contract by which we sell to it";
         return vec![row(role, "workload", "", Some(false), proof)];
     }
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> =
+        view.live().filter(|contract| is(&contract.spec.buyer, view.peer)).filter_map(passed_on).collect();
     for namespace in view.namespaces.iter().filter(|namespace| of_contract(namespace.labels())) {
         rows.push(row(
             role,
@@ -261,6 +269,47 @@ fn guest(view: &View<'_>) -> Vec<Row> {
         rows.push(row(role, "addresses", &item, None, proof));
     }
     rows
+}
+
+/// What a provider has of the services that this node sells on: it serves them with what this contract bought.
+fn served(view: &View<'_>, bought: &Contract) -> Vec<Row> {
+    let with_it =
+        |sold: &&Contract| sold.spec.served_by.as_ref() == Some(&bought.name_any()) && service(sold).is_some();
+    let rows = view.live().filter(with_it).map(|sold| {
+        let item = format!("what the buyer of contract {} sends to {}", sold.name_any(), shown(sold));
+        let proof = format!(
+            "contract {} is served with {}: packets and credentials pass this node",
+            sold.name_any(),
+            bought.name_any()
+        );
+        row(As::Provider, "passed on", &item, Some(true), proof)
+    });
+    rows.collect()
+}
+
+/// What a guest has of the services that this node sells on to it.
+fn passed_on(sold: &Contract) -> Option<Row> {
+    let by = sold.spec.served_by.as_ref().filter(|_| service(sold).is_some())?;
+    let proof = format!(
+        "contract {} is served with {by}: packets and credentials pass this node, which keeps none",
+        sold.name_any()
+    );
+    Some(row(As::Guest, "passed on", &format!("{}, which others serve", shown(sold)), Some(true), proof))
+}
+
+/// The name of the service that a contract is about.
+fn service(contract: &Contract) -> Option<&str> {
+    let of = &contract.spec.flavor.spec.flavor_type;
+    (of.type_identifier == FlavorType::Service).then(|| of.type_data["name"].as_str().unwrap_or("?"))
+}
+
+fn shown(contract: &Contract) -> String {
+    format!("service {}", service(contract).unwrap_or("?"))
+}
+
+/// Whether its seller has said that others serve it.
+fn says_resold(contract: &Contract) -> bool {
+    contract.spec.flavor.spec.flavor_type.type_data["policies"]["conditions"]["resold"].as_bool() == Some(true)
 }
 
 fn used(view: &View<'_>, role: As, what: &'static str, namespace: &str, name: &str, own: Option<bool>) -> Row {

@@ -255,6 +255,38 @@ fn purchase(terms: &Signed<ContractTerms>) -> PurchaseRequest {
     PurchaseRequest { signed_terms: Some(terms.envelope()), ..PurchaseRequest::default() }
 }
 
+#[test]
+fn a_release_is_signed_by_who_speaks_for_a_party_now() {
+    let key = |seed: u8| NodeKey::from_seed([seed; 32]).unwrap();
+    let (old, seller, new, other) = (key(1), key(2), key(3), key(4));
+    let terms = ContractTerms {
+        version: 1,
+        contract_id: "contract-x".into(),
+        transaction_id: "t".into(),
+        flavor_id: "f".into(),
+        flavor_type: "k8slice".into(),
+        configuration: serde_json::json!({"cpu": "1"}),
+        buyer: old.id(),
+        seller: seller.id(),
+        price: Default::default(),
+        conditions: None,
+        issued: "2026-01-01T00:00:00Z".into(),
+        until: None,
+    };
+    let terms = terms.into_signed().unwrap();
+    let released = |by: &NodeKey| {
+        let mut release = ReleaseTerms::of(&terms, "x", "2026-01-02T00:00:00Z".parse().unwrap(), None).unwrap();
+        release.sign(by).unwrap();
+        // The buyer has handed its key over.
+        check_release(&release, &terms, |named| if *named == old.id() { new.id() } else { *named })
+    };
+    assert_eq!(released(&new).unwrap(), new.id());
+    assert_eq!(released(&seller).unwrap(), seller.id());
+    for by in [&old, &other] {
+        assert!(released(by).is_err(), "{}", by.id());
+    }
+}
+
 #[tokio::test]
 async fn a_contract_is_signed_by_both_and_released_by_one() {
     let (shop, buyer) = (Shop::open(1).await, key(2));

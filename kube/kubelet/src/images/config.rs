@@ -18,6 +18,8 @@ pub struct Image {
     pub reference: Reference,
     /// The digest of its manifest.
     pub digest: Digest,
+    /// The one architecture that it is for; empty if it does not say.
+    pub architecture: String,
     /// Its configuration.
     pub config: ImageConfig,
     /// Its layers, lowest first.

@@ -209,7 +209,8 @@ impl ImageStore {
                 return Err(Error::invalid(reference.to_string(), why));
             }
             let layers = manifest.layers.into_iter().map(|l| l.digest).collect();
-            Ok(Some(Image { reference, digest, config: config.config.unwrap_or_default(), layers, size_bytes }))
+            let (architecture, config) = (config.architecture, config.config.unwrap_or_default());
+            Ok(Some(Image { reference, digest, architecture, config, layers, size_bytes }))
         })
         .await
     }

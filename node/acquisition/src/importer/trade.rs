@@ -234,9 +234,11 @@ fn check_price(asked: &[String; 3], offered: Option<Price>) -> Result<(), String
     Err(format!("price: the terms state {asked}, needed at most {offered} as was offered"))
 }
 
-/// Why a seller's answer ends the try: for good, or until later.
+/// Why a seller's answer ends the try: for good, or until later. A hold that was over before it was paid, as on a busy machine, is no refusal: it
+/// is reserved again.
 pub(super) fn stopped(step: &'static str, error: rear::ClientError) -> Stop {
-    let later = error.is_retryable();
+    let over = |refusal: &rear::Refusal| refusal.code == rear::RefusalCode::Expired;
+    let later = error.is_retryable() || matches!(&error, rear::ClientError::Refused { refusal, .. } if over(refusal));
     let reason = told(error);
     if later { Stop::Away { step, reason } } else { Stop::Refused { step, reason } }
 }
@@ -275,5 +277,25 @@ pub(super) async fn purchase(
 pub(super) async fn give_back(peer: &rear::Client, transaction: &str) {
     if let Err(error) = peer.cancel(transaction).await {
         tracing::debug!(transaction, %error, "a hold is left to end by itself");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_hold_that_is_over_is_reserved_again_and_a_refusal_is_one() {
+        let refused = |code: rear::RefusalCode| {
+            let refusal = rear::Refusal::new(code, "it says so");
+            stopped("purchase", rear::ClientError::Refused { seller: "grid".into(), step: "purchase", refusal })
+        };
+        for code in [rear::RefusalCode::Expired, rear::RefusalCode::Unavailable, rear::RefusalCode::TooMany] {
+            assert!(matches!(refused(code), Stop::Away { .. }), "{code:?}");
+        }
+        for code in [rear::RefusalCode::Conflict, rear::RefusalCode::Forbidden, rear::RefusalCode::NotFound] {
+            assert!(matches!(refused(code), Stop::Refused { .. }), "{code:?}");
+        }
     }
 }

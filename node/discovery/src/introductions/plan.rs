@@ -22,6 +22,8 @@ const NOTES_MAX: usize = 8;
 const NOTE_LENGTH_MAX: usize = 200;
 /// A round trip says where a node is for so long; it is measured all the time.
 const MEASURED_FOR: SignedDuration = SignedDuration::from_mins(10);
+/// As many as stand in an entry.
+const SEEN_MAX: usize = 8;
 /// Kilometres that light goes in a millisecond, in vacuum: nothing is faster, whatever the cable.
 const LIGHT_KM_PER_MS: f64 = 299.792_458;
 /// Mean radius of the earth.
@@ -203,6 +205,10 @@ fn attributes(
     for fact in &met.proven.features {
         named.insert((fact.value.name.clone(), fact.value.value.clone()), false);
     }
+    // What nobody claims and was seen is known, too.
+    for seen in measured.iter().filter(|seen| seen.confirms && seen.until > now) {
+        named.insert((seen.name.clone(), seen.value.clone()), false);
+    }
     for (name, value) in features.iter().filter_map(|feature| feature.split_once('=')) {
         named.insert((name.to_owned(), value.to_owned()), true);
     }
@@ -234,6 +240,31 @@ fn told(name: &str, value: &str, known: &Evidence) -> AttributeEvidence {
         until: known.until.filter(|_| lasts).map(|until| until.to_string()).unwrap_or_default(),
         message: message.unwrap_or_default(),
     }
+}
+
+/// What was seen of a node by running something there ([`KnownClusterStatus::measured`](fluidos_model::kinds::KnownClusterStatus)). It confirms
+/// a claim of the same value; a node that claims other values only has claimed what is not so.
+pub(super) fn seen(known: &KnownCluster, node: NodeId, own: NodeId) -> Vec<Measurement> {
+    let mut measurements = Vec::new();
+    for one in known.status.iter().flat_map(|status| &status.measured).take(SEEN_MAX) {
+        let (Ok(at), Ok(until)) = (one.at.parse(), one.until.parse()) else { continue };
+        let claims = known.spec.features.iter().filter_map(|feature| feature.split_once('='));
+        let claims: Vec<&str> = claims.filter(|(name, _)| *name == one.name).map(|(_, value)| value).collect();
+        let measurement = |value: &str, confirms| Measurement {
+            node,
+            name: one.name.clone(),
+            value: value.to_owned(),
+            confirms,
+            by: own,
+            at,
+            until,
+        };
+        measurements.push(measurement(&one.value, true));
+        if !claims.contains(&one.value.as_str()) {
+            measurements.extend(claims.into_iter().map(|value| measurement(value, false)));
+        }
+    }
+    measurements
 }
 
 /// What the round trip says about where a node claims to be: it cannot be farther than light goes in half of it.

@@ -8,7 +8,8 @@ use fluidos_identity::{
     Speakers, Standing, Statement, StatusList, TrustedIssuers,
 };
 use fluidos_model::kinds::{
-    AdditionalInformation, AttributeLevel, Contract, KnownCluster, KnownClusterLink, KnownClusterSource, LinkState,
+    AdditionalInformation, AttributeLevel, Contract, KnownCluster, KnownClusterLink, KnownClusterMeasurement,
+    KnownClusterSource, KnownClusterStatus, LinkState,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -216,6 +217,36 @@ fn nothing_is_farther_than_light_goes() {
         (told.evidence[0].level, told.evidence[0].message.as_str()),
         (None, "was claimed, refuted by a measurement")
     );
+}
+
+#[test]
+fn what_ran_there_measures_the_architecture_until_its_time_is_over_and_refutes_another_claim() {
+    let told = |claims: &[&str], seen: &str, at: Timestamp| {
+        let features: Vec<String> = claims.iter().map(|claim| format!("arch={claim}")).collect();
+        let mut peer = KnownCluster::new("k", Default::default());
+        peer.spec.features.clone_from(&features);
+        let (since, until) = (hours(-1).to_string(), hours(1).to_string());
+        let one = KnownClusterMeasurement { name: "arch".into(), value: seen.into(), at: since, until };
+        peer.status = Some(KnownClusterStatus { measured: vec![one], ..Default::default() });
+        let measured = plan::seen(&peer, id(2), id(1));
+        let met = Acquaintances::default().meet(id(2), &shows(&[], &[]), &[], &trusted(), at);
+        let known = plan::identity(id(2), &met, None, &features, &measured, &trusted(), at);
+        let told = known.evidence.into_iter();
+        told.map(|one| format!("{} {:?} {}", one.value, one.level, one.message).trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&["amd64"], "amd64", now()), ["amd64 Some(Measured)"]);
+    assert_eq!(told(&["amd64"], "amd64", hours(2)), ["amd64 Some(Claimed)"], "it was seen too long ago");
+    assert_eq!(
+        told(&["amd64"], "arm64", now()),
+        ["amd64 None was claimed, refuted by a measurement", "arm64 Some(Measured)"]
+    );
+    assert_eq!(told(&["amd64"], "arm64", hours(2)), ["amd64 Some(Claimed)"]);
+    assert_eq!(
+        told(&["amd64", "arm64"], "arm64", now()),
+        ["amd64 Some(Claimed)", "arm64 Some(Measured)"],
+        "it has both"
+    );
+    assert_eq!(told(&[], "arm64", now()), ["arm64 Some(Measured)"], "nobody has claimed it");
 }
 
 #[test]

@@ -78,7 +78,8 @@ impl Introductions {
         self.people.retain(|peer, _| dids.contains(peer) || self.options.links.get(peer).is_some());
         for known in list {
             let Some(did) = known.spec.did.as_deref().and_then(|did| did.parse::<NodeId>().ok()) else { continue };
-            let measured = plan::measured(&known, did, self.options.own, self.options.position, now);
+            let mut measured = plan::measured(&known, did, self.options.own, self.options.position, now);
+            measured.extend(plan::seen(&known, did, self.options.own));
             let person = self.people.get(&did);
             let refused = self.options.speakers.counts(&did).err();
             let identity = match (person, refused) {

@@ -119,6 +119,56 @@ fn a_provider_has_what_its_pods_name_and_nothing_else_of_the_namespace() {
 }
 
 #[test]
+fn services_that_are_sold_on_are_told_of_both_sides_and_those_that_are_bought_so() {
+    let cache = |name: &str, buyer: u8, seller: u8, served_by: Option<&str>, conditions: Value| {
+        let mut contract = contract(name, &did(buyer), &did(seller), "2026-02-01T00:00:00Z");
+        contract.spec.flavor.spec.flavor_type.type_identifier = FlavorType::Service;
+        contract.spec.flavor.spec.flavor_type.type_data =
+            json!({"name": "redis", "policies": {"conditions": conditions}});
+        contract.spec.served_by = served_by.map(str::to_owned);
+        contract
+    };
+    // 9 sells `c` on to 2, served by 1 with `x`, and has bought `y` for itself of 3, who sells it on.
+    let sold = cache("c", 2, 9, Some("x"), json!({"resold": true}));
+    let slice = Contract {
+        spec: fluidos_model::kinds::ContractSpec { flavor: Default::default(), ..sold.spec.clone() },
+        ..sold.clone()
+    };
+    let mut contracts =
+        vec![sold, cache("x", 9, 1, None, Value::Null), cache("y", 9, 3, None, json!({"resold": true}))];
+    let told = |contracts: &[Contract], peer: u8| {
+        let decision = Decision { allowed: true, policies: vec![], reason: String::new() };
+        let view = View {
+            peer: &did(peer),
+            contracts,
+            nodes: &[],
+            namespaces: &[],
+            pods: &[],
+            services: &[],
+            secrets: &[],
+            config_maps: &[],
+            named: &|_| Named::default(),
+            decisions: &[(Action::Buy, "f".into(), decision)],
+            api: Ok(401),
+            multicast: None,
+            now: "2026-01-02T00:00:00Z".parse().unwrap(),
+        };
+        let rows = rows(&view).into_iter().filter(|row| row.what == "passed on");
+        rows.map(|row| format!("{:?} {}: {}", row.role, row.item, row.proof)).collect::<Vec<_>>().join("\n")
+    };
+    expect!["Provider what the buyer of contract c sends to service redis: contract c is served with x: packets and credentials pass this node"]
+        .assert_eq(&told(&contracts, 1));
+    expect!["Guest service redis, which others serve: contract c is served with x: packets and credentials pass this node, which keeps none"]
+        .assert_eq(&told(&contracts, 2));
+    expect![
+        "Provider what is sent to service redis: contract y says that it is resold: who serves it is behind the peer"
+    ]
+    .assert_eq(&told(&contracts, 3));
+    contracts[0] = slice;
+    assert_eq!(told(&contracts, 2), "", "pods are told of one by one");
+}
+
+#[test]
 fn a_guest_has_what_came_with_it_and_what_is_ours_is_shouted() {
     let labels = json!({names::LABEL_CONTRACT: "c2"});
     let guest = |name: &str, more: Value| {

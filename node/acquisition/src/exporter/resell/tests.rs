@@ -300,6 +300,26 @@ fn a_contract_ends_when_nothing_serves_it_and_notice_goes_both_ways() {
 }
 
 #[test]
+fn what_came_back_after_a_loss_and_serves_nobody_is_given_back() {
+    let hex = plan::anchor("t1", BUYER);
+    let mut bought = contract("bought", None);
+    bought.labels_mut().insert(names::LABEL_RESALE.into(), hex.clone());
+    let unneeded = |pool: &Pool, bought: &Contract, busy: &[String], restoring: bool| {
+        let busy = busy.iter().cloned().collect();
+        plan::settle(pool, &[], std::slice::from_ref(bought), (&busy, restoring), at(1)).unneeded
+    };
+    assert_eq!(unneeded(&pool(&[]), &bought, &[], false), ["bought"]);
+    assert!(unneeded(&pool(&["t1"]), &bought, &[], false).is_empty(), "a promise needs it");
+    assert!(unneeded(&pool(&[]), &bought, &[hex], false).is_empty(), "somebody is at it");
+    assert!(unneeded(&pool(&[]), &bought, &[], true).is_empty(), "its promise may come back in a moment");
+    let mut owned = bought.clone();
+    owned.metadata.owner_references = Some(vec![Default::default()]);
+    assert!(unneeded(&pool(&[]), &owned, &[], false).is_empty(), "it goes with its Solver");
+    bought.metadata.labels = None;
+    assert!(unneeded(&pool(&[]), &bought, &[], false).is_empty(), "it was bought for this node itself");
+}
+
+#[test]
 fn what_is_held_to_be_sold_on_counts_against_ceilings_at_what_it_is_sold_for() {
     let mut pool = pool(&["t1"]);
     assert!(plan::promised(&pool, at(0)).is_empty(), "older ones cost nothing");
