@@ -44,7 +44,8 @@ fn phase(node: &Node, pod: &str) -> Result<Value, String> {
 fn a_pod_that_asks_for_a_device_runs_where_one_is_sold_and_no_more_are_sold_than_there_are() {
     let mut stage = Stage::new("devs").unwrap();
     let offer = format!("cpu=1,memory=1Gi,pods=5,{DEVICE}=2");
-    let grid = stage.start("grid", &["--domain", "grid.example", "--location", "city=Milan", "--offer", &offer]).unwrap();
+    let grid =
+        stage.start("grid", &["--domain", "grid.example", "--location", "city=Milan", "--offer", &offer]).unwrap();
     let farm = stage.start("farm", &["--domain", "farm.example", "--trust", "lan"]).unwrap();
     farm.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
 

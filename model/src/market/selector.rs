@@ -91,7 +91,7 @@ pub enum SelectorError {
         /// Its name.
         observed: String,
         /// Those that are: an object names them in another way than the wire.
-        needed: [&'static str; 8],
+        needed: &'static [&'static str; 8],
     },
     /// A filter of the wrong shape.
     #[error("filter `{filter}`: {reason}")]
@@ -111,7 +111,7 @@ pub enum SelectorError {
     },
 }
 
-const NAMES: [&str; 8] = [
+static NAMES: [&str; 8] = [
     "architectureFilter",
     "cpuFilter",
     "memoryFilter",
@@ -121,7 +121,7 @@ const NAMES: [&str; 8] = [
     "extendedResourceFilters",
     "planFilter",
 ];
-const NAMES_ON_THE_WIRE: [&str; 8] = [
+static NAMES_ON_THE_WIRE: [&str; 8] = [
     "architecture",
     "cpu",
     "memory",
@@ -162,7 +162,7 @@ impl K8SliceSelector {
                 continue;
             }
             let short = name.strip_suffix("Filter").filter(|short| !short.contains(['/', '-']));
-            let resource = Resource::parse(short.unwrap_or_default()).map_err(|_| unknown(name, NAMES))?;
+            let resource = Resource::parse(short.unwrap_or_default()).map_err(|_| unknown(name, &NAMES))?;
             selector.filter(resource, QuantityFilter::from_json(name, filter)?)?;
         }
         Ok(selector)
@@ -378,12 +378,12 @@ fn name_and_data<'a>(filter: &str, value: &'a Value) -> Result<(&'a str, &'a Val
     }
 }
 
-fn unknown(name: &str, needed: [&'static str; 8]) -> SelectorError {
+fn unknown(name: &str, needed: &'static [&'static str; 8]) -> SelectorError {
     SelectorError::Unknown { observed: name.chars().take(64).collect(), needed }
 }
 
 fn filtered(name: &str) -> Result<Resource, SelectorError> {
-    Resource::parse(name).map_err(|_| unknown(name, NAMES_ON_THE_WIRE))
+    Resource::parse(name).map_err(|_| unknown(name, &NAMES_ON_THE_WIRE))
 }
 
 /// The filters over extended resources, by their names.

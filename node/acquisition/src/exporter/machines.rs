@@ -81,7 +81,7 @@ fn deliverable(nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> Option<Amounts> {
     let own = pods.iter().filter(|pod| is_own(pod, &there));
     let own = own.filter_map(|pod| Some(asks(pod.spec.as_ref()?)));
     // What cannot be counted is more than there is.
-    let own = own.fold(Some(Amounts::default()), |sum: Option<Amounts>, pod| sum?.checked_add(&pod));
+    let own = own.into_iter().try_fold(Amounts::default(), |sum, pod| sum.checked_add(&pod));
     Some(own.map(|own| sum.saturating_sub(&own)).unwrap_or_default())
 }
 
@@ -176,7 +176,7 @@ mod tests {
             pod("one", &json!({names::LABEL_CONTRACT: "c"}), "Running"),
             pod("one", &json!({names::LABEL_SERVICE: "c"}), "Running"),
         ];
-        assert_eq!(told(&[one.clone()], &all), "cpu 2500m, memory 7Gi, pods 109, example.com/fpga 1");
+        assert_eq!(told(std::slice::from_ref(&one), &all), "cpu 2500m, memory 7Gi, pods 109, example.com/fpga 1");
         let many: Vec<_> = (0..9).map(|_| own("one", "Running")).collect();
         assert_eq!(told(&[one], &many), "pods 101", "nothing is less than nothing");
     }

@@ -16,7 +16,7 @@ pub(super) mod act;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fluidos_model::kinds::{Configuration, Contract, Flavor, FlavorType, Condition};
+use fluidos_model::kinds::{Condition, Configuration, Contract, Flavor, FlavorType};
 use fluidos_model::market::Amounts;
 use fluidos_rear as rear;
 use jiff::Timestamp;
