@@ -216,7 +216,7 @@ fn what_cannot_be_looked_for_fails_at_once() {
         &case(solver(wrong, &[], Phase::Idle), &[], Search::default()),
         0,
         expect![
-            "write [Failed, Idle, Idle] Failed: filter `modsFilter` is not known: needed one of architectureFilter, cpuFilter, memoryFilter, podsFilter, storageFilter, planFilter"
+            "write [Failed, Idle, Idle] Failed: filter `modsFilter` is not known: needed one of architectureFilter, cpuFilter, memoryFilter, podsFilter, storageFilter, gpuFilter, extendedResourceFilters, planFilter"
         ],
     );
     let service = json!({"selector": {"flavorType": "VM"}});
