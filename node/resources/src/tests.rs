@@ -108,7 +108,7 @@ fn the_flavor_is_what_can_still_be_sold() {
     );
     check(
         &options,
-        Some(&ledger(&[one.clone()])),
+        Some(&ledger(std::slice::from_ref(&one))),
         &[offered(&options)],
         1,
         expect![[
