@@ -52,7 +52,8 @@ pub struct Up {
     /// Neither announce this node on the LAN nor listen there.
     #[arg(long, env = "FLUIDOS_NO_MDNS")]
     pub no_mdns: bool,
-    /// What may be bought here, as cpu=4,memory=8Gi,pods=50. Without it nothing is sold.
+    /// What may be bought here, as cpu=4,memory=8Gi,pods=50, and devices by their names, as example.com/fpga=2; no more is sold than this
+    /// owner's machines have. Without it nothing is sold.
     #[arg(long, env = "FLUIDOS_OFFER", value_parser = offer)]
     pub offer: Option<Amounts>,
     /// Who may receive this owner's workloads: known (named by --peer), lan (also found there), or DIDs.
