@@ -12,12 +12,12 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(60);
 const DEVICE: &str = "example.com/fpga";
 
-fn app(name: &str, devices: u32, place: &str) -> String {
+fn app(name: &str, devices: u32, intent: (&str, &str)) -> String {
     format!(
         r#"
 apiVersion: v1
 kind: Pod
-metadata: {{name: {name}, annotations: {{fluidos-intent-location: "{place}"}}}}
+metadata: {{name: {name}, annotations: {{fluidos-intent-{}: "{}"}}}}
 spec:
   terminationGracePeriodSeconds: 1
   containers:
@@ -25,7 +25,8 @@ spec:
     image: busybox:1
     command: [sleep, "3600"]
     resources: {{limits: {{cpu: 100m, memory: 32Mi, {DEVICE}: "{devices}"}}}}
-"#
+"#,
+        intent.0, intent.1
     )
 }
 
@@ -60,7 +61,14 @@ fn a_pod_that_asks_for_a_device_runs_where_one_is_sold_and_no_more_are_sold_than
     grid.kubectl(&["patch", "node", &machine, "--subresource=status", "--type=merge", "-p", &patch]).unwrap();
     until("what the machine has is offered, as far as the owner sells it", LIMIT, || is(r#""2""#)(&grid)).unwrap();
 
-    farm.apply(&app("one", 1, "Milan")).unwrap();
+    // What is special about it, its owner says in the flavor.
+    let special = r#"{"spec":{"flavorType":{"typeData":{"properties":{"additionalProperties":
+        {"TEE":"sev-snp","additional-hardware":["tpm"]}}}}}}"#;
+    let flavor = grid.get(&["flavors", "-n", "fluidos"]).unwrap()["items"][0]["metadata"]["name"].clone();
+    grid.kubectl(&["patch", "flavor", flavor.as_str().unwrap(), "-n", "fluidos", "--type=merge", "-p", special])
+        .unwrap();
+
+    farm.apply(&app("one", 1, ("hardware", "TPM"))).unwrap();
     until("the pod runs at the peer", LIMIT, || {
         let status = phase(&farm, "one")?;
         if status["phase"] == "Running" { Ok(()) } else { Err(status.to_string()) }
@@ -68,6 +76,8 @@ fn a_pod_that_asks_for_a_device_runs_where_one_is_sold_and_no_more_are_sold_than
     .unwrap();
     let nodes = farm.get(&["nodes", "-l", "fluidos.eu/virtual-node=true"]).unwrap();
     assert_eq!(nodes["items"][0]["status"]["allocatable"][DEVICE], "1", "{nodes:#}");
+    let said = nodes["items"][0]["metadata"]["annotations"]["fluidos.eu/features"].as_str().unwrap_or_default();
+    assert_eq!(said, r#"{"tee":"sev-snp","hardware":["tpm"]}"#, "{nodes:#}");
     let twins = grid.get(&["pods", "-A", "-l", "reservation.fluidos.eu/contract"]).unwrap();
     let limits = &twins["items"][0]["spec"]["containers"][0]["resources"]["limits"];
     assert_eq!(limits[DEVICE], "1", "{twins:#}");
@@ -78,7 +88,7 @@ fn a_pod_that_asks_for_a_device_runs_where_one_is_sold_and_no_more_are_sold_than
     assert!(contracts.contains("example.com/fpga 1"), "{contracts}");
 
     // Two are not left.
-    farm.apply(&app("two", 2, "Milan")).unwrap();
+    farm.apply(&app("two", 2, ("location", "Milan"))).unwrap();
     until("it waits, and says for what", LIMIT, || {
         let status = phase(&farm, "two")?.to_string();
         let says = status.contains("example.com/fpga: 1 offered, needed at least 2");
@@ -87,6 +97,6 @@ fn a_pod_that_asks_for_a_device_runs_where_one_is_sold_and_no_more_are_sold_than
     .unwrap();
     // The owner's own pod takes one of three: still one can be sold. Another takes the last.
     grid.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
-    grid.apply(&app("own", 2, "Milan")).unwrap();
+    grid.apply(&app("own", 2, ("location", "Milan"))).unwrap();
     until("what the owner uses is not offered", LIMIT, || is("null")(&grid)).unwrap();
 }

@@ -14,6 +14,7 @@ mod buffer;
 mod buying;
 mod conditions;
 mod ended;
+mod features;
 mod ledger;
 mod money;
 mod offer;
@@ -37,6 +38,7 @@ pub use buffer::{Buffer, BufferPlan, BufferStep, LOTS_MAX, Lot, LotState, buffer
 pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, LeastRating, Purchase, may_buy};
 pub use conditions::{BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
 pub use ended::Ended;
+pub use features::Features;
 pub use ledger::{
     Agreed, AgreedService, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest,
     LedgerRefusal, Pool,

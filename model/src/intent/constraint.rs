@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::value::micros_text;
 use super::{IntentName, Intents};
-use crate::market::{Location, Offer, Resource};
+use crate::market::{Features, Location, Offer, Resource};
 
 /// What is asked of a place.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +19,12 @@ pub enum Requirement {
     CpuMilli(u64),
     /// It has at least this many bytes of memory free.
     MemoryBytes(u64),
+    /// It has a trusted execution environment: this one, or any if empty.
+    Tee(String),
+    /// It has this hardware.
+    Hardware(String),
+    /// It meets this standard.
+    Standard(String),
 }
 
 /// One requirement and how much it matters.
@@ -47,6 +53,8 @@ pub struct Place {
     pub memory_bytes: Option<u64>,
     /// Measured round trip from the owner, in microseconds; 0 for the owner's own.
     pub latency_micros: Option<u64>,
+    /// What is special about it, as its owner says.
+    pub features: Features,
 }
 
 /// An offer as a place. Its latency is not in it: who measured it sets it.
@@ -59,6 +67,7 @@ impl From<&Offer> for Place {
             cpu_milli: Some(offer.whole.cpu_milli),
             memory_bytes: Some(offer.whole.memory_bytes),
             latency_micros: None,
+            features: offer.features.clone(),
         }
     }
 }
@@ -130,6 +139,9 @@ impl Constraint {
             Requirement::LatencyMicros(_) => text(place.latency_micros, micros_text),
             Requirement::CpuMilli(_) => text(place.cpu_milli, |milli| Resource::Cpu.text(milli)),
             Requirement::MemoryBytes(_) => text(place.memory_bytes, |bytes| Resource::Memory.text(bytes)),
+            Requirement::Tee(_) => place.features.tee.clone(),
+            Requirement::Hardware(_) => place.features.hardware.join(", "),
+            Requirement::Standard(_) => place.features.standards.join(", "),
         };
         let observed = if observed.is_empty() { "?".into() } else { observed };
         Some(Broken { name: self.name, observed, needed: self.requirement.to_string() })
@@ -145,6 +157,9 @@ impl Constraint {
             Requirement::LatencyMicros(most) => place.latency_micros.is_some_and(|micros| micros <= *most),
             Requirement::CpuMilli(least) => place.cpu_milli.is_some_and(|milli| milli >= *least),
             Requirement::MemoryBytes(least) => place.memory_bytes.is_some_and(|bytes| bytes >= *least),
+            Requirement::Tee(which) => place.features.has_tee(which),
+            Requirement::Hardware(name) => place.features.has_hardware(name),
+            Requirement::Standard(name) => place.features.meets(name),
         }
     }
 }
@@ -156,7 +171,9 @@ fn text(observed: Option<u64>, text: impl Fn(u64) -> String) -> String {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Location(text) | Self::Architecture(text) => f.write_str(text),
+            Self::Tee(which) if which.is_empty() => f.write_str("any"),
+            Self::Location(text) | Self::Architecture(text) | Self::Tee(text) => f.write_str(text),
+            Self::Hardware(text) | Self::Standard(text) => f.write_str(text),
             Self::LatencyMicros(micros) => write!(f, "at most {}", micros_text(*micros)),
             Self::CpuMilli(milli) => write!(f, "at least {}", Resource::Cpu.text(*milli)),
             Self::MemoryBytes(bytes) => write!(f, "at least {}", Resource::Memory.text(*bytes)),
@@ -178,6 +195,11 @@ mod tests {
             cpu_milli: Some(2000),
             memory_bytes: Some(1 << 30),
             latency_micros: Some(4_200),
+            features: Features {
+                tee: "sev-snp".into(),
+                hardware: vec!["tpm".into()],
+                standards: vec!["ISO 27001".into()],
+            },
         }
     }
 
@@ -205,6 +227,22 @@ mod tests {
             &here,
             "cpu: 2, needed at least 2500m; memory: 1Gi, needed at least 2Gi",
         );
+    }
+
+    #[test]
+    fn what_is_special_about_a_place_is_judged_as_its_owner_says_it() {
+        let here = place();
+        for needed in
+            [("tee-readiness", "true"), ("tee-readiness", "SEV-SNP"), ("hardware", "TPM"), ("compliance", "iso 27001")]
+        {
+            check(&[(&format!("fluidos-intent-{}", needed.0), needed.1)], &here, "satisfies every intent");
+        }
+        check(&[("fluidos-intent-tee-readiness", "tdx")], &here, "tee-readiness: sev-snp, needed tdx");
+        check(&[("fluidos-intent-hardware", "gps")], &here, "hardware: tpm, needed gps");
+        check(&[("fluidos-intent-compliance", "GDPR")], &here, "compliance: ISO 27001, needed GDPR");
+        let nothing = Place::default();
+        check(&[("fluidos-intent-tee-readiness", "true")], &nothing, "tee-readiness: ?, needed any");
+        check(&[("fluidos-intent-tee-readiness", "false")], &nothing, "satisfies every intent");
     }
 
     #[test]

@@ -109,6 +109,10 @@ pub fn parse<'a>(annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> I
             intents.notes.push(Note { name, value: shortened(value) });
             continue;
         }
+        // Who does not need one does not refuse one: it asks for nothing.
+        if name == IntentName::TeeReadiness && value.trim().eq_ignore_ascii_case("false") {
+            continue;
+        }
         match requirement(name, value) {
             Ok(requirement) => {
                 intents.constraints.push(Constraint { name, requirement, hard: !soft.contains(&name) });
@@ -161,6 +165,10 @@ fn requirement(name: IntentName, value: &str) -> Result<Requirement, String> {
         IntentName::Architecture => architecture(text).map(Requirement::Architecture),
         IntentName::Cpu => amount(Resource::Cpu).map(Requirement::CpuMilli),
         IntentName::Memory => amount(Resource::Memory).map(Requirement::MemoryBytes),
+        IntentName::TeeReadiness if text.eq_ignore_ascii_case("true") => Ok(Requirement::Tee(String::new())),
+        IntentName::TeeReadiness => Ok(Requirement::Tee(text.into())),
+        IntentName::Hardware => Ok(Requirement::Hardware(text.into())),
+        IntentName::Compliance => Ok(Requirement::Standard(text.into())),
         // Only enforced names are asked for; the table in `names` decides which those are.
         other => Err(format!("{} is not built", other.as_str())),
     }

@@ -11,7 +11,8 @@ use super::extended::{self, ExtendedError, ExtendedTexts, extended_texts};
 use super::shared::raw_object;
 use super::{Configuration, EmbeddedMeta, FlavorType, NodeIdentity, QuantityText};
 use crate::market::{
-    Amounts, Location, Offer, Partitionability, Price, PriceError, Quantity, QuantityError, Resource, Unit, UnitPrice,
+    Amounts, Features, Location, Offer, Partitionability, Price, PriceError, Quantity, QuantityError, Resource, Unit,
+    UnitPrice,
 };
 
 /// The additional property of a flavor that is a plan: its name, `OFFER/PLAN`.
@@ -347,11 +348,18 @@ impl K8Slice {
             partition: self.policies.partitionability.rules()?,
             location: location.unwrap_or_default().into(),
             plan: self.properties.plan().to_owned(),
+            features: self.properties.features(),
         })
     }
 }
 
 impl K8SliceProperties {
+    /// What is special about it: its TEE, hardware and standards.
+    pub fn features(&self) -> Features {
+        let more = |key: &str| self.additional_properties.get(key);
+        Features::of(more("TEE"), more("additional-hardware"), &self.security_standards)
+    }
+
     /// The plan that a flavor is, `OFFER/PLAN`; empty if it is none.
     pub fn plan(&self) -> &str {
         self.additional_properties.get(PLAN_PROPERTY).and_then(Value::as_str).unwrap_or_default()

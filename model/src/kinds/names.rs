@@ -35,6 +35,9 @@ pub const LABEL_PEER: &str = "fluidos.eu/peer";
 pub const ANNOTATION_PEER_DID: &str = "fluidos.eu/peer-did";
 /// Annotation of a Node: where it is, as JSON in the spelling of a flavor's location.
 pub const ANNOTATION_LOCATION: &str = "fluidos.eu/location";
+/// What is special about a Node: `{"tee": "sev-snp", "hardware": ["tpm"], "standards": ["ISO 27001"]}`. An owner writes it onto machines of its
+/// own.
+pub const ANNOTATION_FEATURES: &str = "fluidos.eu/features";
 /// Annotation of a Node: measured round trip from its owner, in microseconds.
 pub const ANNOTATION_LATENCY: &str = "fluidos.eu/latency-micros";
 /// Annotation of a twin: `NAMESPACE/NAME/UID` of the pod that it stands for at its consumer.

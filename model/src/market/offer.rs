@@ -7,7 +7,7 @@
 //! | Range with only `max` | the largest allowed part up to `max` |
 //! | none | the whole amount; of an extended resource, none of it |
 
-use super::{Amounts, K8SliceSelector, Partitionability, Quantity, QuantityFilter, Resource};
+use super::{Amounts, Features, K8SliceSelector, Partitionability, Quantity, QuantityFilter, Resource};
 
 /// A K8Slice on offer: what is free of it and what is known about the place.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Offer {
     pub location: Location,
     /// The plan that it is, `OFFER/PLAN`; empty if it is none.
     pub plan: String,
+    /// What is special about it, as its owner says.
+    pub features: Features,
 }
 
 /// A place as its owner describes it. All texts, all optional, as in the official kinds.

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fluidos_identity::{FabricPrefix, NodeId, Speakers};
 use fluidos_model::kinds::{Contract, FlavorLocation, NodeIdentity};
-use fluidos_model::market::{Amounts, Conditions};
+use fluidos_model::market::{Amounts, Conditions, Features};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use serde_json::Value;
@@ -28,6 +28,8 @@ pub(crate) struct Deal {
     pub amounts: Amounts,
     pub location: FlavorLocation,
     pub architecture: String,
+    /// What is special about it, as its seller says.
+    pub features: Features,
     /// Under which RuntimeClass of the seller the buyer's pods run, as both have signed; `None` is its usual runtime.
     pub runtime_class: Option<String>,
     /// Its seller has said that others serve it.
@@ -71,6 +73,7 @@ impl Deal {
                 .unwrap_or_default(),
             amounts: amounts.map_err(|error| error.to_string())?,
             location: spec.flavor.spec.location.clone().unwrap_or_default(),
+            features: slice.properties.features(),
             architecture: slice.characteristics.architecture,
             resold: conditions.resold,
             runtime_class: conditions.runtime_class,

@@ -24,6 +24,7 @@ fn flavor() -> Flavor {
     let type_data = json!({
         "characteristics": {"architecture": "amd64", "cpu": "4", "memory": "8Gi", "pods": "110"},
         "policies": {"partitionability": {"cpuStep": "500m", "memoryStep": "1Mi", "podsStep": "1"}},
+        "properties": {"additionalProperties": {"TEE": "sev-snp", "additional-hardware": ["tpm"]}},
     });
     let spec = FlavorSpec {
         flavor_type: FlavorTypeData { type_data, ..FlavorTypeData::default() },
@@ -278,6 +279,8 @@ fn a_request_is_answered_with_what_comes_nearest_or_a_reason() {
         told(&[], &pool(), "1", &[("fluidos-intent-citty", "Milan")]),
         // The buyer measures it.
         told(&[], &pool(), "1", &[("fluidos-intent-latency", "1ms")]),
+        told(&[], &pool(), "1", &[("fluidos-intent-hardware", "TPM"), ("fluidos-intent-tee-readiness", "true")]),
+        told(&[], &pool(), "1", &[("fluidos-intent-hardware", "TPM"), ("fluidos-intent-tee-readiness", "tdx")]),
     ];
     expect![[r#"
         Exact "1500m" at 0 / for 3600 s
@@ -287,7 +290,9 @@ fn a_request_is_answered_with_what_comes_nearest_or_a_reason() {
         cpu: 0 (at least 0, in steps of 500m) offered, needed at least 1500m
         location: ?, needed Milan
         fluidos-intent-citty: no such intent
-        Exact "1" at 0 / for 3600 s"#]]
+        Exact "1" at 0 / for 3600 s
+        Exact "1" at 0 / for 3600 s
+        tee-readiness: sev-snp, needed tdx"#]]
     .assert_eq(&seen.join("\n"));
     let vm = rear::ResourceRequest {
         flavor_type: rear::FlavorType::Vm,

@@ -51,6 +51,11 @@ pub(crate) fn node(name: &str, deal: &Deal, latency_micros: Option<u64>) -> Node
     if let Ok(location) = serde_json::to_string(&deal.location) {
         annotations.insert(names::ANNOTATION_LOCATION.into(), location);
     }
+    if !deal.features.is_empty()
+        && let Ok(features) = serde_json::to_string(&deal.features)
+    {
+        annotations.insert(names::ANNOTATION_FEATURES.into(), features);
+    }
     if let Some(micros) = latency_micros {
         annotations.insert(names::ANNOTATION_LATENCY.into(), micros.to_string());
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fluidos_model::intent::{self, Intents, Place};
 use fluidos_model::kinds::{Contract, FlavorLocation, Phase, Solver, names, serving};
-use fluidos_model::market::{Amounts, Location, Quantity, Resource, requested_of_traded};
+use fluidos_model::market::{Amounts, Features, Location, Quantity, Resource, requested_of_traded};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 
@@ -215,6 +215,7 @@ fn node_view(node: &Node, used: Option<&Amounts>, own_location: &Location) -> No
         cpu_milli: Some(free.cpu_milli),
         memory_bytes: Some(free.memory_bytes),
         latency_micros: latency,
+        features: annotation(names::ANNOTATION_FEATURES).map(|text| Features::of_annotation(text)).unwrap_or_default(),
     };
     NodeView { name: node.name_any(), is_virtual, closed, place, free, labels: node.labels().clone(), bought_for: None }
 }

@@ -107,8 +107,16 @@ fn slice(behind: &FlavorSpec, amounts: &Amounts, conditions: &Conditions) -> Res
     let gpu = heard.characteristics.gpu.unwrap_or_default();
     let whole = Partitionability { least: amounts.clone(), step: Amounts::default() };
     let mut properties = heard.properties;
-    // What its seller calls it is the seller's.
+    // What its seller calls it is the seller's; what the machines have they have for whoever buys.
+    let features = properties.features();
     properties.additional_properties.clear();
+    properties.security_standards.clone_from(&features.standards);
+    if !features.tee.is_empty() {
+        properties.additional_properties.insert("TEE".into(), features.tee.into());
+    }
+    if !features.hardware.is_empty() {
+        properties.additional_properties.insert("additional-hardware".into(), features.hardware.into());
+    }
     let slice = K8Slice {
         characteristics: K8SliceCharacteristics {
             architecture: heard.characteristics.architecture,
