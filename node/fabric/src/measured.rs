@@ -34,13 +34,19 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 pub(crate) async fn run(shared: Arc<Shared>) {
     let Some(store) = shared.images.clone() else { return };
     let mut pods = shared.pods.changes();
+    // Whether something stands in an entry that could be over; an earlier process may have written it.
+    let mut stands = true;
     loop {
         pods.mark_unchanged();
         let containers = containers(&shared);
         let images = images(&store, &containers).await;
         let seen = plan::seen(&containers, &images);
-        if let Err(error) = act::write(&shared.client, &seen, Timestamp::now()).await {
-            tracing::warn!(%error, "what was seen of providers was not written");
+        // A thousand entries are not read every minute to see that nothing was ever measured.
+        if stands || !seen.is_empty() {
+            match act::write(&shared.client, &seen, Timestamp::now()).await {
+                Ok(left) => stands = left,
+                Err(error) => tracing::warn!(%error, "what was seen of providers was not written"),
+            }
         }
         // Both arms only wait.
         tokio::select! {
