@@ -293,4 +293,38 @@ mod tests {
         assert_eq!(offer.allows(&devices), Ok(()));
         assert_eq!(offer.allows(&wanted(500, 1)), Ok(()), "who wants none gets none");
     }
+
+    #[test]
+    fn devices_are_bought_by_who_asks_for_them() {
+        let mut offer = offer();
+        offer.whole.set(&Resource::GPU, 1);
+        let range = |min: &str| json!({"name": "Range", "data": {"min": min}});
+        let bought = |filters: Value| {
+            let selector = K8SliceSelector::from_json(&filters).unwrap();
+            offer.nearest(&selector).map_or_else(|error| error.to_string(), |(fit, it)| format!("{fit:?} {it}"))
+        };
+        let cpu = range("500m");
+        assert_eq!(
+            bought(json!({"cpuFilter": cpu, "memoryFilter": range("1000Mi"), "podsFilter": range("1")})),
+            "Exact cpu 500m, memory 1000Mi, pods 1"
+        );
+        assert_eq!(
+            bought(
+                json!({"cpuFilter": cpu, "memoryFilter": range("1000Mi"), "podsFilter": range("1"), "gpuFilter": range("1")})
+            ),
+            "Exact cpu 500m, memory 1000Mi, pods 1, nvidia.com/gpu 1"
+        );
+        assert_eq!(
+            bought(
+                json!({"cpuFilter": cpu, "memoryFilter": range("1000Mi"), "podsFilter": range("1"), "gpuFilter": range("2")})
+            ),
+            "Less cpu 500m, memory 1000Mi, pods 1, nvidia.com/gpu 1"
+        );
+        let fpga = json!({"cpuFilter": cpu, "extendedResourceFilters": {"example.com/fpga": range("1")}});
+        assert_eq!(bought(fpga), "example.com/fpga: 0 offered, needed at least 1");
+        // A package has what it has.
+        let whole = Partitionability { least: offer.whole.clone(), step: Amounts::default() };
+        let package = Offer { partition: whole, ..offer.clone() };
+        assert_eq!(package.amounts_for(&K8SliceSelector::default()).unwrap(), offer.whole);
+    }
 }
