@@ -81,6 +81,22 @@ fn what_nothing_permits_is_denied_and_a_forbid_counts_more() {
 }
 
 #[test]
+fn devices_are_asked_for_as_tags() {
+    let few = r#"permit (principal, action == Action::"Buy", resource) when {
+        resource.hasTag("example.com/fpga") && resource.getTag("example.com/fpga") <= 2 };"#;
+    let asked = |count: u64| {
+        let fpga = fluidos_model::market::Resource::parse("example.com/fpga").unwrap();
+        let mut amounts = Amounts { cpu_milli: 500, ..Amounts::default() };
+        amounts.set(&fpga, count);
+        let goods = Goods { amounts: (&amounts).into(), ..goods() };
+        Request { resource: Resource::Flavor(Box::new(goods)), ..buy(peer()) }
+    };
+    check(&[("few", few)], &asked(2), expect!["yes: policy few permits Buy"]);
+    check(&[("few", few)], &asked(3), expect!["no: no policy permits Buy"]);
+    check(&[("few", few)], &asked(0), expect!["no: no policy permits Buy"]);
+}
+
+#[test]
 fn every_attribute_can_be_asked() {
     let all = r#"permit (principal, action == Action::"Buy", resource) when {
         principal.proven && principal.did != "" && principal.name == "grid" && principal.domain == "grid.example"
