@@ -143,14 +143,14 @@ spec:
     };
     until("the packages are accepted", LIMIT, || {
         let table = told(&grid, &["offers"]);
-        if row(&table, "small").get(6).is_some_and(|state| state == "accepted") { Ok(()) } else { Err(table) }
+        if row(&table, "small").get(7).is_some_and(|state| state == "accepted") { Ok(()) } else { Err(table) }
     })
     .unwrap();
     until("a peer lists them", LIMIT, || {
         let table = told(&farm, &["offers", "grid"]);
         let (small, large) = (row(&table, "small"), row(&table, "large"));
-        let needed = small == ["web", "small", "1", "1Gi", "10", "0", "true"]
-            && large == ["web", "large", "4", "4Gi", "40", "9 EUR/month", "false"];
+        let needed = small == ["web", "small", "1", "1Gi", "10", "none", "0", "true"]
+            && large == ["web", "large", "4", "4Gi", "40", "none", "9 EUR/month", "false"];
         if needed { Ok(()) } else { Err(table) }
     })
     .unwrap();
