@@ -39,7 +39,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// Much longer than anything here takes, even on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+/// Books are brought to the same page again after 1, 2, 4 … s: who was away for half a minute on a busy machine is asked within the next one.
+pub const DEADLINE: Duration = Duration::from_secs(180);
 /// Who does not answer is waited for so long after a start.
 pub const WAIT: Duration = Duration::from_secs(2);
 
