@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fluidos_model::kinds::names;
-use fluidos_model::market::{Amounts, Quantity, Resource, requested};
+use fluidos_model::market::{Amounts, Quantity, Resource, requested_of_traded};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
 
@@ -40,14 +40,13 @@ impl Exporter {
         let mut last = None;
         loop {
             let capacity = self.capacity().await;
-            if capacity != last {
-                match (self.books.open(capacity.clone()).await, &capacity) {
-                    (Ok(()), Some(capacity)) => {
+            if let Some(capacity) = capacity.filter(|capacity| last.as_ref() != Some(capacity)) {
+                match self.books.open(Some(capacity.clone())).await {
+                    Ok(()) => {
                         tracing::info!(%capacity, "what can be sold altogether, of the offer and of what the machines have left");
-                        last = Some(capacity.clone());
+                        last = Some(capacity);
                     }
-                    (Ok(()), None) => {}
-                    (Err(error), _) => tracing::warn!(%error, "what can be sold was not written: it is tried again"),
+                    Err(error) => tracing::warn!(%error, "what can be sold was not written: it is tried again"),
                 }
             }
             tokio::time::sleep(GATHER).await;
@@ -85,9 +84,9 @@ fn deliverable(nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> Option<Amounts> {
     Some(own.map(|own| sum.saturating_sub(&own)).unwrap_or_default())
 }
 
-/// What a pod asks for; one that asks for what nobody sells is one pod, as in receipts.
+/// What a pod asks for; what is no amount is one pod.
 fn asks(spec: &k8s_openapi::api::core::v1::PodSpec) -> Amounts {
-    requested(spec).unwrap_or(Amounts { pods: 1, ..Amounts::default() })
+    requested_of_traded(spec).unwrap_or(Amounts { pods: 1, ..Amounts::default() })
 }
 
 fn allocatable(node: &Node) -> Option<Amounts> {
@@ -177,6 +176,10 @@ mod tests {
             pod("one", &json!({names::LABEL_SERVICE: "c"}), "Running"),
         ];
         assert_eq!(told(std::slice::from_ref(&one), &all), "cpu 2500m, memory 7Gi, pods 109, example.com/fpga 1");
+        let pages = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "one", "containers": [
+            {"name": "c", "resources": {"requests": {"cpu": "3", "hugepages-2Mi": "64Mi"}}}]}});
+        let pages = [Arc::new(serde_json::from_value(pages).unwrap())];
+        assert_eq!(told(std::slice::from_ref(&one), &pages), "cpu 1, memory 8Gi, pods 109, example.com/fpga 2");
         let many: Vec<_> = (0..9).map(|_| own("one", "Running")).collect();
         assert_eq!(told(&[one], &many), "pods 101", "nothing is less than nothing");
     }
