@@ -1,11 +1,12 @@
 //! Whole purchases at a real node, on its disk, beside nginx that serves the same bytes, unsigned, from memory.
 //!
 //! ```text
-//!  one purchase = TLS handshake with both keys ─▶ request ─▶ reserve ─▶ purchase (signed by both) ─▶ release
-//!  nginx        = TLS handshake with both keys ─▶ the same four answers, whatever is asked
+//!  one purchase = TLS handshake with both keys ─▶ request ─▶ reserve ─▶ purchase (signed by both)
+//!  nginx        = TLS handshake with both keys ─▶ the same three answers, whatever is asked
+//!  afterwards     each contract of the round is released by its buyer, over a connection of its own
 //! ```
 //! Buyers run on the same two cores, sign and verify; nginx's only send and read. Each purchase has a key of its own: the node
-//! listens to each for 20 requests a second.
+//! listens to each for 20 requests a second. What the node's process takes of the processor is read from the kernel.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use bytes::Bytes;
-use fluidos_identity::{NodeId, NodeKey, client_config};
+use fluidos_identity::{NodeId, NodeKey, Signed, client_config};
 use fluidos_rear as rear;
 use fluidos_rear::Target;
 use http_body_util::{BodyExt as _, Full};
@@ -46,19 +47,23 @@ const API_PORT: u16 = 17_302;
 /// The figures.
 pub async fn measure(binary: &Path) -> Result<Value> {
     let directory = tempfile::Builder::new().prefix("flt-bench-").tempdir()?;
-    let (_node, flavor) = start(binary, directory.path()).await?;
+    let (node, flavor) = start(binary, directory.path()).await?;
     let answers = Arc::new(recorded(&flavor).await?);
     let _nginx = nginx(directory.path(), &answers)?;
     let number = Arc::new(AtomicU32::new(0));
-    let (mut times, mut ours, mut theirs, mut ratios) = (Samples::default(), Vec::new(), Vec::new(), Vec::new());
+    let pid = node.id().context("the node has ended")?;
+    let sold = Sold::default();
+    let mut times = Samples::default();
+    let [mut ours, mut theirs, mut ratios, mut releases, mut processor] = std::array::from_fn(|_| Vec::new());
     for round in 0..=ROUNDS {
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), processor_ms(pid)?);
         let taken = together(&number, {
-            let flavor = flavor.clone();
-            move |number| purchase(flavor.clone(), number)
+            let (flavor, sold) = (flavor.clone(), sold.clone());
+            move |number| purchase(flavor.clone(), number, sold.clone())
         })
         .await?;
         let a = f64::from(PURCHASES) / begun.elapsed().as_secs_f64();
+        let used = processor_ms(pid)? - before;
         let begun = Instant::now();
         together(&number, {
             let answers = answers.clone();
@@ -66,24 +71,54 @@ pub async fn measure(binary: &Path) -> Result<Value> {
         })
         .await?;
         let b = f64::from(PURCHASES) / begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        together(&number, {
+            let sold = sold.clone();
+            move |_| give_back(sold.clone())
+        })
+        .await?;
         // The first round fills caches of both.
         if round > 0 {
             times.extend(taken);
             ours.push(a);
             theirs.push(b);
             ratios.push(a / b);
+            releases.push(f64::from(PURCHASES) / begun.elapsed().as_secs_f64());
+            processor.push(used / f64::from(PURCHASES));
         }
     }
     let mut alone = Samples::default();
     for _ in 0..PURCHASES {
         let begun = Instant::now();
-        purchase(flavor.clone(), number.fetch_add(1, Ordering::Relaxed)).await?;
+        purchase(flavor.clone(), number.fetch_add(1, Ordering::Relaxed), sold.clone()).await?;
         alone.add(begun.elapsed());
+        give_back(sold.clone()).await?;
     }
     Ok(json!({
         "at_once": AT_ONCE, "purchases_a_round": PURCHASES, "ours_per_second": spread(ours), "nginx_per_second": spread(theirs),
         "ratio": spread(ratios), "one_of_many": times.figures(), "one_alone": alone.figures(),
+        "releases_per_second": spread(releases), "processor_of_the_node_ms_per_purchase": spread(processor),
     }))
+}
+
+/// What was bought in a round, and by which key.
+type Sold = Arc<Mutex<Vec<(NodeKey, Signed<rear::ContractTerms>)>>>;
+
+/// Releases one of them.
+async fn give_back(sold: Sold) -> Result<()> {
+    let one = sold.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let (buyer, contract) = one.context("nothing is sold")?;
+    let client = rear::Client::new(&buyer, Target { address: here(REAR_PORT), expected: None })?;
+    release(&client, &buyer, &contract).await
+}
+
+/// What a process has had of the processor, in milliseconds: user and system time of its threads (proc_pid_stat(5)), by ticks of 10 ms.
+fn processor_ms(pid: u32) -> Result<f64> {
+    const USER: usize = 11;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(") ").context("no name")?;
+    let ticks = fields.split(' ').skip(USER).take(2).map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+    Ok(f64::from(ticks) * 10.0)
 }
 
 /// So many of them, some at a time; how long each took.
@@ -121,19 +156,25 @@ fn here(port: u16) -> std::net::SocketAddr {
     (std::net::Ipv4Addr::LOCALHOST, port).into()
 }
 
-async fn purchase(flavor: String, number: u32) -> Result<()> {
+async fn purchase(flavor: String, number: u32, sold: Sold) -> Result<()> {
     let buyer = buyer(number)?;
     let client = rear::Client::new(&buyer, Target { address: here(REAR_PORT), expected: None })?;
-    bought(&client, &buyer, &flavor, &format!("flt-bench-{number}")).await
+    let contract = bought(&client, &buyer, &flavor, &format!("flt-bench-{number}")).await?;
+    sold.lock().unwrap_or_else(PoisonError::into_inner).push((buyer, contract));
+    Ok(())
 }
 
-/// The four messages.
-async fn bought(client: &rear::Client, buyer: &NodeKey, flavor: &str, transaction: &str) -> Result<()> {
+/// The three messages.
+async fn bought(
+    client: &rear::Client,
+    buyer: &NodeKey,
+    flavor: &str,
+    transaction: &str,
+) -> Result<Signed<rear::ContractTerms>> {
     let answer = client.request(&request()).await?.context("no such route")?;
     anyhow::ensure!(!answer.offers.is_empty(), "nothing is offered: {:?}", answer.denial);
     let transaction = client.reserve(&reservation(flavor, transaction)?).await?;
-    let contract = sign_and_buy(client, buyer, &transaction).await?;
-    release(client, buyer, &contract).await
+    sign_and_buy(client, buyer, &transaction).await
 }
 
 /// The node, and its flavor.
@@ -190,10 +231,12 @@ async fn recorded(flavor: &str) -> Result<Vec<Answer>> {
     let tap = Tap { key: buyer.clone(), both: Arc::default() };
     let both = tap.both.clone();
     let client = rear::Client::over(Arc::new(tap));
-    bought(&client, &buyer, flavor, "flt-bench-recorded").await?;
+    let contract = bought(&client, &buyer, flavor, "flt-bench-recorded").await?;
+    let client = rear::Client::new(&buyer, Target { address: here(REAR_PORT), expected: None })?;
+    release(&client, &buyer, &contract).await?;
     let both = both.lock().map_err(|_| anyhow::anyhow!("a recorder broke"))?;
     let (sent, received) = (bodies(&both.0)?, bodies(&both.1)?);
-    anyhow::ensure!(sent.len() == 4 && received.len() == 4, "{} requests, {} answers", sent.len(), received.len());
+    anyhow::ensure!(sent.len() == 3 && received.len() == 3, "{} requests, {} answers", sent.len(), received.len());
     let answers = sent.into_iter().zip(received).enumerate();
     Ok(answers.map(|(number, (sent, received))| Answer { path: format!("/answer-{number}"), sent, received }).collect())
 }

@@ -131,6 +131,19 @@ impl Caches {
         self.once(Some(namespace), || Api::namespaced(self.client.clone(), namespace))
     }
 
+    /// What the rooms of a process share beside copies, each type once, made by who asks first.
+    pub fn share<T: Clone + Send + 'static>(&self, make: impl FnOnce() -> T) -> T {
+        // Nothing panics between two states of the map.
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (TypeId::of::<T>(), None);
+        if let Some(shared) = started.get(&key).and_then(|shared| shared.downcast_ref::<T>()) {
+            return shared.clone();
+        }
+        let made = make();
+        started.insert(key, Box::new(made.clone()));
+        made
+    }
+
     fn once<K>(&self, namespace: Option<&str>, api: impl FnOnce() -> Api<K>) -> Cache<K>
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,

@@ -8,6 +8,7 @@
 //! Cache<K> ── list, then watch for ever ──▶ one copy of a kind, shared by who needs it
 //! Caches   ── the copies of a process, each kind once
 //! Access   ── what a room gets: its own client to write, everybody's copies to read
+//! Pace     ── how much of its time a room may spend on looking at them again
 //! ```
 //!
 //! A *cache* is one list-and-watch of one kind, kept current in the background. It never answers before its
@@ -15,9 +16,11 @@
 //! what: who watches it plans again from the whole view, so nothing is missed and nothing is done twice.
 
 mod cache;
+mod pace;
 pub mod quantity;
 
 pub use cache::{Access, Cache, Caches};
+pub use pace::Pace;
 
 /// A client whose requests are answered by `service` in this process. The service decides as whom they come.
 ///

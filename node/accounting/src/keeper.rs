@@ -9,7 +9,7 @@ use fluidos_model::receipt::{End, Meter};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt as _;
-use substrate_client::Cache;
+use substrate_client::{Cache, Pace};
 use tokio::task::JoinSet;
 
 use crate::accounts::{Accounts, Kept};
@@ -81,7 +81,9 @@ async fn run(accounts: &Arc<Accounts>, caches: Caches) {
     let mut settling: JoinSet<(String, Result<(), Error>)> = JoinSet::new();
     let mut busy: BTreeSet<String> = BTreeSet::new();
     let mut refused: BTreeMap<String, String> = BTreeMap::new();
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
         look(accounts, &caches, Timestamp::now(), &mut refused).await;
         for invoice in invoices.list() {
@@ -113,6 +115,7 @@ async fn run(accounts: &Arc<Accounts>, caches: Caches) {
                 (name, done)
             });
         }
+        pace.end();
         let [a, b, c, d, e] = &mut changes;
         // Each arm only waits, or takes a result that is kept here: losing the race loses nothing.
         tokio::select! {

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use fluidos_model::kinds::{AcquisitionPolicy, Contract, KnownCluster, names};
 use jiff::Timestamp;
-use substrate_client::Access;
+use substrate_client::{Access, Pace};
 use tokio::task::JoinSet;
 
 use self::plan::{Try, View};
@@ -53,17 +53,20 @@ const TELLING_MAX: usize = 16;
 
 /// Ends contracts for ever.
 pub async fn run(access: impl Into<Access>, options: Options) {
-    let Access { client, caches } = access.into();
+    let access = access.into();
+    let books = Books::shared(&access);
+    let Access { client, caches } = access;
     let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
     let peers = caches.namespaced::<KnownCluster>(names::NAMESPACE);
     let policies = caches.namespaced::<AcquisitionPolicy>(names::NAMESPACE);
     tokio::join!(contracts.synced(), peers.synced(), policies.synced());
     let (mut contracts_changed, mut peers_changed) = (contracts.changes(), peers.changes());
-    let books = Books::new(&client);
     let mut tries: BTreeMap<String, Try> = BTreeMap::new();
     let mut busy: BTreeSet<String> = BTreeSet::new();
     let mut working = JoinSet::new();
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         contracts_changed.mark_unchanged();
         peers_changed.mark_unchanged();
         let (contract_list, peer_list, now) = (contracts.list(), peers.list(), Timestamp::now());
@@ -88,6 +91,7 @@ pub async fn run(access: impl Into<Access>, options: Options) {
                 (uid, done)
             });
         }
+        pace.end();
         let wait = plan.look_again.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
         let wait = wait.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
         // Each arm only waits, or takes a result that is kept here: losing the race loses nothing.

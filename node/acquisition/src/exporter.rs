@@ -132,8 +132,9 @@ pub struct Exporter {
 impl Exporter {
     /// Returns the seller. Nothing is sold before [`Exporter::open`].
     pub fn new(access: impl Into<Access>, options: Options) -> Self {
-        let Access { client, caches } = access.into();
-        let books = Books::new(&client);
+        let access = access.into();
+        let books = Books::shared(&access);
+        let Access { client, caches } = access;
         Self {
             client,
             caches,

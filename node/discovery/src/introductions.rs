@@ -44,7 +44,7 @@ use fluidos_link::{Event, Links};
 use fluidos_model::kinds::{Acquaintance, AcquaintanceSpec, AcquaintanceStatus, Contract, KnownCluster, names};
 use jiff::Timestamp;
 use kube::{Api, Client};
-use substrate_client::{Cache, Caches};
+use substrate_client::{Cache, Caches, Pace};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
@@ -181,9 +181,12 @@ impl Introductions {
         let mut events = self.options.links.events();
         let mut tick = tokio::time::interval(TICK);
         let mut showing: JoinSet<Showing> = JoinSet::new();
+        let mut pace = Pace::default();
         loop {
+            pace.begin().await;
             changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
             self.settle(&mut showing).await;
+            pace.end();
             let [known, contracts, objects] = &mut changes;
             // Each arm only waits, or takes one whole thing that is kept here: losing the race loses nothing.
             tokio::select! {

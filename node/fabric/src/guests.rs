@@ -8,7 +8,7 @@ use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{Contract, names};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, Client, ResourceExt};
-use substrate_client::Cache;
+use substrate_client::{Cache, Pace};
 use substrate_network::{Cidr, ConfinedPod, NodeNetwork};
 
 use crate::network::prefix;
@@ -39,7 +39,9 @@ pub async fn confine(client: Client, contracts: Cache<Contract>, network: NodeNe
     let (mut pods_changed, mut contracts_changed) = (pods.changes(), contracts.changes());
     let (mut services_changed, mut namespaces_changed) = (of_services.changes(), namespaces.changes());
     let mut applied: Option<Vec<ConfinedPod>> = None;
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         pods_changed.mark_unchanged();
         contracts_changed.mark_unchanged();
         services_changed.mark_unchanged();
@@ -55,6 +57,7 @@ pub async fn confine(client: Client, contracts: Cache<Contract>, network: NodeNe
                 Err(error) => tracing::warn!(%error, "guests reach nothing until the rules can be set"),
             }
         }
+        pace.end();
         // Losing the race loses nothing: what has changed stays marked.
         tokio::select! {
             _ = pods_changed.changed() => {}

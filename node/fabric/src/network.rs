@@ -63,7 +63,7 @@ use fluidos_model::kinds::names;
 use futures::future::select_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use substrate_client::Cache;
+use substrate_client::{Cache, Pace};
 use substrate_network::{Cidr, FabricRoute, NodeNetwork};
 
 pub use self::counters::{Counters, Dropped, PeerBytes};
@@ -260,7 +260,9 @@ async fn follow(
     let mut services_changed = options.services.changes();
     let mut tick = tokio::time::interval(TICK);
     let mut applied: Option<Vec<FabricRoute>> = None;
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         changes.mark_unchanged();
         twins_changed.mark_unchanged();
         services_changed.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
@@ -283,6 +285,7 @@ async fn follow(
                 Err(error) => tracing::warn!(%error, "routes to other nodes cannot be set; it is tried again"),
             }
         }
+        pace.end();
         let of_services = services_changed.iter_mut().map(|changes| Box::pin(changes.changed()));
         tokio::select! {
             // Losing the race loses nothing: each keeps what it has not yet given.

@@ -31,6 +31,7 @@ use fluidos_model::kinds::names;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
+use substrate_client::Pace;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
@@ -60,7 +61,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut contracts = shared.contracts.changes();
     // Each with the key of its provider: with another one it begins anew.
     let mut tasks: BTreeMap<String, (NodeId, Task)> = BTreeMap::new();
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         contracts.mark_unchanged();
         let list = shared.contracts.list();
         let deals = list.iter().filter_map(|contract| Deal::of(contract, &shared.speakers).ok());
@@ -78,6 +81,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             ready.retain(|contract, _| known.contains(contract));
             ready.len() != before
         });
+        pace.end();
         // Losing the race loses nothing: what has changed stays marked. Keys change without a contract that does.
         tokio::select! {
             changed = contracts.changed() => if changed.is_err() {

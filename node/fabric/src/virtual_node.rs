@@ -29,10 +29,12 @@ use std::time::Duration;
 use fluidos_identity::NodeId;
 use fluidos_link::Event;
 use jiff::Timestamp;
+use substrate_client::Pace;
 
 pub(crate) use self::act::absent_is_well;
 pub(crate) use self::object::time;
 use self::view::{Link, View};
+
 use crate::fabric::Shared;
 use crate::streams::RemoteNode;
 
@@ -51,7 +53,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut pods = shared.pods.changes();
     let mut served: BTreeMap<String, (String, NodeId)> = BTreeMap::new();
     let mut leases: BTreeMap<String, Timestamp> = BTreeMap::new();
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         for changes in [&mut contracts, &mut allocations, &mut nodes, &mut pods] {
             changes.mark_unchanged();
         }
@@ -72,6 +76,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 Err(error) => tracing::warn!(?action, %error, "virtual node"),
             }
         }
+        pace.end();
         // Each arm only waits: losing the race loses nothing.
         tokio::select! {
             event = events.recv() => if let Ok(Event::Down { peer, .. }) = event { tracing::info!(%peer, "link down") },

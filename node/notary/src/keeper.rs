@@ -25,7 +25,7 @@ use fluidos_model::kinds::{
     Account, Contract, Invoice, KnownCluster, LogState, Receipt, RestoredRecords, TransparencyLog, names,
 };
 use kube::ResourceExt as _;
-use substrate_client::Cache;
+use substrate_client::{Cache, Pace};
 use tokio::task::JoinSet;
 
 use crate::Notary;
@@ -147,9 +147,12 @@ impl Keeper {
             logs.changes(),
         ];
         let notary = self.notary.clone();
+        let mut pace = Pace::default();
         loop {
+            pace.begin().await;
             changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
             self.look().await;
+            pace.end();
             let closed = notary.closed().is_some();
             let wait = if closed { LOOK_CLOSED } else { LOOK };
             let [a, b, c, d, e, f] = &mut changes;

@@ -30,7 +30,7 @@ use futures::future::select_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt as _};
-use substrate_client::{Access, Cache};
+use substrate_client::{Access, Cache, Pace};
 
 use self::plan::View;
 
@@ -79,7 +79,9 @@ pub async fn run(access: impl Into<Access>, mut options: Options) {
         offers.changes(),
         blueprints.changes(),
     ];
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
         // A cache lists by name, which is the order in which policies count.
         let rules: Vec<Option<Sharing>> =
@@ -102,6 +104,7 @@ pub async fn run(access: impl Into<Access>, mut options: Options) {
                 tracing::warn!(%action, %error, "local resources");
             }
         }
+        pace.end();
         let changed = select_all(changes.iter_mut().map(|changes| Box::pin(changes.changed())));
         // Each arm only waits: losing the race loses nothing.
         tokio::select! {

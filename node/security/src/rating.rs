@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt as _};
-use substrate_client::Access;
+use substrate_client::{Access, Pace};
 
 use self::plan::{Deal, View};
 
@@ -63,7 +63,9 @@ pub async fn run(access: impl Into<Access>, own: NodeId) {
     let mut broken: Vec<(Deal, Timestamp)> = Vec::new();
     let mut tick = tokio::time::interval(LOOK_AGAIN);
     let mut all = false;
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         for changes in [&mut known_changed, &mut reservations_changed, &mut allocations_changed] {
             changes.mark_unchanged();
         }
@@ -96,6 +98,7 @@ pub async fn run(access: impl Into<Access>, own: NodeId) {
             broken.clear();
         }
         all = false;
+        pace.end();
         // Each arm only waits, or takes one whole event: losing the race loses nothing.
         tokio::select! {
             _ = known_changed.changed() => {}

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, ResourceExt as _};
-use substrate_client::{Access, Cache};
+use substrate_client::{Access, Cache, Pace};
 
 use self::plan::{Action, View};
 use crate::Options;
@@ -46,7 +46,9 @@ pub async fn run(access: Access, options: Options) {
     let mut changes =
         [contracts.changes(), blueprints.changes(), allocations.changes(), namespaces.changes(), slices.changes()];
     let mut made: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
         let (contract_list, blueprint_list, namespace_list) = (contracts.list(), blueprints.list(), namespaces.list());
         let (allocation_list, slice_list) = (allocations.list(), slices.list());
@@ -79,6 +81,7 @@ pub async fn run(access: Access, options: Options) {
                 (Err(error), _) => tracing::warn!(%action, %error, "instance of a service"),
             }
         }
+        pace.end();
         let changed = select_all(changes.iter_mut().map(|changes| Box::pin(changes.changed())));
         // Each arm only waits: losing the race loses nothing.
         tokio::select! {

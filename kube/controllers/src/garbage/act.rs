@@ -10,6 +10,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde_json::json;
+use substrate_client::Pace;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
@@ -54,6 +55,7 @@ pub(crate) async fn run(client: Client) {
     let mut retry = RETRY_FIRST;
     let mut discover_at = Instant::now();
     let mut plan_at: Option<Instant> = None;
+    let mut pace = Pace::default();
     loop {
         let now = Instant::now();
         if discover_at <= now {
@@ -62,7 +64,9 @@ pub(crate) async fn run(client: Client) {
             plan_at = plan_at.or(Some(now));
         }
         if plan_at.is_some_and(|at| at <= now) {
+            pace.begin().await;
             let done = collector.round().await;
+            pace.end();
             retry = if done { RETRY_FIRST } else { (retry * 2).min(RETRY_MOST) };
             plan_at = (!done).then(|| Instant::now() + retry);
         }

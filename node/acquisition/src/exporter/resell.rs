@@ -32,7 +32,7 @@ mod settle;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fluidos_identity::NodeId;
@@ -126,7 +126,7 @@ impl Resell {
 
 /// By which rules something is sold on to a buyer.
 struct Rules {
-    pool: Pool,
+    pool: Arc<Pool>,
     sale: Sale,
     reselling: Reselling,
 }

@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt as _};
+use substrate_client::Pace;
 
 use super::{Origin, burst, session};
+
 use crate::Error;
 use crate::deal::Deal;
 use crate::fabric::Shared;
@@ -50,7 +52,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut contracts = shared.contracts.changes();
     let mut ledgers = shared.ledgers.changes();
     let mut idle = Idle::new();
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         pods.mark_unchanged();
         contracts.mark_unchanged();
         ledgers.mark_unchanged();
@@ -61,6 +65,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             tracing::warn!(%error, "a twin that should yield stays for now");
         }
         sweep(&shared, &mut idle).await;
+        pace.end();
         // Each arm only waits: losing the race loses nothing.
         tokio::select! {
             _ = pods.changed() => {}
