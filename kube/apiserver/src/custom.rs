@@ -13,12 +13,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use self::schema::Schema;
+
 use crate::kinds::{Column, Decoded, Errors, Kind, NameRule, Names, Rules};
 use crate::table;
 
 /// The rules of one version of a custom kind.
 pub struct CustomKind {
-    schema: Value,
+    schema: Schema,
     columns: Vec<(Column, String)>,
 }
 
@@ -86,13 +88,12 @@ impl CustomKind {
             age.kind = "date".into();
             columns.push((age, ".metadata.creationTimestamp".to_owned()));
         }
-        Self { schema: version["schema"]["openAPIV3Schema"].clone(), columns }
+        Self { schema: Schema::read(&version["schema"]["openAPIV3Schema"]), columns }
     }
 
     /// Drops what the schema does not know.
     pub fn prune(&self, mut object: Value) -> Decoded {
-        let mut unknown = Vec::new();
-        schema::prune(&mut object, &self.schema, true, &mut String::new(), &mut unknown);
+        let unknown = schema::prune(&mut object, &self.schema);
         Decoded { object, unknown }
     }
 
@@ -103,7 +104,7 @@ impl CustomKind {
 
     /// Judges an object against the schema.
     pub fn validate(&self, object: &Value, errors: &mut Errors) {
-        schema::validate(object, &self.schema, "", true, errors);
+        schema::validate(object, &self.schema, errors);
     }
 
     /// The columns that the definition names.

@@ -144,18 +144,24 @@ impl Books {
         }
     }
 
-    /// Returns what stands in the books, `None` if there are none. What others write is there as soon as the copies of this process have it.
+    /// Returns what stands in the books, `None` if there are none.
     pub async fn read(&self) -> Result<Option<Arc<Pool>>, BooksError> {
-        if self.seen.is_some()
-            && let Some(page) = self.remembered()?
-        {
-            return Ok(Some(page.pool));
-        }
         match self.load().await {
             Ok(page) => Ok(Some(page.pool)),
             Err(BooksError::Missing) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns what this process knows to stand in the books without asking: all that it has written, and what others wrote as soon as its
+    /// copies have it. Enough for an answer that promises nothing, and to find what was promised here.
+    pub async fn glance(&self) -> Result<Option<Arc<Pool>>, BooksError> {
+        if self.seen.is_some()
+            && let Some(page) = self.remembered()?
+        {
+            return Ok(Some(page.pool));
+        }
+        self.read().await
     }
 
     /// Changes the books as `plan` says and returns what stands in them then. `plan` is asked again when somebody else was
@@ -325,3 +331,6 @@ fn is_newer(version: Option<&str>, than: Option<&str>) -> bool {
         (None, _) => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,15 +46,33 @@ pub(crate) fn unproven(name: &str, spec: ContractSpec) -> Contract {
     contract
 }
 
-/// Writes a contract. The same one again changes nothing.
+/// Writes a contract, which is in force then. The same one again changes nothing.
 pub(crate) async fn write(client: &Client, contract: &Contract) -> Result<Contract, WriteError> {
+    let written = create(client, contract).await?;
+    begin(client, &written).await?;
+    Ok(written)
+}
+
+/// Writes a contract that is sold, with its allocation. The same one again changes nothing.
+pub(crate) async fn sell(client: &Client, contract: &Contract) -> Result<Contract, WriteError> {
+    let written = create(client, contract).await?;
+    let allocated = async { allocate(client, &written).await.map_err(|source| failed(&written, source)) };
+    // Neither needs the other, and each is a write that is waited for.
+    tokio::try_join!(begin(client, &written), allocated)?;
+    Ok(written)
+}
+
+fn failed(contract: &Contract, source: kube::Error) -> WriteError {
+    WriteError::Api { name: contract.name_any(), source }
+}
+
+async fn create(client: &Client, contract: &Contract) -> Result<Contract, WriteError> {
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let name = contract.name_any();
-    let failed = |source| WriteError::Api { name: name.clone(), source };
-    let written = match api.create(&PostParams::default(), contract).await {
-        Ok(written) => written,
+    match api.create(&PostParams::default(), contract).await {
+        Ok(written) => Ok(written),
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            let known = api.get(&name).await.map_err(failed)?;
+            let known = api.get(&name).await.map_err(|source| failed(contract, source))?;
             let payload = |contract: &Contract| contract.spec.signed_terms.as_ref().map(|terms| terms.payload.clone());
             if payload(&known) != payload(contract) {
                 return Err(WriteError::Taken { name });
@@ -62,15 +80,21 @@ pub(crate) async fn write(client: &Client, contract: &Contract) -> Result<Contra
             if known.metadata.deletion_timestamp.is_some() {
                 return Err(WriteError::Ending { name });
             }
-            known
+            Ok(known)
         }
-        Err(source) => return Err(failed(source)),
-    };
-    if written.status.is_none() {
-        let status = json!({"status": {"phase": "Active"}});
-        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.map_err(failed)?;
+        Err(source) => Err(failed(contract, source)),
     }
-    Ok(written)
+}
+
+/// Says that a contract is in force, if nothing is said of it yet.
+async fn begin(client: &Client, written: &Contract) -> Result<(), WriteError> {
+    if written.status.is_some() {
+        return Ok(());
+    }
+    let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
+    let patch = Patch::Merge(json!({"status": {"phase": "Active"}}));
+    let written = api.patch_status(&written.name_any(), &PatchParams::default(), &patch).await.map_err(|source| failed(written, source));
+    written.map(|_| ())
 }
 
 /// Writes the allocation of a contract, which goes with it. One that is there stays as it is.

@@ -40,7 +40,7 @@ use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode, Seller};
 use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
-use substrate_client::{Access, Caches};
+use substrate_client::{Access, Caches, Pace};
 use tokio::sync::watch;
 
 use crate::books::{Books, BooksError};
@@ -164,7 +164,9 @@ impl Exporter {
             tracing::warn!(%error, "the books cannot be opened yet");
             tokio::time::sleep(SWEEP_MOST).await;
         }
+        let mut pace = Pace::default();
         loop {
+            pace.begin().await;
             let next = match self.sweep(Timestamp::now()).await {
                 Ok(next) => next,
                 Err(error) => {
@@ -172,6 +174,7 @@ impl Exporter {
                     None
                 }
             };
+            pace.end();
             let until_next = next.and_then(|next| Duration::try_from(next.duration_since(Timestamp::now())).ok());
             let pause = until_next.unwrap_or(SWEEP_MOST).clamp(SWEEP_LEAST, SWEEP_MOST);
             // Both only wait: losing the race loses nothing.
@@ -293,7 +296,7 @@ impl Exporter {
     /// The flavors that a peer may have now, each with what of it is sold to it: what is cut as it is wanted first, then the plans.
     async fn priced(&self, act: Act, peer: Option<NodeId>) -> Result<Vec<(Flavor, Sale)>, Unsold> {
         let policies = act::policies(&self.client, &self.options.speakers).await?;
-        let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
+        let pool = self.books.glance().await.map_err(act::Error::from)?.unwrap_or_default();
         let plans = act::shop(&self.client, &self.options).await?.plans;
         let flavors = act::flavors(&self.client, self.options.key.id()).await?;
         let (buyer, now) = (peer.map(|node| node.to_string()), Timestamp::now());
@@ -418,8 +421,7 @@ impl Exporter {
         let mut spec = plan::contract_spec(bought, request, &party, &self.options.identity)?;
         spec.served_by.clone_from(&commitment.served_by);
         let object = contracts::contract(&signed.value().contract_id, spec, buyer, None);
-        let written = contracts::write(&self.client, &object).await?;
-        contracts::allocate(&self.client, &written).await?;
+        let written = contracts::sell(&self.client, &object).await?;
         Ok(plan::sold(&written, &flavor))
     }
 }
@@ -536,7 +538,10 @@ impl Seller for Exporter {
         mut signed: Signed<rear::ContractTerms>,
         buyer: NodeId,
     ) -> Result<rear::Contract, Refusal> {
-        let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
+        let mut pool = self.books.glance().await.map_err(act::Error::from)?.unwrap_or_default();
+        if pool.commitment(transaction_id).is_none() {
+            pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
+        }
         let commitment = pool.commitment(transaction_id).filter(|known| known.buyer == buyer.to_string());
         let commitment = commitment.ok_or_else(|| {
             let detail =

@@ -93,7 +93,7 @@ pub(crate) fn contract_name(commitment: &Commitment) -> String {
 pub(crate) fn of_contract(contract: &Contract) -> Result<Signed<rear::ContractTerms>, TermsProblem> {
     let unsigned = || TermsProblem::Unsigned { contract: contract.metadata.name.clone().unwrap_or_default() };
     let envelope = crate::convert::envelope(contract.spec.signed_terms.as_ref().ok_or_else(unsigned)?);
-    Ok(Signed::open(&envelope, rear::CONTRACT_PURPOSE)?)
+    Ok(Signed::open_kept(&envelope, rear::CONTRACT_PURPOSE)?)
 }
 
 /// How long before an early end it must be told. Conditions that cannot be read are never signed.

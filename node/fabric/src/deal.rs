@@ -1,6 +1,8 @@
 //! A *deal* is what the fabric reads of a Contract: who sells how much of what to whom, until when.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -40,9 +42,43 @@ pub(crate) struct Deal {
     pub until: Option<Timestamp>,
 }
 
+/// Deals that were read, by uid of their contracts, with the version that was read. Every room asks for all of them whenever anything changes.
+static READ: LazyLock<Mutex<HashMap<String, (String, Deal)>>> = LazyLock::new(Mutex::default);
+/// Each takes some hundreds of bytes; whoever is read often is there again soon.
+const READ_MAX: usize = 4096;
+
 impl Deal {
     /// Returns the deal of a contract, or why it has none that the fabric can serve.
     pub(crate) fn of(contract: &Contract, speakers: &Speakers) -> Result<Self, String> {
+        let (uid, version) = (contract.uid(), contract.resource_version());
+        let mut deal = match uid.zip(version) {
+            // Nobody has written this one into an API.
+            None => Self::read(contract)?,
+            Some((uid, version)) => {
+                // Nothing panics while it is held.
+                let read = || READ.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = read().get(&uid).filter(|(known, _)| *known == version).map(|(_, deal)| deal.clone());
+                match known {
+                    Some(known) => known,
+                    None => {
+                        let deal = Self::read(contract)?;
+                        let mut read = read();
+                        if read.len() >= READ_MAX {
+                            read.clear();
+                        }
+                        read.insert(uid, (version, deal.clone()));
+                        deal
+                    }
+                }
+            }
+        };
+        // Keys change without their contracts.
+        (deal.buyer, deal.seller) = (speakers.current(&deal.buyer_named), speakers.current(&deal.seller_named));
+        Ok(deal)
+    }
+
+    /// The deal, with the keys that the contract names.
+    fn read(contract: &Contract) -> Result<Self, String> {
         let party = |who: &str, identity: &NodeIdentity| -> Result<NodeId, String> {
             let did = identity.additional_information.as_ref().and_then(|more| more.did.as_deref());
             did.ok_or(format!("its {who} has no DID"))?.parse().map_err(|error| format!("its {who}: {error}"))
@@ -61,8 +97,8 @@ impl Deal {
         let (buyer_named, seller_named) = (party("buyer", &spec.buyer)?, party("seller", &spec.seller)?);
         Ok(Self {
             name: contract.name_any(),
-            buyer: speakers.current(&buyer_named),
-            seller: speakers.current(&seller_named),
+            buyer: buyer_named,
+            seller: seller_named,
             buyer_named,
             seller_named,
             seller_name: spec

@@ -1,11 +1,13 @@
-//! Remembers which signatures hold.
+//! Remembers which signatures hold, and what was read of what this node keeps.
 //!
-//! A node reads the same contracts again whenever one of them changes, and each costs two signatures of 40 µs. What
+//! A node reads the same contracts again whenever one of them changes, and each costs two signatures of 40 µs, and as much to be read. What
 //! is remembered is the SHA-256 of everything the answer depends on, so an answer that was true stays true. Only what holds is
 //! remembered: strangers can fill the memory with what they have signed, which makes others check again, and not with garbage.
+//! What was read is remembered only of what somebody here has written ([`read`]).
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::any::{Any, TypeId};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
@@ -35,15 +37,49 @@ impl Memo {
 static SIGNATURES: LazyLock<Mutex<Memo>> =
     LazyLock::new(|| Mutex::new(Memo { known: HashSet::new(), order: VecDeque::new() }));
 
-/// Says whether `check` holds for what `parts` say, which it is asked once.
-pub(crate) fn signature(parts: [&[u8]; 3], check: impl FnOnce() -> bool) -> bool {
+/// The digest of these parts and no others.
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut digest = Sha256::new();
     for part in parts {
         // Lengths, so that no part can begin in another.
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    let one = digest.finalize().into();
+    digest.finalize().into()
+}
+
+/// Things that were read, of any type. A node with so many contracts keeps some 6 KiB for each of them here, and twenty in its copies of the API.
+const READ_MAX: usize = 1024;
+
+type Read = HashMap<(TypeId, [u8; 32]), Arc<dyn Any + Send + Sync>>;
+
+static READ: LazyLock<Mutex<Read>> = LazyLock::new(Mutex::default);
+
+/// Returns what `read` makes of these parts, which it is asked once if it succeeds.
+pub(crate) fn read<'a, T: Clone + Send + Sync + 'static, E>(
+    parts: impl IntoIterator<Item = &'a [u8]>,
+    read: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let key = (TypeId::of::<T>(), digest(parts));
+    // A memo that somebody left in the middle is still one: what is in it was read.
+    let memo = || READ.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = memo().get(&key).cloned();
+    if let Some(known) = known.as_ref().and_then(|known| known.downcast_ref::<T>()) {
+        return Ok(known.clone());
+    }
+    let value = read()?;
+    let mut memo = memo();
+    if memo.len() >= READ_MAX {
+        // Whoever is read often is here again soon.
+        memo.clear();
+    }
+    memo.insert(key, Arc::new(value.clone()));
+    Ok(value)
+}
+
+/// Says whether `check` holds for what `parts` say, which it is asked once.
+pub(crate) fn signature(parts: [&[u8]; 3], check: impl FnOnce() -> bool) -> bool {
+    let one = digest(parts);
     // A memo that somebody left in the middle is still one: what is in it holds.
     let memo = || SIGNATURES.lock().unwrap_or_else(PoisonError::into_inner);
     if memo().known.contains(&one) {
@@ -69,6 +105,16 @@ mod tests {
         assert!(signature([part, b"a", b"b"], || true), "it was not asked again");
         assert!(signature([part, b"a", b"b"], || false), "what holds was asked again");
         assert!(!signature([part, b"ab", b""], || false), "other parts of the same bytes are another question");
+    }
+
+    #[test]
+    fn what_was_read_is_read_once_for_each_type_and_not_when_it_cannot_be() {
+        let part = [b"flt-read".as_slice()];
+        assert_eq!(read::<u8, _>(part, || Err("no")), Err("no"));
+        assert_eq!(read(part, || Ok::<u8, &str>(1)), Ok(1), "that it could not be read was remembered");
+        assert_eq!(read(part, || Ok::<u8, &str>(2)), Ok(1), "it was read again");
+        assert_eq!(read(part, || Ok::<u16, &str>(3)), Ok(3), "another type is another question");
+        assert_eq!(read([b"flt-".as_slice(), b"read"], || Ok::<u8, &str>(4)), Ok(4), "other parts of the same bytes");
     }
 
     #[test]

@@ -135,6 +135,19 @@ impl<T: Serialize + DeserializeOwned> Signed<T> {
     }
 }
 
+impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Signed<T> {
+    /// [`Signed::open`] for what this node keeps and reads again and again: what was read is remembered. Not for what a stranger sends, who could
+    /// fill the memory.
+    ///
+    /// # Errors
+    /// As [`Signed::open`].
+    pub fn open_kept(envelope: &Envelope, purpose: &str) -> Result<Self, SignedError> {
+        let texts = [purpose, &envelope.purpose, &envelope.payload].map(str::as_bytes);
+        let signatures = envelope.signatures.iter().map(String::as_bytes);
+        crate::memo::read(texts.into_iter().chain(signatures), || Self::open(envelope, purpose))
+    }
+}
+
 impl<T> Signed<T> {
     /// Adds this node's signature; nothing happens if it has signed already.
     ///
@@ -249,6 +262,12 @@ mod tests {
         received.require(&[buyer.id(), seller.id()]).unwrap();
         assert_eq!(received.signers().collect::<Vec<_>>(), [buyer.id(), seller.id()]);
         assert_eq!(received.digest(), offer.digest());
+        // What was read once is read again as what it is, not as what another envelope says.
+        for envelope in [received.envelope(), offer.envelope(), received.envelope()] {
+            let again = Signed::<Value>::open_kept(&envelope, PURPOSE).unwrap();
+            assert_eq!(again, Signed::open(&envelope, PURPOSE).unwrap());
+            assert!(Signed::<Value>::open_kept(&envelope, "other+jws").is_err());
+        }
     }
 
     #[test]

@@ -360,19 +360,21 @@ fn keep_addresses(old: &Value, object: &mut Value) {
 
 /// The generation counts changes of what is wanted: everything but metadata and status.
 fn count_generation(kind: &Kind, old: &Value, object: &mut Value) {
-    let wanted = |o: &Value| {
-        let mut o = o.clone();
-        if let Some(map) = o.as_object_mut() {
-            map.remove("metadata");
-            if kind.has_status {
-                map.remove("status");
-            }
-        }
-        o
-    };
     let before = old["metadata"]["generation"].as_i64().unwrap_or(1);
-    let grown = before + i64::from(wanted(old) != wanted(object));
+    let grown = before + i64::from(!wants_the_same(kind, old, object));
     metadata(object).insert("generation".into(), grown.into());
+}
+
+fn wants_the_same(kind: &Kind, old: &Value, new: &Value) -> bool {
+    let wanted = |name: &&String| *name != "metadata" && !(kind.has_status && *name == "status");
+    let names = |object: &Value| object.as_object().map_or(0, |map| map.keys().filter(wanted).count());
+    names(old) == names(new)
+        && new
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.keys())
+            .filter(wanted)
+            .all(|name| old.get(name) == new.get(name))
 }
 
 async fn admit(server: &ApiServer, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
