@@ -346,7 +346,7 @@ pub(crate) fn peers<'a>(
 }
 
 /// The values of what was seen of peers, by DID.
-pub(super) fn ratings<'a>(ratings: impl Iterator<Item = &'a Rating>) -> BTreeMap<String, u8> {
+pub(crate) fn ratings<'a>(ratings: impl Iterator<Item = &'a Rating>) -> BTreeMap<String, u8> {
     ratings.filter_map(|rating| Some((rating.spec.did.clone(), rating.status.as_ref()?.judged()?))).collect()
 }
 

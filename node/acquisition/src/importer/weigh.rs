@@ -3,26 +3,28 @@
 
 use std::borrow::Cow;
 
-use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge};
-use fluidos_model::kinds::{Configuration, FlavorPrice, names};
+use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge, parse};
+use fluidos_model::kinds::{Configuration, FlavorPrice, Solver, names};
 use fluidos_model::market::{
     Accepted, Amounts, Buying, Candidate, Conditions, Currency, K8SliceSelector, Offer, Price, Split, rank,
 };
 use fluidos_model::service::ServiceSelector;
 use fluidos_rear as rear;
+use kube::ResourceExt as _;
 
 use super::heard::Heard;
 use super::view::{CANDIDATES_MAX, Findings, Offered, Part, Peer, Refused, SellerId};
+use super::wanted::Wanted;
 
 /// Flavors of one peer; ours have one each, official ones one per machine.
 const FLAVORS_MAX: usize = 64;
 
 /// What a peer answered, or why there is no answer.
-pub(super) type Answer = Result<Said, Silence>;
+pub(crate) type Answer = Result<Said, Silence>;
 
 /// What a peer said.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// Who it is.
     pub seller: SellerId,
     /// What it offers, or why nobody can say what it is.
@@ -41,7 +43,7 @@ impl Said {
 
 /// Why a peer has not said what it offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Silence {
+pub(crate) struct Silence {
     pub reason: String,
     /// It said no, for good: it is not waited for.
     pub refused: bool,
@@ -89,6 +91,22 @@ pub(super) fn weigh_services(
         offered.configuration = Some(configuration.clone());
     }
     findings
+}
+
+/// Whether these answers would be gone on with for a Solver.
+pub(crate) fn serves(solver: &Solver, buying: Option<&Buying>, answers: &[(Peer, Answer)]) -> bool {
+    let intents = parse(solver.annotations().iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let findings = match Wanted::of(solver) {
+        Ok(Wanted::Slice(selector)) => {
+            let split = solver.spec.split.as_ref().and_then(|split| split.rule().ok());
+            weigh(&selector, split.as_ref(), &intents, buying, answers)
+        }
+        Ok(Wanted::Service(selector, configuration)) => {
+            weigh_services((&selector, &configuration), &intents, buying, answers)
+        }
+        Err(_) => return false,
+    };
+    findings.candidates().next().is_some()
 }
 
 /// Judges every flavor of every answer. `out` sees what is not what is asked for.

@@ -179,7 +179,7 @@ impl View {
         for resource in kept.resources().filter(|resource| kept.get(resource) > 0) {
             free.set(&resource, left.get(&resource));
         }
-        self.beside = (!unused.is_empty()).then(|| Beside { free, kept, promises: unused.len() });
+        self.beside = (!unused.is_empty()).then_some(Beside { free, kept, promises: unused.len() });
         self
     }
 }
