@@ -146,21 +146,29 @@ impl Kept {
         let (own, takes) = (guarantees.of(pod), takes(pod));
         let before = guarantees.kept(None);
         let own_left = own.map(|own| before[own].clone()).unwrap_or_default();
+        let kept_by_others = |name: &str| {
+            (0..before.len()).filter(|at| Some(*at) != own && !before[*at].get(name).is_zero()).collect::<Vec<usize>>()
+        };
+        let over: Vec<(&String, &Quantity)> = takes
+            .0
+            .iter()
+            .filter(|(name, amount)| {
+                **amount > own_left.get(name) && !amount.is_zero() && !kept_by_others(name).is_empty()
+            })
+            .collect();
         // What is its own it may take, whatever has become of the rest.
-        if takes.0.iter().all(|(name, amount)| *amount <= own_left.get(name)) {
+        if own.is_some() && over.is_empty() {
             return Kept::default();
         }
         let mut room = Resources::default();
         let pool: Vec<&NodeInfo> = view.nodes().filter(|node| is_in_pool(node)).collect();
         pool.iter().for_each(|node| room.add(&free(node)));
-        let over = takes.0.iter().filter(|(name, amount)| **amount > own_left.get(name) && !amount.is_zero());
         let mut short = Vec::new();
         for (name, amount) in over {
-            let keeping: Vec<usize> =
-                (0..before.len()).filter(|at| Some(*at) != own && !before[*at].get(name).is_zero()).collect();
+            let keeping = kept_by_others(name);
             let kept = keeping.iter().fold(Quantity::ZERO, |sum, at| sum + before[*at].get(name));
             let beside = (room.get(name) - kept).max(Quantity::ZERO);
-            if !kept.is_zero() && *amount > beside {
+            if *amount > beside {
                 let (number, names) = (keeping.len(), guarantees.names(&keeping));
                 short.push(format!(
                     "{name}: {beside} free, needed {amount}, {kept} kept for {number} guarantee(s): {names}"

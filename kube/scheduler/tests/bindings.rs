@@ -184,6 +184,13 @@ async fn what_is_guaranteed_is_kept_until_it_is_not_and_who_waited_is_woken_by_t
         other => Err(format!("{other:?}")),
     })
     .await;
+    until("it has been tried again, and waits for less", async || {
+        let status = serde_json::to_string(&pods(&client).get("own").await.unwrap().status).unwrap();
+        if status.contains("1 kept for 1 guarantee(s)") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    // What that has written is heard.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     // Nothing else changes, and the next try without a change is five minutes away.
     told.send_replace(Some([].into()));
     until("what was kept is taken", async || match by_node(&client).await.get("a") {

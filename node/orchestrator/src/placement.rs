@@ -8,7 +8,7 @@ pub mod view;
 
 use std::time::Duration;
 
-use fluidos_model::kinds::{Contract, Ledger, Solver, names};
+use fluidos_model::kinds::{Contract, KnownCluster, Ledger, Solver, names};
 use fluidos_model::market::Location;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use substrate_client::Access;
@@ -39,7 +39,9 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     let solvers = caches.namespaced::<Solver>(names::NAMESPACE);
     let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
     let ledgers = caches.namespaced::<Ledger>(names::NAMESPACE);
-    tokio::join!(pods.synced(), nodes.synced(), solvers.synced(), contracts.synced(), ledgers.synced());
+    let known = caches.namespaced::<KnownCluster>(names::NAMESPACE);
+    tokio::join!(pods.synced(), nodes.synced(), solvers.synced(), contracts.synced(), ledgers.synced(), known.synced());
+    // What is known of peers is looked at with every other change, and after a while: round trips change all the time.
     let (mut contracts_changed, mut ledgers_changed) = (contracts.changes(), ledgers.changes());
     let (mut pods_changed, mut nodes_changed, mut solvers_changed) =
         (pods.changes(), nodes.changes(), solvers.changes());
@@ -63,6 +65,8 @@ pub async fn run(access: impl Into<Access>, options: Options) {
         let pool = ledgers.get(names::NAMESPACE, names::LEDGER).and_then(|ledger| ledger.spec.pool().ok());
         let kept = pool.map(|pool| pool.kept(now)).unwrap_or_default();
         let view = view.keep(&kept, pod_list.iter().map(AsRef::as_ref));
+        let known_list = known.list();
+        let view = view.know(known_list.iter().map(AsRef::as_ref), contract_list.iter().map(AsRef::as_ref), now);
         for action in plan::plan(&view, now) {
             if let Err(error) = act::act(&client, &action).await {
                 tracing::warn!(?action, %error, "placement");

@@ -72,9 +72,10 @@ fn pods_are_kept_as_well_and_several_are_counted_and_the_first_named() {
 
 #[test]
 fn a_pod_that_goes_elsewhere_takes_nothing_of_the_pool() {
-    let far = node("far", "4", json!({"taints": [{"key": "far", "effect": "NoSchedule"}]}));
-    let kept = [guarantee("contract-1", "x", &[("cpu", "4")])];
-    check(&view(&[node("a", "4", json!({})), far], &[], &kept), &pod("p", "own", None, "4"), expect!["far"]);
+    let far = node("far", "3", json!({"taints": [{"key": "far", "effect": "NoSchedule"}]}));
+    // More is kept than the pool has: with what is elsewhere it would be enough to take some.
+    let kept = [guarantee("contract-1", "x", &[("cpu", "5")])];
+    check(&view(&[node("a", "4", json!({})), far], &[], &kept), &pod("p", "own", None, "3"), expect!["far"]);
 }
 
 #[test]
@@ -105,6 +106,19 @@ fn pieces_are_looked_at_together_and_moved_out_of_the_way() {
     check(&view(&nodes, &ones, &kept), &pod("p", "own", None, "1"), expect!["a"]);
     // Wherever the pieces were thought to be, a whole node is given to who needs one.
     check(&view(&nodes, &[], &kept), &pod("p", "own", None, "4"), expect!["a"]);
+}
+
+#[test]
+fn who_takes_what_is_its_own_need_not_spare_the_room_of_others() {
+    let nodes = [node("a", "4", json!({})), node("b", "500m", json!({}))];
+    let kept = [("contract-1", "x", "1"), ("contract-2", "y", "4")];
+    let kept = kept.map(|(name, tenant, cpu)| guarantee(name, tenant, &[("cpu", cpu)]));
+    check(&view(&nodes, &[], &kept), &pod("p", "x", None, "1"), expect!["a"]);
+    // Beyond its own it is as any other.
+    let waits = expect![
+        "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) keep what is guaranteed to others (cpu: 500m free, needed 2, 4 kept for 1 guarantee(s): contract-2)."
+    ];
+    check(&view(&nodes, &[], &kept), &pod("p", "x", None, "2"), waits);
 }
 
 #[test]

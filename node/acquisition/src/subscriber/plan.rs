@@ -82,7 +82,7 @@ mod tests {
 
     fn peer(name: &str, did: Option<NodeId>) -> Peer {
         let address = "192.0.2.1:3004".parse().unwrap();
-        Peer { name: name.into(), address, did, latency_micros: None, rating: None, plain: false }
+        Peer { name: name.into(), address, did, latency_micros: None, rating: None, plain: false, evidence: None }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use expect_test::{Expect, expect};
-use fluidos_model::kinds::{Contract, Phase, Solver, names};
+use fluidos_model::intent;
+use fluidos_model::kinds::{Contract, KnownCluster, Phase, Solver, names};
 use fluidos_model::market::{Amounts, Kept, Location};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -332,4 +333,59 @@ fn a_solver_that_has_failed_is_made_anew_at_once_when_somebody_offers_what_it_as
     assert_eq!(told(990, Some(995)), "anew");
     assert_eq!(told(990, Some(980)), "waits", "it has asked since then");
     assert_eq!(told(996, Some(1000)), "waits", "however often that is said");
+}
+
+#[test]
+fn a_pod_goes_where_it_is_known_well_enough_what_the_place_is() {
+    let now = Timestamp::from_second(1000).unwrap();
+    let mut grid = node("grid", "8", Some("Milan"));
+    grid.metadata.annotations.get_or_insert_default().insert(names::ANNOTATION_PEER_DID.into(), "did:key:zOld".into());
+    let known = |did: &str, origin: &str, level: &str| -> KnownCluster {
+        let evidence = json!([{"name": "city", "value": "Milan", "level": level, "until": "2100-01-01T00:00:00Z"}]);
+        serde_json::from_value(json!({
+            "apiVersion": "network.fluidos.eu/v1alpha1", "kind": "KnownCluster", "metadata": {"name": "k"},
+            "spec": {"address": "192.0.2.1:7300", "did": did},
+            "status": {"expirationTime": "", "lastUpdateTime": "", "identity": {"origin": origin, "evidence": evidence}},
+        }))
+        .unwrap()
+    };
+    let told = |node: &Node, known: &KnownCluster, resold: bool| -> String {
+        let mut pod = pod("db", "w1", "1", &[("location", "Milan")]);
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(intent::INTENT_EVIDENCE.into(), "location=audited".into());
+        let mut contract = contract("grid", &by_hand());
+        contract.spec.flavor.spec.flavor_type.type_data = json!({"policies": {"conditions": {"resold": resold}}});
+        let (pods, solvers) = ([pod], [by_hand()]);
+        let view =
+            View::new([node].into_iter(), pods.iter(), solvers.iter(), [&contract].into_iter(), &Location::default());
+        let view = view.know([known].into_iter(), [&contract].into_iter(), now);
+        match plan(&view, now).as_slice() {
+            [Action::Open { nodes, .. }] => nodes.join(","),
+            all => all
+                .iter()
+                .find_map(|action| match action {
+                    Action::Say { message, .. } => message.split(". ").next().map(str::to_owned),
+                    _ => None,
+                })
+                .unwrap_or_default(),
+        }
+    };
+    let claimed = "no node fits (grid: location: Milan (claimed), needed Milan (audited))";
+    assert_eq!(told(&grid, &known("did:key:zOld", "did:key:zOld", "Audited"), false), "grid");
+    assert_eq!(
+        told(&grid, &known("did:key:zNew", "did:key:zOld", "Audited"), false),
+        "grid",
+        "its key was handed over"
+    );
+    assert_eq!(told(&grid, &known("did:key:zNew", "did:key:zOther", "Audited"), false), claimed);
+    assert_eq!(told(&grid, &known("did:key:zOld", "did:key:zOld", "Claimed"), false), claimed);
+    assert_eq!(told(&grid, &known("did:key:zOld", "did:key:zOld", "Audited"), true), claimed, "somebody else runs it");
+    let mut own = node("farm", "8", None);
+    let place = json!({"city": "Milan"}).to_string();
+    own.metadata.annotations.get_or_insert_default().insert(names::ANNOTATION_LOCATION.into(), place);
+    assert_eq!(
+        told(&own, &known("did:key:zOld", "did:key:zOld", "Claimed"), false),
+        "farm",
+        "one's own word is enough"
+    );
 }

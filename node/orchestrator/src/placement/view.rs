@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fluidos_model::intent::{self, Intents, Place};
-use fluidos_model::kinds::{Contract, FlavorLocation, Phase, Solver, names, serving};
+use fluidos_model::intent::{self, Attribute, Evidence, Intents, Place};
+use fluidos_model::kinds::{Contract, FlavorLocation, KnownCluster, Phase, Solver, names, serving};
 use fluidos_model::market::{Amounts, Features, Kept, Location, Quantity, Resource, requested_of_traded};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
@@ -15,6 +15,8 @@ pub struct NodeView {
     pub name: String,
     /// Whether a peer stands behind it.
     pub is_virtual: bool,
+    /// DID of that peer.
+    pub peer: Option<String>,
     /// Why nothing can go there now; `None` when something can.
     pub closed: Option<String>,
     /// What intents are judged by.
@@ -184,6 +186,38 @@ impl View {
     }
 }
 
+impl View {
+    /// The view in which this is known of peers at `now`. What is resold runs at somebody of whom nothing is known here.
+    pub fn know<'a>(
+        mut self,
+        known: impl Iterator<Item = &'a KnownCluster>,
+        contracts: impl Iterator<Item = &'a Contract>,
+        now: jiff::Timestamp,
+    ) -> Self {
+        let mut attributes: BTreeMap<&str, Vec<Attribute>> = BTreeMap::new();
+        for peer in known {
+            let Some(identity) = peer.status.as_ref().and_then(|status| status.identity.as_ref()) else { continue };
+            // A virtual node names the key that signed its contract, which may have been handed over since.
+            for did in peer.spec.did.iter().chain(&identity.origin) {
+                attributes.insert(did, identity.attributes(now).map(Attribute::from).collect());
+            }
+        }
+        let resold: Vec<String> = contracts.filter(|contract| is_resold(contract)).map(ResourceExt::name_any).collect();
+        for node in self.nodes.iter_mut().filter(|node| node.is_virtual) {
+            let of = node.peer.as_deref().and_then(|did| attributes.get(did));
+            let is_resold = node.labels.get(names::LABEL_CONTRACT).is_none_or(|contract| resold.contains(contract));
+            node.place.evidence = Evidence::Of(of.filter(|_| !is_resold).cloned().unwrap_or_default());
+        }
+        self
+    }
+}
+
+/// What is signed are the conditions of the flavor.
+fn is_resold(contract: &Contract) -> bool {
+    let said = &contract.spec.flavor.spec.flavor_type.type_data;
+    said.pointer("/policies/conditions/resold").and_then(serde_json::Value::as_bool) == Some(true)
+}
+
 /// The workload for which each contract was bought; `None` when a person's Solver bought it, for whoever fits.
 fn buyers<'a>(solvers: &[&Solver], contracts: impl Iterator<Item = &'a Contract>) -> BTreeMap<String, Option<String>> {
     contracts
@@ -269,8 +303,19 @@ fn node_view(node: &Node, used: Option<&Amounts>, own_location: &Location) -> No
         memory_bytes: Some(free.memory_bytes),
         latency_micros: latency,
         features: annotation(names::ANNOTATION_FEATURES).map(|text| Features::of_annotation(text)).unwrap_or_default(),
+        evidence: if is_virtual { Evidence::default() } else { Evidence::Own },
     };
-    NodeView { name: node.name_any(), is_virtual, closed, place, free, labels: node.labels().clone(), bought_for: None }
+    let peer = annotation(names::ANNOTATION_PEER_DID).cloned();
+    NodeView {
+        name: node.name_any(),
+        is_virtual,
+        peer,
+        closed,
+        place,
+        free,
+        labels: node.labels().clone(),
+        bought_for: None,
+    }
 }
 
 fn pod_view(pod: &Pod) -> PodView {
@@ -278,7 +323,10 @@ fn pod_view(pod: &Pod) -> PodView {
     let annotations: BTreeMap<String, String> = pod
         .annotations()
         .iter()
-        .filter(|(k, _)| k.starts_with(intent::INTENT_PREFIX) || *k == intent::SOFT_INTENTS)
+        .filter(|(k, _)| {
+            k.starts_with(intent::INTENT_PREFIX)
+                || [intent::SOFT_INTENTS, intent::INTENT_EVIDENCE].contains(&k.as_str())
+        })
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     PodView {

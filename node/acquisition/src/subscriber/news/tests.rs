@@ -44,6 +44,7 @@ fn peer(seed: u8) -> Peer {
         latency_micros: Some(1000),
         rating: None,
         plain: false,
+        evidence: None,
     }
 }
 
