@@ -19,6 +19,6 @@ mod parse;
 mod value;
 
 pub use constraint::{Broken, Constraint, Judgement, Place, Requirement, judge};
-pub use evidence::{Attribute, Evidence, INTENT_EVIDENCE};
+pub use evidence::{Attribute, Evidence, INTENT_EVIDENCE, known};
 pub use names::{IntentName, nearest_known};
 pub use parse::{INTENT_PREFIX, Intents, Note, Problem, SOFT_INTENTS, parse};

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::{IntentName, Place, Problem, Requirement, nearest_known};
-use crate::kinds::{AttributeEvidence, AttributeLevel};
+use crate::kinds::{AttributeEvidence, AttributeLevel, KnownClusterIdentity};
 
 /// Annotation that lists, with commas, how well it must be known that a place is what an intent asks for.
 pub const INTENT_EVIDENCE: &str = "fluidos.eu/intent-evidence";
@@ -41,10 +41,14 @@ pub struct Attribute {
     pub level: Option<AttributeLevel>,
 }
 
-impl From<&AttributeEvidence> for Attribute {
-    fn from(known: &AttributeEvidence) -> Self {
-        Self { name: known.name.clone(), value: known.value.clone(), level: known.level }
-    }
+/// Returns what is known of a node at `now` beyond what it claims: most have nothing.
+pub fn known(identity: &KnownClusterIdentity, now: jiff::Timestamp) -> impl Iterator<Item = Attribute> {
+    let of = |known: &AttributeEvidence| Attribute {
+        name: known.name.clone(),
+        value: known.value.clone(),
+        level: known.level,
+    };
+    identity.attributes(now).filter(|known| known.level != Some(AttributeLevel::Claimed)).map(of)
 }
 
 /// Names under which certifiers and nodes speak of what a requirement asks for; none is of what nobody vouches for.

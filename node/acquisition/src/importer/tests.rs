@@ -9,7 +9,7 @@ use fluidos_identity::NodeKey;
 use fluidos_model::intent;
 use fluidos_model::kinds::{
     AcquisitionPolicySpec, Allocation, AllocationPhase, AttributeLevel, Contract, ContractSpec, KnownCluster,
-    KnownClusterSpec, KnownClusterTrust, Phase, Reservation, Solver, SolverStatus,
+    KnownClusterSpec, KnownClusterTrust, Phase, Reservation, Solver, SolverStatus, names,
 };
 use fluidos_model::market::{Buying, Expense, K8SliceSelector, Price};
 use fluidos_rear as rear;
@@ -253,6 +253,15 @@ fn it_waits_for_peers_and_not_for_those_that_refused() {
     check(&case(waiting.clone(), &one, asked(10, &one, away())), 11, expect!["look again at 1970-01-01T00:00:12Z"]);
     check(&case(waiting.clone(), &one, asked(10, &one, away())), 12, expect![[r#"ask ["grid"]"#]]);
     check(&case(waiting.clone(), &two, asked(10, &one, away())), 11, expect![[r#"ask ["cloud"] after 1"#]]);
+    // Somebody is heard to offer what could serve: sooner, too, and not for what was heard before it was asked.
+    let heard = |second| {
+        let mut waiting = waiting.clone();
+        let said = names::offered("grid", at(second));
+        waiting.metadata.annotations.get_or_insert_default().insert(names::ANNOTATION_OFFERED.into(), said);
+        waiting
+    };
+    check(&case(heard(11), &one, asked(10, &one, away())), 11, expect![[r#"ask ["grid"]"#]]);
+    check(&case(heard(10), &one, asked(10, &one, away())), 11, expect!["look again at 1970-01-01T00:00:12Z"]);
     check(
         &case(waiting, &one, asked(299, &one, away())),
         300,

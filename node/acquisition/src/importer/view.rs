@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fluidos_identity::NodeId;
-use fluidos_model::intent::{Attribute, Evidence};
+use fluidos_model::intent::{self, Attribute, Evidence};
 use fluidos_model::kinds::{
     Allocation, Configuration, Contract, EmbeddedFlavor, KnownCluster, KnownClusterTrust, Phase, Rating, Reservation,
     Solver, SolverContract, names,
@@ -381,7 +381,7 @@ fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {
     let link = status.and_then(|status| status.link.as_ref());
     // What was shown is of a key: without one nobody knows whose it is.
     let identity = status.and_then(|status| status.identity.as_ref()).filter(|_| did.is_some());
-    let evidence = identity.map(|known| known.attributes(now).map(Attribute::from).collect());
+    let evidence = identity.map(|identity| intent::known(identity, now).collect());
     Some(Peer {
         name: bounded(name, 63),
         address: spec.address.parse().ok()?,

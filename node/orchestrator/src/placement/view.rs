@@ -194,12 +194,16 @@ impl View {
         contracts: impl Iterator<Item = &'a Contract>,
         now: jiff::Timestamp,
     ) -> Self {
+        let asks = |pod: &PodView| pod.intents.constraints.iter().any(|constraint| constraint.evidence.is_some());
+        if !self.waiting.iter().any(asks) {
+            return self;
+        }
         let mut attributes: BTreeMap<&str, Vec<Attribute>> = BTreeMap::new();
         for peer in known {
             let Some(identity) = peer.status.as_ref().and_then(|status| status.identity.as_ref()) else { continue };
             // A virtual node names the key that signed its contract, which may have been handed over since.
             for did in peer.spec.did.iter().chain(&identity.origin) {
-                attributes.insert(did, identity.attributes(now).map(Attribute::from).collect());
+                attributes.insert(did, intent::known(identity, now).collect());
             }
         }
         let resold: Vec<String> = contracts.filter(|contract| is_resold(contract)).map(ResourceExt::name_any).collect();
