@@ -15,6 +15,7 @@ mod buying;
 mod conditions;
 mod ended;
 mod features;
+mod kept;
 mod ledger;
 mod money;
 mod offer;
@@ -39,6 +40,7 @@ pub use buying::{Buying, BuyingRefusal, Ceiling, ENDED_MAX, Expense, LeastRating
 pub use conditions::{BusinessModel, Conditions, ConditionsError, MeasuredBy, Objective, ServiceLevel};
 pub use ended::Ended;
 pub use features::Features;
+pub use kept::Kept;
 pub use ledger::{
     Agreed, AgreedService, COMMITMENTS_MAX, Commitment, CommitmentState, HOLDS_PER_BUYER_MAX, HoldRequest,
     LedgerRefusal, Pool,

@@ -11,6 +11,7 @@ mod accounting;
 mod api;
 mod directory;
 mod fabric;
+mod kept;
 pub mod machine;
 mod market;
 pub mod notary;
@@ -103,6 +104,7 @@ async fn run(up: &Up) -> Result<()> {
     let mut parts = JoinSet::new();
     controllers(&api, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
+    scheduler(&api, &mut parts);
     api.server.add_admission(Arc::new(gate::Gate::new(api.access("fluidos-gate"))));
     let speakers = Speakers::default();
     let introductions = peers::introduce(up, &key, &api, &links, speakers.clone()).await?;
@@ -171,7 +173,13 @@ fn controllers(api: &Api, parts: &mut JoinSet<()>) {
         ..Default::default()
     };
     parts.spawn(async move { substrate_controllers::run(client_for, options).await });
-    parts.spawn(substrate_scheduler::run(api.access("kube-scheduler"), Default::default()));
+}
+
+/// It knows what is promised, so it begins when that kind is there.
+fn scheduler(api: &Api, parts: &mut JoinSet<()>) {
+    let guarantees = Some(kept::follow(&api.access("kube-scheduler"), parts));
+    let options = substrate_scheduler::Options { guarantees, ..Default::default() };
+    parts.spawn(substrate_scheduler::run(api.access("kube-scheduler"), options));
 }
 
 /// The one line on standard output: everything serves.

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fluidos_model::kinds::{AccessPolicy, AccessPolicySpec, Acquaintance, Contract, KnownCluster, Solver, names};
+use k8s_openapi::api::core::v1::Pod;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
@@ -304,4 +305,42 @@ async fn a_second_node_with_the_same_key_is_refused_and_both_owners_are_told() {
     linked(&grid, &farm).await;
     let peers = copy.ask(&["peers"]).unwrap_or_default();
     assert!(!peers.contains("   up   "), "{peers}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intent_that_asks_for_evidence_is_met_once_a_certifier_has_said_so() {
+    let home = TempDir::with_prefix("flt-introductions-").unwrap();
+    let home = home.path();
+    let certifier = fluidos(home, &["identity", "new", "--out", "certifier.key"]).unwrap().trim().to_owned();
+    let offer = ["--offer", "cpu=2,memory=2Gi,pods=20", "--location", "city=Milan,country=Italy"];
+    let grid = Node::start(home, "grid", "grid", &offer);
+    let farm =
+        Node::start(home, "farm", "farm", &["--peer", &grid.rear, "--trust-issuer", &format!("certifier:{certifier}")]);
+    linked(&farm, &grid).await;
+    until("something is sold", STATED, async || {
+        grid.ask(&["flavors", "-o", "name"]).and_then(|t| if t.is_empty() { Err(t) } else { Ok(()) })
+    })
+    .await;
+    let intents = json!({"fluidos-intent-location": "Italy", "fluidos.eu/intent-evidence": "location=audited"});
+    let spec = json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "100m"}}}]});
+    let pod: Pod =
+        serde_json::from_value(json!({"metadata": {"name": "shop", "annotations": intents}, "spec": spec})).unwrap();
+    Api::<Pod>::namespaced(farm.client().await, "default").create(&Default::default(), &pod).await.unwrap();
+    until("it is said why it waits", STATED, async || {
+        let why = farm.ask(&["why", "shop"])?;
+        let needed = "location: Milan, Italy (claimed), needed Italy (audited)";
+        if why.contains(needed) { Ok(()) } else { Err(why) }
+    })
+    .await;
+    assert!(farm.list::<Contract>().await.is_empty());
+
+    let issue = ["credential", "issue", "--key", "certifier.key", "--subject", &grid.did, "--type", "Feature"];
+    fluidos(home, &[&issue[..], &["--claim", "country=Italy", "--out", "place.jwt"]].concat()).unwrap();
+    fluidos(home, &["credential", "add", "place.jwt", "--data-dir", grid.data()]).unwrap();
+    until("farm has seen it", STATED, async || {
+        let table = farm.ask(&["peers", "-o", "wide"])?;
+        if table.contains("country=Italy:audited") { Ok(()) } else { Err(table) }
+    })
+    .await;
+    contracts(&farm, 1).await;
 }

@@ -10,6 +10,7 @@ pub(crate) use spread::{Spread, Spreads};
 
 use affinity::Affinities;
 
+use crate::guarantee::Kept;
 use crate::lookup::{node_matches_affinity, taints, tolerates, tolerations};
 use crate::requests::{Resources, pod_requests};
 use crate::view::{NodeInfo, View};
@@ -20,6 +21,7 @@ pub(crate) struct Prepared {
     ports: Vec<(String, String, i32)>,
     affinities: Affinities,
     spreads: Spreads,
+    kept: Kept,
 }
 
 impl Prepared {
@@ -29,6 +31,7 @@ impl Prepared {
             ports: host_ports(pod),
             affinities: Affinities::new(view, pod),
             spreads: Spreads::new(view, pod, "DoNotSchedule"),
+            kept: Kept::new(view, pod),
         }
     }
 }
@@ -42,6 +45,7 @@ pub(crate) fn first_failure(prepared: &Prepared, pod: &Pod, node: &NodeInfo) -> 
         .or_else(|| one(node_affinity(pod, node)))
         .or_else(|| one(free_ports(prepared, node)))
         .or_else(|| fit(prepared, node))
+        .or_else(|| one(prepared.kept.failure(node)))
         .or_else(|| one(prepared.spreads.failure(node)))
         .or_else(|| one(prepared.affinities.failure(node)))
 }

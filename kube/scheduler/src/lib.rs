@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  Pods, Nodes ──▶ View ──▶ schedule(&View, &Pod): filters ─▶ scores ──▶ Ok(node)  ──▶ POST pods/NAME/binding
-//!                   ▲                                                └─▶ Err(why)  ──▶ condition, event, back-off
-//!                   └── assumed pods: chosen, not yet seen bound
+//!                 ▲ ▲                                                └─▶ Err(why)  ──▶ condition, event, back-off
+//!                 │ └── assumed pods: chosen, not yet seen bound
+//!                 └──── guarantees: kept for pods that are not there yet (`guarantee`)
 //! ```
 //!
 //! [`schedule`] is a pure function and a library: whoever wants to know whether a pod would fit, and if not why, calls it
@@ -13,6 +14,7 @@
 //! Limits: no preemption (a pod of higher priority only comes first in the queue), no volumes, no dynamic resource
 //! allocation, no extenders, one profile.
 mod filters;
+mod guarantee;
 mod lookup;
 mod queue;
 mod requests;
@@ -22,8 +24,9 @@ mod scores;
 mod track;
 mod view;
 
+pub use guarantee::Guarantee;
 pub use lookup::{label_selector_matches, node_matches_affinity, node_selector_term_matches, tolerates};
 pub use requests::{Resources, pod_requests};
-pub use run::{Options, run};
+pub use run::{Guaranteed, Options, run};
 pub use schedule::{Choice, FitError, schedule};
 pub use view::{NodeInfo, View};

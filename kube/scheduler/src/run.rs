@@ -8,9 +8,11 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use substrate_client::{Access, Cache};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::guarantee::Guarantee;
 use crate::queue::{BackOff, Queue, uid};
 use crate::schedule::schedule;
 use crate::track::Tracker;
@@ -27,7 +29,12 @@ pub struct Options {
     pub back_off_most: Duration,
     /// A pod that did not fit is tried again after this time even if nothing has changed.
     pub retry_unchanged: Duration,
+    /// What is kept for pods that are not there yet; nothing is scheduled before that is known. `None` keeps nothing.
+    pub guarantees: Option<Guaranteed>,
 }
+
+/// What is guaranteed, as soon as it is known.
+pub type Guaranteed = watch::Receiver<Option<Arc<[Guarantee]>>>;
 
 impl Default for Options {
     /// The values of kube-scheduler.
@@ -37,6 +44,7 @@ impl Default for Options {
             back_off_first: Duration::from_secs(1),
             back_off_most: Duration::from_secs(10),
             retry_unchanged: Duration::from_secs(300),
+            guarantees: None,
         }
     }
 }
@@ -53,7 +61,8 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     let pods: Cache<Pod> = caches.all();
     let nodes: Cache<Node> = caches.all();
     let namespaces: Cache<Namespace> = caches.all();
-    tokio::join!(pods.synced(), nodes.synced(), namespaces.synced());
+    let mut guarantees = options.guarantees;
+    tokio::join!(pods.synced(), nodes.synced(), namespaces.synced(), known(&mut guarantees));
     let (mut pod_changes, mut node_changes) = (pods.changes(), nodes.changes());
     let back_off =
         BackOff { first: options.back_off_first, most: options.back_off_most, unchanged: options.retry_unchanged };
@@ -67,6 +76,9 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     loop {
         pod_changes.mark_unchanged();
         node_changes.mark_unchanged();
+        if let Some(all) = guarantees.as_mut().and_then(|known| known.borrow_and_update().clone()) {
+            scheduler.tracker.guarantee(all);
+        }
         let next = scheduler.round(pods.list(), nodes.list(), namespaces.list()).await;
         // A pod that has just failed waits for a change; if none comes, the round after this pause finds it.
         let pause = next.map_or(PAUSE_MAX, |next| next.saturating_duration_since(Instant::now()).min(PAUSE_MAX));
@@ -74,9 +86,30 @@ pub async fn run(access: impl Into<Access>, options: Options) {
             // Dropping any of these loses nothing: changes stay marked, and a finished request stays in the set.
             _ = pod_changes.changed() => {}
             _ = node_changes.changed() => {}
+            () = change(&mut guarantees) => {}
             Some(done) = scheduler.in_flight.join_next() => scheduler.finished(done),
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Waits until it is known what is guaranteed.
+async fn known(guarantees: &mut Option<Guaranteed>) {
+    if let Some(known) = guarantees
+        && known.wait_for(Option::is_some).await.is_err()
+    {
+        warn!("nobody says any more what is guaranteed: nothing is kept");
+    }
+}
+
+/// Waits for another guarantee, or one less; for ever where nobody tells.
+async fn change(guarantees: &mut Option<Guaranteed>) {
+    let told = match guarantees {
+        Some(known) => known.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 
+use crate::guarantee::Guarantee;
 use crate::queue::uid;
 use crate::view::{View, has_ended, node_name};
 
@@ -25,6 +26,13 @@ impl Tracker {
     /// Grows when something has changed that may make room or take it away. Heartbeats of nodes and states of pods do not.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What is guaranteed now. That less is, may make room.
+    pub fn guarantee(&mut self, all: Arc<[Guarantee]>) {
+        if self.view.set_guarantees(all) {
+            self.generation += 1;
+        }
     }
 
     /// Counts a pod on a node before it is seen there.

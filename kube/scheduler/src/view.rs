@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use substrate_client::quantity::Quantity;
 
+use crate::guarantee::{Guarantee, Guarantees};
 use crate::requests::{Resources, allocatable, pod_requests};
 
 /// A node with its pods.
@@ -61,11 +62,12 @@ impl NodeInfo {
     }
 }
 
-/// All nodes, and the labels of namespaces for selectors of those.
+/// All nodes, the labels of namespaces for selectors of those, and what is guaranteed.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     nodes: BTreeMap<String, NodeInfo>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    guarantees: Guarantees,
 }
 
 impl View {
@@ -89,6 +91,28 @@ impl View {
         view
     }
 
+    /// The view in which this is guaranteed.
+    pub fn with_guarantees(mut self, guarantees: impl Into<Arc<[Guarantee]>>) -> View {
+        self.set_guarantees(guarantees.into());
+        self
+    }
+
+    /// Answers whether some of what was guaranteed is not any more.
+    pub(crate) fn set_guarantees(&mut self, all: Arc<[Guarantee]>) -> bool {
+        if self.guarantees.is(&all) {
+            return false;
+        }
+        let ends = self.guarantees.ends_in(&all);
+        let mut guarantees = Guarantees::new(all);
+        self.nodes.values().flat_map(|info| &info.pods).for_each(|pod| guarantees.count(pod));
+        self.guarantees = guarantees;
+        ends
+    }
+
+    pub(crate) fn guarantees(&self) -> &Guarantees {
+        &self.guarantees
+    }
+
     pub(crate) fn set_namespaces(&mut self, namespaces: &[Arc<Namespace>]) {
         let labels = |namespace: &Arc<Namespace>| {
             let metadata = &namespace.metadata;
@@ -107,7 +131,8 @@ impl View {
     }
 
     pub(crate) fn remove_node(&mut self, name: &str) {
-        self.nodes.remove(name);
+        let pods = self.nodes.remove(name).map(|info| info.pods);
+        pods.iter().flatten().for_each(|pod| self.guarantees.uncount(pod));
     }
 
     /// Takes a pod off the node where it was counted.
@@ -117,12 +142,14 @@ impl View {
             let known = info.pods.swap_remove(at);
             info.requested.subtract(&pod_requests(&known));
             info.counted.subtract(&counted(&known));
+            self.guarantees.uncount(&known);
         }
     }
 
     /// Counts a pod on a node, whether it is bound yet or not.
     pub fn assume(&mut self, pod: Arc<Pod>, node: &str) {
         if let Some(info) = self.nodes.get_mut(node) {
+            self.guarantees.count(&pod);
             info.add(pod);
         }
     }

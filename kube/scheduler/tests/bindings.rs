@@ -11,12 +11,17 @@ use serde_json::{Value, json};
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
-use substrate_scheduler::Options;
+use substrate_scheduler::{Guarantee, Guaranteed, Options, Resources};
 use substrate_store::Store;
+use tokio::sync::watch;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
 async fn cluster() -> (Client, tokio::task::JoinSet<()>) {
+    cluster_with(None).await
+}
+
+async fn cluster_with(guarantees: Option<Guaranteed>) -> (Client, tokio::task::JoinSet<()>) {
     let server = ApiServer::new(ApiOptions {
         store: Store::memory().unwrap(),
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
@@ -29,7 +34,7 @@ async fn cluster() -> (Client, tokio::task::JoinSet<()>) {
     server.bootstrap(None).await.unwrap();
     let client_for = |name: &str| substrate_client::in_process(server.as_user(User::new(name, &["system:masters"])));
     let mut tasks = tokio::task::JoinSet::new();
-    let options = Options { back_off_first: Duration::from_millis(100), ..Options::default() };
+    let options = Options { back_off_first: Duration::from_millis(100), guarantees, ..Options::default() };
     tasks.spawn(substrate_scheduler::run(client_for("system:kube-scheduler"), options));
     (client_for("admin"), tasks)
 }
@@ -143,6 +148,54 @@ async fn a_gate_holds_a_pod_until_it_is_opened() {
         } else {
             Err(format!("{counts:?}"))
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_guaranteed_is_kept_until_it_is_not_and_who_waited_is_woken_by_that() {
+    let (told, guarantees) = watch::channel(None);
+    let (client, _tasks) = cluster_with(Some(guarantees)).await;
+    add_node(&client, "a").await;
+    add_pod(&client, "early", json!({})).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let bound = by_node(&client).await;
+    assert_eq!(bound, BTreeMap::from([(String::new(), 1)]), "nothing before it is known what is guaranteed");
+    let amounts = Resources([("cpu".to_owned(), "3".parse().unwrap())].into());
+    let labels = vec![("tenant".to_owned(), "x".to_owned())];
+    told.send_replace(Some([Guarantee { name: "contract-1".into(), labels, amounts }].into()));
+    until("the first one is bound", async || match by_node(&client).await.get("a") {
+        Some(1) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    add_pod(&client, "own", json!({})).await;
+    until("another waits, and says what for", async || {
+        let status = serde_json::to_string(&pods(&client).get("own").await.unwrap().status).unwrap();
+        let words = "cpu: 0 free, needed 1, 3 kept for 1 guarantee(s): contract-1";
+        if status.contains(words) && status.contains("Unschedulable") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    let spec = json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}}}]});
+    let guest = json!({"metadata": {"name": "guest", "labels": {"tenant": "x"}}, "spec": spec});
+    pods(&client).create(&PostParams::default(), &serde_json::from_value(guest).unwrap()).await.unwrap();
+    until("for whom it is kept runs", async || match by_node(&client).await.get("a") {
+        Some(2) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    until("it has been tried again, and waits for less", async || {
+        let status = serde_json::to_string(&pods(&client).get("own").await.unwrap().status).unwrap();
+        if status.contains("1 kept for 1 guarantee(s)") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    // What that has written is heard.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Nothing else changes, and the next try without a change is five minutes away.
+    told.send_replace(Some([].into()));
+    until("what was kept is taken", async || match by_node(&client).await.get("a") {
+        Some(3) => Ok(()),
+        other => Err(format!("{other:?}")),
     })
     .await;
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::evidence::{self, Evidence};
 use super::value::micros_text;
 use super::{IntentName, Intents};
+use crate::kinds::AttributeLevel;
 use crate::market::{Features, Location, Offer, Resource};
 
 /// What is asked of a place.
@@ -36,6 +38,8 @@ pub struct Constraint {
     pub requirement: Requirement,
     /// Whether a place that breaks it is out.
     pub hard: bool,
+    /// How well it must be known, at least; `None` takes the seller's word.
+    pub evidence: Option<AttributeLevel>,
 }
 
 /// What is known about a place. `None` and empty are unknown, which satisfies nothing.
@@ -55,6 +59,8 @@ pub struct Place {
     pub latency_micros: Option<u64>,
     /// What is special about it, as its owner says.
     pub features: Features,
+    /// How well all that is known.
+    pub evidence: Evidence,
 }
 
 /// An offer as a place. Its latency is not in it: who measured it sets it.
@@ -68,6 +74,7 @@ impl From<&Offer> for Place {
             memory_bytes: Some(offer.whole.memory_bytes),
             latency_micros: None,
             features: offer.features.clone(),
+            evidence: Evidence::default(),
         }
     }
 }
@@ -130,9 +137,14 @@ pub fn judge(intents: &Intents, place: &Place) -> Judgement {
 impl Constraint {
     /// Returns how the place breaks this constraint, or `None` if it holds. Words are made only of what is broken.
     pub fn broken_by(&self, place: &Place) -> Option<Broken> {
-        if self.holds(place) {
-            return None;
-        }
+        let known = match (self.holds(place), self.evidence) {
+            (true, None) => return None,
+            (true, Some(needed)) => match evidence::level(&self.requirement, place) {
+                Some(level) if level >= needed => return None,
+                known => format!(" ({})", known.map_or("refuted", AttributeLevel::word)),
+            },
+            (false, _) => String::new(),
+        };
         let observed = match &self.requirement {
             Requirement::Location(_) => place.location.texts().collect::<Vec<_>>().join(", "),
             Requirement::Architecture(_) => place.architecture.clone(),
@@ -143,8 +155,12 @@ impl Constraint {
             Requirement::Hardware(_) => place.features.hardware.join(", "),
             Requirement::Standard(_) => place.features.standards.join(", "),
         };
-        let observed = if observed.is_empty() { "?".into() } else { observed };
-        Some(Broken { name: self.name, observed, needed: self.requirement.to_string() })
+        let observed: String = if observed.is_empty() { "?".into() } else { observed };
+        let needed = match self.evidence {
+            Some(level) => format!("{} ({})", self.requirement, level.word()),
+            None => self.requirement.to_string(),
+        };
+        Some(Broken { name: self.name, observed: observed + &known, needed })
     }
 
     fn holds(&self, place: &Place) -> bool {
@@ -200,6 +216,7 @@ mod tests {
                 hardware: vec!["tpm".into()],
                 standards: vec!["ISO 27001".into()],
             },
+            evidence: Evidence::default(),
         }
     }
 

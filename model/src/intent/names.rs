@@ -54,6 +54,11 @@ intent_names! {
 }
 
 impl IntentName {
+    /// Says whether somebody else may vouch that a place is what is asked for. What is free or near is measured by who asks.
+    pub fn can_be_vouched(self) -> bool {
+        matches!(self, Self::Location | Self::Architecture | Self::TeeReadiness | Self::Hardware | Self::Compliance)
+    }
+
     /// Returns the intent of this name; upper and lower case, and `_` for `-`, are the same.
     pub fn from_name(name: &str) -> Option<Self> {
         let same =

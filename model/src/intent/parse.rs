@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::evidence::{self, INTENT_EVIDENCE};
 use super::value::latency_micros;
 use super::{Constraint, IntentName, Requirement, nearest_known};
 use crate::market::{Quantity, QuantityError, Resource};
@@ -86,10 +87,14 @@ impl fmt::Display for Note {
 pub fn parse<'a>(annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> Intents {
     let mut values: BTreeMap<IntentName, (&str, &str)> = BTreeMap::new();
     let mut unknown: BTreeMap<&str, Problem> = BTreeMap::new();
-    let mut soft_list = "";
+    let (mut soft_list, mut evidence_list) = ("", "");
     for (key, value) in annotations {
         if key == SOFT_INTENTS {
             soft_list = value;
+            continue;
+        }
+        if key == INTENT_EVIDENCE {
+            evidence_list = value;
             continue;
         }
         let Some(name) = strip_prefix(key) else { continue };
@@ -104,6 +109,7 @@ pub fn parse<'a>(annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> I
     }
     let mut intents = Intents { problems: unknown.into_values().collect(), ..Intents::default() };
     let soft = soft_names(soft_list, &mut intents.problems);
+    let mut levels = evidence::levels(evidence_list, &mut intents.problems);
     for (name, (key, value)) in values {
         if !name.is_enforced() {
             intents.notes.push(Note { name, value: shortened(value) });
@@ -113,12 +119,19 @@ pub fn parse<'a>(annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> I
         if name == IntentName::TeeReadiness && value.trim().eq_ignore_ascii_case("false") {
             continue;
         }
+        let evidence = levels.remove(&name);
         match requirement(name, value) {
             Ok(requirement) => {
-                intents.constraints.push(Constraint { name, requirement, hard: !soft.contains(&name) });
+                intents.constraints.push(Constraint { name, requirement, hard: !soft.contains(&name), evidence });
             }
             Err(reason) => intents.problems.push(Problem { annotation: key.into(), reason, nearest: None }),
         }
+    }
+    // Who asks for evidence of nothing has forgotten something.
+    for (name, level) in levels {
+        let (name, level) = (name.as_str(), level.word());
+        let reason = format!("{name}={level}, and no intent asks for {name}");
+        intents.problems.push(Problem { annotation: INTENT_EVIDENCE.into(), reason, nearest: None });
     }
     intents
 }

@@ -238,6 +238,23 @@ pub struct KnownClusterIdentity {
     pub notes: Vec<String>,
 }
 
+/// Attributes of one node that are looked at: as many as discovery tells.
+const ATTRIBUTES_MAX: usize = 64;
+
+impl KnownClusterIdentity {
+    /// Returns how well each attribute is known at `now`: of a key that counts, and as long as the word of who vouches for it lasts. What is
+    /// refuted is among them, without a level.
+    pub fn attributes(&self, now: jiff::Timestamp) -> impl Iterator<Item = &AttributeEvidence> {
+        let lasts = move |attribute: &&AttributeEvidence| {
+            let ends = || attribute.until.parse::<jiff::Timestamp>();
+            // A claim stands as long as it is made, and a measurement is told as long as it counts.
+            attribute.level < Some(AttributeLevel::Audited) || ends().is_ok_and(|until| until > now)
+        };
+        let counts = if self.refused.is_empty() { ATTRIBUTES_MAX } else { 0 };
+        self.evidence.iter().take(counts).filter(lasts)
+    }
+}
+
 /// One proven thing.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
 pub struct ProvenFact {

@@ -56,6 +56,8 @@ pub const ANNOTATION_END_REASON: &str = "fluidos.eu/end-reason";
 pub const ANNOTATION_SUSPENDED: &str = "fluidos.eu/suspended";
 /// Annotation of a Solver and of what it buys: the namespace of the workload it is for, whose ceilings count.
 pub const ANNOTATION_NAMESPACE: &str = "fluidos.eu/namespace";
+/// Annotation of a Solver: when a seller was heard to offer what could serve it, and which ([`offered`]).
+pub const ANNOTATION_OFFERED: &str = "fluidos.eu/offered";
 /// Label of a Solver that the orchestrator wrote: uid of the workload that it buys for.
 pub const LABEL_SOLVER_FOR: &str = "fluidos.eu/solver-for";
 /// Label of a Solver that buys for a buffer: the name of the buffer.
@@ -182,6 +184,16 @@ pub fn resale_flavor(domain: &str, tag: &str, hex: &str) -> String {
 /// The same for a service. No blueprint has a dot in its name.
 pub fn resale_service(domain: &str, tag: &str, hex: &str) -> String {
     service_flavor(domain, tag, &format!("resale.{hex}"))
+}
+
+/// Returns the text of [`ANNOTATION_OFFERED`]: the time (RFC 3339) and the seller.
+pub fn offered(seller: &str, at: jiff::Timestamp) -> String {
+    format!("{at} {seller}")
+}
+
+/// Returns the time of an [`ANNOTATION_OFFERED`], if it is one.
+pub fn offered_at(text: &str) -> Option<jiff::Timestamp> {
+    text.split(' ').next()?.parse().ok()
 }
 
 /// Returns the name of the Solver that buys what is sold on; `hex` is its [`LABEL_RESALE`].

@@ -142,6 +142,16 @@ impl Amounts {
         all.filter(|(_, here, needed)| here < needed).collect()
     }
 
+    /// Returns what is missing here of what is `needed`, in words: `cpu: 1 free, needed 2`; `state` is what the amounts here are (`free`,
+    /// `bought`). `None` if nothing is.
+    pub fn lack(&self, needed: &Self, state: &str) -> Option<String> {
+        let short = self.shortfalls(needed);
+        let told = |(resource, here, needed): &(Resource, u64, u64)| {
+            format!("{}: {} {state}, needed {}", resource.name(), resource.text(*here), resource.text(*needed))
+        };
+        (!short.is_empty()).then(|| short.iter().map(told).collect::<Vec<_>>().join(", "))
+    }
+
     /// Says whether `needed` fits into this.
     pub fn holds(&self, needed: &Self) -> bool {
         self.resources_with(needed).all(|resource| self.get(&resource) >= needed.get(&resource))
@@ -200,6 +210,8 @@ mod tests {
         let here = Amounts { cpu_milli: 500, memory_bytes: 10, ..Amounts::default() };
         let needed = Amounts { cpu_milli: 1000, memory_bytes: 10, pods: 1, ..Amounts::default() };
         assert_eq!(here.shortfalls(&needed), [(Resource::Cpu, 500, 1000), (Resource::Pods, 0, 1)]);
+        assert_eq!(here.lack(&needed, "free").unwrap(), "cpu: 500m free, needed 1, pods: 0 free, needed 1");
+        assert_eq!(needed.lack(&here, "free"), None);
         assert_eq!(here.checked_sub(&needed), None);
         assert_eq!(here.saturating_sub(&needed), Amounts::default());
     }

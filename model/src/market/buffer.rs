@@ -159,17 +159,10 @@ fn unneeded(buffer: &Buffer, lots: &[Lot], free: &Amounts, now: Timestamp) -> (O
 }
 
 fn told(buffer: &Buffer, free: &Amounts, lots: usize, failed: Option<&str>, settled: bool) -> String {
-    let short: Vec<String> = free
-        .shortfalls(&buffer.amounts)
-        .iter()
-        .map(|(resource, free, needed)| {
-            format!("{}: {} free, needed {}", resource.name(), resource.text(*free), resource.text(*needed))
-        })
-        .collect();
-    let standing = match (short.is_empty(), settled) {
-        (true, _) => "kept".to_owned(),
-        (false, true) => short.join(", "),
-        (false, false) => format!("being bought: {}", short.join(", ")),
+    let standing = match (free.lack(&buffer.amounts, "free"), settled) {
+        (None, _) => "kept".to_owned(),
+        (Some(short), true) => short,
+        (Some(short), false) => format!("being bought: {short}"),
     };
     let full = if lots >= LOTS_MAX { format!("; {LOTS_MAX} lots, which is the most") } else { String::new() };
     let failed = failed.map(|why| format!("; the last lot was not bought: {why}")).unwrap_or_default();

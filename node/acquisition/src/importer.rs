@@ -28,7 +28,7 @@ mod ask;
 pub mod bench;
 mod buy;
 mod combine;
-mod heard;
+pub(crate) mod heard;
 mod plain;
 mod plan;
 pub(crate) mod purse;
@@ -39,7 +39,7 @@ mod tests;
 mod trade;
 pub(crate) mod view;
 mod wanted;
-mod weigh;
+pub(crate) mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fluidos_acquisition::subscriber;
 use fluidos_identity::{NodeId, NodeKey, Signed};
-use fluidos_model::kinds::{Flavor, PeeringCandidate, SharingPolicy};
+use fluidos_model::kinds::{Flavor, PeeringCandidate, SharingPolicy, Solver, names};
 use fluidos_rear as rear;
 use fluidos_rear::{Change, Refusal, Seller, Subscription};
 use kube::api::{Patch, PatchParams};
@@ -161,4 +161,38 @@ async fn a_candidate_is_as_its_seller_says_while_a_solver_is_interested() {
 
     buyer.delete_solver("shop").await;
     buyer.empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_solver_that_waits_is_told_what_could_serve_it_and_no_other_is() {
+    let (mut buyer, seller) = (Node::start(1, "farm", None).await, Node::start(2, "grid", Some(4000)).await);
+    buyer.know(&seller).await;
+    let (client, options) = (buyer.client.clone(), buyer.options.clone());
+    buyer.rooms.spawn(subscriber::run(client, options));
+    for (name, cpu, workload) in [("waits", "6", true), ("too-large", "60", true), ("by-hand", "6", false)] {
+        buyer.solver_with(name, cpu, &[], json!({})).await;
+        if workload {
+            let label = Patch::Merge(json!({"metadata": {"labels": {names::LABEL_SOLVER_FOR: name}}}));
+            buyer.api::<Solver>().patch(name, &PatchParams::default(), &label).await.unwrap();
+        }
+        buyer.solver_is(name, "Failed").await;
+    }
+    let grows = async |cpu: &str| {
+        says(&seller, json!({"flavorType": {"typeData": {"characteristics": {"cpu": cpu}}}})).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    // What is said when a seller is first heard is no news, so it is said until it has been heard; nothing else writes this word.
+    until("it is told who could serve it", async || {
+        grows("4").await;
+        grows("8").await;
+        let solver = buyer.api::<Solver>().get("waits").await.unwrap();
+        let told = solver.metadata.annotations.unwrap_or_default().remove(names::ANNOTATION_OFFERED);
+        if told.as_ref().is_some_and(|told| told.ends_with(" grid")) { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    for other in ["too-large", "by-hand"] {
+        let solver = buyer.api::<Solver>().get(other).await.unwrap();
+        let told = solver.metadata.annotations.unwrap_or_default().remove(names::ANNOTATION_OFFERED);
+        assert_eq!(told, None, "{other}");
+    }
 }

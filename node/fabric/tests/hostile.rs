@@ -233,10 +233,10 @@ async fn pods_that_reach_for_what_is_the_providers_are_refused() {
             "the kind of volume \"v\"",
         ),
         (Box::new(spec(json!({"dnsConfig": {"nameservers": ["8.8.8.8"]}}))), "name servers"),
-        (Box::new(container(json!({"resources": {"requests": {"cpu": "1001m"}}}))), "cpu: 1 bought, 1001m needed"),
+        (Box::new(container(json!({"resources": {"requests": {"cpu": "1001m"}}}))), "cpu: 1 bought, needed 1001m"),
         (
             Box::new(container(json!({"resources": {"requests": {"example.com/gpu": "1"}}}))),
-            "example.com/gpu: 0 bought, 1 needed",
+            "example.com/gpu: 0 bought, needed 1",
         ),
         (Box::new(container(json!({"resources": {"requests": {"hugepages-2Mi": "2Mi"}}}))), "is not sold"),
         (Box::new(|pod: &mut Value| pod["metadata"]["namespace"] = "../kube-system".into()), "a namespace and a name"),

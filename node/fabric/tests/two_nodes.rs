@@ -334,7 +334,7 @@ async fn a_pod_that_may_not_run_there_says_why_and_its_node_goes_on() {
     pair.farm.create::<Pod>(ask("second", "600m")).await;
     let second = pair.pod_is("second", "refused", |pod| !message(pod).is_empty()).await;
     assert!(
-        message(&second).ends_with("does not fit into the contract: cpu: 1500m bought, 1600m needed"),
+        message(&second).ends_with("does not fit into the contract: cpu: 1500m bought, needed 1600m"),
         "{}",
         message(&second)
     );

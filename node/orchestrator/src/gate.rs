@@ -129,6 +129,7 @@ impl Admission for Gate {
 fn is_intent(key: &str) -> bool {
     key.get(..intent::INTENT_PREFIX.len()).is_some_and(|k| k.eq_ignore_ascii_case(intent::INTENT_PREFIX))
         || key == intent::SOFT_INTENTS
+        || key == intent::INTENT_EVIDENCE
 }
 
 /// Puts the gate before a pod and writes on it what its owners ask for: intents travel with the pod.

@@ -8,7 +8,7 @@ pub mod view;
 
 use std::time::Duration;
 
-use fluidos_model::kinds::{Contract, Solver, names};
+use fluidos_model::kinds::{Contract, KnownCluster, Ledger, Solver, names};
 use fluidos_model::market::Location;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use substrate_client::Access;
@@ -38,12 +38,17 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     let nodes = caches.all::<Node>();
     let solvers = caches.namespaced::<Solver>(names::NAMESPACE);
     let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
-    tokio::join!(pods.synced(), nodes.synced(), solvers.synced(), contracts.synced());
-    let mut contracts_changed = contracts.changes();
+    let ledgers = caches.namespaced::<Ledger>(names::NAMESPACE);
+    let known = caches.namespaced::<KnownCluster>(names::NAMESPACE);
+    tokio::join!(pods.synced(), nodes.synced(), solvers.synced(), contracts.synced(), ledgers.synced(), known.synced());
+    // What is known of peers is looked at with every other change, and after a while: round trips change all the time.
+    let (mut contracts_changed, mut ledgers_changed) = (contracts.changes(), ledgers.changes());
     let (mut pods_changed, mut nodes_changed, mut solvers_changed) =
         (pods.changes(), nodes.changes(), solvers.changes());
     loop {
-        for changes in [&mut pods_changed, &mut nodes_changed, &mut solvers_changed, &mut contracts_changed] {
+        for changes in
+            [&mut pods_changed, &mut nodes_changed, &mut solvers_changed, &mut contracts_changed, &mut ledgers_changed]
+        {
             changes.mark_unchanged();
         }
         let (pod_list, node_list, solver_list) = (pods.list(), nodes.list(), solvers.list());
@@ -55,7 +60,14 @@ pub async fn run(access: impl Into<Access>, options: Options) {
             contract_list.iter().map(AsRef::as_ref),
             &options.location,
         );
-        for action in plan::plan(&view, jiff::Timestamp::now()) {
+        let now = jiff::Timestamp::now();
+        // From a Ledger that cannot be read nothing is sold, and whoever reads it for the scheduler says so.
+        let pool = ledgers.get(names::NAMESPACE, names::LEDGER).and_then(|ledger| ledger.spec.pool().ok());
+        let kept = pool.map(|pool| pool.kept(now)).unwrap_or_default();
+        let view = view.keep(&kept, pod_list.iter().map(AsRef::as_ref));
+        let known_list = known.list();
+        let view = view.know(known_list.iter().map(AsRef::as_ref), contract_list.iter().map(AsRef::as_ref), now);
+        for action in plan::plan(&view, now) {
             if let Err(error) = act::act(&client, &action).await {
                 tracing::warn!(?action, %error, "placement");
             }
@@ -66,6 +78,7 @@ pub async fn run(access: impl Into<Access>, options: Options) {
             _ = nodes_changed.changed() => {}
             _ = solvers_changed.changed() => {}
             _ = contracts_changed.changed() => {}
+            _ = ledgers_changed.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
         tokio::time::sleep(GATHER).await;

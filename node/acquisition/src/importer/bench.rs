@@ -57,6 +57,7 @@ fn answer(number: usize) -> Option<(Peer, Answer)> {
         latency_micros: Some(500 + (number as u64 * 7919) % 40_000),
         rating: Some((number % 101) as u8),
         plain: false,
+        evidence: None,
     };
     let cpu = if number.is_multiple_of(5) { "500m" } else { "8" };
     let flavor = rear::Flavor {

@@ -18,7 +18,7 @@ use crate::convert;
 
 /// One flavor of one peer.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     /// How much of what, and where; of a service its name and place.
     pub offer: Offer,
     /// What is served, if it is a service.
@@ -86,6 +86,11 @@ impl Heard {
     /// It is another thing.
     pub fn service(&self) -> Result<&ServiceFlavor, String> {
         self.service.as_deref().ok_or_else(|| format!("{} is a K8Slice, needed a Service", self.offer.flavor))
+    }
+
+    /// For what one unit of it is sold, if that is stated and can be read.
+    pub fn price(&self) -> Option<&UnitPrice> {
+        self.price.as_ref().ok()?.as_ref()
     }
 
     /// How it is sold.

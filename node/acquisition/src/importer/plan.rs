@@ -212,7 +212,9 @@ fn next(view: &View, solver: &Solver, search: &Search, now: Timestamp) -> Next {
     let refused = !search.findings.refused.is_empty() || !search.tried.is_empty() || !too_dear.is_empty();
     let open = search.findings.open || search.back(now).is_some();
     let outlook = || outlook(view, search, &too_dear);
-    let news = *asked != view.peers;
+    // Somebody is heard of, or is heard to offer what could serve.
+    let offered = solver.annotations().get(names::ANNOTATION_OFFERED).and_then(|text| names::offered_at(text));
+    let news = *asked != view.peers || offered.is_some_and(|offered| offered > *asked_at);
     let again = |pause: Duration| {
         let at = terms::shifted(*asked_at, if news { NEWS_PAUSE } else { pause }, 1);
         let at = [at, search.back(now)].into_iter().flatten().min();

@@ -8,8 +8,8 @@ use expect_test::{Expect, expect};
 use fluidos_identity::NodeKey;
 use fluidos_model::intent;
 use fluidos_model::kinds::{
-    AcquisitionPolicySpec, Allocation, AllocationPhase, Contract, ContractSpec, KnownCluster, KnownClusterSpec,
-    KnownClusterTrust, Phase, Reservation, Solver, SolverStatus,
+    AcquisitionPolicySpec, Allocation, AllocationPhase, AttributeLevel, Contract, ContractSpec, KnownCluster,
+    KnownClusterSpec, KnownClusterTrust, Phase, Reservation, Solver, SolverStatus, names,
 };
 use fluidos_model::market::{Buying, Expense, K8SliceSelector, Price};
 use fluidos_rear as rear;
@@ -57,7 +57,7 @@ fn running() -> Solver {
 
 fn peer(name: &str) -> Peer {
     let address = "192.0.2.1:7300".parse().unwrap();
-    Peer { name: name.into(), address, did: None, latency_micros: None, rating: None, plain: false }
+    Peer { name: name.into(), address, did: None, latency_micros: None, rating: None, plain: false, evidence: None }
 }
 
 fn flavor(id: &str, cpu: &str, city: &str) -> rear::Flavor {
@@ -253,6 +253,15 @@ fn it_waits_for_peers_and_not_for_those_that_refused() {
     check(&case(waiting.clone(), &one, asked(10, &one, away())), 11, expect!["look again at 1970-01-01T00:00:12Z"]);
     check(&case(waiting.clone(), &one, asked(10, &one, away())), 12, expect![[r#"ask ["grid"]"#]]);
     check(&case(waiting.clone(), &two, asked(10, &one, away())), 11, expect![[r#"ask ["cloud"] after 1"#]]);
+    // Somebody is heard to offer what could serve: sooner, too, and not for what was heard before it was asked.
+    let heard = |second| {
+        let mut waiting = waiting.clone();
+        let said = names::offered("grid", at(second));
+        waiting.metadata.annotations.get_or_insert_default().insert(names::ANNOTATION_OFFERED.into(), said);
+        waiting
+    };
+    check(&case(heard(11), &one, asked(10, &one, away())), 11, expect![[r#"ask ["grid"]"#]]);
+    check(&case(heard(10), &one, asked(10, &one, away())), 11, expect!["look again at 1970-01-01T00:00:12Z"]);
     check(
         &case(waiting, &one, asked(299, &one, away())),
         300,
@@ -670,4 +679,75 @@ fn who_is_rated_too_low_is_not_asked_and_the_better_rated_comes_first() {
     assert_eq!(least.admits(Some(40)), Ok(()));
     assert_eq!(least.admits(Some(39)), Err("its rating is 39, needed at least 40".into()));
     assert_eq!(least.admits(None), Err("its rating is ?, needed at least 40".into()));
+}
+
+#[test]
+fn what_is_not_known_well_enough_is_refused_with_both_levels() {
+    let known = |name: &str, did: u8, evidence: Option<&[(&str, &str, AttributeLevel)]>| Peer {
+        did: Some(NodeKey::from_seed([did; 32]).unwrap().id()),
+        evidence: evidence.map(|all| {
+            let of = |(name, value, level): &(&str, &str, AttributeLevel)| intent::Attribute {
+                name: (*name).into(),
+                value: (*value).into(),
+                level: Some(*level),
+            };
+            all.iter().map(of).collect()
+        }),
+        ..peer(name)
+    };
+    let audited: &[(&str, &str, AttributeLevel)] = &[("city", "Milan", AttributeLevel::Audited)];
+    let mut passed_on = flavor("r", "4", "Milan");
+    passed_on.data["policies"]["conditions"] = json!({"resold": true});
+    let answers = vec![
+        (known("audited", 2, Some(audited)), answer(2, vec![flavor("a", "4", "Milan")])),
+        (known("claims", 3, Some(&[])), answer(3, vec![flavor("b", "4", "Milan")])),
+        (known("new", 4, None), answer(4, vec![flavor("c", "4", "Milan")])),
+        (known("elsewhere", 5, None), answer(5, vec![flavor("d", "4", "Turin")])),
+        (known("reseller", 6, Some(audited)), answer(6, vec![passed_on])),
+        (peer("no-key"), answer(7, vec![flavor("e", "4", "Milan")])),
+    ];
+    let filters = json!({"cpuFilter": {"name": "Range", "data": {"min": "1"}}});
+    let asks = [("fluidos-intent-location", "Milan"), (intent::INTENT_EVIDENCE, "location=audited")];
+    let accepts: AcquisitionPolicySpec = serde_json::from_value(json!({"accepts": {"resold": true}})).unwrap();
+    let buying = accepts.rules("p").unwrap();
+    let selector = K8SliceSelector::from_json(&filters).unwrap();
+    let found = weigh(&selector, None, &intent::parse(asks), Some(&buying), &answers);
+    let texts = |all: &[Refused]| all.iter().map(|out| format!("{}: {}", out.peer, out.reason)).collect::<Vec<_>>();
+    assert_eq!(found.offered.iter().map(|offered| offered.peer.as_str()).collect::<Vec<_>>(), ["audited"]);
+    assert_eq!(
+        texts(&found.refused),
+        [
+            "claims: location: Milan (claimed), needed Milan (audited)",
+            "elsewhere: location: Turin, needed Milan (audited)",
+            "reseller: location: Milan (claimed), needed Milan (audited)",
+            "no-key: location: Milan (claimed), needed Milan (audited)",
+        ]
+    );
+    assert_eq!(texts(&found.pending), ["new: location: Milan (claimed), needed Milan (audited)"]);
+}
+
+#[test]
+fn evidence_is_of_a_key_and_as_long_as_it_lasts() {
+    let known = |did: Option<u8>, refused: &str| -> KnownCluster {
+        let did = did.map(|seed| NodeKey::from_seed([seed; 32]).unwrap().id().to_string());
+        let evidence = json!([
+            {"name": "city", "value": "Milan", "level": "Audited", "until": at(100).to_string()},
+            {"name": "arch", "value": "amd64", "level": "Measured"},
+        ]);
+        serde_json::from_value(json!({
+            "apiVersion": "network.fluidos.eu/v1alpha1", "kind": "KnownCluster", "metadata": {"name": "k"},
+            "spec": {"address": "192.0.2.1:7300", "did": did, "trust": "Trusted"},
+            "status": {"expirationTime": "", "lastUpdateTime": "", "identity": {"refused": refused, "evidence": evidence}},
+        }))
+        .unwrap()
+    };
+    let levels = |known: &KnownCluster, now| {
+        let peers = peers([known].into_iter(), &BTreeMap::new(), NodeKey::from_seed([9; 32]).unwrap().id(), at(now));
+        let evidence = peers[0].evidence.clone()?;
+        Some(evidence.iter().map(|known| known.name.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(levels(&known(Some(2), ""), 99), Some(vec!["city".into(), "arch".into()]));
+    assert_eq!(levels(&known(Some(2), ""), 100), Some(vec!["arch".into()]), "the word of who vouched for it is over");
+    assert_eq!(levels(&known(Some(2), "it was revoked"), 99), Some(vec![]));
+    assert_eq!(levels(&known(None, ""), 99), None, "whose is it?");
 }

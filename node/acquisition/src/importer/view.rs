@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fluidos_identity::NodeId;
+use fluidos_model::intent::{self, Attribute, Evidence};
 use fluidos_model::kinds::{
     Allocation, Configuration, Contract, EmbeddedFlavor, KnownCluster, KnownClusterTrust, Phase, Rating, Reservation,
     Solver, SolverContract, names,
@@ -62,6 +63,15 @@ pub(crate) struct Peer {
     pub rating: Option<u8>,
     /// It is an official node that the owner has named as such: it proves no key, over plain HTTP.
     pub plain: bool,
+    /// How well this node knows what it is; `None`: they have not introduced themselves to each other yet.
+    pub evidence: Option<Arc<[Attribute]>>,
+}
+
+impl Peer {
+    /// How well it is known what a place of this peer is.
+    pub fn known(&self) -> Evidence {
+        Evidence::Of(self.evidence.iter().flat_map(|known| known.iter().cloned()).collect())
+    }
 }
 
 /// Who sells: the key that it has proven, or for official nodes, which have none, the place where its owner's buyer has named it.
@@ -346,7 +356,7 @@ pub(crate) fn peers<'a>(
 }
 
 /// The values of what was seen of peers, by DID.
-pub(super) fn ratings<'a>(ratings: impl Iterator<Item = &'a Rating>) -> BTreeMap<String, u8> {
+pub(crate) fn ratings<'a>(ratings: impl Iterator<Item = &'a Rating>) -> BTreeMap<String, u8> {
     ratings.filter_map(|rating| Some((rating.spec.did.clone(), rating.status.as_ref()?.judged()?))).collect()
 }
 
@@ -369,6 +379,9 @@ fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {
     }
     let name = spec.name.as_ref().or(known.metadata.name.as_ref())?;
     let link = status.and_then(|status| status.link.as_ref());
+    // What was shown is of a key: without one nobody knows whose it is.
+    let identity = status.and_then(|status| status.identity.as_ref()).filter(|_| did.is_some());
+    let evidence = identity.map(|identity| intent::known(identity, now).collect());
     Some(Peer {
         name: bounded(name, 63),
         address: spec.address.parse().ok()?,
@@ -376,6 +389,7 @@ fn peer(known: &KnownCluster, own: NodeId, now: Timestamp) -> Option<Peer> {
         latency_micros: link.and_then(|link| link.round_trip_micros),
         rating: None,
         plain: spec.plain,
+        evidence,
     })
 }
 

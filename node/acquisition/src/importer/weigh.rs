@@ -3,26 +3,28 @@
 
 use std::borrow::Cow;
 
-use fluidos_model::intent::{Intents, Judgement, Place, Requirement, judge};
-use fluidos_model::kinds::{Configuration, FlavorPrice, names};
+use fluidos_model::intent::{Constraint, Evidence, Intents, Judgement, Place, Requirement, judge, parse};
+use fluidos_model::kinds::{Configuration, FlavorPrice, Solver, names};
 use fluidos_model::market::{
     Accepted, Amounts, Buying, Candidate, Conditions, Currency, K8SliceSelector, Offer, Price, Split, rank,
 };
 use fluidos_model::service::ServiceSelector;
 use fluidos_rear as rear;
+use kube::ResourceExt as _;
 
 use super::heard::Heard;
 use super::view::{CANDIDATES_MAX, Findings, Offered, Part, Peer, Refused, SellerId};
+use super::wanted::Wanted;
 
 /// Flavors of one peer; ours have one each, official ones one per machine.
 const FLAVORS_MAX: usize = 64;
 
 /// What a peer answered, or why there is no answer.
-pub(super) type Answer = Result<Said, Silence>;
+pub(crate) type Answer = Result<Said, Silence>;
 
 /// What a peer said.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// Who it is.
     pub seller: SellerId,
     /// What it offers, or why nobody can say what it is.
@@ -41,7 +43,7 @@ impl Said {
 
 /// Why a peer has not said what it offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Silence {
+pub(crate) struct Silence {
     pub reason: String,
     /// It said no, for good: it is not waited for.
     pub refused: bool,
@@ -89,6 +91,22 @@ pub(super) fn weigh_services(
         offered.configuration = Some(configuration.clone());
     }
     findings
+}
+
+/// Whether these answers would be gone on with for a Solver.
+pub(crate) fn serves(solver: &Solver, buying: Option<&Buying>, answers: &[(Peer, Answer)]) -> bool {
+    let intents = parse(solver.annotations().iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let findings = match Wanted::of(solver) {
+        Ok(Wanted::Slice(selector)) => {
+            let split = solver.spec.split.as_ref().and_then(|split| split.rule().ok());
+            weigh(&selector, split.as_ref(), &intents, buying, answers)
+        }
+        Ok(Wanted::Service(selector, configuration)) => {
+            weigh_services((&selector, &configuration), &intents, buying, answers)
+        }
+        Err(_) => return false,
+    };
+    findings.candidates().next().is_some()
 }
 
 /// Judges every flavor of every answer. `out` sees what is not what is asked for.
@@ -209,23 +227,28 @@ impl<'a> About<'a> {
     /// What is there is judged by the owner's intents, conditions and money.
     fn judged(&self, buys: Amounts) -> Result<Fit<'a>, Out> {
         let (heard, peer) = (self.heard, self.peer);
-        agreed_to(self.buying, &heard.conditions().map_err(Out::Refused)?).map_err(Out::Refused)?;
-        let unmet = self.unmet(&heard.offer)?;
+        let conditions = heard.conditions().map_err(Out::Refused)?;
+        agreed_to(self.buying, &conditions).map_err(Out::Refused)?;
+        let unmet = self.unmet(&heard.offer, conditions.resold)?;
         let price = heard.quote(&buys).map_err(Out::Refused)?;
         let term_seconds = self.buying.and_then(|buying| buying.term).map(|term| term.as_secs());
         Ok(Fit { peer, seller: self.seller, heard, buys, price, unmet, term_seconds })
     }
 
-    /// How many preferences the place does not meet.
-    fn unmet(&self, offer: &Offer) -> Result<usize, Out> {
+    /// How many preferences the place does not meet. Of who serves what is resold nobody here knows anything.
+    fn unmet(&self, offer: &Offer, resold: bool) -> Result<usize, Out> {
         if self.intents.constraints.is_empty() {
             return Ok(0);
         }
-        let place = Place { latency_micros: self.peer.latency_micros, ..Place::from(offer) };
+        let asks = self.intents.constraints.iter().any(|constraint| constraint.evidence.is_some());
+        let evidence = if asks && !resold { self.peer.known() } else { Evidence::default() };
+        let place = Place { latency_micros: self.peer.latency_micros, evidence, ..Place::from(offer) };
         let judgement = judge(self.intents, &place);
         if !judgement.holds() {
             let reason = judgement.explain();
-            let unmeasured = only_unmeasured(self.intents, &judgement, &place);
+            // Who has not been met yet may show what is missing in a moment.
+            let stranger = self.peer.did.is_some() && self.peer.evidence.is_none() && !resold;
+            let unmeasured = only_unmeasured(self.intents, &judgement, &place, stranger);
             return Err(if unmeasured { Out::Pending(reason) } else { Out::Refused(reason) });
         }
         Ok(judgement.soft.len())
@@ -293,12 +316,16 @@ pub(super) fn quote(price: &FlavorPrice, buys: &Amounts) -> Result<Option<Price>
 }
 
 /// A latency that nobody has measured yet will be known in a moment: all else holds.
-fn only_unmeasured(intents: &Intents, judgement: &Judgement, place: &Place) -> bool {
-    let latency = |name| {
+fn only_unmeasured(intents: &Intents, judgement: &Judgement, place: &Place, stranger: bool) -> bool {
+    let unknown = |name| {
         let of_name = intents.constraints.iter().find(|constraint| constraint.name == name);
-        of_name.is_some_and(|constraint| matches!(constraint.requirement, Requirement::LatencyMicros(_)))
+        of_name.is_some_and(|constraint| match constraint.requirement {
+            Requirement::LatencyMicros(_) => place.latency_micros.is_none(),
+            // The rest of it holds: only how well that is known is missing.
+            _ => stranger && Constraint { evidence: None, ..constraint.clone() }.broken_by(place).is_none(),
+        })
     };
-    place.latency_micros.is_none() && judgement.hard.iter().all(|broken| latency(broken.name))
+    judgement.hard.iter().all(|broken| unknown(broken.name))
 }
 
 /// Preferences first, then what the policy ranks by, then the least surplus, then the name. Only the first few are gone on with.

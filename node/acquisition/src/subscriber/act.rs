@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fluidos_identity::NodeId;
-use fluidos_model::kinds::{PeeringCandidate, names};
+use fluidos_model::kinds::{PeeringCandidate, Solver, names};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -40,6 +40,16 @@ pub(super) async fn refresh(client: &Client, seller: NodeId, flavor: &rear::Flav
 /// Writes that a flavor cannot be bought any more.
 pub(super) async fn withdraw(client: &Client, seller: NodeId, flavor: &str) -> kube::Result<()> {
     write(client, &plan::candidate(flavor, seller), seller, None).await
+}
+
+/// Tells a Solver that a seller offers now what could serve it.
+pub(super) async fn tell(client: &Client, solver: &str, seller: &str, now: Timestamp) -> kube::Result<()> {
+    let said = json!({"metadata": {"annotations": {names::ANNOTATION_OFFERED: names::offered(seller, now)}}});
+    let api = Api::<Solver>::namespaced(client.clone(), names::NAMESPACE);
+    match api.patch(solver, &PatchParams::default(), &Patch::Merge(said)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(|_| ()),
+    }
 }
 
 async fn write(client: &Client, name: &str, seller: NodeId, said: Option<&rear::Flavor>) -> kube::Result<()> {

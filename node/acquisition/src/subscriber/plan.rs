@@ -26,15 +26,20 @@ pub(crate) struct Seller {
     pub did: NodeId,
 }
 
-/// Returns whom to follow: trusted peers of whom there are candidates, in the order of their names.
-pub(crate) fn followed<'a>(candidates: impl Iterator<Item = &'a PeeringCandidate>, peers: &[Peer]) -> Vec<Seller> {
+/// Returns whom to follow: trusted peers of whom there are candidates, and while a Solver waits the others, too; each in the order of
+/// their names.
+pub(crate) fn followed<'a>(
+    candidates: impl Iterator<Item = &'a PeeringCandidate>,
+    waiting: bool,
+    peers: &[Peer],
+) -> Vec<Seller> {
     let lives = candidates.filter(|candidate| candidate.metadata.deletion_timestamp.is_none());
     let sellers: BTreeSet<&str> = lives.filter_map(|candidate| candidate.spec.seller_did.as_deref()).collect();
-    let followed = peers.iter().filter_map(|peer| {
-        let did = peer.did.filter(|did| sellers.contains(did.to_string().as_str()))?;
-        Some(Seller { name: peer.name.clone(), address: peer.address, did })
-    });
-    followed.take(SELLERS_MAX).collect()
+    let proving =
+        peers.iter().filter_map(|peer| Some(Seller { name: peer.name.clone(), address: peer.address, did: peer.did? }));
+    let (found, others): (Vec<Seller>, Vec<Seller>) =
+        proving.partition(|seller| sellers.contains(seller.did.to_string().as_str()));
+    found.into_iter().chain(others.into_iter().filter(|_| waiting)).take(SELLERS_MAX).collect()
 }
 
 /// What a candidate becomes by what its seller says of its flavor now; `None` is withdrawn. `None` is returned if it is so already.
@@ -77,7 +82,7 @@ mod tests {
 
     fn peer(name: &str, did: Option<NodeId>) -> Peer {
         let address = "192.0.2.1:3004".parse().unwrap();
-        Peer { name: name.into(), address, did, latency_micros: None, rating: None, plain: false }
+        Peer { name: name.into(), address, did, latency_micros: None, rating: None, plain: false, evidence: None }
     }
 
     #[test]
@@ -89,15 +94,18 @@ mod tests {
         let peers = [peer("a", Some(id(1))), peer("b", Some(id(2))), peer("official", None)];
         let candidates = [of(2), of(2), of(3)];
         let names = |candidates: &[PeeringCandidate]| -> Vec<String> {
-            followed(candidates.iter(), &peers).into_iter().map(|seller| seller.name).collect()
+            followed(candidates.iter(), false, &peers).into_iter().map(|seller| seller.name).collect()
         };
         assert_eq!(names(&candidates), ["b"], "a has no candidate, the third is not trusted");
+        let waiting: Vec<String> =
+            followed(candidates.iter(), true, &peers).into_iter().map(|seller| seller.name).collect();
+        assert_eq!(waiting, ["b", "a"], "while somebody waits, whoever is trusted and proves a key");
         let mut going = of(1);
         going.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         assert_eq!(names(&[going]), [""; 0]);
         let many: Vec<Peer> = (0..100).map(|seed| peer("p", Some(id(seed)))).collect();
         let all: Vec<PeeringCandidate> = (0..100).map(of).collect();
-        assert_eq!(followed(all.iter(), &many).len(), SELLERS_MAX);
+        assert_eq!(followed(all.iter(), true, &many).len(), SELLERS_MAX);
     }
 
     #[test]

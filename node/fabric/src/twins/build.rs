@@ -225,11 +225,8 @@ pub(crate) fn fits(deal: &Deal, twins: &[Pod], spec: &PodSpec) -> Result<(), Str
         let other = twin.spec.as_ref().map(requested).transpose()?.unwrap_or_default();
         sum = sum.checked_add(&other).ok_or("together they ask for more than can be counted")?;
     }
-    let short: Vec<String> = deal
-        .amounts
-        .shortfalls(&sum)
-        .iter()
-        .map(|(r, bought, needed)| format!("{}: {} bought, {} needed", r.name(), r.text(*bought), r.text(*needed)))
-        .collect();
-    if short.is_empty() { Ok(()) } else { Err(format!("it does not fit into the contract: {}", short.join(", "))) }
+    match deal.amounts.lack(&sum, "bought") {
+        None => Ok(()),
+        Some(short) => Err(format!("it does not fit into the contract: {short}")),
+    }
 }

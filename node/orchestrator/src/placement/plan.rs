@@ -7,13 +7,15 @@ use fluidos_model::kinds::{Phase, names};
 use fluidos_model::market::{Amounts, Extended};
 use jiff::Timestamp;
 
-use super::view::{NodeView, PodView, View};
+use super::view::{Beside, NodeView, PodView, View};
 
 /// A pod that asks for nothing still takes something: the least that is bought for it.
 const LEAST: Amounts =
     Amounts { cpu_milli: 100, memory_bytes: 64 << 20, pods: 1, storage_bytes: 0, extended: Extended::NONE };
 /// A Solver that failed is tried again after this many seconds: offers change.
 const RETRY_SECONDS: i64 = 30;
+/// And after so many when somebody is heard to offer what it asks for since then, however often that is said.
+const RETRY_OFFERED_SECONDS: i64 = 5;
 /// Solvers of one workload. A workload that grows further must be split: each is a contract.
 const SOLVERS_MAX: usize = 8;
 
@@ -66,10 +68,10 @@ pub enum Action {
 /// Decides about every waiting pod and every Solver.
 pub fn plan(view: &View, now: Timestamp) -> Vec<Action> {
     let mut actions = Vec::new();
-    let mut nodes = view.nodes.clone();
+    let (mut nodes, mut beside) = (view.nodes.clone(), view.beside.clone());
     let mut short: BTreeMap<&str, Vec<(&PodView, String)>> = BTreeMap::new();
     for pod in &view.waiting {
-        match choose(pod, &nodes) {
+        match choose(pod, &nodes, beside.as_ref()) {
             Ok(choice) => {
                 if !pod.intents.is_clear() {
                     let stays =
@@ -78,6 +80,9 @@ pub fn plan(view: &View, now: Timestamp) -> Vec<Action> {
                 }
                 if let [node] = choice.nodes.as_slice() {
                     take(&mut nodes, node, &pod.needs);
+                }
+                if let Some(beside) = beside.as_mut().filter(|_| !choice.is_virtual) {
+                    beside.free = beside.free.saturating_sub(&pod.needs);
                 }
                 actions.push(Action::Open {
                     pod: id(pod),
@@ -113,10 +118,10 @@ struct Choice {
 
 /// The best node for a pod, or why there is none. Own nodes are preferred when all is equal; a pod whose intents are not
 /// understood has only own nodes.
-fn choose(pod: &PodView, nodes: &[NodeView]) -> Result<Choice, String> {
+fn choose(pod: &PodView, nodes: &[NodeView], beside: Option<&Beside>) -> Result<Choice, String> {
     let (mut fitting, mut reasons) = (Vec::new(), Vec::new());
     for node in nodes {
-        match refusal(pod, node) {
+        match refusal(pod, node).or_else(|| kept(pod, node, beside?)) {
             Some(why) => reasons.push(format!("{}: {why}", node.name)),
             None => fitting.push((judge(&pod.intents, &node.place).soft.len(), node.is_virtual, node)),
         }
@@ -157,7 +162,14 @@ fn refusal(pod: &PodView, node: &NodeView) -> Option<String> {
     if !judgement.holds() {
         return Some(judgement.explain());
     }
-    if node.free.holds(&pod.needs) { None } else { Some(missing(&node.free, &pod.needs)) }
+    node.free.lack(&pod.needs, "free")
+}
+
+/// Why a pod may not take of an own node what is promised to buyers, if it would.
+fn kept(pod: &PodView, node: &NodeView, beside: &Beside) -> Option<String> {
+    let lack = if node.is_virtual { None } else { beside.free.lack(&pod.needs, "free") }?;
+    let Beside { kept, promises, .. } = beside;
+    Some(format!("{lack} beside {kept} that is kept for {promises} contract(s) or hold(s) of buyers"))
 }
 
 /// One Solver at a time asks for what the waiting pods of a workload need together.
@@ -168,7 +180,10 @@ fn acquire(view: &View, workload: &str, pods: &[(&PodView, String)], now: Timest
     let outlook = match (open, failed) {
         (Some(solver), _) => format!("Solver {} looks for peers", solver.name),
         (None, Some(solver)) => {
-            if solver.ended.is_none_or(|ended| now.as_second() - ended >= RETRY_SECONDS) {
+            let pause = |ended| {
+                if solver.offered.is_some_and(|at| at >= ended) { RETRY_OFFERED_SECONDS } else { RETRY_SECONDS }
+            };
+            if solver.ended.is_none_or(|ended| now.as_second() - ended >= pause(ended)) {
                 actions.push(Action::Drop { solver: solver.name.clone() });
             }
             format!("Solver {}: {}", solver.name, solver.message)
@@ -225,16 +240,6 @@ fn solver_name(workload: &str, n: usize) -> String {
     use sha2::{Digest, Sha256};
     let hash: String = Sha256::digest(workload).iter().take(4).map(|b| format!("{b:02x}")).collect();
     if n == 1 { format!("placement-{hash}") } else { format!("placement-{hash}-{n}") }
-}
-
-/// What is missing of what is needed, in words.
-fn missing(free: &Amounts, needed: &Amounts) -> String {
-    let short = free.shortfalls(needed);
-    let parts: Vec<String> = short
-        .iter()
-        .map(|(r, free, needed)| format!("{}: {} free, needed {}", r.name(), r.text(*free), r.text(*needed)))
-        .collect();
-    parts.join(", ")
 }
 
 fn take(nodes: &mut [NodeView], name: &str, needs: &Amounts) {

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use expect_test::{Expect, expect};
-use fluidos_model::kinds::{Contract, Phase, Solver};
-use fluidos_model::market::Location;
+use fluidos_model::intent;
+use fluidos_model::kinds::{Contract, KnownCluster, Phase, Solver, names};
+use fluidos_model::market::{Amounts, Kept, Location};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -273,5 +274,118 @@ fn what_was_bought_to_serve_another_contract_is_for_nobody_here() {
         expect![[r#"
         solve placement-60c5590f: 1000m 67108864 B 1 pods {"fluidos-intent-location": "Milan", "fluidos.eu/namespace": "shop"}
         say api warning=false: no node fits (grid: it is kept to serve contract-sold, which was sold). Solver placement-60c5590f looks for peers"#]],
+    );
+}
+
+#[test]
+fn what_is_promised_to_buyers_is_not_taken_and_what_does_not_fit_beside_it_is_bought() {
+    let (nodes, own) = ([node("a", "2", None), node("b", "2", None)], Location::default());
+    let kept = |cpu_milli| Kept {
+        contract: Some("sold".into()),
+        transaction: "t".into(),
+        amounts: Amounts { cpu_milli, ..Amounts::default() },
+    };
+    let told = |pods: &[Pod], kept: &[Kept]| -> String {
+        let view = View::new(nodes.iter(), pods.iter(), [].iter(), [].iter(), &own).keep(kept, pods.iter());
+        let told = |action: &Action| match action {
+            Action::Open { pod, nodes, .. } => Some(format!("{} on {nodes:?}", pod.1)),
+            Action::Say { pod, message, .. } => Some(format!("{}: {message}", pod.1)),
+            _ => None,
+        };
+        plan(&view, Timestamp::from_second(1000).unwrap()).iter().filter_map(told).collect::<Vec<_>>().join("\n")
+    };
+    let mut twin = on(pod("twin", "w0", "1", &[]), "a");
+    twin.metadata.labels = Some([("reservation.fluidos.eu/contract".to_owned(), "sold".to_owned())].into());
+    let two = [pod("p", "w1", "1", &[]), pod("q", "w2", "2", &[])];
+    // Three of four are free for own pods; the first takes one of them, wherever it will be.
+    let fits = expect![[r#"
+        p on ["a", "b"]
+        q on ["a", "b"]"#]];
+    fits.assert_eq(&told(&two, &[kept(1000)]));
+    let waits = expect![[r#"
+        p on ["a", "b"]
+        q: no node fits (a: cpu: 1 free, needed 2 beside cpu 2 that is kept for 1 contract(s) or hold(s) of buyers; b: cpu: 1 free, needed 2 beside cpu 2 that is kept for 1 contract(s) or hold(s) of buyers). Solver placement-06f8faea looks for peers"#]];
+    waits.assert_eq(&told(&two, &[kept(2000)]));
+    // On its way to one of the two it counts as well; what the buyer's own pod uses does not count twice.
+    let mut decided = on(pod("p", "w1", "1", &[]), "");
+    decided.metadata.annotations.get_or_insert_default().insert(names::ANNOTATION_DECISION.into(), "a,b: own".into());
+    let later = [decided, two[1].clone(), twin];
+    let waits = expect![[
+        r#"q: no node fits (a: cpu: 1 free, needed 2; b: cpu: 1 free, needed 2 beside cpu 1 that is kept for 1 contract(s) or hold(s) of buyers). Solver placement-06f8faea looks for peers"#
+    ]];
+    waits.assert_eq(&told(&later, &[kept(2000)]));
+    assert_eq!(told(&later, &[kept(1000)]), r#"q on ["b"]"#, "all of it is used");
+}
+
+#[test]
+fn a_solver_that_has_failed_is_made_anew_at_once_when_somebody_offers_what_it_asks_for() {
+    let told = |ended: i64, offered: Option<i64>| -> String {
+        let mut solver = solver("placement-1", "w1", Phase::Failed, ended);
+        let text = |second| names::offered("grid", Timestamp::from_second(second).unwrap());
+        solver.metadata.annotations = offered.map(|at| [(names::ANNOTATION_OFFERED.to_owned(), text(at))].into());
+        let (nodes, pods) = ([node("farm", "1", None)], [pod("db", "w1", "2", &[])]);
+        let view = View::new(nodes.iter(), pods.iter(), [&solver].into_iter(), [].iter(), &Location::default());
+        let plan = plan(&view, Timestamp::from_second(1000).unwrap());
+        if plan.iter().any(|action| matches!(action, Action::Drop { .. })) { "anew" } else { "waits" }.to_owned()
+    };
+    assert_eq!(told(990, None), "waits");
+    assert_eq!(told(970, None), "anew");
+    assert_eq!(told(990, Some(995)), "anew");
+    assert_eq!(told(990, Some(980)), "waits", "it has asked since then");
+    assert_eq!(told(996, Some(1000)), "waits", "however often that is said");
+}
+
+#[test]
+fn a_pod_goes_where_it_is_known_well_enough_what_the_place_is() {
+    let now = Timestamp::from_second(1000).unwrap();
+    let mut grid = node("grid", "8", Some("Milan"));
+    grid.metadata.annotations.get_or_insert_default().insert(names::ANNOTATION_PEER_DID.into(), "did:key:zOld".into());
+    let known = |did: &str, origin: &str, level: &str| -> KnownCluster {
+        let evidence = json!([{"name": "city", "value": "Milan", "level": level, "until": "2100-01-01T00:00:00Z"}]);
+        serde_json::from_value(json!({
+            "apiVersion": "network.fluidos.eu/v1alpha1", "kind": "KnownCluster", "metadata": {"name": "k"},
+            "spec": {"address": "192.0.2.1:7300", "did": did},
+            "status": {"expirationTime": "", "lastUpdateTime": "", "identity": {"origin": origin, "evidence": evidence}},
+        }))
+        .unwrap()
+    };
+    let told = |node: &Node, known: &KnownCluster, resold: bool| -> String {
+        let mut pod = pod("db", "w1", "1", &[("location", "Milan")]);
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(intent::INTENT_EVIDENCE.into(), "location=audited".into());
+        let mut contract = contract("grid", &by_hand());
+        contract.spec.flavor.spec.flavor_type.type_data = json!({"policies": {"conditions": {"resold": resold}}});
+        let (pods, solvers) = ([pod], [by_hand()]);
+        let view =
+            View::new([node].into_iter(), pods.iter(), solvers.iter(), [&contract].into_iter(), &Location::default());
+        let view = view.know([known].into_iter(), [&contract].into_iter(), now);
+        match plan(&view, now).as_slice() {
+            [Action::Open { nodes, .. }] => nodes.join(","),
+            all => all
+                .iter()
+                .find_map(|action| match action {
+                    Action::Say { message, .. } => message.split(". ").next().map(str::to_owned),
+                    _ => None,
+                })
+                .unwrap_or_default(),
+        }
+    };
+    let claimed = "no node fits (grid: location: Milan (claimed), needed Milan (audited))";
+    assert_eq!(told(&grid, &known("did:key:zOld", "did:key:zOld", "Audited"), false), "grid");
+    assert_eq!(
+        told(&grid, &known("did:key:zNew", "did:key:zOld", "Audited"), false),
+        "grid",
+        "its key was handed over"
+    );
+    assert_eq!(told(&grid, &known("did:key:zNew", "did:key:zOther", "Audited"), false), claimed);
+    assert_eq!(told(&grid, &known("did:key:zOld", "did:key:zOld", "Claimed"), false), claimed);
+    assert_eq!(told(&grid, &known("did:key:zOld", "did:key:zOld", "Audited"), true), claimed, "somebody else runs it");
+    let mut own = node("farm", "8", None);
+    let place = json!({"city": "Milan"}).to_string();
+    own.metadata.annotations.get_or_insert_default().insert(names::ANNOTATION_LOCATION.into(), place);
+    assert_eq!(
+        told(&own, &known("did:key:zOld", "did:key:zOld", "Claimed"), false),
+        "farm",
+        "one's own word is enough"
     );
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fluidos_model::intent::{self, Intents, Place};
-use fluidos_model::kinds::{Contract, FlavorLocation, Phase, Solver, names, serving};
-use fluidos_model::market::{Amounts, Features, Location, Quantity, Resource, requested_of_traded};
+use fluidos_model::intent::{self, Attribute, Evidence, Intents, Place};
+use fluidos_model::kinds::{Contract, FlavorLocation, KnownCluster, Phase, Solver, names, serving};
+use fluidos_model::market::{Amounts, Features, Kept, Location, Quantity, Resource, requested_of_traded};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 
@@ -15,6 +15,8 @@ pub struct NodeView {
     pub name: String,
     /// Whether a peer stands behind it.
     pub is_virtual: bool,
+    /// DID of that peer.
+    pub peer: Option<String>,
     /// Why nothing can go there now; `None` when something can.
     pub closed: Option<String>,
     /// What intents are judged by.
@@ -63,8 +65,21 @@ pub struct SolverView {
     pub message: String,
     /// When it ended, in seconds since 1970.
     pub ended: Option<i64>,
+    /// When a seller was last heard to offer what could serve it, in seconds since 1970.
+    pub offered: Option<i64>,
     /// Whether it is on its way out.
     pub deleting: bool,
+}
+
+/// What the owner's own pods may take of own nodes where some is promised to buyers and not used yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beside {
+    /// What is free beside it, of all own nodes together; without limit of what nobody was promised.
+    pub free: Amounts,
+    /// What is promised and not used.
+    pub kept: Amounts,
+    /// In how many contracts and holds.
+    pub promises: usize,
 }
 
 /// Everything that placement knows.
@@ -78,6 +93,8 @@ pub struct View {
     pub solvers: Vec<SolverView>,
     /// Workloads that have at least one pod, waiting or not.
     pub workloads: Vec<String>,
+    /// What is left of own nodes beside what is kept for buyers; `None` where nothing is.
+    pub beside: Option<Beside>,
 }
 
 impl View {
@@ -93,9 +110,7 @@ impl View {
         let mut view = Self::default();
         let mut used: BTreeMap<&str, Amounts> = BTreeMap::new();
         for pod in &pods {
-            let over =
-                pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p == "Succeeded" || p == "Failed");
-            if let (Some(node), false) = (target(pod), over) {
+            if let (Some(node), false) = (target(pod), is_over(pod)) {
                 let sum = used.entry(node).or_default();
                 // What cannot be counted is more than a node has.
                 *sum = sum.checked_add(&needs(pod)).unwrap_or(Amounts::UNLIMITED);
@@ -136,6 +151,77 @@ impl View {
     }
 }
 
+impl View {
+    /// The view in which this is kept for buyers, as the scheduler keeps it: a pod that it would not let onto an own node is not sent to
+    /// one.
+    pub fn keep<'a>(mut self, kept: &[Kept], pods: impl Iterator<Item = &'a Pod>) -> Self {
+        let (mut used, mut coming) = (BTreeMap::<&str, Amounts>::new(), Amounts::default());
+        for pod in pods.filter(|pod| !is_over(pod)) {
+            let labels = [names::LABEL_CONTRACT, names::LABEL_SERVICE];
+            if let Some(contract) = labels.iter().find_map(|label| pod.labels().get(*label)) {
+                let sum = used.entry(contract).or_default();
+                *sum = sum.checked_add(&needs(pod)).unwrap_or(Amounts::UNLIMITED);
+            }
+            // Sent to several own nodes and on none yet.
+            if target(pod).is_some_and(|nodes| nodes.contains(',')) {
+                coming = coming.checked_add(&needs(pod)).unwrap_or(Amounts::UNLIMITED);
+            }
+        }
+        let unused = |kept: &Kept| {
+            let used = kept.contract.as_deref().and_then(|contract| used.get(contract));
+            used.map_or_else(|| kept.amounts.clone(), |used| kept.amounts.saturating_sub(used))
+        };
+        let unused: Vec<Amounts> = kept.iter().map(unused).filter(|unused| !unused.is_zero()).collect();
+        // What cannot be counted is more than there is.
+        let sum = |all: Amounts, one: &Amounts| all.checked_add(one).unwrap_or(Amounts::UNLIMITED);
+        let kept = unused.iter().fold(Amounts::default(), sum);
+        let own = self.nodes.iter().filter(|node| !node.is_virtual && node.closed.is_none()).map(|node| &node.free);
+        let left = own.fold(Amounts::default(), sum).saturating_sub(&coming).saturating_sub(&kept);
+        let mut free = Amounts::UNLIMITED;
+        for resource in kept.resources().filter(|resource| kept.get(resource) > 0) {
+            free.set(&resource, left.get(&resource));
+        }
+        self.beside = (!unused.is_empty()).then_some(Beside { free, kept, promises: unused.len() });
+        self
+    }
+}
+
+impl View {
+    /// The view in which this is known of peers at `now`. What is resold runs at somebody of whom nothing is known here.
+    pub fn know<'a>(
+        mut self,
+        known: impl Iterator<Item = &'a KnownCluster>,
+        contracts: impl Iterator<Item = &'a Contract>,
+        now: jiff::Timestamp,
+    ) -> Self {
+        let asks = |pod: &PodView| pod.intents.constraints.iter().any(|constraint| constraint.evidence.is_some());
+        if !self.waiting.iter().any(asks) {
+            return self;
+        }
+        let mut attributes: BTreeMap<&str, Vec<Attribute>> = BTreeMap::new();
+        for peer in known {
+            let Some(identity) = peer.status.as_ref().and_then(|status| status.identity.as_ref()) else { continue };
+            // A virtual node names the key that signed its contract, which may have been handed over since.
+            for did in peer.spec.did.iter().chain(&identity.origin) {
+                attributes.insert(did, intent::known(identity, now).collect());
+            }
+        }
+        let resold: Vec<String> = contracts.filter(|contract| is_resold(contract)).map(ResourceExt::name_any).collect();
+        for node in self.nodes.iter_mut().filter(|node| node.is_virtual) {
+            let of = node.peer.as_deref().and_then(|did| attributes.get(did));
+            let is_resold = node.labels.get(names::LABEL_CONTRACT).is_none_or(|contract| resold.contains(contract));
+            node.place.evidence = Evidence::Of(of.filter(|_| !is_resold).cloned().unwrap_or_default());
+        }
+        self
+    }
+}
+
+/// What is signed are the conditions of the flavor.
+fn is_resold(contract: &Contract) -> bool {
+    let said = &contract.spec.flavor.spec.flavor_type.type_data;
+    said.pointer("/policies/conditions/resold").and_then(serde_json::Value::as_bool) == Some(true)
+}
+
 /// The workload for which each contract was bought; `None` when a person's Solver bought it, for whoever fits.
 fn buyers<'a>(solvers: &[&Solver], contracts: impl Iterator<Item = &'a Contract>) -> BTreeMap<String, Option<String>> {
     contracts
@@ -157,6 +243,11 @@ fn target(pod: &Pod) -> Option<&str> {
         return Some(node);
     }
     pod.annotations().get(names::ANNOTATION_DECISION).and_then(|d| d.split_once(':')).map(|(node, _)| node)
+}
+
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn is_waiting(pod: &Pod) -> bool {
@@ -216,8 +307,19 @@ fn node_view(node: &Node, used: Option<&Amounts>, own_location: &Location) -> No
         memory_bytes: Some(free.memory_bytes),
         latency_micros: latency,
         features: annotation(names::ANNOTATION_FEATURES).map(|text| Features::of_annotation(text)).unwrap_or_default(),
+        evidence: if is_virtual { Evidence::default() } else { Evidence::Own },
     };
-    NodeView { name: node.name_any(), is_virtual, closed, place, free, labels: node.labels().clone(), bought_for: None }
+    let peer = annotation(names::ANNOTATION_PEER_DID).cloned();
+    NodeView {
+        name: node.name_any(),
+        is_virtual,
+        peer,
+        closed,
+        place,
+        free,
+        labels: node.labels().clone(),
+        bought_for: None,
+    }
 }
 
 fn pod_view(pod: &Pod) -> PodView {
@@ -225,7 +327,10 @@ fn pod_view(pod: &Pod) -> PodView {
     let annotations: BTreeMap<String, String> = pod
         .annotations()
         .iter()
-        .filter(|(k, _)| k.starts_with(intent::INTENT_PREFIX) || *k == intent::SOFT_INTENTS)
+        .filter(|(k, _)| {
+            k.starts_with(intent::INTENT_PREFIX)
+                || [intent::SOFT_INTENTS, intent::INTENT_EVIDENCE].contains(&k.as_str())
+        })
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     PodView {
@@ -251,6 +356,11 @@ fn solver_view(solver: &Solver) -> Option<SolverView> {
         phase: status.phase,
         message: status.message,
         ended: ended.map(jiff::Timestamp::as_second),
+        offered: solver
+            .annotations()
+            .get(names::ANNOTATION_OFFERED)
+            .and_then(|text| names::offered_at(text))
+            .map(jiff::Timestamp::as_second),
         deleting: solver.metadata.deletion_timestamp.is_some(),
     })
 }

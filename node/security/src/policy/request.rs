@@ -16,8 +16,6 @@ use kube::ResourceExt as _;
 const MINUTE: i64 = 60;
 /// As discovery takes: features of one node.
 const FEATURES_MAX: usize = 16;
-/// Attributes of one node that discovery tells about.
-const EVIDENCE_MAX: usize = 64;
 
 /// Everything that is decided about. The one list; the schema has the same words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -195,12 +193,10 @@ impl Peer {
         if self.owner.is_some() {
             self.credentials.insert("NodeOwnership".to_owned());
         }
-        for attribute in known.evidence.iter().take(EVIDENCE_MAX) {
+        // The same that intents are judged by.
+        for attribute in known.attributes(now) {
             let Some(level) = attribute.level else { continue };
             if level >= AttributeLevel::Audited {
-                if !lasts(&attribute.until) {
-                    continue;
-                }
                 self.credentials.insert("Feature".to_owned());
             }
             let lower = AttributeLevel::WORDS.into_iter().filter(|(lower, _)| *lower <= level);
