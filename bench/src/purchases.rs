@@ -34,10 +34,12 @@ use tokio_rustls::client::TlsStream;
 use crate::figures::{Samples, spread};
 use crate::market::{release, request, reservation, sign_and_buy};
 
-const ROUNDS: usize = 7;
-/// Purchases of one round, and how many at a time.
-const PURCHASES: u32 = 200;
+const ROUNDS: usize = 5;
+/// Purchases of one round, all of which are in force at its end, and how many at a time.
+const LIVE: [u32; 4] = [8, 32, 128, 512];
 const AT_ONCE: u32 = 8;
+/// Purchases one by one.
+const ALONE: u32 = 200;
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// The port of REAR and of nginx, and of the API, on loopback.
 const REAR_PORT: u16 = 17_300;
@@ -53,52 +55,68 @@ pub async fn measure(binary: &Path) -> Result<Value> {
     let number = Arc::new(AtomicU32::new(0));
     let pid = node.id().context("the node has ended")?;
     let sold = Sold::default();
-    let mut times = Samples::default();
-    let [mut ours, mut theirs, mut ratios, mut releases, mut processor] = std::array::from_fn(|_| Vec::new());
-    for round in 0..=ROUNDS {
-        let (begun, before) = (Instant::now(), processor_ms(pid)?);
-        let taken = together(&number, {
-            let (flavor, sold) = (flavor.clone(), sold.clone());
-            move |number| purchase(flavor.clone(), number, sold.clone())
-        })
-        .await?;
-        let a = f64::from(PURCHASES) / begun.elapsed().as_secs_f64();
-        let used = processor_ms(pid)? - before;
-        let begun = Instant::now();
-        together(&number, {
-            let answers = answers.clone();
-            move |number| visit(answers.clone(), number)
-        })
-        .await?;
-        let b = f64::from(PURCHASES) / begun.elapsed().as_secs_f64();
-        let begun = Instant::now();
-        together(&number, {
-            let sold = sold.clone();
-            move |_| give_back(sold.clone())
-        })
-        .await?;
-        // The first round fills caches of both.
-        if round > 0 {
-            times.extend(taken);
-            ours.push(a);
-            theirs.push(b);
-            ratios.push(a / b);
-            releases.push(f64::from(PURCHASES) / begun.elapsed().as_secs_f64());
-            processor.push(used / f64::from(PURCHASES));
+    let mut rounds = Vec::new();
+    // The first fills caches of both.
+    round(&number, &flavor, &answers, (pid, LIVE[0])).await?;
+    for live in LIVE {
+        let mut these = Vec::new();
+        for _ in 0..ROUNDS {
+            these.push(round(&number, &flavor, &answers, (pid, live)).await?);
         }
+        let of = |figure: fn(&Round) -> f64| spread(these.iter().map(figure).collect());
+        let mut times = Samples::default();
+        rounds.push(json!({
+            "live": live, "ours_per_second": of(|round| round.ours), "nginx_per_second": of(|round| round.theirs),
+            "ratio": of(|round| round.ours / round.theirs), "releases_per_second": of(|round| round.releases),
+            "processor_of_the_node_ms_per_purchase": of(|round| round.processor_ms),
+            "one_of_many": { these.into_iter().for_each(|round| times.extend(round.times)); times.figures() },
+        }));
     }
     let mut alone = Samples::default();
-    for _ in 0..PURCHASES {
+    for _ in 0..ALONE {
         let begun = Instant::now();
         purchase(flavor.clone(), number.fetch_add(1, Ordering::Relaxed), sold.clone()).await?;
         alone.add(begun.elapsed());
         give_back(sold.clone()).await?;
     }
-    Ok(json!({
-        "at_once": AT_ONCE, "purchases_a_round": PURCHASES, "ours_per_second": spread(ours), "nginx_per_second": spread(theirs),
-        "ratio": spread(ratios), "one_of_many": times.figures(), "one_alone": alone.figures(),
-        "releases_per_second": spread(releases), "processor_of_the_node_ms_per_purchase": spread(processor),
-    }))
+    Ok(json!({ "at_once": AT_ONCE, "rounds": rounds, "one_alone": alone.figures() }))
+}
+
+/// What one round has shown: how many a second, and what the node's process took for each.
+struct Round {
+    ours: f64,
+    theirs: f64,
+    releases: f64,
+    processor_ms: f64,
+    times: Samples,
+}
+
+/// So many purchases, as many visits of nginx, and as many releases.
+async fn round(
+    number: &Arc<AtomicU32>,
+    flavor: &str,
+    answers: &Arc<Vec<Answer>>,
+    (pid, live): (u32, u32),
+) -> Result<Round> {
+    let sold = Sold::default();
+    let per_second = |begun: Instant| f64::from(live) / begun.elapsed().as_secs_f64();
+    let (begun, before) = (Instant::now(), processor_ms(pid)?);
+    let times = together(number, live, {
+        let (flavor, sold) = (flavor.to_owned(), sold.clone());
+        move |number| purchase(flavor.clone(), number, sold.clone())
+    })
+    .await?;
+    let (ours, used) = (per_second(begun), processor_ms(pid)? - before);
+    let begun = Instant::now();
+    together(number, live, {
+        let answers = answers.clone();
+        move |number| visit(answers.clone(), number)
+    })
+    .await?;
+    let theirs = per_second(begun);
+    let begun = Instant::now();
+    together(number, live, move |_| give_back(sold.clone())).await?;
+    Ok(Round { ours, theirs, releases: per_second(begun), processor_ms: used / f64::from(live), times })
 }
 
 /// What was bought in a round, and by which key.
@@ -122,7 +140,11 @@ fn processor_ms(pid: u32) -> Result<f64> {
 }
 
 /// So many of them, some at a time; how long each took.
-async fn together<F>(number: &Arc<AtomicU32>, one: impl Fn(u32) -> F + Clone + Send + 'static) -> Result<Samples>
+async fn together<F>(
+    number: &Arc<AtomicU32>,
+    many: u32,
+    one: impl Fn(u32) -> F + Clone + Send + 'static,
+) -> Result<Samples>
 where
     F: Future<Output = Result<()>> + Send,
 {
@@ -131,7 +153,7 @@ where
         let (number, one) = (number.clone(), one.clone());
         workers.spawn(async move {
             let mut times = Samples::default();
-            for _ in 0..PURCHASES / AT_ONCE {
+            for _ in 0..many / AT_ONCE {
                 let begun = Instant::now();
                 one(number.fetch_add(1, Ordering::Relaxed)).await?;
                 times.add(begun.elapsed());

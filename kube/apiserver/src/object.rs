@@ -64,6 +64,17 @@ pub fn decode(stored: &[u8], revision: Revision) -> Result<Value, serde_json::Er
     Ok(object)
 }
 
+/// The stored object with nothing but its metadata understood; the rest is passed over.
+pub fn decode_metadata(stored: &[u8], revision: Revision) -> Result<Value, serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        metadata: Value,
+    }
+    let Head { mut metadata } = serde_json::from_slice(stored.get(4..).unwrap_or_default())?;
+    metadata["resourceVersion"] = revision.to_string().into();
+    Ok(serde_json::json!({ "metadata": metadata }))
+}
+
 fn split(stored: &[u8]) -> (&[u8], &[u8]) {
     let Some((offset, json)) = stored.split_first_chunk::<4>() else { return (stored, &[]) };
     json.split_at((u32::from_be_bytes(*offset) as usize).min(json.len()))
@@ -128,6 +139,8 @@ mod tests {
             let mut expected = object.clone();
             expected["metadata"]["resourceVersion"] = "42".into();
             assert_eq!(decode(&stored, 42).unwrap(), expected);
+            let metadata = &expected["metadata"];
+            assert_eq!(decode_metadata(&stored, 42).unwrap(), json!({ "metadata": metadata }));
             assert_eq!(serde_json::from_slice::<Value>(&to_json(&stored, 42)).unwrap(), expected);
         }
     }

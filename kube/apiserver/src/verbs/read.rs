@@ -36,6 +36,11 @@ pub fn decoded(kind: &Kind, entry: &Entry) -> Result<Value, Status> {
     Ok(object)
 }
 
+/// The metadata of a stored object, which are the same in all versions of its kind.
+pub fn metadata_of(entry: &Entry) -> Result<Value, Status> {
+    object::decode_metadata(&entry.value, entry.revision).map_err(Status::internal)
+}
+
 pub fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
     if body::negotiate(&call.headers)? == View::Object {
@@ -136,7 +141,7 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
             let items: Vec<Value> = page
                 .entries
                 .iter()
-                .map(|e| decoded(&call.kind, e).map(|o| table::partial(&o)))
+                .map(|e| metadata_of(e).map(|o| table::partial(&o)))
                 .collect::<Result<_, _>>()?;
             let list = json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items });
             Ok(body::json(StatusCode::OK, &list))

@@ -175,13 +175,12 @@ impl Watch {
             out.put_slice(b"}\n");
             return Ok(());
         }
-        let object = read::decoded(&self.kind, entry)?;
-        let shown = match self.view {
-            View::Metadata => table::partial(&object),
-            _ => {
-                let metadata = json!({ "resourceVersion": entry.revision.to_string() });
-                table::table(&self.kind, std::slice::from_ref(&object), metadata, &self.include)
-            }
+        let shown = if self.view == View::Metadata {
+            table::partial(&read::metadata_of(entry)?)
+        } else {
+            let object = read::decoded(&self.kind, entry)?;
+            let metadata = json!({ "resourceVersion": entry.revision.to_string() });
+            table::table(&self.kind, std::slice::from_ref(&object), metadata, &self.include)
         };
         line(out, word, &shown.to_string());
         Ok(())
