@@ -310,8 +310,8 @@ mod tests {
             verify(&file, beside, &look)
         };
         verified([&buyer, &seller], &[], &[])?;
-        verified([&buyer, &next], &[handover.clone()], &[])?;
-        verified([&buyer, &next], &[], &[history.clone()])?;
+        verified([&buyer, &next], std::slice::from_ref(&handover), &[])?;
+        verified([&buyer, &next], &[], std::slice::from_ref(&history))?;
         let told = |refused: Result<()>| format!("{:#}", refused.err().unwrap_or_else(|| anyhow::anyhow!("it holds")));
         let missing = told(verified([&buyer, &next], &[], &[]));
         assert!(missing.contains(&format!("not signed by the seller {}", seller.id())), "{missing}");
