@@ -52,10 +52,16 @@ enum Verb {
     #[command(after_help = up::EXAMPLES)]
     Up(Box<Up>),
     /// The images of this machine.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  fluidos image load my-image.tar --data-dir /var/lib/fluidos\n  fluidos image pull docker.io/library/nginx:1 --data-dir /var/lib/fluidos\n  fluidos image ls --data-dir /var/lib/fluidos"
+    )]
     Image(Image),
     /// Who this node is: its key, and the statements about it.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  fluidos identity show --data-dir /var/lib/fluidos\n  fluidos identity tell gone.json --to 192.0.2.7:7300"
+    )]
     Identity(Identity),
     /// What owners and certifiers say about nodes, signed. No node need run.
     #[command(subcommand)]
@@ -64,6 +70,9 @@ enum Verb {
     #[command(subcommand)]
     Serve(Serve),
     /// Take everything of a node off this machine; its key is kept.
+    #[command(
+        after_help = "Examples:\n  fluidos reset --data-dir /var/lib/fluidos\n  fluidos reset --data-dir /var/lib/fluidos --yes --identity    # the key, too"
+    )]
     Reset(Reset),
     /// Nodes that could be peers, and how they are reached.
     #[command(
@@ -72,7 +81,7 @@ enum Verb {
     )]
     Peers(Peers),
     /// What is sold here.
-    #[command(visible_alias = "flavor")]
+    #[command(visible_alias = "flavor", after_help = "Examples:\n  fluidos flavors\n  fluidos flavors -o json")]
     Flavors(Look),
     /// Packages of fixed size that are sold: here, or by a peer; with --peers, all that known nodes say they sell.
     #[command(
@@ -115,6 +124,8 @@ enum Verb {
     #[command(subcommand)]
     Policy(Policy),
     /// What a peer can see or do here now, each with what proves it.
+    ///
+    /// As root on the machine on which guests of the peer run, their networks are entered and addresses tried from there.
     #[command(after_help = "Examples:\n  fluidos exposure grid\n  fluidos exposure did:key:z6Mk... -o json")]
     Exposure(Exposure),
     /// Why a workload is where it is, or nowhere.
@@ -124,6 +135,7 @@ enum Verb {
     #[command(after_help = "Example:\n  fluidos trace deployment/api -n shop")]
     Trace(Trace),
     /// What works and what does not, with a remedy each.
+    #[command(after_help = "Examples:\n  fluidos check --pre    # before the first `fluidos up`\n  fluidos check")]
     Check(Check),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  fluidos completion bash > /etc/bash_completion.d/fluidos")]

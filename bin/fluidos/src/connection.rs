@@ -92,6 +92,13 @@ impl Connection {
         kube::Client::try_from(config).context(shown)
     }
 
+    /// The port of the API; `None` when there is no kubeconfig or it cannot be used.
+    pub async fn port(&self) -> Option<u16> {
+        let (config, _) = self.config().await.ok()?;
+        let default = if config.cluster_url.scheme_str() == Some("http") { 80 } else { 443 };
+        Some(config.cluster_url.port_u16().unwrap_or(default))
+    }
+
     async fn config(&self) -> Result<(kube::Config, String)> {
         let (mut file, shown) = self.read()?;
         self.override_in(&mut file);

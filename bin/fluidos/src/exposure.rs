@@ -1,10 +1,14 @@
 //! `fluidos exposure`: what a peer can see or do here now, each with what proves it. It reads objects with the caller's
-//! rights, asks the policies, and tries the API as a stranger.
+//! rights, asks the policies, tries the API as a stranger, and addresses from inside the guests that run on this machine.
+
+mod inside;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, anyhow};
 use fluidos_model::kinds::{Contract, DiscoveryPolicy, KnownCluster, names};
+use fluidos_security::exposure::inside::Ports;
 use fluidos_security::exposure::{self, Row, View};
 use fluidos_security::policy::{Action, Decision, Goods, Resource};
 use jiff::Timestamp;
@@ -39,7 +43,7 @@ pub fn run(connection: &Connection, exposure: &Exposure) -> Result<()> {
         let seen = policies.get_opt(names::DISCOVERY_POLICY).await.context("get discoverypolicies/default")?;
         let pods = all::<Pod>(&client, "pods").await?;
         let decisions = decisions(&node, &did, known, &pods);
-        let view = View {
+        let mut view = View {
             peer: &did,
             contracts: &all::<Contract>(&client, "contracts").await?,
             nodes: &all::<Machine>(&client, "nodes").await?,
@@ -52,11 +56,22 @@ pub fn run(connection: &Connection, exposure: &Exposure) -> Result<()> {
             decisions: &decisions,
             api: as_stranger(connection).await,
             multicast: seen.and_then(|policy| policy.status?.multicast).map(|multicast| multicast.state),
+            tried: &[],
             now: Timestamp::now(),
         };
+        let guests = exposure::inside::guests(&view, ports(connection, &node).await);
+        let tried =
+            tokio::task::spawn_blocking(|| inside::try_all(guests)).await.context("try from inside of guests")?;
+        view.tried = &tried;
         Ok(exposure::rows(&view))
     })?;
     look::show_values(&exposure.look, &rows, || table(&rows))
+}
+
+/// Where this node itself listens: its API as the caller reaches it, and REAR as its flavors say.
+async fn ports(connection: &Connection, node: &Node) -> Ports {
+    let rear = node.flavors().iter().find_map(|flavor| flavor.spec.owner.ip.parse::<SocketAddr>().ok());
+    Ports { api: connection.port().await, rear: rear.map(|address| address.port()) }
 }
 
 fn named(spec: &PodSpec) -> (BTreeSet<String>, BTreeSet<String>) {

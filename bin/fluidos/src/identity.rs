@@ -14,7 +14,7 @@ use fluidos_identity::{NODE_KEY_FILE, NodeKey};
 use serde_json::json;
 
 pub use self::change::{Revoke, Rotate};
-pub use self::resolve::Resolve;
+pub use self::resolve::{Resolve, read_statements};
 pub use self::show::Show;
 pub use self::tell::Tell;
 

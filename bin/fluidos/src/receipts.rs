@@ -4,14 +4,18 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use fluidos_identity::NodeId;
-use fluidos_model::kinds::{Receipt, names};
+use fluidos_identity::{NodeId, Statement};
+use fluidos_model::kinds::{Acquaintance, Receipt, names};
 use fluidos_model::receipt::{self, Item, MEMBER, RECEIPT_PURPOSE};
-use fluidos_rear::{PROOF_BYTES_MAX, export_signed, verify_signed};
+use fluidos_rear::{
+    PROOF_WITH_HANDOVERS_BYTES_MAX, export_with_handovers, handovers_of, require_party, verify_with_handovers,
+};
+use jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::connection::{Connection, with};
+use crate::identity::read_statements;
 use crate::look::{self, Look, Table};
 
 /// What is done with receipts; without a verb they are listed.
@@ -35,18 +39,32 @@ pub struct Receipts {
 #[derive(clap::Subcommand, Clone, Debug)]
 enum Verb {
     /// Write a receipt with its signatures as a file that proves itself on any machine.
-    #[command(after_help = "Example:\n  fluidos receipts export receipt-grid-…-0000001 > receipt.json")]
+    #[command(
+        after_help = "Examples:\n  fluidos receipts export receipt-grid-…-0000001 > receipt.json\n  fluidos receipts export receipt-grid-…-0000009 --statements /var/lib/fluidos/identity/history.json > receipt.json"
+    )]
     Export {
         /// The receipt.
         name: String,
+        /// Hand-overs of a party whose key has changed, to go into the file: this node's own history.json, once it has another key than
+        /// its contract names. Those of the other party are known; may be repeated.
+        #[arg(long, value_name = "FILE")]
+        statements: Vec<PathBuf>,
         /// Where to; default: standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
     /// Prove offline what both parties signed; names the field that was changed. Exit 1 if the file proves nothing.
+    ///
+    /// A party may have signed with a key that follows the one its contract names: along hand-overs in the file, or in --statements.
+    #[command(
+        after_help = "Examples:\n  fluidos receipts verify receipt.json\n  fluidos receipts verify receipt.json --statements history.json"
+    )]
     Verify {
         /// The file.
         file: PathBuf,
+        /// More hand-overs: a node's history.json, or one statement; may be repeated.
+        #[arg(long, value_name = "FILE")]
+        statements: Vec<PathBuf>,
         #[command(flatten)]
         look: Look,
     },
@@ -55,8 +73,8 @@ enum Verb {
 /// Does what the verb says.
 pub fn run(connection: &Connection, receipts: &Receipts) -> Result<()> {
     match &receipts.verb {
-        Some(Verb::Verify { file, look }) => verify(file, look),
-        Some(Verb::Export { name, out }) => with(export(connection, name, out.as_ref())),
+        Some(Verb::Verify { file, statements, look }) => verify(file, statements, look),
+        Some(Verb::Export { name, statements, out }) => with(export(connection, name, statements, out.as_ref())),
         None => with(async {
             let client = connection.client().await?;
             let namespace = connection.namespace_or(names::NAMESPACE);
@@ -160,11 +178,28 @@ fn measures(receipt: Option<&receipt::Receipt>, item: Item) -> String {
     }
 }
 
-async fn export(connection: &Connection, name: &str, out: Option<&PathBuf>) -> Result<()> {
-    let api = Api::<Receipt>::namespaced(connection.client().await?, connection.namespace_or(names::NAMESPACE));
-    let object = api.get(name).await.with_context(|| format!("get receipts/{name}"))?;
+async fn export(connection: &Connection, name: &str, statements: &[PathBuf], out: Option<&PathBuf>) -> Result<()> {
+    let (client, namespace) = (connection.client().await?, connection.namespace_or(names::NAMESPACE));
+    let object = Api::<Receipt>::namespaced(client.clone(), namespace).get(name).await;
+    let object = object.with_context(|| format!("get receipts/{name}"))?;
     let signed = fluidos_accounting::signed_receipt(&object).with_context(|| format!("receipts/{name}"))?;
-    let text = export_signed(&signed, MEMBER).with_context(|| format!("receipts/{name}"))?;
+    let mut heard = read_statements(statements)?;
+    let met: Vec<Acquaintance> = look::list(client, namespace, "acquaintances").await?;
+    // One that cannot be read proves nothing, and the file may prove itself without it.
+    let accepted = met.iter().flat_map(|met| &met.spec.accepted);
+    heard.extend(accepted.filter_map(|text| Statement::parse(text.as_bytes()).ok()));
+    let mut handovers = Vec::new();
+    for (party, named) in parties(signed.value()).with_context(|| format!("receipts/{name}"))? {
+        if signed.signed_by(&named) {
+            continue;
+        }
+        // With a doubt about its key nothing is put into the file, and the note says so.
+        handovers.extend(handovers_of(named, &heard, Timestamp::now()).unwrap_or_default());
+        if let Err(error) = require_party(&signed, party, named, &heard, Timestamp::now()) {
+            eprintln!("note: as it is, the file proves nothing: {error} (--statements)");
+        }
+    }
+    let text = export_with_handovers(&signed, MEMBER, &handovers).with_context(|| format!("receipts/{name}"))?;
     match out {
         Some(path) => std::fs::write(path, text + "\n").with_context(|| path.display().to_string()),
         None => {
@@ -174,17 +209,28 @@ async fn export(connection: &Connection, name: &str, out: Option<&PathBuf>) -> R
     }
 }
 
-fn verify(file: &PathBuf, look: &Look) -> Result<()> {
+/// Both parties with the keys under which the contract names them.
+fn parties(receipt: &receipt::Receipt) -> Result<[(&'static str, NodeId); 2]> {
+    let key = |party: &'static str, did: &str| -> Result<(&'static str, NodeId)> {
+        Ok((party, did.parse().with_context(|| format!("{party} {did:?}"))?))
+    };
+    Ok([key("buyer", &receipt.buyer)?, key("seller", &receipt.seller)?])
+}
+
+fn verify(file: &PathBuf, statements: &[PathBuf], look: &Look) -> Result<()> {
     let shown = || file.display().to_string();
     let length = std::fs::metadata(file).with_context(shown)?.len();
-    if length > PROOF_BYTES_MAX as u64 {
-        bail!("{}: {length} bytes, at most {PROOF_BYTES_MAX}", shown());
+    if length > PROOF_WITH_HANDOVERS_BYTES_MAX as u64 {
+        bail!("{}: {length} bytes, at most {PROOF_WITH_HANDOVERS_BYTES_MAX}", shown());
     }
     let text = std::fs::read_to_string(file).with_context(shown)?;
-    let signed = verify_signed::<receipt::Receipt>(&text, MEMBER, RECEIPT_PURPOSE).with_context(shown)?;
+    let (signed, mut heard) =
+        verify_with_handovers::<receipt::Receipt>(&text, MEMBER, RECEIPT_PURPOSE).with_context(shown)?;
+    heard.extend(read_statements(statements)?);
     let receipt = signed.value();
-    let party = |field: &str, did: &str| did.parse::<NodeId>().with_context(|| format!("{}: {field}", shown()));
-    signed.require(&[party("buyer", &receipt.buyer)?, party("seller", &receipt.seller)?]).with_context(shown)?;
+    for (party, named) in parties(receipt).with_context(shown)? {
+        require_party(&signed, party, named, &heard, Timestamp::now()).with_context(shown)?;
+    }
     let signers: Vec<String> = signed.signers().map(|signer| signer.to_string()).collect();
     let value = json!({ "receipt": receipt, "signers": signers, "digest": signed.digest() });
     look::show_values(look, &value, || Table {
@@ -208,6 +254,8 @@ fn verify(file: &PathBuf, look: &Look) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use fluidos_identity::{Handover, NodeKey, Signed};
+
     use super::*;
 
     #[test]
@@ -238,5 +286,38 @@ mod tests {
         object.spec.state = "Agreed".into();
         let row = &table(&[object]).rows[0];
         assert_eq!(row[5..10], ["?", "?", "?", "?", "?"].map(str::to_owned));
+    }
+
+    #[test]
+    fn a_receipt_of_a_next_key_is_proven_by_hand_overs_in_the_file_or_beside_it() -> Result<()> {
+        let key = |seed: u8| NodeKey::from_seed([seed; 32]);
+        let (buyer, seller, next, stranger) = (key(1)?, key(2)?, key(12)?, key(9)?);
+        let document = json!({"version": 2, "contractID": "c", "termsDigest": "", "number": 1, "previous": "",
+            "from": "2026-11-01T10:00:00Z", "until": "2026-11-01T11:00:00Z", "buyer": buyer.id(), "seller": seller.id(),
+            "lines": [], "pods": [], "podsLeftOut": {"buyer": 0, "seller": 0}});
+        let signed = |signers: [&NodeKey; 2]| -> Result<Signed<receipt::Receipt>> {
+            let mut signed = Signed::new(RECEIPT_PURPOSE, serde_json::from_value(document.clone())?)?;
+            signers.iter().try_for_each(|signer| signed.sign(signer))?;
+            Ok(signed)
+        };
+        let handover: Statement = Handover::by_key(&seller, &next, "2026-10-01T00:00:00Z".parse()?)?.into();
+        let directory = tempfile::Builder::new().prefix("flt-receipts-").tempdir()?;
+        let (file, history) = (directory.path().join("receipt.json"), directory.path().join("history.json"));
+        std::fs::write(&history, Statement::write_all(std::slice::from_ref(&handover))?)?;
+        let look = Look::of(crate::output::Output::Json);
+        let verified = |signers: [&NodeKey; 2], inside: &[Statement], beside: &[PathBuf]| -> Result<()> {
+            std::fs::write(&file, export_with_handovers(&signed(signers)?, MEMBER, inside)?)?;
+            verify(&file, beside, &look)
+        };
+        verified([&buyer, &seller], &[], &[])?;
+        verified([&buyer, &next], std::slice::from_ref(&handover), &[])?;
+        verified([&buyer, &next], &[], std::slice::from_ref(&history))?;
+        let told = |refused: Result<()>| format!("{:#}", refused.err().unwrap_or_else(|| anyhow::anyhow!("it holds")));
+        let missing = told(verified([&buyer, &next], &[], &[]));
+        assert!(missing.contains(&format!("not signed by the seller {}", seller.id())), "{missing}");
+        assert!(missing.contains(&next.id().to_string()), "{missing}");
+        let forged = told(verified([&buyer, &stranger], &[handover], &[history]));
+        assert!(forged.contains(&format!("lead to {}", next.id())), "{forged}");
+        Ok(())
     }
 }

@@ -33,7 +33,7 @@ pub fn run(connection: &Connection, why: &Why) -> Result<()> {
         return Ok(());
     }
     if why.output == Output::Name {
-        story.pods.iter().for_each(|pod| println!("pod/{}", pod.name_any()));
+        listed(&story).iter().for_each(|name| println!("{name}"));
         return Ok(());
     }
     if story.pods.is_empty() {
@@ -49,6 +49,11 @@ pub fn run(connection: &Connection, why: &Why) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The pods as kubectl takes them again.
+fn listed(story: &Story) -> Vec<String> {
+    story.pods.iter().map(|pod| format!("pod/{}", pod.name_any())).collect()
 }
 
 fn node(pod: &Pod) -> Option<&str> {
@@ -99,4 +104,57 @@ fn because(pod: &Pod, story: &Story) -> Vec<String> {
         lines.push("nothing has been said about it yet".into());
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, missing_docs)]
+    use std::collections::BTreeMap;
+
+    use fluidos_model::kinds::{Contract, Solver};
+
+    use super::*;
+
+    fn story(pods: &[Value]) -> Story {
+        let mut contract = Contract::new("contract-grid-1", Default::default());
+        contract.spec.expiration_time = Some("2026-12-01T00:00:00Z".into());
+        let mut other = contract.clone();
+        other.metadata.name = Some("contract-cloud-2".into());
+        let mut solver = Solver::new("shop-api", Default::default());
+        solver.status = Some(
+            serde_json::from_value(json!({
+                "solverPhase": {"phase": "Solved", "message": "bought of two"},
+                "contracts": [{"name": "contract-cloud-2", "peer": "cloud", "why": "the nearest"},
+                    {"name": "contract-grid-1", "peer": "grid", "why": "the cheapest of 3"}]}))
+            .unwrap(),
+        );
+        Story {
+            asked: "deployment/api".into(),
+            pods: pods.iter().map(|pod| serde_json::from_value(pod.clone()).unwrap()).collect(),
+            solvers: vec![solver],
+            contracts: BTreeMap::from([("grid".into(), contract), ("cloud".into(), other)]),
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_pod_is_told_with_the_names_of_its_node_contract_and_seller_and_of_no_other() {
+        let placed = json!({names::ANNOTATION_DECISION: "grid: it is in Milan"});
+        let bought = json!({"metadata": {"name": "api-1", "annotations": placed}, "spec": {"nodeName": "grid", "containers": []}});
+        let waits = json!({"metadata": {"name": "api-2"}, "spec": {"containers": []}});
+        let own = json!({"metadata": {"name": "api-3"}, "spec": {"nodeName": "farm", "containers": []}});
+        let story = story(&[bought, waits, own]);
+        assert_eq!(listed(&story), ["pod/api-1", "pod/api-2", "pod/api-3"]);
+        let told: Vec<Vec<String>> = story.pods.iter().map(|pod| because(pod, &story)).collect();
+        assert_eq!(
+            told[0],
+            [
+                "placed on grid: it is in Milan",
+                "that node is contract contract-grid-1, until 2026-12-01T00:00:00Z",
+                "bought from grid, the cheapest of 3",
+            ]
+        );
+        assert_eq!(told[1], ["Solver shop-api is Solved: bought of two"]);
+        assert_eq!(told[2], ["it carries no intent and its namespace does not let it leave, so the scheduler chose"]);
+    }
 }

@@ -399,19 +399,26 @@ async fn a_price_that_rises_behind_the_quote_is_not_paid_and_its_margin_not_give
     assert!(refused.1.contains("resale: nobody holds it any more: 1 refused"), "{refused:?}");
     nothing_sold_on(broker).await;
     grid.empty().await;
-    // Who else sells the same for no more is bought from instead.
+    // Who else sells the same for no more is bought from instead, whichever of the two is asked first.
     let cloud = Node::start(5, "cloud", Some(4000)).await;
     sells(&cloud, "0.02", None).await;
-    let price = |amount: &str| Patch::Merge(json!({"spec": {"price": {"amount": amount}}}));
-    grid.api::<SharingPolicy>().patch("standard", &PatchParams::default(), &price("0.02")).await.unwrap();
     broker.know(&cloud).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let offered = client.request(&request(path())).await.unwrap().unwrap().offers.pop().unwrap();
-    assert_eq!(offered.price.amount, "0.044");
-    grid.api::<SharingPolicy>().patch("standard", &PatchParams::default(), &price("0.021")).await.unwrap();
-    client.reserve(&reservation(&offered.flavor.id, "t2", path())).await.unwrap();
-    assert_eq!((grid.ledger().await.commitments.len(), cloud.ledger().await.commitments.len()), (0, 1));
-    client.cancel("t2").await.unwrap();
-    nothing_sold_on(broker).await;
+    let costs = async |node: &Node, amount: &str| {
+        let price = Patch::Merge(json!({"spec": {"price": {"amount": amount}}}));
+        node.api::<SharingPolicy>().patch("standard", &PatchParams::default(), &price).await.unwrap();
+    };
+    for (dear, other, transaction) in [(grid, &cloud, "t2"), (&cloud, grid, "t3")] {
+        costs(dear, "0.02").await;
+        costs(other, "0.02").await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let offered = client.request(&request(path())).await.unwrap().unwrap().offers.pop().unwrap();
+        assert_eq!(offered.price.amount, "0.044");
+        costs(dear, "0.021").await;
+        client.reserve(&reservation(&offered.flavor.id, transaction, path())).await.unwrap();
+        let held = (dear.ledger().await.commitments.len(), other.ledger().await.commitments.len());
+        assert_eq!(held, (0, 1), "{} does not hold it, {} does", dear.name, other.name);
+        client.cancel(transaction).await.unwrap();
+        nothing_sold_on(broker).await;
+    }
     cloud.empty().await;
 }

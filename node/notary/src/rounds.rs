@@ -198,4 +198,29 @@ mod tests {
         asked.dedup();
         assert!(asked.len() <= PEERS_MAX && asked.len() > 45, "{}", asked.len());
     }
+
+    #[test]
+    fn who_never_ends_is_given_up_and_who_never_answers_is_asked_once_an_hour_in_the_end() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut kept: BTreeMap<NodeId, Mark> = [(id(9), mark(1))].into();
+        let mut rounds = Rounds::default();
+        assert!(rounds.next(&[id(1)], &kept, same, at(0)).is_some());
+        assert_eq!(rounds.next(&[id(1)], &kept, same, at(119)), None, "it may still end");
+        assert!(rounds.next(&[id(1)], &kept, same, at(120)).is_some());
+        let mut last = 120;
+        for wait in [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600] {
+            rounds.failed(&id(1), at(last));
+            assert_eq!(rounds.next(&[id(1)], &kept, same, at(last + wait - 1)), None, "asked before {wait} s");
+            last += wait;
+            assert!(rounds.next(&[id(1)], &kept, same, at(last)).is_some(), "not asked after {wait} s");
+        }
+        // One answer, and it is asked as any other.
+        rounds.answered(&id(1), &[(id(9), mark(1), true)], at(last));
+        kept.insert(id(9), mark(2));
+        assert_eq!(rounds.next(&[id(1)], &kept, same, at(last + 9)), None);
+        assert!(rounds.next(&[id(1)], &kept, same, at(last + 10)).is_some());
+        rounds.failed(&id(1), at(last + 10));
+        assert!(rounds.next(&[id(1)], &kept, same, at(last + 20)).is_some(), "what failed before is forgotten");
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! What was not or cannot be probed has no answer (`None`) and says why: silence is no proof of safety.
 
+pub mod inside;
+
 use std::collections::BTreeSet;
 
 use fluidos_identity::{NodeId, fabric_prefix};
@@ -70,6 +72,8 @@ pub struct View<'a> {
     pub decisions: &'a [(Action, String, Decision)],
     /// What the API answered to somebody without a credential, asked for all Secrets: the status code, or why there is none.
     pub api: Result<u16, String>,
+    /// What was tried from inside of guest pods.
+    pub tried: &'a [inside::Tried],
     /// Whether this node announces itself.
     pub multicast: Option<MulticastState>,
     /// Now.
@@ -194,11 +198,7 @@ fn provider(view: &View<'_>) -> Vec<Row> {
 /// What it has because its workloads run here.
 fn guest(view: &View<'_>) -> Vec<Row> {
     let role = As::Guest;
-    let sold: BTreeSet<String> = view
-        .live()
-        .filter(|contract| is(&contract.spec.buyer, view.peer))
-        .map(|contract| contract.name_any())
-        .collect();
+    let sold = view.sold();
     let of_contract = |labels: &std::collections::BTreeMap<String, String>| {
         labels.get(names::LABEL_CONTRACT).is_some_and(|contract| sold.contains(contract))
     };
@@ -263,11 +263,7 @@ fn guest(view: &View<'_>) -> Vec<Row> {
         };
         rows.push(row(role, "machine", &format!("this machine, from {shown}"), Some(!open.is_empty()), proof));
     }
-    if !guests.is_empty() {
-        let proof = "not probed: the kernel's rules confine its pods to it, which can be tried from inside them only";
-        let item = format!("anything but its own {}", prefix(view.peer));
-        rows.push(row(role, "addresses", &item, None, proof));
-    }
+    rows.extend(inside::rows(view));
     rows
 }
 
@@ -332,6 +328,12 @@ fn row(role: As, what: &'static str, item: &str, can: Option<bool>, proof: impl 
 }
 
 impl View<'_> {
+    /// The live contracts by which this node sells to the peer, by name.
+    fn sold(&self) -> BTreeSet<String> {
+        let sold = self.live().filter(|contract| is(&contract.spec.buyer, self.peer));
+        sold.map(|contract| contract.name_any()).collect()
+    }
+
     /// Contracts that are active, not ending, and whose time is not over.
     fn live(&self) -> impl Iterator<Item = &Contract> {
         self.contracts.iter().filter(|contract| {

@@ -53,7 +53,10 @@ pub use messages::{
     Telemetry, Transaction,
 };
 pub use path::{PATH_LEEWAY, PATH_MARKS_MAX, PATH_PURPOSE, Path, PathError, PathTerms};
-pub use proof::{PROOF_BYTES_MAX, Proof, ProofError, export_contract, export_signed, verify_contract, verify_signed};
+pub use proof::{
+    PROOF_BYTES_MAX, PROOF_WITH_HANDOVERS_BYTES_MAX, Proof, ProofError, export_contract, export_signed,
+    export_with_handovers, handovers_of, require_party, verify_contract, verify_signed, verify_with_handovers,
+};
 pub use query::{Selector, SelectorFilter};
 pub use receipts::{Accountant, PAYMENTS_MAX, ReceiptAnswer, ReceiptRequest};
 pub use renewal::{RENEWAL_PURPOSE, RenewalTerms, check_renewal, check_renewed, open_renewal};

@@ -8,20 +8,25 @@
 //! A proof *holds* if and only if both parties have signed the payload and `contract` says the same. The payload is there so that a
 //! change can be named: if only `contract` was changed, the signatures still hold and show what stood there.
 
+mod party;
+
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fluidos_identity::{Envelope, NodeId, Signed, strict_json};
+use fluidos_identity::{Envelope, NodeId, STATEMENTS_BYTES_MAX, STATEMENTS_MAX, Signed, Statement, strict_json};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use self::party::{handovers_of, require_party};
 use crate::terms::{TermsError, open_contract};
 use crate::{CONTRACT_PURPOSE, ContractTerms};
 
 /// Terms are at most 16 KiB and stand there twice, with a few signatures.
 pub const PROOF_BYTES_MAX: usize = 64 * 1024;
+/// That, and the hand-overs of both parties.
+pub const PROOF_WITH_HANDOVERS_BYTES_MAX: usize = PROOF_BYTES_MAX + STATEMENTS_BYTES_MAX;
 /// Changes that are named; who changed more has written another contract.
 const CHANGES_MAX: usize = 8;
 
@@ -51,6 +56,21 @@ pub enum ProofError {
     /// A signature does not hold, or one of the parties has not signed.
     #[error(transparent)]
     Terms(#[from] TermsError),
+    /// A party has not signed, nor has a key that follows its own.
+    #[error("not signed by the {party} {named}: signed by {}; {why}", .signers.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" and "))]
+    Party {
+        /// Buyer or seller.
+        party: &'static str,
+        /// The key that the contract names.
+        named: NodeId,
+        /// Who signed.
+        signers: Vec<NodeId>,
+        /// What is missing.
+        why: String,
+    },
+    /// What stands there as a hand-over is none.
+    #[error("handovers: {0}")]
+    Handovers(String),
     /// A signature is said to be somebody else's.
     #[error("signatures[{index}].by is {observed}, needed {needed} who made it")]
     By {
@@ -69,6 +89,9 @@ pub enum ProofError {
 struct Signatures {
     payload: String,
     signatures: Vec<Signature>,
+    /// Statements about the keys of parties that have others now.
+    #[serde(default)]
+    handovers: Vec<Envelope>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -103,6 +126,21 @@ pub fn verify_contract(file: &str) -> Result<Proof, ProofError> {
 /// # Errors
 /// [`ProofError::Malformed`] in theory only.
 pub fn export_signed<T: Serialize + DeserializeOwned>(signed: &Signed<T>, member: &str) -> Result<String, ProofError> {
+    export_with_handovers(signed, member, &[])
+}
+
+/// Returns such a file, with the statements by which it is proven who speaks for a party now.
+///
+/// # Errors
+/// As of [`export_signed`]; [`ProofError::Handovers`] if there are more than a file may have.
+pub fn export_with_handovers<T: Serialize + DeserializeOwned>(
+    signed: &Signed<T>,
+    member: &str,
+    handovers: &[Statement],
+) -> Result<String, ProofError> {
+    if handovers.len() > STATEMENTS_MAX {
+        return Err(ProofError::Handovers(format!("{}, at most {STATEMENTS_MAX}", handovers.len())));
+    }
     let malformed = |error: &dyn fmt::Display| ProofError::Malformed(error.to_string());
     let payload = String::from_utf8(signed.bytes().to_vec()).map_err(|error| malformed(&error))?;
     let read: Value = serde_json::from_str(&payload).map_err(|error| malformed(&error))?;
@@ -112,7 +150,10 @@ pub fn export_signed<T: Serialize + DeserializeOwned>(signed: &Signed<T>, member
         Signature { by: by.to_string(), protected: protected.into(), signature: signature.into() }
     });
     let signatures = signatures.collect::<Vec<_>>();
-    let file = json!({ member: read, "payload": payload, "signatures": signatures });
+    let mut file = json!({ member: read, "payload": payload, "signatures": signatures });
+    if !handovers.is_empty() {
+        file["handovers"] = handovers.iter().map(|statement| json!(statement.envelope())).collect();
+    }
     serde_json::to_string_pretty(&file).map_err(|error| malformed(&error))
 }
 
@@ -126,9 +167,28 @@ pub fn verify_signed<T: Serialize + DeserializeOwned>(
     member: &str,
     purpose: &str,
 ) -> Result<Signed<T>, ProofError> {
+    if file.len() > PROOF_BYTES_MAX {
+        return Err(ProofError::Malformed(format!("{} bytes, at most {PROOF_BYTES_MAX}", file.len())));
+    }
+    match verify_with_handovers(file, member, purpose)? {
+        (signed, handovers) if handovers.is_empty() => Ok(signed),
+        _ => Err(ProofError::Malformed("unknown field `handovers`".into())),
+    }
+}
+
+/// Returns what a file proves that somebody has signed, and the statements about keys that it brings, whose signatures hold. Who must
+/// have signed is the caller's to check, with [`require_party`].
+///
+/// # Errors
+/// As of [`verify_signed`]; [`ProofError::Handovers`].
+pub fn verify_with_handovers<T: Serialize + DeserializeOwned>(
+    file: &str,
+    member: &str,
+    purpose: &str,
+) -> Result<(Signed<T>, Vec<Statement>), ProofError> {
     let malformed = |error: serde_json::Error| ProofError::Malformed(error.to_string());
     // Two members of one name: two readers could see two contracts in it.
-    let mut strict = strict_json(file.as_bytes(), PROOF_BYTES_MAX).map_err(ProofError::Malformed)?;
+    let mut strict = strict_json(file.as_bytes(), PROOF_WITH_HANDOVERS_BYTES_MAX).map_err(ProofError::Malformed)?;
     let written = strict.as_object_mut().and_then(|members| members.remove(member));
     let written = written.ok_or_else(|| ProofError::Malformed(format!("missing field `{member}`")))?;
     let file: Signatures = serde_json::from_value(strict).map_err(malformed)?;
@@ -144,6 +204,11 @@ pub fn verify_signed<T: Serialize + DeserializeOwned>(
             return Err(ProofError::By { index, observed, needed: signer });
         }
     }
+    if file.handovers.len() > STATEMENTS_MAX {
+        return Err(ProofError::Handovers(format!("{}, at most {STATEMENTS_MAX}", file.handovers.len())));
+    }
+    let handovers = file.handovers.iter().map(Statement::read).collect::<Result<Vec<_>, _>>();
+    let handovers = handovers.map_err(|error| ProofError::Handovers(error.to_string()))?;
     let payload = serde_json::from_str(&file.payload).map_err(malformed)?;
     let mut changes = Vec::new();
     compare(member, &written, &payload, &mut changes);
@@ -151,7 +216,7 @@ pub fn verify_signed<T: Serialize + DeserializeOwned>(
         changes.truncate(CHANGES_MAX);
         return Err(ProofError::Changed(changes));
     }
-    Ok(signed)
+    Ok((signed, handovers))
 }
 
 fn both(signed: Signed<ContractTerms>) -> Result<Signed<ContractTerms>, TermsError> {
@@ -184,102 +249,4 @@ fn cut(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
-    use fluidos_identity::NodeKey;
-    use serde_json::json;
-
-    use super::*;
-
-    fn key(seed: u8) -> NodeKey {
-        NodeKey::from_seed([seed; 32]).unwrap()
-    }
-
-    fn signed(signers: &[u8]) -> Envelope {
-        let terms = ContractTerms {
-            version: 1,
-            contract_id: "contract-1".into(),
-            transaction_id: "t1".into(),
-            flavor_id: "f".into(),
-            flavor_type: "k8slice".into(),
-            configuration: json!({"cpu": "1", "memory": "1Gi"}),
-            buyer: key(1).id(),
-            seller: key(2).id(),
-            price: ["0.02", "EUR", "hour"].map(Into::into),
-            conditions: None,
-            issued: "2026-01-01T00:00:00Z".into(),
-            until: None,
-        };
-        let mut signed = terms.into_signed().unwrap();
-        signers.iter().for_each(|seed| signed.sign(&key(*seed)).unwrap());
-        signed.envelope()
-    }
-
-    fn file() -> String {
-        export_contract(&signed(&[1, 2])).unwrap()
-    }
-
-    fn changed(change: impl Fn(&mut Value)) -> String {
-        let mut file: Value = serde_json::from_str(&file()).unwrap();
-        change(&mut file);
-        verify_contract(&file.to_string()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn what_was_exported_proves_itself() {
-        let proof = verify_contract(&file()).unwrap();
-        assert_eq!(proof.terms.price, ["0.02", "EUR", "hour"]);
-        assert_eq!(proof.signers, [key(1).id(), key(2).id()]);
-        let one = export_contract(&signed(&[1])).unwrap_err().to_string();
-        assert_eq!(one, format!("not signed by {}", key(2).id()));
-    }
-
-    #[test]
-    fn a_change_is_named() {
-        for (path, value, expected) in [
-            ("/contract/price/0", json!("0.01"), r#"contract.price[0] is "0.01", "0.02" was signed"#),
-            ("/contract/configuration/cpu", json!("8"), r#"contract.configuration.cpu is "8", "1" was signed"#),
-            ("/contract/version", json!(2), "contract.version is 2, 1 was signed"),
-            ("/contract/price", json!([]), r#"contract.price is [], ["0.02","EUR","hour"] was signed"#),
-        ] {
-            let told = changed(|file| *file.pointer_mut(path).unwrap() = value.clone());
-            assert_eq!(told, format!("changed after it was signed: {expected}"));
-        }
-        let added = changed(|file| file["contract"]["until"] = json!("2030-01-01T00:00:00Z"));
-        assert!(added.contains(r#"contract.until is "2030-01-01T00:00:00Z", null was signed"#), "{added}");
-        let removed = changed(|file| drop(file["contract"].as_object_mut().unwrap().remove("seller")));
-        assert!(removed.contains("contract.seller is null, "), "{removed}");
-    }
-
-    #[test]
-    fn what_is_forged_or_odd_proves_nothing() {
-        let both = |file: &mut Value| {
-            file["contract"]["price"][0] = json!("0.01");
-            file["payload"] = file["payload"].as_str().unwrap().replace("0.02", "0.01").into();
-        };
-        assert!(changed(both).contains("does not hold for these bytes"));
-        let swapped = changed(|file| file["signatures"][0]["by"] = json!(key(3).id().to_string()));
-        assert!(swapped.starts_with("signatures[0].by is did:key:"), "{swapped}");
-        let one = changed(|file| drop(file["signatures"].as_array_mut().unwrap().pop()));
-        assert_eq!(one, format!("not signed by {}", key(2).id()));
-        let twice = changed(|file| {
-            let first = file["signatures"][0].clone();
-            file["signatures"].as_array_mut().unwrap().push(first);
-        });
-        assert!(twice.contains("signed twice by"), "{twice}");
-        assert!(changed(|file| file["note"] = json!("paid")).contains("unknown field `note`"));
-        assert!(changed(|file| file["signatures"][0]["alg"] = json!("none")).contains("unknown field `alg`"));
-        assert!(changed(|file| file["contract"]["price"] = json!(0.02)).contains("contract.price is 0.02"));
-        let spaced = changed(|file| file["payload"] = format!(" {}", file["payload"].as_str().unwrap()).into());
-        assert!(spaced.contains("not canonical JSON"), "{spaced}");
-        for (from, to) in
-            [(r#""cpu": "1","#, r#""cpu": "1", "cpu": "8","#), (r#""contract": {"#, r#""contract": {}, "contract": {"#)]
-        {
-            let text = file().replacen(from, to, 1);
-            assert!(verify_contract(&text).unwrap_err().to_string().contains("twice"), "{text}");
-        }
-        for text in ["", "[]", "{}", "null", &"[".repeat(1000), &"x".repeat(PROOF_BYTES_MAX + 1)] {
-            assert!(matches!(verify_contract(text), Err(ProofError::Malformed(_))), "{}", text.len());
-        }
-    }
-}
+mod tests;

@@ -31,20 +31,29 @@ pub struct Resolve {
     output: String,
 }
 
+/// Returns the statements in files: each a node's history.json, or one statement.
+///
+/// # Errors
+/// When one cannot be read, or is no such file; it is named.
+pub fn read_statements(files: &[PathBuf]) -> Result<Vec<Statement>> {
+    let mut statements = Vec::new();
+    for path in files {
+        let bytes = read_file(path, STATEMENTS_BYTES_MAX)?;
+        let read = match bytes.trim_ascii_start().first() {
+            Some(b'[') => Statement::parse_all(&bytes),
+            _ => Statement::parse(&bytes).map(|statement| vec![statement]),
+        };
+        statements.extend(read.with_context(|| path.display().to_string())?);
+    }
+    Ok(statements)
+}
+
 impl Resolve {
     /// Does what the verb says.
     #[allow(clippy::print_stdout)] // the answer of a verb
     pub fn run(&self) -> Result<()> {
         let now = Timestamp::now();
-        let mut statements = Vec::new();
-        for path in &self.statements {
-            let bytes = read_file(path, STATEMENTS_BYTES_MAX)?;
-            let read = match bytes.trim_ascii_start().first() {
-                Some(b'[') => Statement::parse_all(&bytes),
-                _ => Statement::parse(&bytes).map(|statement| vec![statement]),
-            };
-            statements.extend(read.with_context(|| path.display().to_string())?);
-        }
+        let statements = read_statements(&self.statements)?;
         let standing = resolve(self.did, &statements, &self.owners(now)?, now);
         let told = standing.to_string();
         let (word, detail) = told.split_once(' ').unwrap_or((&told, ""));

@@ -31,6 +31,7 @@ struct Node {
     pods: Vec<Pod>,
     services: Vec<Service>,
     secrets: Vec<Secret>,
+    tried: Vec<inside::Tried>,
 }
 
 fn check(node: &Node, peer: u8, expected: Expect) {
@@ -52,6 +53,7 @@ fn check(node: &Node, peer: u8, expected: Expect) {
         named: &named,
         decisions: &[(Action::Buy, "f".into(), decision)],
         api: Ok(401),
+        tried: &node.tried,
         multicast: Some(MulticastState::Off),
         now: "2026-01-02T00:00:00Z".parse().unwrap(),
     };
@@ -150,6 +152,7 @@ fn services_that_are_sold_on_are_told_of_both_sides_and_those_that_are_bought_so
             named: &|_| Named::default(),
             decisions: &[(Action::Buy, "f".into(), decision)],
             api: Ok(401),
+            tried: &[],
             multicast: None,
             now: "2026-01-02T00:00:00Z".parse().unwrap(),
         };
@@ -207,6 +210,155 @@ fn a_guest_has_what_came_with_it_and_what_is_ours_is_shouted() {
         Guest Secret twin-1-shop/bad: yes: its pod names it, and it is NOT of a contract of PEER
         Guest token a token of this API in twin-1-shop/bad: yes: pod twin-1-shop/bad: automountServiceAccountToken is None
         Guest machine this machine, from twin-1-shop/bad: yes: pod twin-1-shop/bad has hostNetwork
-        Guest addresses anything but its own 100.65.192.0/20: ?: not probed: the kernel's rules confine its pods to it, which can be tried from inside them only"#]],
+        Guest address from twin-1-shop/good: ?: not tried from inside: it does not run yet, or has no network of its own
+        Guest address from twin-1-shop/bad: ?: not tried from inside: it does not run yet, or has no network of its own"#]],
     );
+}
+
+/// A node with a guest of peer 1 that runs, one of peer 2, an own pod, a Service, and two machines of which one is another owner's.
+fn inhabited() -> Node {
+    let pod = |name: &str, contract: &str, address: &str| {
+        object::<Pod>(json!({"metadata": {"name": name, "namespace": "n", "uid": format!("uid-{name}"),
+            "labels": if contract.is_empty() { json!({}) } else { json!({names::LABEL_CONTRACT: contract}) }},
+            "spec": {"automountServiceAccountToken": false, "containers": [{"name": "c",
+                "ports": [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 8080}]}]},
+            "status": {"phase": "Running", "podIP": address}}))
+    };
+    let machine = |name: &str, address: &str, annotations: Value| {
+        object(json!({"metadata": {"name": name, "annotations": annotations},
+            "status": {"addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]}}))
+    };
+    Node {
+        contracts: vec![contract("c2", &did(1), &did(9), "2026-02-01T00:00:00Z")],
+        nodes: vec![
+            machine("farm", "192.0.2.1", json!({})),
+            machine("grid", "100.65.192.1", json!({names::ANNOTATION_PEER_DID: did(1)})),
+        ],
+        pods: vec![pod("guest", "c2", "10.0.0.2"), pod("other", "c3", "10.0.0.3"), pod("own", "", "10.0.0.4")],
+        services: vec![object(json!({"metadata": {"name": "api", "namespace": "n"},
+            "spec": {"clusterIP": "10.1.0.9", "ports": [{"port": 53, "protocol": "UDP"}, {"port": 443}]}}))],
+        ..Node::default()
+    }
+}
+
+fn guests(node: &Node) -> Vec<inside::Guest> {
+    let view = View {
+        peer: &did(1),
+        contracts: &node.contracts,
+        nodes: &node.nodes,
+        namespaces: &[],
+        pods: &node.pods,
+        services: &node.services,
+        secrets: &[],
+        config_maps: &[],
+        named: &|_| Named::default(),
+        decisions: &[],
+        api: Ok(401),
+        tried: &[],
+        multicast: None,
+        now: "2026-01-02T00:00:00Z".parse().unwrap(),
+    };
+    inside::guests(&view, inside::Ports { api: Some(6443), rear: None })
+}
+
+#[test]
+fn from_inside_of_a_guest_is_tried_what_is_not_its_owners() {
+    let told = |guests: &[inside::Guest]| {
+        let lines = guests.iter().flat_map(|guest| {
+            let targets = guest.targets.iter().map(|target| format!("  {} {}", target.address, target.what));
+            std::iter::once(format!("{} {} {}", guest.pod, guest.uid, guest.address)).chain(targets)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let mut node = inhabited();
+    expect![[r#"
+        n/guest uid-guest 10.0.0.2
+          169.254.169.254:80 metadata of a cloud
+          192.0.2.1:6443 API of this node, at machine farm
+          10.1.0.9:443 Service n/api
+          10.0.0.3:8080 pod n/other of another peer
+          10.0.0.4:8080 pod n/own of this owner"#]]
+    .assert_eq(&told(&guests(&node)));
+    // However many there are, a person gets an answer.
+    let many = |of: &Pod, count: usize| vec![of.clone(); count];
+    let mut away = node.pods[2].clone();
+    away.spec.as_mut().unwrap().node_name = Some("grid".into());
+    node.pods.push(away);
+    assert_eq!(guests(&node)[0].targets.len(), 5, "what runs at another owner's is not here");
+    node.pods = [many(&node.pods[0], 20), many(&node.pods[1], 20), many(&node.pods[2], 20)].concat();
+    node.nodes = vec![node.nodes[0].clone(); 50];
+    let found = guests(&node);
+    assert_eq!(found.len(), inside::PODS_MAX);
+    assert!(found.iter().all(|guest| guest.targets.len() <= inside::TARGETS_MAX));
+    let sorts = ["metadata", "API of", "Service", "of another peer", "of this owner"];
+    let tried = |sort: &str| found[0].targets.iter().any(|target| target.what.contains(sort));
+    assert_eq!(sorts.map(tried), [true; 5], "many of one sort leave room for the others: {:?}", found[0].targets);
+    node.pods[0].spec.as_mut().unwrap().host_network = Some(true);
+    node.pods.truncate(1);
+    assert_eq!(guests(&node), [], "it has no network of its own");
+}
+
+#[test]
+fn what_a_connection_from_inside_met_is_told_and_silence_is_no_proof() {
+    use inside::Answer::{Connected, NotTried, Prohibited, Refused, Silent};
+    let mut node = inhabited();
+    let target = &guests(&node)[0].targets[4];
+    let service = &guests(&node)[0].targets[2];
+    let no_way = || Prohibited("No route to host".into());
+    let tries = [
+        (target, Connected, Silent),
+        (target, Refused, Refused),
+        (target, Refused, Connected),
+        (service, Refused, Refused),
+        (target, no_way(), Connected),
+        (target, Silent, Connected),
+        (target, Silent, Refused),
+        (target, Silent, Silent),
+        (target, Silent, no_way()),
+        (target, NotTried("too many threads".into()), Connected),
+    ];
+    let attempts = tries.map(|(target, inside, machine)| inside::Attempt { target: target.clone(), inside, machine });
+    let told = |tried: Vec<inside::Tried>, node: &mut Node| {
+        node.tried = tried;
+        let named = |_: &PodSpec| Named::default();
+        let view = View {
+            peer: &did(1),
+            contracts: &node.contracts,
+            nodes: &node.nodes,
+            namespaces: &[],
+            pods: &node.pods,
+            services: &[],
+            secrets: &[],
+            config_maps: &[],
+            named: &named,
+            decisions: &[],
+            api: Ok(401),
+            tried: &node.tried,
+            multicast: None,
+            now: "2026-01-02T00:00:00Z".parse().unwrap(),
+        };
+        let can = |can: Option<bool>| can.map_or("?", |can| if can { "yes" } else { "no" });
+        let rows = rows(&view).into_iter().filter(|row| row.what == "address");
+        rows.map(|row| format!("{} {}: {}", can(row.can), row.item, row.proof)).collect::<Vec<_>>().join("\n")
+    };
+    let tried = |attempts| vec![inside::Tried { pod: "n/guest".into(), attempts }];
+    let shown = told(tried(Ok(attempts.to_vec())), &mut node);
+    expect![[r#"
+        yes own: accepted
+        yes own: refused by the host itself: packets get there, and nobody listens
+        no own: refused by a rule, though this machine is accepted there
+        ? 10.1.0.9:443 Service n/api, from n/guest: TCP connect from inside: refused, as is whoever calls a Service that nothing serves
+        no own: prohibited: No route to host
+        no own: filtered: no answer, though this machine gets one
+        no own: filtered: no answer, though this machine gets one
+        ? own: no answer; this machine gets none either: nobody may be there
+        ? own: no answer; this machine gets none either: nobody may be there
+        ? own: not tried: too many threads"#]]
+    .assert_eq(&shown.replace("10.0.0.4:8080 pod n/own of this owner, from n/guest: TCP connect from inside", "own"));
+    expect!["? from n/guest: not tried from inside: it needs root"]
+        .assert_eq(&told(tried(Err("it needs root".into())), &mut node));
+    expect!["? from n/guest: not tried from inside: at most 8 pods are entered"].assert_eq(&told(vec![], &mut node));
+    node.pods.remove(0);
+    expect!["no : no pod of it is on a machine of this node now: nobody is there to reach anything"]
+        .assert_eq(&told(vec![], &mut node));
 }
