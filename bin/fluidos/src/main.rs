@@ -7,6 +7,7 @@ mod connection;
 mod contracts;
 mod credential;
 mod exposure;
+mod given_back;
 mod identity;
 mod image;
 mod invoice;

@@ -32,8 +32,8 @@ use tokio::task::JoinSet;
 
 use self::api::Api;
 use self::peers::Doors;
-use crate::check;
 use crate::cli::{OnStop, Up};
+use crate::{check, given_back};
 
 /// The Kubernetes version whose API this is.
 const VERSION: &str = "v1.34.0";
@@ -151,6 +151,7 @@ async fn run(up: &Up) -> Result<()> {
         machine.ready().await;
     }
     ready(up, &key, &api, rear)?;
+    parts.spawn(given_back::after_start());
     let stop = wait(up).await?;
     tracing::info!(?stop, "stopping");
     if let Some(machine) = machine {

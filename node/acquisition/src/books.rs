@@ -206,7 +206,8 @@ impl Books {
             return Err(refusal);
         }
         let mut state = self.state();
-        let nothing = Planned { era: state.era, number: state.plans, pool: state.planned.clone().unwrap_or(now.pool.clone()) };
+        let nothing =
+            Planned { era: state.era, number: state.plans, pool: state.planned.clone().unwrap_or(now.pool.clone()) };
         Ok(self.plan_now(&mut state, &now, plan)?.unwrap_or(nothing))
     }
 
@@ -276,7 +277,8 @@ impl Books {
     async fn replace(&self, ledger: &Ledger) -> kube::Result<Written> {
         let request = kube::api::Request::new(Ledger::url_path(&(), Some(names::NAMESPACE)));
         let body = serde_json::to_vec(ledger).map_err(kube::Error::SerdeError)?;
-        let request = request.replace(names::LEDGER, &PostParams::default(), body).map_err(kube::Error::BuildRequest)?;
+        let request =
+            request.replace(names::LEDGER, &PostParams::default(), body).map_err(kube::Error::BuildRequest)?;
         self.client.request(request).await
     }
 

@@ -93,7 +93,10 @@ async fn begin(client: &Client, written: &Contract) -> Result<(), WriteError> {
     }
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let patch = Patch::Merge(json!({"status": {"phase": "Active"}}));
-    let written = api.patch_status(&written.name_any(), &PatchParams::default(), &patch).await.map_err(|source| failed(written, source));
+    let written = api
+        .patch_status(&written.name_any(), &PatchParams::default(), &patch)
+        .await
+        .map_err(|source| failed(written, source));
     written.map(|_| ())
 }
 

@@ -28,6 +28,7 @@ mod pace;
 mod responder;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

@@ -8,15 +8,19 @@
 //!         ├─ inclusion    has the other party our contracts in its log?
 //!         └─ telling      TransparencyLog
 //! ```
+//! It looks when something has changed, and every 5 s. That somebody who was silent is silent again changes nothing: a thousand strangers who are
+//! away are asked and asked again without a look at everything for each of them.
 
 mod comparing;
 mod exchanges;
+mod gathered;
 mod inclusion;
 mod noting;
 mod stands;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +41,7 @@ use crate::restore::Report;
 use crate::rounds::Rounds;
 use crate::standing::{Word, witnesses};
 use exchanges::Asked;
+use gathered::Gathered;
 
 /// Changes come in bursts.
 const GATHER: Duration = Duration::from_millis(50);
@@ -65,12 +70,23 @@ enum Brought {
     Asked(NodeId, Vec<(String, Answer)>),
 }
 
+/// Where nodes may be.
+type Addresses = BTreeMap<NodeId, Vec<SocketAddr>>;
+/// How often known nodes, contracts, accounts, speakers and remembered witnesses had changed.
+type Walked = [u64; 5];
+
 struct Keeper {
     notary: Arc<Notary>,
     caches: Caches,
     started: Instant,
     asked: BTreeMap<NodeId, Asked>,
     remembered: BTreeMap<NodeId, Remembered>,
+    /// How often one was remembered.
+    remembered_count: u64,
+    gathered: Gathered<Walked, Addresses>,
+    /// As the last look has found them.
+    addresses: Arc<Addresses>,
+    state: LogState,
     /// Objects whose entry is in the log: they do not change.
     noted: BTreeSet<String>,
     /// Contracts that this process has seen: their end is one.
@@ -119,6 +135,10 @@ pub(crate) async fn run(notary: Arc<Notary>) {
         started: Instant::now(),
         asked: BTreeMap::new(),
         remembered: remembered.into_iter().map(|one| (one.did, one)).collect(),
+        remembered_count: 0,
+        gathered: Gathered::default(),
+        addresses: Arc::default(),
+        state: LogState::Comparing,
         noted: BTreeSet::new(),
         seen: BTreeSet::new(),
         exchanges: JoinSet::new(),
@@ -147,15 +167,22 @@ impl Keeper {
             logs.changes(),
         ];
         let notary = self.notary.clone();
+        let (mut news, mut looked_at) = (true, Instant::now());
         let mut pace = Pace::default();
         loop {
-            pace.begin().await;
-            changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
-            self.look().await;
-            pace.end();
+            if news {
+                pace.begin().await;
+                changes.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
+                self.look().await;
+                pace.end();
+                looked_at = Instant::now();
+            } else {
+                self.ask_all(&self.addresses.clone(), self.state);
+            }
             let closed = notary.closed().is_some();
-            let wait = if closed { LOOK_CLOSED } else { LOOK };
+            let look_at = looked_at + if closed { LOOK_CLOSED } else { LOOK };
             let [a, b, c, d, e, f] = &mut changes;
+            news = true;
             // Each arm only waits, or takes a result that is kept here: losing the race loses nothing.
             tokio::select! {
                 _ = a.changed() => {}
@@ -166,9 +193,9 @@ impl Keeper {
                 _ = e.changed(), if closed => {}
                 _ = f.changed() => {}
                 () = notary.due.notified() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep_until(look_at.into()) => {}
                 Some(done) = self.exchanges.join_next() => match done {
-                    Ok(brought) => self.take(brought).await,
+                    Ok(brought) => news = self.take(brought).await,
                     Err(error) => {
                         tracing::error!(%error, "an exchange about the log broke off");
                         self.restoring = false;
@@ -177,7 +204,7 @@ impl Keeper {
                 },
             }
             while let Some(Ok(brought)) = self.exchanges.try_join_next() {
-                self.take(brought).await;
+                news |= self.take(brought).await;
             }
             tokio::time::sleep(GATHER).await;
         }
@@ -198,6 +225,7 @@ impl Keeper {
         }
         self.note_signed().await;
         let (state, message) = self.stand(&policy.spec).await;
+        (self.addresses, self.state) = (addresses.clone(), state);
         if state == LogState::Complete {
             self.note_ends().await;
         }

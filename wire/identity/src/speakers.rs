@@ -22,16 +22,23 @@ pub struct Speakers {
 struct Table {
     standings: BTreeMap<NodeId, Standing>,
     first: BTreeMap<NodeId, NodeId>,
+    version: u64,
 }
 
 impl Speakers {
     /// Says how every key stands that is known, and the first keys of those that have had others; `true` if it is new.
     pub fn set(&self, standings: BTreeMap<NodeId, Standing>, first: BTreeMap<NodeId, NodeId>) -> bool {
-        let fresh = Table { standings, first };
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let version = table.version;
+        let fresh = Table { standings, first, version };
         let changed = *table != fresh;
-        *table = fresh;
+        *table = Table { version: version + u64::from(changed), ..fresh };
         changed
+    }
+
+    /// How often the table has changed: what was read of it holds as long as this is the same.
+    pub fn version(&self) -> u64 {
+        self.read(|table| table.version)
     }
 
     /// Returns how the node stands that is named by this key, as in a contract.
@@ -92,7 +99,11 @@ mod tests {
         let standings: BTreeMap<_, _> =
             [(k0, Standing::Current(k1)), (k1, Standing::Current(k1)), (k2, revoked)].into();
         assert!(speakers.set(standings.clone(), [(k1, k0)].into()));
-        assert!(!speakers.set(standings, [(k1, k0)].into()), "nothing new");
+        let version = speakers.version();
+        assert!(!speakers.set(standings.clone(), [(k1, k0)].into()), "nothing new");
+        assert_eq!(speakers.version(), version);
+        assert!(speakers.set(standings.clone(), BTreeMap::new()) && speakers.version() == version + 1);
+        assert!(speakers.set(standings, [(k1, k0)].into()) && speakers.version() == version + 2);
         assert_eq!((speakers.current(&k0), speakers.current(&other)), (k1, other));
         assert_eq!((speakers.first(&k1), speakers.first(&k0), speakers.first(&other)), (k0, k0, other));
         assert_eq!(speakers.counts(&k1), Ok(()));

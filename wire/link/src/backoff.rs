@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fluidos_identity::NodeId;
+
 /// A peer that restarts is back within a second.
 const FIRST: Duration = Duration::from_millis(100);
 /// A peer that comes back after hours is found within this; a few packets in two seconds cost nothing.
@@ -32,8 +34,14 @@ impl Whom {
     }
 }
 
-/// Returns the wait before the next dial after `failures` of them in a row. `seed` spreads nodes that all lost the same peer over a
-/// quarter of the wait.
+/// What spreads the dials: nodes that all lost one peer do not dial it in one moment, and a node that found a thousand at once does not dial all
+/// of them in one.
+pub(crate) fn seed(own: &NodeId, expected: Option<&NodeId>) -> u8 {
+    let first = |id: &NodeId| id.public_key()[0];
+    first(own) ^ expected.map_or(0, first)
+}
+
+/// Returns the wait before the next dial after `failures` of them in a row. `seed` spreads dials over a quarter of the wait.
 pub(crate) fn wait_before_dial(failures: u32, whom: Whom, seed: u8) -> Duration {
     // Who never answers is left alone sooner: six dials in the first two minutes.
     let (longest, growth) = match whom {
@@ -47,6 +55,7 @@ pub(crate) fn wait_before_dial(failures: u32, whom: Whom, seed: u8) -> Duration 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -58,5 +67,19 @@ mod tests {
         assert_eq!(waits(Whom::Met), [100, 200, 400, 1600, 2000, 2000, 2000, 30_000, 30_000]);
         assert_eq!(waits(Whom::Found), [100, 400, 1600, 25_600, 102_400, 1_800_000, 1_800_000, 1_800_000, 1_800_000]);
         assert_eq!(wait_before_dial(7, Whom::Named, 255).as_millis(), 1500);
+    }
+
+    #[test]
+    fn neither_many_at_one_nor_one_at_many_dial_in_one_moment() {
+        let keys: Vec<NodeId> =
+            (0..100).map(|seed| fluidos_identity::NodeKey::from_seed([seed; 32]).unwrap().id()).collect();
+        let waits = |seeds: Vec<u8>| {
+            let waits = seeds.into_iter().map(|seed| wait_before_dial(6, Whom::Found, seed));
+            waits.collect::<std::collections::BTreeSet<Duration>>().len()
+        };
+        let (one, many) = (&keys[0], &keys[1..]);
+        assert!(waits(many.iter().map(|peer| seed(one, Some(peer))).collect()) > 50);
+        assert!(waits(many.iter().map(|own| seed(own, Some(one))).collect()) > 50);
+        assert!(waits(many.iter().map(|own| seed(own, None)).collect()) > 50);
     }
 }

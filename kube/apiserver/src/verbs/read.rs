@@ -138,11 +138,8 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
     match view {
         View::Object => Ok(body::json_bytes(StatusCode::OK, list_json(&call.kind, &page.entries, &metadata)?)),
         View::Metadata => {
-            let items: Vec<Value> = page
-                .entries
-                .iter()
-                .map(|e| metadata_of(e).map(|o| table::partial(&o)))
-                .collect::<Result<_, _>>()?;
+            let items: Vec<Value> =
+                page.entries.iter().map(|e| metadata_of(e).map(|o| table::partial(&o))).collect::<Result<_, _>>()?;
             let list = json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items });
             Ok(body::json(StatusCode::OK, &list))
         }

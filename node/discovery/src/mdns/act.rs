@@ -20,6 +20,7 @@ use super::engine::Engine;
 use super::message::PACKET_MAX;
 use super::pace::{Pace, Twins};
 use super::responder::{PORT, Send};
+use super::ways::To;
 
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
@@ -208,10 +209,12 @@ impl State {
     pub(super) fn send(&self, sends: Vec<Send>) {
         for Send { cable, to, bytes } in sends {
             for bound in self.open.get(&cable).into_iter().flat_map(|open| &open.sockets) {
-                if to.is_some_and(|to| to.is_ipv4() != bound.group.is_ipv4()) {
-                    continue;
-                }
-                if let Err(error) = bound.socket.send_to(&bytes, to.unwrap_or(bound.group)) {
+                let target = match to {
+                    To::All(versions) if versions.has(&bound.group) => bound.group,
+                    To::One(one) if one.is_ipv4() == bound.group.is_ipv4() => one,
+                    To::All(_) | To::One(_) => continue,
+                };
+                if let Err(error) = bound.socket.send_to(&bytes, target) {
                     tracing::trace!(%error, cable, "a packet of multicast DNS was not sent");
                 }
             }

@@ -1,12 +1,14 @@
 //! Who is announced on the LAN: what was heard, until when it holds, and what is asked (RFC 6762, sections 5, 7, 10). Pure.
 //!
 //! An *instance* is one announced node: pointer, service and text; a *host* is where it is. Each has one deadline in a heap, which is looked
-//! at when it comes and at no other time, so that a thousand nodes that go on as before cost the packets that they send.
+//! at when it comes, those of one second together, and at no other time, so that a thousand nodes that go on as before cost the packets that they
+//! send.
 //!
 //! ```text
 //!          take                                                                        settle
 //! packet ─▶ records of instances and of their hosts ─▶ signature, once for each text ─▶ news: Node, Refused, Gone
-//!               │ deadline: 80, 85, 90, 95 % of a lifetime ─▶ asked again, many in one packet
+//!               │ deadline: 80, 85, 90, 95 % of a lifetime ─▶ asked again, many in one packet; first by the version of IP by which it
+//!               │                                             was heard, then by both
 //!               └ 100 %, or a second after a good-bye      ─▶ Gone
 //! start, new cable ─▶ "who is there?" after 20–120 ms, then 1 s, 2 s, 4 s … 30 min, with those that are known
 //! ```
@@ -30,6 +32,7 @@ use super::jitter::Jitter;
 use super::life::Life;
 use super::message::{self, Data, Kind, Names, Packet, Question, Record};
 use super::responder::{SPREAD, TTL};
+use super::ways::{Versions, Ways};
 
 /// Instances without a good signature: as many as a crowd sends pointers alone in the time that they are kept.
 const UNPROVEN_MAX: usize = 1024;
@@ -47,6 +50,9 @@ const QUESTIONS_MAX: usize = 100;
 /// What is asked again is gathered so long: a thousand names, each asked for in 80 s or so, are one packet of some 25 questions. A sixtieth of a
 /// lifetime, of which a fifth is left.
 const GATHER: Duration = Duration::from_secs(2);
+/// What becomes due within it is looked at together: a thousand names with a time of their own each would wake the process fifty times a second,
+/// which costs more than all that is done then. Only what was said to end ends at its own time.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// Until the next packet, if one is not enough for all that is to be asked.
 const NEXT: Duration = Duration::from_millis(500);
 /// The first and the last wait between "who is there?". The last is such that two of them fall into the second half of a pointer's life.
@@ -54,6 +60,12 @@ const ASK_FIRST: Duration = Duration::from_secs(1);
 const ASK_LAST: Duration = Duration::from_secs(1800);
 /// An instance is news so often: who replays two announcements in turn costs one write a second.
 const NEWS_EVERY: Duration = Duration::from_secs(1);
+
+/// A cable, and the versions of IP that are used on it.
+type Way = (u32, Versions);
+
+/// A packet of questions, and where it is sent; `None` is everywhere.
+type Asked = (Option<Way>, Vec<u8>);
 
 /// What there is a deadline for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +85,8 @@ struct Instance {
     since: Instant,
     told: Option<(Heard, Instant)>,
     due: Instant,
+    /// By which version of IP it was heard last, on each cable.
+    heard_by: BTreeMap<u32, Versions>,
 }
 
 #[derive(Default)]
@@ -89,9 +103,10 @@ pub(super) struct Browser {
     instances: HashMap<Name, Instance>,
     hosts: HashMap<Name, Host>,
     deadlines: BinaryHeap<Reverse<(Instant, Item)>>,
+    grid: Grid,
     unproven: usize,
     /// To be asked at the time beside it.
-    questions: BTreeSet<Question>,
+    questions: BTreeMap<Question, Ways>,
     ask_at: Option<Instant>,
     /// "Who is there?", and the wait after it.
     browse_at: Instant,
@@ -110,8 +125,9 @@ impl Browser {
             instances: HashMap::new(),
             hosts: HashMap::new(),
             deadlines: BinaryHeap::new(),
+            grid: Grid(now + jitter.between((Duration::ZERO, TOGETHER))),
             unproven: 0,
-            questions: BTreeSet::new(),
+            questions: BTreeMap::new(),
             ask_at: None,
             browse_at: now + jitter.between(SPREAD),
             wait: ASK_FIRST,
@@ -124,6 +140,13 @@ impl Browser {
     /// There is another cable: who is there?
     pub(super) fn again(&mut self, jitter: &mut Jitter, now: Instant) {
         (self.browse_at, self.wait) = (now + jitter.between(SPREAD), ASK_FIRST);
+    }
+
+    /// Other cables are gone, and with them the ways by which somebody was heard.
+    pub(super) fn retain_cables(&mut self, is_there: impl Fn(u32) -> bool) {
+        for instance in self.instances.values_mut() {
+            instance.heard_by.retain(|cable, _| is_there(*cable));
+        }
     }
 
     /// How many instances are kept.
@@ -144,11 +167,11 @@ impl Browser {
         }
     }
 
-    /// Does what is due.
+    /// Does what is due, and returns what is asked.
     ///
     /// # Errors
     /// A question that cannot be written.
-    pub(super) fn due(&mut self, jitter: &mut Jitter, now: Instant) -> Result<Vec<Vec<u8>>, ProtoError> {
+    pub(super) fn due(&mut self, jitter: &mut Jitter, now: Instant) -> Result<Vec<Asked>, ProtoError> {
         while let Some(Reverse((at, _))) = self.deadlines.peek() {
             if *at > now {
                 break;
@@ -169,17 +192,19 @@ impl Browser {
         let mut packets = Vec::new();
         if self.browse_at <= now {
             let question = Question { name: self.names.service.clone(), kind: Kind::Pointer };
-            packets = message::ask(std::iter::once(&question), &self.known(now))?;
+            let asked = message::ask(std::iter::once(&question), &self.known(now))?;
+            packets.extend(asked.into_iter().map(|bytes| (None, bytes)));
             self.browse_at = now + self.wait;
             self.wait = (self.wait * 2).min(ASK_LAST);
         }
         if self.ask_at.is_some_and(|at| at <= now) {
             let mut asked = std::mem::take(&mut self.questions).into_iter();
-            let first: Vec<Question> = asked.by_ref().take(QUESTIONS_MAX).collect();
+            let first: Vec<(Question, Ways)> = asked.by_ref().take(QUESTIONS_MAX).collect();
             self.questions = asked.collect();
             self.ask_at = (!self.questions.is_empty()).then(|| now + NEXT);
-            if !first.is_empty() {
-                packets.extend(message::ask(first.iter(), &[])?);
+            for (way, questions) in by_way(first) {
+                let asked = message::ask(questions.iter(), &[])?;
+                packets.extend(asked.into_iter().map(|bytes| (way, bytes)));
             }
         }
         Ok(packets)
@@ -204,4 +229,32 @@ impl Browser {
             })
             .collect()
     }
+}
+
+/// Since when [`TOGETHER`] is counted: each node has a time of its own, else all would ask in the same moment, and none for the others.
+#[derive(Clone, Copy)]
+struct Grid(Instant);
+
+impl Grid {
+    /// When to look at what is not to be looked at before this.
+    fn together(self, at: Instant) -> Instant {
+        let whole = at.saturating_duration_since(self.0).as_millis().div_ceil(TOGETHER.as_millis());
+        self.0 + TOGETHER * u32::try_from(whole).unwrap_or(u32::MAX)
+    }
+}
+
+/// What is asked together, by where.
+fn by_way(questions: Vec<(Question, Ways)>) -> BTreeMap<Option<Way>, Vec<Question>> {
+    let mut all: BTreeMap<Option<Way>, Vec<Question>> = BTreeMap::new();
+    for (question, ways) in questions {
+        match ways {
+            Ways::All => all.entry(None).or_default().push(question),
+            Ways::Some(ways) => {
+                for way in ways {
+                    all.entry(Some(way)).or_default().push(question.clone());
+                }
+            }
+        }
+    }
+    all
 }

@@ -11,6 +11,7 @@ use super::browser::Browser;
 use super::jitter::Jitter;
 use super::message::{self, Names};
 use super::responder::{PORT, Responder, Send};
+use super::ways::{To, Versions};
 
 /// All of multicast DNS but its sockets.
 pub(crate) struct Engine {
@@ -35,10 +36,11 @@ impl Engine {
         if cables == self.cables {
             return;
         }
-        if let Some(browser) = &mut self.browser
-            && cables.keys().any(|cable| !self.cables.contains_key(cable))
-        {
-            browser.again(&mut self.jitter, now);
+        if let Some(browser) = &mut self.browser {
+            browser.retain_cables(|cable| cables.contains_key(&cable));
+            if cables.keys().any(|cable| !self.cables.contains_key(cable)) {
+                browser.again(&mut self.jitter, now);
+            }
         }
         self.cables = cables;
         for responder in &mut self.responders {
@@ -93,7 +95,7 @@ impl Engine {
                 responder.buried(cable, &packet, now);
             }
             if let Some(browser) = &mut self.browser {
-                browser.take(cable, &packet, &mut self.jitter, now);
+                browser.take((cable, Versions::of(&from)), &packet, &mut self.jitter, now);
             }
             return Ok(sends);
         }
@@ -113,8 +115,12 @@ impl Engine {
             sends.extend(responder.due(now)?);
         }
         if let Some(browser) = &mut self.browser {
-            for bytes in browser.due(&mut self.jitter, now)? {
-                sends.extend(self.cables.keys().map(|cable| Send { cable: *cable, to: None, bytes: bytes.clone() }));
+            for (way, bytes) in browser.due(&mut self.jitter, now)? {
+                let send = |cable, versions| Send { cable, to: To::All(versions), bytes: bytes.clone() };
+                match way {
+                    Some((cable, versions)) => sends.push(send(cable, versions)),
+                    None => sends.extend(self.cables.keys().map(|cable| send(*cable, Versions::BOTH))),
+                }
             }
         }
         Ok(sends)

@@ -68,23 +68,25 @@ impl Life {
         }
     }
 
-    /// Whether it is asked for now, and when to look at it again.
-    pub(super) fn refresh(&self, name: &Name, jitter: &mut Jitter, now: Instant) -> (bool, Instant) {
+    /// How often it was time to ask for it, now included, and when to look at it again.
+    pub(super) fn refresh(&self, name: &Name, jitter: &mut Jitter, now: Instant) -> (usize, Instant) {
         self.refresh_at(name, 0, jitter, now)
     }
 
     /// The same, for what comes with something else.
-    pub(super) fn refresh_later(&self, name: &Name, jitter: &mut Jitter, now: Instant) -> (bool, Instant) {
+    pub(super) fn refresh_later(&self, name: &Name, jitter: &mut Jitter, now: Instant) -> (usize, Instant) {
         self.refresh_at(name, LATER, jitter, now)
     }
 
-    fn refresh_at(&self, name: &Name, later: u32, jitter: &mut Jitter, now: Instant) -> (bool, Instant) {
+    fn refresh_at(&self, name: &Name, later: u32, jitter: &mut Jitter, now: Instant) -> (usize, Instant) {
         let at = |hundredths: u32| self.heard + self.ttl * hundredths / 100;
         let first = at(ASKED_AT[0] + later) - self.sooner(name);
         let spread = jitter.between((Duration::ZERO, self.ttl * SPREAD / 100));
-        let others = ASKED_AT.iter().skip(1).map(|share| at(share + later));
-        let next = std::iter::once(first).chain(others).find(|next| *next > now);
-        (first <= now, next.map_or_else(|| self.end(), |next| next + spread).min(self.end()))
+        let [_, second, third, last] = ASKED_AT.map(|share| at(share + later));
+        let times = [first, second, third, last];
+        let next = times.iter().find(|next| **next > now);
+        let asks = times.iter().filter(|time| **time <= now).count();
+        (asks, next.map_or_else(|| self.end(), |next| *next + spread).min(self.end()))
     }
 
     fn sooner(&self, name: &Name) -> Duration {

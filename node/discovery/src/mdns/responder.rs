@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! new cable, other addresses ─▶ after 20–120 ms, 1 s, 3 s ─┐
-//! question by anybody ─▶ at once, or 20–120 ms ────────────┼─▶ the bundle, once in a second ─▶ all on the cable
-//! good-bye of us that we did not say ──────────────────────┘
+//! question by anybody ─▶ at once, or 20–120 ms ────────────┼─▶ the bundle, once in a second ─▶ all on the cable, by the version
+//! good-bye of us that we did not say ──────────────────────┘    of IP that asks, or by both
 //! ```
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use hickory_proto::rr::Name;
 
 use super::jitter::Jitter;
 use super::message::{self, Data, Kind, Names, Packet, Question, Record};
+use super::ways::{To, Versions};
 
 /// Of records that name a host, or what is said of it (RFC 6762, section 10).
 pub(super) const TTL_HOST: Duration = Duration::from_secs(120);
@@ -40,11 +41,11 @@ const TTL_LEGACY: Duration = Duration::from_secs(10);
 /// Who speaks multicast DNS uses this port.
 pub(super) const PORT: u16 = 5353;
 
-/// A packet that is to be sent on a cable: to one address, or to all.
+/// A packet that is to be sent on a cable.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Send {
     pub(super) cable: u32,
-    pub(super) to: Option<SocketAddr>,
+    pub(super) to: To,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -67,7 +68,9 @@ struct Voice {
     /// When it is announced, the next one first.
     announce: Vec<Instant>,
     asked: Vec<(SocketAddr, Instant)>,
-    asked_for_types: Option<Instant>,
+    /// By which versions of IP those ask who are too many for the list.
+    asked_also: Versions,
+    asked_for_types: Option<(Instant, Versions)>,
     spoke: Option<Instant>,
     /// Direct answers in the second that began then.
     direct: Option<(Instant, u32)>,
@@ -120,8 +123,10 @@ impl Responder {
             voice.asked.retain(|(who, _)| *who != by);
             return Ok(None);
         }
-        if for_types && voice.asked_for_types.is_none() {
-            voice.asked_for_types = Some(now + jitter.between(SPREAD));
+        let version = Versions::of(&by);
+        if for_types {
+            let (at, before) = voice.asked_for_types.unwrap_or_else(|| (now + jitter.between(SPREAD), version));
+            voice.asked_for_types = Some((at, before.and(version)));
         }
         if !of_all && !of_one {
             return Ok(None);
@@ -137,7 +142,7 @@ impl Responder {
             let ttl = if is_legacy { TTL_LEGACY } else { TTL };
             let records = self.bundle(cable, ttl, !is_legacy);
             let asked = is_legacy.then_some((packet.id, packet.questions.as_slice()));
-            return Ok(Some(Send { cable, to: Some(by), bytes: message::answer(&records, asked)? }));
+            return Ok(Some(Send { cable, to: To::One(by), bytes: message::answer(&records, asked)? }));
         }
         let wait = match (packet.is_truncated, of_one) {
             (true, _) => jitter.between(SPREAD_TRUNCATED),
@@ -147,6 +152,8 @@ impl Responder {
         let earliest = voice.spoke.map_or(now, |spoke| spoke + EVERY);
         if voice.asked.len() < ASKED_MAX {
             voice.asked.push((by, (now + wait).max(earliest)));
+        } else {
+            voice.asked_also = voice.asked_also.and(version);
         }
         Ok(None)
     }
@@ -174,23 +181,24 @@ impl Responder {
             let Some(voice) = self.voices.get_mut(&cable) else { continue };
             let announces = voice.announce.first().is_some_and(|at| *at <= now);
             let answers = voice.asked.iter().any(|(_, at)| *at <= now);
-            let types = voice.asked_for_types.take_if(|at| *at <= now).is_some();
+            let types = voice.asked_for_types.take_if(|(at, _)| *at <= now);
             if announces {
                 voice.announce.remove(0);
             }
             let speaks = (announces || answers) && !voice.addresses.is_empty();
             if speaks {
-                // All hear it.
-                voice.asked.clear();
+                // All who have asked hear it.
+                let asked = voice.asked.drain(..).map(|(by, _)| Versions::of(&by));
+                let asked = asked.fold(std::mem::take(&mut voice.asked_also), Versions::and);
                 voice.spoke = Some(now);
                 self.is_told = true;
-                let bytes = message::answer(&self.bundle(cable, TTL, true), None)?;
-                sends.push(Send { cable, to: None, bytes });
+                let to = To::All(if announces { Versions::BOTH } else { asked });
+                sends.push(Send { cable, to, bytes: message::answer(&self.bundle(cable, TTL, true), None)? });
             }
-            if types {
+            if let Some((_, asked)) = types {
                 let data = Data::Pointer(self.names.service.clone());
                 let record = Record { name: self.names.types.clone(), ttl: TTL, flush: false, data };
-                sends.push(Send { cable, to: None, bytes: message::answer(&[record], None)? });
+                sends.push(Send { cable, to: To::All(asked), bytes: message::answer(&[record], None)? });
             }
         }
         Ok(sends)
@@ -200,7 +208,8 @@ impl Responder {
     pub(super) fn next(&self) -> Option<Instant> {
         let of = |voice: &Voice| {
             let asked = voice.asked.iter().map(|(_, at)| *at);
-            asked.chain(voice.announce.first().copied()).chain(voice.asked_for_types).min()
+            let types = voice.asked_for_types.map(|(at, _)| at);
+            asked.chain(voice.announce.first().copied()).chain(types).min()
         };
         self.voices.values().filter_map(of).min()
     }
@@ -211,7 +220,7 @@ impl Responder {
         cables
             .map(|cable| {
                 let records = self.bundle(*cable, Duration::ZERO, true);
-                Ok(Send { cable: *cable, to: None, bytes: message::answer(&records, None)? })
+                Ok(Send { cable: *cable, to: To::All(Versions::BOTH), bytes: message::answer(&records, None)? })
             })
             .collect()
     }

@@ -1,17 +1,19 @@
 //! Nodes on cables whose time is a number: each packet reaches everybody on its cable, its sender too, or is lost as the test says.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use fluidos_identity::NodeKey;
+use hickory_proto::rr::Name;
 
 use super::engine::Engine;
 use super::jitter::Jitter;
 use super::life::Life;
 use super::message::{self, Data, Kind, Names, Packet, Question, Record};
 use super::responder::{PORT, Send, TTL, TTL_HOST};
+use super::ways::{To, Versions};
 use super::{Announcement, Heard};
 use crate::Features;
 
@@ -28,8 +30,15 @@ fn ip(number: u16) -> IpAddr {
     IpAddr::from([10, 0, high, low])
 }
 
-fn from(number: u16) -> SocketAddr {
-    SocketAddr::new(ip(number), PORT)
+/// Where packets of a node come from: by both versions of IP, the first is heard first.
+fn from(number: u16) -> [SocketAddr; 2] {
+    let v6 = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number);
+    [ip(number), v6.into()].map(|ip| SocketAddr::new(ip, PORT))
+}
+
+/// To everybody, by both versions.
+fn all(bytes: Vec<u8>) -> Send {
+    Send { cable: CABLE, to: To::All(Versions::BOTH), bytes }
 }
 
 /// Announces a node under this name.
@@ -48,12 +57,14 @@ struct Lan {
     sent: Vec<(Duration, u16, Send)>,
     /// One packet of so many is lost; 0: none.
     loses: usize,
+    /// Nodes that neither hear nor say anything by IPv4.
+    only_v6: BTreeSet<u16>,
 }
 
 impl Lan {
     fn new() -> Self {
         let now = Instant::now();
-        Self { start: now, now, nodes: BTreeMap::new(), sent: Vec::new(), loses: 0 }
+        Self { start: now, now, nodes: BTreeMap::new(), sent: Vec::new(), loses: 0, only_v6: BTreeSet::new() }
     }
 
     fn join(&mut self, number: u16) {
@@ -71,9 +82,18 @@ impl Lan {
                 continue;
             }
             let mut answers = Vec::new();
+            let only_v6 = &self.only_v6;
+            let on = |number: &u16, address: &SocketAddr| address.is_ipv6() || !only_v6.contains(number);
             for (number, node) in &mut self.nodes {
-                if send.to.is_none_or(|to| to == from(*number)) {
-                    let at_once = node.hear(send.cable, from(by), &send.bytes, self.now).unwrap();
+                let to_it = match send.to {
+                    // The same packet by the other version is not read.
+                    To::All(versions) => {
+                        from(by).into_iter().find(|one| versions.has(one) && on(&by, one) && on(number, one))
+                    }
+                    To::One(to) => from(*number).contains(&to).then(|| from(by)[usize::from(to.is_ipv6())]),
+                };
+                if let Some(address) = to_it {
+                    let at_once = node.hear(send.cable, address, &send.bytes, self.now).unwrap();
                     answers.push((*number, at_once));
                 }
             }
@@ -122,6 +142,20 @@ impl Lan {
 
     fn known(&mut self, number: u16) -> (usize, usize, usize) {
         self.nodes[&number].browser.as_ref().unwrap().len()
+    }
+
+    /// How many packets have left since then, and how many of them are questions: what goes by both versions is two.
+    fn cost_since(&self, since: Duration) -> (usize, usize) {
+        let (mut all, mut questions) = (0, 0);
+        for (_, by, send) in self.sent.iter().filter(|(at, ..)| *at >= since) {
+            let packets = match send.to {
+                To::All(versions) => from(*by).iter().filter(|one| versions.has(one)).count(),
+                To::One(_) => 1,
+            };
+            all += packets;
+            questions += if message::decode(&send.bytes).unwrap().is_answer { 0 } else { packets };
+        }
+        (all, questions)
     }
 
     fn packets_since(&self, since: Duration) -> Vec<(&Send, Packet)> {
@@ -218,6 +252,93 @@ fn a_quiet_lan_costs_each_an_answer_in_ninety_seconds_and_no_signature_twice() {
 }
 
 #[test]
+fn who_is_heard_by_one_version_of_ip_is_asked_and_answers_by_that_one() {
+    let mut lan = Lan::new();
+    (1..=20).for_each(|number| lan.join(number));
+    lan.pass(Duration::from_secs(300));
+    (1..=20).for_each(|number| drop(lan.news(number)));
+    let since = lan.now - lan.start;
+    lan.pass(Duration::from_secs(3600));
+    let (packets, questions) = lan.cost_since(since);
+    // Each answers once in some 86 s. "Who is there?" is asked everywhere, by all, four times in this hour.
+    let answers = packets - questions;
+    let once = 20.0 * 3600.0 / (120.0 * 0.72);
+    assert!((answers as f64) < once * 1.1, "{answers} answers of twenty in an hour, needed about {once:.0}");
+    let asked = lan.packets_since(since).iter().filter(|(_, packet)| !packet.is_answer).count();
+    assert!(questions <= asked + 20 * 4, "{questions} packets for {asked} questions");
+
+    // Who has IPv6 alone is found, and kept, and so is everybody there.
+    lan.only_v6 = [30, 31].into();
+    lan.join(30);
+    lan.join(31);
+    lan.pass(SECOND * 5);
+    assert_eq!((lan.news(30).len(), lan.news(31).len()), (22, 22));
+    assert_eq!(lan.news(1), ["n30 at 10.0.0.30:7300", "n31 at 10.0.0.31:7300"]);
+    lan.pass(Duration::from_secs(1200));
+    assert_eq!((lan.news(1), lan.news(30), lan.news(31)), (vec![], vec![], vec![]));
+
+    // One that does not hear IPv4 any more is asked by both, and stays.
+    lan.only_v6.insert(2);
+    lan.nodes.remove(&30);
+    lan.nodes.remove(&31);
+    lan.pass(Duration::from_secs(1200));
+    let news = lan.news(1);
+    assert_eq!(news, ["n30 gone", "n31 gone"]);
+}
+
+/// A node that has just heard these, by IPv4, and what each of them says when it is asked.
+fn listener(numbers: std::ops::Range<u16>, now: Instant) -> (Engine, BTreeMap<Name, Vec<u8>>) {
+    let (names, mut engine) = (Names::new().unwrap(), Engine::new(true, 1, now).unwrap());
+    engine.on([(CABLE, vec![ip(1)])].into(), now);
+    let mut said_by = BTreeMap::new();
+    for number in numbers {
+        let bytes = said(&bundle(number));
+        engine.hear(CABLE, from(number)[0], &bytes, now).unwrap();
+        said_by.insert(names.of(&key(number).id().tag()).unwrap().0, bytes);
+    }
+    (engine, said_by)
+}
+
+#[test]
+fn a_crowd_wakes_a_node_about_once_a_second() {
+    let (start, crowd) = (Instant::now(), 2..202);
+    let (mut engine, said_by) = listener(crowd.clone(), start);
+    let (mut wakes, mut now) = (0, start);
+    while now < start + Duration::from_secs(200) {
+        now = engine.next().unwrap().max(now + Duration::from_millis(1));
+        wakes += 1;
+        for send in engine.due(now).unwrap() {
+            for (question, _) in message::decode(&send.bytes).unwrap().questions {
+                if let Some(bytes) = said_by.get(&question.name) {
+                    engine.hear(CABLE, from(9)[0], bytes, now).unwrap();
+                }
+            }
+        }
+    }
+    assert_eq!(engine.browser.as_ref().unwrap().len().0, crowd.len(), "all are there");
+    // Each second, and each packet of questions.
+    assert!(wakes < 400, "{wakes} times in 200 seconds for {} nodes", crowd.len());
+}
+
+#[test]
+fn who_does_not_answer_by_one_version_of_ip_is_asked_by_both() {
+    let start = Instant::now();
+    let (mut engine, said_by) = listener(2..3, start);
+    let (mut asked, mut now) = (Vec::new(), start);
+    while now < start + TTL_HOST {
+        now = engine.next().unwrap().max(now + Duration::from_millis(1));
+        for send in engine.due(now).unwrap() {
+            let questions = message::decode(&send.bytes).unwrap().questions;
+            let is_of_it = |question: &Question| said_by.contains_key(&question.name) && question.kind == Kind::Service;
+            asked.extend(questions.iter().any(|(question, _)| is_of_it(question)).then_some(send.to));
+        }
+    }
+    let v4 = To::All(Versions::of(&from(2)[0]));
+    let both = To::All(Versions::BOTH);
+    assert_eq!(asked, [v4, both, both, both]);
+}
+
+#[test]
 fn who_is_known_to_who_asks_says_nothing() {
     let mut lan = Lan::new();
     (1..=70).for_each(|number| lan.join(number));
@@ -267,7 +388,7 @@ fn a_stranger_ends_nobody_and_takes_nobodys_place() {
     lan.news(1);
     // A good-bye in the name of another: he is there, and says so before it counts.
     let bye: Vec<Record> = bundle(2).into_iter().map(|record| Record { ttl: Duration::ZERO, ..record }).collect();
-    lan.send(9, vec![Send { cable: CABLE, to: None, bytes: said(&bye) }]);
+    lan.send(9, vec![all(said(&bye))]);
     lan.pass(Duration::from_secs(10));
     assert_eq!(lan.news(1), Vec::<String>::new());
 
@@ -280,7 +401,7 @@ fn a_stranger_ends_nobody_and_takes_nobodys_place() {
         _ => None,
     });
     for forged in [vec![b"v=1".to_vec()], others.unwrap()] {
-        lan.send(9, vec![Send { cable: CABLE, to: None, bytes: said(&[text(forged)]) }]);
+        lan.send(9, vec![all(said(&[text(forged)]))]);
         lan.pass(Duration::from_secs(3));
         assert_eq!(lan.news(1), Vec::<String>::new());
     }
@@ -297,7 +418,7 @@ fn a_stranger_ends_nobody_and_takes_nobodys_place() {
             Data::Address(_) => record.name = host.clone(),
         }
     }
-    lan.send(9, vec![Send { cable: CABLE, to: None, bytes: said(&forged) }]);
+    lan.send(9, vec![all(said(&forged))]);
     lan.pass(SECOND);
     let tag = key(3).id().tag();
     assert_eq!(lan.news(1), [format!("refused: it is announced under another name than its key's, {tag}")]);
@@ -316,14 +437,12 @@ fn one_second_has_one_answer_for_all_and_ten_for_single_ones() {
     lan.join(1);
     lan.pass(Duration::from_secs(30));
     let names = Names::new().unwrap();
-    let ask = |kind, name: &hickory_proto::rr::Name| {
-        message::ask([Question { name: name.clone(), kind }].iter(), &[]).unwrap().remove(0)
-    };
+    let ask = |kind, name: &Name| message::ask([Question { name: name.clone(), kind }].iter(), &[]).unwrap().remove(0);
     let (instance, _) = names.of(&key(1).id().tag()).unwrap();
     let since = lan.now - lan.start;
     for _ in 0..50 {
-        lan.send(7, vec![Send { cable: CABLE, to: None, bytes: ask(Kind::Pointer, &names.service) }]);
-        lan.send(8, vec![Send { cable: CABLE, to: None, bytes: ask(Kind::Any, &instance) }]);
+        lan.send(7, vec![all(ask(Kind::Pointer, &names.service))]);
+        lan.send(8, vec![all(ask(Kind::Any, &instance))]);
         lan.pass(Duration::from_millis(100));
     }
     let answers = lan.packets_since(since).iter().filter(|(_, packet)| packet.is_answer).count();
@@ -331,7 +450,7 @@ fn one_second_has_one_answer_for_all_and_ten_for_single_ones() {
     lan.pass(SECOND * 2);
     // Types of services are listed, and a resolver that is none of multicast DNS is answered with its own number, alone.
     let since = lan.now - lan.start;
-    lan.send(7, vec![Send { cable: CABLE, to: None, bytes: ask(Kind::Pointer, &names.types) }]);
+    lan.send(7, vec![all(ask(Kind::Pointer, &names.types))]);
     lan.pass(SECOND);
     let types = lan.packets_since(since).into_iter().find(|(_, packet)| packet.is_answer).unwrap().1;
     assert_eq!(types.records[0].data, Data::Pointer(names.service.clone()));
@@ -342,7 +461,7 @@ fn one_second_has_one_answer_for_all_and_ten_for_single_ones() {
     let answers: Vec<Send> = (0..50).flat_map(|_| node.hear(CABLE, resolver, &question, lan.now).unwrap()).collect();
     assert_eq!(answers.len(), 10);
     let packet = message::decode(&answers[0].bytes).unwrap();
-    assert_eq!((answers[0].to, packet.id, packet.questions.len()), (Some(resolver), 0x1234, 1));
+    assert_eq!((answers[0].to, packet.id, packet.questions.len()), (To::One(resolver), 0x1234, 1));
     assert!(packet.records.iter().all(|record| record.ttl <= Duration::from_secs(10) && !record.flush));
 }
 
@@ -405,7 +524,7 @@ fn other_words_are_news_and_no_more_than_once_a_second() {
         lan.sent.iter().rev().find(|(_, by, send)| *by == 2 && message::decode(&send.bytes).unwrap().is_answer);
     let (both, mut told) = ([said(&bundle(2)), renamed.unwrap().2.bytes.clone()], 0);
     for turn in 0..40 {
-        lan.send(9, vec![Send { cable: CABLE, to: None, bytes: both[turn % 2].clone() }]);
+        lan.send(9, vec![all(both[turn % 2].clone())]);
         lan.pass(Duration::from_millis(125));
         told += lan.news(1).len();
     }
@@ -425,7 +544,7 @@ fn a_flood_is_bounded() {
     };
     for number in 0..200 {
         let records: Vec<Record> = (number * 40..(number + 1) * 40).map(pointer).collect();
-        engine.hear(CABLE, from(9), &said(&records), now).unwrap();
+        engine.hear(CABLE, from(9)[0], &said(&records), now).unwrap();
     }
     assert_eq!(engine.browser.as_ref().unwrap().len().0, 1024, "they have no signature");
     // What is asked about them is asked slowly.
@@ -451,7 +570,7 @@ fn a_flood_is_bounded() {
         flush: false,
         data: Data::Address(ip(number)),
     }));
-    engine.hear(CABLE, from(9), &said(&records), now + many).unwrap();
+    engine.hear(CABLE, from(9)[0], &said(&records), now + many).unwrap();
     let Some(Heard::Node(sighting)) = engine.browser.as_mut().unwrap().news.pop_first().map(|(_, heard)| heard) else {
         panic!("it is a node")
     };
@@ -477,7 +596,7 @@ proptest::proptest! {
                     *there = *byte;
                 }
             }
-            engine.hear(CABLE, from(9), bytes, now).unwrap();
+            engine.hear(CABLE, from(9)[0], bytes, now).unwrap();
             engine.hear(CABLE, SocketAddr::new(ip(9), 99), bytes, now).unwrap();
         }
         for second in 0..200 {

@@ -1,14 +1,14 @@
 //! Compares what others were shown of the logs that are kept here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::KnownClusterTrust;
 
 use super::exchanges::EXCHANGES_MAX;
-use super::{Brought, Keeper};
+use super::{Addresses, Brought, Keeper};
 use crate::compare::{Compared, compare};
 use crate::rounds::Mark;
 
@@ -19,7 +19,7 @@ impl Keeper {
     /// Begins the next exchange with another witness, if it is time.
     pub(super) async fn compare_next(
         &mut self,
-        addresses: &BTreeMap<NodeId, Vec<SocketAddr>>,
+        addresses: &Arc<Addresses>,
         chosen: &BTreeSet<NodeId>,
         parties: &BTreeSet<NodeId>,
     ) {

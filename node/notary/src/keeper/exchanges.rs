@@ -1,13 +1,13 @@
 //! Exchanges with others: who is asked when, and what becomes of the answers.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{LogState, RestoredRecords};
 
-use super::{Brought, Keeper};
+use super::{Addresses, Brought, Caches, Keeper};
 use crate::ask::{Published, ask, publish};
 use crate::remembered::{Remembered, remember};
 use crate::restore::{Peer, restore};
@@ -36,8 +36,18 @@ pub(super) struct Asked {
 
 impl Keeper {
     /// Where nodes may be: where they are known to be, then where they said they were.
-    pub(super) fn addresses(&self) -> BTreeMap<NodeId, Vec<SocketAddr>> {
-        let mut all: BTreeMap<NodeId, Vec<SocketAddr>> = BTreeMap::new();
+    pub(super) fn addresses(&mut self) -> Arc<Addresses> {
+        let Caches { known, contracts, accounts, .. } = &self.caches;
+        let speakers = self.notary.options.speakers.version();
+        let walked = [known.version(), contracts.version(), accounts.version(), speakers, self.remembered_count];
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let all = gathered.get(walked, || self.walk());
+        self.gathered = gathered;
+        all
+    }
+
+    fn walk(&self) -> Addresses {
+        let mut all = Addresses::new();
         let mut add = |did: &str, address: &str| {
             let Ok(did) = did.parse::<NodeId>() else { return };
             let did = self.notary.options.speakers.current(&did);
@@ -82,7 +92,7 @@ impl Keeper {
     }
 
     /// Asks whoever is known and has not answered; while something is missing, again.
-    pub(super) fn ask_all(&mut self, addresses: &BTreeMap<NodeId, Vec<SocketAddr>>, state: LogState) {
+    pub(super) fn ask_all(&mut self, addresses: &Addresses, state: LogState) {
         self.asked.retain(|did, asked| addresses.contains_key(did) || asked.busy);
         let now = Instant::now();
         for (did, addresses) in addresses {
@@ -105,11 +115,7 @@ impl Keeper {
     }
 
     /// Shows the log to the witnesses that have not seen all of it.
-    pub(super) async fn publish_all(
-        &mut self,
-        addresses: &BTreeMap<NodeId, Vec<SocketAddr>>,
-        chosen: &BTreeSet<NodeId>,
-    ) {
+    pub(super) async fn publish_all(&mut self, addresses: &Addresses, chosen: &BTreeSet<NodeId>) {
         let book = self.notary.own.lock().await.book.clone();
         if book.tree().size() == 0 {
             return;
@@ -140,7 +146,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn restore(&mut self, addresses: &BTreeMap<NodeId, Vec<SocketAddr>>) {
+    pub(super) fn restore(&mut self, addresses: &Addresses) {
         if self.restoring || self.restore_after.is_some_and(|at| at > Instant::now()) {
             return;
         }
@@ -154,13 +160,13 @@ impl Keeper {
         self.exchanges.spawn(async move { Brought::Restored(restore(&notary, &peers).await) });
     }
 
-    pub(super) async fn take(&mut self, brought: Brought) {
+    /// Takes what an exchange has brought; returns whether there is something new to look at.
+    pub(super) async fn take(&mut self, brought: Brought) -> bool {
         match brought {
             Brought::Word(did, word) => {
                 let most = self.retry_most(&did);
-                if let Some(asked) = self.asked.get_mut(&did) {
-                    asked.answered(word, most);
-                }
+                let closed = self.notary.closed().is_some();
+                return self.asked.get_mut(&did).is_some_and(|asked| asked.answered(word, most)) || closed;
             }
             Brought::Published(did, published) => {
                 let Published { word, head } = *published;
@@ -170,6 +176,7 @@ impl Keeper {
                 if let Some((head, address)) = head {
                     let one = Remembered { did, address: address.to_string(), head: head.envelope() };
                     self.remembered.insert(did, one);
+                    self.remembered_count += 1;
                     if let Err(reason) = remember(&self.notary.options.directory, &self.remembered) {
                         tracing::warn!(reason, "what a witness has signed is not kept");
                     }
@@ -188,6 +195,7 @@ impl Keeper {
                 self.restored.refused = refused;
             }
         }
+        true
     }
 
     pub(super) fn retry_most(&self, did: &NodeId) -> Duration {
@@ -197,15 +205,40 @@ impl Keeper {
 }
 
 impl Asked {
-    fn answered(&mut self, word: Word, most: Duration) {
+    /// Takes an answer; returns whether it is another than before. Why somebody is silent may change all the time.
+    fn answered(&mut self, word: Word, most: Duration) -> bool {
         self.busy = false;
         self.failures = if matches!(word, Word::Silent(_)) { self.failures.saturating_add(1) } else { 0 };
         let growth = if most > RETRY_MOST { 2 } else { 1 };
         let doublings = growth * self.failures.saturating_sub(1).min(DOUBLINGS_MAX);
         self.not_before = Some(Instant::now() + (RETRY_FIRST * 2u32.pow(doublings)).min(most));
         // Who cannot be reached now has not taken back what it said.
-        if !matches!((&self.word, &word), (Some(Word::Keeps { .. } | Word::Nothing), Word::Silent(_))) {
-            self.word = Some(word);
+        if matches!((&self.word, &word), (Some(Word::Keeps { .. } | Word::Nothing), Word::Silent(_))) {
+            return false;
         }
+        let silent = |word: Option<&Word>| matches!(word, Some(Word::Silent(_)));
+        let is_new = self.word.as_ref() != Some(&word) && !(silent(self.word.as_ref()) && silent(Some(&word)));
+        self.word = Some(word);
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_silent_again_is_no_news() {
+        let silent = |why: &str| Word::Silent(why.into());
+        let mut asked = Asked { busy: true, ..Asked::default() };
+        assert!(asked.answered(silent("no answer"), RETRY_STRANGER), "nothing was known of it");
+        assert!(!asked.busy);
+        let first = asked.not_before;
+        assert!(!asked.answered(silent("refused"), RETRY_STRANGER));
+        assert!(asked.not_before > first, "it is asked later and later all the same");
+        assert!(asked.answered(Word::Nothing, RETRY_STRANGER), "it is there");
+        assert!(!asked.answered(Word::Nothing, RETRY_STRANGER));
+        assert!(!asked.answered(silent("no answer"), RETRY_STRANGER), "it has not taken back what it said");
+        assert_eq!(asked.word, Some(Word::Nothing));
     }
 }

@@ -1,7 +1,6 @@
 //! Asks the other party of each contract to show that it is in its log, and writes what came of it into the Contract.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use super::exchanges::EXCHANGES_MAX;
-use super::{Brought, Keeper};
+use super::{Addresses, Brought, Keeper};
 use crate::Notary;
 use crate::ask::reach;
 use crate::compare::{Agreement, agreement};
@@ -21,7 +20,7 @@ use crate::included::{Answer, CONTRACTS_IN_ONE, LOGGED, Question, check, conditi
 
 impl Keeper {
     /// Begins exchanges about contracts that are not shown to be included yet, one with each party.
-    pub(super) fn ask_inclusion(&mut self, addresses: &BTreeMap<NodeId, Vec<SocketAddr>>) {
+    pub(super) fn ask_inclusion(&mut self, addresses: &Arc<Addresses>) {
         let (now, contracts) = (Instant::now(), self.caches.contracts.list());
         self.inclusion.retain(|name| self.caches.contracts.get(names::NAMESPACE, name).is_some(), now);
         let options = &self.notary.options;
@@ -92,7 +91,7 @@ async fn ask_all(
     notary: &Arc<Notary>,
     other: NodeId,
     questions: Vec<(String, Question)>,
-    addresses: &BTreeMap<NodeId, Vec<SocketAddr>>,
+    addresses: &Addresses,
 ) -> Vec<(String, Answer)> {
     let at = addresses.get(&other).map_or(&[][..], Vec::as_slice);
     let client = match reach(&notary.options.dial, other, at).await {
@@ -113,7 +112,7 @@ async fn ask(
     notary: &Arc<Notary>,
     client: &fluidos_rear::Client,
     question: &Question,
-    addresses: &BTreeMap<NodeId, Vec<SocketAddr>>,
+    addresses: &Addresses,
 ) -> Answer {
     let (mut places, mut size) = (Vec::new(), 0);
     for leaf in &question.leaves {

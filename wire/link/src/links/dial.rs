@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::establish::{Established, establish};
 use super::{DialStatus, Shared, lock};
 use crate::LinkError;
-use crate::backoff::{Whom, wait_before_dial};
+use crate::backoff::{Whom, seed, wait_before_dial};
 use crate::session::reason;
 
 /// Two round trips. Short, because a peer that has just started hears only a dial that is begun, or repeated, after that.
@@ -50,7 +50,7 @@ async fn dial_loop(
     stop: CancellationToken,
 ) {
     let dialling = async {
-        let seed = shared.key.id().public_key()[0];
+        let seed = seed(&shared.key.id(), expected.as_ref());
         let mut leads_to = expected;
         let mut failures: u32 = 0;
         let mut whom = if expected.is_some() { Whom::Found } else { Whom::Named };

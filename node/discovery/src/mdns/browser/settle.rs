@@ -10,6 +10,7 @@ use crate::mdns::jitter::Jitter;
 use crate::mdns::life::Life;
 use crate::mdns::message::{self, Kind, Question};
 use crate::mdns::responder::SPREAD;
+use crate::mdns::ways::Ways;
 use crate::mdns::{Heard, INSTANCES_MAX};
 
 impl Browser {
@@ -71,20 +72,28 @@ impl Browser {
     }
 
     pub(super) fn schedule(&mut self, name: &Name, jitter: &mut Jitter, now: Instant) {
+        let grid = self.grid;
         let Some(instance) = self.instances.get_mut(name) else { return };
         let mut due = instance.pointer.end();
         let lives = [instance.service.as_ref().map(|(_, life)| life), instance.text.as_ref().map(|(_, life)| life)];
         let kinds = [Kind::Service, Kind::Text];
-        let mut questions = Vec::new();
+        // Who does not answer by the version by which it was heard is asked everywhere.
+        let (mut questions, mut by) = (Vec::new(), Ways::of(&instance.heard_by));
         for (life, kind) in lives.into_iter().zip(kinds) {
             match life {
                 Some(life) if life.is_ending() => due = due.min(life.end()),
                 Some(life) => {
                     let (asks, next) = life.refresh(name, jitter, now);
-                    due = due.min(next);
-                    questions.extend(asks.then_some(kind));
+                    due = due.min(grid.together(next));
+                    questions.extend((asks > 0).then_some(kind));
+                    if asks > 1 {
+                        by = Ways::All;
+                    }
                 }
-                None if instance.asked < ASKED_MAX => questions.push(kind),
+                None if instance.asked < ASKED_MAX => {
+                    questions.push(kind);
+                    by = Ways::All;
+                }
                 None => {}
             }
         }
@@ -107,12 +116,13 @@ impl Browser {
             self.deadlines.push(Reverse((instance.due, Item::Instance(name.clone()))));
         }
         let urgent = lives.iter().any(Option::is_none);
-        self.ask(name, &questions, if urgent { jitter.between(SPREAD) } else { GATHER }, now);
+        self.ask(name, &questions, by, if urgent { jitter.between(SPREAD) } else { GATHER }, now);
         self.shrink();
     }
 
     /// Forgets addresses that are over and asks for those that nearly are. Returns the instances there, if an address has gone.
     pub(super) fn look_at_host(&mut self, name: &Name, jitter: &mut Jitter, now: Instant) -> Vec<Name> {
+        let grid = self.grid;
         let Some(host) = self.hosts.get_mut(name) else { return Vec::new() };
         let before = host.addresses.len();
         host.addresses.retain(|_, life| !life.is_over(now));
@@ -120,10 +130,14 @@ impl Browser {
         let mut kinds = Vec::new();
         let mut due = None;
         for ((_, ip), life) in &host.addresses {
-            let (asks, next) =
-                if life.is_ending() { (false, life.end()) } else { life.refresh_later(name, jitter, now) };
+            let (asks, next) = if life.is_ending() {
+                (0, life.end())
+            } else {
+                let (asks, next) = life.refresh_later(name, jitter, now);
+                (asks, grid.together(next))
+            };
             due = Some(due.map_or(next, |due: Instant| due.min(next)));
-            kinds.extend(asks.then_some(if ip.is_ipv4() { Kind::A } else { Kind::Aaaa }));
+            kinds.extend((asks > 0).then_some(if ip.is_ipv4() { Kind::A } else { Kind::Aaaa }));
         }
         let is_unknown = host.addresses.is_empty();
         if is_unknown && host.asked < ASKED_MAX {
@@ -137,13 +151,14 @@ impl Browser {
             self.deadlines.push(Reverse((due, Item::Host(name.clone()))));
         }
         let instances = if changed { host.instances.iter().cloned().collect() } else { Vec::new() };
-        self.ask(name, &kinds, if is_unknown { jitter.between(SPREAD) } else { GATHER }, now);
+        self.ask(name, &kinds, Ways::All, if is_unknown { jitter.between(SPREAD) } else { GATHER }, now);
         instances
     }
 
-    pub(super) fn ask(&mut self, name: &Name, kinds: &[Kind], within: Duration, now: Instant) {
+    pub(super) fn ask(&mut self, name: &Name, kinds: &[Kind], by: Ways, within: Duration, now: Instant) {
         for kind in kinds {
-            self.questions.insert(Question { name: name.clone(), kind: *kind });
+            let question = Question { name: name.clone(), kind: *kind };
+            self.questions.entry(question).and_modify(|ways| ways.add(by.clone())).or_insert_with(|| by.clone());
             self.ask_at = Some(self.ask_at.map_or(now + within, |at| at.min(now + within)));
         }
     }

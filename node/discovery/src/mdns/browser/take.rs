@@ -1,20 +1,21 @@
 //! Packets in: what each record says of an instance or of a host that is known.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
 use hickory_proto::rr::Name;
 
-use super::{ADDRESSES_MAX, Browser, Instance, SHARED_MAX, TEXT_MAX, UNPROVEN_MAX};
+use super::{ADDRESSES_MAX, Browser, Instance, SHARED_MAX, TEXT_MAX, UNPROVEN_MAX, Way};
 use crate::mdns::jitter::Jitter;
 use crate::mdns::life::Life;
 use crate::mdns::message::{self, Data, Packet, Record};
 use crate::mdns::{INSTANCES_MAX, announcement};
 
 impl Browser {
-    /// An answer was heard on a cable.
-    pub(in crate::mdns) fn take(&mut self, cable: u32, packet: &Packet, jitter: &mut Jitter, now: Instant) {
+    /// An answer was heard on a cable, by a version of IP.
+    pub(in crate::mdns) fn take(&mut self, way: Way, packet: &Packet, jitter: &mut Jitter, now: Instant) {
+        let (cable, version) = way;
         let (mut touched, mut hosts) = (HashSet::new(), HashSet::new());
         for record in &packet.records {
             if let Data::Pointer(instance) = &record.data
@@ -46,8 +47,11 @@ impl Browser {
         for host in hosts {
             touched.extend(self.look_at_host(&host, jitter, now));
         }
-        for instance in touched {
-            self.settle(&instance, jitter, now);
+        for name in touched {
+            if let Some(instance) = self.instances.get_mut(&name) {
+                instance.heard_by.insert(cable, version);
+            }
+            self.settle(&name, jitter, now);
         }
     }
 
@@ -72,6 +76,7 @@ impl Browser {
                 since: now,
                 told: None,
                 due: now,
+                heard_by: BTreeMap::new(),
             },
         );
         true

@@ -1,0 +1,131 @@
+//! What only the start of a node needed is given back to the machine: on a device memory is the budget.
+//!
+//! ```text
+//! ready ─ 10 s ─▶ free pages of the heap ─▶ the machine
+//!              └▶ pages of the program itself, mapped since the start ran over them ─▶ the machine's cache of files
+//! ```
+//! The kernel maps 64 KiB and more of a program around each place that runs. Most of what was mapped when a node has started never runs again:
+//! kinds are defined once, and so on. Such pages stay with the process until the machine is short of memory. Unmapped, they are an ordinary part
+//! of the cache; what runs again is mapped again from there, without a disk, in less than a microsecond.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+/// Until the managers have looked at everything once; less would map again what goes.
+const STARTED: Duration = Duration::from_secs(10);
+
+/// Waits until the start is over, and gives back.
+pub async fn after_start() {
+    tokio::time::sleep(STARTED).await;
+    give_back();
+}
+
+fn give_back() {
+    trim();
+    let told = std::env::current_exe().and_then(|program| Ok((program, std::fs::read_to_string("/proc/self/smaps")?)));
+    match told {
+        Ok((program, smaps)) => unmap(&clean(&smaps, &program)),
+        Err(error) => tracing::debug!(%error, "pages of the program stay mapped"),
+    }
+}
+
+/// The mappings of a program in `smaps` (proc(5)) that nobody can have changed: not writable, and without a page of their own.
+fn clean(smaps: &str, program: &Path) -> Vec<Range<usize>> {
+    let (mut found, mut last) = (Vec::new(), None);
+    for line in smaps.lines() {
+        if let Some(size) = line.strip_prefix("Anonymous:") {
+            let is_clean = size.trim() == "0 kB";
+            found.extend(last.take().filter(|_| is_clean));
+        } else if let Some(head) = head(line, program) {
+            last = head;
+        }
+    }
+    found
+}
+
+/// `None`: the line begins no mapping. `Some(None)`: it begins one that is not meant.
+fn head(line: &str, program: &Path) -> Option<Option<Range<usize>>> {
+    let mut words = line.split_ascii_whitespace();
+    let (from, to) = words.next()?.split_once('-')?;
+    let range = usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?;
+    let mode = words.next()?;
+    // Offset, device and inode; the name may have spaces, and says if its file has been removed.
+    let name = line.splitn(6, ' ').nth(5).map_or("", str::trim_start);
+    let is_meant = mode.starts_with("r-") && mode.ends_with('p') && Path::new(name) == program;
+    Some(is_meant.then_some(range))
+}
+
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the allocator's own locks, and frees only what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+fn unmap(ranges: &[Range<usize>]) {
+    for range in ranges {
+        let (start, length) = (range.start as *mut libc::c_void, range.end.saturating_sub(range.start));
+        // SAFETY: the range is a private mapping of this program's own file, which stays as long as the process. It is not writable and had no
+        // page of its own, so each of its pages is that of the file, and is read from there when it is used again.
+        if unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) } != 0 {
+            let error = std::io::Error::last_os_error();
+            tracing::debug!(%error, "pages of the program stay mapped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// As the kernel writes it, with less of what is said of each.
+    const SMAPS: &str = "\
+55e0a0000000-55e0a0400000 r--p 00000000 fe:00 4711                       /opt/my node/fluidos
+Rss:                4096 kB
+Anonymous:             0 kB
+VmFlags: rd mr mw me
+55e0a0400000-55e0a2000000 r-xp 00400000 fe:00 4711                       /opt/my node/fluidos
+Anonymous:             0 kB
+55e0a2000000-55e0a2200000 r--p 02000000 fe:00 4711                       /opt/my node/fluidos
+Anonymous:          1416 kB
+55e0a2200000-55e0a2300000 rw-p 02200000 fe:00 4711                       /opt/my node/fluidos
+Anonymous:             0 kB
+7f0000000000-7f0000100000 r-xp 00000000 fe:00 4712                       /lib/libc.so.6
+Anonymous:             0 kB
+7f0000200000-7f0000300000 r--p 00000000 00:00 0 
+Anonymous:             0 kB
+";
+
+    #[test]
+    fn only_pages_that_are_the_files_own_are_unmapped() {
+        let ranges = clean(SMAPS, Path::new("/opt/my node/fluidos"));
+        assert_eq!(ranges, [0x55e0_a000_0000..0x55e0_a040_0000, 0x55e0_a040_0000..0x55e0_a200_0000]);
+        assert_eq!(clean(SMAPS, Path::new("/opt/my node/other")), Vec::<Range<usize>>::new());
+        assert_eq!(clean("garbage\n-\nAnonymous: 0 kB\n12-zz r-xp", Path::new("")), Vec::<Range<usize>>::new());
+    }
+
+    /// Far more than the kernel maps around a place that is used; nobody else uses it.
+    static PART: [u8; 2 << 20] = [7; 2 << 20];
+
+    /// Whether the page of the middle is mapped (proc_pid_pagemap(5)).
+    fn is_mapped() -> bool {
+        use std::os::unix::fs::FileExt as _;
+        let page = std::ptr::from_ref(&PART[PART.len() / 2]).addr() / 4096;
+        let (mut entry, pagemap) = ([0; 8], std::fs::File::open("/proc/self/pagemap").unwrap());
+        pagemap.read_exact_at(&mut entry, page as u64 * 8).unwrap();
+        u64::from_ne_bytes(entry) >> 63 == 1
+    }
+
+    #[test]
+    fn a_program_runs_on_without_its_pages() {
+        let used = || std::hint::black_box(&PART)[PART.len() / 2];
+        assert!(!is_mapped() && used() == 7 && is_mapped());
+        give_back();
+        assert!(!is_mapped(), "it is still mapped");
+        assert!(used() == 7 && is_mapped(), "it is read from the file again");
+    }
+}
