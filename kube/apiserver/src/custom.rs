@@ -20,7 +20,7 @@ use crate::table;
 
 /// The rules of one version of a custom kind.
 pub struct CustomKind {
-    schema: Schema,
+    schema: Box<Schema>,
     columns: Vec<(Column, String)>,
 }
 
@@ -88,7 +88,7 @@ impl CustomKind {
             age.kind = "date".into();
             columns.push((age, ".metadata.creationTimestamp".to_owned()));
         }
-        Self { schema: Schema::read(&version["schema"]["openAPIV3Schema"]), columns }
+        Self { schema: Box::new(Schema::read(&version["schema"]["openAPIV3Schema"])), columns }
     }
 
     /// Drops what the schema does not know.
