@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// Times of one thing.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Samples(Vec<Duration>);
 
 impl Samples {
