@@ -12,7 +12,7 @@ use std::time::Duration;
 use fluidos_model::kinds::{Ledger, names};
 use fluidos_model::market::{Amounts, Kept};
 use jiff::Timestamp;
-use substrate_client::{Access, Cache};
+use substrate_client::{Access, Cache, Pace};
 use substrate_scheduler::{Guarantee, Guaranteed, Resources};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -33,7 +33,9 @@ pub fn follow(access: &Access, parts: &mut JoinSet<()>) -> Guaranteed {
 async fn tell(ledgers: Cache<Ledger>, told: watch::Sender<Option<Arc<[Guarantee]>>>) {
     ledgers.synced().await;
     let mut changes = ledgers.changes();
+    let mut pace = Pace::default();
     loop {
+        pace.begin().await;
         changes.mark_unchanged();
         let now = Timestamp::now();
         let pool = ledgers.get(names::NAMESPACE, names::LEDGER).map(|ledger| ledger.spec.pool()).transpose();
@@ -59,6 +61,7 @@ async fn tell(ledgers: Cache<Ledger>, told: watch::Sender<Option<Arc<[Guarantee]
                 None
             }
         };
+        pace.end();
         let until = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok()).unwrap_or(LOOK_AGAIN_MOST);
         // Either only waits: losing the race loses nothing.
         tokio::select! {
