@@ -20,6 +20,8 @@ struct Counted {
     writes: AtomicU32,
     /// So many are answered with 500 although they are done.
     unanswered: AtomicU32,
+    /// So many are answered with 500 and not done.
+    refused: AtomicU32,
 }
 
 /// An API with a Ledger of 100 pods, and what is counted of it.
@@ -48,13 +50,18 @@ async fn api() -> (Access, Access, Arc<Counted>) {
             let (client, seen) = (client.clone(), seen.clone());
             async move {
                 let writes = request.method() == http::Method::PUT;
+                let one_less = |left: u32| left.checked_sub(1);
+                if writes && seen.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+                    let mut answer = http::Response::new(kube::client::Body::empty());
+                    *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+                    return Ok(answer);
+                }
                 let answer = client.send(request).await;
                 if writes {
                     seen.writes.fetch_add(1, Ordering::SeqCst);
                     // So that others come while it is written.
                     tokio::time::sleep(Duration::from_millis(2)).await;
-                    let lost = |left: u32| left.checked_sub(1);
-                    if seen.unanswered.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lost).is_ok() {
+                    if seen.unanswered.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
                         let mut answer = answer?;
                         *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
                         return Ok(answer);
@@ -167,4 +174,15 @@ async fn a_write_whose_answer_is_lost_is_seen_by_who_comes_next() {
     assert!(matches!(books.change(|pool| hold(pool, "next", 60)).await, Err(BooksError::Refused(_))));
     books.change(|pool| hold(pool, "lost", 60)).await.unwrap();
     assert_eq!(sizes(&Books::shared(&theirs).read().await.unwrap().unwrap()), 60);
+}
+
+#[tokio::test]
+async fn a_write_that_failed_is_not_made_by_who_comes_next() {
+    let (ours, theirs, seen) = api().await;
+    let books = Books::shared(&ours);
+    seen.refused.store(1, Ordering::SeqCst);
+    assert!(matches!(books.change(|pool| hold(pool, "failed", 60)).await, Err(BooksError::Api(_))));
+    books.change(|pool| hold(pool, "next", 60)).await.unwrap();
+    let pool = Books::shared(&theirs).read().await.unwrap().unwrap();
+    assert!(pool.commitment("next").is_some() && pool.commitment("failed").is_none());
 }
