@@ -4,7 +4,8 @@
 //!  Σ allocatable of machines that are ready and take pods ─ what the owner's own pods there ask for ─▶ deliverable
 //!  capacity of the Ledger = the least of --offer and that              no machine: the owner's word stands
 //! ```
-//! A machine is a Node with an allocatable that is no virtual one. Pods of contracts do not count: what they take is promised in the Ledger.
+//! A machine is a Node with an allocatable that is no virtual one; it takes pods if it is ready, not cordoned, and has no taint
+//! that keeps them away. Pods of contracts do not count: what they take is promised in the Ledger.
 //! When the owner's own pods come, less is left: promises stay, nothing new is promised, and what is paid per use yields.
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use fluidos_model::kinds::names;
 use fluidos_model::market::{Amounts, Quantity, Resource, requested_of_traded};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::ResourceExt as _;
 
 use super::Exporter;
@@ -104,7 +105,10 @@ fn allocatable(node: &Node) -> Option<Amounts> {
 fn takes_pods(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let is_ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    is_ready && node.spec.as_ref().and_then(|spec| spec.unschedulable) != Some(true)
+    // Pods of buyers tolerate no taint: one that keeps pods away keeps them away, too.
+    let keeps_away = |taint: &Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+    let tainted = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(keeps_away);
+    is_ready && !tainted && node.spec.as_ref().and_then(|spec| spec.unschedulable) != Some(true)
 }
 
 /// Whether a pod of the owner itself runs on one of these machines.
@@ -188,7 +192,9 @@ mod tests {
     fn a_machine_that_takes_no_pods_has_nothing_to_give() {
         let cordoned = node("one", json!({"spec": {"unschedulable": true}}));
         let silent = node("two", json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}));
-        assert_eq!(told(&[cordoned, silent], &[]), "nothing");
+        let tainted = |effect: &str| node("three", json!({"spec": {"taints": [{"key": "mine", "effect": effect}]}}));
+        assert_eq!(told(&[cordoned, silent, tainted("NoSchedule"), tainted("NoExecute")], &[]), "nothing");
+        assert_eq!(told(&[tainted("PreferNoSchedule")], &[]), "cpu 4, memory 8Gi, pods 110, example.com/fpga 2");
     }
 
     #[test]
