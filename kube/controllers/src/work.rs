@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Ser
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use substrate_client::{Cache, Pace};
+use substrate_client::Cache;
 use tokio::sync::watch;
 
 /// One shared copy per kind.
@@ -84,7 +84,6 @@ const RESYNC: Duration = Duration::from_secs(600);
 pub(crate) struct Rounds {
     changes: Vec<watch::Receiver<u64>>,
     retry: Duration,
-    pace: Pace,
 }
 
 impl Rounds {
@@ -95,14 +94,11 @@ impl Rounds {
             let _ = change.wait_for(|generation| *generation > 0).await;
             change.mark_unchanged();
         }
-        let mut pace = Pace::default();
-        pace.begin().await;
-        Rounds { changes, retry: RETRY_FIRST, pace }
+        Rounds { changes, retry: RETRY_FIRST }
     }
 
     /// Waits until the round after one with this outcome is due. What changes while a round is made is not missed.
     pub async fn wait(&mut self, next: Next) {
-        self.pace.end();
         let mut pause = next.wake.unwrap_or(RESYNC).min(RESYNC);
         if next.failed {
             pause = pause.min(self.retry);
@@ -115,7 +111,6 @@ impl Rounds {
         if tokio::time::timeout(pause, select_all(waits)).await.is_ok() {
             tokio::time::sleep(BURST).await;
         }
-        self.pace.begin().await;
         self.changes.iter_mut().for_each(|change| change.mark_unchanged());
     }
 }
