@@ -23,7 +23,7 @@ pub struct Pace {
 }
 
 impl Default for Pace {
-    /// A tenth of the time at most.
+    /// A tenth of the time, as long as no look takes more than 28 ms: no rest is longer than a quarter of a second.
     fn default() -> Self {
         Self::resting(9)
     }
