@@ -4,14 +4,14 @@
 //! |---|---|
 //! | `nodecore.fluidos.eu/v1alpha1` | Solver, Flavor, Allocation, ServiceBlueprint, Offer, SharingPolicy and AcquisitionPolicy (ours) |
 //! | `advertisement.fluidos.eu/v1alpha1` | Discovery, PeeringCandidate |
-//! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger (ours) |
+//! | `reservation.fluidos.eu/v1alpha1` | Reservation, Contract, Transaction, Ledger and LedgerPage (ours) |
 //! | `network.fluidos.eu/v1alpha1` | KnownCluster, Broker, DiscoveryPolicy (ours) |
 //! | `security.fluidos.eu/v1alpha1` | AccessPolicy, Acquaintance, Rating, TransparencyLog (ours) |
 //! | `accounting.fluidos.eu/v1alpha1` | Account, Receipt, Invoice (ours) |
 //! | `fluidos.eu/v1` | FLUIDOSDeployment |
 //!
-//! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object; nor has a Receipt, which never
-//! changes). Enumerations are in the
+//! All are namespaced and have a status subresource (a Ledger has none: it is changed as one object; nor have a LedgerPage and a Receipt, which never
+//! change). Enumerations are in the
 //! schema; inputs that official tools write (integer quantities, `enstablishPeering`) are accepted.
 
 mod access_policy;
@@ -76,7 +76,10 @@ pub use known_cluster::{
     KnownClusterMeasurement, KnownClusterOffer, KnownClusterOpinion, KnownClusterSource, KnownClusterSpec,
     KnownClusterStatus, KnownClusterTrust, LinkState, OFFERS_OF_NODE_MAX, ProvenFact,
 };
-pub use ledger::{Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerSpec};
+pub use ledger::{
+    Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerPage, LedgerPageReference, LedgerPageSpec,
+    LedgerSpec, commitments,
+};
 pub(crate) use offer::is_label;
 pub use offer::{Offer, OfferError, OfferPlan, OfferSpec, OfferStatus, PLANS_MAX};
 pub use rating::{FoldedObservations, ObservationKind, Rating, RatingObservation, RatingSpec, RatingStatus};
@@ -122,6 +125,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Contract::crd(),
         Transaction::crd(),
         Ledger::crd(),
+        LedgerPage::crd(),
         KnownCluster::crd(),
         DiscoveryPolicy::crd(),
         AccessPolicy::crd(),

@@ -15,6 +15,7 @@ mod kept;
 pub mod machine;
 mod market;
 pub mod notary;
+mod parts;
 mod peers;
 mod security;
 mod window;
@@ -27,10 +28,11 @@ use anyhow::{Context, Result};
 use fluidos_identity::{IdentityDirectory, NodeId, NodeKey, Shown, Speakers, fabric_prefix, first_key};
 use fluidos_orchestrator::{gate, placement};
 use substrate_kubelet::StopPods;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
 
 use self::api::Api;
+use self::parts::Parts;
 use self::peers::Doors;
 use crate::cli::{OnStop, Up};
 use crate::{check, given_back};
@@ -89,10 +91,11 @@ pub fn up(up: &Up) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(run(up))
+    let rooms = parts::rooms().context("cannot start the rooms")?;
+    runtime.block_on(run(up, rooms.handle().clone()))
 }
 
-async fn run(up: &Up) -> Result<()> {
+async fn run(up: &Up, rooms: Handle) -> Result<()> {
     let identity = up.data_dir.join("identity");
     notary::begin(up)?;
     let key = Arc::new(IdentityDirectory::key_to_run(&identity)?);
@@ -101,14 +104,14 @@ async fn run(up: &Up) -> Result<()> {
     let mut api = Api::open(up, ranges).await?;
     let doors = Doors::open(up, &key).await?;
     let (links, rear) = (doors.links.clone(), doors.address()?);
-    let mut parts = JoinSet::new();
+    let mut parts = Parts::new(rooms);
     controllers(&api, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
     scheduler(&api, &mut parts);
     api.server.add_admission(Arc::new(gate::Gate::new(api.access("fluidos-gate"))));
     let speakers = Speakers::default();
     let introductions = peers::introduce(up, &key, &api, &links, speakers.clone()).await?;
-    parts.spawn(introductions.run());
+    parts.spawn_room(introductions.run());
     let decisions = security::open(up, &key, &api, speakers.clone(), &mut parts).await?;
     let admit = security::admit(decisions.clone());
     let mut machine = None;
@@ -127,7 +130,7 @@ async fn run(up: &Up) -> Result<()> {
     }
     api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
     let location = up.location.clone().unwrap_or_default();
-    parts.spawn(placement::run(api.access(placement::MANAGER), placement::Options { location }));
+    parts.spawn_room(placement::run(api.access(placement::MANAGER), placement::Options { location }));
     let (window, offers) = tokio::sync::watch::channel(Vec::new());
     let discovery = peers::discover(up, key.clone(), &api, &doors, (speakers.clone(), offers), &mut parts)?;
     let accountant =
@@ -136,7 +139,7 @@ async fn run(up: &Up) -> Result<()> {
         api.access("fluidos-services"),
         fluidos_services::Options { own: key.id(), links: links.clone(), speakers: speakers.clone() },
     );
-    parts.spawn(async move {
+    parts.spawn_room(async move {
         if let Err(error) = fluidos_services::run(access, selling).await {
             tracing::error!(%error, "services are neither sold nor used");
         }
@@ -146,7 +149,7 @@ async fn run(up: &Up) -> Result<()> {
     let options = fluidos_acquisition::Options { acquire, ..options };
     let notary = notary::open(up, (&key, first), &api, options.clone(), accountant.clone(), &mut parts)?;
     let exporter = market::open(up, &key, &api, (doors.rear, doors.plain), options, (accountant, notary), &mut parts)?;
-    parts.spawn(window::run(exporter, window));
+    parts.spawn_room(window::run(exporter, window));
     if let Some(machine) = &machine {
         machine.ready().await;
     }
@@ -166,7 +169,7 @@ async fn run(up: &Up) -> Result<()> {
     Ok(())
 }
 
-fn controllers(api: &Api, parts: &mut JoinSet<()>) {
+fn controllers(api: &Api, parts: &mut Parts) {
     let client_for = api.client_for();
     let options = substrate_controllers::Options {
         root_certificate: Some(api.authority_pem()),
@@ -177,7 +180,7 @@ fn controllers(api: &Api, parts: &mut JoinSet<()>) {
 }
 
 /// It knows what is promised, so it begins when that kind is there.
-fn scheduler(api: &Api, parts: &mut JoinSet<()>) {
+fn scheduler(api: &Api, parts: &mut Parts) {
     let guarantees = Some(kept::follow(&api.access("kube-scheduler"), parts));
     let options = substrate_scheduler::Options { guarantees, ..Default::default() };
     parts.spawn(substrate_scheduler::run(api.access("kube-scheduler"), options));

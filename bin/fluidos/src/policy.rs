@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
-    AccessPolicy, Acquaintance, AcquaintanceStanding, AttributeLevel, Flavor, KnownCluster, Ledger, Rating, names,
+    AccessPolicy, Acquaintance, AcquaintanceStanding, AttributeLevel, Flavor, KnownCluster, Rating, names,
 };
 use fluidos_model::market::{Amounts, Pool};
 use fluidos_security::policy::{
@@ -162,7 +163,7 @@ pub struct Node {
     pub known: Vec<KnownCluster>,
     ratings: Vec<Rating>,
     flavors: Vec<Flavor>,
-    pool: Option<Pool>,
+    pool: Option<Arc<Pool>>,
 }
 
 impl Node {
@@ -186,15 +187,13 @@ impl Node {
         let faults = verdicts.into_iter().filter_map(|verdict| {
             Some(format!("the text of policy {} is not in force: {}", verdict.name, verdict.fault?))
         });
-        let ledgers: Vec<Ledger> = list(client, namespace, "ledgers").await?;
-        let pool = ledgers.iter().find(|ledger| ledger.name_any() == names::LEDGER);
         Ok(Self {
             policies,
             faults: faults.collect(),
             known: list(client, namespace, "knownclusters").await?,
             ratings: list(client, namespace, "ratings").await?,
             flavors: list(client, namespace, "flavors").await?,
-            pool: pool.map(|ledger| ledger.spec.pool()).transpose()?,
+            pool: fluidos_ledger::read(client, namespace).await?,
         })
     }
 

@@ -11,6 +11,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// Namespace (empty for cluster-scoped kinds) and name.
@@ -41,9 +42,13 @@ where
 
     /// Starts to list and watch what `api` and the selectors of `config` see.
     pub fn start_with(api: Api<K>, config: watcher::Config) -> Self {
+        Self::start_on(&Handle::current(), api, config)
+    }
+
+    fn start_on(runtime: &Handle, api: Api<K>, config: watcher::Config) -> Self {
         let objects = Arc::new(RwLock::new(BTreeMap::new()));
         let (sender, generation) = watch::channel(0);
-        let task = tokio::spawn(follow(api, config, objects.clone(), sender));
+        let task = runtime.spawn(follow(api, config, objects.clone(), sender));
         Self { objects, generation, _watch: Arc::new(AbortOnDrop(task)) }
     }
 
@@ -96,6 +101,8 @@ where
 #[derive(Clone)]
 pub struct Caches {
     client: Client,
+    /// Where changes are followed, whoever asks first.
+    runtime: Handle,
     started: Arc<Mutex<Started>>,
 }
 
@@ -109,12 +116,12 @@ impl Debug for Caches {
 type Started = HashMap<(TypeId, Option<String>), Box<dyn Any + Send>>;
 
 impl Caches {
-    /// Reads with the rights of `client`.
+    /// Reads with the rights of `client`. Changes are followed by the tokio runtime inside which it must be called.
     pub fn new(client: Client) -> Self {
-        Self { client, started: Arc::default() }
+        Self { client, runtime: Handle::current(), started: Arc::default() }
     }
 
-    /// All objects of a kind, in all namespaces if it has some. Must be called inside a tokio runtime.
+    /// All objects of a kind, in all namespaces if it has some.
     pub fn all<K>(&self) -> Cache<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -122,7 +129,7 @@ impl Caches {
         self.once(None, || Api::all(self.client.clone()))
     }
 
-    /// All objects of a kind in one namespace. Must be called inside a tokio runtime.
+    /// All objects of a kind in one namespace.
     pub fn namespaced<K>(&self, namespace: &str) -> Cache<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -154,7 +161,7 @@ impl Caches {
         if let Some(cache) = started.get(&key).and_then(|cache| cache.downcast_ref::<Cache<K>>()) {
             return cache.clone();
         }
-        let cache = Cache::start(api());
+        let cache = Cache::start_on(&self.runtime, api(), watcher::Config::default());
         started.insert(key, Box::new(cache.clone()));
         cache
     }

@@ -8,6 +8,7 @@
 //! Cache<K> ── list, then watch for ever ──▶ one copy of a kind, shared by who needs it
 //! Caches   ── the copies of a process, each kind once
 //! Access   ── what a room gets: its own client to write, everybody's copies to read
+//! Brief    ── writes whose answer is the metadata alone
 //! Pace     ── how much of its time a room may spend on looking at them again
 //! ```
 //!
@@ -15,10 +16,12 @@
 //! first list, recovers from `410 Gone` and lost connections by itself, and tells that something changed, not
 //! what: who watches it plans again from the whole view, so nothing is missed and nothing is done twice.
 
+mod brief;
 mod cache;
 mod pace;
 pub mod quantity;
 
+pub use brief::Brief;
 pub use cache::{Access, Cache, Caches};
 pub use pace::Pace;
 

@@ -1,7 +1,15 @@
 //! Ledger: one object per pool of capacity, with everything that is promised of it. Ours; owned by acquisition.
 //!
+//! ```text
+//!  Ledger ── capacity, what was promised last, which pages there are and what of each does not stand any more
+//!    ├──▶ LedgerPage ── promises that have not changed for a while; never changes itself
+//!    └──▶ LedgerPage
+//! ```
 //! It has no status: whoever promises reads the object, plans with [`Pool`], and writes it back with the resource
-//! version it read. Of two writers one loses and plans again, on the embedded API and on a foreign one alike.
+//! version it read. Of two writers one loses and plans again, on the embedded API and on a foreign one alike. Pages are why a promise
+//! costs the same whether ten others stand or a thousand: they are written before the Ledger names them, and deleted after it does not.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::CustomResource;
@@ -32,9 +40,41 @@ use crate::market::{
 pub struct LedgerSpec {
     /// What is sold altogether.
     pub capacity: LedgerAmounts,
-    /// What is promised of it, at most 1,024.
+    /// What is promised of it beside what stands on pages, at most 1,024.
     #[serde(default)]
     #[schemars(length(max = 1024))]
+    pub commitments: Vec<LedgerCommitment>,
+    /// The pages that count, at most 512.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    pub pages: Vec<LedgerPageReference>,
+}
+
+/// One page that counts.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+pub struct LedgerPageReference {
+    /// Name of the LedgerPage, in the same namespace.
+    pub name: String,
+    /// Transactions that stand on it and do not count: they ended, or stand in the Ledger itself as they are now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub gone: Vec<String>,
+}
+
+/// Promises of a Ledger, which goes by what the Ledger says of them.
+#[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Default)]
+#[kube(
+    group = "reservation.fluidos.eu",
+    version = "v1alpha1",
+    kind = "LedgerPage",
+    plural = "ledgerpages",
+    namespaced,
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+pub struct LedgerPageSpec {
+    /// What is promised, at most 64.
+    #[schemars(length(max = 64))]
     pub commitments: Vec<LedgerCommitment>,
 }
 
@@ -114,6 +154,12 @@ pub struct LedgerAgreed {
 /// Why a ledger object cannot be read. Nothing is sold from it until it is mended.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
+    /// Part of it stands elsewhere.
+    #[error("ledger: {pages} pages belong to it, needed none: it cannot be read without them")]
+    Paged {
+        /// How many.
+        pages: usize,
+    },
     /// An amount is not a quantity.
     #[error("ledger {place}: {source}")]
     Quantity {
@@ -151,22 +197,33 @@ pub enum LedgerError {
 }
 
 impl LedgerSpec {
-    /// Returns the pool.
+    /// Returns the pool of a Ledger that stands alone.
     ///
     /// # Errors
-    /// [`LedgerError`] names what cannot be read.
+    /// [`LedgerError`] names what cannot be read; a Ledger with pages is [`LedgerError::Paged`].
     pub fn pool(&self) -> Result<Pool, LedgerError> {
+        if !self.pages.is_empty() {
+            return Err(LedgerError::Paged { pages: self.pages.len() });
+        }
         let capacity = self.capacity.amounts("capacity")?;
-        let commitments = self.commitments.iter().map(LedgerCommitment::commitment).collect::<Result<_, _>>()?;
-        Ok(Pool { capacity, commitments })
+        Ok(Pool { capacity, commitments: commitments(&self.commitments)? })
     }
 }
 
 impl From<&Pool> for LedgerSpec {
+    /// A Ledger that stands alone.
     fn from(pool: &Pool) -> Self {
-        let commitments = pool.commitments.iter().map(LedgerCommitment::from).collect();
-        Self { capacity: (&pool.capacity).into(), commitments }
+        let commitments = pool.commitments.iter().map(|known| LedgerCommitment::from(known.as_ref())).collect();
+        Self { capacity: (&pool.capacity).into(), commitments, pages: Vec::new() }
     }
+}
+
+/// Reads promises, whether they stand in a Ledger or on a page.
+///
+/// # Errors
+/// [`LedgerError`] names what cannot be read.
+pub fn commitments(written: &[LedgerCommitment]) -> Result<Vec<Arc<Commitment>>, LedgerError> {
+    written.iter().map(|known| known.commitment().map(Arc::new)).collect()
 }
 
 impl LedgerCommitment {

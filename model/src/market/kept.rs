@@ -6,6 +6,8 @@
 //! The owner's own pods are nobody else's promise, so the Ledger does not stop them: whoever places pods does (the scheduler, the
 //! orchestrator), and asks here what is not theirs.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{Amounts, BusinessModel, Commitment, CommitmentState, Pool};
@@ -32,7 +34,7 @@ impl Pool {
     /// Returns what is kept at `now`. What is paid per use may be promised to several and what is spot may be taken back, so neither is
     /// kept; what is served with a contract that was bought is kept by whoever sold that.
     pub fn kept(&self, now: Timestamp) -> Vec<Kept> {
-        let kept = |known: &&Commitment| {
+        let kept = |known: &&Arc<Commitment>| {
             let model = known.agreed.as_ref().map(|agreed| agreed.conditions.business_model).unwrap_or_default();
             known.served_by.is_none() && model == BusinessModel::Reserved && !known.is_over(now)
         };
@@ -44,7 +46,7 @@ impl Pool {
             transaction: known.transaction.clone(),
             amounts: known.amounts.clone(),
         };
-        self.commitments.iter().filter(kept).map(of).collect()
+        self.commitments.iter().filter(kept).map(|known| of(known)).collect()
     }
 }
 
@@ -88,7 +90,7 @@ mod tests {
         let reserved = Some(BusinessModel::Reserved);
         let pool = Pool {
             capacity: Amounts::default(),
-            commitments: vec![
+            commitments: [
                 promise("old", None, true, 100),
                 promise("reserved", reserved, true, 100),
                 promise("held", reserved, false, 60),

@@ -18,6 +18,8 @@
 //! *Invariant*: an operation never makes the sum of what is taken exceed the capacity. When the owner lowers the capacity
 //! below what is promised, promises stay and nothing new is promised until enough of them has ended.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{Amounts, Conditions, Price, Resource};
@@ -32,8 +34,8 @@ pub const HOLDS_PER_BUYER_MAX: usize = 16;
 pub struct Pool {
     /// What is sold altogether.
     pub capacity: Amounts,
-    /// What is promised, in the order of promising.
-    pub commitments: Vec<Commitment>,
+    /// What is promised, in no order. Shared, because a plan is a whole pool and changes one of them.
+    pub commitments: Vec<Arc<Commitment>>,
 }
 
 /// One promise.
@@ -170,7 +172,7 @@ impl Pool {
     /// Returns what promises take at `now`, or `None` if it cannot be counted in 64 bits.
     pub fn promised(&self, now: Timestamp) -> Option<Amounts> {
         let live = self.commitments.iter().filter(|commitment| !commitment.is_over(now));
-        live.map(Commitment::takes).try_fold(Amounts::default(), |sum, amounts| sum.checked_add(&amounts))
+        live.map(|known| known.takes()).try_fold(Amounts::default(), |sum, amounts| sum.checked_add(&amounts))
     }
 
     /// Returns what can still be promised at `now`.
@@ -181,7 +183,7 @@ impl Pool {
 
     /// Returns the promise of a transaction, if there is one.
     pub fn commitment(&self, transaction: &str) -> Option<&Commitment> {
-        self.commitments.iter().find(|commitment| commitment.transaction == transaction)
+        self.commitments.iter().find(|commitment| commitment.transaction == transaction).map(AsRef::as_ref)
     }
 
     /// Returns the pool with one more hold.
@@ -231,7 +233,7 @@ impl Pool {
         if let Some((resource, observed, needed)) = free.shortfalls(&request.amounts).first() {
             return Err(LedgerRefusal::TooLittle { resource: resource.clone(), observed: *observed, needed: *needed });
         }
-        pool.commitments.push(Commitment {
+        pool.commitments.push(Arc::new(Commitment {
             transaction: request.transaction.clone(),
             buyer: request.buyer.clone(),
             flavor: request.flavor.clone(),
@@ -239,7 +241,7 @@ impl Pool {
             state: CommitmentState::Held { until: request.until },
             agreed: request.agreed.clone(),
             served_by: served_by.map(str::to_owned),
-        });
+        }));
         Ok(pool)
     }
 
@@ -267,7 +269,7 @@ impl Pool {
         }
         let mut pool = self.clone();
         for commitment in pool.commitments.iter_mut().filter(|known| known.transaction == transaction()) {
-            commitment.state = CommitmentState::Committed { contract: contract.into(), until };
+            Arc::make_mut(commitment).state = CommitmentState::Committed { contract: contract.into(), until };
         }
         Ok(pool)
     }
@@ -292,7 +294,7 @@ impl Pool {
         }
         let mut pool = self.clone();
         for commitment in pool.commitments.iter_mut().filter(|known| known.transaction == transaction) {
-            if let CommitmentState::Committed { until: ends, .. } = &mut commitment.state {
+            if let CommitmentState::Committed { until: ends, .. } = &mut Arc::make_mut(commitment).state {
                 *ends = Some(until);
             }
         }
@@ -313,7 +315,7 @@ impl Pool {
 
     /// Returns when the next promise is over by itself: when to look again.
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.commitments.iter().filter_map(Commitment::until).min()
+        self.commitments.iter().filter_map(|known| known.until()).min()
     }
 }
 
@@ -331,6 +333,14 @@ impl Commitment {
         match &self.state {
             CommitmentState::Held { until } => Some(*until),
             CommitmentState::Committed { until, .. } => *until,
+        }
+    }
+
+    /// Returns the contract by which it is sold; `None` is a hold.
+    pub fn contract(&self) -> Option<&str> {
+        match &self.state {
+            CommitmentState::Committed { contract, .. } => Some(contract),
+            CommitmentState::Held { .. } => None,
         }
     }
 

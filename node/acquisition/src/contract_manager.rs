@@ -41,7 +41,7 @@ use tokio::task::JoinSet;
 
 use self::plan::{Try, View};
 use crate::Options;
-use crate::books::Books;
+use fluidos_ledger::Books;
 use crate::importer::purse::purse;
 
 /// Deleting a Solver ends its contracts together: they are looked at together.

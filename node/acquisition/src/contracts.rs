@@ -7,9 +7,10 @@ use fluidos_model::kinds::{
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde_json::json;
+use substrate_client::Brief;
 
 use crate::convert;
 
@@ -69,8 +70,8 @@ fn failed(contract: &Contract, source: kube::Error) -> WriteError {
 async fn create(client: &Client, contract: &Contract) -> Result<Contract, WriteError> {
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let name = contract.name_any();
-    match api.create(&PostParams::default(), contract).await {
-        Ok(written) => Ok(written),
+    match Brief::namespaced::<Contract>(client, names::NAMESPACE).create(contract).await {
+        Ok(metadata) => Ok(Contract { metadata, ..contract.clone() }),
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let known = api.get(&name).await.map_err(|source| failed(contract, source))?;
             let payload = |contract: &Contract| contract.spec.signed_terms.as_ref().map(|terms| terms.payload.clone());
@@ -91,18 +92,14 @@ async fn begin(client: &Client, written: &Contract) -> Result<(), WriteError> {
     if written.status.is_some() {
         return Ok(());
     }
-    let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let patch = Patch::Merge(json!({"status": {"phase": "Active"}}));
-    let written = api
-        .patch_status(&written.name_any(), &PatchParams::default(), &patch)
-        .await
-        .map_err(|source| failed(written, source));
-    written.map(|_| ())
+    let begun = Brief::namespaced::<Contract>(client, names::NAMESPACE).patch_status(&written.name_any(), &patch).await;
+    begun.map(|_| ()).map_err(|source| failed(written, source))
 }
 
 /// Writes the allocation of a contract, which goes with it. One that is there stays as it is.
 pub(crate) async fn allocate(client: &Client, contract: &Contract) -> kube::Result<()> {
-    let api = Api::<Allocation>::namespaced(client.clone(), names::NAMESPACE);
+    let api = Brief::namespaced::<Allocation>(client, names::NAMESPACE);
     let contract_name = contract.name_any();
     let name = names::allocation(&contract_name);
     let reference = GenericRef {
@@ -120,19 +117,19 @@ pub(crate) async fn allocate(client: &Client, contract: &Contract) -> kube::Resu
             allocation.labels_mut().insert(key.into(), value.clone());
         }
     }
-    let created = match api.create(&PostParams::default(), &allocation).await {
+    let created = match api.create(&allocation).await {
         Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
         other => other?,
     };
     let status = json!({
-        "metadata": {"resourceVersion": created.metadata.resource_version},
+        "metadata": {"resourceVersion": created.resource_version},
         "status": {
             "status": AllocationPhase::Inactive,
             "lastUpdateTime": jiff::Timestamp::now().to_string(),
             "message": "not in use yet",
         },
     });
-    match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
+    match api.patch_status(&name, &Patch::Merge(status)).await {
         // Whoever uses it was faster, and knows better.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         other => other.map(|_| ()),

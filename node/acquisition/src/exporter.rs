@@ -27,7 +27,7 @@ mod service;
 mod tests;
 mod unproven;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,7 +43,7 @@ use kube::{Api, Client, ResourceExt as _};
 use substrate_client::{Access, Caches, Pace};
 use tokio::sync::watch;
 
-use crate::books::{Books, BooksError};
+use fluidos_ledger::{Books, BooksError};
 use crate::{Options, bounded, contracts, convert, events, renewals, terms};
 
 /// What is about to be done for a peer.
@@ -195,7 +195,7 @@ impl Exporter {
             self.settle(&Pool::default(), now).await?;
             return Ok(None);
         };
-        let names: Vec<&str> = sold.iter().filter_map(|contract| contract.metadata.name.as_deref()).collect();
+        let names: BTreeSet<&str> = sold.iter().filter_map(|contract| contract.metadata.name.as_deref()).collect();
         let mending = plan::mend(&pool, &names, self.options.hold, now);
         for (transaction, why) in &mending.free {
             tracing::info!(transaction, why, "a promise ends");
@@ -255,7 +255,8 @@ impl Exporter {
 
     /// What is held to become a contract of this name.
     fn held_as<'a>(&self, pool: &'a Pool, name: &str) -> Option<&'a Commitment> {
-        pool.commitments.iter().find(|known| known.is_held() && terms::contract_name(known) == name)
+        let held = pool.commitments.iter().find(|known| known.is_held() && terms::contract_name(known) == name);
+        held.map(AsRef::as_ref)
     }
 
     /// Whether anything is sold at all for now.

@@ -25,7 +25,6 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
-mod books;
 mod contracts;
 mod convert;
 mod events;
@@ -49,7 +48,7 @@ use fluidos_model::kinds::NodeIdentity;
 use fluidos_model::market::Amounts;
 use fluidos_rear as rear;
 
-pub use books::BooksError;
+pub use fluidos_ledger::BooksError;
 pub use paying::Paying;
 pub use terms::CONTRACT_TERM;
 

@@ -8,7 +8,10 @@
 //! is, and the flavor that it was cut from are kept, cut to size. What was sold is promised again even beyond the offer: it *is* sold.
 //! Every step may be done again: a process that is killed between two of them goes on.
 
+use std::sync::Arc;
+
 use fluidos_identity::{Envelope, NodeId, Signed};
+use fluidos_ledger::{Books, BooksError};
 use fluidos_model::kinds::{
     Configuration, Contract, ContractSpec, EmbeddedFlavor, EmbeddedMeta, FlavorType, FlavorTypeData, names,
 };
@@ -20,7 +23,6 @@ use jiff::Timestamp;
 use kube::{Api, Client};
 use serde_json::Value;
 
-use crate::books::{Books, BooksError};
 use crate::contracts::{self, WriteError};
 use crate::{Options, convert, renewals, terms};
 
@@ -264,7 +266,7 @@ async fn promise(
         if pool.commitments.len() >= COMMITMENTS_MAX {
             return Err(PromiseError::Refused(format!("the pool has {COMMITMENTS_MAX} promises")));
         }
-        pool.commitments.push(commitment.clone());
+        pool.commitments.push(Arc::new(commitment.clone()));
         Ok(pool)
     };
     books.change(promised).await?;

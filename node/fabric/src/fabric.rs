@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fluidos_identity::{FabricPrefix, NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
-use fluidos_model::kinds::{Allocation, Contract, Ledger, names};
+use fluidos_model::kinds::{Allocation, Contract, names};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use kube::{Client, ResourceExt as _};
@@ -83,7 +83,7 @@ pub(crate) struct Shared {
     pub contracts: Cache<Contract>,
     pub allocations: Cache<Allocation>,
     /// What is promised here: who yields is read from it.
-    pub ledgers: Cache<Ledger>,
+    pub books: fluidos_ledger::View,
     pub nodes: Cache<Node>,
     pub pods: Cache<Pod>,
     pub namespaces: Cache<Namespace>,
@@ -117,7 +117,7 @@ impl Fabric {
             sequence: AtomicU64::new(0),
             contracts: caches.namespaced(names::NAMESPACE),
             allocations: caches.namespaced(names::NAMESPACE),
-            ledgers: caches.namespaced(names::NAMESPACE),
+            books: fluidos_ledger::View::shared(&caches),
             nodes: caches.all(),
             pods: caches.all(),
             namespaces: caches.all(),
@@ -193,7 +193,7 @@ impl Shared {
         tokio::join!(
             self.contracts.synced(),
             self.allocations.synced(),
-            self.ledgers.synced(),
+            self.books.synced(),
             self.nodes.synced(),
             self.pods.synced(),
             self.namespaces.synced(),

@@ -8,7 +8,7 @@ pub mod view;
 
 use std::time::Duration;
 
-use fluidos_model::kinds::{Contract, KnownCluster, Ledger, Solver, names};
+use fluidos_model::kinds::{Contract, KnownCluster, Solver, names};
 use fluidos_model::market::Location;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use substrate_client::Access;
@@ -38,16 +38,16 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     let nodes = caches.all::<Node>();
     let solvers = caches.namespaced::<Solver>(names::NAMESPACE);
     let contracts = caches.namespaced::<Contract>(names::NAMESPACE);
-    let ledgers = caches.namespaced::<Ledger>(names::NAMESPACE);
+    let books = fluidos_ledger::View::shared(&caches);
     let known = caches.namespaced::<KnownCluster>(names::NAMESPACE);
-    tokio::join!(pods.synced(), nodes.synced(), solvers.synced(), contracts.synced(), ledgers.synced(), known.synced());
+    tokio::join!(pods.synced(), nodes.synced(), solvers.synced(), contracts.synced(), books.synced(), known.synced());
     // What is known of peers is looked at with every other change, and after a while: round trips change all the time.
-    let (mut contracts_changed, mut ledgers_changed) = (contracts.changes(), ledgers.changes());
+    let (mut contracts_changed, [mut ledgers_changed, mut pages_changed]) = (contracts.changes(), books.changes());
     let (mut pods_changed, mut nodes_changed, mut solvers_changed) =
         (pods.changes(), nodes.changes(), solvers.changes());
     loop {
         for changes in
-            [&mut pods_changed, &mut nodes_changed, &mut solvers_changed, &mut contracts_changed, &mut ledgers_changed]
+            [&mut pods_changed, &mut nodes_changed, &mut solvers_changed, &mut contracts_changed, &mut ledgers_changed, &mut pages_changed]
         {
             changes.mark_unchanged();
         }
@@ -62,7 +62,7 @@ pub async fn run(access: impl Into<Access>, options: Options) {
         );
         let now = jiff::Timestamp::now();
         // From a Ledger that cannot be read nothing is sold, and whoever reads it for the scheduler says so.
-        let pool = ledgers.get(names::NAMESPACE, names::LEDGER).and_then(|ledger| ledger.spec.pool().ok());
+        let pool = books.pool().ok().flatten();
         let kept = pool.map(|pool| pool.kept(now)).unwrap_or_default();
         let view = view.keep(&kept, pod_list.iter().map(AsRef::as_ref));
         let known_list = known.list();
@@ -79,6 +79,7 @@ pub async fn run(access: impl Into<Access>, options: Options) {
             _ = solvers_changed.changed() => {}
             _ = contracts_changed.changed() => {}
             _ = ledgers_changed.changed() => {}
+            _ = pages_changed.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
         tokio::time::sleep(GATHER).await;

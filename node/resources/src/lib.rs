@@ -24,7 +24,7 @@ mod tests;
 use std::time::Duration;
 
 use fluidos_identity::{NodeId, Speakers};
-use fluidos_model::kinds::{Flavor, Ledger, NodeIdentity, Offer, ServiceBlueprint, SharingPolicy, names};
+use fluidos_model::kinds::{Flavor, NodeIdentity, Offer, ServiceBlueprint, SharingPolicy, names};
 use fluidos_model::market::{Amounts, Location, Sharing};
 use futures::future::select_all;
 use jiff::Timestamp;
@@ -62,7 +62,7 @@ pub async fn run(access: impl Into<Access>, mut options: Options) {
     // By it own flavors are told from others'.
     options.identity.additional_information.get_or_insert_default().did = Some(options.node.to_string());
     let flavors = caches.namespaced::<Flavor>(names::NAMESPACE);
-    let ledgers = caches.namespaced::<Ledger>(names::NAMESPACE);
+    let books = fluidos_ledger::View::shared(&caches);
     let only =
         kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", names::IDENTITY_CONFIG_MAP));
     let identities = Cache::<ConfigMap>::start_with(Api::namespaced(client.clone(), names::NAMESPACE), only);
@@ -70,10 +70,12 @@ pub async fn run(access: impl Into<Access>, mut options: Options) {
     let offers = caches.namespaced::<Offer>(names::NAMESPACE);
     let blueprints = caches.namespaced::<ServiceBlueprint>(names::NAMESPACE);
     blueprints.synced().await;
-    tokio::join!(flavors.synced(), ledgers.synced(), identities.synced(), policies.synced(), offers.synced());
+    tokio::join!(flavors.synced(), books.synced(), identities.synced(), policies.synced(), offers.synced());
+    let [ledger_changes, page_changes] = books.changes();
     let mut changes = [
+        ledger_changes,
+        page_changes,
         flavors.changes(),
-        ledgers.changes(),
         identities.changes(),
         policies.changes(),
         offers.changes(),
@@ -86,13 +88,13 @@ pub async fn run(access: impl Into<Access>, mut options: Options) {
         // A cache lists by name, which is the order in which policies count.
         let rules: Vec<Option<Sharing>> =
             policies.list().iter().map(|policy| policy.spec.rules(&policy.name_any()).ok()).collect();
-        let ledger = ledgers.get(names::NAMESPACE, names::LEDGER);
+        let pool = books.pool();
         let identity = identities.get(names::NAMESPACE, names::IDENTITY_CONFIG_MAP);
         let (flavor_list, offer_list, now) = (flavors.list(), offers.list(), Timestamp::now());
         let blueprint_list = blueprints.list();
         let view = View {
             options: &options,
-            ledger: ledger.as_deref(),
+            ledger: pool.as_ref().map(|pool| pool.as_deref()).transpose(),
             policies: &rules,
             offers: offer_list.iter().map(AsRef::as_ref).collect(),
             blueprints: blueprint_list.iter().map(AsRef::as_ref).collect(),

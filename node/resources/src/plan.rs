@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use fluidos_identity::NodeId;
+use fluidos_ledger::StandingError;
 use fluidos_model::kinds::{
     Flavor, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice, K8SliceCharacteristics, K8SlicePolicies,
-    Ledger, Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, extended_texts,
+    Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, extended_texts,
     names,
 };
 use fluidos_model::market::{Amounts, Extended, Partitionability, Plan, Pool, Resource, Sharing, sale};
@@ -33,7 +34,7 @@ pub struct View<'a> {
     /// What the owner said.
     pub options: &'a Options,
     /// What is promised, once acquisition has opened its books.
-    pub ledger: Option<&'a Ledger>,
+    pub ledger: Option<Result<&'a Pool, &'a StandingError>>,
     /// The rules of the sharing policies by name; `None` is one that is not accepted.
     pub policies: &'a [Option<Sharing>],
     /// The packages, by name.
@@ -269,18 +270,18 @@ fn identity(options: &Options) -> BTreeMap<String, String> {
 /// The flavors as they should be, by name; none if nothing is offered or the books are not open.
 fn wanted(view: &View, plans: &[Plan], recipes: &[Recipe], now: Timestamp) -> Vec<(String, FlavorSpec)> {
     let (Some(offer), Some(ledger)) = (view.options.offer.clone(), view.ledger) else { return Vec::new() };
-    let pool = ledger.spec.pool().map_err(|error| {
+    let pool = ledger.inspect_err(|error| {
         // It sells nothing until it is mended.
         tracing::warn!(%error, "ledger cannot be read: nothing is offered");
     });
     let pool = pool.ok();
-    let slice = match &pool {
+    let slice = match pool {
         Some(pool) => cut_as_wanted(view, &offer, pool, now),
         None => spec(view.options, &Amounts::default(), &PARTITION, FlavorPrice::default(), false),
     };
-    let plans = plans.iter().map(|plan| (plan_name(view.options, plan), of_plan(view, plan, pool.as_ref(), now)));
+    let plans = plans.iter().map(|plan| (plan_name(view.options, plan), of_plan(view, plan, pool, now)));
     let services = recipes.iter();
-    let services = services.map(|of| (service_name(view.options, of), of_service(view, of, pool.as_ref(), now)));
+    let services = services.map(|of| (service_name(view.options, of), of_service(view, of, pool, now)));
     std::iter::once((flavor_name(view.options), slice)).chain(plans).chain(services).collect()
 }
 

@@ -9,8 +9,8 @@ use fluidos_fabric::network;
 use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
 use substrate_kubelet::Handle;
-use tokio::task::JoinSet;
 
+use super::parts::Parts;
 use super::api::Api;
 use super::machine::Machine;
 use super::notary::keys;
@@ -21,7 +21,7 @@ pub async fn open(
     api: &Api,
     (links, speakers): (&Links, &Speakers),
     (packets, machine): (network::Handle, Option<&Machine>),
-    parts: &mut JoinSet<()>,
+    parts: &mut Parts,
 ) -> Result<Arc<Accounts>> {
     let dialling = key.clone();
     let meters = OfNode { links: links.clone(), packets, kubelet: machine.map(Machine::kubelet) };
@@ -35,7 +35,7 @@ pub async fn open(
         meters: Arc::new(meters),
     };
     let (accounts, keep) = fluidos_accounting::start(options).await.context("the accounts cannot be read")?;
-    parts.spawn(keep);
+    parts.spawn_room(keep);
     Ok(accounts)
 }
 

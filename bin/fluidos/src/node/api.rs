@@ -17,8 +17,8 @@ use substrate_apiserver::{ApiServer, Options, tls};
 use substrate_client::{Access, Caches};
 use substrate_store::Store;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
+use super::parts::Parts;
 use super::{Ranges, VERSION};
 use crate::cli::Up;
 
@@ -108,7 +108,7 @@ impl Api {
     }
 
     /// Opens the door: for the owner, and for pods on the gateway of their network.
-    pub async fn serve(&mut self, up: &Up, gateway: Option<Ipv4Addr>, parts: &mut JoinSet<()>) -> Result<()> {
+    pub async fn serve(&mut self, up: &Up, gateway: Option<Ipv4Addr>, parts: &mut Parts) -> Result<()> {
         let mut listeners: Vec<TcpListener> = self.listener.take().into_iter().collect();
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), self.address.ip()];
         if let Some(gateway) = gateway {

@@ -13,8 +13,8 @@ use substrate_client::{Access, Cache};
 use substrate_kubelet::Guests;
 use substrate_kubelet::images::ImageStore;
 use substrate_network::NodeNetwork;
-use tokio::task::JoinSet;
 
+use super::parts::Parts;
 use super::api::Api;
 use crate::cli::Up;
 
@@ -59,7 +59,7 @@ pub fn connect(
     api: &Api,
     (links, speakers): (Links, Speakers),
     network: Option<NodeNetwork>,
-    parts: &mut JoinSet<()>,
+    parts: &mut Parts,
 ) -> network::Handle {
     let Access { client, caches } = api.access("fluidos-network");
     let contracts = caches.namespaced::<Contract>(names::NAMESPACE);

@@ -9,13 +9,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluidos_model::kinds::{Ledger, names};
+use fluidos_ledger::View;
+use fluidos_model::kinds::names;
 use fluidos_model::market::{Amounts, Kept};
 use jiff::Timestamp;
-use substrate_client::{Access, Cache, Pace};
+use substrate_client::{Access, Pace};
 use substrate_scheduler::{Guarantee, Guaranteed, Resources};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+
+use super::parts::Parts;
 
 /// An hour is no load: holds end after a minute, contracts when their Ledger says so.
 const LOOK_AGAIN_MOST: Duration = Duration::from_secs(3600);
@@ -23,23 +25,23 @@ const LOOK_AGAIN_MOST: Duration = Duration::from_secs(3600);
 const LOOK_AGAIN_LEAST: Duration = Duration::from_millis(10);
 
 /// Follows the Ledger for ever.
-pub fn follow(access: &Access, parts: &mut JoinSet<()>) -> Guaranteed {
-    let ledgers = access.caches.namespaced::<Ledger>(names::NAMESPACE);
+pub fn follow(access: &Access, parts: &mut Parts) -> Guaranteed {
+    let books = View::shared(&access.caches);
     let (told, guaranteed) = watch::channel(None);
-    parts.spawn(tell(ledgers, told));
+    parts.spawn_room(tell(books, told));
     guaranteed
 }
 
-async fn tell(ledgers: Cache<Ledger>, told: watch::Sender<Option<Arc<[Guarantee]>>>) {
-    ledgers.synced().await;
-    let mut changes = ledgers.changes();
+async fn tell(books: View, told: watch::Sender<Option<Arc<[Guarantee]>>>) {
+    books.synced().await;
+    let [mut ledger, mut pages] = books.changes();
     let mut pace = Pace::default();
     loop {
         pace.begin().await;
-        changes.mark_unchanged();
+        ledger.mark_unchanged();
+        pages.mark_unchanged();
         let now = Timestamp::now();
-        let pool = ledgers.get(names::NAMESPACE, names::LEDGER).map(|ledger| ledger.spec.pool()).transpose();
-        let next = match pool {
+        let next = match books.pool() {
             Ok(pool) => {
                 let kept = pool.as_ref().map(|pool| pool.kept(now)).unwrap_or_default();
                 let all: Arc<[Guarantee]> = kept.iter().map(guarantee).collect();
@@ -65,7 +67,8 @@ async fn tell(ledgers: Cache<Ledger>, told: watch::Sender<Option<Arc<[Guarantee]
         let until = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok()).unwrap_or(LOOK_AGAIN_MOST);
         // Either only waits: losing the race loses nothing.
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = ledger.changed() => if changed.is_err() { return },
+            changed = pages.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(until.clamp(LOOK_AGAIN_LEAST, LOOK_AGAIN_MOST)) => {}
         }
     }

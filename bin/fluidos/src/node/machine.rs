@@ -13,8 +13,8 @@ use fluidos_link::Links;
 use substrate_kubelet::images::{ImageStore, Registry};
 use substrate_kubelet::{Handle, Kubelet, StopPods};
 use substrate_network::{Cidr, DnsOptions, DnsServer, NodeNetwork, ServiceCaches, ServiceProxy};
-use tokio::task::JoinSet;
 
+use super::parts::Parts;
 use super::Ranges;
 use super::api::Api;
 use super::fabric;
@@ -38,7 +38,7 @@ impl Machine {
         ranges: Ranges,
         (links, speakers): (&Links, &Speakers),
         admit: Admit,
-        parts: &mut JoinSet<()>,
+        parts: &mut Parts,
     ) -> Result<Self> {
         let instance = first.tag();
         let cidr =

@@ -11,8 +11,8 @@ use fluidos_model::kinds::{AdditionalInformation, NodeIdentity};
 use fluidos_notary::Notary;
 use fluidos_rear::{ALPN, Accountant, RearService};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
+use super::parts::Parts;
 use super::api::Api;
 use super::machine;
 use crate::cli::Up;
@@ -32,12 +32,12 @@ pub fn open(
     (rear, plain): (TcpListener, Option<TcpListener>),
     options: Options,
     (accountant, notary): (Arc<dyn Accountant>, Arc<Notary>),
-    parts: &mut JoinSet<()>,
+    parts: &mut Parts,
 ) -> Result<Arc<Exporter>> {
     let identity = options.identity.clone();
     let closing = notary.clone();
     let options = Options { closed: Some(Arc::new(move || closing.closed())), ..options };
-    parts.spawn(fluidos_resources::run(
+    parts.spawn_room(fluidos_resources::run(
         api.access("fluidos-resources"),
         fluidos_resources::Options {
             node: key.id(),
@@ -49,11 +49,11 @@ pub fn open(
         },
     ));
     let exporter = Arc::new(Exporter::new(api.access("fluidos-exporter"), options.clone()));
-    parts.spawn(exporter.clone().run());
-    parts.spawn(importer::run(api.access("fluidos-importer"), options.clone()));
-    parts.spawn(subscriber::run(api.access("fluidos-subscriber"), options.clone()));
-    parts.spawn(contract_manager::run(api.access("fluidos-contract-manager"), options));
-    parts.spawn(buffers::run(api.access("fluidos-buffers")));
+    parts.spawn_room(exporter.clone().run());
+    parts.spawn_room(importer::run(api.access("fluidos-importer"), options.clone()));
+    parts.spawn_room(subscriber::run(api.access("fluidos-subscriber"), options.clone()));
+    parts.spawn_room(contract_manager::run(api.access("fluidos-contract-manager"), options));
+    parts.spawn_room(buffers::run(api.access("fluidos-buffers")));
     let tls = Arc::new(server_config(key, ClientAuth::Accept, ALPN).context("REAR")?);
     let service = RearService::of(exporter.clone(), Some(accountant), Some(notary));
     if let Some(listener) = plain {

@@ -15,8 +15,8 @@ use fluidos_notary::{LOG_DIRECTORY, Notary, Records};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::task::JoinSet;
 
+use super::parts::Parts;
 use super::api::Api;
 use crate::cli::Up;
 
@@ -35,7 +35,7 @@ pub fn open(
     api: &Api,
     acquisition: Options,
     accounts: Arc<Accounts>,
-    parts: &mut JoinSet<()>,
+    parts: &mut Parts,
 ) -> Result<Arc<Notary>> {
     let dialling = key.clone();
     let identity = up.data_dir.join("identity");
@@ -54,7 +54,7 @@ pub fn open(
         wait: fluidos_notary::Options::usual_wait(),
     };
     let (notary, keep) = fluidos_notary::start(options).context("the log cannot be kept")?;
-    parts.spawn(keep);
+    parts.spawn_room(keep);
     Ok(notary)
 }
 

@@ -14,8 +14,8 @@ use fluidos_link::Links;
 use fluidos_model::kinds::KnownClusterOffer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
+use super::parts::Parts;
 use super::api::Api;
 use super::machine;
 use crate::cli::issuer::trusted;
@@ -100,7 +100,7 @@ pub fn discover(
     api: &Api,
     doors: &Doors,
     (speakers, offers): (Speakers, watch::Receiver<Vec<KnownClusterOffer>>),
-    parts: &mut JoinSet<()>,
+    parts: &mut Parts,
 ) -> Result<fluidos_discovery::Handle> {
     let port = doors.address()?.port();
     if up.catalog.len() > CATALOGS_MAX {

@@ -11,18 +11,18 @@ use fluidos_security::policy::{Action, Circumstances, Flags, Goods, Resource};
 use fluidos_security::{Handle, Options, Question};
 use jiff::Timestamp;
 use substrate_client::Access;
-use tokio::task::JoinSet;
 
+use super::parts::Parts;
 use super::api::Api;
 use crate::cli::Up;
 
 /// Writes the policies of the flags and puts all of them in force. Nothing that asks may start before.
-pub async fn open(up: &Up, key: &NodeKey, api: &Api, speakers: Speakers, parts: &mut JoinSet<()>) -> Result<Handle> {
+pub async fn open(up: &Up, key: &NodeKey, api: &Api, speakers: Speakers, parts: &mut Parts) -> Result<Handle> {
     let Access { client, caches } = api.access(fluidos_security::MANAGER);
     let options = Options { client, caches, flags: flags(up), speakers };
     let (handle, keep) = fluidos_security::start(options).await.context("the policies cannot be put in force")?;
-    parts.spawn(keep);
-    parts.spawn(fluidos_security::rating::run(api.access("fluidos-ratings"), key.id()));
+    parts.spawn_room(keep);
+    parts.spawn_room(fluidos_security::rating::run(api.access("fluidos-ratings"), key.id()));
     Ok(handle)
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
 
 use super::plan::Action;
-use crate::books::{Books, BooksError};
+use fluidos_ledger::{Books, BooksError};
 use crate::terms::TermsProblem;
 use crate::{Options, bounded, contracts, events, renewals, terms};
 

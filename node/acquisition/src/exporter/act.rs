@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 use crate::Options;
-use crate::books::BooksError;
+use fluidos_ledger::BooksError;
 use crate::contracts::WriteError;
 use crate::convert;
 

@@ -1,5 +1,6 @@
 //! Every choice of the exporter: pure functions from what is there to what is answered or mended.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fluidos_identity::Signed;
@@ -363,6 +364,7 @@ pub(super) fn sold_as<'a>(pool: &'a Pool, name: &str) -> Option<&'a Commitment> 
     pool.commitments
         .iter()
         .find(|known| matches!(&known.state, CommitmentState::Committed { contract, .. } if contract == name))
+        .map(AsRef::as_ref)
 }
 
 /// What was bought.
@@ -489,11 +491,11 @@ pub(super) struct Mending {
 }
 
 /// Compares the ledger, which is the truth, with the contracts that were sold.
-pub(super) fn mend(pool: &Pool, sold: &[&str], hold: Duration, now: Timestamp) -> Mending {
+pub(super) fn mend(pool: &Pool, sold: &BTreeSet<&str>, hold: Duration, now: Timestamp) -> Mending {
     let mut mending = Mending::default();
     for commitment in &pool.commitments {
         let CommitmentState::Committed { contract, .. } = &commitment.state else { continue };
-        let written = sold.contains(&contract.as_str());
+        let written = sold.contains(contract.as_str());
         let held_until = match &commitment.agreed {
             Some(agreed) => Some(agreed.hold_until),
             // Somebody else wrote one without a time: it cannot be too late.
@@ -506,8 +508,9 @@ pub(super) fn mend(pool: &Pool, sold: &[&str], hold: Duration, now: Timestamp) -
             mending.free.push((commitment.transaction.clone(), why));
         }
     }
-    let promised = |name: &str| sold_as(pool, name).is_some_and(|commitment| !commitment.is_over(now));
-    mending.end = sold.iter().filter(|name| !promised(name)).map(|name| (*name).to_owned()).collect();
+    let live = pool.commitments.iter().filter(|known| !known.is_over(now));
+    let promised: BTreeSet<&str> = live.filter_map(|known| known.contract()).collect();
+    mending.end = sold.difference(&promised).map(|name| (*name).to_owned()).collect();
     mending
 }
 

@@ -1,10 +1,10 @@
 //! Has those yield who must: twins are told to end, and new ones are not begun. Every effect of [`super::yields`] is here.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fluidos_model::kinds::names;
-use fluidos_model::market::{BusinessModel, Conditions, Pool};
+use fluidos_model::market::{BusinessModel, Pool};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -42,11 +42,11 @@ impl Yielding {
 
 /// What is promised here, if some of it is paid per use: without that nobody ever yields, and nothing is looked at. `None` also
 /// without a ledger, or with one that cannot be read, from which nothing new is sold either.
-fn pool(shared: &Shared) -> Option<Pool> {
-    let ledger = shared.ledgers.get(names::NAMESPACE, names::LEDGER)?;
-    let per_use = |conditions: &Conditions| conditions.business_model == BusinessModel::PayPerUse;
-    let agreed = ledger.spec.commitments.iter().filter_map(|known| known.agreed.as_ref()?.conditions.as_ref());
-    if agreed.into_iter().any(per_use) { ledger.spec.pool().ok() } else { None }
+fn pool(shared: &Shared) -> Option<Arc<Pool>> {
+    let pool = shared.books.pool().ok().flatten()?;
+    let agreed = pool.commitments.iter().filter_map(|known| known.agreed.as_ref());
+    let per_use = agreed.map(|agreed| agreed.conditions.business_model).any(|model| model == BusinessModel::PayPerUse);
+    per_use.then_some(pool)
 }
 
 /// Waits for the turn to decide about twins; `None` while nobody can have to yield.

@@ -50,7 +50,7 @@ pub(crate) type Idle = BTreeMap<(&'static str, String, String), Timestamp>;
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut pods = shared.pods.changes();
     let mut contracts = shared.contracts.changes();
-    let mut ledgers = shared.ledgers.changes();
+    let [mut ledgers, mut pages] = shared.books.changes();
     let mut idle = Idle::new();
     let mut pace = Pace::default();
     loop {
@@ -58,6 +58,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         pods.mark_unchanged();
         contracts.mark_unchanged();
         ledgers.mark_unchanged();
+        pages.mark_unchanged();
         // The turn is held while it is decided.
         if let Some(_turn) = burst::turn(&shared).await
             && let Err(error) = burst::settle(&shared).await
@@ -71,6 +72,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             _ = pods.changed() => {}
             _ = contracts.changed() => {}
             _ = ledgers.changed() => {}
+            _ = pages.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
         tokio::time::sleep(GATHER).await;

@@ -62,7 +62,7 @@ pub(crate) fn room(pool: &Pool, now: Timestamp) -> Amounts {
 /// Returns what is asked for by each contract that is paid per use: twins that run or wait for a machine, and a new one.
 pub(crate) fn claims(pool: &Pool, twins: &[&Pod], new: Option<(&str, Asked)>, now: Timestamp) -> Vec<Claim> {
     let live = pool.commitments.iter().filter(|known| !known.is_over(now));
-    let mut claims: Vec<Claim> = live.filter_map(per_use).collect();
+    let mut claims: Vec<Claim> = live.filter_map(|known| per_use(known)).collect();
     for twin in twins.iter().filter(|twin| takes(twin)) {
         let Some(contract) = twin.labels().get(names::LABEL_CONTRACT) else { continue };
         let (Some(claim), Some(origin)) = (claims.iter_mut().find(|c| c.contract == *contract), Origin::of(twin))

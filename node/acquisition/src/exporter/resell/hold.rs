@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt as _};
 use super::plan::Order;
 use super::quotes::Quote;
 use super::{Rules, plan};
-use crate::books::BooksError;
+use fluidos_ledger::BooksError;
 use crate::exporter::{Act, Exporter, act, plan as own, service};
 use crate::importer::view::Offered;
 use crate::importer::{Stop, resale};

@@ -315,7 +315,7 @@ pub(super) fn settle(
     now: Timestamp,
 ) -> Settling {
     let served = pool.commitments.iter().filter(|known| known.served_by.is_some() && !known.is_over(now));
-    let needed: BTreeSet<String> = served.map(|known: &Commitment| anchor(&known.transaction, &known.buyer)).collect();
+    let needed: BTreeSet<String> = served.map(|known| anchor(&known.transaction, &known.buyer)).collect();
     let unneeded = anchors.iter().filter(|solver| solver.metadata.deletion_timestamp.is_none()).filter(|solver| {
         let hex = solver.labels().get(names::LABEL_RESALE);
         hex.is_none_or(|hex| !needed.contains(hex) && !busy.contains(hex))

@@ -1,5 +1,7 @@
 //! Brings what is sold on and what is bought for it together again, whoever was killed or has ended what.
 
+use std::sync::Arc;
+
 use fluidos_model::kinds::{Contract, Solver, names};
 use fluidos_model::market::{Commitment, Pool};
 use jiff::Timestamp;
@@ -7,7 +9,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
 use super::plan::{self, Reunion};
-use crate::books::BooksError;
+use fluidos_ledger::BooksError;
 use crate::exporter::{Exporter, act};
 use crate::importer::resale;
 use crate::{contracts, events};
@@ -69,9 +71,9 @@ impl Exporter {
         contracts::label(&self.client, bought, names::LABEL_RESALE, &reunion.hex).await?;
         let served = |pool: &Pool| {
             let mut pool = pool.clone();
-            let of_sale = |known: &&mut Commitment| known.transaction == reunion.transaction;
+            let of_sale = |known: &&mut Arc<Commitment>| known.transaction == reunion.transaction;
             if let Some(known) = pool.commitments.iter_mut().find(of_sale) {
-                known.served_by = Some(reunion.bought.clone());
+                Arc::make_mut(known).served_by = Some(reunion.bought.clone());
             }
             Ok::<_, BooksError>(pool)
         };

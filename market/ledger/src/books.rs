@@ -1,10 +1,11 @@
-//! The books: the one Ledger object, changed by compare-and-swap.
+//! The books: the Ledger, changed by compare-and-swap.
 //!
 //! ```text
 //!  what stands in it ─▶ plan (pure) ─▶ plans of others on top ─▶ one write, with the version it was made from ─▶ done, all of them
 //!    ▲                                                            │ somebody else was faster: read it, plan again
 //!    └────────────────────────────────────────────────────────────┘
 //! ```
+//! What is written is what [`Layout`] makes of the plan: new pages first, then the Ledger, which names them.
 //! What was written last is remembered, so a change costs no read, and plans that come while one is written go into the next write
 //! together (group commit, as in a store). Others (another replica, a person) are seen by the version, and a plan that was refused, or found
 //! nothing to do, is asked again if what it was made from is not what stands there now.
@@ -12,18 +13,23 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fluidos_model::kinds::{Ledger, LedgerError, LedgerSpec, names};
+use fluidos_model::kinds::{Ledger, LedgerPage, LedgerSpec, commitments, names};
 use fluidos_model::market::{Amounts, LedgerRefusal, Pool};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::PostParams;
-use kube::{Api, Client, Resource as _};
-use serde::Deserialize;
-use substrate_client::{Access, Cache};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use substrate_client::{Access, Brief, Cache};
+
+use crate::layout::{Layout, Leaf, Sheet, Standing, StandingError};
 
 /// Each try loses only to a writer that has got on; with this many others at once the node is overloaded.
 const TRIES_MAX: u32 = 16;
+/// A Ledger whose pages went while it was read has been written anew.
+const READS_MAX: u32 = 3;
 /// Between tries, so that the others finish.
 const PAUSE: Duration = Duration::from_millis(5);
+/// A page that the Ledger does not name may be about to be named: whoever wrote it so long ago has been killed.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// Why the books were not changed.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +40,9 @@ pub enum BooksError {
     /// The API did not do it. Later.
     #[error("ledger {name}: {0}", name = names::LEDGER)]
     Api(#[from] kube::Error),
-    /// Somebody has written nonsense into it. The owner must mend it; nothing is sold until then.
+    /// Somebody has written nonsense into it, or taken a page away. The owner must mend it; nothing is sold until then.
     #[error(transparent)]
-    Unreadable(#[from] LedgerError),
+    Unreadable(#[from] StandingError),
     /// Others kept changing it. Later.
     #[error("ledger {name}: changed by others {TRIES_MAX} times in a row", name = names::LEDGER)]
     Contended,
@@ -47,9 +53,10 @@ pub enum BooksError {
 
 /// The books of this node. Clones share what they remember.
 #[derive(Clone)]
-pub(crate) struct Books {
-    client: Client,
+pub struct Books {
+    brief: Brief,
     api: Api<Ledger>,
+    pages: Api<LedgerPage>,
     state: Arc<Mutex<State>>,
     /// Held by who writes.
     pen: Arc<tokio::sync::Mutex<()>>,
@@ -59,15 +66,15 @@ pub(crate) struct Books {
 
 /// What stands in the Ledger, as it was read or written last.
 #[derive(Clone)]
-struct Page {
-    pool: Arc<Pool>,
+struct Written {
+    standing: Standing,
     metadata: ObjectMeta,
 }
 
 /// *Guarantees*: `planned` was made from `written`, by the plans numbered up to `plans`, of which those up to `done` are in `written`.
 #[derive(Default)]
 struct State {
-    written: Option<Page>,
+    written: Option<Written>,
     planned: Option<Arc<Pool>>,
     plans: u64,
     done: u64,
@@ -77,11 +84,15 @@ struct State {
 
 impl State {
     /// Takes what was read. Plans that were made from something else are thrown away.
-    fn take(&mut self, page: Page) {
-        if self.version() != page.metadata.resource_version.as_deref() {
+    fn take(&mut self, written: Written) {
+        if self.version() != written.metadata.resource_version.as_deref() {
             self.forget();
-            self.written = Some(page);
+            self.written = Some(written);
         }
+    }
+
+    fn sheets(&self) -> Vec<Sheet> {
+        self.written.as_ref().map(|written| written.standing.sheets.clone()).unwrap_or_default()
     }
 
     fn version(&self) -> Option<&str> {
@@ -101,17 +112,13 @@ struct Planned {
     pool: Arc<Pool>,
 }
 
-/// What a write answers; the rest is what was sent.
-#[derive(Deserialize)]
-struct Written {
-    metadata: ObjectMeta,
-}
-
 impl Books {
+    /// Returns books that ask for what others have written.
     pub fn new(client: &Client) -> Self {
         Self {
-            client: client.clone(),
+            brief: Brief::namespaced::<Ledger>(client, names::NAMESPACE),
             api: Api::namespaced(client.clone(), names::NAMESPACE),
+            pages: Api::namespaced(client.clone(), names::NAMESPACE),
             state: Arc::default(),
             pen: Arc::default(),
             seen: None,
@@ -126,8 +133,12 @@ impl Books {
 
     /// Opens the books with the capacity that the owner offers. Promises stay, whatever the capacity. Without an offer and
     /// without promises of an earlier one there are no books.
+    ///
+    /// # Errors
+    /// [`BooksError`] if they cannot be read or written.
     pub async fn open(&self, offer: Option<Amounts>) -> Result<(), BooksError> {
         let capacity = offer.clone().unwrap_or_default();
+        self.sweep(FORGOTTEN).await?;
         let lowered = |pool: &Pool| Ok::<_, BooksError>(Pool { capacity: capacity.clone(), ..pool.clone() });
         match self.change(lowered).await {
             Err(BooksError::Missing) if offer.is_none() => Ok(()),
@@ -145,9 +156,12 @@ impl Books {
     }
 
     /// Returns what stands in the books, `None` if there are none.
+    ///
+    /// # Errors
+    /// [`BooksError`] if they cannot be read.
     pub async fn read(&self) -> Result<Option<Arc<Pool>>, BooksError> {
         match self.load().await {
-            Ok(page) => Ok(Some(page.pool)),
+            Ok(written) => Ok(Some(written.standing.pool)),
             Err(BooksError::Missing) => Ok(None),
             Err(error) => Err(error),
         }
@@ -155,17 +169,23 @@ impl Books {
 
     /// Returns what this process knows to stand in the books without asking: all that it has written, and what others wrote as soon as its
     /// copies have it. Enough for an answer that promises nothing, and to find what was promised here.
+    ///
+    /// # Errors
+    /// As of [`Books::read`].
     pub async fn glance(&self) -> Result<Option<Arc<Pool>>, BooksError> {
         if self.seen.is_some()
-            && let Some(page) = self.remembered()?
+            && let Some(written) = self.remembered()?
         {
-            return Ok(Some(page.pool));
+            return Ok(Some(written.standing.pool));
         }
         self.read().await
     }
 
     /// Changes the books as `plan` says and returns what stands in them then. `plan` is asked again when somebody else was
     /// faster; a plan that changes nothing writes nothing.
+    ///
+    /// # Errors
+    /// What `plan` refuses, and [`BooksError`] if it cannot be read or written.
     pub async fn change<E: From<BooksError>>(&self, plan: impl Fn(&Pool) -> Result<Pool, E>) -> Result<Arc<Pool>, E> {
         for _ in 0..TRIES_MAX {
             let planned = self.plan(&plan).await?;
@@ -179,6 +199,9 @@ impl Books {
     }
 
     /// Frees what a transaction took. It need not have taken anything.
+    ///
+    /// # Errors
+    /// [`BooksError`] if it cannot be read or written.
     pub async fn free(&self, transaction: &str) -> Result<(), BooksError> {
         match self.change(|pool| Ok::<_, BooksError>(pool.release(transaction))).await {
             Err(BooksError::Missing) => Ok(()),
@@ -189,7 +212,7 @@ impl Books {
     /// Plans on top of what others have planned.
     async fn plan<E: From<BooksError>>(&self, plan: &impl Fn(&Pool) -> Result<Pool, E>) -> Result<Planned, E> {
         let before = match self.remembered()? {
-            Some(page) => page,
+            Some(written) => written,
             None => self.load().await?,
         };
         let refused = {
@@ -207,7 +230,7 @@ impl Books {
         }
         let mut state = self.state();
         let nothing =
-            Planned { era: state.era, number: state.plans, pool: state.planned.clone().unwrap_or(now.pool.clone()) };
+            Planned { era: state.era, number: state.plans, pool: state.planned.clone().unwrap_or(now.standing.pool.clone()) };
         Ok(self.plan_now(&mut state, &now, plan)?.unwrap_or(nothing))
     }
 
@@ -215,18 +238,18 @@ impl Books {
     fn plan_now<E>(
         &self,
         state: &mut State,
-        page: &Page,
+        written: &Written,
         plan: &impl Fn(&Pool) -> Result<Pool, E>,
     ) -> Result<Option<Planned>, E> {
         // Somebody may have written since it was looked at; then nobody has planned on top of it.
-        let base = state.planned.clone().or_else(|| state.written.as_ref().map(|page| page.pool.clone()));
-        let base = base.unwrap_or_else(|| page.pool.clone());
+        let base = state.planned.clone().or_else(|| state.written.as_ref().map(|known| known.standing.pool.clone()));
+        let base = base.unwrap_or_else(|| written.standing.pool.clone());
         let pool = plan(&base)?;
         if pool == *base {
             return Ok(None);
         }
         if state.written.is_none() {
-            state.written = Some(page.clone());
+            state.written = Some(written.clone());
         }
         let pool = Arc::new(pool);
         state.plans += 1;
@@ -237,25 +260,28 @@ impl Books {
     /// Returns when a plan is in the books: whoever has the pen writes what all have planned until then.
     async fn write(&self, planned: Planned) -> Result<Arc<Pool>, BooksError> {
         let _pen = self.pen.lock().await;
-        let (number, pool, mut metadata) = {
+        let (number, pool, before) = {
             let state = self.state();
             if state.era != planned.era {
                 return Err(BooksError::Contended);
             }
-            let (Some(pool), Some(page)) = (&state.planned, &state.written) else { return Ok(planned.pool) };
+            let (Some(pool), Some(before)) = (&state.planned, &state.written) else { return Ok(planned.pool) };
             if state.done >= planned.number {
                 return Ok(planned.pool);
             }
-            (state.plans, pool.clone(), page.metadata.clone())
+            (state.plans, pool.clone(), before.clone())
         };
-        metadata.managed_fields = None;
-        let mut ledger = Ledger::new(names::LEDGER, LedgerSpec::from(&*pool));
-        ledger.metadata = metadata;
-        let written = self.replace(&ledger).await;
+        let mut layout = Layout::of(&pool, &before.standing.sheets, || format!("{}-{}", names::LEDGER, uuid::Uuid::new_v4().simple()));
+        let written = match self.turn(&before.metadata, layout.fresh()).await {
+            Ok(()) => self.replace(before.metadata, layout.spec(&pool.capacity)).await,
+            Err(error) => Err(error),
+        };
         let mut state = self.state();
         match written {
-            Ok(written) => {
-                state.written = Some(Page { pool: pool.clone(), metadata: written.metadata });
+            Ok(metadata) => {
+                self.discard(layout.dropped);
+                let standing = Standing { pool, sheets: layout.sheets };
+                state.written = Some(Written { standing, metadata });
                 state.done = number;
                 if state.plans == number {
                     state.planned = None;
@@ -266,24 +292,68 @@ impl Books {
                 // It may have been written all the same: what stands there is read again, and all plan again.
                 state.forget();
                 match error {
-                    kube::Error::Api(status) if matches!(status.code, 404 | 409) => Err(BooksError::Contended),
+                    kube::Error::Api(status) if matches!(status.code, 404 | 409) => {
+                        // It was not, so nothing names its pages.
+                        self.discard(layout.sheets.split_off(layout.kept).into_iter().map(|sheet| sheet.name).collect());
+                        Err(BooksError::Contended)
+                    }
                     error => Err(BooksError::Api(error)),
                 }
             }
         }
     }
 
-    /// As [`Api::replace`], without reading again what was sent.
-    async fn replace(&self, ledger: &Ledger) -> kube::Result<Written> {
-        let request = kube::api::Request::new(Ledger::url_path(&(), Some(names::NAMESPACE)));
-        let body = serde_json::to_vec(ledger).map_err(kube::Error::SerdeError)?;
-        let request =
-            request.replace(names::LEDGER, &PostParams::default(), body).map_err(kube::Error::BuildRequest)?;
-        self.client.request(request).await
+    /// Writes new pages. Nothing counts on them before the Ledger names them.
+    async fn turn(&self, ledger: &ObjectMeta, fresh: &[Sheet]) -> kube::Result<()> {
+        let owner = Ledger { metadata: ledger.clone(), spec: LedgerSpec::default() }.owner_ref(&());
+        for sheet in fresh {
+            let mut page = LedgerPage::new(&sheet.name, sheet.spec());
+            page.metadata.namespace = Some(names::NAMESPACE.into());
+            page.metadata.owner_references = owner.clone().map(|owner| vec![owner]);
+            self.pages.create(&PostParams::default(), &page).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes pages that count no more, while others go on. One that stays is swept when the books are opened.
+    fn discard(&self, dropped: Vec<String>) {
+        if dropped.is_empty() {
+            return;
+        }
+        let pages = self.pages.clone();
+        tokio::spawn(async move {
+            for name in dropped {
+                if let Err(error) = pages.delete(&name, &DeleteParams::default()).await {
+                    tracing::debug!(%error, page = name, "a page that does not count stays for now");
+                }
+            }
+        });
+    }
+
+    /// Deletes pages that somebody has written so long ago who was killed before the Ledger named them.
+    async fn sweep(&self, ago: Duration) -> Result<(), BooksError> {
+        let pages = self.pages.list(&Default::default()).await?.items;
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let ledger = self.api.get_opt(names::LEDGER).await?;
+        let counts = |name: &str| ledger.iter().flat_map(|ledger| &ledger.spec.pages).any(|page| page.name == name);
+        let old = jiff::Timestamp::now() - ago;
+        let is_old = |page: &LedgerPage| page.creation_timestamp().is_some_and(|made| made.0 < old);
+        let forgotten = pages.iter().filter(|page| is_old(page) && !counts(&page.name_any()));
+        self.discard(forgotten.map(|page| page.name_any()).collect());
+        Ok(())
+    }
+
+    async fn replace(&self, mut metadata: ObjectMeta, spec: LedgerSpec) -> kube::Result<ObjectMeta> {
+        metadata.managed_fields = None;
+        let mut ledger = Ledger::new(names::LEDGER, spec);
+        ledger.metadata = metadata;
+        self.brief.replace(names::LEDGER, &ledger).await
     }
 
     /// What stands in the books as far as this process knows.
-    fn remembered(&self) -> Result<Option<Page>, BooksError> {
+    fn remembered(&self) -> Result<Option<Written>, BooksError> {
         let Some(copies) = &self.seen else { return Ok(self.state().written.clone()) };
         // None yet, or none any more.
         let Some(seen) = copies.get(names::NAMESPACE, names::LEDGER) else { return Ok(None) };
@@ -291,21 +361,28 @@ impl Books {
         let pen = self.pen.try_lock();
         let mut state = self.state();
         if pen.is_ok() && is_newer(seen.metadata.resource_version.as_deref(), state.version()) {
-            state.take(page(&seen)?);
+            let known = state.sheets();
+            match Standing::read(&seen.spec, |name| Ok(leaf(&known, name))) {
+                Ok(standing) => state.take(Written { standing, metadata: seen.metadata.clone() }),
+                // Somebody else has turned over: it is asked for.
+                Err(StandingError::Missing { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(state.written.clone())
     }
 
     /// Reads what stands in the books.
-    async fn load(&self) -> Result<Page, BooksError> {
+    async fn load(&self) -> Result<Written, BooksError> {
         let _pen = self.pen.lock().await;
-        let ledger = self.api.get_opt(names::LEDGER).await?;
-        let page = ledger.map(|ledger| page(&ledger)).transpose()?;
+        let known = self.state().sheets();
+        let read = load(&self.api, &self.pages, &known).await?;
         let mut state = self.state();
-        match page {
-            Some(page) => {
-                state.take(page.clone());
-                Ok(page)
+        match read {
+            Some((standing, metadata)) => {
+                let written = Written { standing, metadata };
+                state.take(written.clone());
+                Ok(written)
             }
             None => {
                 state.forget();
@@ -320,8 +397,40 @@ impl Books {
     }
 }
 
-fn page(ledger: &Ledger) -> Result<Page, BooksError> {
-    Ok(Page { pool: Arc::new(ledger.spec.pool()?), metadata: ledger.metadata.clone() })
+fn leaf(known: &[Sheet], name: &str) -> Option<Leaf> {
+    known.iter().find(|sheet| sheet.name == name).map(|sheet| sheet.leaf.clone())
+}
+
+/// Asks the API for the Ledger and those of its pages that are not `known`.
+pub(crate) async fn load(
+    ledgers: &Api<Ledger>,
+    pages: &Api<LedgerPage>,
+    known: &[Sheet],
+) -> Result<Option<(Standing, ObjectMeta)>, BooksError> {
+    let mut tries = 0;
+    loop {
+        let Some(ledger) = ledgers.get_opt(names::LEDGER).await? else { return Ok(None) };
+        let mut leaves: Vec<(&str, Option<Leaf>)> = Vec::with_capacity(ledger.spec.pages.len());
+        for reference in &ledger.spec.pages {
+            let found = match leaf(known, &reference.name) {
+                Some(leaf) => Some(leaf),
+                None => pages.get_opt(&reference.name).await?.map(read_leaf).transpose()?,
+            };
+            leaves.push((&reference.name, found));
+        }
+        let found = |name: &str| Ok(leaves.iter().find(|(known, _)| *known == name).and_then(|(_, leaf)| leaf.clone()));
+        match Standing::read(&ledger.spec, found) {
+            Ok(standing) => return Ok(Some((standing, ledger.metadata))),
+            // It may have been turned over since it was read.
+            Err(StandingError::Missing { .. }) if tries < READS_MAX => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error.into()),
+        }
+        tries += 1;
+    }
+}
+
+fn read_leaf(page: LedgerPage) -> Result<Leaf, StandingError> {
+    Ok(Arc::new(commitments(&page.spec.commitments)?))
 }
 
 /// Whether a version is known to come after another (KEP-5504: versions of one kind can be compared as numbers). One comes after none.
