@@ -75,15 +75,22 @@ pub async fn measure(binary: &Path) -> Result<Value> {
             "one_of_many": times.figures(),
         }));
     }
-    let mut alone = Samples::default();
+    let mut alone: [Samples; 5] = Default::default();
     for _ in 0..ALONE {
         let begun = Instant::now();
-        purchase(flavor.clone(), number.fetch_add(1, Ordering::Relaxed), sold.clone()).await?;
-        alone.add(begun.elapsed());
+        let stages = purchase(flavor.clone(), number.fetch_add(1, Ordering::Relaxed), sold.clone()).await?;
+        alone.iter_mut().zip(stages.into_iter().chain([begun.elapsed()])).for_each(|(all, one)| all.add(one));
         give_back(sold.clone()).await?;
     }
-    Ok(json!({ "at_once": AT_ONCE, "rounds": rounds, "one_alone": alone.figures() }))
+    let [connect, request, reserve, purchase, whole] = alone.map(|samples| samples.figures());
+    Ok(json!({
+        "at_once": AT_ONCE, "rounds": rounds, "one_alone": whole,
+        "messages_of_one_alone": { "connect": connect, "request": request, "reserve": reserve, "purchase": purchase },
+    }))
 }
+
+/// How long the handshake and each of the three messages took.
+type Stages = [Duration; 4];
 
 /// What one round has shown: how many a second, and what the node's process took for each.
 struct Round {
@@ -106,7 +113,10 @@ async fn round(
     let (begun, before) = (Instant::now(), processor_ms(pid)?);
     let times = together(number, live, {
         let (flavor, sold) = (flavor.to_owned(), sold.clone());
-        move |number| purchase(flavor.clone(), number, sold.clone())
+        move |number| {
+            let bought = purchase(flavor.clone(), number, sold.clone());
+            async { bought.await.map(|_| ()) }
+        }
     })
     .await?;
     let (ours, used) = (per_second(begun), processor_ms(pid)? - before);
@@ -181,25 +191,36 @@ fn here(port: u16) -> std::net::SocketAddr {
     (std::net::Ipv4Addr::LOCALHOST, port).into()
 }
 
-async fn purchase(flavor: String, number: u32, sold: Sold) -> Result<()> {
+async fn purchase(flavor: String, number: u32, sold: Sold) -> Result<Stages> {
     let buyer = buyer(number)?;
     let client = rear::Client::new(&buyer, Target { address: here(REAR_PORT), expected: None })?;
-    let contract = bought(&client, &buyer, &flavor, &format!("flt-bench-{number}")).await?;
+    let (contract, stages) = bought(&client, &buyer, &flavor, &format!("flt-bench-{number}")).await?;
     sold.lock().unwrap_or_else(PoisonError::into_inner).push((buyer, contract));
-    Ok(())
+    Ok(stages)
 }
 
-/// The three messages.
+/// The handshake and the three messages.
 async fn bought(
     client: &rear::Client,
     buyer: &NodeKey,
     flavor: &str,
     transaction: &str,
-) -> Result<Signed<rear::ContractTerms>> {
+) -> Result<(Signed<rear::ContractTerms>, Stages)> {
+    let mut last = Instant::now();
+    let mut lap = || {
+        let lap = last.elapsed();
+        last = Instant::now();
+        lap
+    };
+    client.seller().await?;
+    let connect = lap();
     let answer = client.request(&request()).await?.context("no such route")?;
     anyhow::ensure!(!answer.offers.is_empty(), "nothing is offered: {:?}", answer.denial);
+    let request = lap();
     let transaction = client.reserve(&reservation(flavor, transaction)?).await?;
-    sign_and_buy(client, buyer, &transaction).await
+    let reserve = lap();
+    let contract = sign_and_buy(client, buyer, &transaction).await?;
+    Ok((contract, [connect, request, reserve, lap()]))
 }
 
 /// The node, and its flavor.
@@ -256,7 +277,7 @@ async fn recorded(flavor: &str) -> Result<Vec<Answer>> {
     let tap = Tap { key: buyer.clone(), both: Arc::default() };
     let both = tap.both.clone();
     let client = rear::Client::over(Arc::new(tap));
-    let contract = bought(&client, &buyer, flavor, "flt-bench-recorded").await?;
+    let (contract, _) = bought(&client, &buyer, flavor, "flt-bench-recorded").await?;
     let client = rear::Client::new(&buyer, Target { address: here(REAR_PORT), expected: None })?;
     release(&client, &buyer, &contract).await?;
     let both = both.lock().map_err(|_| anyhow::anyhow!("a recorder broke"))?;

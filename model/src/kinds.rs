@@ -77,8 +77,8 @@ pub use known_cluster::{
     KnownClusterStatus, KnownClusterTrust, LinkState, OFFERS_OF_NODE_MAX, ProvenFact,
 };
 pub use ledger::{
-    Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerPage, LedgerPageReference, LedgerPageSpec,
-    LedgerSpec, commitments,
+    Ledger, LedgerAgreed, LedgerAmounts, LedgerCommitment, LedgerError, LedgerPage, LedgerPageReference,
+    LedgerPageSpec, LedgerSpec, commitments,
 };
 pub(crate) use offer::is_label;
 pub use offer::{Offer, OfferError, OfferPlan, OfferSpec, OfferStatus, PLANS_MAX};

@@ -59,7 +59,11 @@ impl Brief {
     ///
     /// # Errors
     /// As of [`kube::Api::patch`].
-    pub async fn patch<P: Serialize + std::fmt::Debug>(&self, name: &str, patch: &Patch<P>) -> kube::Result<ObjectMeta> {
+    pub async fn patch<P: Serialize + std::fmt::Debug>(
+        &self,
+        name: &str,
+        patch: &Patch<P>,
+    ) -> kube::Result<ObjectMeta> {
         self.send(self.request.patch(name, &PatchParams::default(), patch)).await
     }
 
@@ -75,7 +79,10 @@ impl Brief {
         self.send(self.request.patch_subresource("status", name, &PatchParams::default(), patch)).await
     }
 
-    async fn send(&self, request: Result<http::Request<Vec<u8>>, kube::core::request::Error>) -> kube::Result<ObjectMeta> {
+    async fn send(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> kube::Result<ObjectMeta> {
         let mut request = request.map_err(kube::Error::BuildRequest)?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA));
         self.client.request::<Answer>(request).await.map(|answer| answer.metadata)

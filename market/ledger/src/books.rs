@@ -131,6 +131,14 @@ impl Books {
         access.caches.share(|| Self { seen: Some(seen), ..Self::new(&access.client) })
     }
 
+    /// Deletes what whoever was killed has left.
+    ///
+    /// # Errors
+    /// [`BooksError`] if it cannot be read.
+    pub async fn tidy(&self) -> Result<(), BooksError> {
+        self.sweep(FORGOTTEN).await
+    }
+
     /// Opens the books with the capacity that the owner offers. Promises stay, whatever the capacity. Without an offer and
     /// without promises of an earlier one there are no books.
     ///
@@ -138,7 +146,6 @@ impl Books {
     /// [`BooksError`] if they cannot be read or written.
     pub async fn open(&self, offer: Option<Amounts>) -> Result<(), BooksError> {
         let capacity = offer.clone().unwrap_or_default();
-        self.sweep(FORGOTTEN).await?;
         let lowered = |pool: &Pool| Ok::<_, BooksError>(Pool { capacity: capacity.clone(), ..pool.clone() });
         match self.change(lowered).await {
             Err(BooksError::Missing) if offer.is_none() => Ok(()),
@@ -229,8 +236,11 @@ impl Books {
             return Err(refusal);
         }
         let mut state = self.state();
-        let nothing =
-            Planned { era: state.era, number: state.plans, pool: state.planned.clone().unwrap_or(now.standing.pool.clone()) };
+        let nothing = Planned {
+            era: state.era,
+            number: state.plans,
+            pool: state.planned.clone().unwrap_or(now.standing.pool.clone()),
+        };
         Ok(self.plan_now(&mut state, &now, plan)?.unwrap_or(nothing))
     }
 
@@ -271,7 +281,9 @@ impl Books {
             }
             (state.plans, pool.clone(), before.clone())
         };
-        let mut layout = Layout::of(&pool, &before.standing.sheets, || format!("{}-{}", names::LEDGER, uuid::Uuid::new_v4().simple()));
+        let mut layout = Layout::of(&pool, &before.standing.sheets, || {
+            format!("{}-{}", names::LEDGER, uuid::Uuid::new_v4().simple())
+        });
         let written = match self.turn(&before.metadata, layout.fresh()).await {
             Ok(()) => self.replace(before.metadata, layout.spec(&pool.capacity)).await,
             Err(error) => Err(error),
@@ -294,7 +306,9 @@ impl Books {
                 match error {
                     kube::Error::Api(status) if matches!(status.code, 404 | 409) => {
                         // It was not, so nothing names its pages.
-                        self.discard(layout.sheets.split_off(layout.kept).into_iter().map(|sheet| sheet.name).collect());
+                        self.discard(
+                            layout.sheets.split_off(layout.kept).into_iter().map(|sheet| sheet.name).collect(),
+                        );
                         Err(BooksError::Contended)
                     }
                     error => Err(BooksError::Api(error)),

@@ -9,7 +9,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use fluidos_model::kinds::{LedgerCommitment, LedgerError, LedgerPageReference, LedgerPageSpec, LedgerSpec, commitments};
+use fluidos_model::kinds::{
+    LedgerCommitment, LedgerError, LedgerPageReference, LedgerPageSpec, LedgerSpec, commitments,
+};
 use fluidos_model::market::{Amounts, Commitment, Pool};
 
 /// Promises in the Ledger itself, some 600 bytes each: what is written at every change.
@@ -56,7 +58,9 @@ pub enum StandingError {
     #[error(transparent)]
     Unreadable(#[from] LedgerError),
     /// A page that counts is not there.
-    #[error("ledger page {name}: not there, needed what is promised on it; put it back from a backup, or take it out of the Ledger with all that it promised")]
+    #[error(
+        "ledger page {name}: not there, needed what is promised on it; put it back from a backup, or take it out of the Ledger with all that it promised"
+    )]
     Missing {
         /// Its name.
         name: String,
@@ -186,10 +190,10 @@ impl Layout {
 
     /// What is to be written into the Ledger.
     pub fn spec(&self, capacity: &Amounts) -> LedgerSpec {
-        let pages = self.sheets.iter().map(|sheet| LedgerPageReference {
-            name: sheet.name.clone(),
-            gone: sheet.gone.iter().cloned().collect(),
-        });
+        let pages = self
+            .sheets
+            .iter()
+            .map(|sheet| LedgerPageReference { name: sheet.name.clone(), gone: sheet.gone.iter().cloned().collect() });
         LedgerSpec {
             capacity: capacity.into(),
             commitments: self.head.iter().map(|known| LedgerCommitment::from(known.as_ref())).collect(),

@@ -100,6 +100,7 @@ impl View {
 /// # Errors
 /// [`BooksError`] if it cannot be read.
 pub async fn read(client: &Client, namespace: &str) -> Result<Option<Arc<Pool>>, BooksError> {
-    let (ledgers, pages) = (Api::<Ledger>::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
+    let (ledgers, pages) =
+        (Api::<Ledger>::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
     crate::books::load(&ledgers, &pages, &[]).await.map(|read| read.map(|(standing, _)| standing.pool))
 }

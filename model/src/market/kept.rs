@@ -99,7 +99,9 @@ mod tests {
                 promise("bid", Some(BusinessModel::PayPerUse), false, 60),
                 promise("over", reserved, true, 10),
                 served,
-            ],
+            ]
+            .map(Arc::new)
+            .into(),
         };
         let names = |now| pool.kept(at(now)).iter().map(Kept::name).collect::<Vec<_>>();
         assert_eq!(names(10), ["old", "reserved", "hold t-held"]);

@@ -539,7 +539,7 @@ mod tests {
                     let per_cent = c.agreed.as_ref().and_then(|a| a.conditions.overcommit_per_cent).unwrap_or(100);
                     (u128::from(c.amounts.cpu_milli) * 100).div_ceil(u128::from(per_cent))
                 };
-                let sum: u128 = live.map(part).sum();
+                let sum: u128 = live.map(|known| part(known)).sum();
                 prop_assert!(sum <= 1000, "{sum} promised of 1000: {pool:?}");
                 prop_assert_eq!(u128::from(pool.free(at(now)).cpu_milli), 1000 - sum);
                 let mut ids: Vec<_> = pool.commitments.iter().map(|c| &c.transaction).collect();

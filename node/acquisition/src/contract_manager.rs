@@ -41,8 +41,8 @@ use tokio::task::JoinSet;
 
 use self::plan::{Try, View};
 use crate::Options;
-use fluidos_ledger::Books;
 use crate::importer::purse::purse;
+use fluidos_ledger::Books;
 
 /// Deleting a Solver ends its contracts together: they are looked at together.
 const GATHER: Duration = Duration::from_millis(10);

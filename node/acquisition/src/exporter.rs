@@ -43,8 +43,8 @@ use kube::{Api, Client, ResourceExt as _};
 use substrate_client::{Access, Caches, Pace};
 use tokio::sync::watch;
 
-use fluidos_ledger::{Books, BooksError};
 use crate::{Options, bounded, contracts, convert, events, renewals, terms};
+use fluidos_ledger::{Books, BooksError};
 
 /// What is about to be done for a peer.
 pub struct Ask<'a> {
@@ -163,6 +163,9 @@ impl Exporter {
         while let Err(error) = self.open().await {
             tracing::warn!(%error, "the books cannot be opened yet");
             tokio::time::sleep(SWEEP_MOST).await;
+        }
+        if let Err(error) = self.books.tidy().await {
+            tracing::warn!(%error, "what nobody counts on stays in the books until the next start");
         }
         let mut pace = Pace::default();
         loop {

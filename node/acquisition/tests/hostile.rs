@@ -265,7 +265,8 @@ async fn a_sale_that_was_never_written_is_given_up_and_capacity_may_be_lowered()
 
 async fn until_ledger(seller: &Node, transactions: &[&str]) {
     until("the ledger has its promises", async || {
-        let left: Vec<String> = seller.ledger().await.commitments.into_iter().map(|known| known.transaction).collect();
+        let left: Vec<String> =
+            seller.ledger().await.commitments.into_iter().map(|known| known.transaction.clone()).collect();
         if left == transactions { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;

@@ -133,7 +133,7 @@ async fn what_one_has_not_it_buys_from_another_and_sells_on_with_its_margin() {
     let promised = broker.ledger().await;
     assert_eq!(promised.free(Timestamp::now()).cpu_milli, 100, "what is sold on takes nothing of its own");
     let [behind] = grid.ledger().await.commitments.try_into().unwrap();
-    assert_eq!((behind.amounts.cpu_milli, behind.buyer), (2000, broker.key.id().to_string()));
+    assert_eq!((behind.amounts.cpu_milli, behind.buyer.clone()), (2000, broker.key.id().to_string()));
     let anchor = broker.list::<Solver>().await.remove(0);
     assert_eq!(anchor.status.unwrap().solver_phase.message, "bought, and sold on");
 

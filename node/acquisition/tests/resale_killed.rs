@@ -87,8 +87,8 @@ impl Market {
     async fn books_agree(&self, moment: i64) {
         until(&format!("killed at {moment}, the books agree"), async || {
             let sold_at = |pool: fluidos_model::market::Pool| {
-                let sold = pool.commitments.into_iter().map(|known| match known.state {
-                    CommitmentState::Committed { contract, .. } => contract,
+                let sold = pool.commitments.into_iter().map(|known| match &known.state {
+                    CommitmentState::Committed { contract, .. } => contract.clone(),
                     CommitmentState::Held { until } => format!("held until {until}"),
                 });
                 sold.collect::<BTreeSet<String>>()

@@ -139,8 +139,8 @@ impl Market {
 /// The contracts that a node has promised, and until when.
 async fn promised(node: &Node) -> Vec<(String, Timestamp)> {
     let commitments = node.ledger().await.commitments.into_iter();
-    let sold = commitments.filter_map(|known| match known.state {
-        CommitmentState::Committed { contract, until } => Some((contract, until?)),
+    let sold = commitments.filter_map(|known| match &known.state {
+        CommitmentState::Committed { contract, until } => Some((contract.clone(), (*until)?)),
         CommitmentState::Held { .. } => None,
     });
     sold.collect()

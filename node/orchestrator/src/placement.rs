@@ -46,9 +46,14 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     let (mut pods_changed, mut nodes_changed, mut solvers_changed) =
         (pods.changes(), nodes.changes(), solvers.changes());
     loop {
-        for changes in
-            [&mut pods_changed, &mut nodes_changed, &mut solvers_changed, &mut contracts_changed, &mut ledgers_changed, &mut pages_changed]
-        {
+        for changes in [
+            &mut pods_changed,
+            &mut nodes_changed,
+            &mut solvers_changed,
+            &mut contracts_changed,
+            &mut ledgers_changed,
+            &mut pages_changed,
+        ] {
             changes.mark_unchanged();
         }
         let (pod_list, node_list, solver_list) = (pods.list(), nodes.list(), solvers.list());

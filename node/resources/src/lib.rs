@@ -94,7 +94,7 @@ pub async fn run(access: impl Into<Access>, mut options: Options) {
         let blueprint_list = blueprints.list();
         let view = View {
             options: &options,
-            ledger: pool.as_ref().map(|pool| pool.as_deref()).transpose(),
+            pool: pool.as_ref().map(|pool| pool.as_deref()).transpose(),
             policies: &rules,
             offers: offer_list.iter().map(AsRef::as_ref).collect(),
             blueprints: blueprint_list.iter().map(AsRef::as_ref).collect(),

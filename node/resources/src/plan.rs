@@ -7,8 +7,7 @@ use fluidos_identity::NodeId;
 use fluidos_ledger::StandingError;
 use fluidos_model::kinds::{
     Flavor, FlavorPrice, FlavorSpec, FlavorType, FlavorTypeData, Gpu, K8Slice, K8SliceCharacteristics, K8SlicePolicies,
-    Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, extended_texts,
-    names,
+    Offer, OfferStatus, PLAN_PROPERTY, QuantityText, ServiceBlueprint, ServiceBlueprintStatus, extended_texts, names,
 };
 use fluidos_model::market::{Amounts, Extended, Partitionability, Plan, Pool, Resource, Sharing, sale};
 use fluidos_model::service::{RECIPES_MAX, Recipe};
@@ -34,7 +33,7 @@ pub struct View<'a> {
     /// What the owner said.
     pub options: &'a Options,
     /// What is promised, once acquisition has opened its books.
-    pub ledger: Option<Result<&'a Pool, &'a StandingError>>,
+    pub pool: Option<Result<&'a Pool, &'a StandingError>>,
     /// The rules of the sharing policies by name; `None` is one that is not accepted.
     pub policies: &'a [Option<Sharing>],
     /// The packages, by name.
@@ -269,8 +268,8 @@ fn identity(options: &Options) -> BTreeMap<String, String> {
 
 /// The flavors as they should be, by name; none if nothing is offered or the books are not open.
 fn wanted(view: &View, plans: &[Plan], recipes: &[Recipe], now: Timestamp) -> Vec<(String, FlavorSpec)> {
-    let (Some(offer), Some(ledger)) = (view.options.offer.clone(), view.ledger) else { return Vec::new() };
-    let pool = ledger.inspect_err(|error| {
+    let (Some(offer), Some(pool)) = (view.options.offer.clone(), view.pool) else { return Vec::new() };
+    let pool = pool.inspect_err(|error| {
         // It sells nothing until it is mended.
         tracing::warn!(%error, "ledger cannot be read: nothing is offered");
     });

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
 use fluidos_identity::{NodeKey, Speakers};
-use fluidos_model::kinds::{
-    AdditionalInformation, Flavor, FlavorSpec, Ledger, LedgerSpec, NodeIdentity, Offer, SharingPolicySpec,
-};
+use fluidos_model::kinds::{AdditionalInformation, Flavor, FlavorSpec, NodeIdentity, Offer, SharingPolicySpec};
 use fluidos_model::market::{Amounts, Extended, HoldRequest, Location, Pool, Sharing};
 use jiff::Timestamp;
 use serde_json::json;
@@ -35,7 +33,7 @@ fn options(offer: Option<Amounts>) -> Options {
     Options { node, identity, offer, location, architecture: "amd64".into(), speakers: Speakers::default() }
 }
 
-fn ledger(amounts: &[Amounts]) -> Ledger {
+fn promised(amounts: &[Amounts]) -> Pool {
     let mut pool = Pool { capacity: OFFER, commitments: vec![] };
     for (n, amounts) in amounts.iter().enumerate() {
         let request = HoldRequest {
@@ -48,13 +46,13 @@ fn ledger(amounts: &[Amounts]) -> Ledger {
         };
         pool = pool.hold(&request, at(0)).unwrap();
     }
-    Ledger::new("pool", LedgerSpec::from(&pool))
+    pool
 }
 
-fn lines(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second: i64) -> Vec<Action> {
+fn lines(options: &Options, pool: Option<&Pool>, flavors: &[Flavor], second: i64) -> Vec<Action> {
     let view = View {
         options,
-        ledger,
+        pool: pool.map(Ok),
         policies: &[],
         offers: vec![],
         blueprints: vec![],
@@ -64,13 +62,13 @@ fn lines(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second:
     plan(&view, at(second))
 }
 
-fn check(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second: i64, expected: Expect) {
+fn check(options: &Options, pool: Option<&Pool>, flavors: &[Flavor], second: i64, expected: Expect) {
     let text = |spec: &FlavorSpec| {
         let more = &spec.flavor_type.type_data;
         let price = &spec.price.amount;
         format!("available={} price={price:?} {} {}", spec.availability, more["characteristics"], more["properties"])
     };
-    let told: Vec<String> = lines(options, ledger, flavors, second)
+    let told: Vec<String> = lines(options, pool, flavors, second)
         .iter()
         .map(|action| match action {
             Action::Identify { data } => format!("identify {data:?}"),
@@ -87,7 +85,7 @@ fn check(options: &Options, ledger: Option<&Ledger>, flavors: &[Flavor], second:
 }
 
 fn offered(options: &Options) -> Flavor {
-    match lines(options, Some(&ledger(&[])), &[], 0).pop() {
+    match lines(options, Some(&promised(&[])), &[], 0).pop() {
         Some(Action::Offer { name, spec }) => Flavor::new(&name, *spec),
         other => panic!("no offer but {other:?}"),
     }
@@ -99,7 +97,7 @@ fn the_flavor_is_what_can_still_be_sold() {
         (options(Some(OFFER)), Amounts { cpu_milli: 1500, memory_bytes: 1 << 30, pods: 10, ..Amounts::default() });
     check(
         &options,
-        Some(&ledger(&[])),
+        Some(&promised(&[])),
         &[],
         0,
         expect![[
@@ -108,17 +106,17 @@ fn the_flavor_is_what_can_still_be_sold() {
     );
     check(
         &options,
-        Some(&ledger(std::slice::from_ref(&one))),
+        Some(&promised(std::slice::from_ref(&one))),
         &[offered(&options)],
         1,
         expect![[
             r#"change grid.example-k8slice-8a88e3dd7409f195fd52db2d3cba5d72: available=true price="0" {"architecture":"amd64","cpu":"2500m","memory":"7Gi","pods":"100"} {}"#
         ]],
     );
-    check(&options, Some(&ledger(&[one])), &[offered(&options)], 60, expect![[r#""#]]);
+    check(&options, Some(&promised(&[one])), &[offered(&options)], 60, expect![[r#""#]]);
     check(
         &options,
-        Some(&ledger(&[OFFER])),
+        Some(&promised(&[OFFER])),
         &[offered(&options)],
         1,
         expect![[
@@ -130,7 +128,7 @@ fn the_flavor_is_what_can_still_be_sold() {
 #[test]
 fn without_books_nothing_is_said_and_without_an_offer_nothing_is_left() {
     check(&options(Some(OFFER)), None, &[], 0, expect![[r#""#]]);
-    check(&options(None), Some(&ledger(&[])), &[], 0, expect![[r#""#]]);
+    check(&options(None), Some(&promised(&[])), &[], 0, expect![[r#""#]]);
     check(
         &options(None),
         None,
@@ -142,7 +140,7 @@ fn without_books_nothing_is_said_and_without_an_offer_nothing_is_left() {
     renamed.identity.domain = "new.example".into();
     check(
         &renamed,
-        Some(&ledger(&[])),
+        Some(&promised(&[])),
         &[offered(&options(Some(OFFER)))],
         0,
         expect![[r#"
@@ -160,10 +158,10 @@ fn what_the_owner_adds_to_the_flavor_stays() {
     let options = options(Some(OFFER));
     let mut flavor = offered(&options);
     flavor.spec.flavor_type.type_data["properties"] = json!({"carbon-footprint": {"embodied": 53000}});
-    check(&options, Some(&ledger(&[])), &[flavor.clone()], 0, expect![[r#""#]]);
+    check(&options, Some(&promised(&[])), &[flavor.clone()], 0, expect![[r#""#]]);
     check(
         &options,
-        Some(&ledger(&[OFFER])),
+        Some(&promised(&[OFFER])),
         &[flavor.clone()],
         0,
         expect![[
@@ -172,7 +170,7 @@ fn what_the_owner_adds_to_the_flavor_stays() {
     );
     // But a price that is not a policy's is not one: nobody would sell at it.
     flavor.spec.price.amount = "3".into();
-    assert_eq!(lines(&options, Some(&ledger(&[])), &[flavor], 0).len(), 2);
+    assert_eq!(lines(&options, Some(&promised(&[])), &[flavor], 0).len(), 2);
 }
 
 #[test]
@@ -185,10 +183,10 @@ fn policies_say_what_is_offered_to_anybody() {
         || json!({"amount": "hour < 1 ? \"0.01\" : \"0.02\"", "currency": "EUR", "period": "hour", "unit": "cpu"});
     let options = options(Some(OFFER));
     let told = |policies: &[Option<Sharing>], second| {
-        let ledger = ledger(&[]);
+        let pool = promised(&[]);
         let view = View {
             options: &options,
-            ledger: Some(&ledger),
+            pool: Some(Ok(&pool)),
             policies,
             blueprints: vec![],
             offers: vec![],
@@ -224,11 +222,11 @@ fn package(name: &str, policy: Option<&str>, cpu: &str) -> Offer {
 fn each_plan_of_an_offer_is_a_flavor_of_its_size() {
     let options = options(Some(OFFER));
     let told = |offers: &[Offer], flavors: &[Flavor], held: &[Amounts]| {
-        let ledger = ledger(held);
+        let pool = promised(held);
         let (offers, flavors) = (offers.iter().collect(), flavors.iter().collect());
         let view = View {
             options: &options,
-            ledger: Some(&ledger),
+            pool: Some(Ok(&pool)),
             policies: &[],
             offers,
             blueprints: vec![],
@@ -281,7 +279,7 @@ fn what_was_offered_under_a_key_that_was_handed_over_is_taken_back_and_what_othe
     let speakers = Speakers::default();
     let after = Options { node: key(2), speakers: speakers.clone(), ..options(Some(OFFER)) };
     let withdrawn = |flavors: &[Flavor]| {
-        let actions = lines(&after, Some(&ledger(&[])), flavors, 1).into_iter();
+        let actions = lines(&after, Some(&promised(&[])), flavors, 1).into_iter();
         actions
             .filter(|action| matches!(action, Action::Withdraw { .. }))
             .map(|action| action.to_string())

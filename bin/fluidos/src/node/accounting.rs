@@ -10,10 +10,10 @@ use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
 use substrate_kubelet::Handle;
 
-use super::parts::Parts;
 use super::api::Api;
 use super::machine::Machine;
 use super::notary::keys;
+use super::parts::Parts;
 
 /// Loads the accounts and keeps them. What is returned answers peers.
 pub async fn open(

@@ -14,8 +14,8 @@ use substrate_kubelet::Guests;
 use substrate_kubelet::images::ImageStore;
 use substrate_network::NodeNetwork;
 
-use super::parts::Parts;
 use super::api::Api;
+use super::parts::Parts;
 use crate::cli::Up;
 
 /// Starts the fabric. `images` is what this node gives to its providers, `dns` where twins of its pods ask for names,

@@ -14,10 +14,10 @@ use substrate_kubelet::images::{ImageStore, Registry};
 use substrate_kubelet::{Handle, Kubelet, StopPods};
 use substrate_network::{Cidr, DnsOptions, DnsServer, NodeNetwork, ServiceCaches, ServiceProxy};
 
-use super::parts::Parts;
 use super::Ranges;
 use super::api::Api;
 use super::fabric;
+use super::parts::Parts;
 use crate::cli::Up;
 
 /// The machine that this process runs on.

@@ -12,9 +12,9 @@ use fluidos_notary::Notary;
 use fluidos_rear::{ALPN, Accountant, RearService};
 use tokio::net::TcpListener;
 
-use super::parts::Parts;
 use super::api::Api;
 use super::machine;
+use super::parts::Parts;
 use crate::cli::Up;
 
 /// What the Resource Acquisition Manager is told. `decide` is asked before anything is sold.

@@ -16,8 +16,8 @@ use fluidos_rear as rear;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::parts::Parts;
 use super::api::Api;
+use super::parts::Parts;
 use crate::cli::Up;
 
 /// A node whose key is made now is new: an empty log is all there was.

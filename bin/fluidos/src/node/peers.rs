@@ -15,9 +15,9 @@ use fluidos_model::kinds::KnownClusterOffer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::parts::Parts;
 use super::api::Api;
 use super::machine;
+use super::parts::Parts;
 use crate::cli::issuer::trusted;
 use crate::cli::{DidWeb, Up};
 

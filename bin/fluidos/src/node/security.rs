@@ -12,8 +12,8 @@ use fluidos_security::{Handle, Options, Question};
 use jiff::Timestamp;
 use substrate_client::Access;
 
-use super::parts::Parts;
 use super::api::Api;
+use super::parts::Parts;
 use crate::cli::Up;
 
 /// Writes the policies of the flags and puts all of them in force. Nothing that asks may start before.

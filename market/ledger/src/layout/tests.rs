@@ -74,7 +74,8 @@ struct Written {
 
 impl Written {
     fn standing(&self) -> Standing {
-        let leaf = |name: &str| self.pages.get(name).map(|page| commitments(&page.commitments).map(Arc::new)).transpose();
+        let leaf =
+            |name: &str| self.pages.get(name).map(|page| commitments(&page.commitments).map(Arc::new)).transpose();
         Standing::read(&self.ledger, leaf).unwrap()
     }
 

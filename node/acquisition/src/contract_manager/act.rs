@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
 
 use super::plan::Action;
-use fluidos_ledger::{Books, BooksError};
 use crate::terms::TermsProblem;
 use crate::{Options, bounded, contracts, events, renewals, terms};
+use fluidos_ledger::{Books, BooksError};
 
 /// A reason is a sentence.
 const REASON_LENGTH_MAX: usize = 256;

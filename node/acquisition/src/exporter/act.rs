@@ -14,9 +14,9 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 use crate::Options;
-use fluidos_ledger::BooksError;
 use crate::contracts::WriteError;
 use crate::convert;
+use fluidos_ledger::BooksError;
 
 /// An offer that is accepted.
 pub(super) struct Shelf {

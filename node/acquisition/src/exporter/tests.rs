@@ -64,7 +64,7 @@ fn check(observed: Result<Pool, String>, expected: Expect) {
     let text = observed.map_or_else(
         |refusal| refusal,
         |pool| {
-            let line = |known: &fluidos_model::market::Commitment| {
+            let line = |known: &std::sync::Arc<fluidos_model::market::Commitment>| {
                 format!("{} {} until {}", known.transaction, known.amounts, known.until().unwrap())
             };
             pool.commitments.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -164,8 +164,7 @@ fn the_ledger_is_the_truth() {
     let name = terms::contract_name(commitment);
     let until = terms::shifted(at(0), terms::CONTRACT_TERM, 1);
     let pool = pool.commit("t1", &name, until, at(1)).unwrap();
-    let told =
-        |sold: &[&str], second| format!("{:?}", mend(&pool, &sold.iter().copied().collect(), HOLD, at(second)));
+    let told = |sold: &[&str], second| format!("{:?}", mend(&pool, &sold.iter().copied().collect(), HOLD, at(second)));
     // Held ones end by themselves; a sale has 60 s after its hold to be written; a contract without a promise ends.
     let seen = [
         told(&[], 119),

@@ -218,13 +218,15 @@ mod tests {
         };
         let pool = Pool {
             capacity: Amounts { pods: 100, ..cpus(4000) },
-            commitments: vec![
+            commitments: [
                 promise("reserved", 1000, Conditions::default(), 100),
                 promise("over", 1000, Conditions::default(), 10),
                 held,
                 promise("a", 3000, per_use(1), 100),
                 promise("b", 3000, per_use(2), 100),
-            ],
+            ]
+            .map(std::sync::Arc::new)
+            .into(),
         };
         assert_eq!(room(&pool, at(10)), Amounts { pods: 98, ..cpus(2500) });
         let twin = |contract: &str, uid: &str, phase: &str| -> Pod {

@@ -14,10 +14,10 @@ use kube::{Api, ResourceExt as _};
 use super::plan::Order;
 use super::quotes::Quote;
 use super::{Rules, plan};
-use fluidos_ledger::BooksError;
 use crate::exporter::{Act, Exporter, act, plan as own, service};
 use crate::importer::view::Offered;
 use crate::importer::{Stop, resale};
+use fluidos_ledger::BooksError;
 
 /// What a buyer wants held of what was quoted to it: all of a slice, or a service as it is configured.
 fn ordered(quote: &Quote, request: &rear::ReserveRequest) -> Result<Order, Refusal> {

@@ -9,10 +9,10 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
 use super::plan::{self, Reunion};
-use fluidos_ledger::BooksError;
 use crate::exporter::{Exporter, act};
 use crate::importer::resale;
 use crate::{contracts, events};
+use fluidos_ledger::BooksError;
 
 impl Exporter {
     /// Brings what is sold on and what is bought for it together again.

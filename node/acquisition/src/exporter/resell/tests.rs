@@ -332,7 +332,7 @@ fn what_is_held_to_be_sold_on_counts_against_ceilings_at_what_it_is_sold_for() {
         conditions: Conditions::default(),
         service: None,
     };
-    pool.commitments[0].agreed = Some(agreed);
+    std::sync::Arc::make_mut(&mut pool.commitments[0]).agreed = Some(agreed);
     assert_eq!(plan::promised(&pool, at(0)).iter().map(|expense| expense.price).collect::<Vec<_>>(), [price("0.044")]);
     assert!(plan::promised(&pool, at(60)).is_empty(), "its time is over");
     let sold = pool.commit("t1", "c", None, at(1)).unwrap();
