@@ -16,6 +16,7 @@
 //! what: who watches it plans again from the whole view, so nothing is missed and nothing is done twice.
 
 mod cache;
+pub mod lookup;
 mod pace;
 pub mod quantity;
 

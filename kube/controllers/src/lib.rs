@@ -17,6 +17,7 @@
 //!
 //! Not built yet: jobs, daemon and stateful sets, autoscaling, quotas, disruption budgets, volumes, token cleaning.
 mod cron_job;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod expectations;
@@ -121,6 +122,7 @@ fn of_rare_kinds(client_for: &impl Fn(&str) -> kube::Client, shared: &Caches, in
     begin("ttl-after-finished-controller", ("batch", &["Job"]), |client, s| ttl::run(client, s.all()).boxed());
     begin("cronjob-controller", ("batch", &["CronJob"]), |client, s| cron_job::run(client, s.all(), s.all()).boxed());
     begin("statefulset-controller", ("apps", &["StatefulSet"]), |client, s| stateful_set::run(client, s).boxed());
+    begin("daemon-set-controller", ("apps", &["DaemonSet"]), |client, s| daemon_set::run(client, s).boxed());
     begin("replication-controller", ("", &["ReplicationController"]), |client, s| {
         replica_set::run_legacy(client, s.all(), s.all()).boxed()
     });

@@ -1,4 +1,5 @@
-//! Selectors and tolerations: what the conditions in pods say about nodes and other pods.
+//! Selectors and tolerations: what the conditions in pods say about nodes and other pods. Asked by the scheduler and by
+//! controllers that put pods on nodes or take them off. Pure.
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration};
@@ -73,11 +74,11 @@ pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
 }
 
 /// The pod's tolerations.
-pub(crate) fn tolerations(pod: &Pod) -> &[Toleration] {
+pub fn tolerations(pod: &Pod) -> &[Toleration] {
     pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
 }
 
 /// The node's taints.
-pub(crate) fn taints(node: &Node) -> &[Taint] {
+pub fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
 }
