@@ -19,6 +19,7 @@
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod expectations;
 mod garbage;
@@ -123,6 +124,9 @@ fn of_rare_kinds(client_for: &impl Fn(&str) -> kube::Client, shared: &Caches, in
     begin("cronjob-controller", ("batch", &["CronJob"]), |client, s| cron_job::run(client, s.all(), s.all()).boxed());
     begin("statefulset-controller", ("apps", &["StatefulSet"]), |client, s| stateful_set::run(client, s).boxed());
     begin("daemon-set-controller", ("apps", &["DaemonSet"]), |client, s| daemon_set::run(client, s).boxed());
+    begin("disruption-controller", ("policy", &["PodDisruptionBudget"]), |client, s| {
+        disruption::run(client, s).boxed()
+    });
     begin("replication-controller", ("", &["ReplicationController"]), |client, s| {
         replica_set::run_legacy(client, s.all(), s.all()).boxed()
     });
