@@ -16,6 +16,7 @@
 //! writes another sees.
 //!
 //! Not built yet: jobs, daemon and stateful sets, autoscaling, quotas, disruption budgets, volumes, token cleaning.
+mod autoscaler;
 mod cron_job;
 mod daemon_set;
 mod deployment;
@@ -126,6 +127,9 @@ fn of_rare_kinds(client_for: &impl Fn(&str) -> kube::Client, shared: &Caches, in
     begin("daemon-set-controller", ("apps", &["DaemonSet"]), |client, s| daemon_set::run(client, s).boxed());
     begin("disruption-controller", ("policy", &["PodDisruptionBudget"]), |client, s| {
         disruption::run(client, s).boxed()
+    });
+    begin("horizontal-pod-autoscaler", ("autoscaling", &["HorizontalPodAutoscaler"]), |client, s| {
+        autoscaler::run(client, s).boxed()
     });
     begin("replication-controller", ("", &["ReplicationController"]), |client, s| {
         replica_set::run_legacy(client, s.all(), s.all()).boxed()

@@ -627,6 +627,18 @@ fn a_policy_says_what_a_failure_means() {
         named a,b
         FailureTarget True PodFailurePolicy: Container c for pod d/a failed with exit code 3 matching FailJob rule at index 1"#]],
     );
+    // Success is no failure that a rule could mean: it was taken away.
+    check(
+        policy.clone(),
+        json!({}),
+        &["a Failed exit=0", "b"],
+        expect![[r#"
+        delete b
+        release a,b
+        active/ready/terminating/succeeded/failed [0, 0, 1, 0, 0]
+        named a,b
+        FailureTarget True BackoffLimitExceeded: Job has reached the specified backoff limit"#]],
+    );
     check(
         policy,
         json!({}),
