@@ -19,6 +19,7 @@ mod cache;
 pub mod lookup;
 mod pace;
 pub mod quantity;
+pub mod requests;
 
 pub use cache::{Access, Cache, Caches};
 pub use pace::Pace;

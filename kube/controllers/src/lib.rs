@@ -34,6 +34,7 @@ mod node_life;
 mod objects;
 mod pod_gc;
 mod pods;
+mod quota;
 mod rank;
 mod recorder;
 mod replica_set;
@@ -131,6 +132,7 @@ fn of_rare_kinds(client_for: &impl Fn(&str) -> kube::Client, shared: &Caches, in
     begin("horizontal-pod-autoscaler", ("autoscaling", &["HorizontalPodAutoscaler"]), |client, s| {
         autoscaler::run(client, s).boxed()
     });
+    begin("resourcequota-controller", ("", &["ResourceQuota"]), |client, s| quota::run(client, s).boxed());
     begin("replication-controller", ("", &["ReplicationController"]), |client, s| {
         replica_set::run_legacy(client, s.all(), s.all()).boxed()
     });

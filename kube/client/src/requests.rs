@@ -1,9 +1,10 @@
-//! How much of each resource a pod asks for, and a node has.
+//! How much of each resource a pod asks for, and a node has. Asked by the scheduler and by quotas. Pure.
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::api::core::v1::{Container, Node, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-use substrate_client::quantity::Quantity;
+
+use crate::quantity::Quantity;
 
 /// Amounts by resource name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,8 +47,19 @@ fn read(list: Option<&BTreeMap<String, Text>>) -> Resources {
 /// What a pod asks of a node: the sum of its containers and sidecars, or more if an init container asks for more, or what
 /// the pod asks for as a whole, plus the overhead of its runtime (KEP-753, KEP-2837).
 pub fn pod_requests(pod: &Pod) -> Resources {
+    pod_amounts(pod, |resources| resources.requests.as_ref())
+}
+
+/// What a pod may use at most, reckoned as its requests are. A container without a limit counts as nothing.
+pub fn pod_limits(pod: &Pod) -> Resources {
+    pod_amounts(pod, |resources| resources.limits.as_ref())
+}
+
+type List = BTreeMap<String, Text>;
+
+fn pod_amounts(pod: &Pod, part: fn(&ResourceRequirements) -> Option<&List>) -> Resources {
     let Some(spec) = &pod.spec else { return Resources::default() };
-    let of = |container: &Container| read(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    let of = |container: &Container| read(container.resources.as_ref().and_then(part));
     let mut total = Resources::default();
     spec.containers.iter().for_each(|container| total.add(&of(container)));
     let mut sidecars = Resources::default();
@@ -65,14 +77,14 @@ pub fn pod_requests(pod: &Pod) -> Resources {
     }
     total.add(&sidecars);
     total.at_least(&peak);
-    let whole = read(spec.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    let whole = read(spec.resources.as_ref().and_then(part));
     total.0.extend(whole.0);
     total.add(&read(spec.overhead.as_ref()));
     total
 }
 
 /// What a node has for pods.
-pub(crate) fn allocatable(node: &Node) -> Resources {
+pub fn allocatable(node: &Node) -> Resources {
     let status = node.status.as_ref();
     read(status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref())))
 }
