@@ -18,6 +18,7 @@
 mod cache;
 mod pace;
 pub mod quantity;
+pub mod schedule;
 
 pub use cache::{Access, Cache, Caches};
 pub use pace::Pace;
