@@ -20,6 +20,7 @@ pub mod lookup;
 mod pace;
 pub mod quantity;
 pub mod requests;
+pub mod schedule;
 
 pub use cache::{Access, Cache, Caches};
 pub use pace::Pace;

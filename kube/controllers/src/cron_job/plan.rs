@@ -8,8 +8,10 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::tz::TimeZone;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use substrate_client::schedule::Schedule;
 
-use super::schedule::Schedule;
+use super::schedule::next;
+
 use crate::job::finished_at;
 use crate::objects::{controller_of, controller_reference, name, uid};
 use crate::recorder::Kind;
@@ -151,7 +153,7 @@ fn due(
             return;
         }
     };
-    let schedule = match Schedule::parse(&spec.schedule) {
+    let schedule = match spec.schedule.parse::<Schedule>() {
         Ok(schedule) => schedule,
         Err(error) => {
             let message = format!("unparseable schedule: {:?} : {error}", spec.schedule);
@@ -159,8 +161,8 @@ fn due(
             return;
         }
     };
-    let next = schedule.next(now, &zone).map(|at| at.duration_since(now));
-    plan.wake = next.and_then(|left| Duration::try_from(left).ok());
+    let left = next(&schedule, now, &zone).map(|at| at.duration_since(now));
+    plan.wake = left.and_then(|left| Duration::try_from(left).ok());
     let created = cron.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let mut earliest = status.last_schedule_time.as_ref().map_or(created, |time| time.0);
     let deadline = spec.starting_deadline_seconds.map(SignedDuration::from_secs);
@@ -196,17 +198,17 @@ fn due(
 
 /// The last time between these two, and how many there were about.
 fn most_recent(schedule: &Schedule, zone: &TimeZone, earliest: Timestamp, now: Timestamp) -> Option<(Timestamp, i64)> {
-    let first = schedule.next(earliest, zone).filter(|first| *first <= now)?;
-    let Some(second) = schedule.next(first, zone).filter(|second| *second <= now) else { return Some((first, 1)) };
+    let first = next(schedule, earliest, zone).filter(|first| *first <= now)?;
+    let Some(second) = next(schedule, first, zone).filter(|second| *second <= now) else { return Some((first, 1)) };
     // Not one by one: a schedule of each minute may have been asleep for years.
     let between = second.duration_since(first).as_secs().max(1);
     let missed = now.duration_since(first).as_secs() / between + 1;
     let near = SignedDuration::from_secs((missed - 2).max(0) * between);
     let mut last = second;
-    let mut at = schedule.next(first.checked_add(near).ok()?, zone);
+    let mut at = next(schedule, first.checked_add(near).ok()?, zone);
     while let Some(found) = at.filter(|at| *at <= now) {
         last = last.max(found);
-        at = schedule.next(found, zone);
+        at = next(schedule, found, zone);
     }
     Some((last, missed))
 }

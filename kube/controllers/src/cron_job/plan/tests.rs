@@ -182,8 +182,8 @@ fn what_cannot_be_read_is_said() {
         &[],
         "00:12:00",
         expect![[r#"
-        UnparseableSchedule: unparseable schedule: "* * *" : expected exactly 5 fields, found 3: "* * *"
-        wake None"#]],
+            UnparseableSchedule: unparseable schedule: "* * *" : expected exactly 5 fields, found 3: [* * *]
+            wake None"#]],
     );
     check(
         json!({"timeZone": "Mars/Olympus"}),

@@ -1,21 +1,29 @@
 //! Namespaces.
 
+use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
-use super::{Builtin, Column, column, pod_spec};
+use crate::kinds::{Builtin, Column, Description, NameRule, column, pod_spec};
 use crate::object::{child, metadata};
+use crate::protobuf;
 use crate::table::{age, text};
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Status", 0), column("Age", 0)];
-
-pub fn namespace(rules: Builtin) -> Builtin {
-    Builtin {
+pub static KIND: Description = Description {
+    short: &["ns"],
+    namespaced: false,
+    has_status: true,
+    subresources: &[("finalize", "Namespace", &["update"])],
+    name_rule: NameRule::Label,
+    rules: Builtin {
         default,
         columns: COLUMNS,
         cells: |ns, now| vec![ns["metadata"]["name"].clone(), text(&ns["status"]["phase"], ""), age(ns, now)],
-        ..rules
-    }
-}
+        ..Builtin::of::<core::Namespace>()
+    },
+    ..Description::of(["", "v1", "Namespace", "namespaces", "namespace"], &protobuf::core::Namespace)
+};
+
+const COLUMNS: &[Column] = &[column("Name", 0), column("Status", 0), column("Age", 0)];
 
 fn default(namespace: &mut Value) {
     let name = namespace["metadata"]["name"].clone();

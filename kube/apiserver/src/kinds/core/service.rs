@@ -1,10 +1,21 @@
 //! Services. Cluster addresses and node ports are given out by [`crate::addresses`].
 
+use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
-use super::{Builtin, Column, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
+use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
+
+pub static KIND: Description = Description {
+    short: &["svc"],
+    categories: &["all"],
+    has_status: true,
+    name_rule: NameRule::Dns1035,
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::of::<core::Service>() },
+    ..Description::of(["", "v1", "Service", "services", "service"], &protobuf::core::Service)
+};
 
 const COLUMNS: &[Column] = &[
     column("Name", 0),
@@ -15,10 +26,6 @@ const COLUMNS: &[Column] = &[
     column("Age", 0),
     column("Selector", 1),
 ];
-
-pub fn service(rules: Builtin) -> Builtin {
-    Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..rules }
-}
 
 fn default(service: &mut Value) {
     pod_spec::set(service, "status", json!({ "loadBalancer": {} }));

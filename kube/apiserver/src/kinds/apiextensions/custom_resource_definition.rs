@@ -1,15 +1,20 @@
 //! CustomResourceDefinitions: what is refused. What they define is served by [`crate::custom`].
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use serde_json::{Value, json};
 
-use super::{Builtin, Column, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::text;
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];
-
-pub fn definition(rules: Builtin) -> Builtin {
-    Builtin {
+pub static KIND: Description = Description {
+    short: &["crd", "crds"],
+    categories: &["api-extensions"],
+    namespaced: false,
+    has_status: true,
+    counts: true,
+    rules: Builtin {
         default,
         validate,
         validate_update: |old, new, errors| {
@@ -20,9 +25,21 @@ pub fn definition(rules: Builtin) -> Builtin {
         },
         columns: COLUMNS,
         cells: |crd, _| vec![crd["metadata"]["name"].clone(), text(&crd["metadata"]["creationTimestamp"], "")],
-        ..rules
-    }
-}
+        ..Builtin::of::<apiextensions::CustomResourceDefinition>()
+    },
+    ..Description::of(
+        [
+            "apiextensions.k8s.io",
+            "v1",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+            "customresourcedefinition",
+        ],
+        &protobuf::apiextensions::CustomResourceDefinition,
+    )
+};
+
+const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];
 
 fn default(crd: &mut Value) {
     let names = &mut crd["spec"]["names"];

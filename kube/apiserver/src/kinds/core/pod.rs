@@ -1,11 +1,31 @@
 //! Pods: defaults, rules, and the row that `kubectl get pods` shows.
 
+use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 use substrate_client::quantity::Quantity;
 
-use super::{Builtin, Column, Errors, column, pod_spec};
+use crate::kinds::description::Subresource;
+use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
+
+const SUBRESOURCES: &[Subresource] = &[
+    ("binding", "Binding", &["create"]),
+    ("exec", "PodExecOptions", &["create", "get"]),
+    ("log", "Pod", &["get"]),
+    ("portforward", "PodPortForwardOptions", &["create", "get"]),
+];
+
+pub static KIND: Description = Description {
+    short: &["po"],
+    categories: &["all"],
+    has_status: true,
+    counts: true,
+    subresources: SUBRESOURCES,
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::of::<core::Pod>() },
+    ..Description::of(["", "v1", "Pod", "pods", "pod"], &protobuf::core::Pod)
+};
 
 const COLUMNS: &[Column] = &[
     column("Name", 0),
@@ -19,12 +39,9 @@ const COLUMNS: &[Column] = &[
     column("Readiness Gates", 1),
 ];
 
-pub fn pod(rules: Builtin) -> Builtin {
-    Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..rules }
-}
-
 fn default(pod: &mut Value) {
     pod_spec::default(&mut pod["spec"]);
+    pod_spec::default_pod(&mut pod["spec"]);
     let spec = &mut pod["spec"];
     // What the admission plug-ins ServiceAccount and DefaultTolerationSeconds do to every pod.
     pod_spec::set(spec, "serviceAccountName", "default");

@@ -1,9 +1,17 @@
 //! Events.
 
+use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
-use super::{Builtin, Column, column};
+use crate::kinds::{Builtin, Column, Description, column};
+use crate::protobuf;
 use crate::table::{since, text};
+
+pub static KIND: Description = Description {
+    short: &["ev"],
+    rules: Builtin { columns: COLUMNS, cells, ..Builtin::of::<core::Event>() },
+    ..Description::of(["", "v1", "Event", "events", "event"], &protobuf::core::Event)
+};
 
 const COLUMNS: &[Column] = &[
     column("Last Seen", 0),
@@ -17,10 +25,6 @@ const COLUMNS: &[Column] = &[
     column("Count", 1),
     column("Name", 1),
 ];
-
-pub fn event(rules: Builtin) -> Builtin {
-    Builtin { columns: COLUMNS, cells, ..rules }
-}
 
 fn cells(event: &Value, now: jiff::Timestamp) -> Vec<Value> {
     let time = |fields: &[&Value]| {
