@@ -3,19 +3,28 @@
 //! | controller | keeps |
 //! |---|---|
 //! | `deployment` | ReplicaSets of Deployments: roll-outs |
-//! | `replica_set` | the number of pods |
+//! | `replica_set` | the number of pods, of ReplicaSets and ReplicationControllers |
+//! | `stateful_set` | pods with names and claims, in order |
+//! | `daemon_set` | a pod on each node that it suits |
+//! | `job` | pods that run until so many have succeeded; each is counted once |
+//! | `cron_job` | a Job at each time of a schedule |
+//! | `ttl` | deletion of Jobs that are over and have asked for it |
+//! | `autoscaler` | sizes, by what pods use |
+//! | `disruption` | how many pods of a budget may be taken away |
+//! | `volumes` | claims bound to volumes, and what is used from going |
+//! | `quota` | how much of its quotas a namespace uses |
 //! | `endpoint_slice` | where the pods of a Service are |
 //! | `namespace` | deletion of namespaces with all that is in them |
 //! | `garbage` | deletion of what is owned with its owners |
-//! | `node_life` | what is believed of silent nodes, and evictions |
+//! | `node_life` | what is believed of silent nodes, and evictions by taints |
 //! | `pod_gc` | pods that nobody else would clear away |
 //! | `service_account` | the account and the certificate in every namespace |
 //!
 //! Each is *index → plan → act*: a view of the shared caches, a pure function to a plan, and one file with all effects.
 //! Each writes with a client of its own, so that rights and audit tell them apart. They never call one another: what one
-//! writes another sees.
+//! writes another sees. Those of kinds that many never use begin when their kind is in use (`in_use`).
 //!
-//! Not built yet: jobs, daemon and stateful sets, autoscaling, quotas, disruption budgets, volumes, token cleaning.
+//! Not built yet: certificate signing, token cleaning.
 mod autoscaler;
 mod cron_job;
 mod daemon_set;
@@ -42,6 +51,7 @@ mod revisions;
 mod service_account;
 mod stateful_set;
 mod ttl;
+mod volumes;
 mod work;
 
 use std::time::Duration;
@@ -133,6 +143,9 @@ fn of_rare_kinds(client_for: &impl Fn(&str) -> kube::Client, shared: &Caches, in
         autoscaler::run(client, s).boxed()
     });
     begin("resourcequota-controller", ("", &["ResourceQuota"]), |client, s| quota::run(client, s).boxed());
+    begin("persistent-volume-binder", ("", &["PersistentVolume", "PersistentVolumeClaim"]), |client, s| {
+        volumes::run(client, s).boxed()
+    });
     begin("replication-controller", ("", &["ReplicationController"]), |client, s| {
         replica_set::run_legacy(client, s.all(), s.all()).boxed()
     });

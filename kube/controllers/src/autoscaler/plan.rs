@@ -190,7 +190,7 @@ mod tests {
 
         /// So many seconds later, with these numbers by the metrics: what is done, and what is said of it.
         fn then(&mut self, after_s: i64, replicas: i32, says: &[Option<i32>]) -> String {
-            self.now = self.now + SignedDuration::from_secs(after_s);
+            self.now += SignedDuration::from_secs(after_s);
             let verdict = |number: &Option<i32>| Verdict {
                 title: "cpu".to_owned(),
                 outcome: match number {
