@@ -219,6 +219,7 @@ mod tests {
         assert_eq!(number(5, 50, &["100", "300", "500", "250", "250"]), Ok((3, 28)));
         // Pods that begin count as idle when there would be more of them.
         assert_eq!(number(3, 30, &["0 Pending", "500", "700"]), Ok((4, 60)));
+        assert_eq!(number(3, 30, &["0 Pending", "0 Pending", "400"]), Ok((3, 40)), "would turn with them");
         assert_eq!(number(3, 30, &["400 young soon", "500", "700"]), Ok((4, 60)));
         assert_eq!(number(3, 30, &["400 young", "500", "700"]), Ok((6, 53)));
         assert_eq!(number(3, 30, &["400 never", "500", "700"]), Ok((4, 60)));
