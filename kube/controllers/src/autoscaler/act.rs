@@ -57,8 +57,8 @@ pub(crate) async fn run(client: Client, caches: Caches) {
 #[derive(Default)]
 struct Memory {
     past: Past,
-    /// When it was looked at, and in which generation.
-    looked: Option<(Instant, Option<i64>)>,
+    /// When it was looked at, and what it wanted.
+    looked: Option<(Instant, Option<HorizontalPodAutoscalerSpec>)>,
     said: BTreeSet<String>,
 }
 
@@ -72,8 +72,8 @@ impl Actor {
     /// How long until it is looked at; nothing if that is now. Its own status is no reason to look again.
     fn due(&mut self, hpa: &HorizontalPodAutoscaler) -> Duration {
         let memory = self.remembered.entry(uid(&hpa.metadata).to_owned()).or_default();
-        match memory.looked {
-            Some((at, generation)) if generation == hpa.metadata.generation => EVERY.saturating_sub(at.elapsed()),
+        match &memory.looked {
+            Some((at, wanted)) if *wanted == hpa.spec => EVERY.saturating_sub(at.elapsed()),
             _ => Duration::ZERO,
         }
     }
@@ -81,7 +81,7 @@ impl Actor {
     async fn round(&mut self, hpa: &Arc<HorizontalPodAutoscaler>) -> Result<(), kube::Error> {
         let key = uid(&hpa.metadata).to_owned();
         let memory = self.remembered.entry(key.clone()).or_default();
-        memory.looked = Some((Instant::now(), hpa.metadata.generation));
+        memory.looked = Some((Instant::now(), hpa.spec.clone()));
         let Some(spec) = &hpa.spec else { return Ok(()) };
         let now = Timestamp::now();
         let target = match self.target(hpa, spec).await {
