@@ -44,8 +44,11 @@ pub fn kinds(definition: &Value) -> Vec<Arc<Kind>> {
                 },
                 namespaced: spec["scope"] == "Namespaced",
                 has_status: version["subresources"]["status"].is_object(),
+                counts: true,
                 subresources: &[],
                 name_rule: NameRule::Subdomain,
+                verbs: crate::kinds::description::VERBS,
+                face: None,
                 rules: Rules::Custom(CustomKind::new(version)),
             })
         })

@@ -12,8 +12,6 @@ use crate::registry::Registry;
 use crate::route::Place;
 use crate::status::Status;
 
-const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-
 /// What `/version` says.
 pub fn version(git_version: &str) -> Value {
     let mut numbers = git_version.trim_start_matches('v').split('.');
@@ -137,7 +135,7 @@ fn resource_list(group: &str, version: &str, kinds: &[Arc<Kind>]) -> Value {
     for kind in kinds {
         let n = &kind.names;
         let mut entry = json!({
-            "name": n.plural, "singularName": n.singular, "namespaced": kind.namespaced, "kind": n.kind, "verbs": VERBS,
+            "name": n.plural, "singularName": n.singular, "namespaced": kind.namespaced, "kind": n.kind, "verbs": kind.verbs,
         });
         if !n.short.is_empty() {
             entry["shortNames"] = json!(n.short);
@@ -207,7 +205,7 @@ fn aggregated_resource(kind: &Kind) -> Value {
         .collect();
     let mut resource = json!({
         "resource": n.plural, "responseKind": response(&n.group, &n.version, &n.kind),
-        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": n.singular, "verbs": VERBS,
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": n.singular, "verbs": kind.verbs,
     });
     if !n.short.is_empty() {
         resource["shortNames"] = json!(n.short);

@@ -1,36 +1,29 @@
-//! Kinds: one declarative description each. Adding a built-in kind is one entry in [`builtin`] and, when it has
-//! rules of its own, one file here.
+//! Kinds: one declarative description each ([`description`]), one file each, listed by group. `docs/guides/add-a-kind.md`
+//! says how one is added.
 //!
 //! A description says how the kind is named, how its objects are decoded (a round trip through the typed
 //! schema finds wrong types and unknown fields), completed, judged, and shown in a table.
 
-mod config;
-mod crd;
-mod deployment;
-mod endpoints;
-mod event;
-mod namespace;
+mod apiextensions;
+mod apps;
+mod batch;
+mod coordination;
+mod core;
+pub mod description;
+mod discovery;
 mod node;
-mod pod;
 mod pod_spec;
-mod replicaset;
-mod runtime_class;
-mod service;
 mod validate;
+mod workload;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use k8s_openapi::api::{
-    apps::v1 as apps, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    node::v1 as runtime,
-};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use self::validate::{Errors, LABEL, SUBDOMAIN, is_qualified_name, name_is_label, name_is_subdomain};
+pub use self::description::{Builtin, Description, Face};
+pub use self::validate::{Errors, LABEL, NameRule, is_qualified_name, name_is_label};
+use crate::auth::User;
 use crate::custom::CustomKind;
 
 /// Text that is static for built-in kinds and owned for custom ones.
@@ -53,10 +46,15 @@ pub struct Column {
 
 /// A column of a built-in kind.
 pub(crate) const fn column(name: &'static str, priority: i32) -> Column {
+    typed(name, "string", priority)
+}
+
+/// A column of a built-in kind whose cells are numbers or truths.
+pub(crate) const fn typed(name: &'static str, kind: &'static str, priority: i32) -> Column {
     let format = if name.len() == 4 && matches!(name.as_bytes(), b"Name") { "name" } else { "" };
     Column {
         name: Cow::Borrowed(name),
-        kind: Cow::Borrowed("string"),
+        kind: Cow::Borrowed(kind),
         format: Cow::Borrowed(format),
         priority,
         description: Cow::Borrowed(""),
@@ -89,31 +87,6 @@ impl Names {
     }
 }
 
-/// How names of objects must look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameRule {
-    /// RFC 1123 label: 63 characters, no dots.
-    Label,
-    /// RFC 1123 subdomain: 253 characters.
-    Subdomain,
-}
-
-/// The rules of a built-in kind.
-#[derive(Clone)]
-pub struct Builtin {
-    decode: fn(Value) -> Result<Value, serde_json::Error>,
-    /// Fills in what was left out.
-    pub default: fn(&mut Value),
-    /// Judges an object by itself.
-    pub validate: fn(&Value, &mut Errors),
-    /// Judges a change: old, new.
-    pub validate_update: fn(&Value, &Value, &mut Errors),
-    /// Headings of its table.
-    pub columns: &'static [Column],
-    /// One row, and the time to count ages to.
-    pub cells: fn(&Value, jiff::Timestamp) -> Vec<Value>,
-}
-
 /// Where a kind's rules come from.
 pub enum Rules {
     /// This program.
@@ -130,10 +103,16 @@ pub struct Kind {
     pub namespaced: bool,
     /// Whether `status` is written apart.
     pub has_status: bool,
+    /// Whether `metadata.generation` counts the changes of what is wanted.
+    pub counts: bool,
     /// Other subresources that discovery lists: name, kind, verbs.
-    pub subresources: &'static [(&'static str, &'static str, &'static [&'static str])],
+    pub subresources: &'static [description::Subresource],
     /// How its objects are named.
     pub name_rule: NameRule,
+    /// What can be done with them.
+    pub verbs: &'static [&'static str],
+    /// If they are kept as those of another kind.
+    pub face: Option<&'static Face>,
     /// Its rules.
     pub rules: Rules,
 }
@@ -160,6 +139,7 @@ impl Kind {
                 object["kind"] = self.names.kind.as_ref().into();
                 let mut unknown = Vec::new();
                 lost(&sent, &object, &mut String::new(), &mut unknown);
+                forget(&sent, &mut object);
                 Ok(Decoded { object, unknown })
             }
             Rules::Custom(custom) => Ok(custom.prune(sent)),
@@ -172,6 +152,34 @@ impl Kind {
             Rules::Builtin(rules) => (rules.default)(object),
             Rules::Custom(custom) => custom.default(object),
         }
+    }
+
+    /// What the server itself writes into an object on its way in.
+    pub fn prepare(&self, object: &mut Value, old: Option<&Value>, user: &User) {
+        if let Rules::Builtin(rules) = &self.rules {
+            (rules.prepare)(object, old, user);
+        }
+    }
+
+    /// The object as it is kept.
+    pub fn stored(&self, object: &Value) -> Value {
+        let mut stored = object.clone();
+        if let Some(face) = self.face {
+            let [group, version, kind, _] = face.stored_as;
+            (face.write)(&mut stored);
+            stored["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
+            stored["kind"] = kind.into();
+        }
+        stored
+    }
+
+    /// An object that was kept, as one of this kind.
+    pub fn shown(&self, object: &mut Value) {
+        if let Some(face) = self.face {
+            (face.read)(object);
+            object["kind"] = self.names.kind.as_ref().into();
+        }
+        object["apiVersion"] = self.names.api_version().into();
     }
 
     /// Judges an object by itself.
@@ -201,12 +209,12 @@ impl Kind {
 
     /// The beginning of the keys of all objects (of one namespace, if not empty).
     pub fn prefix(&self, namespace: &str) -> String {
-        let group = if self.names.group.is_empty() { "core" } else { &self.names.group };
-        if namespace.is_empty() {
-            format!("/{group}/{}/", self.names.plural)
-        } else {
-            format!("/{group}/{}/{namespace}/", self.names.plural)
-        }
+        let (group, plural) = match self.face {
+            Some(Face { stored_as: [group, _, _, plural], .. }) => (*group, *plural),
+            None => (self.names.group.as_ref(), self.names.plural.as_ref()),
+        };
+        let group = if group.is_empty() { "core" } else { group };
+        if namespace.is_empty() { format!("/{group}/{plural}/") } else { format!("/{group}/{plural}/{namespace}/") }
     }
 }
 
@@ -241,196 +249,47 @@ fn lost(sent: &Value, kept: &Value, path: &mut String, unknown: &mut Vec<String>
     }
 }
 
-fn typed<K: DeserializeOwned + Serialize>(value: Value) -> Result<Value, serde_json::Error> {
-    serde_json::to_value(serde_json::from_value::<K>(value)?)
-}
-
-fn nothing(_: &mut Value) {}
-fn no_rule(_: &Value, _: &mut Errors) {}
-fn any_change(_: &Value, _: &Value, _: &mut Errors) {}
-
-const NAME_AGE: &[Column] = &[column("Name", 0), column("Age", 0)];
-
-fn name_age(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
-    vec![object["metadata"]["name"].clone(), crate::table::age(object, now)]
-}
-
-impl Builtin {
-    fn of<K: DeserializeOwned + Serialize>() -> Self {
-        Self {
-            decode: typed::<K>,
-            default: nothing,
-            validate: no_rule,
-            validate_update: any_change,
-            columns: NAME_AGE,
-            cells: name_age,
+/// Takes empty values out of `kept` that nobody sent: the typed form has them for every field that upstream requires,
+/// and what was not said must stay unsaid, or its rule cannot find it missing.
+fn forget(sent: &Value, kept: &mut Value) {
+    match (sent, kept) {
+        (Value::Object(sent), Value::Object(kept)) => {
+            kept.retain(|key, value| match sent.get(key) {
+                Some(Value::Null) | None => !is_empty(value),
+                Some(sent) => {
+                    forget(sent, value);
+                    true
+                }
+            });
         }
+        (Value::Array(sent), Value::Array(kept)) => {
+            sent.iter().zip(kept).for_each(|(sent, kept)| forget(sent, kept));
+        }
+        _ => {}
     }
 }
 
-struct Description {
-    names: [&'static str; 5],
-    short: &'static [&'static str],
-    in_all: bool,
-    namespaced: bool,
-    has_status: bool,
-    subresources: &'static [(&'static str, &'static str, &'static [&'static str])],
-    name_rule: NameRule,
-    rules: Builtin,
+fn is_empty(value: &Value) -> bool {
+    value.as_object().is_some_and(serde_json::Map::is_empty)
+        || value.as_array().is_some_and(Vec::is_empty)
+        || value == ""
 }
 
-impl Description {
-    fn kind(self) -> Arc<Kind> {
-        let [group, version, kind, plural, singular] = self.names.map(Cow::Borrowed);
-        Arc::new(Kind {
-            names: Names {
-                group,
-                version,
-                kind,
-                plural,
-                singular,
-                short: self.short.iter().map(|s| Cow::Borrowed(*s)).collect(),
-                categories: if self.in_all { vec![Cow::Borrowed("all")] } else { Vec::new() },
-            },
-            namespaced: self.namespaced,
-            has_status: self.has_status,
-            subresources: self.subresources,
-            name_rule: self.name_rule,
-            rules: Rules::Builtin(self.rules),
-        })
-    }
+/// The descriptions of every built-in kind.
+pub fn descriptions() -> impl Iterator<Item = &'static Description> {
+    let groups = [
+        apiextensions::KINDS,
+        apps::KINDS,
+        batch::KINDS,
+        coordination::KINDS,
+        core::KINDS,
+        discovery::KINDS,
+        node::KINDS,
+    ];
+    groups.into_iter().flatten().copied()
 }
 
 /// Every built-in kind.
 pub fn builtin() -> Vec<Arc<Kind>> {
-    use NameRule::{Label, Subdomain};
-    let plain = |names, rules| Description {
-        names,
-        short: &[],
-        in_all: false,
-        namespaced: true,
-        has_status: false,
-        subresources: &[],
-        name_rule: Subdomain,
-        rules,
-    };
-    const POD_SUBRESOURCES: &[(&str, &str, &[&str])] = &[
-        ("binding", "Binding", &["create"]),
-        ("exec", "PodExecOptions", &["create", "get"]),
-        ("log", "Pod", &["get"]),
-        ("portforward", "PodPortForwardOptions", &["create", "get"]),
-    ];
-    const SCALE: &[(&str, &str, &[&str])] = &[("scale", "Scale", &["get", "patch", "update"])];
-    [
-        Description {
-            short: &["cm"],
-            ..plain(
-                ["", "v1", "ConfigMap", "configmaps", "configmap"],
-                config::config_map(Builtin::of::<core::ConfigMap>()),
-            )
-        },
-        Description {
-            short: &["ep"],
-            ..plain(
-                ["", "v1", "Endpoints", "endpoints", "endpoints"],
-                endpoints::endpoints(Builtin::of::<core::Endpoints>()),
-            )
-        },
-        Description {
-            short: &["ev"],
-            ..plain(["", "v1", "Event", "events", "event"], event::event(Builtin::of::<core::Event>()))
-        },
-        Description {
-            short: &["ns"],
-            namespaced: false,
-            has_status: true,
-            subresources: &[("finalize", "Namespace", &["update"])],
-            name_rule: Label,
-            ..plain(
-                ["", "v1", "Namespace", "namespaces", "namespace"],
-                namespace::namespace(Builtin::of::<core::Namespace>()),
-            )
-        },
-        Description {
-            short: &["no"],
-            namespaced: false,
-            has_status: true,
-            ..plain(["", "v1", "Node", "nodes", "node"], node::node(Builtin::of::<core::Node>()))
-        },
-        Description {
-            short: &["po"],
-            in_all: true,
-            has_status: true,
-            subresources: POD_SUBRESOURCES,
-            ..plain(["", "v1", "Pod", "pods", "pod"], pod::pod(Builtin::of::<core::Pod>()))
-        },
-        plain(["", "v1", "Secret", "secrets", "secret"], config::secret(Builtin::of::<core::Secret>())),
-        Description {
-            short: &["sa"],
-            ..plain(
-                ["", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount"],
-                config::service_account(Builtin::of::<core::ServiceAccount>()),
-            )
-        },
-        Description {
-            short: &["svc"],
-            in_all: true,
-            has_status: true,
-            name_rule: Label,
-            ..plain(["", "v1", "Service", "services", "service"], service::service(Builtin::of::<core::Service>()))
-        },
-        Description {
-            short: &["deploy"],
-            in_all: true,
-            has_status: true,
-            subresources: SCALE,
-            ..plain(
-                ["apps", "v1", "Deployment", "deployments", "deployment"],
-                deployment::deployment(Builtin::of::<apps::Deployment>()),
-            )
-        },
-        Description {
-            short: &["rs"],
-            in_all: true,
-            has_status: true,
-            subresources: SCALE,
-            ..plain(
-                ["apps", "v1", "ReplicaSet", "replicasets", "replicaset"],
-                replicaset::replica_set(Builtin::of::<apps::ReplicaSet>()),
-            )
-        },
-        plain(
-            ["coordination.k8s.io", "v1", "Lease", "leases", "lease"],
-            node::lease(Builtin::of::<coordination::Lease>()),
-        ),
-        Description {
-            namespaced: false,
-            ..plain(
-                ["node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass"],
-                runtime_class::runtime_class(Builtin::of::<runtime::RuntimeClass>()),
-            )
-        },
-        plain(
-            ["discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice"],
-            endpoints::endpoint_slice(Builtin::of::<discovery::EndpointSlice>()),
-        ),
-        Description {
-            short: &["crd", "crds"],
-            namespaced: false,
-            has_status: true,
-            ..plain(
-                [
-                    "apiextensions.k8s.io",
-                    "v1",
-                    "CustomResourceDefinition",
-                    "customresourcedefinitions",
-                    "customresourcedefinition",
-                ],
-                crd::definition(Builtin::of::<apiextensions::CustomResourceDefinition>()),
-            )
-        },
-    ]
-    .into_iter()
-    .map(Description::kind)
-    .collect()
+    descriptions().map(Description::kind).collect()
 }

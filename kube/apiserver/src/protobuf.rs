@@ -11,15 +11,16 @@
 //! Limitations: nothing is ever written in protobuf (clients accept JSON), and kinds of CustomResourceDefinitions have
 //! no protobuf, as upstream.
 
-mod apiextensions;
-mod apps;
-mod autoscaling;
-mod coordination;
-mod core;
-mod discovery;
-mod meta;
-mod node;
-mod table;
+pub(crate) mod apiextensions;
+pub(crate) mod apps;
+pub(crate) mod autoscaling;
+pub(crate) mod batch;
+pub(crate) mod coordination;
+pub(crate) mod core;
+pub(crate) mod discovery;
+pub(crate) mod meta;
+pub(crate) mod node;
+pub(crate) mod table;
 mod wire;
 
 #[cfg(test)]
@@ -172,23 +173,16 @@ fn message(api_version: &str, kind: &str) -> Option<&'static Message> {
     Some(match (api_version, kind) {
         (_, "DeleteOptions") => &meta::DeleteOptions, // registered in every group
         ("v1", "Binding") => &core::Binding,
-        ("v1", "ConfigMap") => &core::ConfigMap,
-        ("v1", "Endpoints") => &core::Endpoints,
-        ("v1", "Event") => &core::Event,
-        ("v1", "Namespace") => &core::Namespace,
-        ("v1", "Node") => &core::Node,
-        ("v1", "Pod") => &core::Pod,
-        ("v1", "Secret") => &core::Secret,
-        ("v1", "Service") => &core::Service,
-        ("v1", "ServiceAccount") => &core::ServiceAccount,
-        ("apps/v1", "Deployment") => &apps::Deployment,
-        ("apps/v1", "ReplicaSet") => &apps::ReplicaSet,
         ("autoscaling/v1", "Scale") => &autoscaling::Scale,
-        ("coordination.k8s.io/v1", "Lease") => &coordination::Lease,
-        ("discovery.k8s.io/v1", "EndpointSlice") => &discovery::EndpointSlice,
-        ("node.k8s.io/v1", "RuntimeClass") => &node::RuntimeClass,
-        ("apiextensions.k8s.io/v1", "CustomResourceDefinition") => &apiextensions::CustomResourceDefinition,
-        _ => return None,
+        _ => {
+            return crate::kinds::descriptions()
+                .find(|description| {
+                    let [group, version, name, ..] = description.names;
+                    let group_version = api_version.rsplit_once('/').unwrap_or(("", api_version));
+                    name == kind && group_version == (group, version)
+                })
+                .map(|description| description.message);
+        }
     })
 }
 

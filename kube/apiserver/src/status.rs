@@ -34,6 +34,10 @@ pub enum FieldReason {
     TypeInvalid,
     /// `FieldValueTooLong`
     TooLong,
+    /// `FieldValueTooMany`
+    TooMany,
+    /// `FieldValueNotFound`
+    NotFound,
 }
 
 impl FieldReason {
@@ -46,6 +50,8 @@ impl FieldReason {
             Self::Duplicate => "FieldValueDuplicate",
             Self::TypeInvalid => "FieldValueTypeInvalid",
             Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::NotFound => "FieldValueNotFound",
         }
     }
 }

@@ -99,6 +99,23 @@ fn human(seconds: i64) -> String {
     }
 }
 
+/// Addresses a row shows.
+const SHOWN: usize = 3;
+
+/// The items of a list; none for anything else.
+pub fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The first few of many.
+pub fn some(all: &[String]) -> Value {
+    match all.len() {
+        0 => "<none>".into(),
+        n if n > SHOWN => format!("{} + {} more...", all[..SHOWN].join(","), n - SHOWN).into(),
+        _ => all.join(",").into(),
+    }
+}
+
 fn joined(spec: &Value, field: &str) -> Value {
     let all: Vec<&str> =
         spec["containers"].as_array().into_iter().flatten().filter_map(|c| c[field].as_str()).collect();
@@ -113,6 +130,11 @@ pub fn containers(spec: &Value) -> Value {
 /// Images of a pod spec's containers.
 pub fn images(spec: &Value) -> Value {
     joined(spec, "image")
+}
+
+/// A map as `key=value` pairs.
+pub fn pairs(map: &Value) -> Value {
+    selector(&json!({ "matchLabels": map }))
 }
 
 /// A label selector as text.

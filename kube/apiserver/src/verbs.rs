@@ -94,6 +94,9 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
     }
     let verb = route::verb(&call.method, &call.route, &call.query).ok_or_else(Status::method_not_allowed)?;
     body::negotiate(&call.headers)?; // nothing may be written for a caller who then cannot read the answer
+    if call.route.subresource.is_empty() && !call.kind.verbs.contains(&verb) {
+        return Err(Status::method_not_allowed());
+    }
     if !call.route.subresource.is_empty() {
         return subresource::answer(server, call, verb, sent).await;
     }

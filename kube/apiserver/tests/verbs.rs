@@ -108,7 +108,7 @@ async fn what_is_wrong_is_said_in_upstreams_words() {
         assert_eq!(observed, code, "{sent}: {status}");
         assert!(status["message"].as_str().unwrap().contains(message), "{sent}: {}", status["message"]);
     }
-    let (code, _) = api.get("/apis/batch/v1/namespaces/default/jobs").await;
+    let (code, _) = api.get("/apis/resource.k8s.io/v1/namespaces/default/resourceclaims").await;
     assert_eq!(code, 404, "what is not built is not there");
 }
 
@@ -165,10 +165,13 @@ async fn status_and_scale_are_written_apart() {
         .patch(
             &format!("{path}/status"),
             "merge-patch",
-            json!({"status": {"readyReplicas": 1}, "spec": {"replicas": 9}}),
+            json!({"status": {"replicas": 1, "readyReplicas": 1}, "spec": {"replicas": 9}}),
         )
         .await;
-    assert_eq!((&object["status"], &object["spec"]["replicas"]), (&json!({"readyReplicas": 1}), &json!(1)));
+    assert_eq!(
+        (&object["status"], &object["spec"]["replicas"]),
+        (&json!({"replicas": 1, "readyReplicas": 1}), &json!(1))
+    );
     assert_eq!(object["metadata"]["generation"], 1);
     let (_, scale) = api.get(&format!("{path}/scale")).await;
     assert_eq!((&scale["kind"], &scale["status"]["selector"]), (&json!("Scale"), &json!("app=web")));

@@ -18,8 +18,11 @@
 
 mod brief;
 mod cache;
+pub mod lookup;
 mod pace;
 pub mod quantity;
+pub mod requests;
+pub mod schedule;
 
 pub use brief::Brief;
 pub use cache::{Access, Cache, Caches};

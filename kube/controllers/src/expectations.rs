@@ -5,8 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::objects::uid;
+
 /// A watch that is behind for longer has been restarted and lists anew.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 pub(crate) struct Expectations {
@@ -61,6 +65,45 @@ impl Expectations {
     }
 }
 
+/// What a controller has written of its own objects and not yet seen.
+///
+/// A status with counters must not be made again from a view that lacks the last one: what was counted would be counted
+/// twice, or a pod made for what is done.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    by_uid: BTreeMap<String, (u64, Instant)>,
+}
+
+impl Written {
+    /// Notes the version that a write has answered. One that is no number cannot be compared and is not waited for.
+    pub fn note(&mut self, metadata: &ObjectMeta, now: Instant) {
+        if let Some(version) = number(metadata) {
+            self.by_uid.insert(uid(metadata).to_owned(), (version, now));
+        }
+    }
+
+    /// Whether the view of an object is at least what was written last.
+    pub fn seen(&mut self, metadata: &ObjectMeta, now: Instant) -> bool {
+        let Some((version, since)) = self.by_uid.get(uid(metadata)) else { return true };
+        let seen =
+            number(metadata).is_none_or(|found| found >= *version) || now.saturating_duration_since(*since) >= PATIENCE;
+        if seen {
+            self.by_uid.remove(uid(metadata));
+        }
+        seen
+    }
+
+    /// Forgets what is not there any more.
+    pub fn retain(&mut self, there: impl Fn(&str) -> bool) {
+        self.by_uid.retain(|uid, _| there(uid));
+    }
+}
+
+/// Versions are compared as numbers (KEP-5504).
+fn number(metadata: &ObjectMeta) -> Option<u64> {
+    metadata.resource_version.as_deref()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
@@ -82,5 +125,22 @@ mod tests {
         expectations.created("o", "lost", start);
         assert!(!settle(&mut expectations, &[], &[], start + PATIENCE / 2));
         assert!(settle(&mut expectations, &[], &[], start + PATIENCE));
+    }
+    #[test]
+    fn an_object_is_older_until_its_write_is_seen() {
+        let at = |version: &str| ObjectMeta {
+            uid: Some("u".to_owned()),
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let mut written = Written::default();
+        let start = Instant::now();
+        assert!(written.seen(&at("9"), start));
+        written.note(&at("10"), start);
+        assert!(!written.seen(&at("9"), start), "compared as numbers");
+        assert!(written.seen(&at("11"), start));
+        assert!(written.seen(&at("9"), start), "once seen is seen");
+        written.note(&at("12"), start);
+        assert!(written.seen(&at("9"), start + PATIENCE), "a watch that is behind for so long lists anew");
     }
 }

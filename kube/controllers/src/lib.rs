@@ -3,38 +3,66 @@
 //! | controller | keeps |
 //! |---|---|
 //! | `deployment` | ReplicaSets of Deployments: roll-outs |
-//! | `replica_set` | the number of pods |
+//! | `replica_set` | the number of pods, of ReplicaSets and ReplicationControllers |
+//! | `stateful_set` | pods with names and claims, in order |
+//! | `daemon_set` | a pod on each node that it suits |
+//! | `job` | pods that run until so many have succeeded; each is counted once |
+//! | `cron_job` | a Job at each time of a schedule |
+//! | `ttl` | deletion of Jobs that are over and have asked for it |
+//! | `autoscaler` | sizes, by what pods use |
+//! | `disruption` | how many pods of a budget may be taken away |
+//! | `volumes` | claims bound to volumes, and what is used from going |
+//! | `quota` | how much of its quotas a namespace uses |
 //! | `endpoint_slice` | where the pods of a Service are |
 //! | `namespace` | deletion of namespaces with all that is in them |
 //! | `garbage` | deletion of what is owned with its owners |
-//! | `node_life` | what is believed of silent nodes, and evictions |
+//! | `node_life` | what is believed of silent nodes, and evictions by taints |
 //! | `pod_gc` | pods that nobody else would clear away |
 //! | `service_account` | the account and the certificate in every namespace |
 //!
 //! Each is *index → plan → act*: a view of the shared caches, a pure function to a plan, and one file with all effects.
 //! Each writes with a client of its own, so that rights and audit tell them apart. They never call one another: what one
-//! writes another sees.
+//! writes another sees. Those of kinds that many never use begin when their kind is in use (`in_use`).
 //!
-//! Not built yet: jobs, daemon and stateful sets, autoscaling, quotas, disruption budgets, volumes, token cleaning.
+//! Not built yet: certificate signing, token cleaning.
+mod autoscaler;
+mod cron_job;
+mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod expectations;
 mod garbage;
+mod hash;
+mod history;
+mod in_use;
+mod job;
 mod kinds;
 mod namespace;
 mod node_life;
 mod objects;
 mod pod_gc;
+mod pods;
+mod quota;
+mod rank;
 mod recorder;
 mod replica_set;
+mod revisions;
 mod service_account;
+mod stateful_set;
+mod ttl;
+mod volumes;
 mod work;
 
 use std::time::Duration;
-use substrate_client::Caches;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use substrate_client::Caches;
 use tokio::task::JoinSet;
 use tracing::error;
+
+use crate::in_use::InUse;
 
 /// How the controllers work.
 #[derive(Clone, Debug)]
@@ -68,19 +96,23 @@ impl Default for Options {
 /// Kubernetes (`system:serviceaccount:kube-system:NAME`); `shared-informers` only reads.
 pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
     let reader = client_for("shared-informers");
-    let caches = work::Caches::start(&reader, &options.caches.unwrap_or_else(|| Caches::new(reader.clone())));
+    let shared = options.caches.unwrap_or_else(|| Caches::new(reader.clone()));
+    let caches = work::Caches::start(&reader, &shared);
+    let in_use = InUse::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(deployment::run(client_for("deployment-controller"), caches.clone()));
-    tasks.spawn(replica_set::run(client_for("replicaset-controller"), caches.clone()));
+    let client = client_for("replicaset-controller");
+    tasks.spawn(replica_set::run(client, caches.replica_sets.clone(), caches.pods.clone()));
     tasks.spawn(endpoint_slice::run(client_for("endpointslice-controller"), caches.clone()));
     tasks.spawn(namespace::run(client_for("namespace-controller"), caches.clone()));
-    tasks.spawn(garbage::run(client_for("generic-garbage-collector")));
+    tasks.spawn(garbage::run(client_for("generic-garbage-collector"), in_use.clone()));
     tasks.spawn(node_life::run(client_for("node-controller"), caches.clone(), options.node_grace));
     tasks.spawn(service_account::run_accounts(client_for("service-account-controller"), caches.clone()));
     if let Some(certificate) = options.root_certificate {
         let client = client_for("root-ca-cert-publisher");
         tasks.spawn(service_account::run_certificates(client, caches.clone(), certificate));
     }
+    of_rare_kinds(&client_for, &shared, &in_use, &mut tasks);
     let client = client_for("pod-garbage-collector");
     tasks.spawn(pod_gc::run(client, caches, options.missing_node_grace, options.ended_pods_max));
     while let Some(ended) = tasks.join_next().await {
@@ -88,3 +120,36 @@ pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
         error!(?ended, "a controller has ended");
     }
 }
+
+/// The controllers of kinds that many never use: each begins when its kind is in use.
+fn of_rare_kinds(client_for: &impl Fn(&str) -> kube::Client, shared: &Caches, in_use: &InUse, tasks: &mut JoinSet<()>) {
+    let mut begin =
+        |user: &str, of: (&'static str, &'static [&'static str]), start: fn(kube::Client, Caches) -> Running| {
+            let (client, shared, in_use) = (client_for(user), shared.clone(), in_use.clone());
+            tasks.spawn(async move {
+                in_use.first(of.0, of.1).await;
+                start(client, shared).await;
+            });
+        };
+    begin("job-controller", ("batch", &["Job"]), |client, s| job::run(client, s.all(), s.all()).boxed());
+    begin("ttl-after-finished-controller", ("batch", &["Job"]), |client, s| ttl::run(client, s.all()).boxed());
+    begin("cronjob-controller", ("batch", &["CronJob"]), |client, s| cron_job::run(client, s.all(), s.all()).boxed());
+    begin("statefulset-controller", ("apps", &["StatefulSet"]), |client, s| stateful_set::run(client, s).boxed());
+    begin("daemon-set-controller", ("apps", &["DaemonSet"]), |client, s| daemon_set::run(client, s).boxed());
+    begin("disruption-controller", ("policy", &["PodDisruptionBudget"]), |client, s| {
+        disruption::run(client, s).boxed()
+    });
+    begin("horizontal-pod-autoscaler", ("autoscaling", &["HorizontalPodAutoscaler"]), |client, s| {
+        autoscaler::run(client, s).boxed()
+    });
+    begin("resourcequota-controller", ("", &["ResourceQuota"]), |client, s| quota::run(client, s).boxed());
+    begin("persistent-volume-binder", ("", &["PersistentVolume", "PersistentVolumeClaim"]), |client, s| {
+        volumes::run(client, s).boxed()
+    });
+    begin("replication-controller", ("", &["ReplicationController"]), |client, s| {
+        replica_set::run_legacy(client, s.all(), s.all()).boxed()
+    });
+}
+
+/// A controller at work.
+type Running = BoxFuture<'static, ()>;

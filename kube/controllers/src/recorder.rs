@@ -17,7 +17,7 @@ pub(crate) struct Recorder {
 }
 
 /// How bad it is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     Normal,
     Warning,

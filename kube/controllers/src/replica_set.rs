@@ -9,4 +9,4 @@
 mod act;
 mod plan;
 
-pub(crate) use act::run;
+pub(crate) use act::{run, run_legacy};

@@ -10,10 +10,14 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use substrate_client::Cache;
 use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::objects::{name, namespace};
 
 /// One shared copy per kind.
 #[derive(Clone)]
@@ -63,6 +67,19 @@ pub(crate) struct Next {
 }
 
 impl Next {
+    /// Notes what has become of one object's plan: one that was planned from an older view is planned again.
+    pub fn judge(&mut self, kind: &str, metadata: &ObjectMeta, result: Result<(), kube::Error>) {
+        let title = format_args!("{}/{}", namespace(metadata), name(metadata));
+        match result {
+            Ok(()) => return,
+            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
+                debug!(kind, object = %title, status.message, "planned from an older view");
+            }
+            Err(error) => warn!(kind, object = %title, %error, "will be tried again"),
+        }
+        self.failed = true;
+    }
+
     /// The sooner of two wishes.
     pub fn wake_in(&mut self, after: Option<Duration>) {
         self.wake = match (self.wake, after) {

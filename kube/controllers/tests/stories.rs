@@ -1,125 +1,19 @@
 //! The controllers over a real API server in process. A small kubelet in the test runs what it is given.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+mod world;
+
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client, Resource};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use substrate_apiserver::auth::{Tokens, User};
-use substrate_apiserver::node_proxy::NodeProxies;
-use substrate_apiserver::{ApiServer, Options as ApiOptions};
 use substrate_controllers::Options;
-use substrate_store::Store;
 
-/// Much longer than anything here takes, even on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(20);
-
-struct World {
-    client: Client,
-    _tasks: tokio::task::JoinSet<()>,
-}
-
-async fn world(options: Options) -> World {
-    let server = ApiServer::new(ApiOptions {
-        store: Store::memory().unwrap(),
-        service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
-        tokens: Tokens::default(),
-        proxies: NodeProxies::default(),
-        admission: Vec::new(),
-        version: "v1.34.0".into(),
-    })
-    .unwrap();
-    server.bootstrap(None).await.unwrap();
-    let client_for = move |name: &str| {
-        substrate_client::in_process(server.as_user(User::new(&format!("system:{name}"), &["system:masters"])))
-    };
-    let client = client_for("admin");
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(kubelet(client_for("kubelet")));
-    tasks.spawn(async move { substrate_controllers::run(client_for, options).await });
-    World { client, _tasks: tasks }
-}
-
-/// Makes every pod ready at once with an address of its own, and lets go of those that are to end.
-async fn kubelet(client: Client) {
-    let pods: Api<Pod> = Api::all(client.clone());
-    let mut addresses: BTreeMap<String, u8> = BTreeMap::new();
-    loop {
-        for pod in pods.list(&Default::default()).await.unwrap() {
-            let (name, uid) = (pod.metadata.name.clone().unwrap(), pod.metadata.uid.clone().unwrap());
-            let own: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
-            let held = pod.metadata.annotations.iter().flatten().any(|(key, _)| key == "test/held");
-            if pod.metadata.deletion_timestamp.is_some() {
-                if !held {
-                    let _ = own.delete(&name, &DeleteParams::default().grace_period(0)).await;
-                }
-            } else if pod.status.as_ref().is_none_or(|status| status.pod_ip.is_none()) && !held {
-                let next = u8::try_from(addresses.len() + 1).unwrap();
-                let number = *addresses.entry(uid).or_insert(next);
-                let condition =
-                    json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
-                let status =
-                    json!({"phase": "Running", "podIP": format!("10.1.0.{number}"), "conditions": [condition]});
-                let patch = Patch::Strategic(json!({"status": status}));
-                let _ = own.patch_status(&name, &PatchParams::default(), &patch).await;
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-impl World {
-    fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), "default")
-    }
-
-    async fn create<K>(&self, object: Value) -> K
-    where
-        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-            + Clone
-            + Serialize
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        self.api().create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
-    }
-}
-
-/// Waits until `look` answers `Ok`; what it answered otherwise is the last status seen.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let start = Instant::now();
-    loop {
-        match look().await {
-            Ok(value) => return value,
-            Err(last) if start.elapsed() > DEADLINE => panic!("{what}: not within {DEADLINE:?}; last seen: {last}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-/// Waits until a list is empty.
-async fn gone<K>(what: &str, api: Api<K>)
-where
-    K: Clone + DeserializeOwned + std::fmt::Debug + Resource,
-{
-    until(what, async || {
-        let left = api.list(&Default::default()).await.unwrap().items;
-        let names: Vec<_> = left.iter().map(|object| (&object.meta().name, &object.meta().finalizers)).collect();
-        if left.is_empty() { Ok(()) } else { Err(format!("{names:?}")) }
-    })
-    .await;
-}
+use world::{World, gone, until, world};
 
 fn deployment(image: &str) -> Value {
     json!({
@@ -345,7 +239,10 @@ async fn a_silent_node_loses_its_pods_and_a_missing_one_too() {
         json!({"metadata": {"name": name, "labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}], "nodeName": node,
             "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]}})
     };
-    world.create::<Pod>(pod("impatient", "n1", 0)).await;
+    let mut impatient = pod("impatient", "n1", 0);
+    // Held: so that it can be looked at when it is to go.
+    impatient["metadata"]["finalizers"] = json!(["test.io/look"]);
+    world.create::<Pod>(impatient).await;
     world.create::<Pod>(pod("patient", "n1", 3600)).await;
     until("the node is not believed", async || {
         let found = nodes.get("n1").await.unwrap();
@@ -356,6 +253,15 @@ async fn a_silent_node_loses_its_pods_and_a_missing_one_too() {
         if right { Ok(()) } else { Err(format!("{ready:?} {taints:?}")) }
     })
     .await;
+    until("its impatient pod is told why it goes", async || {
+        let pod = world.api::<Pod>().get("impatient").await.unwrap();
+        let status = serde_json::to_string(&pod.status).unwrap();
+        let right = pod.metadata.deletion_timestamp.is_some() && status.contains("DeletionByTaintManager");
+        if right { Ok(()) } else { Err(status) }
+    })
+    .await;
+    let look = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    world.api::<Pod>().patch("impatient", &PatchParams::default(), &look).await.unwrap();
     until("its impatient pod has left, the other is doubted", async || {
         let pods = world.api::<Pod>().list(&Default::default()).await.unwrap().items;
         let names: Vec<_> = pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();

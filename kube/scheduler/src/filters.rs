@@ -11,9 +11,9 @@ pub(crate) use spread::{Spread, Spreads};
 use affinity::Affinities;
 
 use crate::guarantee::Kept;
-use crate::lookup::{node_matches_affinity, taints, tolerates, tolerations};
-use crate::requests::{Resources, pod_requests};
 use crate::view::{NodeInfo, View};
+use substrate_client::lookup::{node_matches_affinity, taints, tolerates, tolerations};
+use substrate_client::requests::{Resources, pod_requests};
 
 /// What is worked out once per pod, not once per node.
 pub(crate) struct Prepared {

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use substrate_client::quantity::Quantity;
 
-use crate::lookup::taints;
-use crate::requests::{Resources, pod_requests};
 use crate::view::{NodeInfo, View};
+use substrate_client::lookup::taints;
+use substrate_client::requests::{Resources, pod_requests};
 
 /// Guarantees times nodes that are looked at for one pod, some 0.1 ms; beyond that sums alone count.
 const PACKED_MAX: usize = 4096;

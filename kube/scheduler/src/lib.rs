@@ -15,9 +15,7 @@
 //! allocation, no extenders, one profile.
 mod filters;
 mod guarantee;
-mod lookup;
 mod queue;
-mod requests;
 mod run;
 mod schedule;
 mod scores;
@@ -25,8 +23,10 @@ mod track;
 mod view;
 
 pub use guarantee::Guarantee;
-pub use lookup::{label_selector_matches, node_matches_affinity, node_selector_term_matches, tolerates};
-pub use requests::{Resources, pod_requests};
 pub use run::{Guaranteed, Options, run};
 pub use schedule::{Choice, FitError, schedule};
+pub use substrate_client::lookup::{
+    label_selector_matches, node_matches_affinity, node_selector_term_matches, tolerates,
+};
+pub use substrate_client::requests::{Resources, pod_requests};
 pub use view::{NodeInfo, View};

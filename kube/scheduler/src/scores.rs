@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::filters::{Spread, Spreads, attraction};
-use crate::lookup::{node_selector_term_matches, taints, tolerates, tolerations};
 use crate::view::{NodeInfo, View, counted};
+use substrate_client::lookup::{node_selector_term_matches, taints, tolerates, tolerations};
 
 const MAX: i64 = 100;
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use substrate_client::quantity::Quantity;
 
 use crate::guarantee::{Guarantee, Guarantees};
-use crate::requests::{Resources, allocatable, pod_requests};
+use substrate_client::requests::{Resources, allocatable, pod_requests};
 
 /// A node with its pods.
 #[derive(Clone, Debug)]

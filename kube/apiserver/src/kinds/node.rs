@@ -1,82 +1,8 @@
-//! Nodes and the leases by which they show that they live.
+//! `node.k8s.io/v1`: how machines run pods.
 
-use serde_json::{Value, json};
+mod runtime_class;
 
-use super::{Builtin, Column, Errors, column};
-use crate::table::{age, text};
+use super::Description;
 
-const NODE_COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Status", 0),
-    column("Roles", 0),
-    column("Age", 0),
-    column("Version", 0),
-    column("Internal-IP", 1),
-    column("External-IP", 1),
-    column("OS-Image", 1),
-    column("Kernel-Version", 1),
-    column("Container-Runtime", 1),
-];
-
-pub fn node(rules: Builtin) -> Builtin {
-    Builtin { validate, columns: NODE_COLUMNS, cells, ..rules }
-}
-
-fn validate(node: &Value, errors: &mut Errors) {
-    for (i, taint) in node["spec"]["taints"].as_array().into_iter().flatten().enumerate() {
-        let field = format!("spec.taints[{i}]");
-        errors.require(&taint["key"], format!("{field}.key"));
-        errors.one_of(&taint["effect"], format!("{field}.effect"), &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
-    }
-    errors.quantities(&node["status"]["capacity"], "status.capacity");
-    errors.quantities(&node["status"]["allocatable"], "status.allocatable");
-}
-
-fn cells(node: &Value, now: jiff::Timestamp) -> Vec<Value> {
-    let status = &node["status"];
-    let ready = status["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "Ready");
-    let mut shown = match ready.map(|c| &c["status"]) {
-        Some(Value::String(s)) if s == "True" => "Ready".to_owned(),
-        Some(_) => "NotReady".to_owned(),
-        None => "Unknown".to_owned(),
-    };
-    if node["spec"]["unschedulable"] == json!(true) {
-        shown.push_str(",SchedulingDisabled");
-    }
-    let roles: Vec<&str> = node["metadata"]["labels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
-        .filter(|role| !role.is_empty())
-        .collect();
-    let address = |kind: &str| {
-        let found = status["addresses"].as_array().into_iter().flatten().find(|a| a["type"] == kind);
-        text(found.map_or(&Value::Null, |a| &a["address"]), "<none>")
-    };
-    let info = |field: &str| text(&status["nodeInfo"][field], "<unknown>");
-    vec![
-        node["metadata"]["name"].clone(),
-        shown.into(),
-        if roles.is_empty() { "<none>".into() } else { roles.join(",").into() },
-        age(node, now),
-        text(&status["nodeInfo"]["kubeletVersion"], ""),
-        address("InternalIP"),
-        address("ExternalIP"),
-        info("osImage"),
-        info("kernelVersion"),
-        info("containerRuntimeVersion"),
-    ]
-}
-
-const LEASE_COLUMNS: &[Column] = &[column("Name", 0), column("Holder", 0), column("Age", 0)];
-
-pub fn lease(rules: Builtin) -> Builtin {
-    Builtin {
-        columns: LEASE_COLUMNS,
-        cells: |lease, now| {
-            vec![lease["metadata"]["name"].clone(), text(&lease["spec"]["holderIdentity"], ""), age(lease, now)]
-        },
-        ..rules
-    }
-}
+/// Kinds of this group.
+pub static KINDS: &[&Description] = &[&runtime_class::KIND];

@@ -26,11 +26,18 @@ pub fn default(spec: &mut Value) {
     set(spec, "terminationGracePeriodSeconds", 30);
     set(spec, "schedulerName", "default-scheduler");
     set(spec, "securityContext", json!({}));
-    set(spec, "enableServiceLinks", true);
     for list in ["initContainers", "containers"] {
         each(spec, list).for_each(container);
     }
     each(spec, "volumes").for_each(volume);
+}
+
+/// Fills in what is filled in for pods themselves, not for templates of pods.
+pub fn default_pod(spec: &mut Value) {
+    set(spec, "enableServiceLinks", true);
+    for list in ["initContainers", "containers"] {
+        each(spec, list).for_each(requests);
+    }
     if spec["hostNetwork"] == json!(true) {
         for container in each(spec, "containers") {
             for port in each(container, "ports") {
@@ -44,6 +51,16 @@ pub fn default(spec: &mut Value) {
 fn child_spec(spec: &mut Value) {
     if !spec.is_object() {
         *spec = json!({});
+    }
+}
+
+/// What is limited and not asked for is asked for.
+fn requests(container: &mut Value) {
+    if let Some(limits) = container["resources"]["limits"].as_object().cloned() {
+        let requests = child(&mut container["resources"], "requests");
+        for (resource, amount) in limits {
+            requests.entry(resource).or_insert(amount);
+        }
     }
 }
 
@@ -61,12 +78,6 @@ fn container(container: &mut Value) {
     for variable in each(container, "env") {
         if let Some(field) = variable.get_mut("valueFrom").and_then(|v| v.get_mut("fieldRef")) {
             set(field, "apiVersion", "v1");
-        }
-    }
-    if let Some(limits) = container["resources"]["limits"].as_object().cloned() {
-        let requests = child(&mut container["resources"], "requests");
-        for (resource, amount) in limits {
-            requests.entry(resource).or_insert(amount);
         }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {

@@ -152,6 +152,7 @@ super::table::messages! {
     LoadBalancerIngress: 1 "ip" one string, 2 "hostname" one string, 3 "ipMode" opt string, 4 "ports" list PortStatus;
     LoadBalancerStatus: 1 "ingress" list LoadBalancerIngress;
     LocalObjectReference: 1 "name" one string;
+    ModifyVolumeStatus: 1 "targetVolumeAttributesClassName" one string, 2 "status" one string;
     NFSVolumeSource: 1 "server" one string, 2 "path" one string, 3 "readOnly" one bool;
     Namespace: 1 "metadata" one ObjectMeta, 2 "spec" one NamespaceSpec, 3 "status" one NamespaceStatus;
     NamespaceCondition:
@@ -199,11 +200,22 @@ super::table::messages! {
     ObjectReference:
         1 "kind" one string, 2 "namespace" one string, 3 "name" one string, 4 "uid" one string,
         5 "apiVersion" one string, 6 "resourceVersion" one string, 7 "fieldPath" one string;
+    PersistentVolumeClaim:
+        1 "metadata" one ObjectMeta, 2 "spec" one PersistentVolumeClaimSpec,
+        3 "status" one PersistentVolumeClaimStatus;
+    PersistentVolumeClaimCondition:
+        1 "type" one string, 2 "status" one string, 3 "lastProbeTime" one time, 4 "lastTransitionTime" one time,
+        5 "reason" one string, 6 "message" one string;
     PersistentVolumeClaimSpec:
         1 "accessModes" list string, 2 "resources" one VolumeResourceRequirements, 3 "volumeName" one string,
         4 "selector" one LabelSelector, 5 "storageClassName" opt string, 6 "volumeMode" opt string,
         7 "dataSource" one TypedLocalObjectReference, 8 "dataSourceRef" one TypedObjectReference,
         9 "volumeAttributesClassName" opt string;
+    PersistentVolumeClaimStatus:
+        1 "phase" one string, 2 "accessModes" list string, 3 "capacity" map quantity,
+        4 "conditions" list PersistentVolumeClaimCondition, 5 "allocatedResources" map quantity,
+        7 "allocatedResourceStatuses" map string, 8 "currentVolumeAttributesClassName" opt string,
+        9 "modifyVolumeStatus" one ModifyVolumeStatus;
     PersistentVolumeClaimTemplate: 1 "metadata" one ObjectMeta, 2 "spec" one PersistentVolumeClaimSpec;
     PersistentVolumeClaimVolumeSource: 1 "claimName" one string, 2 "readOnly" one bool;
     PhotonPersistentDiskVolumeSource: 1 "pdID" one string, 2 "fsType" one string;
@@ -286,6 +298,19 @@ super::table::messages! {
         1 "monitors" list string, 2 "image" one string, 3 "fsType" one string, 4 "pool" one string,
         5 "user" one string, 6 "keyring" one string, 7 "secretRef" one LocalObjectReference,
         8 "readOnly" one bool;
+    ReplicationController:
+        1 "metadata" one ObjectMeta, 2 "spec" one ReplicationControllerSpec,
+        3 "status" one ReplicationControllerStatus;
+    ReplicationControllerCondition:
+        1 "type" one string, 2 "status" one string, 3 "lastTransitionTime" one time, 4 "reason" one string,
+        5 "message" one string;
+    ReplicationControllerSpec:
+        1 "replicas" opt int32, 2 "selector" map string, 3 "template" one PodTemplateSpec,
+        4 "minReadySeconds" one int32;
+    ReplicationControllerStatus:
+        1 "replicas" one int32, 2 "fullyLabeledReplicas" one int32, 3 "observedGeneration" one int64,
+        4 "readyReplicas" one int32, 5 "availableReplicas" one int32,
+        6 "conditions" list ReplicationControllerCondition;
     ResourceClaim: 1 "name" one string, 2 "request" one string;
     ResourceFieldSelector: 1 "containerName" one string, 2 "resource" one string, 3 "divisor" one quantity;
     ResourceHealth: 1 "resourceID" one string, 2 "health" one string;

@@ -91,11 +91,12 @@ fn every_name_and_type_is_that_of_the_typed_kind() {
 
 #[test]
 fn numbers_are_in_order_so_that_fields_are_found() {
-    use super::{apiextensions, apps, autoscaling, coordination, core, discovery, meta, node};
+    use super::{apiextensions, apps, autoscaling, batch, coordination, core, discovery, meta, node};
     for all in [
         apiextensions::ALL,
         apps::ALL,
         autoscaling::ALL,
+        batch::ALL,
         coordination::ALL,
         core::ALL,
         discovery::ALL,

@@ -149,10 +149,12 @@ async fn delete_one(
         } else if object == old {
             return Ok((old, false));
         } else {
-            let generation =
-                old["metadata"]["generation"].as_i64().unwrap_or(1) + i64::from(!object::is_deleting(&old));
-            metadata(&mut object).insert("generation".into(), generation.into());
-            let value = object::encode(&object).map_err(Status::internal)?;
+            if kind.counts {
+                let generation =
+                    old["metadata"]["generation"].as_i64().unwrap_or(1) + i64::from(!object::is_deleting(&old));
+                metadata(&mut object).insert("generation".into(), generation.into());
+            }
+            let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
             server.inner.store.put(key, Precondition::Revision(entry.revision), value).await
         };
         match written {

@@ -32,7 +32,7 @@ pub fn json_of(kind: &Kind, entry: &Entry) -> Result<Bytes, Status> {
 /// The stored object as this version of its kind.
 pub fn decoded(kind: &Kind, entry: &Entry) -> Result<Value, Status> {
     let mut object = object::decode(&entry.value, entry.revision).map_err(Status::internal)?;
-    object["apiVersion"] = kind.names.api_version().into();
+    kind.shown(&mut object);
     Ok(object)
 }
 

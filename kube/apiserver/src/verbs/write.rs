@@ -15,7 +15,7 @@ use super::{Call, FieldValidation};
 use crate::admission::{Operation, Request};
 use crate::auth::User;
 use crate::body::Body;
-use crate::kinds::{Errors, Kind, NameRule, name_is_label, name_is_subdomain};
+use crate::kinds::{Errors, Kind};
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
@@ -81,7 +81,11 @@ pub async fn create(
         }
     }
     system_fields(&mut object);
+    if !kind.counts {
+        metadata(&mut object).remove("generation");
+    }
     kind.default(&mut object);
+    kind.prepare(&mut object, None, user);
     namespace_is_open(server, kind, namespace)?;
     let name = meta(&object, "name").to_owned();
     let request = Request {
@@ -115,7 +119,7 @@ pub async fn create(
     if options.dry_run {
         return Ok(Written { object, warnings });
     }
-    let value = object::encode(&object).map_err(Status::internal)?;
+    let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
     let revision = server
         .inner
         .store
@@ -164,6 +168,7 @@ where
         }
         merge_parts(kind, part, &old, &mut object);
         kind.default(&mut object);
+        kind.prepare(&mut object, Some(&old), &call.user);
         if part == Part::Main {
             let request = Request {
                 operation: Operation::Update,
@@ -196,7 +201,7 @@ where
         if object == old || options.dry_run {
             return Ok(Written { object, warnings });
         }
-        let value = object::encode(&object).map_err(Status::internal)?;
+        let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
         let written = if is_over(kind, &object) {
             server.inner.store.delete(&call.key(), entry.revision).await
         } else {
@@ -360,6 +365,10 @@ fn keep_addresses(old: &Value, object: &mut Value) {
 
 /// The generation counts changes of what is wanted: everything but metadata and status.
 fn count_generation(kind: &Kind, old: &Value, object: &mut Value) {
+    if !kind.counts {
+        metadata(object).remove("generation");
+        return;
+    }
     let before = old["metadata"]["generation"].as_i64().unwrap_or(1);
     let grown = before + i64::from(!wants_the_same(kind, old, object));
     metadata(object).insert("generation".into(), grown.into());
@@ -417,12 +426,8 @@ fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Stat
         "" => errors.push(FieldError::required("metadata.name", "name or generateName is required")),
         _ if old.is_some() => {}
         _ => {
-            let (fits, rule) = match kind.name_rule {
-                NameRule::Label => (name_is_label(name), crate::kinds::LABEL),
-                NameRule::Subdomain => (name_is_subdomain(name), crate::kinds::SUBDOMAIN),
-            };
-            if !fits {
-                errors.push(FieldError::invalid("metadata.name", &object["metadata"]["name"], rule));
+            for why in kind.name_rule.judge(name) {
+                errors.push(FieldError::invalid("metadata.name", &object["metadata"]["name"], &why));
             }
         }
     }

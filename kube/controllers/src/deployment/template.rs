@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::rollout::Limits;
+use crate::hash;
 use crate::objects::{controller_reference, name};
 
 /// Label by which pods of different templates are told apart.
@@ -50,7 +51,7 @@ pub(crate) fn number(metadata: &ObjectMeta, key: &str) -> Option<i64> {
 pub(crate) fn new_set(deployment: &Deployment, replicas: i32, revision: i64) -> ReplicaSet {
     let spec = deployment.spec.clone().unwrap_or_default();
     let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
-    let hash = hash(&spec.template, collisions);
+    let hash = hash::short(&spec.template, collisions.unwrap_or(0));
     let with_hash = |labels: Option<BTreeMap<String, String>>| {
         let mut labels = labels.unwrap_or_default();
         labels.insert(HASH.to_owned(), hash.clone());
@@ -95,17 +96,4 @@ pub(crate) fn size_annotations(deployment: &Deployment) -> BTreeMap<String, Stri
     let limits = Limits::of(deployment);
     let most = limits.replicas.saturating_add(limits.surge);
     [(DESIRED, limits.replicas), (MAXIMUM, most)].map(|(key, count)| (key.to_owned(), count.to_string())).into()
-}
-
-/// A short name for a template: FNV-1a of its text and the number of collisions, in letters that spell no words.
-fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    // A template is made of what came as JSON, so it can be written as JSON.
-    let text = serde_json::to_string(template).unwrap_or_default();
-    let mut hash: u32 = 0x811c_9dc5;
-    let collisions = collisions.map(|count| count.to_string()).unwrap_or_default();
-    for byte in text.bytes().chain(collisions.bytes()) {
-        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    }
-    const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    hash.to_string().bytes().map(|digit| char::from(LETTERS[usize::from(digit) % LETTERS.len()])).collect()
 }

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::graph::{Graph, Object};
 use super::plan::{Plan, Propagation, plan};
+use crate::in_use::InUse;
 use crate::kinds::{Kind, discover};
 
 /// Kinds are looked up again this often; a new CustomResourceDefinition is noticed at once.
@@ -42,11 +43,12 @@ enum Change {
 }
 
 /// Collects until dropped.
-pub(crate) async fn run(client: Client) {
+pub(crate) async fn run(client: Client, in_use: InUse) {
     let (sender, mut changes) = mpsc::channel(CHANGES_MAX);
     let mut collector = Collector {
         client,
         sender,
+        in_use,
         graph: Graph::default(),
         absent: BTreeSet::new(),
         kinds: BTreeMap::new(),
@@ -96,6 +98,7 @@ struct Watched {
 struct Collector {
     client: Client,
     sender: mpsc::Sender<Change>,
+    in_use: InUse,
     graph: Graph,
     absent: BTreeSet<String>,
     kinds: BTreeMap<KindKey, Watched>,
@@ -136,6 +139,13 @@ impl Collector {
         true
     }
 
+    /// A pod that waits to be counted by a Job needs somebody to let it go, also when there is no Job any more.
+    fn note_tracked(&self, object: &Object) {
+        if object.has_finalizer(crate::job::FINALIZER) {
+            self.in_use.note("batch/v1", "Job");
+        }
+    }
+
     /// Puts a change into the graph. Answers whether there may be other kinds now.
     fn note(&mut self, change: Change) -> bool {
         const DEFINITION: &str = "CustomResourceDefinition";
@@ -145,6 +155,10 @@ impl Collector {
                 // A watch that was ended in between may still have something to say.
                 if let Some(watched) = self.kinds.get_mut(&key) {
                     watched.listed = true;
+                    if !objects.is_empty() {
+                        self.in_use.note(&key.0, &key.1);
+                    }
+                    objects.iter().for_each(|object| self.note_tracked(object));
                     self.graph.reset(&key, objects);
                 }
                 redefined
@@ -152,6 +166,8 @@ impl Collector {
             Change::Apply(object) => {
                 let redefined = object.kind.1 == DEFINITION;
                 if self.kinds.contains_key(&object.kind) {
+                    self.in_use.note(&object.kind.0, &object.kind.1);
+                    self.note_tracked(&object);
                     self.graph.apply(object);
                 }
                 redefined

@@ -89,6 +89,15 @@ async fn carry_out(
         recorder.event(("v1", "Pod", &pod.metadata), Kind::Normal, "TaintManagerEviction", &message).await;
         let same = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(&pod.metadata));
+        // Said first: a Job may count a disruption otherwise than a failure (KEP-3329).
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+            "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": stamp(now),
+        });
+        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
+        absent_is_fine(
+            pods.patch_status(name(&pod.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await,
+        )?;
         absent_is_fine(pods.delete(name(&pod.metadata), &DeleteParams::default().preconditions(same)).await)?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use substrate_client::lookup::tolerates;
 
 use crate::objects::{is_active, is_ready, name};
 
@@ -172,7 +173,8 @@ fn leaves_at(pod: &Pod, taints: &[&Taint], now: Timestamp) -> Option<Timestamp> 
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let mut leaves: Option<Timestamp> = None;
     for taint in taints {
-        let tolerating: Vec<&Toleration> = tolerations.iter().filter(|t| tolerates(t, taint)).collect();
+        let tolerating: Vec<&Toleration> =
+            tolerations.iter().filter(|t| tolerates(std::slice::from_ref(*t), taint)).collect();
         let at = if tolerating.is_empty() {
             Some(now)
         } else {
@@ -187,15 +189,6 @@ fn leaves_at(pod: &Pod, taints: &[&Taint], now: Timestamp) -> Option<Timestamp> 
         };
     }
     leaves
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    let value = exists || toleration.value.clone().unwrap_or_default() == taint.value.clone().unwrap_or_default();
-    some(&toleration.effect).is_none_or(|effect| effect == taint.effect)
-        && some(&toleration.key).map_or(exists, |key| key == taint.key)
-        && value
 }
 
 #[cfg(test)]

@@ -1,107 +1,111 @@
-//! Carries the plans of ReplicaSets out.
-use std::collections::BTreeMap;
+//! Carries the plans of ReplicaSets out, and of ReplicationControllers, which are ReplicaSets by another name.
 use std::sync::Arc;
-use std::time::Instant;
 
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
-use tracing::{debug, warn};
+use substrate_client::Cache;
 
 use super::plan::{Plan, plan};
-use crate::expectations::Expectations;
-use crate::objects::{controller_reference, is_active, name, namespace, uid};
-use crate::recorder::{Kind, Recorder};
-use crate::work::{Caches, Next, Rounds};
+use crate::objects::{name, namespace, uid};
+use crate::pods::{PodControl, by_namespace, from_template};
+use crate::work::{Next, Rounds};
 
 /// Keeps all ReplicaSets until dropped.
-pub(crate) async fn run(client: Client, caches: Caches) {
-    let recorder = Recorder { client: client.clone(), component: "replicaset-controller" };
-    let mut actor = Actor { client, recorder, expectations: Expectations::default() };
-    let mut rounds = Rounds::begin(vec![caches.replica_sets.changes(), caches.pods.changes()]).await;
+pub(crate) async fn run(client: Client, sets: Cache<ReplicaSet>, pods: Cache<Pod>) {
+    let control = PodControl::new(client, "replicaset-controller", "apps/v1", "ReplicaSet");
+    let mut actor = Actor { control, legacy: false };
+    let mut rounds = Rounds::begin(vec![sets.changes(), pods.changes()]).await;
     loop {
-        let next = actor.round(caches.replica_sets.list(), caches.pods.list()).await;
+        let next = actor.round(sets.list(), pods.list()).await;
         rounds.wait(next).await;
     }
 }
 
+/// Keeps all ReplicationControllers until dropped.
+pub(crate) async fn run_legacy(client: Client, sets: Cache<ReplicationController>, pods: Cache<Pod>) {
+    let control = PodControl::new(client, "replication-controller", "v1", "ReplicationController");
+    let mut actor = Actor { control, legacy: true };
+    let mut rounds = Rounds::begin(vec![sets.changes(), pods.changes()]).await;
+    loop {
+        let next = actor.round(sets.list().iter().map(|set| Arc::new(as_set(set))).collect(), pods.list()).await;
+        rounds.wait(next).await;
+    }
+}
+
+/// A ReplicationController in the words of today.
+fn as_set(set: &ReplicationController) -> ReplicaSet {
+    let spec = set.spec.clone().unwrap_or_default();
+    let status = set.status.clone();
+    let condition = |c: k8s_openapi::api::core::v1::ReplicationControllerCondition| ReplicaSetCondition {
+        type_: c.type_,
+        status: c.status,
+        reason: c.reason,
+        message: c.message,
+        last_transition_time: c.last_transition_time,
+    };
+    ReplicaSet {
+        metadata: set.metadata.clone(),
+        spec: Some(ReplicaSetSpec {
+            replicas: spec.replicas,
+            min_ready_seconds: spec.min_ready_seconds,
+            selector: LabelSelector { match_labels: spec.selector, match_expressions: None },
+            template: spec.template,
+        }),
+        status: status.map(|status| ReplicaSetStatus {
+            replicas: status.replicas,
+            fully_labeled_replicas: status.fully_labeled_replicas,
+            ready_replicas: status.ready_replicas,
+            available_replicas: status.available_replicas,
+            terminating_replicas: None,
+            observed_generation: status.observed_generation,
+            conditions: status.conditions.map(|list| list.into_iter().map(condition).collect()),
+        }),
+    }
+}
+
 struct Actor {
-    client: Client,
-    recorder: Recorder,
-    expectations: Expectations,
+    control: PodControl,
+    /// Whether they are ReplicationControllers.
+    legacy: bool,
 }
 
 impl Actor {
     async fn round(&mut self, sets: Vec<Arc<ReplicaSet>>, pods: Vec<Arc<Pod>>) -> Next {
-        let by_uid: BTreeMap<&str, &Arc<Pod>> = pods.iter().map(|pod| (uid(&pod.metadata), pod)).collect();
-        let seen = |uid: &str| by_uid.contains_key(uid);
-        let leaving = |uid: &str| by_uid.get(uid).is_none_or(|pod| !is_active(pod));
-        self.expectations.settle(seen, leaving, Instant::now());
-        let mut by_namespace: BTreeMap<String, Vec<Arc<Pod>>> = BTreeMap::new();
-        for pod in &pods {
-            by_namespace.entry(namespace(&pod.metadata).to_owned()).or_default().push(pod.clone());
-        }
+        self.control.settle(&pods);
+        let sorted = by_namespace(&pods);
         let mut next = Next::default();
         for set in sets {
-            let candidates = by_namespace.get(namespace(&set.metadata)).map(Vec::as_slice).unwrap_or_default();
-            let settled = self.expectations.met(uid(&set.metadata));
-            let plan = plan(&set, candidates, settled, Timestamp::now());
-            next.wake_in(plan.wake);
-            if let Err(error) = self.carry_out(&set, plan).await {
-                warn!(set = %format_args!("{}/{}", namespace(&set.metadata), name(&set.metadata)), %error, "will be tried again");
-                next.failed = true;
+            let candidates = sorted.get(namespace(&set.metadata)).map(Vec::as_slice).unwrap_or_default();
+            let settled = self.control.expectations.met(uid(&set.metadata));
+            let mut plan = plan(&set, candidates, settled, Timestamp::now());
+            if self.legacy {
+                plan = without_terminating(&set, plan);
             }
+            next.wake_in(plan.wake);
+            let result = self.carry_out(&set, plan).await;
+            next.judge("ReplicaSet", &set.metadata, result);
         }
-        next.wake_in(self.expectations.wake());
+        next.wake_in(self.control.expectations.wake());
         next
     }
 
     async fn carry_out(&mut self, set: &ReplicaSet, plan: Plan) -> Result<(), kube::Error> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace(&set.metadata));
-        let owner = controller_reference("apps/v1", "ReplicaSet", &set.metadata);
-        for pod in &plan.adopt {
-            let patch = json!({"metadata": {"uid": uid(&pod.metadata), "ownerReferences": [owner]}});
-            pods.patch(name(&pod.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await?;
-        }
-        for pod in &plan.release {
-            let gone = json!({"$patch": "delete", "uid": uid(&set.metadata)});
-            let patch = json!({"metadata": {"uid": uid(&pod.metadata), "ownerReferences": [gone]}});
-            pods.patch(name(&pod.metadata), &PatchParams::default(), &Patch::Strategic(patch)).await?;
-        }
+        self.control.claim(&set.metadata, &plan.claim).await?;
         let mut refused = None;
         for _ in 0..plan.create {
-            match pods.create(&PostParams::default(), &pod_of(set)).await {
-                Ok(pod) => {
-                    self.expectations.created(uid(&set.metadata), uid(&pod.metadata), Instant::now());
-                    let message = format!("Created pod: {}", name(&pod.metadata));
-                    self.event(set, Kind::Normal, "SuccessfulCreate", &message).await;
-                }
-                Err(error) => {
-                    let message = format!("Error creating: {error}");
-                    self.event(set, Kind::Warning, "FailedCreate", &message).await;
-                    // The next would be refused for the same reason.
-                    refused = Some(error);
-                    break;
-                }
+            if let Err(error) = self.control.create(&set.metadata, &self.pod_of(set)).await {
+                // The next would be refused for the same reason.
+                refused = Some(error);
+                break;
             }
         }
         for pod in &plan.delete {
-            let same = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-            match pods.delete(name(&pod.metadata), &DeleteParams::default().preconditions(same)).await {
-                Ok(_) => {
-                    self.expectations.deleted(uid(&set.metadata), uid(&pod.metadata), Instant::now());
-                    let message = format!("Deleted pod: {}", name(&pod.metadata));
-                    self.event(set, Kind::Normal, "SuccessfulDelete", &message).await;
-                }
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
-                    debug!(pod = name(&pod.metadata), "gone already");
-                }
-                Err(error) => return Err(error),
-            }
+            self.control.delete(&set.metadata, pod).await?;
         }
         let status = match (&refused, plan.status) {
             (Some(error), status) => Some(with_failure(set, status, error)),
@@ -114,23 +118,46 @@ impl Actor {
     }
 
     async fn write_status(&self, set: &ReplicaSet, status: ReplicaSetStatus) -> Result<(), kube::Error> {
-        let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace(&set.metadata));
         // Numbers that are nothing have to be said, or the patch would leave the old ones.
-        let patch = json!({"status": {
+        let mut patch = json!({
             "replicas": status.replicas, "fullyLabeledReplicas": status.fully_labeled_replicas,
             "readyReplicas": status.ready_replicas, "availableReplicas": status.available_replicas,
-            "terminatingReplicas": status.terminating_replicas, "observedGeneration": status.observed_generation,
-            "conditions": status.conditions,
-        }});
-        match sets.patch_status(name(&set.metadata), &PatchParams::default(), &Patch::Merge(patch)).await {
+            "observedGeneration": status.observed_generation, "conditions": status.conditions,
+        });
+        let (client, home, title) = (self.control.client.clone(), namespace(&set.metadata), name(&set.metadata));
+        let parameters = PatchParams::default();
+        let answer = if self.legacy {
+            let sets: Api<ReplicationController> = Api::namespaced(client, home);
+            sets.patch_status(title, &parameters, &Patch::Merge(json!({"status": patch}))).await.map(|_| ())
+        } else {
+            if let Some(fields) = patch.as_object_mut() {
+                fields.insert("terminatingReplicas".to_owned(), json!(status.terminating_replicas));
+            }
+            let sets: Api<ReplicaSet> = Api::namespaced(client, home);
+            sets.patch_status(title, &parameters, &Patch::Merge(json!({"status": patch}))).await.map(|_| ())
+        };
+        match answer {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            other => other.map(|_| ()),
+            other => other,
         }
     }
 
-    async fn event(&self, set: &ReplicaSet, kind: Kind, reason: &str, message: &str) {
-        self.recorder.event(("apps/v1", "ReplicaSet", &set.metadata), kind, reason, message).await;
+    /// A pod from the set's template; the API server completes its name.
+    fn pod_of(&self, set: &ReplicaSet) -> Pod {
+        let template = set.spec.clone().unwrap_or_default().template.unwrap_or_default();
+        let mut pod = from_template(&template, &set.metadata, self.control.owned_by(&set.metadata));
+        pod.metadata.generate_name = Some(format!("{}-", name(&set.metadata)));
+        pod
     }
+}
+
+/// A ReplicationController does not count pods on their way out.
+fn without_terminating(set: &ReplicaSet, mut plan: Plan) -> Plan {
+    if let Some(status) = &mut plan.status {
+        status.terminating_replicas = None;
+    }
+    plan.status = plan.status.filter(|status| set.status.as_ref() != Some(status));
+    plan
 }
 
 fn with_failure(set: &ReplicaSet, status: Option<ReplicaSetStatus>, error: &kube::Error) -> ReplicaSetStatus {
@@ -146,20 +173,4 @@ fn with_failure(set: &ReplicaSet, status: Option<ReplicaSetStatus>, error: &kube
         });
     }
     status
-}
-
-/// A pod from the set's template; the API server completes its name.
-fn pod_of(set: &ReplicaSet) -> Pod {
-    let template = set.spec.clone().unwrap_or_default().template.unwrap_or_default();
-    let of = template.metadata.unwrap_or_default();
-    let metadata = ObjectMeta {
-        generate_name: Some(format!("{}-", name(&set.metadata))),
-        namespace: set.metadata.namespace.clone(),
-        labels: of.labels,
-        annotations: of.annotations,
-        finalizers: of.finalizers,
-        owner_references: Some(vec![controller_reference("apps/v1", "ReplicaSet", &set.metadata)]),
-        ..ObjectMeta::default()
-    };
-    Pod { metadata, spec: template.spec, status: None }
 }

@@ -1,6 +1,4 @@
 //! What to do for one ReplicaSet. No effects.
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +6,14 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::objects::{available_at, controller_of, has_ended, is_active, is_ready, selects, uid};
+use crate::objects::{available_at, has_ended, is_active, is_ready};
+use crate::pods::{Claim, claim};
+use crate::rank::expendable;
 
 /// All that is to be done for one ReplicaSet.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    pub adopt: Vec<Arc<Pod>>,
-    pub release: Vec<Arc<Pod>>,
+    pub claim: Claim,
     pub create: usize,
     pub delete: Vec<Arc<Pod>>,
     /// If it differs from what is written.
@@ -32,56 +31,18 @@ pub(crate) fn plan(set: &ReplicaSet, candidates: &[Arc<Pod>], settled: bool, now
     let mut plan = Plan::default();
     let Some(spec) = &set.spec else { return plan };
     let leaving = set.metadata.deletion_timestamp.is_some();
-    let mut own: Vec<Arc<Pod>> = Vec::new();
-    for pod in candidates {
-        let selected = selects(&spec.selector, pod.metadata.labels.as_ref());
-        match controller_of(&pod.metadata) {
-            Some(owner) if owner.uid == uid(&set.metadata) && selected => own.push(pod.clone()),
-            Some(owner) if owner.uid == uid(&set.metadata) && !leaving => plan.release.push(pod.clone()),
-            None if selected && !leaving && is_active(pod) => {
-                plan.adopt.push(pod.clone());
-                own.push(pod.clone());
-            }
-            _ => {}
-        }
-    }
+    plan.claim = claim(&set.metadata, &spec.selector, candidates, |_| true);
+    let own = &plan.claim.own;
     let active: Vec<Arc<Pod>> = own.iter().filter(|pod| is_active(pod)).cloned().collect();
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     if settled && !leaving {
         plan.create = wanted.saturating_sub(active.len()).min(BURST_MAX);
         plan.delete = expendable(&active, active.len().saturating_sub(wanted).min(BURST_MAX), now);
     }
-    let (status, wake) = status(set, &own, &active, now);
+    let (status, wake) = status(set, own, &active, now);
     plan.wake = wake;
     plan.status = (set.status.as_ref() != Some(&status)).then_some(status);
     plan
-}
-
-/// The pods that are missed least (KEP-2255, and `ActivePodsWithRanks`): without a node, pending, not ready, of low
-/// deletion cost, on a crowded node, ready for a short time, restarted often, young.
-fn expendable(active: &[Arc<Pod>], count: usize, now: Timestamp) -> Vec<Arc<Pod>> {
-    let mut on_node: BTreeMap<&str, usize> = BTreeMap::new();
-    let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    let nodes: Vec<String> = active.iter().map(|pod| node(pod)).collect();
-    nodes.iter().for_each(|node| *on_node.entry(node).or_default() += 1);
-    let mut ranked: Vec<(Arc<Pod>, usize)> = active
-        .iter()
-        .zip(&nodes)
-        .map(|(pod, node)| (pod.clone(), on_node.get(node.as_str()).copied().unwrap_or(0)))
-        .collect();
-    ranked.sort_by_cached_key(|(pod, crowd)| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
-        let phase = ["Pending", "Unknown"].iter().position(|known| *known == phase).unwrap_or(2);
-        let cost = pod.metadata.annotations.as_ref().and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
-        let cost: i32 = cost.and_then(|text| text.parse().ok()).unwrap_or(0);
-        let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        let restarts = statuses.map(|status| status.restart_count).max().unwrap_or(0);
-        let ready_since = available_at(pod, 0).unwrap_or(now);
-        let created = pod.metadata.creation_timestamp.clone();
-        let first = (!node(pod).is_empty(), phase, is_ready(pod), cost, Reverse(*crowd));
-        (first, Reverse(ready_since), Reverse(restarts), Reverse(created), pod.metadata.name.clone())
-    });
-    ranked.into_iter().take(count).map(|(pod, _)| pod).collect()
 }
 
 fn status(
@@ -212,8 +173,8 @@ mod tests {
         });
         expected.assert_eq(&format!(
             "adopt [{}] release [{}] create {} delete [{}] status {:?} wake {:?}",
-            names(&plan.adopt),
-            names(&plan.release),
+            names(&plan.claim.adopt),
+            names(&plan.claim.release),
             plan.create,
             names(&plan.delete),
             status,

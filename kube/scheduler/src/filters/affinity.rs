@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, WeightedPodAffinityTerm};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
-use crate::lookup::label_selector_matches;
 use crate::view::{NodeInfo, View};
+use substrate_client::lookup::label_selector_matches;
 
 type Topology = (String, String);
 

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
-use crate::lookup::{label_selector_matches, node_matches_affinity, taints, tolerates, tolerations};
 use crate::view::{NodeInfo, View};
+use substrate_client::lookup::{label_selector_matches, node_matches_affinity, taints, tolerates, tolerations};
 
 /// One constraint, with how many pods of the group run in each value of its label.
 pub(crate) struct Spread {

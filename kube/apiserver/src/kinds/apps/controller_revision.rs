@@ -1,0 +1,45 @@
+//! Controller revisions: what a stateful or daemon set was like before. They never change.
+
+use k8s_openapi::api::apps::v1 as apps;
+use serde_json::Value;
+
+use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::protobuf;
+use crate::status::FieldError;
+use crate::table::{age, list};
+
+pub static KIND: Description = Description {
+    rules: Builtin {
+        validate,
+        validate_update: |old, new, errors| errors.immutable(&old["data"], &new["data"], "data"),
+        columns: COLUMNS,
+        cells,
+        ..Builtin::of::<apps::ControllerRevision>()
+    },
+    ..Description::of(
+        ["apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision"],
+        &protobuf::apps::ControllerRevision,
+    )
+};
+
+const COLUMNS: &[Column] = &[column("Name", 0), column("Controller", 0), column("Revision", 0), column("Age", 0)];
+
+fn validate(revision: &Value, errors: &mut Errors) {
+    if revision["data"].is_null() {
+        errors.push(FieldError::required("data", "data is mandatory"));
+    }
+    errors.nonnegative(&revision["revision"], "revision");
+}
+
+fn cells(revision: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    let owner = list(&revision["metadata"]["ownerReferences"]).iter().find(|owner| owner["controller"] == true);
+    let controller = owner.map_or_else(|| "<none>".to_owned(), shown);
+    vec![revision["metadata"]["name"].clone(), controller.into(), revision["revision"].clone(), age(revision, now)]
+}
+
+/// `statefulset.apps/web`.
+fn shown(owner: &Value) -> String {
+    let text = |field: &str| owner[field].as_str().unwrap_or_default();
+    let group = text("apiVersion").split_once('/').map_or(String::new(), |(group, _)| format!(".{group}"));
+    format!("{}{group}/{}", text("kind").to_lowercase(), text("name"))
+}

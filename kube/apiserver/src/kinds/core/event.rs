@@ -1,0 +1,52 @@
+//! Events.
+
+use k8s_openapi::api::core::v1 as core;
+use serde_json::{Value, json};
+
+use crate::kinds::{Builtin, Column, Description, column};
+use crate::protobuf;
+use crate::table::{since, text};
+
+pub static KIND: Description = Description {
+    short: &["ev"],
+    rules: Builtin { columns: COLUMNS, cells, ..Builtin::of::<core::Event>() },
+    ..Description::of(["", "v1", "Event", "events", "event"], &protobuf::core::Event)
+};
+
+const COLUMNS: &[Column] = &[
+    column("Last Seen", 0),
+    column("Type", 0),
+    column("Reason", 0),
+    column("Object", 0),
+    column("Subobject", 1),
+    column("Source", 1),
+    column("Message", 0),
+    column("First Seen", 1),
+    column("Count", 1),
+    column("Name", 1),
+];
+
+fn cells(event: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    let time = |fields: &[&Value]| {
+        fields.iter().find_map(|f| f.as_str()).map_or_else(|| "<unknown>".to_owned(), |at| since(at, now))
+    };
+    let created = &event["metadata"]["creationTimestamp"];
+    let last = time(&[&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"], created]);
+    let first = time(&[&event["firstTimestamp"], &event["eventTime"], created]);
+    let object = &event["involvedObject"];
+    let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
+    let source = event["source"]["component"].as_str().or(event["reportingComponent"].as_str()).unwrap_or_default();
+    let count = event["series"]["count"].as_i64().or(event["count"].as_i64()).unwrap_or(1);
+    vec![
+        last.into(),
+        text(&event["type"], ""),
+        text(&event["reason"], ""),
+        json!(format!("{kind}/{}", object["name"].as_str().unwrap_or_default())),
+        text(&object["fieldPath"], ""),
+        source.into(),
+        event["message"].as_str().unwrap_or_default().trim().into(),
+        first.into(),
+        count.into(),
+        event["metadata"]["name"].clone(),
+    ]
+}

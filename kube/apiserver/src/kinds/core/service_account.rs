@@ -1,0 +1,25 @@
+//! Service accounts.
+
+use k8s_openapi::api::core::v1 as core;
+
+use crate::kinds::{Builtin, Column, Description, column};
+use crate::protobuf;
+use crate::table::age;
+
+pub static KIND: Description = Description {
+    short: &["sa"],
+    rules: Builtin {
+        columns: COLUMNS,
+        cells: |account, now| {
+            let secrets = account["secrets"].as_array().map_or(0, Vec::len);
+            vec![account["metadata"]["name"].clone(), secrets.into(), age(account, now)]
+        },
+        ..Builtin::of::<core::ServiceAccount>()
+    },
+    ..Description::of(
+        ["", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount"],
+        &protobuf::core::ServiceAccount,
+    )
+};
+
+const COLUMNS: &[Column] = &[column("Name", 0), column("Secrets", 0), column("Age", 0)];

@@ -1,0 +1,34 @@
+//! Runtime classes: which handler of a machine runs a pod, what that costs beside its containers, and where there is one.
+
+use k8s_openapi::api::node::v1 as runtime;
+use serde_json::Value;
+
+use crate::kinds::{Builtin, Column, Description, Errors, LABEL, column, name_is_label};
+use crate::protobuf;
+use crate::status::FieldError;
+use crate::table::{age, text};
+
+pub static KIND: Description = Description {
+    namespaced: false,
+    rules: Builtin {
+        validate,
+        validate_update: |old, new, errors| errors.immutable(&old["handler"], &new["handler"], "handler"),
+        columns: COLUMNS,
+        cells: |class, now| vec![class["metadata"]["name"].clone(), text(&class["handler"], ""), age(class, now)],
+        ..Builtin::of::<runtime::RuntimeClass>()
+    },
+    ..Description::of(
+        ["node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass"],
+        &protobuf::node::RuntimeClass,
+    )
+};
+
+const COLUMNS: &[Column] = &[column("Name", 0), column("Handler", 0), column("Age", 0)];
+
+fn validate(class: &Value, errors: &mut Errors) {
+    match class["handler"].as_str().unwrap_or_default() {
+        "" => errors.push(FieldError::required("handler", "")),
+        handler if !name_is_label(handler) => errors.push(FieldError::invalid("handler", &class["handler"], LABEL)),
+        _ => {}
+    }
+}

@@ -1,0 +1,18 @@
+//! PersistentVolumes and their claims: who is bound to whom, and who may not go while he is used.
+//!
+//! ```text
+//!  claims, volumes, Pods ──▶ plan: one claim, then one volume at a time ──▶ act
+//!
+//!  claim ── is bound to ──▶ volume        first the volume names the claim, then the claim the volume
+//!  Pod  ── uses ──▶ claim                 a claim that is used, and a volume that is bound, do not go
+//! ```
+//!
+//! A volume *fits* a claim if it has its class, modes and selector and is not smaller; the smallest that fits is taken. One that is left
+//! (`Released`) is not given to another: what is on it belongs to somebody.
+//!
+//! Not built: provisioning (that is for provisioners, which see `volume.kubernetes.io/storage-provisioner`), deletion and recycling of what a
+//! volume stands for, choice by where a pod will be (`WaitForFirstConsumer` waits for the scheduler to name a node).
+mod act;
+mod plan;
+
+pub(crate) use act::run;
