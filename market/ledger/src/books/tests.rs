@@ -206,7 +206,8 @@ async fn all_are_named(access: &Access) {
     let settled = async {
         loop {
             let (mut named, mut there) = (named(access).await.1, there(access).await);
-            (named.sort(), there.sort());
+            named.sort();
+            there.sort();
             if named == there {
                 return;
             }
