@@ -28,6 +28,8 @@ enum Task {
     Demo(demo::Demo),
     /// Pack the binary, a systemd unit, completions and an example into a tar.
     Dist(dist::Dist),
+    /// Write docs/reference/kubernetes.md from the kinds that are served.
+    Reference,
     /// Run every test, and first everything that a test needs: what it installs, it says.
     Test(test::Test),
     /// Check what code cannot show: which room uses which, and what is absent where.
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Task::Bench(bench) => bench.run(),
         Task::Demo(demo) => demo.run(),
         Task::Dist(dist) => dist.run(),
+        Task::Reference => test::reference(),
         Task::Test(test) => test.run(),
         Task::Tidy(tidy) => tidy.run(),
     };

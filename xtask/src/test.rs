@@ -11,10 +11,17 @@ pub struct Test {
     /// Only the tests, without formatting, lints and structure.
     #[arg(long)]
     only: bool,
+    /// Ask a real kube-apiserver (v1.20.2, built from Debian's source into target/, some 5 minutes the first time)
+    /// and ours the same, and compare what they answer.
+    #[arg(long)]
+    real_kubernetes: bool,
 }
 
 impl Test {
     pub fn run(&self) -> Result<()> {
+        if self.real_kubernetes {
+            return real_kubernetes();
+        }
         install(FOR_TESTS)?;
         schemathesis()?;
         if !self.only {
@@ -30,4 +37,27 @@ impl Test {
         // The main job, whole: the same command that a newcomer runs.
         run("cargo", &["xtask", "demo"])
     }
+}
+
+/// The differential test. Not part of the others: it needs Debian 12, root, and a compiler of Go.
+fn real_kubernetes() -> Result<()> {
+    let directory = std::path::absolute("target/real-kubernetes")?;
+    let root = directory.display().to_string();
+    run("bash", &["xtask/real-kubernetes/build.sh", &root])?;
+    let status = std::process::Command::new("cargo")
+        .args(["test", "--package", "substrate-apiserver", "--test", "real", "--", "--ignored", "--nocapture"])
+        .env("FLT_REAL_KUBERNETES", directory.join("bin"))
+        .status()?;
+    anyhow::ensure!(status.success(), "the two servers answer differently");
+    Ok(())
+}
+
+/// Writes the page of what is served.
+pub fn reference() -> Result<()> {
+    let status = std::process::Command::new("cargo")
+        .args(["test", "--quiet", "--package", "substrate-apiserver", "--test", "reference"])
+        .env("FLT_BLESS", "1")
+        .status()?;
+    anyhow::ensure!(status.success(), "the kinds that are served do not build");
+    Ok(())
 }

@@ -4,15 +4,25 @@
 //! A description says how the kind is named, how its objects are decoded (a round trip through the typed
 //! schema finds wrong types and unknown fields), completed, judged, and shown in a table.
 
+mod admissionregistration;
 mod apiextensions;
+mod apiregistration;
 mod apps;
+mod autoscaling;
 mod batch;
+mod certificates;
 mod coordination;
 mod core;
 pub mod description;
 mod discovery;
+mod events;
+mod networking;
 mod node;
 mod pod_spec;
+mod policy;
+mod rbac;
+pub mod scheduling;
+mod storage;
 mod validate;
 mod workload;
 
@@ -278,13 +288,23 @@ fn is_empty(value: &Value) -> bool {
 /// The descriptions of every built-in kind.
 pub fn descriptions() -> impl Iterator<Item = &'static Description> {
     let groups = [
+        admissionregistration::KINDS,
         apiextensions::KINDS,
+        apiregistration::KINDS,
         apps::KINDS,
+        autoscaling::KINDS,
         batch::KINDS,
+        certificates::KINDS,
         coordination::KINDS,
         core::KINDS,
         discovery::KINDS,
+        events::KINDS,
+        networking::KINDS,
         node::KINDS,
+        policy::KINDS,
+        rbac::KINDS,
+        scheduling::KINDS,
+        storage::KINDS,
     ];
     groups.into_iter().flatten().copied()
 }

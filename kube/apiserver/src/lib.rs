@@ -9,7 +9,7 @@
 //! A *kind* is one declarative description ([`kinds`]); kinds of CustomResourceDefinitions are added while the server
 //! runs. Objects are kept as JSON text and parsed only where something must be understood.
 //!
-//! Not built (answers 404, 405, 415 or 501): server-side apply, RBAC, answers in protobuf, attach, eviction, token
+//! Not built (answers 404, 405, 415 or 501): server-side apply, RBAC, answers in protobuf, attach, token
 //! requests, CEL, webhooks, schemas in OpenAPI.
 
 mod addresses;
@@ -24,6 +24,7 @@ mod object;
 mod openapi;
 mod patch;
 mod protobuf;
+pub mod reference;
 mod registry;
 mod route;
 mod selector;

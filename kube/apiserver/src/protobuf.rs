@@ -11,15 +11,25 @@
 //! Limitations: nothing is ever written in protobuf (clients accept JSON), and kinds of CustomResourceDefinitions have
 //! no protobuf, as upstream.
 
+pub(crate) mod admissionregistration;
 pub(crate) mod apiextensions;
+pub(crate) mod apiregistration;
 pub(crate) mod apps;
 pub(crate) mod autoscaling;
+pub(crate) mod autoscaling_v2;
 pub(crate) mod batch;
+pub(crate) mod certificates;
 pub(crate) mod coordination;
 pub(crate) mod core;
 pub(crate) mod discovery;
+pub(crate) mod events;
 pub(crate) mod meta;
+pub(crate) mod networking;
 pub(crate) mod node;
+pub(crate) mod policy;
+pub(crate) mod rbac;
+pub(crate) mod scheduling;
+pub(crate) mod storage;
 pub(crate) mod table;
 mod wire;
 
@@ -173,6 +183,7 @@ fn message(api_version: &str, kind: &str) -> Option<&'static Message> {
     Some(match (api_version, kind) {
         (_, "DeleteOptions") => &meta::DeleteOptions, // registered in every group
         ("v1", "Binding") => &core::Binding,
+        ("policy/v1", "Eviction") => &policy::Eviction,
         ("autoscaling/v1", "Scale") => &autoscaling::Scale,
         _ => {
             return crate::kinds::descriptions()

@@ -104,6 +104,26 @@ impl ApiServer {
         }
         let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default", "namespace": "default" } });
         self.ensure(&root, "serviceaccounts", "default", account).await?;
+        for (name, value) in crate::kinds::scheduling::priority_class::SYSTEM {
+            let description = match name {
+                "system-node-critical" => {
+                    "Used for system critical pods that must not be moved from their current node."
+                }
+                _ => {
+                    "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
+                }
+            };
+            let class = json!({ "metadata": { "name": name }, "value": value, "description": description });
+            let kind = self
+                .inner
+                .registry
+                .get("scheduling.k8s.io", "v1", "priorityclasses")
+                .ok_or_else(Status::no_resource)?;
+            match verbs::create_object(self, &root, &kind, "", class).await {
+                Err(status) if status.reason != "AlreadyExists" => return Err(status),
+                _ => {}
+            }
+        }
         let Some((address, port)) = api else { return Ok(()) };
         let service = json!({
             "apiVersion": "v1", "kind": "Service",

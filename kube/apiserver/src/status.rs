@@ -259,6 +259,13 @@ impl Status {
         )
     }
 
+    /// 429: not now; after `seconds` perhaps (0: when something changes).
+    pub fn too_many_requests(message: impl Into<String>, seconds: u32) -> Self {
+        let mut status = Self::new(429, "TooManyRequests", message);
+        status.details = Some(if seconds == 0 { json!({}) } else { json!({ "retryAfterSeconds": seconds }) });
+        status
+    }
+
     /// 500: our fault.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))

@@ -79,7 +79,8 @@ pub fn since(at: &str, now: jiff::Timestamp) -> String {
     }
 }
 
-fn human(seconds: i64) -> String {
+/// Seconds as Kubernetes says them.
+pub fn human(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let pair = |whole: i64, unit: char, rest: i64, rest_unit: char| {
         if rest == 0 { format!("{whole}{unit}") } else { format!("{whole}{unit}{rest}{rest_unit}") }

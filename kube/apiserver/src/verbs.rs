@@ -2,7 +2,9 @@
 
 pub mod connect;
 mod delete;
+mod eviction;
 mod port_forward;
+mod priority;
 mod read;
 mod runtime_class;
 mod spdy;

@@ -3,10 +3,15 @@
 mod config_map;
 mod endpoints;
 pub mod event;
+mod limit_range;
 mod namespace;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 pub mod pod;
+mod pod_template;
 mod replication_controller;
+mod resource_quota;
 mod secret;
 mod service;
 mod service_account;
@@ -25,4 +30,9 @@ pub static KINDS: &[&Description] = &[
     &secret::KIND,
     &service::KIND,
     &service_account::KIND,
+    &persistent_volume::KIND,
+    &persistent_volume_claim::KIND,
+    &limit_range::KIND,
+    &resource_quota::KIND,
+    &pod_template::KIND,
 ];

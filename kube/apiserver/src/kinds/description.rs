@@ -71,7 +71,6 @@ fn typed<K: DeserializeOwned + Serialize>(value: Value) -> Result<Value, serde_j
     serde_json::to_value(serde_json::from_value::<K>(value)?)
 }
 
-#[allow(dead_code)] // its first users come with the next groups
 /// Objects of a kind that are kept as those of another: one store, two faces.
 pub struct Face {
     /// Group, version, kind and plural of what is kept.
@@ -106,7 +105,6 @@ pub struct Description {
     pub message: &'static Message,
     /// If its objects are kept as those of another kind.
     pub face: Option<&'static Face>,
-    #[allow(dead_code)] // the reference is generated from it next
     /// Why nothing comes of its objects yet; empty for kinds that are acted upon. For the reference.
     pub idle: &'static str,
     /// Its rules.

@@ -26,7 +26,7 @@ pub fn default(spec: &mut Value) {
     set(spec, "terminationGracePeriodSeconds", 30);
     set(spec, "schedulerName", "default-scheduler");
     set(spec, "securityContext", json!({}));
-    for list in ["initContainers", "containers"] {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
         each(spec, list).for_each(container);
     }
     each(spec, "volumes").for_each(volume);
@@ -135,7 +135,7 @@ pub fn validate(spec: &Value, path: &str, errors: &mut Errors) {
         }
     }
     let mut seen = Vec::new();
-    for list in ["initContainers", "containers"] {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
         for (i, container) in spec[list].as_array().into_iter().flatten().enumerate() {
             validate_container(container, &format!("{path}.{list}[{i}]"), &seen, &volumes, errors);
             seen.extend(container["name"].as_str());

@@ -15,7 +15,6 @@ pub enum NameRule {
     /// RFC 1035 label: as the first, but beginning with a letter.
     Dns1035,
     /// Anything that can be one part of a path.
-    #[allow(dead_code)] // rbac, which comes next
     PathSegment,
 }
 
@@ -96,7 +95,6 @@ impl Errors {
     }
 
     /// A name within an object.
-    #[allow(dead_code)] // what comes next
     pub fn named(&mut self, value: &Value, field: &str, rule: NameRule) {
         match value.as_str() {
             None | Some("") => self.push(FieldError::required(field, "")),
@@ -230,7 +228,8 @@ impl Errors {
     }
 }
 
-const QUALIFIED_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+/// What the key of a label must look like, in upstream's words.
+pub const QUALIFIED_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
 /// What a label of RFC 1035 must look like, in upstream's words.
 pub const DNS_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";

@@ -14,15 +14,27 @@ super::table::messages! {
     AzureDiskVolumeSource:
         1 "diskName" one string, 2 "diskURI" one string, 3 "cachingMode" opt string, 4 "fsType" opt string,
         5 "readOnly" opt bool, 6 "kind" opt string;
+    AzureFilePersistentVolumeSource:
+        1 "secretName" one string, 2 "shareName" one string, 3 "readOnly" one bool, 4 "secretNamespace" opt string;
     AzureFileVolumeSource: 1 "secretName" one string, 2 "shareName" one string, 3 "readOnly" one bool;
     Binding: 1 "metadata" one ObjectMeta, 2 "target" one ObjectReference;
+    CSIPersistentVolumeSource:
+        1 "driver" one string, 2 "volumeHandle" one string, 3 "readOnly" one bool, 4 "fsType" one string,
+        5 "volumeAttributes" map string, 6 "controllerPublishSecretRef" one SecretReference,
+        7 "nodeStageSecretRef" one SecretReference, 8 "nodePublishSecretRef" one SecretReference,
+        9 "controllerExpandSecretRef" one SecretReference, 10 "nodeExpandSecretRef" one SecretReference;
     CSIVolumeSource:
         1 "driver" one string, 2 "readOnly" opt bool, 3 "fsType" opt string, 4 "volumeAttributes" map string,
         5 "nodePublishSecretRef" one LocalObjectReference;
     Capabilities: 1 "add" list string, 2 "drop" list string;
+    CephFSPersistentVolumeSource:
+        1 "monitors" list string, 2 "path" one string, 3 "user" one string, 4 "secretFile" one string,
+        5 "secretRef" one SecretReference, 6 "readOnly" one bool;
     CephFSVolumeSource:
         1 "monitors" list string, 2 "path" one string, 3 "user" one string, 4 "secretFile" one string,
         5 "secretRef" one LocalObjectReference, 6 "readOnly" one bool;
+    CinderPersistentVolumeSource:
+        1 "volumeID" one string, 2 "fsType" one string, 3 "readOnly" one bool, 4 "secretRef" one SecretReference;
     CinderVolumeSource:
         1 "volumeID" one string, 2 "fsType" one string, 3 "readOnly" one bool,
         4 "secretRef" one LocalObjectReference;
@@ -122,6 +134,9 @@ super::table::messages! {
         1 "targetWWNs" list string, 2 "lun" opt int32, 3 "fsType" one string, 4 "readOnly" one bool,
         5 "wwids" list string;
     FileKeySelector: 1 "volumeName" one string, 2 "path" one string, 3 "key" one string, 4 "optional" opt bool;
+    FlexPersistentVolumeSource:
+        1 "driver" one string, 2 "fsType" one string, 3 "secretRef" one SecretReference, 4 "readOnly" one bool,
+        5 "options" map string;
     FlexVolumeSource:
         1 "driver" one string, 2 "fsType" one string, 3 "secretRef" one LocalObjectReference,
         4 "readOnly" one bool, 5 "options" map string;
@@ -130,6 +145,8 @@ super::table::messages! {
         1 "pdName" one string, 2 "fsType" one string, 3 "partition" one int32, 4 "readOnly" one bool;
     GRPCAction: 1 "port" one int32, 2 "service" opt string;
     GitRepoVolumeSource: 1 "repository" one string, 2 "revision" one string, 3 "directory" one string;
+    GlusterfsPersistentVolumeSource:
+        1 "endpoints" one string, 2 "path" one string, 3 "readOnly" one bool, 4 "endpointsNamespace" opt string;
     GlusterfsVolumeSource: 1 "endpoints" one string, 2 "path" one string, 3 "readOnly" one bool;
     HTTPGetAction:
         1 "path" one string, 2 "port" one int_or_string, 3 "host" one string, 4 "scheme" one string,
@@ -138,6 +155,10 @@ super::table::messages! {
     HostAlias: 1 "ip" one string, 2 "hostnames" list string;
     HostIP: 1 "ip" one string;
     HostPathVolumeSource: 1 "path" one string, 2 "type" opt string;
+    ISCSIPersistentVolumeSource:
+        1 "targetPortal" one string, 2 "iqn" one string, 3 "lun" one int32, 4 "iscsiInterface" one string,
+        5 "fsType" one string, 6 "readOnly" one bool, 7 "portals" list string, 8 "chapAuthDiscovery" one bool,
+        10 "secretRef" one SecretReference, 11 "chapAuthSession" one bool, 12 "initiatorName" opt string;
     ISCSIVolumeSource:
         1 "targetPortal" one string, 2 "iqn" one string, 3 "lun" one int32, 4 "iscsiInterface" one string,
         5 "fsType" one string, 6 "readOnly" one bool, 7 "portals" list string, 8 "chapAuthDiscovery" one bool,
@@ -148,10 +169,16 @@ super::table::messages! {
     LifecycleHandler:
         1 "exec" one ExecAction, 2 "httpGet" one HTTPGetAction, 3 "tcpSocket" one TCPSocketAction,
         4 "sleep" one SleepAction;
+    LimitRange: 1 "metadata" one ObjectMeta, 2 "spec" one LimitRangeSpec;
+    LimitRangeItem:
+        1 "type" one string, 2 "max" map quantity, 3 "min" map quantity, 4 "default" map quantity,
+        5 "defaultRequest" map quantity, 6 "maxLimitRequestRatio" map quantity;
+    LimitRangeSpec: 1 "limits" list LimitRangeItem;
     LinuxContainerUser: 1 "uid" one int64, 2 "gid" one int64, 3 "supplementalGroups" list int64;
     LoadBalancerIngress: 1 "ip" one string, 2 "hostname" one string, 3 "ipMode" opt string, 4 "ports" list PortStatus;
     LoadBalancerStatus: 1 "ingress" list LoadBalancerIngress;
     LocalObjectReference: 1 "name" one string;
+    LocalVolumeSource: 1 "path" one string, 2 "fsType" opt string;
     ModifyVolumeStatus: 1 "targetVolumeAttributesClassName" one string, 2 "status" one string;
     NFSVolumeSource: 1 "server" one string, 2 "path" one string, 3 "readOnly" one bool;
     Namespace: 1 "metadata" one ObjectMeta, 2 "spec" one NamespaceSpec, 3 "status" one NamespaceStatus;
@@ -200,6 +227,8 @@ super::table::messages! {
     ObjectReference:
         1 "kind" one string, 2 "namespace" one string, 3 "name" one string, 4 "uid" one string,
         5 "apiVersion" one string, 6 "resourceVersion" one string, 7 "fieldPath" one string;
+    PersistentVolume:
+        1 "metadata" one ObjectMeta, 2 "spec" one PersistentVolumeSpec, 3 "status" one PersistentVolumeStatus;
     PersistentVolumeClaim:
         1 "metadata" one ObjectMeta, 2 "spec" one PersistentVolumeClaimSpec,
         3 "status" one PersistentVolumeClaimStatus;
@@ -218,6 +247,26 @@ super::table::messages! {
         9 "modifyVolumeStatus" one ModifyVolumeStatus;
     PersistentVolumeClaimTemplate: 1 "metadata" one ObjectMeta, 2 "spec" one PersistentVolumeClaimSpec;
     PersistentVolumeClaimVolumeSource: 1 "claimName" one string, 2 "readOnly" one bool;
+    PersistentVolumeSource:
+        1 "gcePersistentDisk" one GCEPersistentDiskVolumeSource,
+        2 "awsElasticBlockStore" one AWSElasticBlockStoreVolumeSource, 3 "hostPath" one HostPathVolumeSource,
+        4 "glusterfs" one GlusterfsPersistentVolumeSource, 5 "nfs" one NFSVolumeSource,
+        6 "rbd" one RBDPersistentVolumeSource, 7 "iscsi" one ISCSIPersistentVolumeSource,
+        8 "cinder" one CinderPersistentVolumeSource, 9 "cephfs" one CephFSPersistentVolumeSource,
+        10 "fc" one FCVolumeSource, 11 "flocker" one FlockerVolumeSource,
+        12 "flexVolume" one FlexPersistentVolumeSource, 13 "azureFile" one AzureFilePersistentVolumeSource,
+        14 "vsphereVolume" one VsphereVirtualDiskVolumeSource, 15 "quobyte" one QuobyteVolumeSource,
+        16 "azureDisk" one AzureDiskVolumeSource, 17 "photonPersistentDisk" one PhotonPersistentDiskVolumeSource,
+        18 "portworxVolume" one PortworxVolumeSource, 19 "scaleIO" one ScaleIOPersistentVolumeSource,
+        20 "local" one LocalVolumeSource, 21 "storageos" one StorageOSPersistentVolumeSource,
+        22 "csi" one CSIPersistentVolumeSource;
+    PersistentVolumeSpec:
+        1 "capacity" map quantity, 2 "persistentVolumeSource" inline PersistentVolumeSource,
+        3 "accessModes" list string, 4 "claimRef" one ObjectReference, 5 "persistentVolumeReclaimPolicy" one string,
+        6 "storageClassName" one string, 7 "mountOptions" list string, 8 "volumeMode" opt string,
+        9 "nodeAffinity" one VolumeNodeAffinity, 10 "volumeAttributesClassName" opt string;
+    PersistentVolumeStatus:
+        1 "phase" one string, 2 "message" one string, 3 "reason" one string, 4 "lastPhaseTransitionTime" one time;
     PhotonPersistentDiskVolumeSource: 1 "pdID" one string, 2 "fsType" one string;
     Pod: 1 "metadata" one ObjectMeta, 2 "spec" one PodSpec, 3 "status" one PodStatus;
     PodAffinity:
@@ -279,6 +328,7 @@ super::table::messages! {
         12 "podIPs" list PodIP, 13 "ephemeralContainerStatuses" list ContainerStatus, 14 "resize" one string,
         15 "resourceClaimStatuses" list PodResourceClaimStatus, 16 "hostIPs" list HostIP,
         17 "observedGeneration" one int64, 18 "extendedResourceClaimStatus" one PodExtendedResourceClaimStatus;
+    PodTemplate: 1 "metadata" one ObjectMeta, 2 "template" one PodTemplateSpec;
     PodTemplateSpec: 1 "metadata" one ObjectMeta, 2 "spec" one PodSpec;
     PortStatus: 1 "port" one int32, 2 "protocol" one string, 3 "error" opt string;
     PortworxVolumeSource: 1 "volumeID" one string, 2 "fsType" one string, 3 "readOnly" one bool;
@@ -294,6 +344,9 @@ super::table::messages! {
     QuobyteVolumeSource:
         1 "registry" one string, 2 "volume" one string, 3 "readOnly" one bool, 4 "user" one string,
         5 "group" one string, 6 "tenant" one string;
+    RBDPersistentVolumeSource:
+        1 "monitors" list string, 2 "image" one string, 3 "fsType" one string, 4 "pool" one string,
+        5 "user" one string, 6 "keyring" one string, 7 "secretRef" one SecretReference, 8 "readOnly" one bool;
     RBDVolumeSource:
         1 "monitors" list string, 2 "image" one string, 3 "fsType" one string, 4 "pool" one string,
         5 "user" one string, 6 "keyring" one string, 7 "secretRef" one LocalObjectReference,
@@ -314,13 +367,22 @@ super::table::messages! {
     ResourceClaim: 1 "name" one string, 2 "request" one string;
     ResourceFieldSelector: 1 "containerName" one string, 2 "resource" one string, 3 "divisor" one quantity;
     ResourceHealth: 1 "resourceID" one string, 2 "health" one string;
+    ResourceQuota: 1 "metadata" one ObjectMeta, 2 "spec" one ResourceQuotaSpec, 3 "status" one ResourceQuotaStatus;
+    ResourceQuotaSpec: 1 "hard" map quantity, 2 "scopes" list string, 3 "scopeSelector" one ScopeSelector;
+    ResourceQuotaStatus: 1 "hard" map quantity, 2 "used" map quantity;
     ResourceRequirements: 1 "limits" map quantity, 2 "requests" map quantity, 3 "claims" list ResourceClaim;
     ResourceStatus: 1 "name" one string, 2 "resources" list ResourceHealth;
     SELinuxOptions: 1 "user" one string, 2 "role" one string, 3 "type" one string, 4 "level" one string;
+    ScaleIOPersistentVolumeSource:
+        1 "gateway" one string, 2 "system" one string, 3 "secretRef" one SecretReference, 4 "sslEnabled" one bool,
+        5 "protectionDomain" one string, 6 "storagePool" one string, 7 "storageMode" one string,
+        8 "volumeName" one string, 9 "fsType" one string, 10 "readOnly" one bool;
     ScaleIOVolumeSource:
         1 "gateway" one string, 2 "system" one string, 3 "secretRef" one LocalObjectReference,
         4 "sslEnabled" one bool, 5 "protectionDomain" one string, 6 "storagePool" one string,
         7 "storageMode" one string, 8 "volumeName" one string, 9 "fsType" one string, 10 "readOnly" one bool;
+    ScopeSelector: 1 "matchExpressions" list ScopedResourceSelectorRequirement;
+    ScopedResourceSelectorRequirement: 1 "scopeName" one string, 2 "operator" one string, 3 "values" list string;
     SeccompProfile: 1 "type" one string, 2 "localhostProfile" opt string;
     Secret:
         1 "metadata" one ObjectMeta, 2 "data" map bytes, 3 "type" one string, 4 "stringData" map string,
@@ -329,6 +391,7 @@ super::table::messages! {
     SecretKeySelector: 1 "localObjectReference" inline LocalObjectReference, 2 "key" one string, 3 "optional" opt bool;
     SecretProjection:
         1 "localObjectReference" inline LocalObjectReference, 2 "items" list KeyToPath, 4 "optional" opt bool;
+    SecretReference: 1 "name" one string, 2 "namespace" one string;
     SecretVolumeSource:
         1 "secretName" one string, 2 "items" list KeyToPath, 3 "defaultMode" opt int32, 4 "optional" opt bool;
     SecurityContext:
@@ -357,6 +420,9 @@ super::table::messages! {
     ServiceStatus: 1 "loadBalancer" one LoadBalancerStatus, 2 "conditions" list Condition;
     SessionAffinityConfig: 1 "clientIP" one ClientIPConfig;
     SleepAction: 1 "seconds" one int64;
+    StorageOSPersistentVolumeSource:
+        1 "volumeName" one string, 2 "volumeNamespace" one string, 3 "fsType" one string, 4 "readOnly" one bool,
+        5 "secretRef" one ObjectReference;
     StorageOSVolumeSource:
         1 "volumeName" one string, 2 "volumeNamespace" one string, 3 "fsType" one string, 4 "readOnly" one bool,
         5 "secretRef" one LocalObjectReference;
@@ -366,6 +432,8 @@ super::table::messages! {
     Toleration:
         1 "key" one string, 2 "operator" one string, 3 "value" one string, 4 "effect" one string,
         5 "tolerationSeconds" opt int64;
+    TopologySelectorLabelRequirement: 1 "key" one string, 2 "values" list string;
+    TopologySelectorTerm: 1 "matchLabelExpressions" list TopologySelectorLabelRequirement;
     TopologySpreadConstraint:
         1 "maxSkew" one int32, 2 "topologyKey" one string, 3 "whenUnsatisfiable" one string,
         4 "labelSelector" one LabelSelector, 5 "minDomains" opt int32, 6 "nodeAffinityPolicy" opt string,
@@ -379,6 +447,7 @@ super::table::messages! {
         5 "mountPropagation" opt string, 6 "subPathExpr" one string, 7 "recursiveReadOnly" opt string;
     VolumeMountStatus:
         1 "name" one string, 2 "mountPath" one string, 3 "readOnly" one bool, 4 "recursiveReadOnly" opt string;
+    VolumeNodeAffinity: 1 "required" one NodeSelector;
     VolumeProjection:
         1 "secret" one SecretProjection, 2 "downwardAPI" one DownwardAPIProjection,
         3 "configMap" one ConfigMapProjection, 4 "serviceAccountToken" one ServiceAccountTokenProjection,

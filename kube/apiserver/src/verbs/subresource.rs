@@ -28,11 +28,69 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
             Ok(body::json(StatusCode::OK, &scale_of(&read::decoded(kind, &entry)?)))
         }
         ("scale", "update" | "patch") if listed => scale(server, call, verb, sent).await,
+        ("eviction", "create") if listed => super::eviction::evict(server, call, sent).await,
+        ("ephemeralcontainers", "get") if listed => read::get(server, call),
+        ("ephemeralcontainers", "update" | "patch") if listed => ephemeral(server, call, verb, sent).await,
+        ("approval", "get") if listed => read::get(server, call),
+        ("approval", "update" | "patch") if listed => approval(server, call, verb, sent).await,
         ("binding", "create") if listed => bind(server, call, sent).await,
         ("finalize", "update") if listed => finalize(server, call, sent).await,
         _ if listed || call.route.subresource == "status" => Err(Status::method_not_allowed()),
         _ => Err(Status::no_resource()),
     }
+}
+
+/// What a request makes of `old`: a patch of it, or another object.
+fn wanted(call: &Call, verb: &str, sent: &[u8], old: &Value) -> Result<Value, Status> {
+    if verb == "update" {
+        return body::parse(&call.headers, sent);
+    }
+    let content_type = call.headers.get(http::header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or_default();
+    let patch: Value =
+        serde_json::from_slice(sent).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    PatchKind::from_content_type(content_type, false)?.apply(old, &patch)
+}
+
+/// Writes the decision about a request for a certificate, and nothing else of it.
+async fn approval(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Result<Response<Body>, Status> {
+    let written = write::update(server, call, Part::Status, |old| {
+        let wanted = wanted(call, verb, sent, old)?;
+        let mut object = old.clone();
+        object["status"]["conditions"] = wanted["status"]["conditions"].clone();
+        object["metadata"]["resourceVersion"] = wanted["metadata"]["resourceVersion"].clone();
+        Ok(object)
+    })
+    .await?;
+    written.respond(call, StatusCode::OK)
+}
+
+/// Adds containers to a pod that runs; none is changed or taken away.
+async fn ephemeral(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Result<Response<Body>, Status> {
+    const FIELD: &str = "spec.ephemeralContainers";
+    let written = write::update(server, call, Part::Internal, |old| {
+        let wanted = wanted(call, verb, sent, old)?;
+        let before = table::list(&old["spec"]["ephemeralContainers"]);
+        let after = table::list(&wanted["spec"]["ephemeralContainers"]);
+        for container in before {
+            let now = after.iter().find(|other| other["name"] == container["name"]);
+            if now.is_none_or(|now| !unchanged(container, now)) {
+                let why = format!("existing ephemeral containers {} may not be changed", container["name"]);
+                let error = crate::status::FieldError::forbidden(FIELD, &why);
+                return Err(Status::invalid("", "Pod", &call.route.name, &[error]));
+            }
+        }
+        let mut object = old.clone();
+        object["spec"]["ephemeralContainers"] = after.into();
+        object["metadata"]["resourceVersion"] = wanted["metadata"]["resourceVersion"].clone();
+        Ok(object)
+    })
+    .await?;
+    written.respond(call, StatusCode::OK)
+}
+
+/// Whether what was said of a container is still said; defaults that were filled in need not be repeated.
+fn unchanged(before: &Value, now: &Value) -> bool {
+    now.as_object().is_some_and(|now| now.iter().all(|(field, value)| before[field] == *value))
 }
 
 fn scale_of(object: &Value) -> Value {

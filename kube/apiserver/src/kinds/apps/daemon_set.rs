@@ -14,7 +14,15 @@ pub static KIND: Description = Description {
     categories: &["all"],
     has_status: true,
     counts: true,
-    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::of::<apps::DaemonSet>() },
+    rules: Builtin {
+        default,
+        prepare: |set, old, _| prepare(set, old),
+        validate,
+        validate_update,
+        columns: COLUMNS,
+        cells,
+        ..Builtin::of::<apps::DaemonSet>()
+    },
     ..Description::of(["apps", "v1", "DaemonSet", "daemonsets", "daemonset"], &protobuf::apps::DaemonSet)
 };
 
@@ -48,6 +56,21 @@ fn default(set: &mut Value) {
     for field in ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"] {
         pod_spec::set(&mut set["status"], field, 0);
     }
+}
+
+/// How often the template has changed, where it was before `metadata.generation`; upstream keeps it still.
+const TEMPLATES: &str = "deprecated.daemonset.template.generation";
+
+fn prepare(set: &mut Value, old: Option<&Value>) {
+    let before =
+        old.and_then(|old| old["metadata"]["annotations"][TEMPLATES].as_str()?.parse::<i64>().ok()).unwrap_or(0);
+    let changed = old.is_none_or(|old| old["spec"]["template"] != set["spec"]["template"]);
+    let metadata = crate::object::metadata(set);
+    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    if !annotations.is_object() {
+        *annotations = json!({});
+    }
+    annotations[TEMPLATES] = (before + i64::from(changed)).to_string().into();
 }
 
 fn validate(set: &Value, errors: &mut Errors) {

@@ -46,6 +46,7 @@ fn default(deployment: &mut Value) {
         pod_spec::set(&mut strategy["rollingUpdate"], "maxSurge", "25%");
     }
     workload::default_template(spec);
+    pod_spec::set(deployment, "status", json!({}));
 }
 
 fn validate(deployment: &Value, errors: &mut Errors) {

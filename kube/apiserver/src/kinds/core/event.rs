@@ -13,7 +13,8 @@ pub static KIND: Description = Description {
     ..Description::of(["", "v1", "Event", "events", "event"], &protobuf::core::Event)
 };
 
-const COLUMNS: &[Column] = &[
+/// Headings of both forms.
+pub const COLUMNS: &[Column] = &[
     column("Last Seen", 0),
     column("Type", 0),
     column("Reason", 0),
@@ -26,7 +27,8 @@ const COLUMNS: &[Column] = &[
     column("Name", 1),
 ];
 
-fn cells(event: &Value, now: jiff::Timestamp) -> Vec<Value> {
+/// A row of an event.
+pub fn cells(event: &Value, now: jiff::Timestamp) -> Vec<Value> {
     let time = |fields: &[&Value]| {
         fields.iter().find_map(|f| f.as_str()).map_or_else(|| "<unknown>".to_owned(), |at| since(at, now))
     };

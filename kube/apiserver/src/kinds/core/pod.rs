@@ -12,6 +12,8 @@ use crate::table::{age, text};
 
 const SUBRESOURCES: &[Subresource] = &[
     ("binding", "Binding", &["create"]),
+    ("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
+    ("eviction", "Eviction", &["create"]),
     ("exec", "PodExecOptions", &["create", "get"]),
     ("log", "Pod", &["get"]),
     ("portforward", "PodPortForwardOptions", &["create", "get"]),
@@ -47,8 +49,6 @@ fn default(pod: &mut Value) {
     pod_spec::set(spec, "serviceAccountName", "default");
     let account = spec["serviceAccountName"].clone();
     pod_spec::set(spec, "serviceAccount", account);
-    pod_spec::set(spec, "priority", 0);
-    pod_spec::set(spec, "preemptionPolicy", "PreemptLowerPriority");
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         tolerate(spec, key);
     }

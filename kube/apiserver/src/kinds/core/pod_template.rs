@@ -1,0 +1,38 @@
+//! Pod templates: what pods are made from.
+
+use k8s_openapi::api::core::v1 as core;
+use serde_json::Value;
+
+use crate::kinds::workload;
+use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::protobuf;
+use crate::table::{containers, images, pairs};
+
+pub static KIND: Description = Description {
+    counts: true,
+    rules: Builtin {
+        default: workload::default_template,
+        validate,
+        columns: COLUMNS,
+        cells,
+        ..Builtin::of::<core::PodTemplate>()
+    },
+    ..Description::of(["", "v1", "PodTemplate", "podtemplates", "podtemplate"], &protobuf::core::PodTemplate)
+};
+
+const COLUMNS: &[Column] = &[column("Name", 0), column("Containers", 0), column("Images", 0), column("Pod Labels", 0)];
+
+fn validate(template: &Value, errors: &mut Errors) {
+    workload::template(&template["template"], "template", errors);
+}
+
+fn cells(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    let _ = now;
+    let template = &object["template"];
+    vec![
+        object["metadata"]["name"].clone(),
+        containers(&template["spec"]),
+        images(&template["spec"]),
+        pairs(&template["metadata"]["labels"]),
+    ]
+}

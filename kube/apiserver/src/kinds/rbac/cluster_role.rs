@@ -1,0 +1,44 @@
+//! Cluster roles: what may be done everywhere.
+
+use k8s_openapi::api::rbac::v1 as rbac;
+use serde_json::Value;
+
+use super::role::policy_rules;
+use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
+use crate::protobuf;
+use crate::status::FieldError;
+use crate::table::{list, text};
+
+pub static KIND: Description = Description {
+    namespaced: false,
+    name_rule: NameRule::PathSegment,
+    idle: "whoever is authenticated may do everything: rights are not judged yet",
+    rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::of::<rbac::ClusterRole>() },
+    ..Description::of(
+        ["rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "clusterrole"],
+        &protobuf::rbac::ClusterRole,
+    )
+};
+
+const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];
+
+fn validate(role: &Value, errors: &mut Errors) {
+    policy_rules(role, true, errors);
+    let aggregation = &role["aggregationRule"];
+    if !aggregation.is_object() {
+        return;
+    }
+    let selectors = list(&aggregation["clusterRoleSelectors"]);
+    if selectors.is_empty() {
+        let why = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        errors.push(FieldError::required("aggregationRule.clusterRoleSelectors", why));
+    }
+    for (i, selector) in selectors.iter().enumerate() {
+        errors.label_selector(selector, &format!("aggregationRule.clusterRoleSelectors[{i}]"));
+    }
+}
+
+fn cells(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    let _ = now;
+    vec![object["metadata"]["name"].clone(), text(&object["metadata"]["creationTimestamp"], "")]
+}

@@ -1,0 +1,49 @@
+//! CSI storage capacities: how much a driver still has, and where.
+
+use k8s_openapi::api::storage::v1 as storage;
+use serde_json::{Value, json};
+
+use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
+use crate::protobuf;
+use crate::table::text;
+
+pub static KIND: Description = Description {
+    idle: "there are no volume drivers",
+    rules: Builtin {
+        validate,
+        validate_update,
+        columns: COLUMNS,
+        cells,
+        ..Builtin::of::<storage::CSIStorageCapacity>()
+    },
+    ..Description::of(
+        ["storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities", "csistoragecapacity"],
+        &protobuf::storage::CSIStorageCapacity,
+    )
+};
+
+const COLUMNS: &[Column] = &[column("Name", 0), column("StorageClassName", 0), column("Capacity", 0)];
+
+fn validate(capacity: &Value, errors: &mut Errors) {
+    errors.named(&capacity["storageClassName"], "storageClassName", NameRule::Subdomain);
+    errors.label_selector(&capacity["nodeTopology"], "nodeTopology");
+    for field in ["capacity", "maximumVolumeSize"] {
+        if !capacity[field].is_null() {
+            errors.quantities(&json!({ field: capacity[field] }), "");
+        }
+    }
+}
+
+fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
+    errors.immutable(&old["nodeTopology"], &new["nodeTopology"], "nodeTopology");
+    errors.immutable(&old["storageClassName"], &new["storageClassName"], "storageClassName");
+}
+
+fn cells(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    let _ = now;
+    vec![
+        object["metadata"]["name"].clone(),
+        text(&object["storageClassName"], ""),
+        text(&object["capacity"], "<unset>"),
+    ]
+}
