@@ -6,6 +6,7 @@ mod demo;
 mod dist;
 mod machine;
 mod release;
+mod schemas;
 mod test;
 mod tidy;
 
@@ -28,6 +29,8 @@ enum Task {
     Demo(demo::Demo),
     /// Pack the binary, a systemd unit, completions and an example into a tar.
     Dist(dist::Dist),
+    /// Make the table of types of the built-in kinds anew, from upstream's declarations.
+    Schemas(schemas::Schemas),
     /// Run every test, and first everything that a test needs: what it installs, it says.
     Test(test::Test),
     /// Check what code cannot show: which room uses which, and what is absent where.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Bench(bench) => bench.run(),
         Task::Demo(demo) => demo.run(),
         Task::Dist(dist) => dist.run(),
+        Task::Schemas(schemas) => schemas.run(),
         Task::Test(test) => test.run(),
         Task::Tidy(tidy) => tidy.run(),
     };

@@ -1,8 +1,8 @@
 //! Kinds: one declarative description each. Adding a built-in kind is one entry in [`builtin`] and, when it has
 //! rules of its own, one file here.
 //!
-//! A description says how the kind is named, how its objects are decoded (a round trip through the typed
-//! schema finds wrong types and unknown fields), completed, judged, and shown in a table.
+//! A description says how the kind is named, which type of the table its objects are ([`crate::schema`]), how they are
+//! completed, judged, and shown in a table.
 
 mod config;
 mod crd;
@@ -26,12 +26,11 @@ use k8s_openapi::api::{
     node::v1 as runtime,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::validate::{Errors, LABEL, SUBDOMAIN, is_qualified_name, name_is_label, name_is_subdomain};
 use crate::custom::CustomKind;
+use crate::schema::{self, View};
 
 /// Text that is static for built-in kinds and owned for custom ones.
 pub type Text = Cow<'static, str>;
@@ -101,7 +100,8 @@ pub enum NameRule {
 /// The rules of a built-in kind.
 #[derive(Clone)]
 pub struct Builtin {
-    decode: fn(Value) -> Result<Value, serde_json::Error>,
+    /// What its objects are made of; `None` when the table has no such type, and then nothing is decoded.
+    of: Option<&'static schema::Type>,
     /// Fills in what was left out.
     pub default: fn(&mut Value),
     /// Judges an object by itself.
@@ -154,15 +154,21 @@ impl Kind {
     pub fn decode(&self, sent: Value) -> Result<Decoded, String> {
         match &self.rules {
             Rules::Builtin(rules) => {
-                let mut object = (rules.decode)(sent.clone()).map_err(|e| e.to_string())?;
-                // The typed form does not keep what kind it is of.
+                let of = rules.of.ok_or_else(|| format!("the table of types has no {}", self.names.kind))?;
+                let (mut object, unknown) = schema::decode(of, sent)?;
                 object["apiVersion"] = self.names.api_version().into();
                 object["kind"] = self.names.kind.as_ref().into();
-                let mut unknown = Vec::new();
-                lost(&sent, &object, &mut String::new(), &mut unknown);
                 Ok(Decoded { object, unknown })
             }
             Rules::Custom(custom) => Ok(custom.prune(sent)),
+        }
+    }
+
+    /// What patches see of its objects.
+    pub fn view(&self) -> View {
+        match &self.rules {
+            Rules::Builtin(rules) => rules.of.map_or(View::Free, View::Type),
+            Rules::Custom(_) => View::Free, // strategic merge patches are for built-in kinds only
         }
     }
 
@@ -210,41 +216,6 @@ impl Kind {
     }
 }
 
-/// Paths of values in `sent` that are absent from `kept`. Nulls say nothing, so they do not count.
-fn lost(sent: &Value, kept: &Value, path: &mut String, unknown: &mut Vec<String>) {
-    const UNKNOWN_MAX: usize = 16; // more would not help the reader
-    match (sent, kept) {
-        (Value::Object(sent), Value::Object(kept)) => {
-            for (key, value) in sent {
-                let length = path.len();
-                if !path.is_empty() {
-                    path.push('.');
-                }
-                path.push_str(key);
-                match kept.get(key) {
-                    Some(kept) => lost(value, kept, path, unknown),
-                    None if value.is_null() || unknown.len() >= UNKNOWN_MAX => {}
-                    None => unknown.push(path.clone()),
-                }
-                path.truncate(length);
-            }
-        }
-        (Value::Array(sent), Value::Array(kept)) => {
-            for (i, (value, kept)) in sent.iter().zip(kept).enumerate() {
-                let length = path.len();
-                path.push_str(&format!("[{i}]"));
-                lost(value, kept, path, unknown);
-                path.truncate(length);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn typed<K: DeserializeOwned + Serialize>(value: Value) -> Result<Value, serde_json::Error> {
-    serde_json::to_value(serde_json::from_value::<K>(value)?)
-}
-
 fn nothing(_: &mut Value) {}
 fn no_rule(_: &Value, _: &mut Errors) {}
 fn any_change(_: &Value, _: &Value, _: &mut Errors) {}
@@ -256,9 +227,9 @@ fn name_age(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
 }
 
 impl Builtin {
-    fn of<K: DeserializeOwned + Serialize>() -> Self {
+    fn of<K: k8s_openapi::Resource>() -> Self {
         Self {
-            decode: typed::<K>,
+            of: schema::lookup(K::GROUP, K::VERSION, K::KIND),
             default: nothing,
             validate: no_rule,
             validate_update: any_change,

@@ -26,6 +26,7 @@ mod patch;
 mod protobuf;
 mod registry;
 mod route;
+mod schema;
 mod selector;
 mod server;
 pub mod status;
