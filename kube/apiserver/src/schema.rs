@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! types.txt ─table─▶ Type ─┬─ decode   unknown fields go, what is of the wrong shape is refused in upstream's words
-//!                          └─ View     which lists strategic merge patches merge, and by what
+//!                          ├─ View     which lists strategic merge patches merge, and by what
+//!                          └─ openapi  what clients are told
 //! ```
 //!
 //! Limits: a field given twice in one object is not noticed; words about wrong values name a Go type without its alias.
@@ -18,5 +19,5 @@ mod view;
 mod tests;
 
 pub use self::decode::decode;
-pub use self::table::{List, Type, lookup};
+pub use self::table::{List, Shape, Type, lookup, type_named};
 pub use self::view::View;

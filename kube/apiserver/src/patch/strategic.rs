@@ -194,9 +194,9 @@ mod tests {
     fn lists_of_one_name_are_told_apart_by_their_type() {
         check(
             "ServiceSpec",
-            json!({"ports": [{"port": 80, "targetPort": 80}]}),
+            json!({"ports": [{"port": 80, "targetPort": 80, "name": "web"}]}),
             json!({"ports": [{"port": 80, "targetPort": 8080}, {"port": 443}]}),
-            json!({"ports": [{"port": 80, "targetPort": 8080}, {"port": 443}]}),
+            json!({"ports": [{"port": 80, "targetPort": 8080, "name": "web"}, {"port": 443}]}),
         );
         check(
             "Container",
