@@ -6,6 +6,7 @@ mod demo;
 mod dist;
 mod machine;
 mod release;
+mod schemas;
 mod test;
 mod tidy;
 
@@ -30,6 +31,8 @@ enum Task {
     Dist(dist::Dist),
     /// Write docs/reference/kubernetes.md from the kinds that are served.
     Reference,
+    /// Make the table of types of the built-in kinds anew, from upstream's declarations.
+    Schemas(schemas::Schemas),
     /// Run every test, and first everything that a test needs: what it installs, it says.
     Test(test::Test),
     /// Check what code cannot show: which room uses which, and what is absent where.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Demo(demo) => demo.run(),
         Task::Dist(dist) => dist.run(),
         Task::Reference => test::reference(),
+        Task::Schemas(schemas) => schemas.run(),
         Task::Test(test) => test.run(),
         Task::Tidy(tidy) => tidy.run(),
     };

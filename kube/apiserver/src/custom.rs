@@ -94,6 +94,11 @@ impl CustomKind {
         Self { schema: Box::new(Schema::read(&version["schema"]["openAPIV3Schema"])), columns }
     }
 
+    /// The schema in OpenAPI's words.
+    pub fn openapi(&self) -> Value {
+        self.schema.openapi()
+    }
+
     /// Drops what the schema does not know.
     pub fn prune(&self, mut object: Value) -> Decoded {
         let unknown = schema::prune(&mut object, &self.schema);

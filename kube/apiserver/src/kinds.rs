@@ -1,8 +1,8 @@
 //! Kinds: one declarative description each ([`description`]), one file each, listed by group. `docs/guides/add-a-kind.md`
 //! says how one is added.
 //!
-//! A description says how the kind is named, how its objects are decoded (a round trip through the typed
-//! schema finds wrong types and unknown fields), completed, judged, and shown in a table.
+//! A description says how the kind is named, which type of the table its objects are ([`crate::schema`]), how they are
+//! completed, judged, and shown in a table.
 
 mod admissionregistration;
 mod apiextensions;
@@ -35,6 +35,7 @@ pub use self::description::{Builtin, Description, Face};
 pub use self::validate::{Errors, LABEL, NameRule, is_qualified_name, name_is_label};
 use crate::auth::User;
 use crate::custom::CustomKind;
+use crate::schema::{self, View};
 
 /// Text that is static for built-in kinds and owned for custom ones.
 pub type Text = Cow<'static, str>;
@@ -143,16 +144,21 @@ impl Kind {
     pub fn decode(&self, sent: Value) -> Result<Decoded, String> {
         match &self.rules {
             Rules::Builtin(rules) => {
-                let mut object = (rules.decode)(sent.clone()).map_err(|e| e.to_string())?;
-                // The typed form does not keep what kind it is of.
+                let of = rules.of.ok_or_else(|| format!("the table of types has no {}", self.names.kind))?;
+                let (mut object, unknown) = schema::decode(of, sent)?;
                 object["apiVersion"] = self.names.api_version().into();
                 object["kind"] = self.names.kind.as_ref().into();
-                let mut unknown = Vec::new();
-                lost(&sent, &object, &mut String::new(), &mut unknown);
-                forget(&sent, &mut object);
                 Ok(Decoded { object, unknown })
             }
             Rules::Custom(custom) => Ok(custom.prune(sent)),
+        }
+    }
+
+    /// What patches see of its objects.
+    pub fn view(&self) -> View {
+        match &self.rules {
+            Rules::Builtin(rules) => rules.of.map_or(View::Free, View::Type),
+            Rules::Custom(_) => View::Free, // strategic merge patches are for built-in kinds only
         }
     }
 
@@ -226,63 +232,6 @@ impl Kind {
         let group = if group.is_empty() { "core" } else { group };
         if namespace.is_empty() { format!("/{group}/{plural}/") } else { format!("/{group}/{plural}/{namespace}/") }
     }
-}
-
-/// Paths of values in `sent` that are absent from `kept`. Nulls say nothing, so they do not count.
-fn lost(sent: &Value, kept: &Value, path: &mut String, unknown: &mut Vec<String>) {
-    const UNKNOWN_MAX: usize = 16; // more would not help the reader
-    match (sent, kept) {
-        (Value::Object(sent), Value::Object(kept)) => {
-            for (key, value) in sent {
-                let length = path.len();
-                if !path.is_empty() {
-                    path.push('.');
-                }
-                path.push_str(key);
-                match kept.get(key) {
-                    Some(kept) => lost(value, kept, path, unknown),
-                    None if value.is_null() || unknown.len() >= UNKNOWN_MAX => {}
-                    None => unknown.push(path.clone()),
-                }
-                path.truncate(length);
-            }
-        }
-        (Value::Array(sent), Value::Array(kept)) => {
-            for (i, (value, kept)) in sent.iter().zip(kept).enumerate() {
-                let length = path.len();
-                path.push_str(&format!("[{i}]"));
-                lost(value, kept, path, unknown);
-                path.truncate(length);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Takes empty values out of `kept` that nobody sent: the typed form has them for every field that upstream requires,
-/// and what was not said must stay unsaid, or its rule cannot find it missing.
-fn forget(sent: &Value, kept: &mut Value) {
-    match (sent, kept) {
-        (Value::Object(sent), Value::Object(kept)) => {
-            kept.retain(|key, value| match sent.get(key) {
-                Some(Value::Null) | None => !is_empty(value),
-                Some(sent) => {
-                    forget(sent, value);
-                    true
-                }
-            });
-        }
-        (Value::Array(sent), Value::Array(kept)) => {
-            sent.iter().zip(kept).for_each(|(sent, kept)| forget(sent, kept));
-        }
-        _ => {}
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    value.as_object().is_some_and(serde_json::Map::is_empty)
-        || value.as_array().is_some_and(Vec::is_empty)
-        || value == ""
 }
 
 /// The descriptions of every built-in kind.

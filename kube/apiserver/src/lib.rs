@@ -10,7 +10,7 @@
 //! runs. Objects are kept as JSON text and parsed only where something must be understood.
 //!
 //! Not built (answers 404, 405, 415 or 501): server-side apply, RBAC, answers in protobuf, attach, token
-//! requests, CEL, webhooks, schemas in OpenAPI.
+//! requests, CEL, webhooks.
 
 mod addresses;
 pub mod admission;
@@ -27,6 +27,7 @@ mod protobuf;
 pub mod reference;
 mod registry;
 mod route;
+mod schema;
 mod selector;
 mod server;
 pub mod status;

@@ -4,6 +4,7 @@ pub mod strategic;
 
 use serde_json::Value;
 
+use crate::schema::View;
 use crate::status::Status;
 
 /// The media types of patches.
@@ -40,15 +41,23 @@ impl PatchKind {
         }
     }
 
-    /// `object` with `patch` applied.
+    /// `object`, of which nothing is known, with `patch` applied.
+    ///
+    /// # Errors
+    /// As [`PatchKind::apply_as`].
+    pub fn apply(self, object: &Value, patch: &Value) -> Result<Value, Status> {
+        self.apply_as(View::Free, object, patch)
+    }
+
+    /// `object` with `patch` applied; `view` says how its lists are merged.
     ///
     /// # Errors
     /// 400 for a patch that is none, 422 for one that does not fit the object.
-    pub fn apply(self, object: &Value, patch: &Value) -> Result<Value, Status> {
+    pub fn apply_as(self, view: View, object: &Value, patch: &Value) -> Result<Value, Status> {
         let mut patched = object.clone();
         match self {
             Self::Merge => json_patch::merge(&mut patched, patch),
-            Self::Strategic => strategic::apply(&mut patched, patch).map_err(Status::bad_request)?,
+            Self::Strategic => strategic::apply(&mut patched, patch, view).map_err(Status::bad_request)?,
             Self::Json => {
                 if patch.as_array().is_some_and(|operations| operations.len() > OPERATIONS_MAX) {
                     return Err(Status::too_large(OPERATIONS_MAX));

@@ -145,7 +145,7 @@ pub(crate) async fn patch(
         .or_else(|_| body::parse_yaml(sent))
         .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
     let written = write::update(server, call, part, |old| {
-        let mut patched = kind.apply(old, &patch)?;
+        let mut patched = kind.apply_as(call.kind.view(), old, &patch)?;
         // A patch that does not speak of the version applies to whatever is there now.
         if patch["metadata"]["resourceVersion"].is_null() && kind != PatchKind::Json {
             object::metadata(&mut patched).remove("resourceVersion");

@@ -6,11 +6,13 @@
 //! ```text
 //! openAPIV3Schema ─check─▶ enforceable? ─Schema::read─▶ Schema ─┬─ prune      what it does not know goes
 //!                                                               ├─ default    what is absent is filled in
+//!                                                               ├─ openapi    what clients are told of it
 //!                                                               ├─ fits       yes or no, without a word
 //!                                                               └─ validate   every reason why not
 //! ```
 
 mod default;
+mod openapi;
 mod prune;
 mod validate;
 

@@ -3,7 +3,7 @@
 //! ```text
 //! pub static KIND: Description = Description {
 //!     short, categories, namespaced, has_status, counts, subresources, name_rule, …     what differs from the usual
-//!     rules: Builtin { default, prepare, validate, validate_update, columns, cells, ..Builtin::of::<TYPE>() },
+//!     rules: Builtin { default, prepare, validate, validate_update, columns, cells, ..Builtin::USUAL },
 //!     ..Description::of([group, version, kind, plural, singular], &PROTOBUF_MESSAGE)
 //! };
 //! ```
@@ -13,13 +13,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Column, Errors, Kind, NameRule, Names, Rules, column};
 use crate::auth::User;
 use crate::protobuf::table::Message;
+use crate::schema::{self, Type};
 
 /// Name of the subresource, kind of what it takes or gives, its verbs.
 pub type Subresource = (&'static str, &'static str, &'static [&'static str]);
@@ -33,8 +32,8 @@ pub const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "lis
 /// The rules of a built-in kind.
 #[derive(Clone, Copy)]
 pub struct Builtin {
-    /// Reads an object through its typed form, which finds values of a wrong type.
-    pub decode: fn(Value) -> Result<Value, serde_json::Error>,
+    /// What objects are made of, found by the name of the kind; `None` is a kind that the table does not have, and then nothing is decoded.
+    pub of: Option<&'static Type>,
     /// Fills in what was left out. Must change nothing when it is done twice.
     pub default: fn(&mut Value),
     /// What the server itself writes into a new object, or into a changed one (with the old one): generated
@@ -52,24 +51,18 @@ pub struct Builtin {
 
 impl Builtin {
     /// The usual: nothing is filled in, no rule but the types, name and age are shown.
-    pub const fn of<K: DeserializeOwned + Serialize>() -> Self {
-        Self {
-            decode: typed::<K>,
-            default: |_| {},
-            prepare: |_, _, _| {},
-            validate: |_, _| {},
-            validate_update: |_, _, _| {},
-            columns: NAME_AGE,
-            cells: |object, now| vec![object["metadata"]["name"].clone(), crate::table::age(object, now)],
-        }
-    }
+    pub const USUAL: Self = Self {
+        of: None,
+        default: |_| {},
+        prepare: |_, _, _| {},
+        validate: |_, _| {},
+        validate_update: |_, _, _| {},
+        columns: NAME_AGE,
+        cells: |object, now| vec![object["metadata"]["name"].clone(), crate::table::age(object, now)],
+    };
 }
 
 const NAME_AGE: &[Column] = &[column("Name", 0), column("Age", 0)];
-
-fn typed<K: DeserializeOwned + Serialize>(value: Value) -> Result<Value, serde_json::Error> {
-    serde_json::to_value(serde_json::from_value::<K>(value)?)
-}
 
 /// Objects of a kind that are kept as those of another: one store, two faces.
 pub struct Face {
@@ -127,7 +120,7 @@ impl Description {
             message,
             face: None,
             idle: "",
-            rules: Builtin::of::<Value>(),
+            rules: Builtin::USUAL,
         }
     }
 
@@ -152,7 +145,10 @@ impl Description {
             name_rule: self.name_rule,
             verbs: self.verbs,
             face: self.face,
-            rules: Rules::Builtin(self.rules),
+            rules: Rules::Builtin(Builtin {
+                of: schema::lookup(self.names[0], self.names[1], self.names[2]),
+                ..self.rules
+            }),
         })
     }
 }

@@ -1,53 +1,17 @@
-//! Strategic merge patch: a merge patch that knows which lists are maps in disguise.
+//! Strategic merge patch: a merge patch that knows which lists are maps in disguise, from the table of types.
 //!
 //! Directives: `$patch: replace | delete | merge`, `$retainKeys`, `$setElementOrder/LIST`,
 //! `$deleteFromPrimitiveList/LIST` (upstream: `strategic-merge-patch.md`).
 
 use serde_json::{Map, Value};
 
-/// How a list is patched.
-enum ListKind {
-    /// Replaced as a whole.
-    Atomic,
-    /// A set of primitives.
-    Set,
-    /// Items with the same value of this field are merged.
-    Keyed(&'static str),
-}
-
-/// How the list under `field` is patched. The tags `patchStrategy` and `patchMergeKey` of the built-in kinds agree
-/// by name of the field, but for `ports`, whose items tell what they are.
-fn list_kind(field: &str, items: &[Value]) -> ListKind {
-    match field {
-        "containers"
-        | "initContainers"
-        | "ephemeralContainers"
-        | "volumes"
-        | "env"
-        | "imagePullSecrets"
-        | "secrets"
-        | "schedulingGates"
-        | "resourceClaims" => ListKind::Keyed("name"),
-        "ports" if items.iter().any(|item| item.get("containerPort").is_some()) => ListKind::Keyed("containerPort"),
-        "ports" if items.iter().any(|item| item.get("$patch").is_some() || item.get("port").is_some()) => {
-            ListKind::Keyed("port")
-        }
-        "volumeMounts" => ListKind::Keyed("mountPath"),
-        "volumeDevices" => ListKind::Keyed("devicePath"),
-        "hostAliases" | "podIPs" | "hostIPs" => ListKind::Keyed("ip"),
-        "conditions" | "addresses" => ListKind::Keyed("type"),
-        "ownerReferences" => ListKind::Keyed("uid"),
-        "topologySpreadConstraints" => ListKind::Keyed("topologyKey"),
-        "finalizers" => ListKind::Set,
-        _ => ListKind::Atomic,
-    }
-}
+use crate::schema::{List, View};
 
 /// Applies `patch` to `object`.
 ///
 /// # Errors
 /// What is wrong with the patch.
-pub fn apply(object: &mut Value, patch: &Value) -> Result<(), String> {
+pub fn apply(object: &mut Value, patch: &Value, view: View) -> Result<(), String> {
     let Value::Object(patch) = patch else { return Err("a strategic merge patch must be an object".into()) };
     match patch.get("$patch").and_then(Value::as_str) {
         Some("replace") => {
@@ -87,11 +51,11 @@ pub fn apply(object: &mut Value, patch: &Value) -> Result<(), String> {
             }
             Value::Object(_) => {
                 let child = map.entry(key.clone()).or_insert(Value::Null);
-                apply(child, value)?;
+                apply(child, value, view.field(key))?;
             }
             Value::Array(items) => {
                 let current = map.entry(key.clone()).or_insert_with(|| Value::Array(Vec::new()));
-                merge_list(key, current, items)?;
+                merge_list(view.field(key), current, items)?;
             }
             scalar => {
                 map.insert(key.clone(), scalar.clone());
@@ -102,47 +66,47 @@ pub fn apply(object: &mut Value, patch: &Value) -> Result<(), String> {
         if let (Some(list), Some(order)) = (key.strip_prefix("$setElementOrder/"), order.as_array())
             && let Some(items) = map.get_mut(list).and_then(Value::as_array_mut)
         {
-            reorder(list, items, order);
+            reorder(view.field(list), items, order);
         }
     }
     Ok(())
 }
 
-fn merge_list(field: &str, current: &mut Value, patch: &[Value]) -> Result<(), String> {
+fn merge_list(view: View, current: &mut Value, patch: &[Value]) -> Result<(), String> {
     if !current.is_array() {
         *current = Value::Array(Vec::new());
     }
     let Value::Array(items) = current else { return Err("not a list".into()) };
-    let all: Vec<Value> = items.iter().chain(patch).cloned().collect();
     let replace = |entry: &Value| entry.get("$patch").and_then(Value::as_str) == Some("replace");
     if patch.iter().any(replace) {
         *items = patch.iter().filter(|entry| !replace(entry)).cloned().collect();
         return Ok(());
     }
-    match list_kind(field, &all) {
-        ListKind::Atomic => *items = patch.to_vec(),
-        ListKind::Set => {
+    match view.list() {
+        List::Whole => *items = patch.to_vec(),
+        List::Set => {
             for item in patch {
                 if !items.contains(item) {
                     items.push(item.clone());
                 }
             }
         }
-        ListKind::Keyed(key) => {
+        List::Keyed(key) => {
             for entry in patch {
-                let id =
-                    entry.get(key).ok_or_else(|| format!("map: {entry} does not contain declared merge key: {key}"))?;
-                let found = items.iter().position(|item| item.get(key) == Some(id));
+                let id = entry
+                    .get(*key)
+                    .ok_or_else(|| format!("map: {entry} does not contain declared merge key: {key}"))?;
+                let found = items.iter().position(|item| item.get(*key) == Some(id));
                 let delete = entry.get("$patch").and_then(Value::as_str) == Some("delete");
                 match (found, delete) {
                     (Some(at), true) => {
                         items.remove(at);
                     }
                     (None, true) => {}
-                    (Some(at), false) => apply(&mut items[at], entry)?,
+                    (Some(at), false) => apply(&mut items[at], entry, view.item())?,
                     (None, false) => {
                         let mut fresh = Value::Object(Map::new());
-                        apply(&mut fresh, entry)?;
+                        apply(&mut fresh, entry, view.item())?;
                         items.push(fresh);
                     }
                 }
@@ -153,9 +117,9 @@ fn merge_list(field: &str, current: &mut Value, patch: &[Value]) -> Result<(), S
 }
 
 /// Puts the items that `order` names into its order; the others keep their place relative to their predecessor.
-fn reorder(field: &str, items: &mut [Value], order: &[Value]) {
-    let place = |item: &Value| match list_kind(field, std::slice::from_ref(item)) {
-        ListKind::Keyed(key) => order.iter().position(|o| o.get(key).is_some() && o.get(key) == item.get(key)),
+fn reorder(view: View, items: &mut [Value], order: &[Value]) {
+    let place = |item: &Value| match view.list() {
+        List::Keyed(key) => order.iter().position(|o| o.get(*key).is_some() && o.get(*key) == item.get(*key)),
         _ => order.iter().position(|o| o == item),
     };
     let mut last = 0;
@@ -179,15 +143,20 @@ mod tests {
 
     use super::*;
 
-    fn check(object: Value, patch: Value, expected: Value) {
+    fn view(name: &str) -> View {
+        View::Type(crate::schema::lookup("", "v1", name).unwrap())
+    }
+
+    fn check(of: &str, object: Value, patch: Value, expected: Value) {
         let mut patched = object;
-        apply(&mut patched, &patch).unwrap();
+        apply(&mut patched, &patch, view(of)).unwrap();
         assert_eq!(patched, expected, "{patch}");
     }
 
     #[test]
     fn keyed_lists_merge_by_key() {
         check(
+            "PodSpec",
             json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]}),
             json!({"containers": [{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c"}]}),
             json!({"containers": [
@@ -199,18 +168,22 @@ mod tests {
     #[test]
     fn directives() {
         check(
-            json!({"containers": [{"name": "a"}, {"name": "b"}], "command": ["x"], "m": {"k": 1, "l": 2}}),
-            json!({"containers": [{"name": "a", "$patch": "delete"}], "command": ["y", "z"],
-                   "m": {"$patch": "replace", "n": 3}}),
-            json!({"containers": [{"name": "b"}], "command": ["y", "z"], "m": {"n": 3}}),
+            "PodSpec",
+            json!({"containers": [{"name": "a"}, {"name": "b", "command": ["x"]}], "nodeSelector": {"k": "1", "l": "2"}}),
+            json!({"containers": [{"name": "a", "$patch": "delete"}, {"name": "b", "command": ["y", "z"]}],
+                   "nodeSelector": {"$patch": "replace", "n": "3"}}),
+            json!({"containers": [{"name": "b", "command": ["y", "z"]}], "nodeSelector": {"n": "3"}}),
         );
         check(
-            json!({"finalizers": ["a", "b"], "strategy": {"type": "RollingUpdate", "rollingUpdate": {}}}),
-            json!({"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"],
-                   "strategy": {"$retainKeys": ["type"], "type": "Recreate"}}),
-            json!({"finalizers": ["b", "c"], "strategy": {"type": "Recreate"}}),
+            "Pod",
+            json!({"metadata": {"finalizers": ["a", "b"]}, "spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"]},
+                   "spec": {"volumes": [{"$retainKeys": ["name", "configMap"], "name": "v", "configMap": {"name": "m"}}]}}),
+            json!({"metadata": {"finalizers": ["b", "c"]},
+                   "spec": {"volumes": [{"name": "v", "configMap": {"name": "m"}}]}}),
         );
         check(
+            "PodSpec",
             json!({"containers": [{"name": "a"}, {"name": "b"}, {"name": "s"}]}),
             json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "a", "image": "1"}]}),
             json!({"containers": [{"name": "b"}, {"name": "s"}, {"name": "a", "image": "1"}]}),
@@ -218,12 +191,26 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_told_apart_by_what_they_hold() {
+    fn lists_of_one_name_are_told_apart_by_their_type() {
         check(
-            json!({"ports": [{"port": 80, "targetPort": 80}]}),
+            "ServiceSpec",
+            json!({"ports": [{"port": 80, "targetPort": 80, "name": "web"}]}),
             json!({"ports": [{"port": 80, "targetPort": 8080}, {"port": 443}]}),
-            json!({"ports": [{"port": 80, "targetPort": 8080}, {"port": 443}]}),
+            json!({"ports": [{"port": 80, "targetPort": 8080, "name": "web"}, {"port": 443}]}),
         );
-        assert!(apply(&mut json!({"env": []}), &json!({"env": [{"value": "1"}]})).is_err());
+        check(
+            "Container",
+            json!({"ports": [{"containerPort": 80, "name": "web"}]}),
+            json!({"ports": [{"containerPort": 80, "protocol": "TCP"}]}),
+            json!({"ports": [{"containerPort": 80, "name": "web", "protocol": "TCP"}]}),
+        );
+        // A list of one name that is a whole: addresses of endpoints have no `type`.
+        check(
+            "EndpointSubset",
+            json!({"addresses": [{"ip": "10.0.0.1"}]}),
+            json!({"addresses": [{"ip": "10.0.0.2"}]}),
+            json!({"addresses": [{"ip": "10.0.0.2"}]}),
+        );
+        assert!(apply(&mut json!({"env": []}), &json!({"env": [{"value": "1"}]}), view("Container")).is_err());
     }
 }

@@ -1,6 +1,5 @@
 //! Mutating webhooks: who else changes what is written.
 
-use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
 use serde_json::Value;
 
 use super::webhooks::{complete, judge};
@@ -13,13 +12,7 @@ pub static KIND: Description = Description {
     counts: true,
     categories: &["api-extensions"],
     idle: "webhooks are not called",
-    rules: Builtin {
-        default,
-        validate,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<admissionregistration::MutatingWebhookConfiguration>()
-    },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         [
             "admissionregistration.k8s.io",

@@ -1,6 +1,5 @@
 //! Validating admission policies: rules in CEL for what is written.
 
-use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
@@ -14,13 +13,7 @@ pub static KIND: Description = Description {
     counts: true,
     categories: &["api-extensions"],
     idle: "rules in CEL are not evaluated",
-    rules: Builtin {
-        default,
-        validate,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<admissionregistration::ValidatingAdmissionPolicy>()
-    },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         [
             "admissionregistration.k8s.io",

@@ -1,6 +1,5 @@
 //! Bindings of validating admission policies: where they hold, and with which parameters.
 
-use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
@@ -13,13 +12,7 @@ pub static KIND: Description = Description {
     counts: true,
     categories: &["api-extensions"],
     idle: "rules in CEL are not evaluated",
-    rules: Builtin {
-        default,
-        validate,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<admissionregistration::ValidatingAdmissionPolicyBinding>()
-    },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         [
             "admissionregistration.k8s.io",

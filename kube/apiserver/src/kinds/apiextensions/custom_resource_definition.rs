@@ -1,6 +1,5 @@
 //! CustomResourceDefinitions: what is refused. What they define is served by [`crate::custom`].
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
@@ -25,7 +24,7 @@ pub static KIND: Description = Description {
         },
         columns: COLUMNS,
         cells: |crd, _| vec![crd["metadata"]["name"].clone(), text(&crd["metadata"]["creationTimestamp"], "")],
-        ..Builtin::of::<apiextensions::CustomResourceDefinition>()
+        ..Builtin::USUAL
     },
     ..Description::of(
         [

@@ -1,6 +1,5 @@
 //! API services: which group is served by whom. Foreign servers are not asked, and the object says so.
 
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
@@ -19,7 +18,7 @@ pub static KIND: Description = Description {
         validate,
         columns: COLUMNS,
         cells,
-        ..Builtin::of::<apiregistration::APIService>()
+        ..Builtin::USUAL
     },
     ..Description::of(
         ["apiregistration.k8s.io", "v1", "APIService", "apiservices", "apiservice"],

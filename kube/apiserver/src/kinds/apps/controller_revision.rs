@@ -1,6 +1,5 @@
 //! Controller revisions: what a stateful or daemon set was like before. They never change.
 
-use k8s_openapi::api::apps::v1 as apps;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
@@ -14,7 +13,7 @@ pub static KIND: Description = Description {
         validate_update: |old, new, errors| errors.immutable(&old["data"], &new["data"], "data"),
         columns: COLUMNS,
         cells,
-        ..Builtin::of::<apps::ControllerRevision>()
+        ..Builtin::USUAL
     },
     ..Description::of(
         ["apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision"],

@@ -1,6 +1,5 @@
 //! Daemon sets: one pod on each node.
 
-use k8s_openapi::api::apps::v1 as apps;
 use serde_json::{Value, json};
 
 use crate::kinds::validate::number_or_percent;
@@ -21,7 +20,7 @@ pub static KIND: Description = Description {
         validate_update,
         columns: COLUMNS,
         cells,
-        ..Builtin::of::<apps::DaemonSet>()
+        ..Builtin::USUAL
     },
     ..Description::of(["apps", "v1", "DaemonSet", "daemonsets", "daemonset"], &protobuf::apps::DaemonSet)
 };

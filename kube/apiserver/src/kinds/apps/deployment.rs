@@ -1,6 +1,5 @@
 //! Deployments.
 
-use k8s_openapi::api::apps::v1 as apps;
 use serde_json::{Value, json};
 
 use crate::kinds::description::SCALE;
@@ -17,7 +16,7 @@ pub static KIND: Description = Description {
     has_status: true,
     counts: true,
     subresources: SCALE,
-    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::of::<apps::Deployment>() },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["apps", "v1", "Deployment", "deployments", "deployment"], &protobuf::apps::Deployment)
 };
 

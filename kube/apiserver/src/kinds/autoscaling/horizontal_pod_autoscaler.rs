@@ -1,6 +1,5 @@
 //! Horizontal pod autoscalers: how many pods there should be, by what is measured.
 
-use k8s_openapi::api::autoscaling::v2 as autoscaling;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
@@ -13,13 +12,7 @@ pub static KIND: Description = Description {
     has_status: true,
     categories: &["all"],
     idle: "nothing measures pods, and no controller scales by it",
-    rules: Builtin {
-        default,
-        validate,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<autoscaling::HorizontalPodAutoscaler>()
-    },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "horizontalpodautoscaler"],
         &protobuf::autoscaling_v2::HorizontalPodAutoscaler,

@@ -2,7 +2,6 @@
 //!
 //! Limitation: what `v1` has no fields for is carried in annotations as upstream names them, but in the form of `v2`.
 
-use k8s_openapi::api::autoscaling::v1 as autoscaling;
 use serde_json::{Value, json};
 
 use crate::kinds::description::Face;
@@ -17,13 +16,7 @@ pub static KIND: Description = Description {
     has_status: true,
     face: Some(&FACE),
     idle: "nothing measures pods, and no controller scales by it",
-    rules: Builtin {
-        default,
-        validate,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<autoscaling::HorizontalPodAutoscaler>()
-    },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "horizontalpodautoscaler"],
         &protobuf::autoscaling::HorizontalPodAutoscaler,

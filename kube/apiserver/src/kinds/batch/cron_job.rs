@@ -1,6 +1,5 @@
 //! Cron jobs: jobs at given times.
 
-use k8s_openapi::api::batch::v1 as batch;
 use serde_json::{Value, json};
 use substrate_client::schedule::Schedule;
 
@@ -16,7 +15,7 @@ pub static KIND: Description = Description {
     categories: &["all"],
     has_status: true,
     counts: true,
-    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::of::<batch::CronJob>() },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["batch", "v1", "CronJob", "cronjobs", "cronjob"], &protobuf::batch::CronJob)
 };
 

@@ -1,6 +1,5 @@
 //! Jobs: pods that are to succeed.
 
-use k8s_openapi::api::batch::v1 as batch;
 use serde_json::{Value, json};
 
 use super::pod_policies;
@@ -28,7 +27,7 @@ pub static KIND: Description = Description {
         validate_update,
         columns: COLUMNS,
         cells,
-        ..Builtin::of::<batch::Job>()
+        ..Builtin::USUAL
     },
     ..Description::of(["batch", "v1", "Job", "jobs", "job"], &protobuf::batch::Job)
 };

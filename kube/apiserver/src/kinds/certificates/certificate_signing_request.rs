@@ -1,6 +1,5 @@
 //! Certificate signing requests. Who asks is written by the server.
 
-use k8s_openapi::api::certificates::v1 as certificates;
 use serde_json::{Value, json};
 
 use crate::auth::User;
@@ -18,14 +17,7 @@ pub static KIND: Description = Description {
     has_status: true,
     subresources: &[("approval", "CertificateSigningRequest", &["get", "patch", "update"])],
     idle: "nobody signs",
-    rules: Builtin {
-        prepare,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<certificates::CertificateSigningRequest>()
-    },
+    rules: Builtin { prepare, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         [
             "certificates.k8s.io",

@@ -1,7 +1,5 @@
 //! Leases: who leads, and by which a node shows that it lives.
 
-use k8s_openapi::api::coordination::v1 as coordination;
-
 use crate::kinds::{Builtin, Column, Description, column};
 use crate::protobuf;
 use crate::table::{age, text};
@@ -12,7 +10,7 @@ pub static KIND: Description = Description {
         cells: |lease, now| {
             vec![lease["metadata"]["name"].clone(), text(&lease["spec"]["holderIdentity"], ""), age(lease, now)]
         },
-        ..Builtin::of::<coordination::Lease>()
+        ..Builtin::USUAL
     },
     ..Description::of(["coordination.k8s.io", "v1", "Lease", "leases", "lease"], &protobuf::coordination::Lease)
 };

@@ -1,6 +1,5 @@
 //! Config maps, and the rules of everything that carries `data`.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
@@ -20,7 +19,7 @@ pub static KIND: Description = Description {
         cells: |map, now| {
             vec![map["metadata"]["name"].clone(), entries(map, &["data", "binaryData"]).into(), age(map, now)]
         },
-        ..Builtin::of::<core::ConfigMap>()
+        ..Builtin::USUAL
     },
     ..Description::of(["", "v1", "ConfigMap", "configmaps", "configmap"], &protobuf::core::ConfigMap)
 };

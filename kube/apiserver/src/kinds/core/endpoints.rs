@@ -1,7 +1,5 @@
 //! Endpoints: the older form of endpoint slices, which `kubectl describe` reads.
 
-use k8s_openapi::api::core::v1 as core;
-
 use crate::kinds::{Builtin, Column, Description, column};
 use crate::protobuf;
 use crate::table::{age, list, some};
@@ -24,7 +22,7 @@ pub static KIND: Description = Description {
             }
             vec![object["metadata"]["name"].clone(), some(&shown), age(object, now)]
         },
-        ..Builtin::of::<core::Endpoints>()
+        ..Builtin::USUAL
     },
     ..Description::of(["", "v1", "Endpoints", "endpoints", "endpoints"], &protobuf::core::Endpoints)
 };

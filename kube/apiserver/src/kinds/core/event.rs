@@ -1,6 +1,5 @@
 //! Events.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, column};
@@ -9,7 +8,7 @@ use crate::table::{since, text};
 
 pub static KIND: Description = Description {
     short: &["ev"],
-    rules: Builtin { columns: COLUMNS, cells, ..Builtin::of::<core::Event>() },
+    rules: Builtin { columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "Event", "events", "event"], &protobuf::core::Event)
 };
 

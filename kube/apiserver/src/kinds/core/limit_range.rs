@@ -1,6 +1,5 @@
 //! Limit ranges: what pods of a namespace may ask for.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
@@ -13,7 +12,7 @@ use substrate_client::quantity::Quantity;
 pub static KIND: Description = Description {
     short: &["limits"],
     idle: "the admission plug-in LimitRanger is not built",
-    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::of::<core::LimitRange>() },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "LimitRange", "limitranges", "limitrange"], &protobuf::core::LimitRange)
 };
 

@@ -1,6 +1,5 @@
 //! Namespaces.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, NameRule, column, pod_spec};
@@ -18,7 +17,7 @@ pub static KIND: Description = Description {
         default,
         columns: COLUMNS,
         cells: |ns, now| vec![ns["metadata"]["name"].clone(), text(&ns["status"]["phase"], ""), age(ns, now)],
-        ..Builtin::of::<core::Namespace>()
+        ..Builtin::USUAL
     },
     ..Description::of(["", "v1", "Namespace", "namespaces", "namespace"], &protobuf::core::Namespace)
 };

@@ -1,6 +1,5 @@
 //! Nodes.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
@@ -11,7 +10,7 @@ pub static KIND: Description = Description {
     short: &["no"],
     namespaced: false,
     has_status: true,
-    rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::of::<core::Node>() },
+    rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "Node", "nodes", "node"], &protobuf::core::Node)
 };
 

@@ -1,6 +1,5 @@
 //! Persistent volumes: what there is to keep data on.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
@@ -13,14 +12,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     has_status: true,
     idle: "no controller binds volumes, and the kubelet mounts none",
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<core::PersistentVolume>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["", "v1", "PersistentVolume", "persistentvolumes", "persistentvolume"],
         &protobuf::core::PersistentVolume,

@@ -1,6 +1,5 @@
 //! Persistent volume claims: who needs to keep data.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use super::persistent_volume::{access_modes, modes};
@@ -14,14 +13,7 @@ pub static KIND: Description = Description {
     short: &["pvc"],
     has_status: true,
     idle: "no controller binds volumes, and the kubelet mounts none",
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<core::PersistentVolumeClaim>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim"],
         &protobuf::core::PersistentVolumeClaim,

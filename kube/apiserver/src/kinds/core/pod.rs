@@ -1,6 +1,5 @@
 //! Pods: defaults, rules, and the row that `kubectl get pods` shows.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 use substrate_client::quantity::Quantity;
 
@@ -25,7 +24,7 @@ pub static KIND: Description = Description {
     has_status: true,
     counts: true,
     subresources: SUBRESOURCES,
-    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::of::<core::Pod>() },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "Pod", "pods", "pod"], &protobuf::core::Pod)
 };
 

@@ -1,6 +1,5 @@
 //! Pod templates: what pods are made from.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::Value;
 
 use crate::kinds::workload;
@@ -10,13 +9,7 @@ use crate::table::{containers, images, pairs};
 
 pub static KIND: Description = Description {
     counts: true,
-    rules: Builtin {
-        default: workload::default_template,
-        validate,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<core::PodTemplate>()
-    },
+    rules: Builtin { default: workload::default_template, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "PodTemplate", "podtemplates", "podtemplate"], &protobuf::core::PodTemplate)
 };
 

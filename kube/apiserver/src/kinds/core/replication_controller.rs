@@ -1,6 +1,5 @@
 //! Replication controllers: what replica sets were before.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use crate::kinds::description::SCALE;
@@ -15,7 +14,7 @@ pub static KIND: Description = Description {
     has_status: true,
     counts: true,
     subresources: SCALE,
-    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::of::<core::ReplicationController>() },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["", "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller"],
         &protobuf::core::ReplicationController,

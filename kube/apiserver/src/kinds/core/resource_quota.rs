@@ -1,6 +1,5 @@
 //! Resource quotas: how much a namespace may have.
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
@@ -12,14 +11,7 @@ pub static KIND: Description = Description {
     short: &["quota"],
     has_status: true,
     idle: "nothing counts what is used, and the admission plug-in ResourceQuota is not built",
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<core::ResourceQuota>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "ResourceQuota", "resourcequotas", "resourcequota"], &protobuf::core::ResourceQuota)
 };
 

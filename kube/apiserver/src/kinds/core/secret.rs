@@ -2,7 +2,6 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use k8s_openapi::api::core::v1 as core;
 use serde_json::Value;
 
 use super::config_map::{entries, immutable_data, validate_data};
@@ -24,7 +23,7 @@ pub static KIND: Description = Description {
             let count = entries(secret, &["data"]);
             vec![secret["metadata"]["name"].clone(), text(&secret["type"], ""), count.into(), age(secret, now)]
         },
-        ..Builtin::of::<core::Secret>()
+        ..Builtin::USUAL
     },
     ..Description::of(["", "v1", "Secret", "secrets", "secret"], &protobuf::core::Secret)
 };

@@ -1,6 +1,5 @@
 //! Services. Cluster addresses and node ports are given out by [`crate::addresses`].
 
-use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
@@ -13,7 +12,7 @@ pub static KIND: Description = Description {
     categories: &["all"],
     has_status: true,
     name_rule: NameRule::Dns1035,
-    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::of::<core::Service>() },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "Service", "services", "service"], &protobuf::core::Service)
 };
 

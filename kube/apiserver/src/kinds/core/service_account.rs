@@ -1,7 +1,5 @@
 //! Service accounts.
 
-use k8s_openapi::api::core::v1 as core;
-
 use crate::kinds::{Builtin, Column, Description, column};
 use crate::protobuf;
 use crate::table::age;
@@ -14,7 +12,7 @@ pub static KIND: Description = Description {
             let secrets = account["secrets"].as_array().map_or(0, Vec::len);
             vec![account["metadata"]["name"].clone(), secrets.into(), age(account, now)]
         },
-        ..Builtin::of::<core::ServiceAccount>()
+        ..Builtin::USUAL
     },
     ..Description::of(
         ["", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount"],

@@ -1,6 +1,5 @@
 //! Endpoint slices.
 
-use k8s_openapi::api::discovery::v1 as discovery;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
@@ -26,7 +25,7 @@ pub static KIND: Description = Description {
             let kind = slice["addressType"].clone();
             vec![slice["metadata"]["name"].clone(), kind, some(&ports), some(&addresses), age(slice, now)]
         },
-        ..Builtin::of::<discovery::EndpointSlice>()
+        ..Builtin::USUAL
     },
     ..Description::of(
         ["discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice"],

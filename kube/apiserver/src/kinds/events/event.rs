@@ -1,6 +1,5 @@
 //! Events as `events.k8s.io/v1` sees them. They are kept as those of the core group.
 
-use k8s_openapi::api::events::v1 as events;
 use serde_json::Value;
 
 use crate::kinds::core::event;
@@ -21,7 +20,7 @@ pub static KIND: Description = Description {
             rename(&mut older, false);
             event::cells(&older, now)
         },
-        ..Builtin::of::<events::Event>()
+        ..Builtin::USUAL
     },
     ..Description::of(["events.k8s.io", "v1", "Event", "events", "event"], &protobuf::events::Event)
 };

@@ -1,6 +1,5 @@
 //! Ingresses: how Services are reached from outside.
 
-use k8s_openapi::api::networking::v1 as networking;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
@@ -14,7 +13,7 @@ pub static KIND: Description = Description {
     has_status: true,
     counts: true,
     idle: "it is for an ingress controller, which a user brings",
-    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::of::<networking::Ingress>() },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["networking.k8s.io", "v1", "Ingress", "ingresses", "ingress"], &protobuf::networking::Ingress)
 };
 

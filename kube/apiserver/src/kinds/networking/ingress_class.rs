@@ -1,6 +1,5 @@
 //! Ingress classes: which controller serves an ingress.
 
-use k8s_openapi::api::networking::v1 as networking;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
@@ -12,14 +11,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     counts: true,
     idle: "it is for an ingress controller, which a user brings",
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<networking::IngressClass>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["networking.k8s.io", "v1", "IngressClass", "ingressclasses", "ingressclass"],
         &protobuf::networking::IngressClass,

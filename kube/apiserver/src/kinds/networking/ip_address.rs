@@ -1,6 +1,5 @@
 //! IP addresses: whose an address is. They are named by it.
 
-use k8s_openapi::api::networking::v1 as networking;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
@@ -20,7 +19,7 @@ pub static KIND: Description = Description {
         },
         columns: COLUMNS,
         cells,
-        ..Builtin::of::<networking::IPAddress>()
+        ..Builtin::USUAL
     },
     ..Description::of(
         ["networking.k8s.io", "v1", "IPAddress", "ipaddresses", "ipaddress"],

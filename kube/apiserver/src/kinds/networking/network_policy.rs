@@ -1,6 +1,5 @@
 //! Network policies: who may reach pods, and whom they may reach.
 
-use k8s_openapi::api::networking::v1 as networking;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
@@ -13,7 +12,7 @@ pub static KIND: Description = Description {
     short: &["netpol"],
     counts: true,
     idle: "kube/network does not enforce them",
-    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::of::<networking::NetworkPolicy>() },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "networkpolicy"],
         &protobuf::networking::NetworkPolicy,

@@ -1,6 +1,5 @@
 //! Service CIDRs: from which addresses Services get theirs.
 
-use k8s_openapi::api::networking::v1 as networking;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
@@ -19,7 +18,7 @@ pub static KIND: Description = Description {
         },
         columns: COLUMNS,
         cells,
-        ..Builtin::of::<networking::ServiceCIDR>()
+        ..Builtin::USUAL
     },
     ..Description::of(
         ["networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", "servicecidr"],

@@ -1,6 +1,5 @@
 //! Runtime classes: which handler of a machine runs a pod, what that costs beside its containers, and where there is one.
 
-use k8s_openapi::api::node::v1 as runtime;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, LABEL, column, name_is_label};
@@ -15,7 +14,7 @@ pub static KIND: Description = Description {
         validate_update: |old, new, errors| errors.immutable(&old["handler"], &new["handler"], "handler"),
         columns: COLUMNS,
         cells: |class, now| vec![class["metadata"]["name"].clone(), text(&class["handler"], ""), age(class, now)],
-        ..Builtin::of::<runtime::RuntimeClass>()
+        ..Builtin::USUAL
     },
     ..Description::of(
         ["node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass"],

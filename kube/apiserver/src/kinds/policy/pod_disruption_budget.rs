@@ -1,6 +1,5 @@
 //! Pod disruption budgets: how many pods may be missing at once. Evictions are judged by [`crate::verbs`].
 
-use k8s_openapi::api::policy::v1 as policy;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
@@ -12,7 +11,7 @@ pub static KIND: Description = Description {
     short: &["pdb"],
     has_status: true,
     counts: true,
-    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::of::<policy::PodDisruptionBudget>() },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "poddisruptionbudget"],
         &protobuf::policy::PodDisruptionBudget,

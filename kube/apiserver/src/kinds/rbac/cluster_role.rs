@@ -1,6 +1,5 @@
 //! Cluster roles: what may be done everywhere.
 
-use k8s_openapi::api::rbac::v1 as rbac;
 use serde_json::Value;
 
 use super::role::policy_rules;
@@ -13,7 +12,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     name_rule: NameRule::PathSegment,
     idle: "whoever is authenticated may do everything: rights are not judged yet",
-    rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::of::<rbac::ClusterRole>() },
+    rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "clusterrole"],
         &protobuf::rbac::ClusterRole,

@@ -1,6 +1,5 @@
 //! Cluster role bindings: who may do what a cluster role says, everywhere.
 
-use k8s_openapi::api::rbac::v1 as rbac;
 use serde_json::Value;
 
 use super::role_binding::{COLUMNS, cells, default, judge, validate_update};
@@ -11,14 +10,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     name_rule: NameRule::PathSegment,
     idle: "whoever is authenticated may do everything: rights are not judged yet",
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<rbac::ClusterRoleBinding>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding"],
         &protobuf::rbac::ClusterRoleBinding,

@@ -1,6 +1,5 @@
 //! Roles: what may be done in a namespace. The rules of roles are shared with cluster roles.
 
-use k8s_openapi::api::rbac::v1 as rbac;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
@@ -11,7 +10,7 @@ use crate::table::{list, text};
 pub static KIND: Description = Description {
     name_rule: NameRule::PathSegment,
     idle: "whoever is authenticated may do everything: rights are not judged yet",
-    rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::of::<rbac::Role>() },
+    rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["rbac.authorization.k8s.io", "v1", "Role", "roles", "role"], &protobuf::rbac::Role)
 };
 

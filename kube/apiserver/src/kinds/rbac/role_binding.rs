@@ -1,6 +1,5 @@
 //! Role bindings: who may do what a role says, in a namespace. Shared with cluster role bindings.
 
-use k8s_openapi::api::rbac::v1 as rbac;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
@@ -11,14 +10,7 @@ use crate::table::{age, list};
 pub static KIND: Description = Description {
     name_rule: NameRule::PathSegment,
     idle: "whoever is authenticated may do everything: rights are not judged yet",
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<rbac::RoleBinding>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "rolebinding"],
         &protobuf::rbac::RoleBinding,

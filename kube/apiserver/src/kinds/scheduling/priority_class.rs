@@ -1,6 +1,5 @@
 //! Priority classes: which pods come first.
 
-use k8s_openapi::api::scheduling::v1 as scheduling;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
@@ -12,14 +11,7 @@ pub static KIND: Description = Description {
     short: &["pc"],
     namespaced: false,
     counts: true,
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<scheduling::PriorityClass>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", "priorityclass"],
         &protobuf::scheduling::PriorityClass,

@@ -1,6 +1,5 @@
 //! CSI drivers: how a driver wants to be treated.
 
-use k8s_openapi::api::storage::v1 as storage;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
@@ -11,14 +10,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     counts: true,
     idle: "there are no volume drivers",
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<storage::CSIDriver>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["storage.k8s.io", "v1", "CSIDriver", "csidrivers", "csidriver"], &protobuf::storage::CSIDriver)
 };
 

@@ -1,6 +1,5 @@
 //! CSI nodes: which drivers a node has.
 
-use k8s_openapi::api::storage::v1 as storage;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
@@ -11,7 +10,7 @@ use crate::table::{age, list};
 pub static KIND: Description = Description {
     namespaced: false,
     idle: "there are no volume drivers",
-    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::of::<storage::CSINode>() },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["storage.k8s.io", "v1", "CSINode", "csinodes", "csinode"], &protobuf::storage::CSINode)
 };
 

@@ -1,6 +1,5 @@
 //! CSI storage capacities: how much a driver still has, and where.
 
-use k8s_openapi::api::storage::v1 as storage;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
@@ -9,13 +8,7 @@ use crate::table::text;
 
 pub static KIND: Description = Description {
     idle: "there are no volume drivers",
-    rules: Builtin {
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<storage::CSIStorageCapacity>()
-    },
+    rules: Builtin { validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities", "csistoragecapacity"],
         &protobuf::storage::CSIStorageCapacity,

@@ -1,6 +1,5 @@
 //! Storage classes: how volumes are made.
 
-use k8s_openapi::api::storage::v1 as storage;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
@@ -12,14 +11,7 @@ pub static KIND: Description = Description {
     short: &["sc"],
     namespaced: false,
     idle: "there are no volume drivers",
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<storage::StorageClass>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["storage.k8s.io", "v1", "StorageClass", "storageclasses", "storageclass"],
         &protobuf::storage::StorageClass,

@@ -1,6 +1,5 @@
 //! Volume attachments: which volume is at which node.
 
-use k8s_openapi::api::storage::v1 as storage;
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec, typed};
@@ -12,14 +11,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     has_status: true,
     idle: "there are no volume drivers",
-    rules: Builtin {
-        default,
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<storage::VolumeAttachment>()
-    },
+    rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments", "volumeattachment"],
         &protobuf::storage::VolumeAttachment,

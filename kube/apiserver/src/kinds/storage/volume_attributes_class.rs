@@ -1,6 +1,5 @@
 //! Volume attributes classes: what of a volume can be changed while it is used.
 
-use k8s_openapi::api::storage::v1 as storage;
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
@@ -12,13 +11,7 @@ pub static KIND: Description = Description {
     short: &["vac"],
     namespaced: false,
     idle: "there are no volume drivers",
-    rules: Builtin {
-        validate,
-        validate_update,
-        columns: COLUMNS,
-        cells,
-        ..Builtin::of::<storage::VolumeAttributesClass>()
-    },
+    rules: Builtin { validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses", "volumeattributesclass"],
         &protobuf::storage::VolumeAttributesClass,

@@ -1,0 +1,210 @@
+//! The table of types, read from its text when something asks.
+//!
+//! ```text
+//! core.v1.Container            a type; ` a` after it: a whole, never merged
+//!  env [.EnvVar k=name m=name  a field and its shape: `[` list of, `{` map to, `.` type of the same package
+//! ```
+//!
+//! Flags of fields: `k=` keys of a list that is a map, `s` a set, `a` a whole; `m=` patches merge by this key (none: a list of primitives),
+//! `r` patches may say which fields stay; `!` always written; `d=` the default, as JSON. What is of
+//! server-side apply alone (`k`, `s`, `a`, `d`) is in the table and not read yet.
+
+use std::sync::{LazyLock, OnceLock};
+
+/// What one value may be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Shape {
+    Text,
+    Int32,
+    Int64,
+    Float,
+    Bool,
+    Quantity,
+    IntOrString,
+    /// RFC 3339, whole seconds.
+    Time,
+    /// RFC 3339 with microseconds.
+    MicroTime,
+    /// Base64.
+    Bytes,
+    Any,
+    Object(&'static Type),
+    List(Box<Shape>),
+    Map(Box<Shape>),
+    /// An object of this type, several of them, or something else altogether (`JSONSchemaPropsOrBool` …).
+    Or(&'static Type),
+}
+
+/// Which items of a list are the same.
+#[derive(Debug, PartialEq, Eq)]
+pub enum List {
+    /// None: the list is one whole.
+    Whole,
+    /// Equal ones.
+    Set,
+    /// Those with the same value of this field.
+    Keyed(&'static str),
+}
+
+/// A field of a type.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Field {
+    pub name: &'static str,
+    pub shape: Shape,
+    /// How strategic merge patches merge it.
+    pub patch: List,
+    /// Whether it is written even when it is empty.
+    pub required: bool,
+}
+
+/// A type.
+pub struct Type {
+    /// As `core.v1.Pod`.
+    pub name: &'static str,
+    text: &'static str,
+    fields: OnceLock<Vec<Field>>,
+}
+
+static TABLE: LazyLock<Vec<Type>> = LazyLock::new(|| {
+    let mut all: Vec<Type> =
+        [include_str!("types.txt"), include_str!("by_hand.txt")].into_iter().flat_map(read).collect();
+    all.sort_by_key(|of| of.name);
+    all
+});
+
+fn read(text: &'static str) -> Vec<Type> {
+    let mut starts: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+    starts.retain(|at| text[*at..].starts_with(|c: char| c.is_ascii_lowercase()));
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let types = starts.iter().zip(ends).map(|(start, end)| {
+        let (head, text) = text[*start..end].split_once('\n').unwrap_or_default();
+        let name = head.split(' ').next().unwrap_or_default();
+        Type { name, text, fields: OnceLock::new() }
+    });
+    types.collect()
+}
+
+impl std::fmt::Debug for Type {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name) // types hold each other
+    }
+}
+
+impl PartialEq for Type {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Type {}
+
+/// All types, in the order of their names.
+pub fn types() -> &'static [Type] {
+    &TABLE
+}
+
+/// The type of this name, as `core.v1.Pod`.
+pub fn type_named(name: &str) -> Option<&'static Type> {
+    let types = types();
+    types.get(types.binary_search_by(|of| of.name.cmp(name)).ok()?)
+}
+
+/// The type of a built-in kind: packages are named by the first label of their group.
+pub fn lookup(group: &str, version: &str, kind: &str) -> Option<&'static Type> {
+    let package = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or_default() };
+    type_named(&format!("{package}.{version}.{kind}"))
+}
+
+impl Type {
+    /// Its fields, in the order of their names.
+    pub fn fields(&'static self) -> &'static [Field] {
+        self.fields.get_or_init(|| {
+            self.text.lines().filter_map(|line| Field::read(line.trim_start(), self.package())).collect()
+        })
+    }
+
+    /// The field of this name.
+    pub fn field(&'static self, name: &str) -> Option<&'static Field> {
+        let fields = self.fields();
+        fields.get(fields.binary_search_by(|field| field.name.cmp(name)).ok()?)
+    }
+
+    /// As `core.v1`.
+    pub fn package(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or("", |(package, _)| package)
+    }
+
+    /// As `Pod`.
+    pub fn short(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or(self.name, |(_, short)| short)
+    }
+}
+
+impl Field {
+    fn read(line: &'static str, package: &'static str) -> Option<Self> {
+        let (name, rest) = line.split_once(' ')?;
+        let (shape, flags) = rest.split_once(' ').unwrap_or((rest, ""));
+        let mut field = Self { name, shape: Shape::read(shape, package)?, patch: List::Whole, required: false };
+        let flags = flags.split_once("d=").map_or(flags, |(before, _)| before); // the last one, because it may hold spaces
+        for flag in flags.split_whitespace() {
+            match flag.split_once('=') {
+                Some(("m", "")) => field.patch = List::Set,
+                Some(("m", key)) => field.patch = List::Keyed(key),
+                _ if flag == "!" => field.required = true,
+                _ => {} // of server-side apply
+            }
+        }
+        Some(field)
+    }
+}
+
+impl Shape {
+    fn read(text: &'static str, package: &'static str) -> Option<Self> {
+        let named = |name: &str| match name.starts_with('.') {
+            true => type_named(&format!("{package}{name}")),
+            false => type_named(name),
+        };
+        if let Some(of) = text.strip_prefix('[') {
+            return Some(Self::List(Box::new(Self::read(of, package)?)));
+        }
+        if let Some(of) = text.strip_prefix('{') {
+            return Some(Self::Map(Box::new(Self::read(of, package)?)));
+        }
+        if let Some(of) = text.strip_prefix('?') {
+            return named(of).map(Self::Or);
+        }
+        Some(match text {
+            "str" => Self::Text,
+            "i32" => Self::Int32,
+            "i64" => Self::Int64,
+            "f64" => Self::Float,
+            "bool" => Self::Bool,
+            "quantity" => Self::Quantity,
+            "intorstr" => Self::IntOrString,
+            "time" => Self::Time,
+            "microtime" => Self::MicroTime,
+            "bytes" => Self::Bytes,
+            "any" => Self::Any,
+            name => return named(name).map(Self::Object),
+        })
+    }
+
+    /// As Go names it in its words about wrong values.
+    pub fn go(&self) -> String {
+        match self {
+            Self::Text | Self::Bytes => "string".into(),
+            Self::Int32 => "int32".into(),
+            Self::Int64 => "int64".into(),
+            Self::Float => "float64".into(),
+            Self::Bool => "bool".into(),
+            Self::Quantity => "resource.Quantity".into(),
+            Self::IntOrString => "intstr.IntOrString".into(),
+            Self::Time => "v1.Time".into(),
+            Self::MicroTime => "v1.MicroTime".into(),
+            Self::Any => "runtime.RawExtension".into(),
+            Self::Object(of) | Self::Or(of) => of.name.split_once('.').map_or(of.name, |(_, name)| name).into(),
+            Self::List(of) => format!("[]{}", of.go()),
+            Self::Map(of) => format!("map[string]{}", of.go()),
+        }
+    }
+}
