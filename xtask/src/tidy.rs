@@ -34,7 +34,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["model"],
     &["wire/identity", "wire/door", "wire/link", "wire/log", "wire/rear"],
-    &["market/catalog"],
+    &["market/ledger", "market/catalog"],
     &[
         "node/resources",
         "node/discovery",
