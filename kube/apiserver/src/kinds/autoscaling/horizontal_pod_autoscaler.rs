@@ -11,7 +11,7 @@ pub static KIND: Description = Description {
     short: &["hpa"],
     has_status: true,
     categories: &["all"],
-    idle: "nothing measures pods, and no controller scales by it",
+    idle: "a controller scales by it, but there is no metrics API unless a user brings one: its condition says so",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "horizontalpodautoscaler"],

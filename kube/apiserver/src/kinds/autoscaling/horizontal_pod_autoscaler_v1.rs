@@ -15,7 +15,7 @@ pub static KIND: Description = Description {
     categories: &["all"],
     has_status: true,
     face: Some(&FACE),
-    idle: "nothing measures pods, and no controller scales by it",
+    idle: "a controller scales by it, but there is no metrics API unless a user brings one: its condition says so",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "horizontalpodautoscaler"],

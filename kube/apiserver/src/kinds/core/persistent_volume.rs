@@ -11,7 +11,7 @@ pub static KIND: Description = Description {
     short: &["pv"],
     namespaced: false,
     has_status: true,
-    idle: "no controller binds volumes, and the kubelet mounts none",
+    idle: "claims are bound to volumes, but the kubelet mounts none and none are provisioned",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["", "v1", "PersistentVolume", "persistentvolumes", "persistentvolume"],

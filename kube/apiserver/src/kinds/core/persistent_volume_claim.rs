@@ -12,7 +12,7 @@ use substrate_client::quantity::Quantity;
 pub static KIND: Description = Description {
     short: &["pvc"],
     has_status: true,
-    idle: "no controller binds volumes, and the kubelet mounts none",
+    idle: "claims are bound to volumes, but the kubelet mounts none and none are provisioned",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim"],
