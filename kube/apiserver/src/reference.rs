@@ -51,7 +51,7 @@ fn row(kind: &Description) -> String {
     if kind.has_status {
         subresources.push("status (get, patch, update)".into());
     }
-    let acted = if kind.idle.is_empty() { String::new() } else { format!("**stored only**: {}", kind.idle) };
+    let acted = if kind.idle.is_empty() { String::new() } else { format!("**thin**: {}", kind.idle) };
     let kept = kind.face.map(|face| format!("kept as {} {}", face.stored_as[2], face.stored_as[1]));
     let notes: Vec<String> = kept.into_iter().chain((!acted.is_empty()).then_some(acted)).collect();
     let scope = if kind.namespaced { "namespace" } else { "cluster" };

@@ -107,10 +107,10 @@ impl ApiServer {
         for (name, value) in crate::kinds::scheduling::priority_class::SYSTEM {
             let description = match name {
                 "system-node-critical" => {
-                    "Used for system critical pods that must not be moved from their current node."
+                    "For pods without which a node does not work: they stay where they are."
                 }
                 _ => {
-                    "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
+                    "For pods without which the cluster does not work: they may go to another node."
                 }
             };
             let class = json!({ "metadata": { "name": name }, "value": value, "description": description });
