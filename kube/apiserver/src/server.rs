@@ -106,12 +106,8 @@ impl ApiServer {
         self.ensure(&root, "serviceaccounts", "default", account).await?;
         for (name, value) in crate::kinds::scheduling::priority_class::SYSTEM {
             let description = match name {
-                "system-node-critical" => {
-                    "For pods without which a node does not work: they stay where they are."
-                }
-                _ => {
-                    "For pods without which the cluster does not work: they may go to another node."
-                }
+                "system-node-critical" => "For pods without which a node does not work: they stay where they are.",
+                _ => "For pods without which the cluster does not work: they may go to another node.",
             };
             let class = json!({ "metadata": { "name": name }, "value": value, "description": description });
             let kind = self

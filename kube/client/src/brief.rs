@@ -55,18 +55,6 @@ impl Brief {
         self.send(self.request.replace(name, &PostParams::default(), body)).await
     }
 
-    /// Changes an object.
-    ///
-    /// # Errors
-    /// As of [`kube::Api::patch`].
-    pub async fn patch<P: Serialize + std::fmt::Debug>(
-        &self,
-        name: &str,
-        patch: &Patch<P>,
-    ) -> kube::Result<ObjectMeta> {
-        self.send(self.request.patch(name, &PatchParams::default(), patch)).await
-    }
-
     /// Changes the status of an object.
     ///
     /// # Errors
@@ -86,5 +74,56 @@ impl Brief {
         let mut request = request.map_err(kube::Error::BuildRequest)?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA));
         self.client.request::<Answer>(request).await.map(|answer| answer.metadata)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test may
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use http_body_util::{BodyExt as _, Full};
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_is_sent_and_its_metadata_alone_is_asked_for() {
+        let seen: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+        let told = seen.clone();
+        let client = crate::in_process(tower::service_fn(move |request: http::Request<Body>| {
+            let told = told.clone();
+            async move {
+                let line = format!("{} {}", request.method(), request.uri().path());
+                // Who asks for more gets nothing that can be read.
+                let asked = request.headers()[ACCEPT]
+                    .to_str()
+                    .unwrap()
+                    .starts_with("application/json;as=PartialObjectMetadata;");
+                let answer = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"uid": "u", "resourceVersion": "7"}});
+                let answer = if asked { answer.to_string() } else { String::new() };
+                let sent = request.into_body().collect().await.unwrap().to_bytes();
+                told.lock().unwrap().push((line, serde_json::from_slice(&sent).unwrap()));
+                Ok::<_, Infallible>(http::Response::new(Full::new(bytes::Bytes::from(answer))))
+            }
+        }));
+        let brief = Brief::namespaced::<ConfigMap>(&client, "flt");
+        let object = json!({"metadata": {"name": "flt-a"}});
+        let patch = json!({"status": {"x": 1}});
+        let answers = [
+            brief.create(&object).await.unwrap(),
+            brief.replace("flt-a", &object).await.unwrap(),
+            brief.patch_status("flt-a", &Patch::Merge(&patch)).await.unwrap(),
+        ];
+        assert!(answers.iter().all(|answer| answer.resource_version.as_deref() == Some("7")));
+        let needed = [
+            ("POST /api/v1/namespaces/flt/configmaps", &object),
+            ("PUT /api/v1/namespaces/flt/configmaps/flt-a", &object),
+            ("PATCH /api/v1/namespaces/flt/configmaps/flt-a/status", &patch),
+        ];
+        assert_eq!(*seen.lock().unwrap(), needed.map(|(line, sent)| (line.to_owned(), sent.clone())));
     }
 }

@@ -59,3 +59,19 @@ impl Parts {
         self.set.shutdown().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[test]
+    fn rooms_yield_and_others_do_not() {
+        let before = getpriority_process(None).unwrap();
+        let rooms = rooms().unwrap();
+        let room = rooms.block_on(async { tokio::spawn(async { getpriority_process(None).unwrap() }).await.unwrap() });
+        assert_eq!((room, getpriority_process(None).unwrap()), (before + YIELDING, before));
+    }
+}
