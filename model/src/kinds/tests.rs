@@ -84,6 +84,7 @@ fn kinds_have_the_official_names() {
         "Contract reservation.fluidos.eu/v1alpha1 contracts [contr]",
         "Transaction reservation.fluidos.eu/v1alpha1 transactions [tr]",
         "Ledger reservation.fluidos.eu/v1alpha1 ledgers []",
+        "LedgerPage reservation.fluidos.eu/v1alpha1 ledgerpages []",
         "KnownCluster network.fluidos.eu/v1alpha1 knownclusters [kclust,kclusts]",
         "DiscoveryPolicy network.fluidos.eu/v1alpha1 discoverypolicies [dpol]",
         "AccessPolicy security.fluidos.eu/v1alpha1 accesspolicies [apol]",

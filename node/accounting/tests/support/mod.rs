@@ -135,7 +135,7 @@ pub async fn api() -> Client {
 
 impl Node {
     pub async fn start(seed: u8) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let address = TcpListener::bind((own_loopback(), 0)).await.unwrap().local_addr().unwrap();
         let key = NodeKey::from_seed([seed; 32]).unwrap();
         let (keys, speakers) = ([key.id()].into(), Speakers::default());
         let (gauge, rooms) = (Arc::default(), JoinSet::new());
@@ -381,4 +381,13 @@ pub async fn events(node: &Node, reason: &str) -> Vec<String> {
         event.reason.as_deref() == Some(reason) && event.involved_object.kind.as_deref() == Some("Contract")
     };
     all.into_iter().filter(about).filter_map(|event| event.message).collect()
+}
+
+/// An address of loopback that only one node of one test has. While a node is dead its port is nobody's: what others open outwards takes
+/// its ports from those of 127.0.0.1.
+fn own_loopback() -> std::net::Ipv4Addr {
+    static NEXT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+    let [_, high, low, _] = (std::process::id() << 8).to_be_bytes();
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 254;
+    std::net::Ipv4Addr::new(127, 1 + high % 250, low, 1 + number)
 }

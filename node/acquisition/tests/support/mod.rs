@@ -89,7 +89,7 @@ impl Node {
         let (client, tasks) = api().await;
         let key = NodeKey::from_seed([seed; 32]).unwrap();
         // Nobody else takes the port: it stays bound until the rooms open on it.
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let address = TcpListener::bind((own_loopback(), 0)).await.unwrap().local_addr().unwrap();
         let identity = NodeIdentity {
             domain: format!("{name}.example"),
             node_id: key.id().tag(),
@@ -302,6 +302,15 @@ fn flavor(node: &Node, cpu: &str) -> Value {
                 "properties": {"additionalProperties": {"latency": 90}}}},
         },
     })
+}
+
+/// An address of loopback that only one node of one test has. While a node is dead its port is nobody's: what others open outwards takes
+/// its ports from those of 127.0.0.1.
+fn own_loopback() -> std::net::Ipv4Addr {
+    static NEXT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+    let [_, high, low, _] = (std::process::id() << 8).to_be_bytes();
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 254;
+    std::net::Ipv4Addr::new(127, 1 + high % 250, low, 1 + number)
 }
 
 /// Waits until `look` answers `Ok`; what it answered otherwise is the last status seen.
