@@ -68,6 +68,8 @@ pub(crate) fn plan(
     let own = history::own(&owner, revisions);
     let update = match history::newest(&owner, &own, revisions) {
         Ok(update) => update,
+        // Its revisions go before it does, and would be made again and again.
+        Err(_) if set.metadata.deletion_timestamp.is_some() => return plan,
         Err(revise) => {
             plan.revise = Some(revise);
             return plan;
