@@ -96,19 +96,14 @@ fn merge_list(view: View, current: &mut Value, patch: &[Value]) -> Result<(), St
                 let id = entry
                     .get(*key)
                     .ok_or_else(|| format!("map: {entry} does not contain declared merge key: {key}"))?;
-                let found = items.iter().position(|item| item.get(*key) == Some(id));
-                let delete = entry.get("$patch").and_then(Value::as_str) == Some("delete");
-                match (found, delete) {
-                    (Some(at), true) => {
-                        items.remove(at);
-                    }
-                    (None, true) => {}
-                    (Some(at), false) => apply(&mut items[at], entry, view.item())?,
-                    (None, false) => {
-                        let mut fresh = Value::Object(Map::new());
-                        apply(&mut fresh, entry, view.item())?;
-                        items.push(fresh);
-                    }
+                if entry.get("$patch").and_then(Value::as_str) == Some("delete") {
+                    items.retain(|item| item.get(*key) != Some(id));
+                } else if let Some(item) = items.iter_mut().find(|item| item.get(*key) == Some(id)) {
+                    apply(item, entry, view.item())?;
+                } else {
+                    let mut fresh = Value::Object(Map::new());
+                    apply(&mut fresh, entry, view.item())?;
+                    items.push(fresh);
                 }
             }
         }

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch,
     certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
@@ -219,30 +219,5 @@ fn every_type_can_be_read_and_every_built_in_kind_has_one() {
     assert_eq!(super::table::types().iter().map(|of| of.fields().len()).sum::<usize>(), lines);
     for kind in crate::kinds::builtin() {
         assert!(lookup(&kind.names.group, &kind.names.version, &kind.names.kind).is_some(), "{}", kind.names.kind);
-    }
-}
-
-#[test]
-#[ignore = "a measurement: cargo test -p substrate-apiserver --release --lib schema::tests::cost -- --ignored --nocapture"]
-fn cost() {
-    fn time(what: impl Fn()) -> std::time::Duration {
-        let begin = std::time::Instant::now();
-        (0..2000).for_each(|_| what());
-        begin.elapsed() / 2000
-    }
-    fn typed<K: DeserializeOwned + Serialize>(object: &Value) {
-        let _ = serde_json::to_value(serde_json::from_value::<K>(object.clone()).unwrap()).unwrap();
-    }
-    let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "a", "labels": { "app": "a" } }, "spec": {
-        "containers": [{ "name": "a", "image": "busybox", "ports": [{ "containerPort": 80 }],
-            "env": [{ "name": "A", "value": "b" }], "resources": { "limits": { "cpu": "1", "memory": "1Gi" } } }],
-        "tolerations": [{ "key": "a", "operator": "Exists", "tolerationSeconds": 300 }], "nodeName": "n" } });
-    let deployment = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "a" }, "spec": {
-        "replicas": 3, "selector": { "matchLabels": { "app": "a" } }, "template": { "metadata": pod["metadata"], "spec": pod["spec"] } } });
-    for (object, of) in [(&pod, lookup("", "v1", "Pod")), (&deployment, lookup("apps", "v1", "Deployment"))] {
-        let kind = object["kind"].as_str().unwrap();
-        let table = time(|| drop(decode(of.unwrap(), object.clone()).unwrap()));
-        let typed = time(|| if kind == "Pod" { typed::<core::Pod>(object) } else { typed::<apps::Deployment>(object) });
-        eprintln!("{kind}: by the table {table:?}, typed {typed:?}");
     }
 }

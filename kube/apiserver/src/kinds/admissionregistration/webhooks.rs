@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Errors, pod_spec};
+use crate::kinds::{Column, Errors, column, pod_spec, typed};
 use crate::status::FieldError;
-use crate::table::list;
+use crate::table::{age, list};
 
 /// Fills in what was left out of each webhook.
 pub fn complete(configuration: &mut Value, mutates: bool) {
@@ -75,4 +75,10 @@ pub fn judge(configuration: &Value, errors: &mut Errors) {
             errors.require(&config["service"]["namespace"], at("clientConfig.service.namespace"));
         }
     }
+}
+
+pub(super) const COLUMNS: &[Column] = &[column("Name", 0), typed("Webhooks", "integer", 0), column("Age", 0)];
+
+pub(super) fn cells(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    vec![object["metadata"]["name"].clone(), list(&object["webhooks"]).len().into(), age(object, now)]
 }
