@@ -1,10 +1,20 @@
-//! Admission: who may change or refuse an object on its way in. What every server does itself is here; a higher floor
-//! adds its own steps through [`Admission`].
+//! Admission: who may change or refuse an object on its way in. What every server does itself are the *plug-ins* here, one
+//! file each, under the names that they have in kube-apiserver; a higher floor adds its own steps through [`Admission`].
+//!
+//! ```text
+//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins that change ─▶ plug-ins that judge ─▶ validation
+//! ```
+
+mod namespace_lifecycle;
+mod priority;
+mod runtime_class;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::auth::User;
+use crate::kinds::Kind;
+use crate::server::ApiServer;
 use crate::status::Status;
 
 /// What is being done.
@@ -19,7 +29,6 @@ pub enum Operation {
 }
 
 /// A write on its way.
-#[derive(Debug)]
 pub struct Request<'a> {
     /// What is being done.
     pub operation: Operation,
@@ -27,6 +36,10 @@ pub struct Request<'a> {
     pub group: &'a str,
     /// As `pods`.
     pub plural: &'a str,
+    /// As `ephemeralcontainers`; empty for the object itself.
+    pub subresource: &'a str,
+    /// Everything else that is known of the kind.
+    pub(crate) kind: &'a Kind,
     /// Empty for cluster-scoped objects.
     pub namespace: &'a str,
     /// Empty while a name is still to be generated.
@@ -44,4 +57,21 @@ pub struct Request<'a> {
 pub trait Admission: Send + Sync {
     /// May change `object` or refuse it. For [`Operation::Delete`] changes are ignored.
     async fn admit(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status>;
+}
+
+/// Asks every step. What is created, changed or deleted passes here once for each try to write it.
+///
+/// # Errors
+/// What the first step that refuses says.
+pub(crate) async fn admit(server: &ApiServer, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+    namespace_lifecycle::admit(server, request)?;
+    if !request.subresource.is_empty() {
+        return Ok(()); // what observes an object is not held up by who asks for it
+    }
+    let steps = server.inner.admission.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+    for step in steps {
+        step.admit(request, object).await?;
+    }
+    priority::admit(server, request, object)?;
+    runtime_class::admit(server, request, object)
 }

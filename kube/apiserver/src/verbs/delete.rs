@@ -7,7 +7,7 @@ use substrate_store::{Entry, Error, Precondition};
 use super::Call;
 use super::read::{Selection, decoded};
 use super::write::{self, is_over, write_error};
-use crate::admission::{Operation, Request};
+use crate::admission::{self, Operation, Request};
 use crate::body::{self, Body};
 use crate::kinds::Kind;
 use crate::object::{self, meta, metadata};
@@ -126,16 +126,15 @@ async fn delete_one(
             operation: Operation::Delete,
             group,
             plural,
+            subresource: "",
+            kind,
             namespace: &namespace,
             name,
             user: &call.user,
             old: Some(&old),
             dry_run: options.dry_run,
         };
-        let steps = server.inner.admission.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        for step in steps {
-            step.admit(&request, &mut old.clone()).await?;
-        }
+        admission::admit(server, &request, &mut old.clone()).await?;
         mark(kind, options, &mut object);
         let over = is_over(kind, &object);
         if options.dry_run {

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use substrate_store::{Error, Precondition};
 
 use super::read::decoded;
 use super::{Call, FieldValidation};
-use crate::admission::{Operation, Request};
+use crate::admission::{self, Operation, Request};
 use crate::auth::User;
 use crate::body::Body;
 use crate::kinds::{Errors, Kind};
@@ -86,19 +86,20 @@ pub async fn create(
     }
     kind.default(&mut object);
     kind.prepare(&mut object, None, user);
-    namespace_is_open(server, kind, namespace)?;
     let name = meta(&object, "name").to_owned();
     let request = Request {
         operation: Operation::Create,
         group: &kind.names.group,
         plural: &kind.names.plural,
+        subresource: "",
+        kind,
         namespace,
         name: &name,
         user,
         old: None,
         dry_run: options.dry_run,
     };
-    admit(server, &request, &mut object).await?;
+    admission::admit(server, &request, &mut object).await?;
     let name = meta(&object, "name").to_owned();
     if server.inner.store.get(&kind.key(namespace, &name)).is_some() {
         // Before its addresses are looked at: they are taken by the object itself.
@@ -169,18 +170,20 @@ where
         merge_parts(kind, part, &old, &mut object);
         kind.default(&mut object);
         kind.prepare(&mut object, Some(&old), &call.user);
-        if part == Part::Main {
+        if part != Part::Internal {
             let request = Request {
                 operation: Operation::Update,
                 group: &kind.names.group,
                 plural: &kind.names.plural,
+                subresource: &call.route.subresource,
+                kind,
                 namespace: &call.route.namespace,
                 name: &call.route.name,
                 user: &call.user,
                 old: Some(&old),
                 dry_run: options.dry_run,
             };
-            admit(server, &request, &mut object).await?;
+            admission::admit(server, &request, &mut object).await?;
         }
         let _lock = if kind.is("", "services") && part == Part::Main {
             let lock = server.inner.addresses.lock().await;
@@ -389,40 +392,6 @@ fn wants_the_same(kind: &Kind, old: &Value, new: &Value) -> bool {
             .flat_map(|map| map.keys())
             .filter(wanted)
             .all(|name| old.get(name) == new.get(name))
-}
-
-async fn admit(server: &ApiServer, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-    let steps = server.inner.admission.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-    for step in steps {
-        step.admit(request, object).await?;
-    }
-    super::priority::admit(server, request, object)?;
-    super::runtime_class::admit(server, request, object)
-}
-
-/// Nothing new in a namespace that is not there or is on its way out (admission plug-in NamespaceLifecycle).
-fn namespace_is_open(server: &ApiServer, kind: &Kind, namespace: &str) -> Result<(), Status> {
-    if !kind.namespaced {
-        return Ok(());
-    }
-    let Some(namespaces) = server.inner.registry.get("", "v1", "namespaces") else { return Err(Status::no_resource()) };
-    let entry = server
-        .inner
-        .store
-        .get(&namespaces.key("", namespace))
-        .ok_or_else(|| Status::not_found("", "namespaces", namespace))?;
-    let object = decoded(&namespaces, &entry)?;
-    if object::is_deleting(&object) {
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-        let mut status = Status::forbidden(&kind.names.group, &kind.names.plural, "", &why);
-        if let Some(details) = &mut status.details {
-            let message = format!("namespace {namespace} is being terminated");
-            details["causes"] =
-                json!([{ "reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace" }]);
-        }
-        return Err(status);
-    }
-    Ok(())
 }
 
 fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Status> {

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::read::decoded;
-use crate::admission::{Operation, Request};
+use super::{Operation, Request};
 use crate::server::ApiServer;
 use crate::status::Status;
+use crate::verbs::read::decoded;
 
 /// Writes priority and preemption policy into a new pod, or says why its class does not admit it. There is one default
 /// class at most.
