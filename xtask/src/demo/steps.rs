@@ -133,6 +133,13 @@ impl Story {
                 if up == 2 { Ok(()) } else { Err(format!("{up} links are up")) }
             })?;
         }
+        // A node sells once it has seen its own machine; who is asked before that has nothing, and the other is bought from.
+        for seller in [&self.grid, &self.cloud].into_iter().flatten() {
+            until(&format!("{} has something to sell", seller.setup.name), LIMIT, || {
+                let list = seller.get(&["flavors", "-n", "fluidos"]).map_err(|e| format!("{e:#}"))?;
+                if items(&list).is_empty() { Err("it has no flavors".into()) } else { Ok(()) }
+            })?;
+        }
         self.tell("$ fluidos peers");
         self.tell(&String::from_utf8_lossy(&self.farm()?.setup.fluidos(&["peers"])?.stdout));
         Ok(())
