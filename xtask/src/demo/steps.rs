@@ -133,11 +133,12 @@ impl Story {
                 if up == 2 { Ok(()) } else { Err(format!("{up} links are up")) }
             })?;
         }
-        // A node sells once it has seen its own machine; who is asked before that has nothing, and the other is bought from.
+        // A node sells nothing before it has seen its own machine: who asks meanwhile buys from the other.
         for seller in [&self.grid, &self.cloud].into_iter().flatten() {
             until(&format!("{} has something to sell", seller.setup.name), LIMIT, || {
                 let list = seller.get(&["flavors", "-n", "fluidos"]).map_err(|e| format!("{e:#}"))?;
-                if items(&list).is_empty() { Err("it has no flavors".into()) } else { Ok(()) }
+                let sells = |flavor: &Value| flavor["spec"]["availability"] == true;
+                if items(&list).iter().any(sells) { Ok(()) } else { Err(list.to_string()) }
             })?;
         }
         self.tell("$ fluidos peers");
