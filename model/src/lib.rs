@@ -5,14 +5,12 @@
 //!     │ conversions, explicit
 //!   market/   what is bought and sold: exact amounts, filters, partitions, the ledger, ranking, reasons
 //!   intent/   what a workload asks of the place where it runs
-//!   baseline  what no pod of somebody else may have
 //!   service   what a blueprint sells, and the manifests of one instance
 //!   receipt   what of a contract was served and used, and what it costs
 //!   rating    what follows from what was seen of a peer
 //! ```
 //! Time is an argument, never asked for. Every refusal says what was observed and what was needed.
 
-pub mod baseline;
 pub mod intent;
 pub mod kinds;
 pub mod market;

@@ -26,6 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &[
         "kube/store",
         "kube/client",
+        "kube/pod_security",
         "kube/apiserver",
         "kube/network",
         "kube/controllers",

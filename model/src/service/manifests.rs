@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde::Deserialize as _;
 use serde_json::Value;
+use substrate_pod_security::{Level, check};
 
 use super::error::BlueprintError;
 use super::substitute::{collect, is_placeholder};
-use crate::baseline::check;
 use crate::kinds::{ServiceBlueprintSpec, is_label};
 use crate::market::{Amounts, ExtendedResource, Quantity, Resource};
 
@@ -135,7 +135,7 @@ pub(super) fn baseline(manifest: &Value) -> Result<(), String> {
     blank(&mut plain);
     // One with a placeholder where a name must be is read as it is; one that cannot be read at all is refused when it is made.
     let read = PodSpec::deserialize(&plain).or_else(|_| PodSpec::deserialize(spec));
-    read.map_or(Ok(()), |spec| check(&spec))
+    read.map_or(Ok(()), |spec| check(Level::Baseline, "latest", &spec))
 }
 
 /// The same of a manifest in which everything is filled in.
@@ -145,7 +145,7 @@ pub(super) fn baseline(manifest: &Value) -> Result<(), String> {
 pub(super) fn baseline_of_instance(manifest: &Value) -> Result<(), String> {
     let Some(spec) = pods(manifest) else { return Ok(()) };
     let spec = PodSpec::deserialize(spec).map_err(|error| format!("its pod cannot be read: {error}"))?;
-    check(&spec)
+    check(Level::Baseline, "latest", &spec)
 }
 
 /// Takes placeholders out.

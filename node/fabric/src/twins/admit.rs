@@ -1,7 +1,7 @@
 //! Which pods of others may run here: the PodSecurity standard `baseline`, and what twins cannot have. Pure.
 
-use fluidos_model::baseline::{check, containers};
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
+use substrate_pod_security::{Level, check, containers};
 
 /// What one pod may consist of: more than real ones do, and little enough to look at at once.
 const CONTAINERS_MAX: usize = 32;
@@ -12,7 +12,7 @@ const VOLUMES_MAX: usize = 64;
 /// # Errors
 /// Everything that is wrong with it.
 pub(crate) fn admit(spec: &PodSpec) -> Result<(), String> {
-    check(spec)?;
+    check(Level::Baseline, "latest", spec)?;
     let mut unavailable: Vec<String> = spec.volumes.iter().flatten().filter_map(volume).collect();
     let counts = [
         ("containers", containers(spec).count(), CONTAINERS_MAX),
