@@ -2,16 +2,21 @@
 //! file each, under the names that they have in kube-apiserver; a higher floor adds its own steps through [`Admission`].
 //!
 //! ```text
-//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins that change ─▶ plug-ins that judge ─▶ validation
+//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks ─▶ validating webhooks ─▶ validation
+//!                                                 └──────── again, if a webhook changed something ───────┘
 //! ```
 
+mod matching;
 mod namespace_lifecycle;
 mod priority;
+mod registered;
 mod runtime_class;
+pub(crate) mod webhooks;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
+use self::registered::Registered;
 use crate::auth::User;
 use crate::kinds::Kind;
 use crate::server::ApiServer;
@@ -52,6 +57,34 @@ pub struct Request<'a> {
     pub dry_run: bool,
 }
 
+impl Request<'_> {
+    /// Whether it is about a namespace itself.
+    fn is_namespace(&self) -> bool {
+        self.group.is_empty() && self.plural == "namespaces"
+    }
+
+    /// What webhooks and policies are never asked about: they themselves, or nobody could take a bad one away, and what
+    /// the server writes when it starts, or it could not while a webhook is down.
+    fn is_exempt(&self) -> bool {
+        self.group == "admissionregistration.k8s.io" || self.user.name == "system:apiserver"
+    }
+}
+
+/// What is registered at the API itself, in memory.
+pub(crate) struct Registrations {
+    mutating: Registered<webhooks::Hook>,
+    validating: Registered<webhooks::Hook>,
+}
+
+impl Default for Registrations {
+    fn default() -> Self {
+        Self {
+            mutating: Registered::new("mutatingwebhookconfigurations", webhooks::read),
+            validating: Registered::new("validatingwebhookconfigurations", webhooks::read),
+        }
+    }
+}
+
 /// One step of admission. Steps run in order, after defaults and before validation.
 #[async_trait]
 pub trait Admission: Send + Sync {
@@ -59,12 +92,30 @@ pub trait Admission: Send + Sync {
     async fn admit(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status>;
 }
 
-/// Asks every step. What is created, changed or deleted passes here once for each try to write it.
+/// Asks everybody; the warnings that the caller is to read. What is created, changed or deleted passes here once for each
+/// try to write it.
 ///
 /// # Errors
-/// What the first step that refuses says.
-pub(crate) async fn admit(server: &ApiServer, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+/// What the first that refuses says.
+pub(crate) async fn admit(
+    server: &ApiServer,
+    request: &Request<'_>,
+    object: &mut Value,
+) -> Result<Vec<String>, Status> {
+    let mut warnings = Vec::new();
     namespace_lifecycle::admit(server, request)?;
+    plug_ins(server, request, object).await?;
+    let mut pass = webhooks::Pass::default();
+    if webhooks::mutate(server, request, object, &mut pass, &mut warnings).await? {
+        plug_ins(server, request, object).await?;
+        webhooks::mutate(server, request, object, &mut pass, &mut warnings).await?;
+    }
+    webhooks::validate(server, request, object, &mut warnings).await?;
+    Ok(warnings)
+}
+
+/// The steps of higher floors and the plug-ins that change.
+async fn plug_ins(server: &ApiServer, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
     if !request.subresource.is_empty() {
         return Ok(()); // what observes an object is not held up by who asks for it
     }

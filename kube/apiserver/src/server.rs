@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use substrate_store::Store;
 
 use crate::addresses::Addresses;
-use crate::admission::Admission;
+use crate::admission::{Admission, Registrations};
 use crate::auth::{self, Tokens, User};
 use crate::body::{self, Body};
 use crate::kinds::Kind;
@@ -51,6 +51,7 @@ pub(crate) struct Inner {
     pub tokens: Tokens,
     pub proxies: NodeProxies,
     pub admission: RwLock<Vec<Arc<dyn Admission>>>,
+    pub admitted: Registrations,
     pub version: String,
 }
 
@@ -68,6 +69,7 @@ impl ApiServer {
             tokens: options.tokens,
             proxies: options.proxies,
             admission: RwLock::new(options.admission),
+            admitted: Registrations::default(),
             version: options.version,
         };
         let server = Self { inner: Arc::new(inner) };

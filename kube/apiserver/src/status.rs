@@ -155,6 +155,25 @@ impl Status {
         self
     }
 
+    /// A reason that this server knows, by its word.
+    pub(crate) fn known_reason(word: &str) -> Option<&'static str> {
+        const REASONS: [&str; 12] = [
+            "AlreadyExists",
+            "BadRequest",
+            "Conflict",
+            "Expired",
+            "Forbidden",
+            "InternalError",
+            "Invalid",
+            "NotFound",
+            "ServiceUnavailable",
+            "Timeout",
+            "TooManyRequests",
+            "Unauthorized",
+        ];
+        REASONS.into_iter().find(|known| *known == word)
+    }
+
     /// 404: no object of this name.
     pub fn not_found(group: &str, plural: &str, name: &str) -> Self {
         let message = format!("{} {name:?} not found", qualified(plural, group));

@@ -72,7 +72,7 @@ pub async fn create(
     sent: Value,
     options: WriteOptions,
 ) -> Result<Written, Status> {
-    let (mut object, warnings) = understand(kind, sent, options.validation)?;
+    let (mut object, mut warnings) = understand(kind, sent, options.validation)?;
     place(kind, namespace, &mut object)?;
     if kind.has_status && kind.names.kind != "Node" {
         // A node registers with its status; every other status is written by who observes it.
@@ -99,7 +99,7 @@ pub async fn create(
         old: None,
         dry_run: options.dry_run,
     };
-    admission::admit(server, &request, &mut object).await?;
+    warnings.extend(admission::admit(server, &request, &mut object).await?);
     let name = meta(&object, "name").to_owned();
     if server.inner.store.get(&kind.key(namespace, &name)).is_some() {
         // Before its addresses are looked at: they are taken by the object itself.
@@ -142,7 +142,7 @@ where
     for _ in 0..TRIES {
         let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
         let old = decoded(kind, &entry)?;
-        let (mut object, warnings) = understand(kind, change(&old)?, options.validation)?;
+        let (mut object, mut warnings) = understand(kind, change(&old)?, options.validation)?;
         if meta(&object, "name").is_empty() {
             metadata(&mut object).insert("name".into(), call.route.name.clone().into());
         }
@@ -183,7 +183,7 @@ where
                 old: Some(&old),
                 dry_run: options.dry_run,
             };
-            admission::admit(server, &request, &mut object).await?;
+            warnings.extend(admission::admit(server, &request, &mut object).await?);
         }
         let _lock = if kind.is("", "services") && part == Part::Main {
             let lock = server.inner.addresses.lock().await;

@@ -8,7 +8,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     counts: true,
     categories: &["api-extensions"],
-    idle: "webhooks are not called",
+    idle: "not asked about subresources other than `status`, nor CONNECT; audit annotations go nowhere",
     rules: Builtin {
         default: |configuration| complete(configuration, true),
         validate: judge,

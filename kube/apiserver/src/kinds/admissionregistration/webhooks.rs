@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::admission::webhooks;
 use crate::kinds::{Column, Errors, column, pod_spec, typed};
 use crate::status::FieldError;
 use crate::table::{age, list};
@@ -70,9 +71,38 @@ pub fn judge(configuration: &Value, errors: &mut Errors) {
         if config["url"].is_string() == config["service"].is_object() {
             errors.push(FieldError::required(at("clientConfig"), "exactly one of url or service is required"));
         }
+        if let Some(url) = config["url"].as_str() {
+            check_url(url, &at("clientConfig.url"), errors);
+        }
+        errors.label_selector(&hook["namespaceSelector"], &at("namespaceSelector"));
+        errors.label_selector(&hook["objectSelector"], &at("objectSelector"));
+        if let Err(why) = webhooks::check_client(config) {
+            errors.push(FieldError::invalid(at("clientConfig"), &Value::Null, &why));
+        }
+        if !list(&hook["matchConditions"]).is_empty() {
+            errors.push(FieldError::forbidden(at("matchConditions"), "not implemented by this server"));
+        }
         if config["service"].is_object() {
             errors.require(&config["service"]["name"], at("clientConfig.service.name"));
             errors.require(&config["service"]["namespace"], at("clientConfig.service.namespace"));
+        }
+    }
+}
+
+fn check_url(url: &str, field: &str, errors: &mut Errors) {
+    const FORM: &str = "; desired format: https://host[/path]";
+    let part = |text: &str| Value::from(text.to_owned());
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    for (wrong, value, why) in [
+        (scheme != "https", scheme, "'https' is the only allowed URL scheme"),
+        (authority.is_empty(), "", "host must be specified"),
+        (authority.contains('@'), "…", "user information is not permitted in the URL"),
+        (rest.contains('#'), rest, "fragments are not permitted in the URL"),
+        (rest.contains('?'), rest, "query parameters are not permitted in the URL"),
+    ] {
+        if wrong {
+            errors.push(FieldError::invalid(field, &part(value), &format!("{why}{FORM}")));
         }
     }
 }

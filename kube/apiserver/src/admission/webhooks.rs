@@ -1,0 +1,229 @@
+//! Webhooks: servers of others that change or judge what is written (`MutatingWebhookConfiguration`,
+//! `ValidatingWebhookConfiguration`).
+//!
+//! ```text
+//!             ┌──────────── again, if a later one changed it: plug-ins, and those with IfNeeded ───────────┐
+//! object ─▶ plug-ins ─▶ mutating, one after the other, by name ─▶ decode, default ─▶ policies ─▶ validating, all at once ─▶
+//! ```
+//!
+//! What a webhook's server may try, and what it meets, is in `docs/design/threats.md`.
+
+mod client;
+mod review;
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::Value;
+
+use self::client::Client;
+use super::matching::{Scope, converted};
+use super::{Operation, Request};
+use crate::kinds::Kind;
+use crate::object::{meta, metadata};
+use crate::patch::PatchKind;
+use crate::server::ApiServer;
+use crate::status::Status;
+
+/// One webhook, read.
+pub(super) struct Hook {
+    /// Of the configuration and the webhook: which one it is.
+    id: String,
+    name: String,
+    scope: Scope,
+    client: Client,
+    fails: bool,
+    again: bool,
+}
+
+/// That a `clientConfig` says where a webhook is.
+///
+/// # Errors
+/// Why it does not.
+pub(crate) fn check_client(config: &Value) -> Result<(), String> {
+    Client::read(config, Duration::from_secs(1)).map(|_| ())
+}
+
+/// The webhooks of a configuration. What validation lets pass can be read; what it did not see (another version of this
+/// program) is told, and refuses nothing.
+pub(super) fn read(configuration: &Value) -> Vec<Hook> {
+    let hooks = configuration["webhooks"].as_array().into_iter().flatten();
+    hooks
+        .filter_map(|hook| {
+            let name = hook["name"].as_str().unwrap_or_default().to_owned();
+            let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30);
+            let read = Scope::read(hook)
+                .and_then(|scope| Ok((scope, Client::read(&hook["clientConfig"], Duration::from_secs(seconds))?)));
+            let (scope, client) =
+                read.inspect_err(|why| tracing::error!(webhook = name, why, "a webhook cannot be read")).ok()?;
+            Some(Hook {
+                id: format!("{}/{name}", meta(configuration, "name")),
+                scope,
+                client,
+                fails: hook["failurePolicy"] != "Ignore",
+                again: hook["reinvocationPolicy"] == "IfNeeded",
+                name,
+            })
+        })
+        .collect()
+}
+
+/// What the first pass over mutating webhooks leaves for the second.
+#[derive(Default)]
+pub(super) struct Pass {
+    second: bool,
+    /// Webhooks that have been asked, and would be again.
+    asked: Vec<String>,
+    /// Those of them that saw the object before somebody changed it.
+    due: Vec<String>,
+    /// The object as the first pass left it.
+    left: Option<Value>,
+}
+
+/// Asks the mutating webhooks; whether one of them has changed something.
+///
+/// # Errors
+/// What one of them, or a call that failed, says.
+pub(super) async fn mutate(
+    server: &ApiServer,
+    request: &Request<'_>,
+    object: &mut Value,
+    pass: &mut Pass,
+    warnings: &mut Vec<String>,
+) -> Result<bool, Status> {
+    let hooks = server.inner.admitted.mutating.now(server)?;
+    if hooks.is_empty() || request.is_exempt() {
+        return Ok(false);
+    }
+    if pass.left.take().is_some_and(|left| left != *object) {
+        pass.due.append(&mut pass.asked);
+    }
+    let mut changed = false;
+    for hook in hooks.iter() {
+        if pass.second && !pass.due.contains(&hook.id) {
+            continue;
+        }
+        let Some(shown) = hook.scope.wants(server, request, object)? else { continue };
+        let Some(answer) = hook.ask(server, request, &shown, object, true, warnings).await? else { continue };
+        if let Some(patch) = answer.patch {
+            let patched = patched(request, &shown, object, &patch)
+                .map_err(|status| Status::internal(format!("{:?}: {}", hook.name, status.message)))?;
+            if patched != *object {
+                *object = patched;
+                changed = true;
+                pass.due.append(&mut pass.asked);
+            }
+        }
+        if hook.again && !pass.second {
+            pass.asked.push(hook.id.clone());
+        }
+    }
+    pass.second = true;
+    pass.left = Some(object.clone());
+    Ok(changed)
+}
+
+/// Asks the validating webhooks, all at once.
+///
+/// # Errors
+/// What the first that refuses, or a call that failed, says.
+pub(super) async fn validate(
+    server: &ApiServer,
+    request: &Request<'_>,
+    object: &Value,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    let hooks = server.inner.admitted.validating.now(server)?;
+    if hooks.is_empty() || request.is_exempt() {
+        return Ok(());
+    }
+    let mut calls = Vec::new();
+    for hook in hooks.iter() {
+        if let Some(shown) = hook.scope.wants(server, request, object)? {
+            calls.push(async move {
+                let mut warnings = Vec::new();
+                let answer = hook.ask(server, request, &shown, object, false, &mut warnings).await;
+                (answer, warnings)
+            });
+        }
+    }
+    let mut verdict = Ok(());
+    for (answer, told) in join_all(calls).await {
+        warnings.extend(told);
+        verdict = verdict.and(answer.map(|_| ()));
+    }
+    verdict
+}
+
+impl Hook {
+    /// What it answers, if it does not refuse; nothing if it cannot be asked and that does not matter.
+    async fn ask(
+        &self,
+        server: &ApiServer,
+        request: &Request<'_>,
+        shown: &Kind,
+        object: &Value,
+        mutates: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<review::Answer>, Status> {
+        let uid = uuid::Uuid::new_v4().to_string();
+        let asked = review::question(&uid, request, shown, object);
+        let asked =
+            serde_json::json!({ "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": asked });
+        let answer = self.client.call(server, &asked).await;
+        match answer.and_then(|review| review::answer(&self.name, &uid, mutates, &review)) {
+            Ok(answer) => {
+                warnings.extend(answer.warnings.iter().cloned());
+                answer.refusal.clone().map_or(Ok(Some(answer)), Err)
+            }
+            Err(why) => {
+                let why = format!("failed calling webhook {:?}: {why}", self.name);
+                if self.fails {
+                    return Err(Status::internal(why));
+                }
+                tracing::warn!(why, "failing open");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The object with a webhook's patch, as the kind of the request has it. What only the server writes stays as it is.
+fn patched(request: &Request<'_>, shown: &Kind, object: &Value, patch: &Value) -> Result<Value, Status> {
+    if request.operation == Operation::Delete {
+        let why = "admission webhook attempted to modify the object, which is not supported for this operation";
+        return Err(Status::bad_request(why));
+    }
+    let kind = request.kind;
+    let seen = PatchKind::Json.apply(&converted(kind, shown, object), patch)?;
+    let mut decoded = kind.decode(converted(shown, kind, &seen)).map_err(Status::bad_request)?.object;
+    for field in ["name", "namespace"] {
+        if meta(&decoded, field) != meta(object, field) {
+            return Err(Status::bad_request(format!("metadata.{field}: field is immutable")));
+        }
+    }
+    const OWN: [&str; 6] = [
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ];
+    for field in OWN {
+        let kept = object["metadata"].get(field).cloned();
+        let map = metadata(&mut decoded);
+        map.remove(field);
+        map.extend(kept.map(|kept| (field.to_owned(), kept)));
+    }
+    if kind.has_status && request.subresource.is_empty() && kind.names.kind != "Node" {
+        let status = object.get("status").cloned();
+        if let Some(map) = decoded.as_object_mut() {
+            map.remove("status");
+            map.extend(status.map(|status| ("status".to_owned(), status)));
+        }
+    }
+    kind.default(&mut decoded);
+    kind.prepare(&mut decoded, request.old, request.user);
+    Ok(decoded)
+}
