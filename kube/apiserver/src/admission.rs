@@ -2,14 +2,19 @@
 //! file each, under the names that they have in kube-apiserver; a higher floor adds its own steps through [`Admission`].
 //!
 //! ```text
-//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks ─▶ validating webhooks ─▶ validation
+//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks ─▶ plug-ins that judge ─▶ validating webhooks
 //!                                                 └──────── again, if a webhook changed something ───────┘
+//! ─▶ validation ─▶ ResourceQuota ─▶ store
 //! ```
 
+mod default_storage_class;
+mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
+mod pod_security;
 mod priority;
 mod registered;
+mod resource_quota;
 mod runtime_class;
 pub(crate) mod webhooks;
 
@@ -21,6 +26,7 @@ use crate::auth::User;
 use crate::kinds::Kind;
 use crate::server::ApiServer;
 use crate::status::Status;
+use crate::verbs::read::decoded;
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +116,10 @@ pub(crate) async fn admit(
         plug_ins(server, request, object).await?;
         webhooks::mutate(server, request, object, &mut pass, &mut warnings).await?;
     }
+    if request.subresource.is_empty() {
+        limit_ranger::judge(server, request, object)?;
+    }
+    pod_security::judge(server, request, object, &mut warnings)?;
     webhooks::validate(server, request, object, &mut warnings).await?;
     Ok(warnings)
 }
@@ -123,6 +133,27 @@ async fn plug_ins(server: &ApiServer, request: &Request<'_>, object: &mut Value)
     for step in steps {
         step.admit(request, object).await?;
     }
+    limit_ranger::admit(server, request, object)?;
     priority::admit(server, request, object)?;
+    default_storage_class::admit(server, request, object)?;
     runtime_class::admit(server, request, object)
+}
+
+/// What is only charged once everybody has agreed and the object is valid.
+///
+/// # Errors
+/// When a quota has not enough left.
+pub(crate) async fn charge(server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    resource_quota::charge(server, request, object).await
+}
+
+/// All objects of a kind, in a namespace or of the cluster.
+fn all(
+    server: &ApiServer,
+    (group, version, plural): (&str, &str, &str),
+    namespace: &str,
+) -> Result<Vec<Value>, Status> {
+    let kind = server.inner.registry.get(group, version, plural).ok_or_else(Status::no_resource)?;
+    let page = server.inner.store.list(&kind.prefix(namespace), None, 0, None).map_err(Status::internal)?;
+    page.entries.iter().map(|entry| decoded(&kind, entry)).collect()
 }

@@ -8,7 +8,7 @@ pub(crate) mod read;
 mod spdy;
 mod subresource;
 mod watch;
-mod write;
+pub(crate) mod write;
 
 use std::sync::Arc;
 

@@ -21,6 +21,7 @@ mod cache;
 pub mod lookup;
 mod pace;
 pub mod quantity;
+pub mod quota;
 pub mod requests;
 pub mod schedule;
 

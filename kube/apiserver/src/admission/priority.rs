@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Operation, Request};
+use super::{Operation, Request, all};
 use crate::server::ApiServer;
 use crate::status::Status;
-use crate::verbs::read::decoded;
 
 /// Writes priority and preemption policy into a new pod, or says why its class does not admit it. There is one default
 /// class at most.
@@ -20,10 +19,7 @@ pub(super) fn admit(server: &ApiServer, request: &Request<'_>, object: &mut Valu
 }
 
 fn classes(server: &ApiServer) -> Result<Vec<Value>, Status> {
-    let kind =
-        server.inner.registry.get("scheduling.k8s.io", "v1", "priorityclasses").ok_or_else(Status::no_resource)?;
-    let page = server.inner.store.list(&kind.prefix(""), None, 0, None).map_err(Status::internal)?;
-    page.entries.iter().map(|entry| decoded(&kind, entry)).collect()
+    all(server, ("scheduling.k8s.io", "v1", "priorityclasses"), "")
 }
 
 /// Of several defaults, which a race can make, the lowest counts, as upstream.

@@ -117,6 +117,7 @@ pub async fn create(
     if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
         object["status"] = crate::custom::status(&object);
     }
+    admission::charge(server, &request, &object).await?;
     if options.dry_run {
         return Ok(Written { object, warnings });
     }
@@ -170,19 +171,19 @@ where
         merge_parts(kind, part, &old, &mut object);
         kind.default(&mut object);
         kind.prepare(&mut object, Some(&old), &call.user);
-        if part != Part::Internal {
-            let request = Request {
-                operation: Operation::Update,
-                group: &kind.names.group,
-                plural: &kind.names.plural,
-                subresource: &call.route.subresource,
-                kind,
-                namespace: &call.route.namespace,
-                name: &call.route.name,
-                user: &call.user,
-                old: Some(&old),
-                dry_run: options.dry_run,
-            };
+        let request = Request {
+            operation: Operation::Update,
+            group: &kind.names.group,
+            plural: &kind.names.plural,
+            subresource: &call.route.subresource,
+            kind,
+            namespace: &call.route.namespace,
+            name: &call.route.name,
+            user: &call.user,
+            old: Some(&old),
+            dry_run: options.dry_run,
+        };
+        if part != Part::Internal || request.subresource == "ephemeralcontainers" {
             warnings.extend(admission::admit(server, &request, &mut object).await?);
         }
         let _lock = if kind.is("", "services") && part == Part::Main {
@@ -206,6 +207,9 @@ where
             object["status"] = crate::custom::status(&object);
         }
         metadata(&mut object).insert("resourceVersion".into(), entry.revision.to_string().into());
+        if part == Part::Main {
+            admission::charge(server, &request, &object).await?;
+        }
         if object == old || options.dry_run {
             return Ok(Written { object, warnings });
         }

@@ -11,7 +11,6 @@ use substrate_client::quantity::Quantity;
 
 pub static KIND: Description = Description {
     short: &["limits"],
-    idle: "the admission plug-in LimitRanger is not built",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "LimitRange", "limitranges", "limitrange"], &protobuf::core::LimitRange)
 };

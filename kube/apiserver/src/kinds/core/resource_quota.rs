@@ -10,7 +10,6 @@ use crate::table::{age, list};
 pub static KIND: Description = Description {
     short: &["quota"],
     has_status: true,
-    idle: "what is used is counted, but not refused: the admission plug-in ResourceQuota is not built",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "ResourceQuota", "resourcequotas", "resourcequota"], &protobuf::core::ResourceQuota)
 };

@@ -1,0 +1,108 @@
+//! What pods may have in a namespace (admission plug-in PodSecurity, KEP-2579): labels of the namespace say it.
+//!
+//! | label `pod-security.kubernetes.io/…` | pods | what makes pods |
+//! |---|---|---|
+//! | `enforce` | are refused | |
+//! | `warn` | come with a warning | comes with a warning |
+//!
+//! Thin: `audit` is taken and has no effect; pods that are there when a level is raised are not looked for.
+
+use k8s_openapi::api::core::v1::PodSpec;
+use serde_json::Value;
+use substrate_pod_security::{Level, check};
+
+use super::{Operation, Request};
+use crate::server::ApiServer;
+use crate::status::{FieldError, Status};
+use crate::verbs::read::decoded;
+
+const LABEL: &str = "pod-security.kubernetes.io/";
+/// What makes pods, and where their specification stands in it.
+const MAKERS: &[(&str, &str, &str)] = &[
+    ("", "replicationcontrollers", "/spec/template/spec"),
+    ("", "podtemplates", "/template/spec"),
+    ("apps", "deployments", "/spec/template/spec"),
+    ("apps", "replicasets", "/spec/template/spec"),
+    ("apps", "statefulsets", "/spec/template/spec"),
+    ("apps", "daemonsets", "/spec/template/spec"),
+    ("batch", "jobs", "/spec/template/spec"),
+    ("batch", "cronjobs", "/spec/jobTemplate/spec/template/spec"),
+];
+
+/// Refuses a pod that its namespace does not take, warns of one that it should not have, and refuses labels that mean nothing.
+pub(super) fn judge(
+    server: &ApiServer,
+    request: &Request<'_>,
+    object: &Value,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    if request.operation == Operation::Delete {
+        return Ok(());
+    }
+    if request.is_namespace() {
+        return labels(request, object);
+    }
+    let place = match (request.group, request.plural, request.subresource) {
+        ("", "pods", "" | "ephemeralcontainers") => "/spec",
+        (group, plural, "") => match MAKERS.iter().find(|(g, p, _)| (*g, *p) == (group, plural)) {
+            Some((_, _, place)) => place,
+            None => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
+    let Some(spec) = object.pointer(place) else { return Ok(()) };
+    let same = request.old.and_then(|old| old.pointer(place)).is_some_and(|old| old == spec);
+    let Some(namespace) = namespace(server, request.namespace)?.filter(|_| !same) else { return Ok(()) };
+    let levels = ["enforce", "warn"].map(|mode| level(&namespace, mode));
+    if levels.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let spec: PodSpec = serde_json::from_value(spec.clone()).map_err(Status::internal)?;
+    let [enforce, warn] = levels.map(|level| level.and_then(|(level, version)| check(level, &version, &spec).err()));
+    if let Some(why) = enforce.filter(|_| place == "/spec") {
+        return Err(Status::forbidden(request.group, request.plural, request.name, &why));
+    }
+    warnings.extend(warn.and_then(|why| Some(format!("would violate{}", why.strip_prefix("violates")?))));
+    Ok(())
+}
+
+fn namespace(server: &ApiServer, name: &str) -> Result<Option<Value>, Status> {
+    let kind = server.inner.registry.get("", "v1", "namespaces").ok_or_else(Status::no_resource)?;
+    server.inner.store.get(&kind.key("", name)).map(|entry| decoded(&kind, &entry)).transpose()
+}
+
+/// The level of a mode and the version that goes with it, if it asks for anything. A word that is no level, which can have been written
+/// before this server judged it, is the strictest.
+fn level(namespace: &Value, mode: &str) -> Option<(Level, String)> {
+    let labels = &namespace["metadata"]["labels"];
+    let word = labels[format!("{LABEL}{mode}")].as_str()?;
+    let version = labels[format!("{LABEL}{mode}-version")].as_str().unwrap_or("latest");
+    let level = Level::parse(word).unwrap_or(Level::Restricted);
+    (level != Level::Privileged).then(|| (level, version.to_owned()))
+}
+
+fn labels(request: &Request<'_>, namespace: &Value) -> Result<(), Status> {
+    let labels = &namespace["metadata"]["labels"];
+    let mut errors = Vec::new();
+    for mode in ["enforce", "audit", "warn"] {
+        let (level, version) = (format!("{LABEL}{mode}"), format!("{LABEL}{mode}-version"));
+        let at = |label: &str| format!("metadata.labels[{label}]");
+        if labels[&level].as_str().is_some_and(|word| Level::parse(word).is_none()) {
+            errors.push(FieldError::invalid(
+                at(&level),
+                &labels[&level],
+                "must be one of privileged, baseline, restricted",
+            ));
+        }
+        if labels[&version].as_str().is_some_and(|word| !is_version(word)) {
+            let needed = "must be \"latest\" or \"v1.x\"";
+            errors.push(FieldError::invalid(at(&version), &labels[&version], needed));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("", "Namespace", request.name, &errors)) }
+}
+
+fn is_version(word: &str) -> bool {
+    let minor = word.strip_prefix("v1.").unwrap_or_default();
+    word == "latest" || (!minor.is_empty() && minor.len() <= 4 && minor.bytes().all(|b| b.is_ascii_digit()))
+}
