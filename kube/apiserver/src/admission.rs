@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use self::registered::Registered;
 use crate::auth::User;
+use crate::authorization::escalation;
 use crate::kinds::Kind;
 use crate::server::ApiServer;
 use crate::status::Status;
@@ -120,6 +121,7 @@ pub(crate) async fn admit(
         limit_ranger::judge(server, request, object)?;
     }
     pod_security::judge(server, request, object, &mut warnings)?;
+    escalation::judge(server, request, object)?;
     webhooks::validate(server, request, object, &mut warnings).await?;
     Ok(warnings)
 }

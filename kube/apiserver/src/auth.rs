@@ -1,9 +1,10 @@
-//! Who asks, and whether they may.
+//! Who asks. Whether they may is for [`crate::authorization`].
 //!
 //! A user comes from a client certificate (common name and organisations), from a bearer token, or from the
 //! process itself (in-process clients carry their user with them). Nobody else gets further than health and version.
-//!
-//! Not built: RBAC. Whoever is authenticated may do everything; credentials are given to the owner only.
+//! Who may [`impersonation`] asks as somebody else.
+
+pub(crate) mod impersonation;
 
 use std::collections::HashMap;
 
@@ -59,6 +60,12 @@ impl Tokens {
         self.0.insert(Sha256::digest(token.as_bytes()).into(), user);
     }
 
+    /// The user of a token, if it is known.
+    pub fn user(&self, token: &str) -> Option<User> {
+        let digest: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
+        self.0.get(&digest).cloned()
+    }
+
     /// The user of a request: the bearer token's, else the connection's, else nobody.
     ///
     /// # Errors
@@ -68,8 +75,7 @@ impl Tokens {
             return Ok(connection.cloned().unwrap_or_else(User::anonymous));
         };
         let token = header.to_str().ok().and_then(|h| h.strip_prefix("Bearer ")).ok_or_else(Status::unauthorized)?;
-        let digest: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
-        self.0.get(&digest).cloned().ok_or_else(Status::unauthorized)
+        self.user(token).ok_or_else(Status::unauthorized)
     }
 }
 

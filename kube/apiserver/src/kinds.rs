@@ -8,6 +8,8 @@ mod admissionregistration;
 mod apiextensions;
 mod apiregistration;
 mod apps;
+mod authentication;
+mod authorization;
 mod autoscaling;
 mod batch;
 mod certificates;
@@ -241,6 +243,8 @@ pub fn descriptions() -> impl Iterator<Item = &'static Description> {
         apiextensions::KINDS,
         apiregistration::KINDS,
         apps::KINDS,
+        authentication::KINDS,
+        authorization::KINDS,
         autoscaling::KINDS,
         batch::KINDS,
         certificates::KINDS,

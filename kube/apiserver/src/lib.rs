@@ -9,12 +9,13 @@
 //! A *kind* is one declarative description ([`kinds`]); kinds of CustomResourceDefinitions are added while the server
 //! runs. Objects are kept as JSON text and parsed only where something must be understood.
 //!
-//! Not built (answers 404, 405, 415 or 501): server-side apply, RBAC, answers in protobuf, attach, token
+//! Not built (answers 404, 405, 415 or 501): server-side apply, answers in protobuf, attach, token
 //! requests, CEL.
 
 mod addresses;
 pub mod admission;
 pub mod auth;
+mod authorization;
 mod body;
 mod custom;
 mod discovery;

@@ -15,6 +15,8 @@ pub(crate) mod admissionregistration;
 pub(crate) mod apiextensions;
 pub(crate) mod apiregistration;
 pub(crate) mod apps;
+pub(crate) mod authentication;
+pub(crate) mod authorization;
 pub(crate) mod autoscaling;
 pub(crate) mod autoscaling_v2;
 pub(crate) mod batch;

@@ -16,7 +16,6 @@ const TAIL: &str = "\n## Not served\n\n\
 | ComponentStatus | 404: deprecated upstream, and a process has no components to ask |\n\
 | FlowSchema, PriorityLevelConfiguration | 404: flow control is not built |\n\
 | resource.k8s.io (dynamic resource allocation) | 404 |\n\
-| TokenReview, TokenRequest, SelfSubjectReview, SubjectAccessReview and its kin | 404: rights are not judged yet |\n\
 | groups of foreign API servers (APIService with a Service) | the APIService says `Available=False, reason=NotBuilt` |\n\
 | `pods/attach`, `pods/resize`, `pods/proxy`, `services/proxy`, `nodes/proxy`, `serviceaccounts/token` | 404 |\n\
 | alpha and beta versions of any group | 404 |\n\
@@ -53,7 +52,8 @@ fn row(kind: &Description) -> String {
     }
     let acted = if kind.idle.is_empty() { String::new() } else { format!("**thin**: {}", kind.idle) };
     let kept = kind.face.map(|face| format!("kept as {} {}", face.stored_as[2], face.stored_as[1]));
-    let notes: Vec<String> = kept.into_iter().chain((!acted.is_empty()).then_some(acted)).collect();
+    let only = (kind.verbs == ["create"]).then(|| "**create** only: answered, not kept".to_owned());
+    let notes: Vec<String> = kept.into_iter().chain(only).chain((!acted.is_empty()).then_some(acted)).collect();
     let scope = if kind.namespaced { "namespace" } else { "cluster" };
     let cell = |text: String| if text.is_empty() { String::new() } else { format!(" {text} ").trim_end().to_owned() };
     format!(

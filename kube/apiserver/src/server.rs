@@ -14,11 +14,12 @@ use substrate_store::Store;
 use crate::addresses::Addresses;
 use crate::admission::{Admission, Registrations};
 use crate::auth::{self, Tokens, User};
+use crate::authorization::{self, Attributes, Rights};
 use crate::body::{self, Body};
 use crate::kinds::Kind;
 use crate::node_proxy::NodeProxies;
 use crate::registry::Registry;
-use crate::route::{Place, Query};
+use crate::route::{self, Place, Query};
 use crate::status::Status;
 use crate::{discovery, object, openapi, verbs};
 
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub registry: Registry,
     pub addresses: Addresses,
     pub tokens: Tokens,
+    pub rights: Rights,
     pub proxies: NodeProxies,
     pub admission: RwLock<Vec<Arc<dyn Admission>>>,
     pub admitted: Registrations,
@@ -67,6 +69,7 @@ impl ApiServer {
             registry,
             addresses: Addresses::new(options.service_cidr.0, options.service_cidr.1),
             tokens: options.tokens,
+            rights: Rights::default(),
             proxies: options.proxies,
             admission: RwLock::new(options.admission),
             admitted: Registrations::default(),
@@ -122,6 +125,7 @@ impl ApiServer {
                 _ => {}
             }
         }
+        authorization::bootstrap::write(self, &root).await?;
         let Some((address, port)) = api else { return Ok(()) };
         let service = json!({
             "apiVersion": "v1", "kind": "Service",
@@ -201,14 +205,24 @@ impl ApiServer {
     {
         let user = self.inner.tokens.authenticate(request.headers(), connection)?;
         let path = request.uri().path().to_owned();
-        if user.is_anonymous() && !auth::is_public(&path) {
-            return Err(Status::unauthorized());
+        if user.is_anonymous() {
+            return if auth::is_public(&path) { self.public(&path) } else { Err(Status::unauthorized()) };
+        }
+        let user = auth::impersonation::apply(self, user, request.headers())?;
+        let place = Place::parse(&path);
+        let query = Query::parse(request.uri().query());
+        let asked = match &place {
+            Some(Place::Resource(route)) => {
+                let verb = route::verb(request.method(), route, &query).ok_or_else(Status::method_not_allowed)?;
+                Attributes::of(verb, route, &query)
+            }
+            _ => Attributes::of_path(request.method().as_str(), &path),
+        };
+        authorization::require(self, &user, &asked)?;
+        if auth::is_public(&path) {
+            return self.public(&path);
         }
         match path.as_str() {
-            "/healthz" | "/livez" | "/readyz" => return Ok(body::text(StatusCode::OK, "ok")),
-            "/version" | "/version/" => {
-                return Ok(body::json(StatusCode::OK, &discovery::version(&self.inner.version)));
-            }
             "/openapi/v3" => return Ok(body::json(StatusCode::OK, &openapi::index(&self.inner.registry))),
             "/" => return Ok(body::json(StatusCode::OK, &discovery::paths(&self.inner.registry))),
             _ => {}
@@ -216,13 +230,11 @@ impl ApiServer {
         if let Some(group_version) = path.strip_prefix("/openapi/v3/") {
             return openapi::document(&self.inner.registry, group_version).map(|doc| body::json(StatusCode::OK, &doc));
         }
-        let place = Place::parse(&path).ok_or_else(Status::no_resource)?;
-        let route = match place {
+        let route = match place.ok_or_else(Status::no_resource)? {
             Place::Resource(route) => route,
             place => return discovery::answer(&self.inner.registry, request.headers(), &place),
         };
         let kind = self.kind(&route.group, &route.version, &route.plural)?;
-        let query = Query::parse(request.uri().query());
         let call = verbs::Call {
             user,
             kind,
@@ -237,6 +249,14 @@ impl ApiServer {
         }
         let sent = body::read(request.into_body()).await?;
         verbs::answer(self, &call, &sent).await
+    }
+
+    /// What everybody may see.
+    fn public(&self, path: &str) -> Result<Response<Body>, Status> {
+        match path {
+            "/version" | "/version/" => Ok(body::json(StatusCode::OK, &discovery::version(&self.inner.version))),
+            _ => Ok(body::text(StatusCode::OK, "ok")),
+        }
     }
 
     fn kind(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Kind>, Status> {

@@ -238,7 +238,8 @@ impl Status {
 
     /// 403: known, and not allowed.
     pub fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Self {
-        let message = format!("{} {name:?} is forbidden: {why}", qualified(plural, group));
+        let of = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        let message = format!("{}{of} is forbidden: {why}", qualified(plural, group));
         Self::new(403, "Forbidden", message).about(group, plural, name)
     }
 

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::Value;
 
 use crate::auth::User;
+use crate::authorization::reviews;
 use crate::body::{self, Body, View};
 use crate::kinds::{Kind, Rules};
 use crate::object;
@@ -99,6 +100,10 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
     }
     if !call.route.subresource.is_empty() {
         return subresource::answer(server, call, verb, sent).await;
+    }
+    if reviews::is_review(&call.kind.names.group) {
+        let answer = reviews::answer(server, call, body::parse(&call.headers, sent)?)?;
+        return represent(call, StatusCode::CREATED, &answer);
     }
     match verb {
         "get" => read::get(server, call),

@@ -18,6 +18,7 @@
 //! | `garbage` | deletion of what is owned with its owners |
 //! | `node_life` | what is believed of silent nodes, and evictions by taints |
 //! | `pod_gc` | pods that nobody else would clear away |
+//! | `cluster_role` | roles that are the sum of others |
 //! | `service_account` | the account and the certificate in every namespace |
 //!
 //! Each is *index → plan → act*: a view of the shared caches, a pure function to a plan, and one file with all effects.
@@ -26,6 +27,7 @@
 //!
 //! Not built yet: certificate signing, token cleaning.
 mod autoscaler;
+mod cluster_role;
 mod cron_job;
 mod daemon_set;
 mod deployment;
@@ -107,6 +109,7 @@ pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
     tasks.spawn(namespace::run(client_for("namespace-controller"), caches.clone()));
     tasks.spawn(garbage::run(client_for("generic-garbage-collector"), in_use.clone()));
     tasks.spawn(node_life::run(client_for("node-controller"), caches.clone(), options.node_grace));
+    tasks.spawn(cluster_role::run(client_for("clusterrole-aggregation-controller"), shared.all()));
     tasks.spawn(service_account::run_accounts(client_for("service-account-controller"), caches.clone()));
     if let Some(certificate) = options.root_certificate {
         let client = client_for("root-ca-cert-publisher");

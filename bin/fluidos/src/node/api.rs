@@ -1,5 +1,6 @@
 //! The node's Kubernetes API: store, server, door, the owner's kubeconfig.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -102,9 +104,33 @@ impl Api {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(fluidos_model::kinds::names::NAMESPACE.to_owned());
         match kube::Api::<Namespace>::all(client).create(&PostParams::default(), &namespace).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            other => other.map(|_| ()).context("make the namespace fluidos"),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            other => other.map(|_| ()).context("make the namespace fluidos")?,
         }
+        self.roles(definitions).await
+    }
+
+    /// Lets who may see, change or administer a namespace do so with our kinds, too: they are added to `view`, `edit` and `admin`.
+    async fn roles(&self, definitions: &[CustomResourceDefinition]) -> Result<()> {
+        let groups: BTreeSet<&str> = definitions.iter().map(|definition| definition.spec.group.as_str()).collect();
+        let api = kube::Api::<ClusterRole>::all(self.client("fluidos"));
+        let write = ["create", "delete", "deletecollection", "patch", "update"].as_slice();
+        for (name, verbs) in [("view", ["get", "list", "watch"].as_slice()), ("edit", write)] {
+            let rule = json!({ "apiGroups": groups, "resources": ["*"], "verbs": verbs });
+            let labels = json!({ format!("rbac.authorization.k8s.io/aggregate-to-{name}"): "true" });
+            let role = format!("fluidos:aggregate-to-{name}");
+            let role = json!({ "metadata": { "name": role, "labels": labels }, "rules": [rule] });
+            let role: ClusterRole = serde_json::from_value(role)?;
+            let role_name = role.metadata.name.clone().unwrap_or_default();
+            let result = match api.create(&PostParams::default(), &role).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    api.patch(&role_name, &PatchParams::default(), &Patch::Merge(json!({ "rules": role.rules }))).await
+                }
+                other => other,
+            };
+            result.with_context(|| format!("write the ClusterRole {role_name}"))?;
+        }
+        Ok(())
     }
 
     /// Opens the door: for the owner, and for pods on the gateway of their network.

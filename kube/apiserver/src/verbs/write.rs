@@ -14,6 +14,7 @@ use super::read::decoded;
 use super::{Call, FieldValidation};
 use crate::admission::{self, Operation, Request};
 use crate::auth::User;
+use crate::authorization;
 use crate::body::Body;
 use crate::kinds::{Errors, Kind};
 use crate::object::{self, meta, metadata};
@@ -460,11 +461,17 @@ fn after_write(server: &ApiServer, kind: &Kind, object: &Value) {
     if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
         server.inner.registry.define(object);
     }
+    if kind.names.group == authorization::GROUP {
+        server.inner.rights.changed();
+    }
 }
 
 /// … and no longer once it is gone.
 pub fn after_delete(server: &ApiServer, kind: &Kind, object: &Value) {
     if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
         server.inner.registry.forget(object);
+    }
+    if kind.names.group == authorization::GROUP {
+        server.inner.rights.changed();
     }
 }

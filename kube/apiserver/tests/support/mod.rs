@@ -36,6 +36,11 @@ pub async fn api() -> Api {
 }
 
 impl Api {
+    /// The same server, asked by somebody else.
+    pub fn asked_by(&self, name: &str, groups: &[&str]) -> Api {
+        Api { server: self.server.clone(), proxies: self.proxies.clone(), user: User::new(name, groups) }
+    }
+
     pub async fn raw(
         &self,
         method: Method,

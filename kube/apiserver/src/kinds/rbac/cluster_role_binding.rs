@@ -9,7 +9,6 @@ use crate::protobuf;
 pub static KIND: Description = Description {
     namespaced: false,
     name_rule: NameRule::PathSegment,
-    idle: "whoever is authenticated may do everything: rights are not judged yet",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         ["rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding"],

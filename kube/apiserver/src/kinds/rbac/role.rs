@@ -9,7 +9,6 @@ use crate::table::{list, text};
 
 pub static KIND: Description = Description {
     name_rule: NameRule::PathSegment,
-    idle: "whoever is authenticated may do everything: rights are not judged yet",
     rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["rbac.authorization.k8s.io", "v1", "Role", "roles", "role"], &protobuf::rbac::Role)
 };

@@ -1,0 +1,131 @@
+//! Reviews: questions about who somebody is and what it may do. They are answered, not kept.
+//!
+//! | kind | asks |
+//! |---|---|
+//! | `SubjectAccessReview`, `LocalSubjectAccessReview` | may this user do that? |
+//! | `SelfSubjectAccessReview` | may I? |
+//! | `SelfSubjectRulesReview` | what may I do here? |
+//! | `SelfSubjectReview` | who am I? |
+//! | `TokenReview` | whose token is this? |
+
+use serde_json::{Value, json};
+
+use super::{Attributes, MASTERS, Rule, decide};
+use crate::auth::User;
+use crate::server::ApiServer;
+use crate::status::{FieldError, Status};
+use crate::verbs::Call;
+
+/// Whether objects of a kind are questions.
+pub fn is_review(group: &str) -> bool {
+    matches!(group, "authorization.k8s.io" | "authentication.k8s.io")
+}
+
+/// Answers one, in its status.
+///
+/// # Errors
+/// 422 for a question that cannot be understood.
+pub fn answer(server: &ApiServer, call: &Call, sent: Value) -> Result<Value, Status> {
+    let mut review = call.kind.decode(sent).map_err(Status::bad_request)?.object;
+    let (kind, spec) = (call.kind.names.kind.as_ref(), review["spec"].clone());
+    let invalid = |error: FieldError| Status::invalid(&call.kind.names.group, kind, "", &[error]);
+    let status = match kind {
+        "SelfSubjectReview" => json!({ "userInfo": told(&call.user) }),
+        "TokenReview" => match server.inner.tokens.user(text(&spec["token"])) {
+            Some(user) => json!({ "authenticated": true, "user": told(&user) }),
+            None if text(&spec["token"]).is_empty() => return Err(invalid(FieldError::required("spec.token", ""))),
+            None => json!({ "authenticated": false, "error": "the token is not known" }),
+        },
+        "SelfSubjectRulesReview" => {
+            let namespace = text(&spec["namespace"]);
+            if namespace.is_empty() {
+                return Err(Status::bad_request("no namespace on request"));
+            }
+            rules(server, &call.user, namespace)?
+        }
+        _ => {
+            let user = match kind {
+                "SelfSubjectAccessReview" => call.user.clone(),
+                _ => asked_about(&spec).ok_or_else(|| {
+                    invalid(FieldError::required("spec.user", "at least one of user or group must be specified"))
+                })?,
+            };
+            let asked = asked_for(&spec).ok_or_else(|| {
+                let needed = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+                invalid(FieldError::required("spec.resourceAttributes", needed))
+            })?;
+            if kind == "LocalSubjectAccessReview" && asked.namespace != call.route.namespace {
+                let (field, needed) = ("spec.resourceAttributes.namespace", "must match metadata.namespace");
+                return Err(invalid(FieldError::invalid(field, &json!(asked.namespace), needed)));
+            }
+            match decide(server, &user, &asked)? {
+                Some(reason) if reason.is_empty() => json!({ "allowed": true }),
+                Some(reason) => json!({ "allowed": true, "reason": reason }),
+                None => json!({ "allowed": false }),
+            }
+        }
+    };
+    review["status"] = status;
+    Ok(review)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn told(user: &User) -> Value {
+    json!({ "username": user.name, "groups": user.groups })
+}
+
+fn asked_about(spec: &Value) -> Option<User> {
+    let groups: Vec<String> =
+        spec["groups"].as_array().into_iter().flatten().filter_map(|group| group.as_str().map(str::to_owned)).collect();
+    let name = text(&spec["user"]).to_owned();
+    (!name.is_empty() || !groups.is_empty()).then_some(User { name, groups })
+}
+
+fn asked_for(spec: &Value) -> Option<Attributes> {
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    match (resource.is_object(), path.is_object()) {
+        (true, false) => {
+            let of = |field: &str| text(&resource[field]).to_owned();
+            let sub = of("subresource");
+            let resource = if sub.is_empty() { of("resource") } else { format!("{}/{sub}", of("resource")) };
+            // Without a resource nothing but everything is meant.
+            let resource = if resource.is_empty() { "*".to_owned() } else { resource };
+            Some(Attributes {
+                verb: of("verb"),
+                group: of("group"),
+                resource,
+                namespace: of("namespace"),
+                name: of("name"),
+                path: String::new(),
+            })
+        }
+        (false, true) => Some(Attributes::of_path(text(&path["verb"]), text(&path["path"]))),
+        _ => None,
+    }
+}
+
+fn rules(server: &ApiServer, user: &User, namespace: &str) -> Result<Value, Status> {
+    let mut rules = server.inner.rights.now(server)?.rules(user, namespace);
+    if user.groups.iter().any(|group| group == MASTERS) {
+        let every = || vec!["*".to_owned()];
+        rules.push(Rule { verbs: every(), groups: every(), resources: every(), ..Rule::default() });
+        rules.push(Rule { verbs: every(), urls: every(), ..Rule::default() });
+    }
+    let (paths, resources): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(|rule| !rule.urls.is_empty());
+    let resources = resources.into_iter().map(|rule| {
+        let mut told = json!({ "verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources });
+        if !rule.names.is_empty() {
+            told["resourceNames"] = json!(rule.names);
+        }
+        told
+    });
+    let paths = paths.into_iter().map(|rule| json!({ "verbs": rule.verbs, "nonResourceURLs": rule.urls }));
+    Ok(json!({
+        "resourceRules": resources.collect::<Vec<_>>(),
+        "nonResourceRules": paths.collect::<Vec<_>>(),
+        "incomplete": false,
+    }))
+}

@@ -1,0 +1,13 @@
+//! Whose token something is.
+
+use crate::kinds::Description;
+use crate::protobuf;
+
+pub static KIND: Description = Description {
+    namespaced: false,
+    verbs: &["create"],
+    ..Description::of(
+        ["authentication.k8s.io", "v1", "TokenReview", "tokenreviews", "tokenreview"],
+        &protobuf::authentication::TokenReview,
+    )
+};
