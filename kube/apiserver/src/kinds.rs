@@ -154,11 +154,11 @@ impl Kind {
         }
     }
 
-    /// What patches see of its objects.
-    pub fn view(&self) -> View {
+    /// What patches and appliers see of its objects.
+    pub fn view(&self) -> View<'_> {
         match &self.rules {
             Rules::Builtin(rules) => rules.of.map_or(View::Free, View::Type),
-            Rules::Custom(_) => View::Free, // strategic merge patches are for built-in kinds only
+            Rules::Custom(custom) => custom.view(),
         }
     }
 
