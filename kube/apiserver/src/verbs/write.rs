@@ -104,6 +104,14 @@ pub fn understand(kind: &Kind, sent: Value, validation: FieldValidation) -> Resu
     let mut decoded = kind.decode(sent).map_err(|why| cannot(&why))?;
     decoded.object["apiVersion"] = version.into();
     decoded.object["kind"] = name.as_ref().into();
+    for field in ["annotations", "finalizers", "labels", "ownerReferences"] {
+        // Go does not write them when they are empty, and `kubectl diff` would show them.
+        if matches!(&decoded.object["metadata"][field], Value::Object(map) if map.is_empty())
+            || matches!(&decoded.object["metadata"][field], Value::Array(list) if list.is_empty())
+        {
+            metadata(&mut decoded.object).remove(field);
+        }
+    }
     let unknown: Vec<String> = decoded.unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
     match validation {
         FieldValidation::Strict if !unknown.is_empty() => {
