@@ -37,17 +37,22 @@ use crate::status::Status;
 /// Who owns what stands when an object that nobody is known of is applied.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
-/// Notes in `object`, which becomes of `old` by an update, who owns what. `brought` are the managers that the request came with.
-pub fn note(old: Option<&Value>, object: &mut Value, brought: Value, view: View<'_>, writer: &Writer<'_>) {
-    let stand = old.map_or(&Value::Null, |old| &old["metadata"]["managedFields"]);
-    let mut managers = Managers::of(brought, stand);
-    let known = old.is_none() || !managers.is_empty();
-    metadata(object).remove("managedFields");
-    if known {
+/// The managers of `object`, which becomes of `old` by an update, and whether they are others than those that `stand`. `brought` are
+/// those that the request came with. Both objects come without theirs: they are the larger part of many, and need not be copied.
+pub fn note(
+    old: Option<&Value>,
+    object: &Value,
+    stand: Value,
+    brought: Value,
+    view: View<'_>,
+    writer: &Writer<'_>,
+) -> (Option<Value>, bool) {
+    let (mut managers, mut moved) = Managers::of(brought, stand);
+    if old.is_none() || !managers.is_empty() {
         let nothing = Value::Object(Node::new());
-        managers.note(writer, &compare::compare(old.unwrap_or(&nothing), object, view));
+        moved |= managers.note(writer, &compare::compare(old.unwrap_or(&nothing), object, view));
     }
-    managers.write(object);
+    (managers.into_value(), moved)
 }
 
 /// What applying `said` makes of `live` (an empty object if there is none), with its managers noted.
@@ -66,9 +71,8 @@ pub fn apply(live: &Value, said: &Value, view: View<'_>, writer: &Writer<'_>, fo
             if flaws.len() == 1 { flaws.concat() } else { format!("errors:\n  {}", flaws.join("\n  ")) }
         )));
     }
-    let mut managers = Managers::of(Value::Null, &live["metadata"]["managedFields"]);
     let mut before = live.clone();
-    metadata(&mut before).remove("managedFields");
+    let mut managers = Managers::from(metadata(&mut before).remove("managedFields").unwrap_or_default());
     if managers.is_empty() {
         let first = Writer { name: BEFORE_FIRST_APPLY, subresource: "", ..writer.clone() };
         managers.note(&first, &compare::compare(&Value::Object(Node::new()), &before, view));
@@ -91,7 +95,9 @@ pub fn apply(live: &Value, said: &Value, view: View<'_>, writer: &Writer<'_>, fo
     }
     managers.take(Operation::Apply, writer, &change);
     last_applied::keep(&before, &mut object, said, writer);
-    managers.write(&mut object);
+    if let Some(entries) = managers.into_value() {
+        metadata(&mut object).insert("managedFields".into(), entries);
+    }
     Ok(object)
 }
 
@@ -113,12 +119,4 @@ fn refusal(conflicts: &[(String, Node)]) -> Status {
         }
     };
     Status::apply_conflict(message, &all)
-}
-
-impl Managers {
-    fn write(self, object: &mut Value) {
-        if let Some(entries) = self.into_value() {
-            metadata(object).insert("managedFields".into(), entries);
-        }
-    }
 }

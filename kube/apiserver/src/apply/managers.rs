@@ -52,16 +52,18 @@ pub struct Managers(Vec<Value>);
 impl Managers {
     /// The entries that a write starts from: those that it brings, if they are any, else those of the object as it stands.
     /// `[{}]` resets; an empty list does not, or clients that do not know the field would lose it for everybody.
-    pub fn of(brought: Value, stand: &Value) -> Self {
-        let stand = stand.as_array().map(Vec::as_slice).unwrap_or_default();
+    /// Beside them, whether they are others than before.
+    pub fn of(brought: Value, stand: Value) -> (Self, bool) {
+        if brought == stand {
+            return (Self::from(stand), false);
+        }
         match brought {
-            Value::Array(brought) if brought.as_slice() == stand => Self(brought),
-            Value::Array(brought) if brought.as_slice() == [json!({})] => Self::default(),
+            Value::Array(brought) if brought.as_slice() == [json!({})] => (Self::default(), true),
             Value::Array(brought) if !brought.is_empty() => {
                 let read: Option<Vec<Value>> = brought.into_iter().map(read).collect();
-                Self(read.unwrap_or_else(|| stand.to_vec()))
+                read.map_or_else(|| (Self::from(stand), false), |read| (Self(read), true))
             }
-            _ => Self(stand.to_vec()),
+            _ => (Self::from(stand), false),
         }
     }
 
@@ -112,7 +114,9 @@ impl Managers {
     }
 
     /// Takes from everybody but `writer` what changed, and from everybody what went. An applier keeps what it said.
-    pub fn take(&mut self, operation: Operation, writer: &Writer<'_>, change: &Change) {
+    /// Whether anybody owns anything else than before.
+    pub fn take(&mut self, operation: Operation, writer: &Writer<'_>, change: &Change) -> bool {
+        let mut any = false;
         self.0.retain_mut(|entry| {
             let own = is_of(entry, operation, writer);
             if own && operation == Operation::Apply {
@@ -123,27 +127,33 @@ impl Managers {
             if own {
                 moved |= fields::add(set, &change.changed);
             } else {
-                fields::subtract(set, &change.changed);
+                moved |= fields::subtract(set, &change.changed);
             }
+            any |= moved;
             let left = !set.is_empty();
             if own && moved {
                 entry["time"] = object::now().into();
             }
             left
         });
+        any
     }
 
-    /// Notes an update.
-    pub fn note(&mut self, writer: &Writer<'_>, change: &Change) {
+    /// Notes an update; whether anybody owns anything else than before.
+    pub fn note(&mut self, writer: &Writer<'_>, change: &Change) -> bool {
         if change.changed.is_empty() && change.removed.is_empty() {
-            return;
+            return false;
         }
-        self.take(Operation::Update, writer, change);
+        let mut moved = self.take(Operation::Update, writer, change);
         if !change.changed.is_empty() && !self.0.iter().any(|entry| is_of(entry, Operation::Update, writer)) {
             self.0.push(entry(Operation::Update, writer, change.changed.clone()));
             self.forget();
+            moved = true;
         }
-        self.sort();
+        if moved {
+            self.sort();
+        }
+        moved
     }
 
     /// Makes the oldest of too many updates one, for each version.
@@ -181,6 +191,15 @@ impl Managers {
 
     fn sort(&mut self) {
         self.0.sort_by(order);
+    }
+}
+
+impl From<Value> for Managers {
+    fn from(entries: Value) -> Self {
+        match entries {
+            Value::Array(entries) => Self(entries),
+            _ => Self::default(),
+        }
     }
 }
 

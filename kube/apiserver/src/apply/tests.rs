@@ -132,14 +132,16 @@ proptest! {
     #[test]
     fn nothing_is_owned_by_two_who_update(versions in proptest::collection::vec(pods(), 2..5)) {
         let mut object = versions[0].clone();
-        note(None, &mut object, Value::Null, view(), &writer("w0"));
-        for (i, version) in versions.iter().enumerate().skip(1) {
-            let mut new = version.clone();
-            note(Some(&object), &mut new, Value::Null, view(), &writer(&format!("w{i}")));
-            object = new;
+        let mut managers = note(None, &object, Value::Null, Value::Null, view(), &writer("w0")).0.unwrap_or_default();
+        for (i, new) in versions.iter().enumerate().skip(1) {
+            let who = format!("w{i}");
+            let (noted, moved) = note(Some(&object), new, managers.clone(), Value::Null, view(), &writer(&who));
+            prop_assert_eq!(moved, noted.clone().unwrap_or_default() != managers);
+            managers = noted.unwrap_or_default();
+            object = new.clone();
         }
         let mut seen = BTreeSet::new();
-        for entry in object["metadata"]["managedFields"].as_array().into_iter().flatten() {
+        for entry in managers.as_array().into_iter().flatten() {
             for path in fields::paths(entry["fieldsV1"].as_object().unwrap()) {
                 prop_assert!(seen.insert(path.clone()), "{path} is owned twice");
             }

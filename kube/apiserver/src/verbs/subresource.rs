@@ -20,7 +20,10 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
         ("status", _) if !kind.has_status => Err(Status::no_resource()),
         ("status", "get") => read::get(server, call),
         ("status", "update") => {
-            let object = body::parse(&call.headers, sent)?;
+            let mut object = body::parse(&call.headers, sent)?;
+            if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+                metadata.remove("managedFields"); // not set through the status, and much to copy
+            }
             write::update(server, call, Part::Status, |_| Ok(object.clone())).await?.respond(call, StatusCode::OK)
         }
         ("status", "patch") => patch::patch(server, call, Part::Status, sent).await,

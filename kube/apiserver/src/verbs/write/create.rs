@@ -39,13 +39,14 @@ pub async fn create(
     }
     kind.default(&mut object);
     kind.prepare(&mut object, None, user);
-    if options.applied {
-        if !brought.is_null() {
-            metadata(&mut object).insert("managedFields".into(), brought);
-        }
+    let managers = if options.applied {
+        Some(brought).filter(Value::is_array)
     } else {
         let writer = Writer { name: &options.manager, version: &kind.names.api_version(), subresource: "" };
-        apply::note(None, &mut object, brought, kind.view(), &writer);
+        apply::note(None, &object, Value::Null, brought, kind.view(), &writer).0
+    };
+    if let Some(managers) = managers {
+        metadata(&mut object).insert("managedFields".into(), managers);
     }
     let name = meta(&object, "name").to_owned();
     let request = Request {

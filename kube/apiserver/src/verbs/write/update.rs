@@ -27,7 +27,7 @@ where
     let kind = &call.kind;
     for _ in 0..TRIES {
         let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
-        let old = decoded(kind, &entry)?;
+        let mut old = decoded(kind, &entry)?;
         let (mut object, warnings) = understand(kind, change(&old)?, options.validation)?;
         if meta(&object, "name").is_empty() {
             metadata(&mut object).insert("name".into(), call.route.name.clone().into());
@@ -54,10 +54,11 @@ where
             return Err(Status::conflict(&kind.names.group, &kind.names.plural, &call.route.name, &why));
         }
         let brought = metadata(&mut object).remove("managedFields").unwrap_or_default();
+        let stand = metadata(&mut old).remove("managedFields").unwrap_or_default();
         merge_parts(kind, part, &old, &mut object);
         kind.default(&mut object);
         kind.prepare(&mut object, Some(&old), &call.user);
-        note(call, &options, &old, &mut object, brought);
+        let (managers, moved) = note(call, &options, &old, &object, stand, brought);
         if part != Part::Internal {
             let request = Request {
                 operation: Operation::Update,
@@ -83,18 +84,24 @@ where
         } else {
             None
         };
-        let mut before = old.clone();
         if part == Part::Internal && kind.is("", "pods") && object["spec"]["ephemeralContainers"].is_array() {
             // They come by their own subresource, which has judged them.
+            let mut before = old.clone();
             before["spec"]["ephemeralContainers"] = object["spec"]["ephemeralContainers"].clone();
+            validate(kind, &object, Some(&before))?;
+        } else {
+            validate(kind, &object, Some(&old))?;
         }
-        validate(kind, &object, Some(&before))?;
         count_generation(kind, &old, &mut object);
         if kind.is("apiextensions.k8s.io", "customresourcedefinitions") && part == Part::Main {
             object["status"] = crate::custom::status(&object);
         }
         metadata(&mut object).insert("resourceVersion".into(), entry.revision.to_string().into());
-        if object == old || options.dry_run {
+        let same = !moved && object == old;
+        if let Some(managers) = managers {
+            metadata(&mut object).insert("managedFields".into(), managers);
+        }
+        if same || options.dry_run {
             return Ok(Written { object, warnings });
         }
         let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
@@ -120,18 +127,23 @@ where
     Err(Status::stale(&kind.names.group, &kind.names.plural, &call.route.name))
 }
 
-/// Notes who owns what. `brought` are the managers that the request came with.
-fn note(call: &Call, options: &WriteOptions, old: &Value, object: &mut Value, brought: Value) {
+/// Who owns what, and whether that is other than what `stand`s. `brought` are the managers that the request came with.
+fn note(
+    call: &Call,
+    options: &WriteOptions,
+    old: &Value,
+    object: &Value,
+    stand: Value,
+    brought: Value,
+) -> (Option<Value>, bool) {
     let subresource = call.route.subresource.as_str();
     if options.applied || subresource == "binding" {
         // Applying has noted its own, and who gives a pod its node owns nothing of it, as upstream.
-        if !brought.is_null() {
-            metadata(object).insert("managedFields".into(), brought);
-        }
-    } else {
-        // Managers are set through the object itself alone.
-        let brought = if subresource.is_empty() { brought } else { Value::Null };
-        let writer = Writer { name: &options.manager, version: &call.kind.names.api_version(), subresource };
-        apply::note(Some(old), object, brought, call.kind.view(), &writer);
+        let moved = brought != stand;
+        return (Some(brought).filter(Value::is_array), moved);
     }
+    // Managers are set through the object itself alone.
+    let brought = if subresource.is_empty() { brought } else { Value::Null };
+    let writer = Writer { name: &options.manager, version: &call.kind.names.api_version(), subresource };
+    apply::note(Some(old), object, stand, brought, call.kind.view(), &writer)
 }
