@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use self::schema::Schema;
 
 use crate::kinds::{Column, Decoded, Errors, Kind, NameRule, Names, Rules};
+use crate::schema::View;
 use crate::table;
 
 /// The rules of one version of a custom kind.
@@ -92,6 +93,11 @@ impl CustomKind {
             columns.push((age, ".metadata.creationTimestamp".to_owned()));
         }
         Self { schema: Box::new(Schema::read(&version["schema"]["openAPIV3Schema"])), columns }
+    }
+
+    /// What appliers see of its objects.
+    pub fn view(&self) -> View<'_> {
+        View::Custom(&self.schema, true)
     }
 
     /// The schema in OpenAPI's words.

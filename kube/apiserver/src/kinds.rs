@@ -156,11 +156,11 @@ impl Kind {
         }
     }
 
-    /// What patches see of its objects.
-    pub fn view(&self) -> View {
+    /// What patches and appliers see of its objects.
+    pub fn view(&self) -> View<'_> {
         match &self.rules {
             Rules::Builtin(rules) => rules.of.map_or(View::Free, View::Type),
-            Rules::Custom(_) => View::Free, // strategic merge patches are for built-in kinds only
+            Rules::Custom(custom) => custom.view(),
         }
     }
 
@@ -180,15 +180,14 @@ impl Kind {
     }
 
     /// The object as it is kept.
-    pub fn stored(&self, object: &Value) -> Value {
+    pub fn stored<'a>(&self, object: &'a Value) -> Cow<'a, Value> {
+        let Some(face) = self.face else { return Cow::Borrowed(object) };
         let mut stored = object.clone();
-        if let Some(face) = self.face {
-            let [group, version, kind, _] = face.stored_as;
-            (face.write)(&mut stored);
-            stored["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
-            stored["kind"] = kind.into();
-        }
-        stored
+        let [group, version, kind, _] = face.stored_as;
+        (face.write)(&mut stored);
+        stored["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
+        stored["kind"] = kind.into();
+        Cow::Owned(stored)
     }
 
     /// An object that was kept, as one of this kind.

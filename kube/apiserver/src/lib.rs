@@ -2,18 +2,18 @@
 //!
 //! ```text
 //! TLS connection ─┐                                   ┌─ get, list, watch ── store (bytes, spliced)
-//!                 ├─▶ ApiServer::answer ─▶ Call ─▶ verb ─┤─ create, update, patch ─ decode → default → admit → validate → store
+//!                 ├─▶ ApiServer::answer ─▶ Call ─▶ verb ─┤─ create, update, patch, apply ─ decode → default → note managers → admit → validate → store
 //! in process ─────┘     who? which kind?              └─ log, exec, port-forward ── NodeProxy of the pod's node
 //! ```
 //!
 //! A *kind* is one declarative description ([`kinds`]); kinds of CustomResourceDefinitions are added while the server
 //! runs. Objects are kept as JSON text and parsed only where something must be understood.
 //!
-//! Not built (answers 404, 405, 415 or 501): server-side apply, answers in protobuf, attach, token
-//! requests, CEL.
+//! Not built (answers 404, 405, 415 or 501): answers in protobuf, attach, token requests.
 
 mod addresses;
 pub mod admission;
+mod apply;
 pub mod auth;
 mod authorization;
 mod body;

@@ -21,10 +21,16 @@ pub fn encode(object: &Value) -> Result<Bytes, serde_json::Error> {
     }
     out.extend_from_slice(b"\"metadata\":{");
     let offset = (out.len() - 4) as u32; // an object is at most 1.5 MiB
-    let mut metadata = object["metadata"].as_object().cloned().unwrap_or_default();
-    metadata.remove("resourceVersion");
-    let inner = serde_json::to_vec(&metadata)?;
-    out.extend_from_slice(&inner[1..]);
+    let metadata = object["metadata"].as_object().into_iter().flatten().filter(|(key, _)| *key != "resourceVersion");
+    for (i, (key, value)) in metadata.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut out, key)?;
+        out.push(b':');
+        serde_json::to_writer(&mut out, value)?;
+    }
+    out.push(b'}');
     for (key, value) in object.as_object().into_iter().flatten() {
         if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
             out.push(b',');

@@ -68,7 +68,8 @@ fn operation(kind: &Kind, action: &str) -> Value {
     let query =
         |name: &str| json!({ "name": name, "in": "query", "schema": { "type": "string", "uniqueItems": true } });
     let parameters = match action {
-        "post" | "put" | "patch" => vec![query("dryRun"), query("fieldManager"), query("fieldValidation")],
+        "patch" => vec![query("dryRun"), query("fieldManager"), query("fieldValidation"), query("force")],
+        "post" | "put" => vec![query("dryRun"), query("fieldManager"), query("fieldValidation")],
         "list" => {
             vec![query("labelSelector"), query("fieldSelector"), query("limit"), query("continue"), query("watch")]
         }
@@ -82,7 +83,7 @@ fn operation(kind: &Kind, action: &str) -> Value {
     });
     if action == "patch" {
         let mut content = Map::new();
-        for media in ["application/json-patch+json", "application/merge-patch+json"] {
+        for media in ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"] {
             content.insert(media.into(), json!({ "schema": { "type": "object" } }));
         }
         operation["requestBody"] = json!({ "content": content });

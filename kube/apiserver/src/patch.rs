@@ -36,6 +36,7 @@ impl PatchKind {
                 if !custom {
                     accepted.push("application/strategic-merge-patch+json");
                 }
+                accepted.push("application/apply-patch+yaml");
                 Err(Status::unsupported_media_type(other, &accepted.join(", ")))
             }
         }
@@ -53,7 +54,7 @@ impl PatchKind {
     ///
     /// # Errors
     /// 400 for a patch that is none, 422 for one that does not fit the object.
-    pub fn apply_as(self, view: View, object: &Value, patch: &Value) -> Result<Value, Status> {
+    pub fn apply_as(self, view: View<'_>, object: &Value, patch: &Value) -> Result<Value, Status> {
         let mut patched = object.clone();
         match self {
             Self::Merge => json_patch::merge(&mut patched, patch),

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! types.txt ─table─▶ Type ─┬─ decode   unknown fields go, what is of the wrong shape is refused in upstream's words
-//!                          ├─ View     which lists strategic merge patches merge, and by what
+//!                          ├─ View     which lists strategic merge patches merge, and by what; what appliers share
 //!                          └─ openapi  what clients are told
 //! ```
 //!
@@ -20,4 +20,4 @@ mod tests;
 
 pub use self::decode::decode;
 pub use self::table::{List, Shape, Type, lookup, type_named};
-pub use self::view::View;
+pub use self::view::{Relation, View};

@@ -209,6 +209,13 @@ impl Status {
         )
     }
 
+    /// 409: an applier would change what others own: each manager with a field.
+    pub fn apply_conflict(message: String, conflicts: &[(&str, String)]) -> Self {
+        let cause = |(manager, field): &(&str, String)| json!({ "reason": "FieldManagerConflict", "message": format!("conflict with {manager}"), "field": field });
+        let causes: Vec<Value> = conflicts.iter().map(cause).collect();
+        Self { details: Some(json!({ "causes": causes })), ..Self::new(409, "Conflict", message) }
+    }
+
     /// 422: the object breaks rules of its kind.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let list = match errors {

@@ -3,6 +3,7 @@
 pub mod connect;
 mod delete;
 mod eviction;
+mod patch;
 mod port_forward;
 pub(crate) mod read;
 mod spdy;
@@ -18,12 +19,11 @@ use serde_json::Value;
 use crate::auth::User;
 use crate::authorization::reviews;
 use crate::body::{self, Body, View};
-use crate::kinds::{Kind, Rules};
+use crate::kinds::Kind;
 use crate::object;
-use crate::patch::PatchKind;
 use crate::route::{self, Query, Route};
 use crate::server::ApiServer;
-use crate::status::Status;
+use crate::status::{FieldError, FieldReason, Status};
 use crate::table;
 
 /// One request on a resource.
@@ -61,6 +61,49 @@ impl Call {
 
     fn key(&self) -> String {
         self.kind.key(&self.route.namespace, &self.route.name)
+    }
+
+    fn content_type(&self) -> &str {
+        self.headers.get(http::header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Whether this is server-side apply.
+    fn applies(&self) -> bool {
+        self.method == Method::PATCH && self.content_type().split(';').next().is_some_and(|c| c.trim() == patch::APPLY)
+    }
+
+    /// Under which name the caller owns what it writes: the one that it gives, else its program's, else its own.
+    ///
+    /// # Errors
+    /// 422 for a name that is too long or not printable.
+    fn manager(&self) -> Result<String, Status> {
+        const BYTES_MAX: usize = 128; // `FieldManagerMaxLength` upstream
+        if let Some(given) = self.query.get("fieldManager").filter(|given| !given.is_empty()) {
+            let field = "fieldManager";
+            let error = if given.len() > BYTES_MAX {
+                let message = format!("Too long: may not be more than {BYTES_MAX} bytes");
+                FieldError { reason: FieldReason::TooLong, field: field.into(), message }
+            } else if given.chars().any(char::is_control) {
+                FieldError::invalid(field, &given.into(), "should only contain printable characters")
+            } else {
+                return Ok(given.to_owned());
+            };
+            return Err(Status::invalid("meta.k8s.io", self.options(), "", &[error]));
+        }
+        let agent =
+            self.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let program = agent.split('/').next().unwrap_or_default();
+        let name = if program.is_empty() { &self.user.name } else { program };
+        Ok(name.chars().filter(|c| !c.is_control()).take(BYTES_MAX).collect())
+    }
+
+    /// What its parameters are called.
+    fn options(&self) -> &'static str {
+        match self.method {
+            Method::POST => "CreateOptions",
+            Method::PATCH => "PatchOptions",
+            _ => "UpdateOptions",
+        }
     }
 }
 
@@ -123,40 +166,11 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
             let written = write::update(server, call, write::Part::Main, |_| Ok(object.clone())).await?;
             written.respond(call, StatusCode::OK)
         }
-        "patch" => patch(server, call, write::Part::Main, sent).await,
+        "patch" => patch::patch(server, call, write::Part::Main, sent).await,
         "delete" => delete::delete(server, call, sent).await,
         "deletecollection" => delete::delete_collection(server, call, sent).await,
         _ => Err(Status::method_not_allowed()),
     }
-}
-
-pub(crate) async fn patch(
-    server: &ApiServer,
-    call: &Call,
-    part: write::Part,
-    sent: &[u8],
-) -> Result<Response<Body>, Status> {
-    let content_type = call.headers.get(http::header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or_default();
-    if content_type.starts_with("application/apply-patch") {
-        return Err(Status::unsupported_media_type(
-            content_type,
-            "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json (server-side apply is not implemented by this server)",
-        ));
-    }
-    let kind = PatchKind::from_content_type(content_type, matches!(call.kind.rules, Rules::Custom(_)))?;
-    let patch: Value = serde_json::from_slice(sent)
-        .or_else(|_| body::parse_yaml(sent))
-        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-    let written = write::update(server, call, part, |old| {
-        let mut patched = kind.apply_as(call.kind.view(), old, &patch)?;
-        // A patch that does not speak of the version applies to whatever is there now.
-        if patch["metadata"]["resourceVersion"].is_null() && kind != PatchKind::Json {
-            object::metadata(&mut patched).remove("resourceVersion");
-        }
-        Ok(patched)
-    })
-    .await?;
-    written.respond(call, StatusCode::OK)
 }
 
 /// Creates `object` as `user`, with every check that a request from outside meets.
@@ -167,7 +181,12 @@ pub(crate) async fn create_object(
     namespace: &str,
     object: Value,
 ) -> Result<Value, Status> {
-    let options = write::WriteOptions { dry_run: false, validation: FieldValidation::Strict };
+    let options = write::WriteOptions {
+        dry_run: false,
+        validation: FieldValidation::Strict,
+        manager: user.name.clone(),
+        applied: false,
+    };
     write::create(server, user, kind, namespace, object, options).await.map(|written| written.object)
 }
 

@@ -78,6 +78,74 @@ async fn objects_that_kubectl_makes_are_what_it_means() {
     assert!(kubectl.run("create namespace flt-shop").await.1.contains("AlreadyExists"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_on_the_server_shows_conflicts_and_differences() {
+    let kubectl = start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, replicas: u32, image: &str| {
+        let path = directory.path().join(name).display().to_string();
+        let text = format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: flt-web}}\nspec:\n  replicas: {replicas}\n  \
+             selector: {{matchLabels: {{app: flt}}}}\n  template:\n    metadata: {{labels: {{app: flt}}}}\n    spec:\n      \
+             containers: [{{name: web, image: {image:?}}}]\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let one = file("one.yaml", 1, "nginx:1");
+    let applied = kubectl.ok(&format!("apply --server-side -f {one}")).await;
+    assert_eq!(applied, "deployment.apps/flt-web serverside-applied\n");
+    let hidden = kubectl.ok("get deployment flt-web -o yaml").await;
+    assert!(!hidden.contains("managedFields"), "kubectl leaves them out: {hidden}");
+    let shown = kubectl.json("get deployment flt-web -o json --show-managed-fields").await;
+    let manager = &shown["metadata"]["managedFields"][0];
+    assert_eq!((&manager["manager"], &manager["operation"]), (&json!("kubectl"), &json!("Apply")), "{shown}");
+    // Somebody else scales; what kubectl then wants is a conflict that says what to do.
+    kubectl.ok("scale deployment flt-web --replicas=3").await;
+    let two = file("two.yaml", 2, "nginx:2");
+    let (_, refused) = kubectl.run(&format!("apply --server-side -f {two}")).await;
+    let words = "Apply failed with 1 conflict: conflict with \"kubectl\" with subresource \"scale\" using apps/v1: .spec.replicas";
+    assert!(refused.contains(words) && refused.contains("--force-conflicts"), "{refused}");
+    // The difference that it would make; nothing is kept of it.
+    let (difference, error) = kubectl.run(&format!("diff --server-side --force-conflicts -f {two}")).await;
+    for line in ["-  replicas: 3", "+  replicas: 2", "-      - image: nginx:1", "+      - image: nginx:2"] {
+        assert!(difference.contains(line), "{line} is not in\n{difference}\n{error}");
+    }
+    assert!(!difference.contains("status"), "{difference}");
+    assert_eq!(kubectl.json("get deployment flt-web -o json").await["spec"]["replicas"], 3);
+    kubectl.ok(&format!("apply --server-side --force-conflicts -f {two}")).await;
+    assert_eq!(kubectl.json("get deployment flt-web -o json").await["spec"]["replicas"], 2);
+    assert_eq!(kubectl.ok(&format!("diff --server-side -f {two}")).await, "");
+    assert_eq!(kubectl.ok(&format!("diff -f {two}")).await, "", "and from the client's side");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_takes_over_what_it_applied_of_old() {
+    let kubectl = start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("map.yaml").display().to_string();
+    let map = |data: &str| {
+        let text = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: flt-map}}\ndata: {{{data}}}\n");
+        std::fs::write(&path, text).unwrap();
+    };
+    map("x: '1', y: '1'");
+    kubectl.ok(&format!("apply -f {path}")).await;
+    let old = kubectl.json("get configmap flt-map -o json --show-managed-fields").await;
+    assert_eq!(old["metadata"]["managedFields"][0]["manager"], "kubectl-client-side-apply");
+    map("x: '2'");
+    kubectl.ok(&format!("apply --server-side -f {path}")).await;
+    let moved = kubectl.json("get configmap flt-map -o json --show-managed-fields").await;
+    let managers = moved["metadata"]["managedFields"].as_array().unwrap();
+    let names: Vec<&str> = managers.iter().map(|entry| entry["manager"].as_str().unwrap()).collect();
+    // kubectl unites both of its managers, applies again what is no longer said away, and keeps its annotation under a third.
+    assert_eq!(names, ["kubectl", "kubectl-last-applied"], "{moved}");
+    assert_eq!(moved["data"], json!({"x": "2"}));
+    // And back again.
+    map("x: '3'");
+    kubectl.ok(&format!("apply -f {path}")).await;
+    assert_eq!(kubectl.json("get configmap flt-map -o json").await["data"], json!({"x": "3"}));
+}
+
 #[tokio::test]
 async fn protobuf_is_read_but_not_written_and_custom_kinds_have_none() {
     let api = support::api().await;

@@ -88,6 +88,16 @@ async fn roles_give_what_they_say_where_they_are_bound() {
     assert_eq!(user.post(PODS, pod("q")).await.0, 403);
     assert_eq!(user.get(&format!("{PODS}?fieldSelector=metadata.name%3Dp&watch=0")).await.0, 200);
     assert_eq!(api.asked_by("bob", &[]).get(PODS).await.0, 403);
+    // What is applied and not there is made, which is another right.
+    role(&api, "clusterroles", "patcher", json!([{ "verbs": ["patch"], "apiGroups": [""], "resources": ["pods"] }]))
+        .await;
+    bind(&api, "namespaces/default/rolebindings", bound("p", ("ClusterRole", "patcher"), ("User", "ada"))).await;
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let response =
+        user.raw(Method::PATCH, &format!("{PODS}/new?fieldManager=flt"), &apply, pod("new").to_string()).await;
+    assert_eq!(response.status(), 403);
+    let response = user.raw(Method::PATCH, &format!("{PODS}/p?fieldManager=flt"), &apply, pod("p").to_string()).await;
+    assert_eq!(response.status(), 200);
     // Taken back, it holds no longer than that.
     assert_eq!(api.delete(&format!("{RBAC}/namespaces/default/rolebindings/b")).await.0, 200);
     assert_eq!(user.get(PODS).await.0, 403);

@@ -161,7 +161,7 @@ pub(super) fn converted(from: &Kind, to: &Kind, object: &Value) -> Value {
     if from.names.version == to.names.version && from.names.group == to.names.group {
         return object.clone();
     }
-    let mut stored = from.stored(object);
+    let mut stored = from.stored(object).into_owned();
     to.shown(&mut stored);
     stored
 }

@@ -7,6 +7,7 @@
 //! openAPIV3Schema ─check─▶ enforceable? ─Schema::read─▶ Schema ─┬─ prune      what it does not know goes
 //!                                                               ├─ default    what is absent is filled in
 //!                                                               ├─ openapi    what clients are told of it
+//!                                                               ├─ share      what appliers share
 //!                                                               ├─ fits       yes or no, without a word
 //!                                                               └─ validate   every reason why not
 //! ```
@@ -14,6 +15,7 @@
 mod default;
 mod openapi;
 mod prune;
+mod share;
 mod validate;
 
 #[cfg(test)]
@@ -53,6 +55,10 @@ pub struct Schema {
     items: Option<Box<Schema>>,
     /// `x-kubernetes-list-map-keys` of a list that is a map.
     map_keys: Option<Vec<Box<str>>>,
+    /// `x-kubernetes-list-type: set`.
+    set: bool,
+    /// `x-kubernetes-map-type: atomic`.
+    whole: bool,
     all_of: Vec<Schema>,
     any_of: Option<Vec<Schema>>,
     one_of: Option<Vec<Schema>>,
@@ -155,6 +161,8 @@ impl Schema {
             additional,
             items,
             map_keys: (schema["x-kubernetes-list-type"] == "map").then(|| texts(&schema["x-kubernetes-list-map-keys"])),
+            set: schema["x-kubernetes-list-type"] == "set",
+            whole: schema["x-kubernetes-map-type"] == "atomic",
             all_of: list("allOf").unwrap_or_default(),
             any_of: list("anyOf"),
             one_of: list("oneOf"),

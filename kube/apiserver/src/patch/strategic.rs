@@ -11,7 +11,7 @@ use crate::schema::{List, View};
 ///
 /// # Errors
 /// What is wrong with the patch.
-pub fn apply(object: &mut Value, patch: &Value, view: View) -> Result<(), String> {
+pub fn apply(object: &mut Value, patch: &Value, view: View<'_>) -> Result<(), String> {
     let Value::Object(patch) = patch else { return Err("a strategic merge patch must be an object".into()) };
     match patch.get("$patch").and_then(Value::as_str) {
         Some("replace") => {
@@ -72,7 +72,7 @@ pub fn apply(object: &mut Value, patch: &Value, view: View) -> Result<(), String
     Ok(())
 }
 
-fn merge_list(view: View, current: &mut Value, patch: &[Value]) -> Result<(), String> {
+fn merge_list(view: View<'_>, current: &mut Value, patch: &[Value]) -> Result<(), String> {
     if !current.is_array() {
         *current = Value::Array(Vec::new());
     }
@@ -112,7 +112,7 @@ fn merge_list(view: View, current: &mut Value, patch: &[Value]) -> Result<(), St
 }
 
 /// Puts the items that `order` names into its order; the others keep their place relative to their predecessor.
-fn reorder(view: View, items: &mut [Value], order: &[Value]) {
+fn reorder(view: View<'_>, items: &mut [Value], order: &[Value]) {
     let place = |item: &Value| match view.list() {
         List::Keyed(key) => order.iter().position(|o| o.get(*key).is_some() && o.get(*key) == item.get(*key)),
         _ => order.iter().position(|o| o == item),
@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    fn view(name: &str) -> View {
+    fn view(name: &str) -> View<'static> {
         View::Type(crate::schema::lookup("", "v1", name).unwrap())
     }
 

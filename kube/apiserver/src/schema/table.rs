@@ -6,8 +6,7 @@
 //! ```
 //!
 //! Flags of fields: `k=` keys of a list that is a map, `s` a set, `a` a whole; `m=` patches merge by this key (none: a list of primitives),
-//! `r` patches may say which fields stay; `!` always written; `d=` the default, as JSON. What is of
-//! server-side apply alone (`k`, `s`, `a`, `d`) is in the table and not read yet.
+//! `r` patches may say which fields stay; `!` always written; `d=` the default, as JSON.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -55,12 +54,22 @@ pub struct Field {
     pub patch: List,
     /// Whether it is written even when it is empty.
     pub required: bool,
+    /// The keys of a list that is a map, as `containerPort,protocol`; else empty.
+    pub keys: &'static str,
+    /// Whether it is a list of which appliers share the items.
+    pub set: bool,
+    /// Whether appliers do not share it.
+    pub whole: bool,
+    /// What stands for it when it is a key that nobody gives, as JSON.
+    pub default: Option<&'static str>,
 }
 
 /// A type.
 pub struct Type {
     /// As `core.v1.Pod`.
     pub name: &'static str,
+    /// Whether appliers do not share what is in it.
+    pub whole: bool,
     text: &'static str,
     fields: OnceLock<Vec<Field>>,
 }
@@ -78,8 +87,8 @@ fn read(text: &'static str) -> Vec<Type> {
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     let types = starts.iter().zip(ends).map(|(start, end)| {
         let (head, text) = text[*start..end].split_once('\n').unwrap_or_default();
-        let name = head.split(' ').next().unwrap_or_default();
-        Type { name, text, fields: OnceLock::new() }
+        let (name, flags) = head.split_once(' ').unwrap_or((head, ""));
+        Type { name, whole: flags == "a", text, fields: OnceLock::new() }
     });
     types.collect()
 }
@@ -144,14 +153,27 @@ impl Field {
     fn read(line: &'static str, package: &'static str) -> Option<Self> {
         let (name, rest) = line.split_once(' ')?;
         let (shape, flags) = rest.split_once(' ').unwrap_or((rest, ""));
-        let mut field = Self { name, shape: Shape::read(shape, package)?, patch: List::Whole, required: false };
-        let flags = flags.split_once("d=").map_or(flags, |(before, _)| before); // the last one, because it may hold spaces
+        // The default is the last one, because it may hold spaces.
+        let (flags, default) = flags.split_once("d=").map_or((flags, None), |(before, text)| (before, Some(text)));
+        let mut field = Self {
+            name,
+            shape: Shape::read(shape, package)?,
+            patch: List::Whole,
+            required: false,
+            keys: "",
+            set: false,
+            whole: false,
+            default,
+        };
         for flag in flags.split_whitespace() {
             match flag.split_once('=') {
                 Some(("m", "")) => field.patch = List::Set,
                 Some(("m", key)) => field.patch = List::Keyed(key),
+                Some(("k", keys)) => field.keys = keys,
                 _ if flag == "!" => field.required = true,
-                _ => {} // of server-side apply
+                _ if flag == "s" => field.set = true,
+                _ if flag == "a" => field.whole = true,
+                _ => {} // what patches may say stays
             }
         }
         Some(field)

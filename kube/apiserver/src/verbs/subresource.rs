@@ -3,6 +3,7 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::patch::{self, Said};
 use super::write::{self, Part};
 use super::{Call, read};
 use crate::body::{self, Body};
@@ -19,10 +20,13 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
         ("status", _) if !kind.has_status => Err(Status::no_resource()),
         ("status", "get") => read::get(server, call),
         ("status", "update") => {
-            let object = body::parse(&call.headers, sent)?;
+            let mut object = body::parse(&call.headers, sent)?;
+            if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+                metadata.remove("managedFields"); // not set through the status, and much to copy
+            }
             write::update(server, call, Part::Status, |_| Ok(object.clone())).await?.respond(call, StatusCode::OK)
         }
-        ("status", "patch") => super::patch(server, call, Part::Status, sent).await,
+        ("status", "patch") => patch::patch(server, call, Part::Status, sent).await,
         ("scale", "get") if listed => {
             let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
             Ok(body::json(StatusCode::OK, &scale_of(&read::decoded(kind, &entry)?)))
@@ -40,24 +44,35 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
     }
 }
 
-/// What a request makes of `old`: a patch of it, or another object.
-fn wanted(call: &Call, verb: &str, sent: &[u8], old: &Value) -> Result<Value, Status> {
+/// What a request makes of the field at `path` of `old`: a patch of it, or another object.
+fn wanted(call: &Call, verb: &str, sent: &[u8], old: &Value, path: &[&str]) -> Result<Value, Status> {
     if verb == "update" {
         return body::parse(&call.headers, sent);
     }
-    let content_type = call.headers.get(http::header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or_default();
+    if call.applies() {
+        return Said::read(call, sent, path)?.onto(call, old);
+    }
     let patch: Value =
         serde_json::from_slice(sent).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-    PatchKind::from_content_type(content_type, false)?.apply(old, &patch)
+    PatchKind::from_content_type(call.content_type(), false)?.apply(old, &patch)
+}
+
+/// `old` with the version that is wanted, and the managers that applying has made.
+fn with_head(call: &Call, old: &Value, wanted: &Value) -> Value {
+    let mut object = old.clone();
+    object["metadata"]["resourceVersion"] = wanted["metadata"]["resourceVersion"].clone();
+    if let Some(managers) = wanted["metadata"].get("managedFields").filter(|_| call.applies()) {
+        object["metadata"]["managedFields"] = managers.clone();
+    }
+    object
 }
 
 /// Writes the decision about a request for a certificate, and nothing else of it.
 async fn approval(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Result<Response<Body>, Status> {
     let written = write::update(server, call, Part::Status, |old| {
-        let wanted = wanted(call, verb, sent, old)?;
-        let mut object = old.clone();
+        let wanted = wanted(call, verb, sent, old, &["status", "conditions"])?;
+        let mut object = with_head(call, old, &wanted);
         object["status"]["conditions"] = wanted["status"]["conditions"].clone();
-        object["metadata"]["resourceVersion"] = wanted["metadata"]["resourceVersion"].clone();
         Ok(object)
     })
     .await?;
@@ -68,7 +83,7 @@ async fn approval(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> R
 async fn ephemeral(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Result<Response<Body>, Status> {
     const FIELD: &str = "spec.ephemeralContainers";
     let written = write::update(server, call, Part::Internal, |old| {
-        let wanted = wanted(call, verb, sent, old)?;
+        let wanted = wanted(call, verb, sent, old, &["spec", "ephemeralContainers"])?;
         let before = table::list(&old["spec"]["ephemeralContainers"]);
         let after = table::list(&wanted["spec"]["ephemeralContainers"]);
         for container in before {
@@ -79,9 +94,8 @@ async fn ephemeral(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> 
                 return Err(Status::invalid("", "Pod", &call.route.name, &[error]));
             }
         }
-        let mut object = old.clone();
+        let mut object = with_head(call, old, &wanted);
         object["spec"]["ephemeralContainers"] = after.into();
-        object["metadata"]["resourceVersion"] = wanted["metadata"]["resourceVersion"].clone();
         Ok(object)
     })
     .await?;
@@ -106,13 +120,15 @@ fn scale_of(object: &Value) -> Value {
 }
 
 async fn scale(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Result<Response<Body>, Status> {
-    let content_type = call.headers.get(http::header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or_default();
-    let patch = if verb == "patch" { Some(PatchKind::from_content_type(content_type, false)?) } else { None };
-    let sent: Value = match patch {
-        Some(_) => {
+    let said = if call.applies() { Some(Said::read(call, sent, &["spec", "replicas"])?) } else { None };
+    let patches = verb == "patch" && said.is_none();
+    let patch = if patches { Some(PatchKind::from_content_type(call.content_type(), false)?) } else { None };
+    let sent: Value = match (patch, &said) {
+        (Some(_), _) => {
             serde_json::from_slice(sent).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?
         }
-        None => body::parse(&call.headers, sent)?,
+        (None, Some(said)) => json!({ "spec": { "replicas": said.says("/spec/replicas") } }),
+        (None, None) => body::parse(&call.headers, sent)?,
     };
     let written = write::update(server, call, Part::Internal, |old| {
         let wanted = match patch {
@@ -133,6 +149,9 @@ async fn scale(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Resu
             return Err(Status::invalid("autoscaling", "Scale", &call.route.name, &[error]));
         }
         let mut object = old.clone();
+        if let Some(said) = &said {
+            object = said.onto(call, old)?;
+        }
         object["spec"]["replicas"] = replicas.into();
         Ok(object)
     })

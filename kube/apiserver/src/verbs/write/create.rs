@@ -1,0 +1,96 @@
+//! New objects.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use substrate_store::Precondition;
+
+use super::parts::system_fields;
+use super::{WriteOptions, Written, after_write, all, place, understand, validate, write_error};
+use crate::admission::{self, Operation, Request};
+use crate::apply::{self, Writer};
+use crate::auth::User;
+use crate::kinds::Kind;
+use crate::object::{self, meta, metadata};
+use crate::server::ApiServer;
+use crate::status::Status;
+
+/// Creates `sent` in `namespace`.
+pub async fn create(
+    server: &ApiServer,
+    user: &User,
+    kind: &Arc<Kind>,
+    namespace: &str,
+    sent: Value,
+    options: WriteOptions,
+) -> Result<Written, Status> {
+    let (mut object, mut warnings) = understand(kind, sent, options.validation)?;
+    place(kind, namespace, &mut object)?;
+    if kind.has_status && kind.names.kind != "Node" {
+        // A node registers with its status; every other status is written by who observes it.
+        if let Some(map) = object.as_object_mut() {
+            map.remove("status");
+        }
+    }
+    let brought = metadata(&mut object).remove("managedFields").unwrap_or_default();
+    system_fields(&mut object);
+    if !kind.counts {
+        metadata(&mut object).remove("generation");
+    }
+    kind.default(&mut object);
+    kind.prepare(&mut object, None, user);
+    let managers = if options.applied {
+        Some(brought).filter(Value::is_array)
+    } else {
+        let writer = Writer { name: &options.manager, version: &kind.names.api_version(), subresource: "" };
+        apply::note(None, &object, Value::Null, brought, kind.view(), &writer).0
+    };
+    if let Some(managers) = managers {
+        metadata(&mut object).insert("managedFields".into(), managers);
+    }
+    let name = meta(&object, "name").to_owned();
+    let request = Request {
+        operation: Operation::Create,
+        group: &kind.names.group,
+        plural: &kind.names.plural,
+        subresource: "",
+        kind,
+        namespace,
+        name: &name,
+        user,
+        old: None,
+        dry_run: options.dry_run,
+    };
+    warnings.extend(admission::admit(server, &request, &mut object).await?);
+    let name = meta(&object, "name").to_owned();
+    if server.inner.store.get(&kind.key(namespace, &name)).is_some() {
+        // Before its addresses are looked at: they are taken by the object itself.
+        return Err(Status::already_exists(&kind.names.group, &kind.names.plural, &name));
+    }
+    let _lock = if kind.is("", "services") {
+        let lock = server.inner.addresses.lock().await;
+        let others = all(server, kind)?;
+        server.inner.addresses.assign(&mut object, &others)?;
+        Some(lock)
+    } else {
+        None
+    };
+    validate(kind, &object, None)?;
+    if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        object["status"] = crate::custom::status(&object);
+    }
+    admission::charge(server, &request, &object).await?;
+    if options.dry_run {
+        return Ok(Written { object, warnings });
+    }
+    let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
+    let revision = server
+        .inner
+        .store
+        .put(&kind.key(namespace, &name), Precondition::Absent, value)
+        .await
+        .map_err(|e| write_error(kind, &name, e))?;
+    metadata(&mut object).insert("resourceVersion".into(), revision.to_string().into());
+    after_write(server, kind, &object);
+    Ok(Written { object, warnings })
+}

@@ -1,0 +1,113 @@
+//! What of an object a write may not say: what only the server writes, what is kept of the one that stands, what is counted.
+
+use serde_json::Value;
+
+use super::Part;
+use crate::kinds::Kind;
+use crate::object::{self, meta, metadata};
+
+/// What only the server writes.
+pub fn system_fields(object: &mut Value) {
+    let generate = meta(object, "generateName").to_owned();
+    let map = metadata(object);
+    if map.get("name").and_then(Value::as_str).unwrap_or_default().is_empty() && !generate.is_empty() {
+        const SUFFIX: usize = 5; // as upstream, from letters that make no words
+        const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        let random = uuid::Uuid::new_v4();
+        let suffix: String =
+            random.as_bytes()[..SUFFIX].iter().map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect();
+        let base: String = generate.chars().take(63 - SUFFIX).collect();
+        map.insert("name".into(), format!("{base}{suffix}").into());
+    }
+    map.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    map.insert("creationTimestamp".into(), object::now().into());
+    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        map.remove(field);
+    }
+    map.insert("generation".into(), 1.into());
+}
+
+/// Keeps of the old object what this write may not change.
+pub fn merge_parts(kind: &Kind, part: Part, old: &Value, object: &mut Value) {
+    if part == Part::Status {
+        let status = object["status"].take();
+        let version = object["metadata"]["resourceVersion"].take();
+        *object = old.clone();
+        object["status"] = status;
+        object["metadata"]["resourceVersion"] = version;
+        return;
+    }
+    for field in
+        ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"]
+    {
+        let kept = old["metadata"][field].clone();
+        let map = metadata(object);
+        if kept.is_null() {
+            map.remove(field)
+        } else {
+            map.insert(field.into(), kept)
+        };
+    }
+    if kind.has_status && part == Part::Main {
+        if old["status"].is_null() {
+            if let Some(map) = object.as_object_mut() {
+                map.remove("status");
+            }
+        } else {
+            object["status"] = old["status"].clone();
+        }
+    }
+    if object::is_deleting(old) {
+        // While something is being deleted, finalizers can only be taken away.
+        let before: Vec<Value> = object::finalizers(old).into_iter().map(Value::from).collect();
+        let kept: Vec<Value> =
+            object::finalizers(object).into_iter().map(Value::from).filter(|f| before.contains(f)).collect();
+        metadata(object).insert("finalizers".into(), kept.into());
+    }
+    if object["metadata"]["finalizers"].as_array().is_some_and(Vec::is_empty) {
+        metadata(object).remove("finalizers");
+    }
+}
+
+/// A Service keeps its addresses and ports when an update does not name them.
+pub fn keep_addresses(old: &Value, object: &mut Value) {
+    let spec = &mut object["spec"];
+    if spec["type"] == "ExternalName" {
+        return;
+    }
+    if spec["clusterIP"].as_str().unwrap_or_default().is_empty() && old["spec"]["clusterIP"].is_string() {
+        spec["clusterIP"] = old["spec"]["clusterIP"].clone();
+    }
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        let same = |o: &&Value| o["port"] == port["port"] && o["protocol"] == port["protocol"];
+        let before = old["spec"]["ports"].as_array().into_iter().flatten().find(same);
+        if port["nodePort"].is_null()
+            && let Some(node) = before.map(|o| &o["nodePort"]).filter(|n| !n.is_null())
+        {
+            port["nodePort"] = node.clone();
+        }
+    }
+}
+
+/// The generation counts changes of what is wanted: everything but metadata and status.
+pub fn count_generation(kind: &Kind, old: &Value, object: &mut Value) {
+    if !kind.counts {
+        metadata(object).remove("generation");
+        return;
+    }
+    let before = old["metadata"]["generation"].as_i64().unwrap_or(1);
+    let grown = before + i64::from(!wants_the_same(kind, old, object));
+    metadata(object).insert("generation".into(), grown.into());
+}
+
+fn wants_the_same(kind: &Kind, old: &Value, new: &Value) -> bool {
+    let wanted = |name: &&String| *name != "metadata" && !(kind.has_status && *name == "status");
+    let names = |object: &Value| object.as_object().map_or(0, |map| map.keys().filter(wanted).count());
+    names(old) == names(new)
+        && new
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.keys())
+            .filter(wanted)
+            .all(|name| old.get(name) == new.get(name))
+}

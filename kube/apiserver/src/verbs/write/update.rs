@@ -1,0 +1,152 @@
+//! Changes of objects.
+
+use serde_json::Value;
+use substrate_store::{Error, Precondition};
+
+use super::parts::{count_generation, keep_addresses, merge_parts};
+use super::{
+    Part, WriteOptions, Written, after_delete, after_write, all, is_over, place, understand, validate, write_error,
+};
+use crate::admission::{self, Operation, Request};
+use crate::apply::{self, Writer};
+use crate::object::{self, meta, metadata};
+use crate::server::ApiServer;
+use crate::status::Status;
+use crate::verbs::Call;
+use crate::verbs::read::decoded;
+
+/// Tries of a change that does not name a version (upstream: 5).
+const TRIES: usize = 8;
+
+/// Changes one object: `change` makes the new one from the present one.
+pub async fn update<F>(server: &ApiServer, call: &Call, part: Part, change: F) -> Result<Written, Status>
+where
+    F: Fn(&Value) -> Result<Value, Status>,
+{
+    let options = WriteOptions::of(call)?;
+    let kind = &call.kind;
+    for _ in 0..TRIES {
+        let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+        let mut old = decoded(kind, &entry)?;
+        let (mut object, mut warnings) = understand(kind, change(&old)?, options.validation)?;
+        if meta(&object, "name").is_empty() {
+            metadata(&mut object).insert("name".into(), call.route.name.clone().into());
+        }
+        place(kind, &call.route.namespace, &mut object)?;
+        if meta(&object, "name") != call.route.name {
+            return Err(Status::bad_request(
+                "the name of the object (".to_owned()
+                    + meta(&object, "name")
+                    + ") does not match the name on the URL ("
+                    + &call.route.name
+                    + ")",
+            ));
+        }
+        let asked = meta(&object, "resourceVersion").to_owned();
+        let unconditional = asked.is_empty() || asked == "0";
+        if !unconditional && asked != entry.revision.to_string() {
+            return Err(Status::stale(&kind.names.group, &kind.names.plural, &call.route.name));
+        }
+        let uid = meta(&object, "uid");
+        if !uid.is_empty() && uid != meta(&old, "uid") {
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(&old, "uid"));
+            return Err(Status::conflict(&kind.names.group, &kind.names.plural, &call.route.name, &why));
+        }
+        let brought = metadata(&mut object).remove("managedFields").unwrap_or_default();
+        let stand = metadata(&mut old).remove("managedFields").unwrap_or_default();
+        merge_parts(kind, part, &old, &mut object);
+        kind.default(&mut object);
+        kind.prepare(&mut object, Some(&old), &call.user);
+        let (managers, moved) = note(call, &options, &old, &object, stand, brought);
+        let request = Request {
+            operation: Operation::Update,
+            group: &kind.names.group,
+            plural: &kind.names.plural,
+            subresource: &call.route.subresource,
+            kind,
+            namespace: &call.route.namespace,
+            name: &call.route.name,
+            user: &call.user,
+            old: Some(&old),
+            dry_run: options.dry_run,
+        };
+        if part != Part::Internal || request.subresource == "ephemeralcontainers" {
+            warnings.extend(admission::admit(server, &request, &mut object).await?);
+        }
+        let _lock = if kind.is("", "services") && part == Part::Main {
+            let lock = server.inner.addresses.lock().await;
+            keep_addresses(&old, &mut object);
+            let others: Vec<Value> =
+                all(server, kind)?.into_iter().filter(|o| o["metadata"]["uid"] != old["metadata"]["uid"]).collect();
+            server.inner.addresses.assign(&mut object, &others)?;
+            Some(lock)
+        } else {
+            None
+        };
+        if part == Part::Internal && kind.is("", "pods") && object["spec"]["ephemeralContainers"].is_array() {
+            // They come by their own subresource, which has judged them.
+            let mut before = old.clone();
+            before["spec"]["ephemeralContainers"] = object["spec"]["ephemeralContainers"].clone();
+            validate(kind, &object, Some(&before))?;
+        } else {
+            validate(kind, &object, Some(&old))?;
+        }
+        count_generation(kind, &old, &mut object);
+        if kind.is("apiextensions.k8s.io", "customresourcedefinitions") && part == Part::Main {
+            object["status"] = crate::custom::status(&object);
+        }
+        metadata(&mut object).insert("resourceVersion".into(), entry.revision.to_string().into());
+        if part == Part::Main {
+            admission::charge(server, &request, &object).await?;
+        }
+        let same = !moved && object == old;
+        if let Some(managers) = managers {
+            metadata(&mut object).insert("managedFields".into(), managers);
+        }
+        if same || options.dry_run {
+            return Ok(Written { object, warnings });
+        }
+        let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
+        let written = if is_over(kind, &object) {
+            server.inner.store.delete(&call.key(), entry.revision).await
+        } else {
+            server.inner.store.put(&call.key(), Precondition::Revision(entry.revision), value).await
+        };
+        match written {
+            Ok(revision) => {
+                metadata(&mut object).insert("resourceVersion".into(), revision.to_string().into());
+                if is_over(kind, &object) {
+                    after_delete(server, kind, &object);
+                } else {
+                    after_write(server, kind, &object);
+                }
+                return Ok(Written { object, warnings });
+            }
+            Err(Error::Conflict { .. }) if unconditional => {}
+            Err(error) => return Err(write_error(kind, &call.route.name, error)),
+        }
+    }
+    Err(Status::stale(&kind.names.group, &kind.names.plural, &call.route.name))
+}
+
+/// Who owns what, and whether that is other than what `stand`s. `brought` are the managers that the request came with.
+fn note(
+    call: &Call,
+    options: &WriteOptions,
+    old: &Value,
+    object: &Value,
+    stand: Value,
+    brought: Value,
+) -> (Option<Value>, bool) {
+    let subresource = call.route.subresource.as_str();
+    if options.applied || subresource == "binding" {
+        // Applying has noted its own, and who gives a pod its node owns nothing of it, as upstream.
+        let moved = brought != stand;
+        return (Some(brought).filter(Value::is_array), moved);
+    }
+    // Managers are set through the object itself alone.
+    let brought = if subresource.is_empty() { brought } else { Value::Null };
+    let writer = Writer { name: &options.manager, version: &call.kind.names.api_version(), subresource };
+    apply::note(Some(old), object, stand, brought, call.kind.view(), &writer)
+}
