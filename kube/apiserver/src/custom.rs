@@ -3,8 +3,7 @@
 //! One [`Kind`] is made for each served version. All versions of a definition share their stored objects; the
 //! only conversion is `None`, which changes `apiVersion` alone.
 //!
-//! Not built: webhook conversion, CEL rules (a definition that carries `x-kubernetes-validations` is refused: rules
-//! that are not enforced must not look as if they were), scale of custom kinds.
+//! Not built: webhook conversion, scale of custom kinds.
 
 pub mod schema;
 
@@ -110,9 +109,13 @@ impl CustomKind {
         schema::default(object, &self.schema);
     }
 
-    /// Judges an object against the schema.
-    pub fn validate(&self, object: &Value, errors: &mut Errors) {
-        schema::validate(object, &self.schema, errors);
+    /// Judges an object against the schema, then by its rules.
+    pub fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+        let before = errors.len();
+        schema::validate(object, old, &self.schema, errors);
+        if errors.len() == before {
+            schema::rules::judge(object, old, &self.schema, errors);
+        }
     }
 
     /// The columns that the definition names.

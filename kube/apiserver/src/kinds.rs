@@ -32,7 +32,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use self::description::{Builtin, Description, Face};
-pub use self::validate::{Errors, LABEL, NameRule, is_qualified_name, name_is_label};
+pub use self::validate::{Errors, LABEL, NameRule, is_label_value, is_qualified_name, name_is_label};
 use crate::auth::User;
 use crate::custom::CustomKind;
 use crate::schema::{self, View};
@@ -198,11 +198,11 @@ impl Kind {
         object["apiVersion"] = self.names.api_version().into();
     }
 
-    /// Judges an object by itself.
-    pub fn validate(&self, object: &Value, errors: &mut Errors) {
+    /// Judges an object by itself; of a custom kind also against what it was.
+    pub fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
         match &self.rules {
             Rules::Builtin(rules) => (rules.validate)(object, errors),
-            Rules::Custom(custom) => custom.validate(object, errors),
+            Rules::Custom(custom) => custom.validate(object, old, errors),
         }
     }
 

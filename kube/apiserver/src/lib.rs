@@ -10,12 +10,13 @@
 //! runs. Objects are kept as JSON text and parsed only where something must be understood.
 //!
 //! Not built (answers 404, 405, 415 or 501): server-side apply, RBAC, answers in protobuf, attach, token
-//! requests, CEL.
+//! requests, policies in CEL.
 
 mod addresses;
 pub mod admission;
 pub mod auth;
 mod body;
+mod cel;
 mod custom;
 mod discovery;
 mod kinds;

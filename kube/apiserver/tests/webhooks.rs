@@ -215,7 +215,8 @@ async fn a_mutating_webhook_changes_what_is_not_the_servers() {
     assert_eq!(code, 201, "{made}");
     assert_eq!((&made["metadata"]["labels"], &made["data"]), (&json!({"kept": "yes"}), &json!({"k": "1", "odd": "1"})));
     assert_eq!(made.get("unknown"), None);
-    assert_ne!(made["metadata"]["uid"], "stolen");
+    assert_eq!(made["metadata"]["uid"].as_str().map(str::len), Some(36), "{made}");
+    assert!(made["metadata"]["creationTimestamp"].is_string());
     for (path, code, message) in [
         ("/rename", 500, "metadata.name: field is immutable"),
         ("/astray", 500, "the server rejected our request due to an error in our request"),

@@ -80,6 +80,8 @@ fn validate(crd: &Value, errors: &mut Errors) {
             errors.push(FieldError::required(field, "schemas are required"));
         } else if let Err(why) = crate::custom::schema::check(schema, 0) {
             errors.push(FieldError::invalid(field, &json!("schema"), &why));
+        } else {
+            crate::custom::schema::rules::check(schema, &field, errors);
         }
     }
 }
