@@ -2,12 +2,14 @@
 //! file each, under the names that they have in kube-apiserver; a higher floor adds its own steps through [`Admission`].
 //!
 //! ```text
-//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks ─▶ validating webhooks ─▶ validation
+//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks ─▶ policies ─▶ validating webhooks ─▶ validation
 //!                                                 └──────── again, if a webhook changed something ───────┘
 //! ```
 
+pub(crate) mod conditions;
 mod matching;
 mod namespace_lifecycle;
+pub(crate) mod policies;
 mod priority;
 mod registered;
 mod runtime_class;
@@ -74,6 +76,8 @@ impl Request<'_> {
 pub(crate) struct Registrations {
     mutating: Registered<webhooks::Hook>,
     validating: Registered<webhooks::Hook>,
+    policies: Registered<policies::Policy>,
+    bindings: Registered<policies::Binding>,
 }
 
 impl Default for Registrations {
@@ -81,6 +85,8 @@ impl Default for Registrations {
         Self {
             mutating: Registered::new("mutatingwebhookconfigurations", webhooks::read),
             validating: Registered::new("validatingwebhookconfigurations", webhooks::read),
+            policies: Registered::new("validatingadmissionpolicies", policies::read),
+            bindings: Registered::new("validatingadmissionpolicybindings", policies::read_binding),
         }
     }
 }
@@ -110,6 +116,7 @@ pub(crate) async fn admit(
         plug_ins(server, request, object).await?;
         webhooks::mutate(server, request, object, &mut pass, &mut warnings).await?;
     }
+    policies::validate(server, request, object, &mut warnings)?;
     webhooks::validate(server, request, object, &mut warnings).await?;
     Ok(warnings)
 }

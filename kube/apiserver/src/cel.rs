@@ -31,7 +31,7 @@ use cel::common::ast::{EntryExpr, Expr, LiteralValue};
 use cel::parser::{Expression, PrattParser};
 use regex::Regex;
 
-pub use self::value::Value;
+pub use self::value::{Str, Value};
 
 /// Longer than any rule that is known.
 const TEXT_BYTES_MAX: usize = 16 * 1024;

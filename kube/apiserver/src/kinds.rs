@@ -32,7 +32,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use self::description::{Builtin, Description, Face};
-pub use self::validate::{Errors, LABEL, NameRule, is_label_value, is_qualified_name, name_is_label};
+pub use self::validate::{Errors, LABEL, NameRule, QUALIFIED_NAME, is_label_value, is_qualified_name, name_is_label};
 use crate::auth::User;
 use crate::custom::CustomKind;
 use crate::schema::{self, View};

@@ -10,7 +10,7 @@
 //! runs. Objects are kept as JSON text and parsed only where something must be understood.
 //!
 //! Not built (answers 404, 405, 415 or 501): server-side apply, RBAC, answers in protobuf, attach, token
-//! requests, policies in CEL.
+//! requests.
 
 mod addresses;
 pub mod admission;

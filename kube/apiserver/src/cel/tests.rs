@@ -165,6 +165,7 @@ fn a_hostile_rule_ends_with_its_budget() {
         "self.list.map(a, self.list).map(a, a + a).map(a, a + a).map(a, a + a).map(a, a == a).size() > 0",
         "self.list.all(a, self.text.replace('', self.text).size() > 0)",
         "self.list.all(a, ('%s' + string(a)).format([self.list]).size() > 0)",
+        "self.list.all(a, !self.text.contains('y'))",
         "self.list.all(a, sets.equivalent(self.list, self.list))",
     ] {
         let program = Program::compile(text, &["self"]).unwrap();
