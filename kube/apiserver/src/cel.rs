@@ -110,7 +110,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Reads an expression that may use these names.
+    /// Reads an expression that may use these names; one with a dot is a field, and with it the others are known, too.
     ///
     /// # Errors
     /// What is wrong with it, in words: no CEL, too long or deep, a name or function that is not known.
@@ -186,7 +186,17 @@ fn check<'a>(at: &'a Expression, known: &mut Vec<&'a str>, levels: usize) -> Res
         Expr::Literal(_) => Ok(()),
         Expr::Ident(name) if known.contains(&name.as_str()) || value::TYPES.contains(&name.as_str()) => Ok(()),
         Expr::Ident(name) => Err(format!("undeclared reference to '{name}' (in container '')")),
-        Expr::Select(select) => check(&select.operand, known, levels),
+        Expr::Select(select) => {
+            // Names with a dot say all fields that something has: `variables.x`.
+            if let Expr::Ident(name) = &select.operand.expr {
+                let mut fields = known.iter().filter_map(|known| known.strip_prefix(name.as_str())?.strip_prefix('.'));
+                let field = select.field.as_str();
+                if fields.clone().next().is_some() && !fields.any(|known| known == field) {
+                    return Err(format!("undefined field '{field}'"));
+                }
+            }
+            check(&select.operand, known, levels)
+        }
         Expr::List(list) => list.elements.iter().try_for_each(|element| check(element, known, levels)),
         Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
             EntryExpr::MapEntry(entry) => {

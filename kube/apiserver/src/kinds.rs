@@ -154,6 +154,14 @@ impl Kind {
         }
     }
 
+    /// Fields by which its objects are selected beside those of built-in kinds.
+    pub fn selectable(&self) -> &[String] {
+        match &self.rules {
+            Rules::Builtin(_) => &[],
+            Rules::Custom(custom) => &custom.selectable,
+        }
+    }
+
     /// What patches see of its objects.
     pub fn view(&self) -> View {
         match &self.rules {

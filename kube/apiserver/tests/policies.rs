@@ -239,6 +239,11 @@ async fn what_cannot_be_evaluated_is_refused_with_its_path() {
             json!({"validations": [{"expression": "true"}], "matchConditions": [{"name": "a", "expression": "variables.x"}]}),
             "undeclared reference to 'variables'",
         ),
+        (json!({"validations": [{"expression": "variables.x == 1"}]}), "undefined field 'x'"),
+        (
+            json!({"validations": [{"expression": "true"}], "variables": [{"name": "x", "expression": "variables.y"}, {"name": "y", "expression": "1"}]}),
+            "spec.variables[0].expression: Invalid value: \"variables.y\": compilation failed: ERROR: <input>: undefined field 'y'",
+        ),
         (
             json!({"validations": [{"expression": "authorizer.path('/').check('get').allowed()"}]}),
             "undeclared reference to",

@@ -73,10 +73,17 @@ fn validate(policy: &Value, errors: &mut Errors) {
 
 /// Judges what is written in CEL.
 fn expressions(spec: &Value, errors: &mut Errors) {
-    let names = policies::names();
+    // Each sees the variables before it; the field without a name says that there are no others.
+    let owned = |i: usize| {
+        let before = list(&spec["variables"])[..i].iter().map(|variable| &variable["name"]);
+        let before = before.filter_map(Value::as_str).map(|name| format!("variables.{name}"));
+        before.chain(["variables.".to_owned()]).collect::<Vec<_>>()
+    };
     conditions::check(&spec["matchConditions"], "spec.matchConditions", &conditions::POLICY, errors);
     for (i, variable) in list(&spec["variables"]).iter().enumerate() {
         let at = |field: &str| format!("spec.variables[{i}].{field}");
+        let fields = owned(i);
+        let names: Vec<&str> = policies::names().into_iter().chain(fields.iter().map(String::as_str)).collect();
         conditions::check_any(&variable["expression"], &at("expression"), &names, errors);
         let name = variable["name"].as_str().unwrap_or_default();
         if name.is_empty() {
@@ -88,6 +95,8 @@ fn expressions(spec: &Value, errors: &mut Errors) {
             errors.push(FieldError::duplicate(at("name"), &variable["name"]));
         }
     }
+    let fields = owned(list(&spec["variables"]).len());
+    let names: Vec<&str> = policies::names().into_iter().chain(fields.iter().map(String::as_str)).collect();
     for (i, rule) in list(&spec["validations"]).iter().enumerate() {
         let at = |field: &str| format!("spec.validations[{i}].{field}");
         conditions::check_truth(&rule["expression"], &at("expression"), &names, errors);
