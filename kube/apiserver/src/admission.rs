@@ -2,16 +2,18 @@
 //! file each, under the names that they have in kube-apiserver; a higher floor adds its own steps through [`Admission`].
 //!
 //! ```text
-//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks ─▶ plug-ins that judge ─▶ validating webhooks
+//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks ─▶ plug-ins that judge ─▶ policies ─▶ validating webhooks
 //!                                                 └──────── again, if a webhook changed something ───────┘
 //! ─▶ validation ─▶ ResourceQuota ─▶ store
 //! ```
 
+pub(crate) mod conditions;
 mod default_storage_class;
 mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
 mod pod_security;
+pub(crate) mod policies;
 mod priority;
 mod registered;
 mod resource_quota;
@@ -81,6 +83,8 @@ impl Request<'_> {
 pub(crate) struct Registrations {
     mutating: Registered<webhooks::Hook>,
     validating: Registered<webhooks::Hook>,
+    policies: Registered<policies::Policy>,
+    bindings: Registered<policies::Binding>,
 }
 
 impl Default for Registrations {
@@ -88,6 +92,8 @@ impl Default for Registrations {
         Self {
             mutating: Registered::new("mutatingwebhookconfigurations", webhooks::read),
             validating: Registered::new("validatingwebhookconfigurations", webhooks::read),
+            policies: Registered::new("validatingadmissionpolicies", policies::read),
+            bindings: Registered::new("validatingadmissionpolicybindings", policies::read_binding),
         }
     }
 }
@@ -122,6 +128,7 @@ pub(crate) async fn admit(
     }
     pod_security::judge(server, request, object, &mut warnings)?;
     escalation::judge(server, request, object)?;
+    policies::validate(server, request, object, &mut warnings)?;
     webhooks::validate(server, request, object, &mut warnings).await?;
     Ok(warnings)
 }

@@ -3,8 +3,7 @@
 //! One [`Kind`] is made for each served version. All versions of a definition share their stored objects; the
 //! only conversion is `None`, which changes `apiVersion` alone.
 //!
-//! Not built: webhook conversion, CEL rules (a definition that carries `x-kubernetes-validations` is refused: rules
-//! that are not enforced must not look as if they were), scale of custom kinds.
+//! Not built: webhook conversion.
 
 pub mod schema;
 
@@ -15,14 +14,26 @@ use serde_json::{Value, json};
 
 use self::schema::Schema;
 
+use crate::kinds::description::SCALE;
 use crate::kinds::{Column, Decoded, Errors, Kind, NameRule, Names, Rules};
 use crate::schema::View;
+use crate::status::Status;
 use crate::table;
 
 /// The rules of one version of a custom kind.
 pub struct CustomKind {
     schema: Box<Schema>,
     columns: Vec<(Column, String)>,
+    scale: Option<Scale>,
+    /// Fields by which objects are selected, as `spec.color`.
+    pub selectable: Vec<String>,
+}
+
+/// Where the subresource `scale` finds what it shows, as `.spec.replicas`.
+struct Scale {
+    wanted: String,
+    observed: String,
+    selector: String,
 }
 
 /// The kinds that a definition serves; none while its names are not accepted.
@@ -46,7 +57,7 @@ pub fn kinds(definition: &Value) -> Vec<Arc<Kind>> {
                 namespaced: spec["scope"] == "Namespaced",
                 has_status: version["subresources"]["status"].is_object(),
                 counts: true,
-                subresources: &[],
+                subresources: if version["subresources"]["scale"].is_object() { SCALE } else { &[] },
                 name_rule: NameRule::Subdomain,
                 verbs: crate::kinds::description::VERBS,
                 face: None,
@@ -92,7 +103,45 @@ impl CustomKind {
             age.kind = "date".into();
             columns.push((age, ".metadata.creationTimestamp".to_owned()));
         }
-        Self { schema: Box::new(Schema::read(&version["schema"]["openAPIV3Schema"])), columns }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let scale = Some(&version["subresources"]["scale"]).filter(|scale| scale.is_object()).map(|scale| Scale {
+            wanted: text(&scale["specReplicasPath"]),
+            observed: text(&scale["statusReplicasPath"]),
+            selector: text(&scale["labelSelectorPath"]),
+        });
+        let selectable = version["selectableFields"].as_array().into_iter().flatten();
+        let selectable = selectable.map(|field| text(&field["jsonPath"]).trim_start_matches('.').to_owned()).collect();
+        let schema = Box::new(Schema::read(&version["schema"]["openAPIV3Schema"]));
+        Self { schema, columns, scale, selectable }
+    }
+
+    /// Replicas wanted and observed, and the selector, as `scale` shows them.
+    ///
+    /// # Errors
+    /// When the object does not say how many are wanted.
+    pub fn scale(&self, object: &Value) -> Result<(Value, Value, Value), Status> {
+        let Some(scale) = &self.scale else { return Err(Status::no_resource()) };
+        let wanted = json_path(object, &scale.wanted).filter(|wanted| wanted.is_i64());
+        let wanted = wanted
+            .ok_or_else(|| Status::internal(format!("the spec replicas field {:?} does not exist", scale.wanted)))?;
+        let observed = json_path(object, &scale.observed).and_then(Value::as_i64).unwrap_or(0);
+        let selector = Some(&scale.selector).filter(|path| !path.is_empty()).and_then(|path| json_path(object, path));
+        Ok((wanted.clone(), observed.into(), selector.and_then(Value::as_str).unwrap_or_default().into()))
+    }
+
+    /// Writes how many replicas are wanted.
+    pub fn set_replicas(&self, object: &mut Value, replicas: i64) {
+        let Some(scale) = &self.scale else { return };
+        let mut at = object;
+        let mut names = scale.wanted.split('.').filter(|name| !name.is_empty()).peekable();
+        while let Some(name) = names.next() {
+            if names.peek().is_none() {
+                at[name] = replicas.into();
+                return;
+            }
+            crate::object::child(at, name);
+            at = &mut at[name];
+        }
     }
 
     /// What appliers see of its objects.
@@ -116,9 +165,13 @@ impl CustomKind {
         schema::default(object, &self.schema);
     }
 
-    /// Judges an object against the schema.
-    pub fn validate(&self, object: &Value, errors: &mut Errors) {
-        schema::validate(object, &self.schema, errors);
+    /// Judges an object against the schema, then by its rules.
+    pub fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+        let before = errors.len();
+        schema::validate(object, old, &self.schema, errors);
+        if errors.len() == before {
+            schema::rules::judge(object, old, &self.schema, errors);
+        }
     }
 
     /// The columns that the definition names.

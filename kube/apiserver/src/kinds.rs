@@ -34,7 +34,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use self::description::{Builtin, Description, Face};
-pub use self::validate::{Errors, LABEL, NameRule, is_qualified_name, name_is_label};
+pub use self::validate::{Errors, LABEL, NameRule, QUALIFIED_NAME, is_label_value, is_qualified_name, name_is_label};
 use crate::auth::User;
 use crate::custom::CustomKind;
 use crate::schema::{self, View};
@@ -156,6 +156,14 @@ impl Kind {
         }
     }
 
+    /// Fields by which its objects are selected beside those of built-in kinds.
+    pub fn selectable(&self) -> &[String] {
+        match &self.rules {
+            Rules::Builtin(_) => &[],
+            Rules::Custom(custom) => &custom.selectable,
+        }
+    }
+
     /// What patches and appliers see of its objects.
     pub fn view(&self) -> View<'_> {
         match &self.rules {
@@ -199,11 +207,11 @@ impl Kind {
         object["apiVersion"] = self.names.api_version().into();
     }
 
-    /// Judges an object by itself.
-    pub fn validate(&self, object: &Value, errors: &mut Errors) {
+    /// Judges an object by itself; of a custom kind also against what it was.
+    pub fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
         match &self.rules {
             Rules::Builtin(rules) => (rules.validate)(object, errors),
-            Rules::Custom(custom) => custom.validate(object, errors),
+            Rules::Custom(custom) => custom.validate(object, old, errors),
         }
     }
 

@@ -17,6 +17,7 @@ mod apply;
 pub mod auth;
 mod authorization;
 mod body;
+mod cel;
 mod custom;
 mod discovery;
 mod kinds;

@@ -19,7 +19,7 @@ const TAIL: &str = "\n## Not served\n\n\
 | groups of foreign API servers (APIService with a Service) | the APIService says `Available=False, reason=NotBuilt` |\n\
 | `pods/attach`, `pods/resize`, `pods/proxy`, `services/proxy`, `nodes/proxy`, `serviceaccounts/token` | 404 |\n\
 | alpha and beta versions of any group | 404 |\n\
-| admission plug-in NodeRestriction, policies in CEL | objects are stored, nothing is judged by them |\n";
+| admission plug-in NodeRestriction | nothing is judged by it |\n";
 
 /// The page.
 pub fn kubernetes() -> String {

@@ -165,11 +165,11 @@ const SELECTABLE: &[(&str, &[&str])] = &[
 ];
 
 impl Fields {
-    /// Reads a selector for objects of `plural`.
+    /// Reads a selector for objects of `plural`, which can also be selected by the fields `own`.
     ///
     /// # Errors
     /// 400 for what is no selector or a field that cannot be selected.
-    pub fn parse(text: &str, plural: &str) -> Result<Self, Status> {
+    pub fn parse(text: &str, plural: &str, own: &[String]) -> Result<Self, Status> {
         let mut demands = Vec::new();
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let (key, equal, value) = if let Some((key, value)) = part.split_once("!=") {
@@ -182,7 +182,8 @@ impl Fields {
                 )));
             };
             let known = SELECTABLE.iter().filter(|(p, _)| *p == plural).flat_map(|(_, fields)| fields.iter());
-            if !matches!(key, "metadata.name" | "metadata.namespace") && !known.into_iter().any(|f| *f == key) {
+            let known = known.into_iter().any(|field| *field == key) || own.iter().any(|field| field == key);
+            if !matches!(key, "metadata.name" | "metadata.namespace") && !known {
                 return Err(Status::bad_request(format!("field label not supported: {key}")));
             }
             demands.push((key.to_owned(), equal, value.to_owned()));
@@ -252,8 +253,8 @@ mod tests {
         for (text, expected) in
             [("metadata.name=a", true), ("spec.nodeName!=n", false), ("status.phase=Running,spec.nodeName=n", true)]
         {
-            assert_eq!(Fields::parse(text, "pods").unwrap().matches(&pod), expected, "{text}");
+            assert_eq!(Fields::parse(text, "pods", &[]).unwrap().matches(&pod), expected, "{text}");
         }
-        assert_eq!(Fields::parse("spec.x=1", "pods").unwrap_err().message, "field label not supported: spec.x");
+        assert_eq!(Fields::parse("spec.x=1", "pods", &[]).unwrap_err().message, "field label not supported: spec.x");
     }
 }

@@ -215,7 +215,8 @@ async fn a_mutating_webhook_changes_what_is_not_the_servers() {
     assert_eq!(code, 201, "{made}");
     assert_eq!((&made["metadata"]["labels"], &made["data"]), (&json!({"kept": "yes"}), &json!({"k": "1", "odd": "1"})));
     assert_eq!(made.get("unknown"), None);
-    assert_ne!(made["metadata"]["uid"], "stolen");
+    assert_eq!(made["metadata"]["uid"].as_str().map(str::len), Some(36), "{made}");
+    assert!(made["metadata"]["creationTimestamp"].is_string());
     for (path, code, message) in [
         ("/rename", 500, "metadata.name: field is immutable"),
         ("/astray", 500, "the server rejected our request due to an error in our request"),
@@ -297,6 +298,27 @@ async fn only_what_is_meant_is_asked() {
 }
 
 #[tokio::test]
+async fn conditions_say_who_is_asked() {
+    let (api, server) = (api().await, Server::start().await);
+    let when = |expressions: &[&str], policy: &str| {
+        let named = |(i, expression): (usize, &&str)| json!({"name": format!("c{i}"), "expression": expression});
+        let conditions: Vec<Value> = expressions.iter().enumerate().map(named).collect();
+        json!({"matchConditions": conditions, "failurePolicy": policy})
+    };
+    for (change, code, asked) in [
+        (when(&["object.data.k == '1'", "request.operation == 'CREATE' && oldObject == null"], "Fail"), 201, 1),
+        (when(&["object.data.k == '1'", "request.userInfo.username != 'admin'"], "Fail"), 201, 0),
+        (when(&["object.data.x == '1'", "false"], "Fail"), 201, 0),
+        (when(&["object.data.x == '1'"], "Fail"), 403, 0),
+        (when(&["object.data.x == '1'"], "Ignore"), 201, 0),
+    ] {
+        configure(&api, MUTATING, vec![server.hook("/yes", change.clone())]).await;
+        let (got, answer) = api.post(&format!("{MAPS}?dryRun=All"), config_map("a", "1")).await;
+        assert_eq!((got, server.paths().len()), (code, asked), "{change}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn status_and_deletion_are_asked_about_and_webhooks_themselves_are_not() {
     let (api, server) = (api().await, Server::start().await);
     let pods = "/api/v1/namespaces/default/pods";
@@ -353,10 +375,15 @@ async fn a_webhook_that_could_not_be_asked_is_refused() {
         (json!({"url": "https://h.io/x", "caBundle": "bm8="}), "unable to load root certificates"),
         (json!({}), "exactly one of url or service is required"),
     ] {
-        let hook = server.hook("/yes", json!({ "clientConfig": config }));
+        let hook = server
+            .hook("/yes", json!({ "clientConfig": config, "matchConditions": [{"name": "c", "expression": "x"}] }));
         let sent = json!({"kind": VALIDATING, "metadata": {"name": "a"}, "webhooks": [hook]});
         let (code, answer) = api.post(&format!("{HOOKS}/validatingwebhookconfigurations"), sent).await;
         assert_eq!(code, 422, "{answer}");
         assert!(answer["message"].as_str().unwrap().contains(message), "{answer}");
+        assert!(
+            answer["message"].as_str().unwrap().contains("matchConditions[0].expression: Invalid value: \"x\""),
+            "{answer}"
+        );
     }
 }

@@ -9,16 +9,19 @@
 //! What a webhook's server may try, and what it meets, is in `docs/design/threats.md`.
 
 mod client;
-mod review;
+pub(super) mod review;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::Value;
 
 use self::client::Client;
+use super::conditions::{Conditions, WEBHOOK};
 use super::matching::{Scope, converted};
 use super::{Operation, Request};
+use crate::cel::{self, Budget};
 use crate::kinds::Kind;
 use crate::object::{meta, metadata};
 use crate::patch::PatchKind;
@@ -31,6 +34,7 @@ pub(super) struct Hook {
     id: String,
     name: String,
     scope: Scope,
+    conditions: Conditions,
     client: Client,
     fails: bool,
     again: bool,
@@ -52,13 +56,16 @@ pub(super) fn read(configuration: &Value) -> Vec<Hook> {
         .filter_map(|hook| {
             let name = hook["name"].as_str().unwrap_or_default().to_owned();
             let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30);
-            let read = Scope::read(hook)
-                .and_then(|scope| Ok((scope, Client::read(&hook["clientConfig"], Duration::from_secs(seconds))?)));
-            let (scope, client) =
+            let read = Scope::read(hook).and_then(|scope| {
+                let conditions = Conditions::read(&hook["matchConditions"], &WEBHOOK)?;
+                Ok((scope, conditions, Client::read(&hook["clientConfig"], Duration::from_secs(seconds))?))
+            });
+            let (scope, conditions, client) =
                 read.inspect_err(|why| tracing::error!(webhook = name, why, "a webhook cannot be read")).ok()?;
             Some(Hook {
                 id: format!("{}/{name}", meta(configuration, "name")),
                 scope,
+                conditions,
                 client,
                 fails: hook["failurePolicy"] != "Ignore",
                 again: hook["reinvocationPolicy"] == "IfNeeded",
@@ -103,7 +110,7 @@ pub(super) async fn mutate(
         if pass.second && !pass.due.contains(&hook.id) {
             continue;
         }
-        let Some(shown) = hook.scope.wants(server, request, object)? else { continue };
+        let Some(shown) = hook.wants(server, request, object)? else { continue };
         let Some(answer) = hook.ask(server, request, &shown, object, true, warnings).await? else { continue };
         if let Some(patch) = answer.patch {
             let patched = patched(request, &shown, object, &patch)
@@ -139,7 +146,7 @@ pub(super) async fn validate(
     }
     let mut calls = Vec::new();
     for hook in hooks.iter() {
-        if let Some(shown) = hook.scope.wants(server, request, object)? {
+        if let Some(shown) = hook.wants(server, request, object)? {
             calls.push(async move {
                 let mut warnings = Vec::new();
                 let answer = hook.ask(server, request, &shown, object, false, &mut warnings).await;
@@ -156,6 +163,26 @@ pub(super) async fn validate(
 }
 
 impl Hook {
+    /// The kind as which it wants to see a request, if it does.
+    fn wants(&self, server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<Option<Arc<Kind>>, Status> {
+        let Some(shown) = self.scope.wants(server, request, object)? else { return Ok(None) };
+        if self.conditions.is_empty() {
+            return Ok(Some(shown));
+        }
+        let asked = review::question("", request, &shown, object);
+        let value = |json| cel::Value::of(json, None);
+        let names = [("object", &asked["object"]), ("oldObject", &asked["oldObject"]), ("request", &asked)];
+        match self.conditions.hold(&names.map(|(name, json)| (name, value(json))), &mut Budget::default()) {
+            Ok(true) => Ok(Some(shown)),
+            Ok(false) => Ok(None),
+            Err(why) if self.fails => Err(Status::forbidden(request.group, request.plural, request.name, &why)),
+            Err(why) => {
+                tracing::warn!(webhook = self.name, why, "failing open");
+                Ok(None)
+            }
+        }
+    }
+
     /// What it answers, if it does not refuse; nothing if it cannot be asked and that does not matter.
     async fn ask(
         &self,

@@ -1,7 +1,7 @@
 //! Structural schemas (`JSONSchemaProps` of apiextensions/v1): pruning, defaults, validation.
 //!
 //! A *schema* is read once, when its definition is written, into what can be asked quickly: each object that is written is held against
-//! it four times.
+//! it five times.
 //!
 //! ```text
 //! openAPIV3Schema ─check─▶ enforceable? ─Schema::read─▶ Schema ─┬─ prune      what it does not know goes
@@ -9,12 +9,14 @@
 //!                                                               ├─ openapi    what clients are told of it
 //!                                                               ├─ share      what appliers share
 //!                                                               ├─ fits       yes or no, without a word
-//!                                                               └─ validate   every reason why not
+//!                                                               ├─ validate   every reason why not
+//!                                                               └─ rules      what is said in CEL
 //! ```
 
 mod default;
 mod openapi;
 mod prune;
+pub mod rules;
 mod share;
 mod validate;
 
@@ -65,6 +67,10 @@ pub struct Schema {
     not: Option<Box<Schema>>,
     /// What few have.
     bounds: Option<Box<Bounds>>,
+    /// `x-kubernetes-validations`.
+    rules: Vec<rules::Rule>,
+    /// Whether it or something in it has rules.
+    ruled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +153,8 @@ impl Schema {
             _ => Additional::No,
         };
         let inner = [items.as_deref(), additional.schema()].into_iter().flatten();
+        let rules = rules::read(&schema["x-kubernetes-validations"]);
+        let within = properties.iter().map(|(_, property)| property).chain(inner.clone()).any(|of| of.ruled);
         let completes = properties.iter().map(|(_, property)| property).chain(inner).any(Self::completes_something);
         Self {
             kind: Type::read(schema),
@@ -168,7 +176,39 @@ impl Schema {
             one_of: list("oneOf"),
             not: one(&schema["not"]),
             bounds: Bounds::read(schema).map(Box::new),
+            ruled: within || !rules.is_empty(),
+            rules,
         }
+    }
+
+    /// What its items are.
+    pub fn item(&self) -> Option<&Self> {
+        self.items.as_deref()
+    }
+
+    /// What a field is.
+    pub fn of_field(&self, name: &str) -> Option<&Self> {
+        self.field(name)
+    }
+
+    /// Whether it is an object with no other fields than those that it names.
+    pub fn is_closed(&self) -> bool {
+        self.kind == Some(Type::Object) && !self.preserve && !self.embedded && matches!(self.additional, Additional::No)
+    }
+
+    /// Whether its numbers may have fractions.
+    pub fn is_number(&self) -> bool {
+        self.kind == Some(Type::Number)
+    }
+
+    /// Whether its numbers are whole.
+    pub fn is_integer(&self) -> bool {
+        self.kind == Some(Type::Integer)
+    }
+
+    /// `format`.
+    pub fn format(&self) -> Option<&str> {
+        self.bounds.as_ref()?.format.as_deref()
     }
 
     fn completes_something(&self) -> bool {
@@ -257,8 +297,12 @@ pub fn check(schema: &Value, depth: usize) -> Result<(), String> {
     if depth > DEPTH_MAX {
         return Err(format!("is nested deeper than {DEPTH_MAX}"));
     }
-    if map.contains_key("x-kubernetes-validations") {
-        return Err("x-kubernetes-validations (CEL rules) are not implemented by this server".into());
+    for branch in ["allOf", "anyOf", "oneOf", "not"].iter().filter_map(|word| map.get(*word)) {
+        if branch.to_string().contains("\"x-kubernetes-validations\"") {
+            return Err(
+                "x-kubernetes-validations must be empty to be structural, in allOf, anyOf, oneOf and not".into()
+            );
+        }
     }
     for key in ["$ref", "definitions", "dependencies", "patternProperties", "additionalItems", "uniqueItems"] {
         if map.contains_key(key) && map[key] != json!(false) {

@@ -63,6 +63,11 @@ impl Errors {
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// All of them.
     pub fn into_vec(self) -> Vec<FieldError> {
         self.0

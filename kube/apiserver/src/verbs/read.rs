@@ -65,7 +65,7 @@ impl Selection {
         }
         Ok(Self {
             labels: Labels::parse(call.query.get("labelSelector").unwrap_or_default())?,
-            fields: Fields::parse(&fields, &call.kind.names.plural)?,
+            fields: Fields::parse(&fields, &call.kind.names.plural, call.kind.selectable())?,
         })
     }
 

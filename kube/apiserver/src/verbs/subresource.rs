@@ -7,6 +7,7 @@ use super::patch::{self, Said};
 use super::write::{self, Part};
 use super::{Call, read};
 use crate::body::{self, Body};
+use crate::kinds::{Kind, Rules};
 use crate::object::meta;
 use crate::patch::PatchKind;
 use crate::server::ApiServer;
@@ -29,7 +30,7 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
         ("status", "patch") => patch::patch(server, call, Part::Status, sent).await,
         ("scale", "get") if listed => {
             let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
-            Ok(body::json(StatusCode::OK, &scale_of(&read::decoded(kind, &entry)?)))
+            Ok(body::json(StatusCode::OK, &scale_of(kind, &read::decoded(kind, &entry)?)?))
         }
         ("scale", "update" | "patch") if listed => scale(server, call, verb, sent).await,
         ("eviction", "create") if listed => super::eviction::evict(server, call, sent).await,
@@ -107,16 +108,23 @@ fn unchanged(before: &Value, now: &Value) -> bool {
     now.as_object().is_some_and(|now| now.iter().all(|(field, value)| before[field] == *value))
 }
 
-fn scale_of(object: &Value) -> Value {
+fn scale_of(kind: &Kind, object: &Value) -> Result<Value, Status> {
+    let (wanted, observed, selector) = match &kind.rules {
+        Rules::Custom(custom) => custom.scale(object)?,
+        Rules::Builtin(_) => (
+            table::count(&object["spec"]["replicas"]).into(),
+            table::count(&object["status"]["replicas"]).into(),
+            table::selector(&object["spec"]["selector"]),
+        ),
+    };
     let metadata = json!({
         "name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"], "uid": object["metadata"]["uid"],
         "resourceVersion": object["metadata"]["resourceVersion"], "creationTimestamp": object["metadata"]["creationTimestamp"],
     });
-    json!({
+    Ok(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": { "replicas": table::count(&object["spec"]["replicas"]) },
-        "status": { "replicas": table::count(&object["status"]["replicas"]), "selector": table::selector(&object["spec"]["selector"]) },
-    })
+        "spec": { "replicas": wanted }, "status": { "replicas": observed, "selector": selector },
+    }))
 }
 
 async fn scale(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Result<Response<Body>, Status> {
@@ -132,7 +140,7 @@ async fn scale(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Resu
     };
     let written = write::update(server, call, Part::Internal, |old| {
         let wanted = match patch {
-            Some(kind) => kind.apply(&scale_of(old), &sent)?,
+            Some(kind) => kind.apply(&scale_of(&call.kind, old)?, &sent)?,
             None => sent.clone(),
         };
         let version = meta(&wanted, "resourceVersion");
@@ -152,11 +160,14 @@ async fn scale(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Resu
         if let Some(said) = &said {
             object = said.onto(call, old)?;
         }
-        object["spec"]["replicas"] = replicas.into();
+        match &call.kind.rules {
+            Rules::Custom(custom) => custom.set_replicas(&mut object, replicas),
+            Rules::Builtin(_) => object["spec"]["replicas"] = replicas.into(),
+        }
         Ok(object)
     })
     .await?;
-    Ok(body::json(StatusCode::OK, &scale_of(&written.object)))
+    Ok(body::json(StatusCode::OK, &scale_of(&call.kind, &written.object)?))
 }
 
 /// Gives a pod its node (`Binding`).

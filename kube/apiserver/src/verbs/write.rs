@@ -166,7 +166,7 @@ fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Stat
             errors.require(&owner[field], format!("metadata.ownerReferences[{i}].{field}"));
         }
     }
-    kind.validate(object, &mut errors);
+    kind.validate(object, old, &mut errors);
     if let Some(old) = old {
         kind.validate_update(old, object, &mut errors);
     }

@@ -13,34 +13,41 @@ const WARNING_BYTES_MAX: usize = 256;
 
 /// The question about a request whose objects are shown as those of `shown`.
 pub fn question(uid: &str, request: &Request<'_>, shown: &Kind, object: &Value) -> Value {
+    let seen = |object: &Value| converted(request.kind, shown, object);
+    let mut asked = about(request, shown);
+    asked["uid"] = uid.into();
+    asked["object"] = if request.operation == Operation::Delete { Value::Null } else { seen(object) };
+    asked["oldObject"] = request.old.map_or(Value::Null, seen);
+    asked
+}
+
+/// What is said of a request, without its objects.
+pub fn about(request: &Request<'_>, shown: &Kind) -> Value {
     let (kind, resource) = names(shown);
     let (request_kind, request_resource) = names(request.kind);
-    let seen = |object: &Value| converted(request.kind, shown, object);
-    let object = if request.operation == Operation::Delete { Value::Null } else { seen(object) };
     let options = match request.operation {
         Operation::Create => "CreateOptions",
         Operation::Update => "UpdateOptions",
         Operation::Delete => "DeleteOptions",
     };
-    let mut asked = json!({
-        "uid": uid, "kind": kind, "resource": resource, "requestKind": request_kind, "requestResource": request_resource,
-        "name": request.name, "operation": request.operation.word(),
+    let mut about = json!({
+        "kind": kind, "resource": resource, "requestKind": request_kind, "requestResource": request_resource,
+        "name": request.name, "operation": request.operation.word(), "dryRun": request.dry_run,
         "userInfo": { "username": request.user.name, "groups": request.user.groups },
-        "object": object, "oldObject": request.old.map_or(Value::Null, seen), "dryRun": request.dry_run,
         "options": { "kind": options, "apiVersion": "meta.k8s.io/v1" },
     });
     if request.dry_run {
-        asked["options"]["dryRun"] = json!(["All"]);
+        about["options"]["dryRun"] = json!(["All"]);
     }
     if !request.subresource.is_empty() {
-        asked["subResource"] = request.subresource.into();
-        asked["requestSubResource"] = request.subresource.into();
+        about["subResource"] = request.subresource.into();
+        about["requestSubResource"] = request.subresource.into();
     }
     let namespace = if request.is_namespace() { request.name } else { request.namespace };
     if !namespace.is_empty() {
-        asked["namespace"] = namespace.into();
+        about["namespace"] = namespace.into();
     }
-    asked
+    about
 }
 
 fn names(kind: &Kind) -> (Value, Value) {

@@ -7,7 +7,7 @@ use crate::kinds::Errors;
 
 fn judged(schema: &Value, object: &Value) -> Vec<String> {
     let mut errors = Errors::default();
-    validate(object, &Schema::read(schema), &mut errors);
+    validate(object, None, &Schema::read(schema), &mut errors);
     errors.into_vec().iter().map(ToString::to_string).collect()
 }
 
@@ -104,7 +104,7 @@ proptest! {
     fn what_fits_is_what_has_no_errors(schema in any_schema(), value in value()) {
         let schema = Schema::read(&schema);
         let mut errors = Errors::default();
-        validate_at(&value, &schema, "", true, 0, &mut errors);
+        validate_at(&value, None, &schema, "", true, 0, &mut errors);
         prop_assert_eq!(fits(&value, &schema, true, 0), errors.into_vec().is_empty());
     }
 

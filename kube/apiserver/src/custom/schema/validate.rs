@@ -8,11 +8,19 @@ use super::{Bounds, DEPTH_MAX, Range, Schema, Type};
 use crate::kinds::Errors;
 use crate::status::{FieldError, FieldReason};
 
-/// Judges an object.
-pub fn validate(object: &Value, schema: &Schema, errors: &mut Errors) {
+/// Judges an object. What is as it was in `old` is not held against whoever changes something else (*ratcheting*).
+pub fn validate(object: &Value, old: Option<&Value>, schema: &Schema, errors: &mut Errors) {
     // Almost everything fits, and saying so needs no paths.
     if !fits(object, schema, true, 0) {
-        validate_at(object, schema, "", true, 0, errors);
+        validate_at(object, old, schema, "", true, 0, errors);
+    }
+}
+
+impl Schema {
+    /// What an item of a list was before, if its items can be told apart.
+    pub(super) fn item_before<'a>(&self, old: Option<&'a Value>, item: &Value) -> Option<&'a Value> {
+        let keys = self.map_keys.as_ref()?;
+        old?.as_array()?.iter().find(|before| keys.iter().all(|key| before[&**key] == item[&**key]))
     }
 }
 
@@ -84,7 +92,18 @@ impl Bounds {
     }
 }
 
-pub(super) fn validate_at(value: &Value, schema: &Schema, path: &str, root: bool, depth: usize, errors: &mut Errors) {
+pub(super) fn validate_at(
+    value: &Value,
+    old: Option<&Value>,
+    schema: &Schema,
+    path: &str,
+    root: bool,
+    depth: usize,
+    errors: &mut Errors,
+) {
+    if old == Some(value) {
+        return;
+    }
     if depth > DEPTH_MAX {
         return errors.push(FieldError::forbidden(path, &format!("nested deeper than {DEPTH_MAX}")));
     }
@@ -118,7 +137,15 @@ pub(super) fn validate_at(value: &Value, schema: &Schema, path: &str, root: bool
                     continue;
                 }
                 if let Some(of) = schema.field(name) {
-                    validate_at(child, of, &join(path, name), false, depth + 1, errors);
+                    validate_at(
+                        child,
+                        old.and_then(|old| old.get(name)),
+                        of,
+                        &join(path, name),
+                        false,
+                        depth + 1,
+                        errors,
+                    );
                 }
             }
         }
@@ -126,7 +153,15 @@ pub(super) fn validate_at(value: &Value, schema: &Schema, path: &str, root: bool
             count(items.len(), bounds.map(|bounds| bounds.items), "Items", path, errors);
             if let Some(of) = &schema.items {
                 for (i, item) in items.iter().enumerate() {
-                    validate_at(item, of, &format!("{path}[{i}]"), false, depth + 1, errors);
+                    validate_at(
+                        item,
+                        schema.item_before(old, item),
+                        of,
+                        &format!("{path}[{i}]"),
+                        false,
+                        depth + 1,
+                        errors,
+                    );
                 }
             }
             if let Some(keys) = &schema.map_keys {
@@ -142,7 +177,7 @@ pub(super) fn validate_at(value: &Value, schema: &Schema, path: &str, root: bool
         _ => {}
     }
     for branch in &schema.all_of {
-        validate_at(value, branch, path, false, depth + 1, errors);
+        validate_at(value, old, branch, path, false, depth + 1, errors);
     }
     let passes = |branch: &&Schema| fits(value, branch, false, depth + 1);
     for (word, branches, fit) in [("anyOf", &schema.any_of, 1..usize::MAX), ("oneOf", &schema.one_of, 1..2)] {
@@ -161,7 +196,7 @@ pub(super) fn validate_at(value: &Value, schema: &Schema, path: &str, root: bool
     }
 }
 
-fn join(path: &str, name: &str) -> String {
+pub(super) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
@@ -178,7 +213,7 @@ fn type_fits(value: &Value, kind: Option<Type>) -> bool {
     }
 }
 
-fn type_name(value: &Value) -> &'static str {
+pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::admission::{conditions, policies};
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
 use crate::protobuf;
 use crate::status::FieldError;
@@ -12,7 +13,7 @@ pub static KIND: Description = Description {
     has_status: true,
     counts: true,
     categories: &["api-extensions"],
-    idle: "rules in CEL are not evaluated",
+    idle: "audit annotations and `authorizer` are not there, and types are not checked",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         [
@@ -65,11 +66,52 @@ fn validate(policy: &Value, errors: &mut Errors) {
     } else if list(&spec["matchConstraints"]["resourceRules"]).is_empty() {
         errors.push(FieldError::required("spec.matchConstraints.resourceRules", ""));
     }
-    for (i, rule) in list(&spec["validations"]).iter().enumerate() {
-        if rule["expression"].as_str().is_none_or(|text| text.trim().is_empty()) {
-            errors
-                .push(FieldError::required(format!("spec.validations[{i}].expression"), "expression is not specified"));
+    errors.label_selector(&spec["matchConstraints"]["namespaceSelector"], "spec.matchConstraints.namespaceSelector");
+    errors.label_selector(&spec["matchConstraints"]["objectSelector"], "spec.matchConstraints.objectSelector");
+    expressions(spec, errors);
+}
+
+/// Judges what is written in CEL.
+fn expressions(spec: &Value, errors: &mut Errors) {
+    // Each sees the variables before it; the field without a name says that there are no others.
+    let owned = |i: usize| {
+        let before = list(&spec["variables"])[..i].iter().map(|variable| &variable["name"]);
+        let before = before.filter_map(Value::as_str).map(|name| format!("variables.{name}"));
+        before.chain(["variables.".to_owned()]).collect::<Vec<_>>()
+    };
+    conditions::check(&spec["matchConditions"], "spec.matchConditions", &conditions::POLICY, errors);
+    for (i, variable) in list(&spec["variables"]).iter().enumerate() {
+        let at = |field: &str| format!("spec.variables[{i}].{field}");
+        let fields = owned(i);
+        let names: Vec<&str> = policies::names().into_iter().chain(fields.iter().map(String::as_str)).collect();
+        conditions::check_any(&variable["expression"], &at("expression"), &names, errors);
+        let name = variable["name"].as_str().unwrap_or_default();
+        if name.is_empty() {
+            errors.push(FieldError::required(at("name"), "name is not specified"));
+        } else if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || name.as_bytes()[0].is_ascii_digit() {
+            errors.push(FieldError::invalid(at("name"), &variable["name"], "name is not a valid CEL identifier"));
         }
+        if list(&spec["variables"])[..i].iter().any(|other| other["name"] == variable["name"]) {
+            errors.push(FieldError::duplicate(at("name"), &variable["name"]));
+        }
+    }
+    let fields = owned(list(&spec["variables"]).len());
+    let names: Vec<&str> = policies::names().into_iter().chain(fields.iter().map(String::as_str)).collect();
+    for (i, rule) in list(&spec["validations"]).iter().enumerate() {
+        let at = |field: &str| format!("spec.validations[{i}].{field}");
+        conditions::check_truth(&rule["expression"], &at("expression"), &names, errors);
+        if !rule["messageExpression"].is_null() {
+            conditions::check_any(&rule["messageExpression"], &at("messageExpression"), &names, errors);
+        }
+        errors.one_of(
+            &rule["reason"],
+            at("reason"),
+            &["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"],
+        );
+    }
+    for (i, annotation) in list(&spec["auditAnnotations"]).iter().enumerate() {
+        let at = format!("spec.auditAnnotations[{i}].valueExpression");
+        conditions::check_any(&annotation["valueExpression"], &at, &names, errors);
     }
 }
 

@@ -11,7 +11,6 @@ pub static KIND: Description = Description {
     namespaced: false,
     counts: true,
     categories: &["api-extensions"],
-    idle: "rules in CEL are not evaluated",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(
         [
@@ -38,6 +37,17 @@ fn default(binding: &mut Value) {
 fn validate(binding: &Value, errors: &mut Errors) {
     let spec = &binding["spec"];
     errors.named(&spec["policyName"], "spec.policyName", NameRule::Subdomain);
+    errors.label_selector(&spec["matchResources"]["namespaceSelector"], "spec.matchResources.namespaceSelector");
+    errors.label_selector(&spec["matchResources"]["objectSelector"], "spec.matchResources.objectSelector");
+    let param = &spec["paramRef"];
+    if param.is_object() {
+        errors.label_selector(&param["selector"], "spec.paramRef.selector");
+        if param["name"].is_string() == param["selector"].is_object() {
+            errors.push(FieldError::required("spec.paramRef.name", "one of name or selector must be specified"));
+        }
+        errors.require(&param["parameterNotFoundAction"], "spec.paramRef.parameterNotFoundAction");
+        errors.one_of(&param["parameterNotFoundAction"], "spec.paramRef.parameterNotFoundAction", &["Allow", "Deny"]);
+    }
     let actions = list(&spec["validationActions"]);
     if actions.is_empty() {
         errors.push(FieldError::required("spec.validationActions", "at least one validation action is required"));

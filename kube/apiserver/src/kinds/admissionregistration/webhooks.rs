@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::admission::webhooks;
+use crate::admission::{conditions, webhooks};
 use crate::kinds::{Column, Errors, column, pod_spec, typed};
 use crate::status::FieldError;
 use crate::table::{age, list};
@@ -79,9 +79,7 @@ pub fn judge(configuration: &Value, errors: &mut Errors) {
         if let Err(why) = webhooks::check_client(config) {
             errors.push(FieldError::invalid(at("clientConfig"), &Value::Null, &why));
         }
-        if !list(&hook["matchConditions"]).is_empty() {
-            errors.push(FieldError::forbidden(at("matchConditions"), "not implemented by this server"));
-        }
+        conditions::check(&hook["matchConditions"], &at("matchConditions"), &conditions::WEBHOOK, errors);
         if config["service"].is_object() {
             errors.require(&config["service"]["name"], at("clientConfig.service.name"));
             errors.require(&config["service"]["namespace"], at("clientConfig.service.namespace"));

@@ -80,6 +80,54 @@ fn validate(crd: &Value, errors: &mut Errors) {
             errors.push(FieldError::required(field, "schemas are required"));
         } else if let Err(why) = crate::custom::schema::check(schema, 0) {
             errors.push(FieldError::invalid(field, &json!("schema"), &why));
+        } else {
+            crate::custom::schema::rules::check(schema, &field, errors);
+        }
+        paths(version, &format!("spec.versions[{i}]"), errors);
+    }
+}
+
+/// Judges the paths of `scale` and of fields to select by.
+fn paths(version: &Value, at: &str, errors: &mut Errors) {
+    let scale = &version["subresources"]["scale"];
+    let needed: &[(&str, &[&str], bool)] = &[
+        ("specReplicasPath", &[".spec."], true),
+        ("statusReplicasPath", &[".status."], true),
+        ("labelSelectorPath", &[".status.", ".spec."], false),
+    ];
+    for (field, roots, required) in needed.iter().filter(|_| scale.is_object()) {
+        let path = format!("{at}.subresources.scale.{field}");
+        match scale[*field].as_str().filter(|text| !text.is_empty()) {
+            None if *required => errors.push(FieldError::required(path, "")),
+            Some(text) if !roots.iter().any(|root| text.starts_with(root)) || text.contains('[') => {
+                let roots: Vec<&str> = roots.iter().map(|root| root.trim_end_matches('.')).collect();
+                let why = format!("should be a json path under {}", roots.join(" or "));
+                errors.push(FieldError::invalid(path, &scale[*field], &why));
+            }
+            _ => {}
+        }
+    }
+    const SELECTABLE_MAX: usize = 8;
+    let selectable = version["selectableFields"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if selectable.len() > SELECTABLE_MAX {
+        let message = format!("Too many: {}: must have at most {SELECTABLE_MAX} items", selectable.len());
+        let reason = crate::status::FieldReason::TooMany;
+        return errors.push(FieldError { reason, field: format!("{at}.selectableFields"), message });
+    }
+    for (i, field) in selectable.iter().enumerate() {
+        let path = format!("{at}.selectableFields[{i}].jsonPath");
+        let mut schema = &version["schema"]["openAPIV3Schema"];
+        for name in field["jsonPath"].as_str().unwrap_or_default().trim_start_matches('.').split('.') {
+            schema = &schema["properties"][name];
+        }
+        if selectable[..i].contains(field) {
+            errors.push(FieldError::duplicate(path, &field["jsonPath"]));
+        } else if schema.is_null() {
+            let why = "is an invalid path: does not refer to a valid field";
+            errors.push(FieldError::invalid(path, &field["jsonPath"], why));
+        } else if !["string", "integer", "boolean"].iter().any(|kind| schema["type"] == *kind) {
+            let why = "is an invalid path: does not refer to a valid field of type string, integer or boolean";
+            errors.push(FieldError::invalid(path, &field["jsonPath"], why));
         }
     }
 }
