@@ -92,12 +92,15 @@ fn every_name_and_type_is_that_of_the_typed_kind() {
 #[test]
 fn numbers_are_in_order_so_that_fields_are_found() {
     use super::{
-        admissionregistration, apiextensions, apiregistration, apps, autoscaling, autoscaling_v2, batch, certificates,
-        coordination, core, discovery, events, meta, networking, node, policy, rbac, scheduling, storage,
+        admissionregistration, apiextensions, apiregistration, apps, authentication, authorization, autoscaling,
+        autoscaling_v2, batch, certificates, coordination, core, discovery, events, meta, networking, node, policy,
+        rbac, scheduling, storage,
     };
     for all in [
         apiextensions::ALL,
         apps::ALL,
+        authentication::ALL,
+        authorization::ALL,
         admissionregistration::ALL,
         apiregistration::ALL,
         autoscaling_v2::ALL,
