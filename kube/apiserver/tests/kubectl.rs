@@ -166,3 +166,25 @@ async fn protobuf_is_read_but_not_written_and_custom_kinds_have_none() {
     assert_eq!(post(maps, &wide, &map[..20]).await.0, 400);
     assert_eq!(post(maps, &wide, b"k8s\0\x0a\x05\x0a\x01v\x12\x00").await.0, 415, "a kind without protobuf");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_asks_what_it_may() {
+    let kubectl = start().await;
+    kubectl.ok("create role reader --verb=get,list --resource=pods,deployments.apps").await;
+    kubectl.ok("create rolebinding reads --role=reader --user=ada").await;
+    assert_eq!(kubectl.ok("auth can-i list pods --as ada").await.trim(), "yes");
+    assert_eq!(kubectl.run("auth can-i delete pods --as ada").await.0.trim(), "no");
+    assert_eq!(kubectl.run("auth can-i list pods --as ada -n kube-system").await.0.trim(), "no");
+    assert_eq!(kubectl.ok("auth can-i * *").await.trim(), "yes");
+    let list = kubectl.ok("auth can-i --list --as ada").await;
+    let verbs = |resource: &str| list.lines().find(|line| line.starts_with(resource)).unwrap_or_default().to_owned();
+    assert!(verbs("deployments.apps").contains("[get list]"), "{list}");
+    assert!(verbs("selfsubjectaccessreviews").contains("[create]"), "{list}");
+    let me = kubectl.json("auth whoami --as ada --as-group team -o json").await;
+    assert_eq!(me["status"]["userInfo"], json!({ "username": "ada", "groups": ["team", "system:authenticated"] }));
+    assert_eq!(
+        kubectl.run("get secrets --as ada").await.1.trim(),
+        "Error from server (Forbidden): secrets is forbidden: User \"ada\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\""
+    );
+    assert_eq!(kubectl.run("get pods --as ada").await.1.trim(), "No resources found in default namespace.");
+}
