@@ -18,7 +18,7 @@ use tokio::sync::watch;
 type Key = (String, String);
 
 /// All objects of one kind (that the API handle and selector see), kept current. Clones share the copy; the
-/// watch ends with the last clone.
+/// watch ends with the last clone. Objects come without `managedFields`.
 pub struct Cache<K> {
     objects: Arc<RwLock<BTreeMap<Key, Arc<K>>>>,
     generation: watch::Receiver<u64>,
@@ -191,7 +191,9 @@ async fn follow<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    // Who manages which field is half of many an object, and no room reads it. Who writes an object without them leaves them as they are.
+    let bare = |object: &mut K| object.meta_mut().managed_fields = None;
+    let mut events = std::pin::pin!(watcher::watcher(api, config).modify(bare).default_backoff());
     // A new list is gathered aside, so that nobody sees half of it.
     let mut relist: BTreeMap<Key, Arc<K>> = BTreeMap::new();
     while let Some(event) = events.next().await {
@@ -244,6 +246,10 @@ mod tests {
 
     /// An API with nothing in it, which counts lists and never tells of a change.
     fn api(lists: Arc<AtomicU32>) -> Client {
+        api_of(lists, "")
+    }
+
+    fn api_of(lists: Arc<AtomicU32>, items: &'static str) -> Client {
         crate::in_process(tower::service_fn(move |request: http::Request<Body>| {
             let lists = lists.clone();
             async move {
@@ -251,8 +257,9 @@ mod tests {
                     std::future::pending::<()>().await;
                 }
                 lists.fetch_add(1, Ordering::Relaxed);
-                let none = r#"{"apiVersion":"v1","kind":"List","metadata":{"resourceVersion":"1"},"items":[]}"#;
-                Ok::<_, Infallible>(http::Response::new(Full::new(bytes::Bytes::from_static(none.as_bytes()))))
+                let head = r#""apiVersion":"v1","kind":"List","metadata":{"resourceVersion":"1"}"#;
+                let list = format!("{{{head},\"items\":[{items}]}}");
+                Ok::<_, Infallible>(http::Response::new(Full::new(bytes::Bytes::from(list))))
             }
         }))
     }
@@ -270,6 +277,15 @@ mod tests {
         let (part, kind) = (theirs.caches.namespaced::<Pod>("default"), ours.caches.all::<ConfigMap>());
         tokio::join!(part.synced(), kind.synced());
         assert_eq!(lists.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn nobody_keeps_who_manages_what() {
+        let map = r#"{"metadata":{"name":"m","namespace":"n","managedFields":[{"manager":"flt"}]},"data":{"a":"b"}}"#;
+        let maps = Caches::new(api_of(Arc::default(), map)).all::<ConfigMap>();
+        maps.synced().await;
+        let map = maps.get("n", "m").unwrap();
+        assert_eq!((map.data.is_some(), &map.metadata.managed_fields), (true, &None));
     }
 
     #[tokio::test]
