@@ -142,7 +142,8 @@ impl Query {
 pub fn verb(method: &Method, route: &Route, query: &Query) -> Option<&'static str> {
     let collection = route.name.is_empty();
     Some(match (method.as_str(), collection) {
-        ("GET", _) if query.flag("watch") => "watch",
+        // Of a subresource it is a parameter like others: `exec?watch=1` is no watch.
+        ("GET", _) if query.flag("watch") && route.subresource.is_empty() => "watch",
         ("GET", true) => "list",
         ("GET", false) => "get",
         ("POST", true) => "create",

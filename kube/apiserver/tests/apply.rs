@@ -30,6 +30,16 @@ fn deployment(containers: Value) -> Value {
         "template": {"metadata": {"labels": {"app": "flt"}}, "spec": {"containers": containers}}}})
 }
 
+/// The text of a value, its names in order: how JSON keeps them is the choice of the whole program.
+fn in_order(value: &Value) -> String {
+    let Value::Object(map) = value else { return value.to_string() };
+    let mut names: Vec<&String> = map.keys().collect();
+    names.sort();
+    let fields: Vec<String> =
+        names.into_iter().map(|name| format!("{}:{}", json!(name), in_order(&map[name]))).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
 /// Who owns what, without times.
 fn managers(object: &Value) -> Vec<String> {
     let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
@@ -39,7 +49,7 @@ fn managers(object: &Value) -> Vec<String> {
             assert!(entry["time"].is_string() && entry["fieldsType"] == "FieldsV1", "{entry}");
             let word = |field: &str| entry[field].as_str().unwrap_or("-").to_owned();
             let (name, operation, version) = (word("manager"), word("operation"), word("apiVersion"));
-            format!("{name} {operation} {version} {}: {}", word("subresource"), entry["fieldsV1"])
+            format!("{name} {operation} {version} {}: {}", word("subresource"), in_order(&entry["fieldsV1"]))
         })
         .collect()
 }

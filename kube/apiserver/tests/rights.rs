@@ -53,6 +53,7 @@ async fn nobody_may_anything_that_no_role_gives() {
         refusal(&user, &format!("{PODS}/p/log")).await,
         "pods \"p\" is forbidden: User \"ada\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"default\""
     );
+    assert!(refusal(&user, &format!("{PODS}/p/exec?watch=1")).await.contains("cannot get resource \"pods/exec\""));
     assert_eq!(refusal(&user, "/metrics").await, "forbidden: User \"ada\" cannot get path \"/metrics\"");
     // What does not exist is not told to who may not ask.
     assert!(refusal(&user, "/apis/none.example.com/v1/things").await.contains("cannot list resource"));

@@ -47,6 +47,11 @@ async fn a_quota_says_what_is_used_and_gives_back() {
     let world = world(Options::default()).await;
     let hard = json!({"pods": "9", "requests.cpu": "2", "count/deployments.apps": "3", "configmaps": "9"});
     world.create::<ResourceQuota>(json!({"metadata": {"name": "all"}, "spec": {"hard": hard}})).await;
+    until("the quota is counted", async || {
+        let quota = world.api::<ResourceQuota>().get("all").await.unwrap();
+        quota.status.and_then(|status| status.used).filter(|used| used.len() == 4).ok_or("not yet".to_owned())
+    })
+    .await;
     deployment(&world, 3).await;
     let uses = async |wanted: &[(&str, &str)]| {
         until(&format!("{wanted:?}"), async || {

@@ -101,6 +101,7 @@ pub fn both(a: &Node, b: &Node) -> Node {
 pub fn paths(node: &Node) -> Vec<String> {
     let mut out = Vec::new();
     collect(node, "", &mut out);
+    out.sort();
     out
 }
 
