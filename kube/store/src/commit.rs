@@ -30,18 +30,19 @@ pub(crate) fn spawn(
 
 fn run(
     mut backend: Backend,
-    state: &RwLock<State>,
+    state: &Arc<RwLock<State>>,
     mut queue: mpsc::Receiver<Write>,
     newest: &watch_channel::Sender<Revision>,
     mut waker: Waker,
 ) {
+    backend.maintain(state);
     let mut group = Vec::new();
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
-        let (events, accepted) = plan(state, group.drain(..));
+        let (events, accepted, sync) = plan(state, group.drain(..));
         if events.is_empty() {
             continue;
         }
-        if let Err(error) = backend.commit(&events) {
+        if let Err(error) = backend.commit(&events, sync) {
             tracing::error!(%error, writes = accepted.len(), "writes refused");
             for done in accepted {
                 let _ = done.send(Err(error.clone()));
@@ -58,25 +59,27 @@ fn run(
         for (done, revision) in accepted.into_iter().zip(revisions) {
             let _ = done.send(Ok(revision)); // a writer that gave up waiting does not undo its write
         }
+        backend.maintain(state);
     }
 }
 
 type Done = oneshot::Sender<Result<Revision, Error>>;
 
-/// The events of a group and who waits for each; refused writes are answered here.
-fn plan(state: &RwLock<State>, group: impl Iterator<Item = Write>) -> (Vec<Event>, Vec<Done>) {
+/// The events of a group, who waits for each, and whether one must be synced; refused writes are answered here.
+fn plan(state: &RwLock<State>, group: impl Iterator<Item = Write>) -> (Vec<Event>, Vec<Done>, bool) {
     let state = state.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let (mut events, mut accepted) = (Vec::new(), Vec::new());
+    let (mut events, mut accepted, mut sync) = (Vec::new(), Vec::new(), false);
     for write in group {
         match state.plan(&events, &write.key, write.precondition, &write.change) {
             Ok(event) => {
                 events.push(event);
                 accepted.push(write.done);
+                sync |= write.sync;
             }
             Err(error) => {
                 let _ = write.done.send(Err(error));
             }
         }
     }
-    (events, accepted)
+    (events, accepted, sync)
 }

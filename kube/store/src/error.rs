@@ -68,6 +68,29 @@ pub enum Error {
     /// Give up: the disk refused. Until the store is opened again every write is refused.
     #[error("the disk refused: {0}")]
     Disk(String),
+    /// Give up, and restore a backup: what a file holds is not what was written.
+    #[error("{file} is damaged at byte {offset}: {problem}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Where in it.
+        offset: u64,
+        /// What does not check.
+        problem: String,
+    },
+    /// Use the version that made it: the directory is in a format that is not known here.
+    #[error("{directory} is in {found}; known here is format {known}")]
+    Format {
+        /// The directory or file.
+        directory: String,
+        /// What it is in.
+        found: String,
+        /// The format that is known.
+        known: u32,
+    },
+    /// Correct the keys: a value cannot be sealed or opened.
+    #[error("{0}")]
+    Sealing(String),
     /// Give up: another process has this directory open.
     #[error("{directory} is in use by another process")]
     InUse {

@@ -5,7 +5,7 @@
 //! and the revision it carries are one consistent snapshot, so list-then-watch misses nothing.
 //!
 //! ```text
-//! writers ──bounded queue──▶ committer ──one batch, one fdatasync──▶ backend (memory | disk)
+//! writers ──bounded queue──▶ committer ──one batch, one fdatasync──▶ backend (memory | log on disk)
 //!                               │ then
 //!                               ▼
 //!                 state: key → entry, and the history of the last events ──▶ watchers, readers
@@ -13,7 +13,7 @@
 //!
 //! One committer thread takes all waiting writes, checks each one's precondition against the state and the
 //! writes before it in the group, makes the group durable with a single sync, then shows it. A write is
-//! acknowledged only after that: an acknowledged write survives the death of process and machine.
+//! acknowledged only after that: an acknowledged write survives the death of process and machine (`log.rs`, and its exception for renewals).
 //!
 //! *Compaction*: the history is bounded. Asking for an older revision than it reaches is
 //! [`Error::Compacted`], and the caller lists again. After a restart the history begins at the current revision.
@@ -24,9 +24,11 @@ mod backend;
 mod commit;
 mod error;
 mod interest;
+mod log;
 mod state;
 mod watch;
 
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
@@ -36,6 +38,8 @@ use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 use crate::backend::Backend;
 pub use crate::error::Error;
 use crate::interest::{Interests, Waker};
+use crate::log::Log;
+pub use crate::log::{Key, Sealing};
 use crate::state::State;
 pub use crate::state::{Entry, Event, EventKind, Page};
 pub use crate::watch::Watcher;
@@ -70,6 +74,8 @@ pub(crate) struct Write {
     pub key: Arc<str>,
     pub precondition: Precondition,
     pub change: Change,
+    /// It must survive the loss of power before it is acknowledged.
+    pub sync: bool,
     pub done: oneshot::Sender<Result<Revision, Error>>,
 }
 
@@ -80,30 +86,49 @@ pub struct Store {
     writes: mpsc::Sender<Write>,
     revision: watch_channel::Receiver<Revision>,
     interests: Interests,
+    sealing: Arc<Sealing>,
 }
 
 impl Store {
     /// A store that lives as long as the process.
     pub fn memory() -> Result<Self, Error> {
-        Self::start(Backend::Memory, State::default())
+        Self::start(Backend::Memory, State::default(), Sealing::default())
     }
 
     /// The store in `directory`, created if absent.
     ///
     /// # Errors
-    /// [`Error::InUse`] when another process has it open; [`Error::Disk`] when it cannot be read or made.
+    /// [`Error::InUse`] when another process has it open; [`Error::Damaged`] when a file of it is not what was written, [`Error::Format`]
+    /// when it is of another version; [`Error::Disk`] when it cannot be read or made.
     pub fn open(directory: &Path) -> Result<Self, Error> {
-        let (backend, state) = Backend::open(directory)?;
-        Self::start(backend, state)
+        Self::open_sealed(directory, Sealing::default())
     }
 
-    fn start(backend: Backend, state: State) -> Result<Self, Error> {
+    /// As [`Store::open`], with some values encrypted on the disk.
+    ///
+    /// # Errors
+    /// Those, and [`Error::Sealing`] when a value cannot be opened with these keys.
+    pub fn open_sealed(directory: &Path, sealing: Sealing) -> Result<Self, Error> {
+        let (log, state) = Log::open(directory, sealing.clone())?;
+        Self::start(Backend::Disk(Box::new(log)), state, sealing)
+    }
+
+    /// Makes the store of a directory that holds none yet of a snapshot ([`Store::snapshot`]); the revision at which it begins.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when some byte of it is not what was written, in which case nothing was made; [`Error::Exists`] when there is a
+    /// store.
+    pub fn restore(directory: &Path, source: &mut dyn Read, sealing: &Sealing) -> Result<Revision, Error> {
+        log::restore(directory, source, sealing)
+    }
+
+    fn start(backend: Backend, state: State, sealing: Sealing) -> Result<Self, Error> {
         let (writes, queue) = mpsc::channel(QUEUE);
         let (revision_sender, revision) = watch_channel::channel(state.revision());
         let state = Arc::new(RwLock::new(state));
         let interests = Interests::default();
         commit::spawn(backend, state.clone(), queue, revision_sender, Waker::new(interests.clone()))?;
-        Ok(Self { state, writes, revision, interests })
+        Ok(Self { state, writes, revision, interests, sealing: Arc::new(sealing) })
     }
 
     /// Writes `value` under `key` if the precondition holds; the new revision.
@@ -115,17 +140,32 @@ impl Store {
         if value.len() > VALUE_BYTES_MAX {
             return Err(Error::TooLarge { key: key.to_owned(), bytes: value.len(), limit: VALUE_BYTES_MAX });
         }
-        self.write(key, precondition, Change::Put(value)).await
+        self.write(key, precondition, Change::Put(value), true).await
+    }
+
+    /// As [`Store::put`] for what says no more than that something is as it was (a lease, a heartbeat): it survives the death of the process,
+    /// and that of the machine once anything else was written. A disk is not worn out by it.
+    pub async fn renew(&self, key: &str, precondition: Precondition, value: Bytes) -> Result<Revision, Error> {
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(Error::TooLarge { key: key.to_owned(), bytes: value.len(), limit: VALUE_BYTES_MAX });
+        }
+        self.write(key, precondition, Change::Put(value), false).await
     }
 
     /// Removes `key` if its value is the one written at `revision`; the revision of the removal. Errors as [`Store::put`].
     pub async fn delete(&self, key: &str, revision: Revision) -> Result<Revision, Error> {
-        self.write(key, Precondition::Revision(revision), Change::Delete).await
+        self.write(key, Precondition::Revision(revision), Change::Delete, true).await
     }
 
-    async fn write(&self, key: &str, precondition: Precondition, change: Change) -> Result<Revision, Error> {
+    async fn write(
+        &self,
+        key: &str,
+        precondition: Precondition,
+        change: Change,
+        sync: bool,
+    ) -> Result<Revision, Error> {
         let (done, answer) = oneshot::channel();
-        let write = Write { key: key.into(), precondition, change, done };
+        let write = Write { key: key.into(), precondition, change, sync, done };
         self.writes.send(write).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
@@ -164,6 +204,16 @@ impl Store {
     pub async fn reached(&self, revision: Revision) -> Result<(), Error> {
         let mut current = self.revision.clone();
         current.wait_for(|now| *now >= revision).await.map(|_| ()).map_err(|_| Error::Closed)
+    }
+
+    /// Writes all that holds now to `sink`, as of one revision, which is returned; writers do not wait for it. Sealed values stay sealed.
+    ///
+    /// # Errors
+    /// [`Error::Disk`]: the sink refuses.
+    pub fn snapshot(&self, sink: &mut dyn io::Write) -> Result<Revision, Error> {
+        let page = self.list("", None, 0, None)?;
+        log::write_snapshot(sink, page.entries, page.revision, &self.sealing)?;
+        Ok(page.revision)
     }
 
     /// Bytes of keys and values now held.

@@ -98,6 +98,17 @@ impl State {
         Some(Entry { key: key.clone(), revision: *revision, value: value.clone() })
     }
 
+    /// At most `limit` current entries after the key `after`.
+    pub fn slice(&self, after: Option<&str>, limit: usize) -> Vec<Entry> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let entry = |(key, (revision, value)): (&Arc<str>, &(Revision, Bytes))| Entry {
+            key: key.clone(),
+            revision: *revision,
+            value: value.clone(),
+        };
+        self.entries.range::<str, _>((start, Bound::Unbounded)).take(limit).map(entry).collect()
+    }
+
     pub fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page, Error> {
         let limit = if limit == 0 { usize::MAX } else { limit };
         let revision = at.unwrap_or(self.revision);
