@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::up::{DidWeb, OnStop, Up};
+use crate::backup::{self, Backup};
 use crate::check::{self, Check};
 use crate::connection::Connection;
 use crate::contracts::{self, Contracts, Unpeer};
@@ -112,9 +113,14 @@ enum Verb {
         after_help = "Examples:\n  fluidos log --data-dir /var/lib/fluidos\n  fluidos log verify --data-dir /var/lib/fluidos"
     )]
     Log(Log),
-    /// How it stands with records that this node has lost; what nobody gives back is given up.
+    /// Save all that makes a node this node, also while it runs: objects, key, authority, what it has signed.
     #[command(
-        after_help = "Examples:\n  fluidos restore\n  fluidos restore --accept-loss 'the disk of grid burnt, too'"
+        after_help = "Examples:\n  fluidos backup farm.tar --data-dir /var/lib/fluidos\n  fluidos restore farm.tar --data-dir /var/lib/fluidos    # elsewhere, or where it was moved away"
+    )]
+    Backup(Backup),
+    /// Make a node of a backup; without a file: how it stands with records that this node has lost. What nobody gives back is given up.
+    #[command(
+        after_help = "Examples:\n  fluidos restore farm.tar --data-dir /var/lib/fluidos\n  fluidos restore\n  fluidos restore --accept-loss 'the disk of grid burnt, too'"
     )]
     Restore(Restore),
     /// End every contract with a peer.
@@ -157,6 +163,8 @@ fn of_machine(command: clap::Command, arguments: &[std::ffi::OsString]) -> Optio
         ("serve", _) => Some("serve"),
         ("reset", _) => Some("reset"),
         ("log", _) => Some("log"),
+        ("backup", _) => Some("backup"),
+        ("restore", restore) if restore.contains_id("file") => Some("restore FILE"),
         ("check", check) if check.get_flag("pre") => Some("check --pre"),
         _ => None,
     }
@@ -197,6 +205,7 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         Verb::Receipts(receipts) => receipts::run(&connection, &receipts),
         Verb::Invoice(invoices) => invoice::run(&connection, &invoices),
         Verb::Log(what) => log::run(&what),
+        Verb::Backup(what) => backup::run(&what),
         Verb::Restore(what) => restore::run(&connection, &what),
         Verb::Unpeer(unpeer) => contracts::unpeer(&connection, &unpeer),
         Verb::Policy(policy) => return policy::run(&connection, &policy),

@@ -1,6 +1,7 @@
 //! `fluidos`: parse, compose by role, run.
 
 mod allocator;
+mod backup;
 mod check;
 mod cli;
 mod connection;

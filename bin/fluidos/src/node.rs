@@ -9,7 +9,8 @@
 
 mod accounting;
 mod api;
-mod directory;
+pub mod directory;
+pub mod encryption;
 mod fabric;
 mod kept;
 pub mod machine;
@@ -86,6 +87,8 @@ pub fn up(up: &Up) -> Result<()> {
         check::machine::require(&check::machine::look())?;
     }
     directory::prepare(&up.data_dir)?;
+    let encryption_config = up.encryption_config.clone();
+    directory::migrate(&crate::backup::Place { data_dir: up.data_dir.clone(), encryption_config })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2) // a device has no more to give, and a server's load is in the kernel
         .enable_all()

@@ -1,5 +1,7 @@
-//! `fluidos restore`: how it stands with records that this node has lost, and the owner's word that what is missing is gone.
+//! `fluidos restore`: a node made of a backup (`backup.rs`), or how it stands with records that this node has lost, and the owner's word that what is missing is gone.
 #![allow(clippy::print_stdout)] // the answer of a verb
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use fluidos_model::kinds::{LogState, TransparencyLog, names};
@@ -7,15 +9,21 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
+use crate::backup::{self, Place};
 use crate::connection::{Connection, with};
 use crate::look::{self, Look, Table, known};
 
 /// A line.
 const REASON_MAX: usize = 200;
 
-/// What is done about lost records; without a flag it is told how it stands.
+/// What is restored, or done about lost records; without anything it is told how it stands.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Restore {
+    /// A backup, of which the directory is made; it must be empty or absent.
+    #[arg(value_name = "FILE", conflicts_with = "accept_loss")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Give up what nobody gives back, and sell again: why, in a line. It stays in the log.
     #[arg(long, value_name = "REASON", value_parser = reason)]
     accept_loss: Option<String>,
@@ -33,6 +41,9 @@ fn reason(text: &str) -> Result<String> {
 
 /// Does what the verb says.
 pub fn run(connection: &Connection, restore: &Restore) -> Result<()> {
+    if let Some(file) = &restore.file {
+        return backup::restore(file, &restore.place);
+    }
     with(async {
         let client = connection.client().await?;
         let api = Api::<TransparencyLog>::namespaced(client, connection.namespace_or(names::NAMESPACE));

@@ -1,7 +1,7 @@
 //! Requests in, responses out: media types, bodies, representations.
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use serde_json::Value;
@@ -52,6 +52,38 @@ pub fn negotiate(headers: &HeaderMap) -> Result<View, Status> {
         }
     }
     Err(Status::not_acceptable("application/json"))
+}
+
+/// A response of what `write` writes, while it is written: a reader that is slow holds it up, and no more than a few chunks are kept.
+pub fn written(write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()> + Send + 'static) -> Response<Body> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let mut sink = std::io::BufWriter::with_capacity(CHUNK_BYTES, Chunks(sender.clone()));
+        if let Err(error) = write(&mut sink).and_then(|()| std::io::Write::flush(&mut sink)) {
+            let _ = sender.blocking_send(Err(error)); // so that the reader does not take it for whole
+        }
+    });
+    let chunks = futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|chunk: std::io::Result<Bytes>| (chunk.map(http_body::Frame::data), receiver))
+    });
+    let mut response = Response::new(http_body_util::StreamBody::new(chunks).boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response
+}
+
+const CHUNK_BYTES: usize = 256 * 1024;
+
+struct Chunks(tokio::sync::mpsc::Sender<std::io::Result<Bytes>>);
+
+impl std::io::Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map(|()| bytes.len()).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads a whole body, within its bound.

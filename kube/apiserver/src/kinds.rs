@@ -187,6 +187,17 @@ impl Kind {
         }
     }
 
+    /// Whether the new object says no more than that the old one still holds.
+    pub fn is_renewal(&self, old: &Value, new: &Value) -> bool {
+        let Rules::Builtin(Builtin { heartbeat: Some(take_out), .. }) = &self.rules else { return false };
+        let without = |object: &Value| {
+            let mut object = object.clone();
+            take_out(&mut object);
+            object
+        };
+        without(old) == without(new)
+    }
+
     /// The object as it is kept.
     pub fn stored<'a>(&self, object: &'a Value) -> Cow<'a, Value> {
         let Some(face) = self.face else { return Cow::Borrowed(object) };
@@ -238,9 +249,14 @@ impl Kind {
             Some(Face { stored_as: [group, _, _, plural], .. }) => (*group, *plural),
             None => (self.names.group.as_ref(), self.names.plural.as_ref()),
         };
-        let group = if group.is_empty() { "core" } else { group };
-        if namespace.is_empty() { format!("/{group}/{plural}/") } else { format!("/{group}/{plural}/{namespace}/") }
+        let all = stored_under(group, plural);
+        if namespace.is_empty() { all } else { format!("{all}{namespace}/") }
     }
+}
+
+/// Where the store keeps all objects of a resource.
+pub fn stored_under(group: &str, plural: &str) -> String {
+    format!("/{}/{plural}/", if group.is_empty() { "core" } else { group })
 }
 
 /// The descriptions of every built-in kind.

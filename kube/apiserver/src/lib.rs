@@ -38,4 +38,5 @@ pub mod tls;
 mod verbs;
 
 pub use body::Body;
+pub use kinds::stored_under;
 pub use server::{ApiServer, Options, UserService};

@@ -223,6 +223,7 @@ impl ApiServer {
             return self.public(&path);
         }
         match path.as_str() {
+            "/snapshot" => return Ok(self.snapshot()),
             "/openapi/v3" => return Ok(body::json(StatusCode::OK, &openapi::index(&self.inner.registry))),
             "/" => return Ok(body::json(StatusCode::OK, &discovery::paths(&self.inner.registry))),
             _ => {}
@@ -249,6 +250,12 @@ impl ApiServer {
         }
         let sent = body::read(request.into_body()).await?;
         verbs::answer(self, &call, &sent).await
+    }
+
+    /// All that is stored, as of one moment ([`Store::snapshot`]), as it is read: who may do everything may see everything.
+    fn snapshot(&self) -> Response<Body> {
+        let store = self.inner.store.clone();
+        body::written(move |sink| store.snapshot(sink).map(|_| ()).map_err(std::io::Error::other))
     }
 
     /// What everybody may see.

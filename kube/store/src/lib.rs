@@ -122,6 +122,14 @@ impl Store {
         log::restore(directory, source, sealing)
     }
 
+    /// Reads a snapshot to its end, without the keys of what is sealed; its revision.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it is not whole.
+    pub fn verify(source: &mut dyn Read) -> Result<Revision, Error> {
+        log::verify(source)
+    }
+
     fn start(backend: Backend, state: State, sealing: Sealing) -> Result<Self, Error> {
         let (writes, queue) = mpsc::channel(QUEUE);
         let (revision_sender, revision) = watch_channel::channel(state.revision());

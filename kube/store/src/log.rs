@@ -28,7 +28,7 @@ mod seal;
 mod snapshot;
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
@@ -36,7 +36,7 @@ use std::thread::JoinHandle;
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 pub use self::seal::{Key, Sealing};
-pub(crate) use self::snapshot::{restore, write as write_snapshot};
+pub(crate) use self::snapshot::{restore, verify, write as write_snapshot};
 
 use self::record::{Op, Row, Writer};
 use crate::state::State;
@@ -287,7 +287,13 @@ fn lock(directory: &Path) -> Result<File, Error> {
 
 fn create(directory: &Path, generation: u64) -> Result<File, Error> {
     let path = log_path(directory, generation);
-    let file = OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(|e| disk(&path, &e))?;
+    let file = OpenOptions::new()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| disk(&path, &e))?;
     sync_directory(directory)?;
     Ok(file)
 }

@@ -79,6 +79,10 @@ pub struct Up {
     /// Do not run pods here: no kubelet, no Node for this machine, no root needed.
     #[arg(long, env = "FLUIDOS_NO_AGENT")]
     pub no_agent: bool,
+    /// Which kinds are encrypted on the disk, and by which keys: an EncryptionConfiguration as kube-apiserver reads it, with providers
+    /// aesgcm and identity.
+    #[arg(long, env = "FLUIDOS_ENCRYPTION_CONFIG", value_name = "FILE")]
+    pub encryption_config: Option<PathBuf>,
     /// What happens to running containers when the node is told to stop with SIGTERM.
     #[arg(long, env = "FLUIDOS_ON_STOP", value_enum, default_value_t = OnStop::Keep)]
     pub on_stop: OnStop,

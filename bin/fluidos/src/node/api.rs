@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -20,9 +20,23 @@ use substrate_client::{Access, Caches};
 use substrate_store::Store;
 use tokio::net::TcpListener;
 
+use super::encryption;
 use super::parts::Parts;
 use super::{Ranges, VERSION};
 use crate::cli::Up;
+
+/// What its owner can do about a store that does not open.
+fn cannot_open(directory: &Path, error: substrate_store::Error) -> anyhow::Error {
+    use substrate_store::Error::{Damaged, Format, InUse, Sealing};
+    let remedy = match &error {
+        InUse { .. } => ": another node runs in it",
+        Damaged { .. } => ": nothing of it is served; move it away and restore a backup (fluidos restore FILE)",
+        Format { .. } => ": use the version that made it, or an empty directory",
+        Sealing(_) => ": give the keys (--encryption-config)",
+        _ => "",
+    };
+    anyhow::anyhow!("--data-dir {}: {error}{remedy}", directory.display())
+}
 
 /// The API of one node.
 pub struct Api {
@@ -41,8 +55,9 @@ impl Api {
     /// Opens the store and takes the address; nothing is served before [`Api::serve`].
     pub async fn open(up: &Up, ranges: Ranges) -> Result<Self> {
         let directory = up.data_dir.clone();
-        let store = Store::open(&directory.join("store"))
-            .with_context(|| format!("--data-dir {}: another node may run in it", directory.display()))?;
+        let sealing = encryption::sealing(up.encryption_config.as_deref())?;
+        let store =
+            Store::open_sealed(&directory.join("store"), sealing).map_err(|error| cannot_open(&directory, error))?;
         let listener = listen("--api", up.api).await?;
         let address = listener.local_addr()?;
         let proxies = NodeProxies::default();

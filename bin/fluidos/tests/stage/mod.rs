@@ -1,6 +1,8 @@
 //! An owner, a stranger and a node that has not started, in a directory of their own.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod node;
+
 use std::path::Path;
 use std::process::Command;
 

@@ -39,6 +39,9 @@ pub struct Builtin {
     /// What the server itself writes into a new object, or into a changed one (with the old one): generated
     /// selectors, who asked. After defaults, before admission.
     pub prepare: fn(&mut Value, Option<&Value>, &User),
+    /// Takes out of an object what only says that it is as it was, as the time of a heartbeat. Of a change of nothing else the loss is no
+    /// loss, and the disk need not be waited for.
+    pub heartbeat: Option<fn(&mut Value)>,
     /// Judges an object by itself.
     pub validate: fn(&Value, &mut Errors),
     /// Judges a change: old, new.
@@ -55,6 +58,7 @@ impl Builtin {
         of: None,
         default: |_| {},
         prepare: |_, _, _| {},
+        heartbeat: None,
         validate: |_, _| {},
         validate_update: |_, _, _| {},
         columns: NAME_AGE,

@@ -109,7 +109,18 @@ pub(super) fn sweep(directory: &Path, base: u64) {
 
 /// Reads a snapshot, all of which must be there.
 pub(super) fn snapshot(file: &mut impl Read, path: &Path, sealing: &Sealing, found: &mut Found) -> Result<(), Error> {
-    let (mut rows, mut at, mut count) = (Vec::new(), 0_u64, 0_u64);
+    let revision = walk(file, path, |row, at| apply(row, path, at, sealing, found))?;
+    found.revision = found.revision.max(revision);
+    Ok(())
+}
+
+/// Goes through the rows of a snapshot, all of which must be there, with their places; its revision.
+pub(super) fn walk(
+    file: &mut impl Read,
+    path: &Path,
+    mut each: impl FnMut(&Row<'_>, u64) -> Result<(), Error>,
+) -> Result<Revision, Error> {
+    let (mut rows, mut at, mut count, mut newest) = (Vec::new(), 0_u64, 0_u64, 0);
     loop {
         let next = record::next(file, &mut rows).map_err(|e| disk(path, &e))?;
         let Next::Record(header) = next else {
@@ -122,13 +133,12 @@ pub(super) fn snapshot(file: &mut impl Read, path: &Path, sealing: &Sealing, fou
                 if expected != Some(count) {
                     return Err(damaged(path, at, format!("{count} keys, and {expected:?} were written")));
                 }
-                found.revision = found.revision.max(row.revision);
-                return Ok(());
+                return Ok(newest.max(row.revision));
             }
             count += u64::from(row.op != Op::Begin);
-            apply(&row, path, at, sealing, found)?;
+            each(&row, at)?;
         }
-        found.revision = found.revision.max(header.newest);
+        newest = newest.max(header.newest);
         at += (HEADER + rows.len()) as u64;
     }
 }

@@ -4,8 +4,9 @@
 //! begin(format) ▶ rows in the order of their keys … ▶ end(number of keys)      the same records as in a log
 //! ```
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -22,11 +23,15 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// may come again with another meaning.
 const SKIPPED: Revision = 1_000_000;
 
+fn private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// Writes the snapshot that log `generation` goes on from, beside the writers; its bytes.
 pub(super) fn take(directory: &Path, generation: u64, state: &RwLock<State>, sealing: &Sealing) -> Result<u64, Error> {
     let path = snapshot_path(directory, generation);
     let new = path.with_extension("new");
-    let mut file = File::create(&new).map_err(|e| disk(&new, &e))?;
+    let mut file = private(&new).map_err(|e| disk(&new, &e))?;
     let mut after: Option<Arc<str>> = None;
     let slices = std::iter::from_fn(|| {
         let slice = state.read().unwrap_or_else(PoisonError::into_inner).slice(after.as_deref(), SLICE);
@@ -86,6 +91,11 @@ fn records(
     Ok(bytes)
 }
 
+/// Reads a snapshot to its end, and opens nothing; its revision.
+pub(crate) fn verify(source: &mut dyn Read) -> Result<Revision, Error> {
+    recover::walk(&mut std::io::BufReader::new(source), Path::new("the snapshot"), |_, _| Ok(()))
+}
+
 /// Makes the store of a directory, which holds none yet, of a snapshot; the revision at which it begins.
 ///
 /// # Errors
@@ -101,7 +111,7 @@ pub(crate) fn restore(directory: &Path, source: &mut dyn Read, sealing: &Sealing
     }
     let revision = found.revision + SKIPPED;
     let path = snapshot_path(directory, 1);
-    let mut file = File::create(&path).map_err(|e| disk(&path, &e))?;
+    let mut file = private(&path).map_err(|e| disk(&path, &e))?;
     let state = State::recovered(found.entries, revision);
     let page = state.list("", None, 0, None)?;
     write(&mut file, page.entries, revision, sealing)?;

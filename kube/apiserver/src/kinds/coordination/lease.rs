@@ -1,11 +1,14 @@
 //! Leases: who leads, and by which a node shows that it lives.
 
+use serde_json::Value;
+
 use crate::kinds::{Builtin, Column, Description, column};
 use crate::protobuf;
 use crate::table::{age, text};
 
 pub static KIND: Description = Description {
     rules: Builtin {
+        heartbeat: Some(|lease| lease["spec"]["renewTime"] = Value::Null),
         columns: COLUMNS,
         cells: |lease, now| {
             vec![lease["metadata"]["name"].clone(), text(&lease["spec"]["holderIdentity"], ""), age(lease, now)]

@@ -10,9 +10,15 @@ pub static KIND: Description = Description {
     short: &["no"],
     namespaced: false,
     has_status: true,
-    rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
+    rules: Builtin { validate, columns: COLUMNS, cells, heartbeat: Some(without_heartbeats), ..Builtin::USUAL },
     ..Description::of(["", "v1", "Node", "nodes", "node"], &protobuf::core::Node)
 };
+
+fn without_heartbeats(node: &mut Value) {
+    for condition in node["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        condition["lastHeartbeatTime"] = Value::Null;
+    }
+}
 
 const COLUMNS: &[Column] = &[
     column("Name", 0),

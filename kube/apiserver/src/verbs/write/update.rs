@@ -101,6 +101,7 @@ where
             admission::charge(server, &request, &object).await?;
         }
         let same = !moved && object == old;
+        let renewal = !same && kind.is_renewal(&old, &object);
         if let Some(managers) = managers {
             metadata(&mut object).insert("managedFields".into(), managers);
         }
@@ -108,10 +109,11 @@ where
             return Ok(Written { object, warnings });
         }
         let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
-        let written = if is_over(kind, &object) {
-            server.inner.store.delete(&call.key(), entry.revision).await
-        } else {
-            server.inner.store.put(&call.key(), Precondition::Revision(entry.revision), value).await
+        let (store, key, known) = (&server.inner.store, call.key(), Precondition::Revision(entry.revision));
+        let written = match renewal {
+            _ if is_over(kind, &object) => store.delete(&key, entry.revision).await,
+            true => store.renew(&key, known, value).await,
+            false => store.put(&key, known, value).await,
         };
         match written {
             Ok(revision) => {
