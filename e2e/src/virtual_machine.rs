@@ -22,7 +22,16 @@ use crate::root;
 /// The package whose dependency is the newest kernel of this Debian, small and made for virtual machines.
 const KERNEL: &str = "linux-image-cloud-amd64";
 /// Modules that a node needs, as folders and files below `kernel/`.
-const MODULES: &[&str] = &["net", "fs/overlayfs", "lib", "crypto", "drivers/net/tun.ko", "drivers/net/veth.ko"];
+const MODULES: &[&str] = &[
+    "net",
+    "fs/overlayfs",
+    "lib",
+    "crypto",
+    "drivers/block/virtio_blk.ko",
+    "drivers/virtio",
+    "drivers/net/tun.ko",
+    "drivers/net/veth.ko",
+];
 /// Enough for the programs, which live in memory, and for what runs.
 const MEMORY_MIB: u32 = 2048;
 /// What the script's output ends with.
@@ -47,6 +56,8 @@ mount -t devpts none /dev/pts
 mount -t cgroup2 none /sys/fs/cgroup
 ip link set lo up
 modprobe tun
+modprobe virtio_pci
+modprobe virtio_blk
 sh /story < /dev/null 2>&1
 echo flt-vm-end
 poweroff -f
@@ -58,6 +69,32 @@ poweroff -f
 /// # Errors
 /// When the machine cannot be made, or the script has not ended within `limit`, with what it said until then.
 pub fn story(script: &str, files: &[(&Path, &str)], limit: Duration) -> Result<String> {
+    boot(script, files, None, |text| text.contains(END), limit)
+        .map(|told| told.split_once(END).map_or(told.clone(), |(told, _)| told.to_owned()))
+}
+
+/// As [`story`], on a machine with a disk (`/dev/vda`), which is killed as soon as `enough` was said: its disk keeps what was written to it, and
+/// nothing that its kernel still had in memory.
+///
+/// # Errors
+/// When the machine cannot be made, or not enough was said within `limit`.
+pub fn power_loss(
+    script: &str,
+    files: &[(&Path, &str)],
+    disk: &Path,
+    enough: impl Fn(&str) -> bool,
+    limit: Duration,
+) -> Result<String> {
+    boot(script, files, Some(disk), enough, limit)
+}
+
+fn boot(
+    script: &str,
+    files: &[(&Path, &str)],
+    disk: Option<&Path>,
+    enough: impl Fn(&str) -> bool,
+    limit: Duration,
+) -> Result<String> {
     let kernel = kernel()?;
     let place = tempfile::Builder::new().prefix("flt-vm-").tempdir()?;
     let image = place.path().join("initramfs");
@@ -70,19 +107,20 @@ pub fn story(script: &str, files: &[(&Path, &str)], limit: Duration) -> Result<S
         .arg("-initrd")
         .arg(&image)
         .args(["-append", "console=ttyS0 quiet panic=-1"])
+        .args(disk.iter().flat_map(|disk| ["-drive".into(), format!("file={},format=raw,if=virtio", disk.display())]))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .context("qemu-system-x86_64")?;
-    let told = listen(machine.stdout.take().context("no console")?, limit);
+    let told = listen(machine.stdout.take().context("no console")?, enough, limit);
     let _ = machine.kill(); // it has switched itself off, or has had its time
     machine.wait()?;
     told
 }
 
-/// What comes over the console until the end of the story.
-fn listen(mut console: impl Read + Send + 'static, limit: Duration) -> Result<String> {
+/// What comes over the console until it is enough.
+fn listen(mut console: impl Read + Send + 'static, enough: impl Fn(&str) -> bool, limit: Duration) -> Result<String> {
     let (sender, parts) = mpsc::channel();
     std::thread::spawn(move || {
         let mut part = [0; 4096];
@@ -95,8 +133,8 @@ fn listen(mut console: impl Read + Send + 'static, limit: Duration) -> Result<St
     let (deadline, mut bytes) = (Instant::now() + limit, Vec::new());
     loop {
         let text = String::from_utf8_lossy(&bytes).replace('\r', "");
-        if let Some((told, _)) = text.split_once(END) {
-            return Ok(told.to_owned());
+        if enough(&text) {
+            return Ok(text);
         }
         match parts.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(part) => bytes.extend(part),
