@@ -43,7 +43,7 @@ pub fn metadata_of(entry: &Entry) -> Result<Value, Status> {
 
 pub fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
-    if body::negotiate(&call.headers)? == View::Object {
+    if call.wanted(false)?.0 == View::Object {
         return Ok(body::json_bytes(StatusCode::OK, json_of(&call.kind, &entry)?));
     }
     super::represent(call, StatusCode::OK, &decoded(&call.kind, &entry)?)
@@ -92,7 +92,7 @@ struct Continue {
 
 pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
     let selection = Selection::of(call)?;
-    let view = body::negotiate(&call.headers)?;
+    let (view, _) = call.wanted(false)?;
     let limit = match call.query.get("limit") {
         Some(text) => text.parse::<usize>().map_err(|_| Status::bad_request(format!("invalid limit {text:?}")))?,
         None => 0,
