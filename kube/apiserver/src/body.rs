@@ -95,6 +95,11 @@ pub fn full(bytes: Bytes) -> Body {
 impl From<Status> for Response<Body> {
     fn from(status: Status) -> Self {
         let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        json(code, &status.to_value())
+        let mut response = json(code, &status.to_value());
+        let seconds = status.details.as_ref().and_then(|details| details["retryAfterSeconds"].as_u64());
+        if let Some(seconds) = seconds.filter(|seconds| *seconds > 0) {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

@@ -225,13 +225,11 @@ impl ApiServer {
         if auth::is_public(&path) {
             return self.public(&path);
         }
-        match path.as_str() {
-            "/openapi/v3" => return Ok(body::json(StatusCode::OK, &openapi::index(&self.inner.registry))),
-            "/" => return Ok(body::json(StatusCode::OK, &discovery::paths(&self.inner.registry))),
-            _ => {}
+        if path == "/" {
+            return Ok(body::json(StatusCode::OK, &discovery::paths(&self.inner.registry)));
         }
-        if let Some(group_version) = path.strip_prefix("/openapi/v3/") {
-            return openapi::document(&self.inner.registry, group_version).map(|doc| body::json(StatusCode::OK, &doc));
+        if path.starts_with("/openapi/") {
+            return openapi::answer(&self.inner.registry, &path, &query, request.headers());
         }
         let route = match place.ok_or_else(Status::no_resource)? {
             Place::Resource(route) => route,

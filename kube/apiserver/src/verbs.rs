@@ -158,7 +158,12 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
         return represent(call, StatusCode::CREATED, &answer);
     }
     match verb {
-        "get" => read::get(server, call),
+        "get" => {
+            if let Some(revision) = read::revision(call)? {
+                read::wait_for(server, revision).await?;
+            }
+            read::get(server, call)
+        }
         "list" => read::list(server, call).await,
         "watch" => watch::watch(server, call).await,
         "create" => {

@@ -42,6 +42,7 @@ struct Watch {
 }
 
 pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
+    read::check_options(call, true)?;
     let selection = Selection::of(call)?;
     let (view, format) = call.wanted(true)?;
     let bookmarks = call.query.flag("allowWatchBookmarks");
@@ -60,7 +61,9 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
         until: Instant::now() + timeout(call)?,
         ended: false,
     };
+    let no_list = !stream_list && call.query.get("sendInitialEvents").is_some();
     match read::revision(call)? {
+        None if no_list => {} // what comes from now on
         Some(revision) if !stream_list => {
             read::wait_for(server, revision).await?;
             watch.watcher = store.watch(&prefix, revision).map_err(read::read_error)?;
@@ -77,7 +80,7 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
                     watch.write("ADDED", entry, &mut out)?;
                 }
             }
-            if stream_list {
+            if stream_list && bookmarks {
                 watch.bookmark(page.revision, true, &mut out);
             }
             watch.initial = Some(out.freeze());
