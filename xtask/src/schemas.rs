@@ -3,6 +3,7 @@
 //! The packages come from Debian's moving suite into a scratch directory, with lists of their own: nothing is installed.
 
 mod go;
+mod proto;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,8 @@ use crate::machine::{quiet, root, target};
 
 /// Where the table is.
 const TABLE: &str = "kube/apiserver/src/schema/types.txt";
+/// Where the messages of protobuf are, which are held against the same sources.
+const MESSAGES: &str = "kube/apiserver/src/protobuf";
 const PACKAGES: &[&str] =
     &["golang-k8s-api-dev", "golang-k8s-apimachinery-dev", "golang-k8s-apiextensions-apiserver-dev"];
 
@@ -32,6 +35,13 @@ impl Schemas {
             Some(given) => given.clone(),
             None => fetch()?,
         };
+        let differences = proto::differences(&sources, &root().join(MESSAGES)).map_err(|why| anyhow!(why))?;
+        differences.iter().for_each(|line| println!("{line}"));
+        anyhow::ensure!(
+            differences.is_empty(),
+            "{MESSAGES} must say what upstream's tags say ({} lines above)",
+            differences.len()
+        );
         let table = go::table(&sources, &self.kubernetes).map_err(|why| anyhow!(why))?;
         std::fs::write(root().join(TABLE), &table).with_context(|| format!("cannot write {TABLE}"))?;
         println!("{TABLE}: {} lines, {} KiB", table.lines().count(), table.len() / 1024);

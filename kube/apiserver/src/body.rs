@@ -1,11 +1,15 @@
 //! Requests in, responses out: media types, bodies, representations.
 
+pub mod accept;
+pub mod deliver;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use serde_json::Value;
 
+pub use self::accept::{Format, Offer, View, negotiate};
 use crate::protobuf;
 use crate::status::Status;
 
@@ -17,42 +21,6 @@ pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// What a request's body may be.
 const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-
-/// How the caller wants to see objects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum View {
-    /// As they are.
-    Object,
-    /// Only type and metadata.
-    Metadata,
-    /// Rows.
-    Table,
-}
-
-/// The first representation in `Accept` that this server has. Protobuf is not among them.
-///
-/// # Errors
-/// 406 when there is none.
-pub fn negotiate(headers: &HeaderMap) -> Result<View, Status> {
-    let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("*/*");
-    for range in accept.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default();
-        if !matches!(media, "application/json" | "application/*" | "*/*" | "") {
-            continue;
-        }
-        let parameter = |name: &str| {
-            range.split(';').skip(1).filter_map(|p| p.trim().split_once('=')).find(|(k, _)| *k == name).map(|(_, v)| v)
-        };
-        match (parameter("as"), parameter("v")) {
-            (Some("Table"), Some("v1")) => return Ok(View::Table),
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1")) => return Ok(View::Metadata),
-            (Some(_), _) => continue,
-            (None, _) => return Ok(View::Object),
-        }
-    }
-    Err(Status::not_acceptable("application/json"))
-}
 
 /// A response of what `write` writes, while it is written: a reader that is slow holds it up, and no more than a few chunks are kept.
 pub fn written(write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()> + Send + 'static) -> Response<Body> {
@@ -124,9 +92,14 @@ pub fn parse_yaml(body: &[u8]) -> Result<Value, Status> {
     serde_saphyr::from_str(text).map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")))
 }
 
+/// The JSON text of a response, beside it: what [`deliver`] may write in another way.
+#[derive(Clone)]
+struct Whole(Bytes);
+
 /// A response of JSON text.
 pub fn json_bytes(code: StatusCode, json: Bytes) -> Response<Body> {
-    let mut response = Response::new(full(json));
+    let mut response = Response::new(full(json.clone()));
+    response.extensions_mut().insert(Whole(json));
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
@@ -154,6 +127,11 @@ pub fn full(bytes: Bytes) -> Body {
 impl From<Status> for Response<Body> {
     fn from(status: Status) -> Self {
         let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        json(code, &status.to_value())
+        let mut response = json(code, &status.to_value());
+        let seconds = status.details.as_ref().and_then(|details| details["retryAfterSeconds"].as_u64());
+        if let Some(seconds) = seconds.filter(|seconds| *seconds > 0) {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

@@ -40,7 +40,7 @@ fn arch() -> &'static str {
 /// What `/` says.
 pub fn paths(registry: &Registry) -> Value {
     let mut paths: Vec<String> =
-        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]
+        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
             .map(str::to_owned)
             .to_vec();
     for (group, versions) in groups(registry).iter().filter(|(group, _)| !group.is_empty()) {

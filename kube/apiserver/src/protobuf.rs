@@ -1,4 +1,4 @@
-//! Kubernetes' protobuf, read only: what kubectl and typed Go clients send, as the JSON that it stands for.
+//! Kubernetes' protobuf: what kubectl and typed Go clients send, as the JSON that it stands for, and what they are answered ([`encode`]).
 //!
 //! ```text
 //! "k8s\0" Unknown{typeMeta{apiVersion, kind}, raw, contentEncoding, contentType}
@@ -8,8 +8,7 @@
 //! The envelope is that of `k8s.io/apimachinery/pkg/runtime/serializer/protobuf`. Messages are data ([`table`]); a field
 //! that no table names is skipped, as protobuf asks. Everything is bounded, and no input panics.
 //!
-//! Limitations: nothing is ever written in protobuf (clients accept JSON), and kinds of CustomResourceDefinitions have
-//! no protobuf, as upstream.
+//! Limitations: kinds of CustomResourceDefinitions have no protobuf but for their metadata, as upstream; discovery has none.
 
 pub(crate) mod admissionregistration;
 pub(crate) mod apiextensions;
@@ -24,6 +23,7 @@ pub(crate) mod certificates;
 pub(crate) mod coordination;
 pub(crate) mod core;
 pub(crate) mod discovery;
+pub(crate) mod encode;
 pub(crate) mod events;
 pub(crate) mod meta;
 pub(crate) mod networking;
@@ -97,6 +97,9 @@ pub enum Problem {
     /// Text must be UTF-8.
     #[error("the text is not UTF-8")]
     Text,
+    /// An object that is written does not have the shape of its kind.
+    #[error("the value does not fit its field")]
+    Shape,
     /// Raw JSON must be JSON.
     #[error("the value is not JSON: {0}")]
     Json(serde_json::Error),
@@ -184,6 +187,8 @@ pub fn decode(body: &[u8]) -> Result<Value, Error> {
 fn message(api_version: &str, kind: &str) -> Option<&'static Message> {
     Some(match (api_version, kind) {
         (_, "DeleteOptions") => &meta::DeleteOptions, // registered in every group
+        ("v1", "Status") => &meta::Status,
+        ("meta.k8s.io/v1", "PartialObjectMetadata") => &meta::PartialObjectMetadata,
         ("v1", "Binding") => &core::Binding,
         ("policy/v1", "Eviction") => &policy::Eviction,
         ("autoscaling/v1", "Scale") => &autoscaling::Scale,
@@ -316,6 +321,15 @@ impl Decoder {
             Type::MicroTime => time(octets(wire)?, "%Y-%m-%dT%H:%M:%S.%6fZ")?,
             Type::IntOrString => int_or_string(octets(wire)?)?,
             Type::Message(message) => Value::Object(self.object(message, wire, depth)?),
+            Type::Strings => {
+                let (mut list, mut reader) = (Vec::new(), Reader::new(octets(wire)?));
+                while let Some((number, wire)) = reader.next()? {
+                    if number == 1 {
+                        list.push(self.value(&Type::Text, wire, depth)?);
+                    }
+                }
+                list.into()
+            }
             Type::SchemaOrArray => {
                 let mut either = self.object(&apiextensions::SchemaOrArray, wire, depth)?;
                 either.remove("array").or_else(|| either.remove("schema")).unwrap_or_default()

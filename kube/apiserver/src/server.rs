@@ -15,6 +15,7 @@ use crate::addresses::Addresses;
 use crate::admission::{Admission, Registrations};
 use crate::auth::{self, Tokens, User};
 use crate::authorization::{self, Attributes, Rights};
+use crate::body::deliver::Wishes;
 use crate::body::{self, Body};
 use crate::kinds::Kind;
 use crate::node_proxy::NodeProxies;
@@ -181,9 +182,10 @@ impl ApiServer {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let wishes = Wishes::of(request.headers());
         // A panic must cost its request only: in process it would end the client of every manager.
         let answer = std::panic::AssertUnwindSafe(self.route(connection, request)).catch_unwind().await;
-        match answer {
+        let response = match answer {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => {
                 if status.code >= 500 {
@@ -195,7 +197,8 @@ impl ApiServer {
                 tracing::error!(%method, path, "request panicked");
                 Status::internal("the request could not be handled").into()
             }
-        }
+        };
+        wishes.dress(response).await
     }
 
     async fn route<B>(&self, connection: Option<&User>, mut request: Request<B>) -> Result<Response<Body>, Status>
@@ -222,14 +225,14 @@ impl ApiServer {
         if auth::is_public(&path) {
             return self.public(&path);
         }
-        match path.as_str() {
-            "/snapshot" => return Ok(self.snapshot()),
-            "/openapi/v3" => return Ok(body::json(StatusCode::OK, &openapi::index(&self.inner.registry))),
-            "/" => return Ok(body::json(StatusCode::OK, &discovery::paths(&self.inner.registry))),
-            _ => {}
+        if path == "/snapshot" {
+            return Ok(self.snapshot());
         }
-        if let Some(group_version) = path.strip_prefix("/openapi/v3/") {
-            return openapi::document(&self.inner.registry, group_version).map(|doc| body::json(StatusCode::OK, &doc));
+        if path == "/" {
+            return Ok(body::json(StatusCode::OK, &discovery::paths(&self.inner.registry)));
+        }
+        if path.starts_with("/openapi/") {
+            return openapi::answer(&self.inner.registry, &path, &query, request.headers());
         }
         let route = match place.ok_or_else(Status::no_resource)? {
             Place::Resource(route) => route,

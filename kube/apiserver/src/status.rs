@@ -136,11 +136,13 @@ pub struct Status {
     pub message: String,
     /// `details`: name, group, kind, causes.
     pub details: Option<Value>,
+    /// Where a list that cannot go on as it was goes on as things are now (`metadata.continue`).
+    pub goes_on: Option<String>,
 }
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, goes_on: None }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -308,9 +310,17 @@ impl Status {
         Self::new(503, "ServiceUnavailable", message)
     }
 
+    /// 504: the revision is none that this server has reached.
+    pub fn too_large_version(asked: u64, newest: u64) -> Self {
+        let mut status = Self::timeout(format!("Too large resource version: {asked}, current: {newest}"));
+        let cause = json!({ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" });
+        status.details = Some(json!({ "causes": [cause], "retryAfterSeconds": 1 }));
+        status
+    }
+
     /// 504: it took too long; it may have happened.
     pub fn timeout(message: impl Into<String>) -> Self {
-        Self::new(504, "Timeout", message)
+        Self::new(504, "Timeout", format!("Timeout: {}", message.into()))
     }
 
     /// 507: the disk is full.
@@ -331,6 +341,9 @@ impl Status {
         });
         if let Some(details) = &self.details {
             value["details"] = details.clone();
+        }
+        if let Some(token) = &self.goes_on {
+            value["metadata"]["continue"] = token.as_str().into();
         }
         value
     }

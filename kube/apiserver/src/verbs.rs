@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use crate::auth::User;
 use crate::authorization::reviews;
-use crate::body::{self, Body, View};
-use crate::kinds::Kind;
+use crate::body::{self, Body, Format, Offer, View};
+use crate::kinds::{Kind, Rules};
 use crate::object;
 use crate::route::{self, Query, Route};
 use crate::server::ApiServer;
@@ -65,6 +65,15 @@ impl Call {
 
     fn content_type(&self) -> &str {
         self.headers.get(http::header::CONTENT_TYPE).and_then(|c| c.to_str().ok()).unwrap_or_default()
+    }
+
+    /// How the answer is wanted.
+    ///
+    /// # Errors
+    /// 406 when there is no such answer.
+    fn wanted(&self, stream: bool) -> Result<(View, Format), Status> {
+        let protobuf = matches!(self.kind.rules, Rules::Builtin(_)) || self.route.subresource == "scale";
+        body::negotiate(&self.headers, Offer { protobuf, stream })
     }
 
     /// Whether this is server-side apply.
@@ -137,7 +146,7 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
         return Err(Status::no_resource());
     }
     let verb = route::verb(&call.method, &call.route, &call.query).ok_or_else(Status::method_not_allowed)?;
-    body::negotiate(&call.headers)?; // nothing may be written for a caller who then cannot read the answer
+    call.wanted(verb == "watch")?; // nothing may be written for a caller who then cannot read the answer
     if call.route.subresource.is_empty() && !call.kind.verbs.contains(&verb) {
         return Err(Status::method_not_allowed());
     }
@@ -149,7 +158,12 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
         return represent(call, StatusCode::CREATED, &answer);
     }
     match verb {
-        "get" => read::get(server, call),
+        "get" => {
+            if let Some(revision) = read::revision(call)? {
+                read::wait_for(server, revision).await?;
+            }
+            read::get(server, call)
+        }
         "list" => read::list(server, call).await,
         "watch" => watch::watch(server, call).await,
         "create" => {
@@ -212,7 +226,7 @@ pub(crate) async fn update_object(
 
 /// An object in the representation that was asked for.
 fn represent(call: &Call, code: StatusCode, object: &Value) -> Result<Response<Body>, Status> {
-    Ok(match body::negotiate(&call.headers)? {
+    Ok(match call.wanted(false)?.0 {
         View::Object => body::json(code, object),
         View::Metadata => body::json(code, &table::partial(object)),
         View::Table => {

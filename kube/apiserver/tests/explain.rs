@@ -1,10 +1,13 @@
-//! The real kubectl explains every kind, from what the server tells of it.
+//! The real kubectl explains every kind, from what the server tells of it; documents are known by their hash.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod support;
 
-use serde_json::json;
+use http::Method;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
 use support::kubectl::start;
+use support::{Api, api};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_explains_every_kind() {
@@ -47,4 +50,79 @@ async fn kubectl_explains_a_custom_kind() {
     {
         assert!(explained.contains(line), "{line}: {explained}");
     }
+}
+
+/// Code, Cache-Control, ETag or Location, and the document.
+async fn read(api: &Api, path: &str, seen: &str) -> (u16, String, String, Value) {
+    let response = api.raw(Method::GET, path, &[("if-none-match", seen)], "").await;
+    let text = |name: &str| response.headers().get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
+    let (code, cache, tag) = (response.status().as_u16(), text("cache-control"), text("etag") + &text("location"));
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (code, cache, tag, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_document_is_known_by_its_hash() {
+    let api = api().await;
+    let place = async |group: &str| {
+        let (_, index) = api.get("/openapi/v3").await;
+        index["paths"][group]["serverRelativeURL"].as_str().unwrap_or_default().to_owned()
+    };
+    let apps = place("apis/apps/v1").await;
+    let (code, cache, tag, document) = read(&api, &apps, "").await;
+    assert_eq!((code, cache.as_str()), (200, "public, immutable, max-age=31536000"));
+    assert!(apps.ends_with(&format!("?hash={}", tag.trim_matches('"'))), "{apps} {tag}");
+    assert!(document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+    let (code, cache, again, nothing) = read(&api, "/openapi/v3/apis/apps/v1", &format!("W/\"x\", {tag}")).await;
+    assert_eq!((code, cache.as_str(), &again, nothing), (304, "", &tag, Value::Null));
+    let (code, _, elsewhere, _) = read(&api, "/openapi/v3/apis/apps/v1?hash=OLD", "").await;
+    assert_eq!((code, elsewhere), (301, apps));
+    // A custom kind changes its document, and the list of documents.
+    let definition = |fields: Value| {
+        let schema = json!({ "openAPIV3Schema": { "type": "object", "properties": fields } });
+        json!({ "metadata": { "name": "rockets.x.io" }, "spec": { "group": "x.io", "scope": "Cluster",
+            "names": { "plural": "rockets", "kind": "Rocket" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": schema }] } })
+    };
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let (_, _, index, _) = read(&api, "/openapi/v3", "").await;
+    api.post(DEFINITIONS, definition(json!({}))).await;
+    let before = place("apis/x.io/v1").await;
+    let fuel =
+        json!({ "spec": { "versions": definition(json!({ "fuel": { "type": "string" } }))["spec"]["versions"] } });
+    api.patch(&format!("{DEFINITIONS}/rockets.x.io"), "merge-patch", fuel).await;
+    let after = place("apis/x.io/v1").await;
+    assert!(!before.is_empty() && before != after, "{before} {after}");
+    assert_eq!(read(&api, "/openapi/v3", &index).await.0, 200);
+}
+
+#[tokio::test]
+async fn the_older_form_is_one_document_without_dangling_references() {
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let api = api().await;
+    let (code, _, tag, document) = read(&api, "/openapi/v2", "").await;
+    assert_eq!((code, &document["swagger"]), (200, &json!("2.0")));
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 500, "{}", found.len());
+    for reference in found {
+        let name = reference.strip_prefix("#/definitions/").unwrap_or_default();
+        assert!(document["definitions"][name].is_object(), "{reference}");
+    }
+    let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    assert!(patch["consumes"].as_array().unwrap().contains(&json!("application/apply-patch+yaml")), "{patch}");
+    let last = patch["parameters"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["in"], &patch["parameters"][0]["type"]), (&json!("body"), &json!("string")));
+    assert_eq!(read(&api, "/openapi/v2", &tag).await.0, 304);
+    let gnostic = [("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")];
+    assert_eq!(api.raw(Method::GET, "/openapi/v2", &gnostic, "").await.status(), 406);
 }

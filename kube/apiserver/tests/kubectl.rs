@@ -147,7 +147,7 @@ async fn kubectl_takes_over_what_it_applied_of_old() {
 }
 
 #[tokio::test]
-async fn protobuf_is_read_but_not_written_and_custom_kinds_have_none() {
+async fn protobuf_is_read_and_written_and_kinds_without_it_are_refused() {
     let api = support::api().await;
     let maps = "/api/v1/namespaces/default/configmaps";
     // "k8s\0", typeMeta{v1, ConfigMap}, raw{metadata{name: "a"}, data{"k": "v"}}
@@ -160,8 +160,8 @@ async fn protobuf_is_read_but_not_written_and_custom_kinds_have_none() {
         let kind = response.headers()[http::header::CONTENT_TYPE].to_str().unwrap().to_owned();
         (response.status().as_u16(), kind)
     };
-    assert_eq!(post(maps, protobuf, map).await.0, 406);
-    assert_eq!(post(maps, &wide, map).await, (201, "application/json".into()));
+    assert_eq!(post(maps, &wide, map).await, (201, protobuf.into()));
+    assert_eq!(post(maps, protobuf, map).await.0, 409);
     assert_eq!(api.get(&format!("{maps}/a")).await.1["data"]["k"], "v");
     assert_eq!(post(maps, &wide, &map[..20]).await.0, 400);
     assert_eq!(post(maps, &wide, b"k8s\0\x0a\x05\x0a\x01v\x12\x00").await.0, 415, "a kind without protobuf");

@@ -317,8 +317,8 @@ async fn tables_are_for_people() {
         table["rows"][0]["cells"].as_array().unwrap()[..4],
         [json!("a"), json!("0/1"), json!("Pending"), json!("0")]
     );
-    let response = api.raw(Method::GET, PODS, &[("accept", "application/vnd.kubernetes.protobuf")], "").await;
-    assert_eq!(response.status(), 406);
+    let rows = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+    assert_eq!(api.raw(Method::GET, PODS, &[("accept", rows)], "").await.status(), 406, "rows have no message");
 }
 
 #[tokio::test]

@@ -269,7 +269,7 @@ fn body<'a>(
     fields
 }
 
-fn tag<'a>(tags: &'a str, name: &str) -> &'a str {
+pub(super) fn tag<'a>(tags: &'a str, name: &str) -> &'a str {
     let found = tags.split_once(&format!("{name}:\"")).map(|(_, rest)| rest);
     found.and_then(|rest| rest.split('"').next()).unwrap_or_default()
 }

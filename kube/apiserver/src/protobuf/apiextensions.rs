@@ -13,7 +13,7 @@ super::table::messages! {
         3 "status" one CustomResourceDefinitionStatus;
     CustomResourceDefinitionCondition:
         1 "type" one string, 2 "status" one string, 3 "lastTransitionTime" one time, 4 "reason" one string,
-        5 "message" one string;
+        5 "message" one string, 6 "observedGeneration" one int64;
     CustomResourceDefinitionNames:
         1 "plural" one string, 2 "singular" one string, 3 "shortNames" list string, 4 "kind" one string,
         5 "listKind" one string, 6 "categories" list string;
@@ -23,7 +23,8 @@ super::table::messages! {
         10 "preserveUnknownFields" one bool;
     CustomResourceDefinitionStatus:
         1 "conditions" list CustomResourceDefinitionCondition,
-        2 "acceptedNames" one CustomResourceDefinitionNames, 3 "storedVersions" list string;
+        2 "acceptedNames" one CustomResourceDefinitionNames, 3 "storedVersions" list string,
+        4 "observedGeneration" one int64;
     CustomResourceDefinitionVersion:
         1 "name" one string, 2 "served" one bool, 3 "storage" one bool, 4 "schema" one CustomResourceValidation,
         5 "subresources" one CustomResourceSubresources,

@@ -12,7 +12,7 @@ super::table::messages! {
         5 "lastTransitionTime" one time, 6 "status" one string;
     CertificateSigningRequestSpec:
         1 "request" one bytes, 2 "username" one string, 3 "uid" one string, 4 "groups" list string,
-        5 "usages" list string, 7 "signerName" one string, 8 "expirationSeconds" opt int32;
+        5 "usages" list string, 6 "extra" map strings, 7 "signerName" one string, 8 "expirationSeconds" opt int32;
     CertificateSigningRequestStatus:
         1 "conditions" list CertificateSigningRequestCondition, 2 "certificate" one bytes;
 }

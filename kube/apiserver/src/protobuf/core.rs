@@ -210,13 +210,15 @@ super::table::messages! {
         1 "podCIDR" one string, 2 "externalID" one string, 3 "providerID" one string,
         4 "unschedulable" one bool, 5 "taints" list Taint, 6 "configSource" one NodeConfigSource,
         7 "podCIDRs" list string;
+    NodeAllocatableResourceClaimStatus:
+        1 "resourceClaimName" one string, 2 "containers" list string, 3 "resources" map quantity;
     NodeStatus:
         1 "capacity" map quantity, 2 "allocatable" map quantity, 3 "phase" one string,
         4 "conditions" list NodeCondition, 5 "addresses" list NodeAddress,
         6 "daemonEndpoints" one NodeDaemonEndpoints, 7 "nodeInfo" one NodeSystemInfo,
         8 "images" list ContainerImage, 9 "volumesInUse" list string, 10 "volumesAttached" list AttachedVolume,
         11 "config" one NodeConfigStatus, 12 "runtimeHandlers" list NodeRuntimeHandler,
-        13 "features" one NodeFeatures;
+        13 "features" one NodeFeatures, 14 "declaredFeatures" list string;
     NodeSwapStatus: 1 "capacity" opt int64;
     NodeSystemInfo:
         1 "machineID" one string, 2 "systemUUID" one string, 3 "bootID" one string,
@@ -281,7 +283,8 @@ super::table::messages! {
         2 "preferredDuringSchedulingIgnoredDuringExecution" list WeightedPodAffinityTerm;
     PodCertificateProjection:
         1 "signerName" one string, 2 "keyType" one string, 3 "maxExpirationSeconds" opt int32,
-        4 "credentialBundlePath" one string, 5 "keyPath" one string, 6 "certificateChainPath" one string;
+        4 "credentialBundlePath" one string, 5 "keyPath" one string, 6 "certificateChainPath" one string,
+        7 "userAnnotations" map string;
     PodCondition:
         1 "type" one string, 2 "status" one string, 3 "lastProbeTime" one time, 4 "lastTransitionTime" one time,
         5 "reason" one string, 6 "message" one string, 7 "observedGeneration" one int64;
@@ -319,7 +322,8 @@ super::table::messages! {
         34 "ephemeralContainers" list EphemeralContainer, 35 "setHostnameAsFQDN" opt bool, 36 "os" one PodOS,
         37 "hostUsers" opt bool, 38 "schedulingGates" list PodSchedulingGate,
         39 "resourceClaims" list PodResourceClaim, 40 "resources" one ResourceRequirements,
-        41 "hostnameOverride" opt string;
+        41 "hostnameOverride" opt string, 43 "schedulingGroup" one PodSchedulingGroup;
+    PodSchedulingGroup: 1 "podGroupName" opt string;
     PodStatus:
         1 "phase" one string, 2 "conditions" list PodCondition, 3 "message" one string, 4 "reason" one string,
         5 "hostIP" one string, 6 "podIP" one string, 7 "startTime" one time,
@@ -327,7 +331,9 @@ super::table::messages! {
         10 "initContainerStatuses" list ContainerStatus, 11 "nominatedNodeName" one string,
         12 "podIPs" list PodIP, 13 "ephemeralContainerStatuses" list ContainerStatus, 14 "resize" one string,
         15 "resourceClaimStatuses" list PodResourceClaimStatus, 16 "hostIPs" list HostIP,
-        17 "observedGeneration" one int64, 18 "extendedResourceClaimStatus" one PodExtendedResourceClaimStatus;
+        17 "observedGeneration" one int64, 18 "extendedResourceClaimStatus" one PodExtendedResourceClaimStatus,
+        19 "allocatedResources" map quantity, 20 "resources" one ResourceRequirements,
+        21 "nodeAllocatableResourceClaimStatuses" list NodeAllocatableResourceClaimStatus;
     PodTemplate: 1 "metadata" one ObjectMeta, 2 "template" one PodTemplateSpec;
     PodTemplateSpec: 1 "metadata" one ObjectMeta, 2 "spec" one PodSpec;
     PortStatus: 1 "port" one int32, 2 "protocol" one string, 3 "error" opt string;
@@ -366,7 +372,7 @@ super::table::messages! {
         6 "conditions" list ReplicationControllerCondition;
     ResourceClaim: 1 "name" one string, 2 "request" one string;
     ResourceFieldSelector: 1 "containerName" one string, 2 "resource" one string, 3 "divisor" one quantity;
-    ResourceHealth: 1 "resourceID" one string, 2 "health" one string;
+    ResourceHealth: 1 "resourceID" one string, 2 "health" one string, 6 "message" opt string;
     ResourceQuota: 1 "metadata" one ObjectMeta, 2 "spec" one ResourceQuotaSpec, 3 "status" one ResourceQuotaStatus;
     ResourceQuotaSpec: 1 "hard" map quantity, 2 "scopes" list string, 3 "scopeSelector" one ScopeSelector;
     ResourceQuotaStatus: 1 "hard" map quantity, 2 "used" map quantity;
@@ -446,7 +452,10 @@ super::table::messages! {
         1 "name" one string, 2 "readOnly" one bool, 3 "mountPath" one string, 4 "subPath" one string,
         5 "mountPropagation" opt string, 6 "subPathExpr" one string, 7 "recursiveReadOnly" opt string;
     VolumeMountStatus:
-        1 "name" one string, 2 "mountPath" one string, 3 "readOnly" one bool, 4 "recursiveReadOnly" opt string;
+        1 "name" one string, 2 "mountPath" one string, 3 "readOnly" one bool, 4 "recursiveReadOnly" opt string,
+        5 "volumeStatus" one VolumeStatus;
+    VolumeStatus: 1 "image" one ImageVolumeStatus;
+    ImageVolumeStatus: 1 "imageRef" one string;
     VolumeNodeAffinity: 1 "required" one NodeSelector;
     VolumeProjection:
         1 "secret" one SecretProjection, 2 "downwardAPI" one DownwardAPIProjection,

@@ -9,7 +9,8 @@ super::table::messages! {
     CSIDriverSpec:
         1 "attachRequired" opt bool, 2 "podInfoOnMount" opt bool, 3 "volumeLifecycleModes" list string,
         4 "storageCapacity" opt bool, 5 "fsGroupPolicy" opt string, 6 "tokenRequests" list TokenRequest,
-        7 "requiresRepublish" opt bool, 8 "seLinuxMount" opt bool, 9 "nodeAllocatableUpdatePeriodSeconds" opt int64;
+        7 "requiresRepublish" opt bool, 8 "seLinuxMount" opt bool, 9 "nodeAllocatableUpdatePeriodSeconds" opt int64,
+        10 "serviceAccountTokenInSecrets" opt bool, 11 "preventPodSchedulingIfMissing" opt bool;
     CSINode: 1 "metadata" one ObjectMeta, 2 "spec" one CSINodeSpec;
     CSINodeDriver:
         1 "name" one string, 2 "nodeID" one string, 3 "topologyKeys" list string,

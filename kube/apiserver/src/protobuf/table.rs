@@ -67,6 +67,8 @@ pub enum Type {
     Quantity,
     /// `IntOrString`.
     IntOrString,
+    /// Lists of text that are messages, as values of maps must be (`ExtraValue`).
+    Strings,
     /// A schema, or several: whichever is set stands for the whole.
     SchemaOrArray,
     /// A schema, or whether anything is allowed.
@@ -134,6 +136,7 @@ macro_rules! kind {
     (micro_time) => { super::table::Type::MicroTime };
     (quantity) => { super::table::Type::Quantity };
     (int_or_string) => { super::table::Type::IntOrString };
+    (strings) => { super::table::Type::Strings };
     (schema_or_array) => { super::table::Type::SchemaOrArray };
     (schema_or_bool) => { super::table::Type::SchemaOrBool };
     (schema_or_strings) => { super::table::Type::SchemaOrStrings };

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::table::{How, Message, Type};
-use super::{DEPTH_MAX, MAGIC, decode, message};
+use super::{DEPTH_MAX, MAGIC, decode, encode, message};
+use crate::schema::{Shape, View};
 
 /// What kubectl 1.32 sent for `create deployment shop --image=nginx:1 --replicas=0 --port=80`.
 const DEPLOYMENT: &[u8] = include_bytes!("tests/deployment.bin");
@@ -57,7 +58,8 @@ fn sample(message: &Message, depth: usize) -> Map<String, Value> {
             Type::MicroTime => "2025-01-02T03:04:05.000006Z".into(),
             Type::Quantity => "1".into(),
             Type::SchemaOrBool => true.into(),
-            Type::SchemaOrArray | Type::SchemaOrStrings => json!([]),
+            Type::SchemaOrArray => json!([{}]),
+            Type::SchemaOrStrings | Type::Strings => json!(["x"]),
             Type::Message(_) if depth == 0 => continue,
             Type::Message(message) => Value::Object(sample(message, depth - 1)),
         };
@@ -86,6 +88,106 @@ fn every_name_and_type_is_that_of_the_typed_kind() {
     }
     lines.sort();
     lines.dedup();
+    assert!(lines.is_empty(), "{}", lines.join("\n"));
+}
+
+#[test]
+fn what_is_written_reads_as_what_it_was() {
+    for kind in crate::kinds::builtin() {
+        let (version, name) = (kind.names.api_version(), kind.names.kind.to_string());
+        for depth in 0..9 {
+            let mut object = sample(message(&version, &name).unwrap(), depth);
+            object.insert("apiVersion".into(), version.clone().into());
+            object.insert("kind".into(), name.clone().into());
+            let object = Value::Object(object);
+            let bytes = encode::encode(object.to_string().as_bytes()).unwrap().unwrap();
+            assert_eq!(decode(&bytes).unwrap(), object, "{name}, {depth} deep");
+        }
+    }
+}
+
+#[test]
+fn what_has_two_shapes_and_what_says_nothing() {
+    let schema = |of: Value| {
+        json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "spec": { "versions": [{ "name": "v1", "schema": { "openAPIV3Schema": { "properties": { "a": of } } } }] } })
+    };
+    let pod = |spec: Value| json!({ "apiVersion": "v1", "kind": "Pod", "spec": spec });
+    let same = |object: Value| (object.clone(), object);
+    for (written, read) in [
+        same(schema(
+            json!({ "items": { "type": "string" }, "additionalProperties": { "type": "string" }, "dependencies": { "b": {} } }),
+        )),
+        same(schema(
+            json!({ "additionalProperties": false, "enum": [null, 1, "x", { "y": [] }], "minimum": -1.5, "minLength": 0 }),
+        )),
+        same(pod(
+            json!({ "terminationGracePeriodSeconds": 0, "tolerations": [{ "tolerationSeconds": -1 }], "securityContext": {} }),
+        )),
+        same(pod(
+            json!({ "containers": [{ "livenessProbe": { "httpGet": { "port": "http" } }, "resources": { "limits": { "": "1" } } }] }),
+        )),
+        (
+            pod(
+                json!({ "hostNetwork": false, "priority": null, "nodeName": "", "containers": [], "nodeSelector": {} }),
+            ),
+            pod(json!({})),
+        ),
+        (
+            json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "creationTimestamp": "2025-01-02T05:04:05+02:00" } }),
+            json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "creationTimestamp": "2025-01-02T03:04:05Z" } }),
+        ),
+    ] {
+        let bytes = encode::encode(written.to_string().as_bytes()).unwrap().unwrap();
+        assert_eq!(decode(&bytes).unwrap(), read, "{written}");
+    }
+    let wrong = pod(json!({ "containers": [{ "image": 1 }] })).to_string();
+    let said = encode::encode(wrong.as_bytes()).unwrap_err().to_string();
+    assert_eq!(said, "spec.containers.image: the value does not fit its field");
+    let custom = json!({ "apiVersion": "x.io/v1", "kind": "Rocket" }).to_string();
+    assert!(encode::encode(custom.as_bytes()).unwrap().is_none());
+}
+
+/// Names that a message shows in JSON.
+fn names(message: &Message) -> Vec<(&'static str, &Type)> {
+    let of = |field: &'static super::table::Field| match (field.how, &field.kind) {
+        (How::Inline, Type::Message(inner)) => names(inner),
+        (_, kind) => vec![(field.name, kind)],
+    };
+    message.fields.iter().flat_map(of).collect()
+}
+
+/// Fields of a type that its message does not have, so that they would be lost on the wire.
+fn missing(of: &'static crate::schema::Type, message: &Message, seen: &mut Vec<String>, lines: &mut Vec<String>) {
+    if seen.iter().any(|name| *name == of.name) {
+        return;
+    }
+    seen.push(of.name.into());
+    let names = names(message);
+    for field in of.fields() {
+        let mut shape = &field.shape;
+        while let Shape::List(inner) | Shape::Map(inner) = shape {
+            shape = inner;
+        }
+        match (names.iter().find(|(name, _)| *name == field.name), shape) {
+            (None, _) if matches!(field.name, "apiVersion" | "kind") => {}
+            (None, _) => lines.push(format!("{} {}", of.name, field.name)),
+            (Some((_, Type::Message(inner))), Shape::Object(of)) => missing(of, inner, seen, lines),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn no_field_of_a_kind_is_lost() {
+    let (mut seen, mut lines) = (Vec::new(), Vec::new());
+    for kind in crate::kinds::builtin() {
+        if let View::Type(of) = kind.view() {
+            let message = message(&kind.names.api_version(), &kind.names.kind).unwrap();
+            missing(of, message, &mut seen, &mut lines);
+        }
+    }
+    assert!(seen.len() > 300, "{}", seen.len());
     assert!(lines.is_empty(), "{}", lines.join("\n"));
 }
 

@@ -1,4 +1,11 @@
-//! Get and list.
+//! Get and list. Of which moment they are:
+//!
+//! ```text
+//! resourceVersion   resourceVersionMatch   what is read
+//! none, 0                                  what is newest: there is no older copy here
+//! R                 none, NotOlderThan     what is newest, when that is R or newer
+//! R                 Exact; none, limit     as it was at R, or 410
+//! ```
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -13,7 +20,7 @@ use crate::body::{self, Body, View};
 use crate::kinds::Kind;
 use crate::selector::{Fields, Labels};
 use crate::server::ApiServer;
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 use crate::{object, table};
 
 /// How long a read waits for a revision that is not there yet (upstream: 3 s).
@@ -43,7 +50,7 @@ pub fn metadata_of(entry: &Entry) -> Result<Value, Status> {
 
 pub fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
-    if body::negotiate(&call.headers)? == View::Object {
+    if call.wanted(false)?.0 == View::Object {
         return Ok(body::json_bytes(StatusCode::OK, json_of(&call.kind, &entry)?));
     }
     super::represent(call, StatusCode::OK, &decoded(&call.kind, &entry)?)
@@ -83,21 +90,70 @@ impl Selection {
     }
 }
 
-/// Where the next page begins.
+/// Where the next page begins. At revision 0 it is of what there is then.
 #[derive(Serialize, Deserialize)]
 struct Continue {
     rv: Revision,
     after: String,
 }
 
+impl Continue {
+    fn token(&self) -> Result<String, Status> {
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).map_err(Status::internal)?))
+    }
+}
+
+/// Refuses what may not be asked of a list or a watch (`ValidateListOptions` upstream).
+///
+/// # Errors
+/// 422 in upstream's words.
+pub fn check_options(call: &Call, watches: bool) -> Result<(), Status> {
+    const MATCH: &str = "resourceVersionMatch";
+    let (version, matching) = (call.query.get("resourceVersion"), call.query.get(MATCH));
+    let (sends, continues) = (call.query.get("sendInitialEvents").is_some(), call.query.get("continue").is_some());
+    let known: &[&str] = if watches { &["NotOlderThan"] } else { &["Exact", "NotOlderThan", ""] };
+    let asked = matching.is_some();
+    let forbidden = [
+        (
+            watches && sends && matching != Some("NotOlderThan"),
+            MATCH,
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ),
+        (
+            watches && asked && !sends,
+            MATCH,
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+        (
+            !watches && asked && version.is_none(),
+            MATCH,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ),
+        (asked && continues, MATCH, "resourceVersionMatch is forbidden when continue is provided"),
+        (
+            !watches && matching == Some("Exact") && version == Some("0"),
+            MATCH,
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ),
+        (!watches && sends, "sendInitialEvents", "sendInitialEvents is forbidden for list"),
+    ];
+    let forbidden = forbidden.into_iter().filter(|(wrong, ..)| *wrong);
+    let mut errors: Vec<FieldError> = forbidden.map(|(_, field, why)| FieldError::forbidden(field, why)).collect();
+    if let Some(unknown) = matching.filter(|given| !known.contains(given)) {
+        errors.push(FieldError::not_supported(MATCH, &unknown.into(), known));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", &errors)) }
+}
+
 pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
+    check_options(call, false)?;
     let selection = Selection::of(call)?;
-    let view = body::negotiate(&call.headers)?;
+    let (view, _) = call.wanted(false)?;
     let limit = match call.query.get("limit") {
         Some(text) => text.parse::<usize>().map_err(|_| Status::bad_request(format!("invalid limit {text:?}")))?,
         None => 0,
     };
-    let (at, after) = position(server, call).await?;
+    let (at, after) = position(server, call, limit).await?;
     let prefix = call.kind.prefix(&call.route.namespace);
     let store = &server.inner.store;
     let mut page = match selection.fields.name().filter(|_| !call.route.namespace.is_empty() || !call.kind.namespaced) {
@@ -109,7 +165,7 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
         }
         _ => store
             .list(&prefix, after.as_deref(), if selection.is_everything() { limit } else { 0 }, at)
-            .map_err(read_error)?,
+            .map_err(|error| gone(error, after.as_deref()))?,
     };
     if !selection.is_everything() {
         let mut kept = Vec::new();
@@ -128,9 +184,7 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
     if page.remaining > 0
         && let Some(last) = page.entries.last()
     {
-        let token = Continue { rv: page.revision, after: last.key.to_string() };
-        metadata["continue"] =
-            BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).map_err(Status::internal)?).into();
+        metadata["continue"] = Continue { rv: page.revision, after: last.key.to_string() }.token()?.into();
         if selection.is_everything() {
             metadata["remainingItemCount"] = page.remaining.into();
         }
@@ -152,7 +206,7 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
 }
 
 /// The revision to read at and the key to begin after.
-async fn position(server: &ApiServer, call: &Call) -> Result<(Option<Revision>, Option<String>), Status> {
+async fn position(server: &ApiServer, call: &Call, limit: usize) -> Result<(Option<Revision>, Option<String>), Status> {
     if let Some(token) = call.query.get("continue") {
         let wrong = || Status::bad_request("continue key is not valid");
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
@@ -160,17 +214,31 @@ async fn position(server: &ApiServer, call: &Call) -> Result<(Option<Revision>, 
         if !token.after.starts_with(&call.kind.prefix(&call.route.namespace)) {
             return Err(wrong());
         }
-        return Ok((Some(token.rv), Some(token.after)));
+        if revision(call)?.is_some() {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        return Ok(((token.rv > 0).then_some(token.rv), Some(token.after)));
     }
     let Some(revision) = revision(call)? else { return Ok((None, None)) };
     wait_for(server, revision).await?;
-    match call.query.get("resourceVersionMatch") {
-        Some("Exact") => Ok((Some(revision), None)),
-        None | Some("NotOlderThan") => Ok((None, None)),
-        Some(other) => Err(Status::bad_request(format!(
-            "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-        ))),
-    }
+    let exact = match call.query.get("resourceVersionMatch") {
+        Some(matching) => matching == "Exact",
+        None => limit > 0, // pages were of one moment before there was a word for it
+    };
+    Ok((exact.then_some(revision), None))
+}
+
+/// What is said of a page of a moment that is forgotten: a token that goes on behind `after`, as things are now.
+fn gone(error: Error, after: Option<&str>) -> Status {
+    let (Error::Compacted { .. }, Some(after)) = (&error, after) else { return read_error(error) };
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the \
+         continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with \
+         the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the \
+         first chunk was returned and now may show up in the list.",
+    );
+    status.goes_on = Continue { rv: 0, after: after.to_owned() }.token().ok();
+    status
 }
 
 /// The `resourceVersion` parameter; 0 and absent are no revision.
@@ -191,7 +259,7 @@ pub async fn wait_for(server: &ApiServer, revision: Revision) -> Result<(), Stat
     let newest = server.inner.store.revision();
     match tokio::time::timeout(FUTURE_WAIT, server.inner.store.reached(revision)).await {
         Ok(reached) => reached.map_err(read_error),
-        Err(_) => Err(Status::timeout(format!("Too large resource version: {revision}, current: {newest}"))),
+        Err(_) => Err(Status::too_large_version(revision, newest)),
     }
 }
 
@@ -199,9 +267,7 @@ pub async fn wait_for(server: &ApiServer, revision: Revision) -> Result<(), Stat
 pub fn read_error(error: Error) -> Status {
     match error {
         Error::Compacted { asked, oldest } => Status::expired(format!("too old resource version: {asked} ({oldest})")),
-        Error::Future { asked, newest } => {
-            Status::timeout(format!("Too large resource version: {asked}, current: {newest}"))
-        }
+        Error::Future { asked, newest } => Status::too_large_version(asked, newest),
         other => Status::internal(other),
     }
 }

@@ -1,4 +1,4 @@
-//! Watch: a stream of events, one JSON document a line.
+//! Watch: a stream of events, one JSON document a line, or one frame of protobuf.
 
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::Call;
 use super::read::{self, Selection};
-use crate::body::{self, Body, View};
+use crate::body::{Body, Format, View};
 use crate::kinds::Kind;
+use crate::protobuf::encode;
 use crate::server::ApiServer;
 use crate::status::Status;
 use crate::{object, table};
@@ -24,10 +25,13 @@ const TIMEOUT: Duration = Duration::from_secs(45 * 60);
 /// How often an idle watch says how far it is (upstream: about once a minute).
 const BOOKMARK: Duration = Duration::from_secs(60);
 
+const STREAM_OF_PROTOBUF: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+
 struct Watch {
     kind: std::sync::Arc<Kind>,
     selection: Selection,
     view: View,
+    format: Format,
     include: String,
     watcher: Watcher,
     /// What is sent before the first event: the present state.
@@ -38,8 +42,9 @@ struct Watch {
 }
 
 pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
+    read::check_options(call, true)?;
     let selection = Selection::of(call)?;
-    let view = body::negotiate(&call.headers)?;
+    let (view, format) = call.wanted(true)?;
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let stream_list = call.query.flag("sendInitialEvents");
     let prefix = call.kind.prefix(&call.route.namespace);
@@ -48,6 +53,7 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
         kind: call.kind.clone(),
         selection,
         view,
+        format,
         include: call.query.get("includeObject").unwrap_or("Metadata").to_owned(),
         watcher: store.watch(&prefix, store.revision()).map_err(read::read_error)?,
         initial: None,
@@ -55,7 +61,9 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
         until: Instant::now() + timeout(call)?,
         ended: false,
     };
+    let no_list = !stream_list && call.query.get("sendInitialEvents").is_some();
     match read::revision(call)? {
+        None if no_list => {} // what comes from now on
         Some(revision) if !stream_list => {
             read::wait_for(server, revision).await?;
             watch.watcher = store.watch(&prefix, revision).map_err(read::read_error)?;
@@ -72,7 +80,7 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
                     watch.write("ADDED", entry, &mut out)?;
                 }
             }
-            if stream_list {
+            if stream_list && bookmarks {
                 watch.bookmark(page.revision, true, &mut out);
             }
             watch.initial = Some(out.freeze());
@@ -84,7 +92,11 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
     });
     let mut response = Response::new(StreamBody::new(frames.boxed()).boxed_unsync());
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    let media = match format {
+        Format::Protobuf => STREAM_OF_PROTOBUF,
+        Format::Json | Format::Yaml => "application/json",
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media));
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
@@ -146,7 +158,9 @@ impl Watch {
     }
 
     fn end(&mut self, status: &Status, out: &mut BytesMut) {
-        line(out, "ERROR", &status.to_value().to_string());
+        if let Err(why) = self.put("ERROR", status.to_value().to_string().as_bytes(), out) {
+            tracing::warn!(%why, "the end of a watch could not be told");
+        }
         self.ended = true;
     }
 
@@ -169,11 +183,7 @@ impl Watch {
 
     fn write(&self, word: &str, entry: &Entry, out: &mut BytesMut) -> Result<(), Status> {
         if self.view == View::Object {
-            let json = read::json_of(&self.kind, entry)?;
-            out.put_slice(format!("{{\"type\":\"{word}\",\"object\":").as_bytes());
-            out.put_slice(&json);
-            out.put_slice(b"}\n");
-            return Ok(());
+            return self.put(word, &read::json_of(&self.kind, entry)?, out);
         }
         let shown = if self.view == View::Metadata {
             table::partial(&read::metadata_of(entry)?)
@@ -182,22 +192,38 @@ impl Watch {
             let metadata = json!({ "resourceVersion": entry.revision.to_string() });
             table::table(&self.kind, std::slice::from_ref(&object), metadata, &self.include)
         };
-        line(out, word, &shown.to_string());
-        Ok(())
+        self.put(word, shown.to_string().as_bytes(), out)
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool, out: &mut BytesMut) {
+        let (kind, api_version) = match self.view {
+            View::Metadata => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
+            View::Object | View::Table => (&*self.kind.names.kind, self.kind.names.api_version()),
+        };
         let mut object: Value = json!({
-            "kind": self.kind.names.kind, "apiVersion": self.kind.names.api_version(),
+            "kind": kind, "apiVersion": api_version,
             "metadata": { "resourceVersion": revision.to_string(), "creationTimestamp": null },
         });
         if initial_end {
             object::metadata(&mut object).insert("annotations".into(), json!({ "k8s.io/initial-events-end": "true" }));
         }
-        line(out, "BOOKMARK", &object.to_string());
+        if let Err(status) = self.put("BOOKMARK", object.to_string().as_bytes(), out) {
+            tracing::warn!(%status, "a bookmark could not be written");
+        }
     }
-}
 
-fn line(out: &mut BytesMut, word: &str, json: &str) {
-    out.put_slice(format!("{{\"type\":\"{word}\",\"object\":{json}}}\n").as_bytes());
+    /// One event in the format of this watch.
+    fn put(&self, word: &str, json: &[u8], out: &mut BytesMut) -> Result<(), Status> {
+        if self.format == Format::Protobuf {
+            let object = encode::encode(json).map_err(Status::internal)?.ok_or_else(|| {
+                Status::not_acceptable("application/json") // cannot be: it was refused when the watch began
+            })?;
+            out.put_slice(&encode::event(word, &object));
+        } else {
+            out.put_slice(format!("{{\"type\":\"{word}\",\"object\":").as_bytes());
+            out.put_slice(json);
+            out.put_slice(b"}\n");
+        }
+        Ok(())
+    }
 }
