@@ -185,6 +185,10 @@ impl Kept {
         Kept { sum: None, pieces: Pieces::new(guarantees, &pool, (&before, &after), &takes) }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.sum.is_none() && self.pieces.is_none()
+    }
+
     /// Why the pod would take what is kept, if it went to this node.
     pub fn failure(&self, node: &NodeInfo) -> Option<String> {
         if !is_in_pool(node) {

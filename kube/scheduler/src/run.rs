@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::guarantee::Guarantee;
+use crate::profile::Profile;
 use crate::queue::{BackOff, Queue, uid};
-use crate::schedule::schedule;
+use crate::schedule::{Kept, choose, fit_error};
 use crate::track::Tracker;
 use crate::view::{has_ended, node_name};
 
@@ -70,6 +71,8 @@ pub async fn run(access: impl Into<Access>, options: Options) {
         writer: Writer { client, name: options.name },
         queue: Queue::new(back_off),
         tracker: Tracker::default(),
+        kept: Kept::default(),
+        profile: Arc::new(Profile::default()),
         assumed: BTreeMap::new(),
         in_flight: JoinSet::new(),
     };
@@ -117,6 +120,8 @@ struct Scheduler {
     writer: Writer,
     queue: Queue,
     tracker: Tracker,
+    kept: Kept,
+    profile: Arc<Profile>,
     /// Pods for which a node is chosen that are not seen bound yet, with the node.
     assumed: BTreeMap<String, (Arc<Pod>, String)>,
     in_flight: JoinSet<Result<(), Failed>>,
@@ -154,7 +159,9 @@ impl Scheduler {
         }
         let (ready, next) = self.queue.ready(waiting, cluster, Instant::now());
         for pod in ready {
-            match schedule(self.tracker.view(), &pod) {
+            let view = self.tracker.view();
+            let prepared = self.kept.of(view, &pod, &self.profile);
+            match choose(view, &pod, prepared, &[]).map_err(|failures| fit_error(view, prepared, failures)) {
                 Ok(choice) => {
                     self.tracker.assume(pod.clone(), &choice.node);
                     self.assumed.insert(uid(&pod).to_owned(), (pod.clone(), choice.node.clone()));
