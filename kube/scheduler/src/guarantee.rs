@@ -82,6 +82,11 @@ impl Guarantees {
         labels.filter_map(|(key, value)| self.by_label.get(&(key.clone(), value.clone())).copied()).next()
     }
 
+    /// Whether a pod has its place by a guarantee that the other has no part in.
+    pub fn protects(&self, pod: &Pod, from: &Pod) -> bool {
+        self.of(pod).is_some_and(|at| self.of(from) != Some(at))
+    }
+
     pub fn count(&mut self, pod: &Pod) {
         if let Some(at) = self.of(pod) {
             self.used[at].add(&takes(pod));

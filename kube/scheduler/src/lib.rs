@@ -11,10 +11,14 @@
 //! with a [`View`] of his own. What the loop works out for a pod it keeps for its equals (`prepared`). A **filter** says of a node why a pod cannot run there; a **score** says how well it would.
 //! Names, order, weights and words follow the default profile of kube-scheduler 1.34.
 //!
-//! Limits: no preemption (a pod of higher priority only comes first in the queue), no volumes, no dynamic resource
+//! A pod that fits nowhere makes others of lower priority leave, if that helps (`preempt`), and waits for their room.
+//!
+//! Limits: no volumes, no dynamic resource
 //! allocation, no extenders, one profile.
+mod act;
 mod filters;
 mod guarantee;
+mod preempt;
 mod prepared;
 mod profile;
 mod queue;

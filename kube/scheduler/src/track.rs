@@ -23,6 +23,11 @@ impl Tracker {
         &self.view
     }
 
+    /// For trying something that is undone then.
+    pub fn view_mut(&mut self) -> &mut View {
+        &mut self.view
+    }
+
     /// Grows when something has changed that may make room or take it away. Heartbeats of nodes and states of pods do not.
     pub fn generation(&self) -> u64 {
         self.generation

@@ -13,10 +13,11 @@ const SHAPES: usize = 10;
 
 fn node(number: usize) -> Arc<Node> {
     let mut labels = json!({"kubernetes.io/hostname": format!("n-{number}"), "cores": number.to_string()});
-    if number % 5 != 4 {
+    if !(number + 1).is_multiple_of(5) {
         labels[ZONES] = json!(format!("z-{}", number % 3));
     }
-    let taints = if number % 4 == 3 { json!([{"key": "k", "effect": "PreferNoSchedule"}]) } else { json!([]) };
+    let taints =
+        if (number + 1).is_multiple_of(4) { json!([{"key": "k", "effect": "PreferNoSchedule"}]) } else { json!([]) };
     let status = json!({"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "6"}});
     let metadata = json!({"name": format!("n-{number}"), "labels": labels});
     Arc::new(
@@ -47,7 +48,7 @@ fn pod(shape: usize, serial: usize) -> Arc<Pod> {
         8 => json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}),
         _ => json!({}),
     };
-    let cpu = if shape % 2 == 0 { "700m" } else { "1" };
+    let cpu = if shape.is_multiple_of(2) { "700m" } else { "1" };
     let mut spec = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": format!("r-{shape}"), "controller": true}]);
