@@ -14,8 +14,9 @@
 //! A pod that fits nowhere makes others of lower priority leave, if that helps (`preempt`), and waits for their room.
 //!
 //! Limits: no volumes, no dynamic resource
-//! allocation, no extenders, one profile.
+//! allocation, no extenders.
 mod act;
+mod config;
 mod filters;
 mod guarantee;
 mod preempt;
@@ -29,10 +30,11 @@ mod tally;
 mod track;
 mod view;
 
+pub use config::ConfigError;
 pub use guarantee::Guarantee;
 pub use profile::{FitStrategy, Profile};
 pub use run::{Guaranteed, Options, run};
-pub use schedule::{Choice, FitError, schedule, schedule_by};
+pub use schedule::{Choice, FitError, Placement, schedule, schedule_by};
 pub use substrate_client::lookup::{
     label_selector_matches, node_matches_affinity, node_selector_term_matches, tolerates,
 };

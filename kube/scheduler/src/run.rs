@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Client;
 use serde_json::{Value, json};
 use substrate_client::{Access, Cache};
 use tokio::sync::watch;
@@ -25,8 +26,8 @@ use crate::view::{View, has_ended, node_name};
 /// How the scheduler works.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The `schedulerName` of the pods that it cares for.
-    pub name: String,
+    /// How nodes are chosen for the pods of each `schedulerName` that it cares for.
+    pub profiles: Vec<Profile>,
     /// Wait after a pod's first failure; doubled after each further one.
     pub back_off_first: Duration,
     /// The longest such wait.
@@ -44,7 +45,7 @@ impl Default for Options {
     /// The values of kube-scheduler.
     fn default() -> Options {
         Options {
-            name: "default-scheduler".to_owned(),
+            profiles: vec![Profile::default()],
             back_off_first: Duration::from_secs(1),
             back_off_most: Duration::from_secs(10),
             retry_unchanged: Duration::from_secs(300),
@@ -72,11 +73,11 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     let back_off =
         BackOff { first: options.back_off_first, most: options.back_off_most, unchanged: options.retry_unchanged };
     let mut scheduler = Scheduler {
-        writer: Writer { client, name: options.name },
+        client,
         queue: Queue::new(back_off),
         tracker: Tracker::default(),
         kept: Kept::default(),
-        profile: Arc::new(Profile::default()),
+        profiles: options.profiles.into_iter().map(Arc::new).collect(),
         budgets,
         assumed: BTreeMap::new(),
         nominated: BTreeMap::new(),
@@ -124,11 +125,11 @@ async fn change(guarantees: &mut Option<Guaranteed>) {
 }
 
 struct Scheduler {
-    writer: Writer,
+    client: Client,
     queue: Queue,
     tracker: Tracker,
     kept: Kept,
-    profile: Arc<Profile>,
+    profiles: Vec<Arc<Profile>>,
     /// Pods for which a node is chosen that are not seen bound yet, with the node.
     assumed: BTreeMap<String, (Arc<Pod>, String)>,
     budgets: Cache<PodDisruptionBudget>,
@@ -184,7 +185,7 @@ impl Scheduler {
                     self.tracker.assume(pod.clone(), &choice.node);
                     self.assumed.insert(uid(&pod).to_owned(), (pod.clone(), choice.node.clone()));
                     self.make_room().await;
-                    let writer = self.writer.clone();
+                    let writer = self.writer(&pod);
                     self.in_flight.spawn(async move { writer.bind(&pod, &choice.node).await });
                 }
                 Err((mut error, failures)) => {
@@ -244,9 +245,10 @@ impl Scheduler {
         look: impl FnOnce(&mut View, &mut Prepared) -> T,
     ) -> T {
         let first: Vec<_> = nominated.iter().filter(|(other, _)| priority(other) >= priority(pod)).collect();
+        let profile = profile_of(&self.profiles, pod);
         let view = self.tracker.view_mut();
         first.iter().for_each(|(other, node)| view.assume(other.clone(), node));
-        let prepared = self.kept.of(view, pod, &self.profile);
+        let prepared = self.kept.of(view, pod, &profile);
         let seen = look(view, prepared);
         first.iter().for_each(|(other, node)| view.forget(other, node));
         seen
@@ -261,13 +263,14 @@ impl Scheduler {
                 (0..view.len()).map(|at| judge.failure(view, at)).collect()
             }),
         };
+        let profile = profile_of(&self.profiles, pod);
         let view = self.tracker.view();
-        let prepared = self.kept.of(view, pod, &self.profile);
+        let prepared = self.kept.of(view, pod, &profile);
         choose(view, pod, prepared, &mask).map_err(|failures| (fit_error(view, prepared, failures.clone()), failures))
     }
 
     fn preempt(&mut self, pod: &Pod, failures: &[Failure], nominated: &[(Arc<Pod>, String)]) -> Preemption {
-        if failures.is_empty() || !self.profile.asks("DefaultPreemption") {
+        if failures.is_empty() || !profile_of(&self.profiles, pod).asks("DefaultPreemption") {
             return Preemption::InVain(None);
         }
         if self.leaving.contains_key(uid(pod)) {
@@ -287,13 +290,18 @@ impl Scheduler {
         let less = nominated.iter().filter(|(other, node)| *node == plan.node && priority(other) < priority(pod));
         let less: Vec<Arc<Pod>> = less.map(|(other, _)| other.clone()).collect();
         self.make_room().await;
-        let (writer, pod) = (self.writer.clone(), pod.clone());
+        let (writer, pod) = (self.writer(pod), pod.clone());
         self.in_flight.spawn(async move { writer.preempt(&pod, &plan, &less).await });
     }
 
+    /// What writes in the name that the pod has given.
+    fn writer(&self, pod: &Pod) -> Writer {
+        Writer { client: self.client.clone(), name: scheduler_of(pod).to_owned() }
+    }
+
     fn is_ours(&self, pod: &Pod) -> bool {
-        let named = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler");
-        named == self.writer.name
+        let named = scheduler_of(pod);
+        self.profiles.iter().any(|profile| profile.name == named)
             && node_name(pod).is_none()
             && !has_ended(pod)
             && pod.metadata.deletion_timestamp.is_none()
@@ -308,7 +316,7 @@ impl Scheduler {
             return;
         }
         self.make_room().await;
-        let writer = self.writer.clone();
+        let writer = self.writer(&pod);
         self.in_flight.spawn(async move {
             writer.report(&pod, reason, &message, nominated.as_deref()).await;
             Ok(())
@@ -335,6 +343,15 @@ impl Scheduler {
             Err(error) => warn!(%error, "a scheduling task ended"),
         }
     }
+}
+
+fn scheduler_of(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler")
+}
+
+fn profile_of(profiles: &[Arc<Profile>], pod: &Pod) -> Arc<Profile> {
+    let found = profiles.iter().find(|profile| profile.name == scheduler_of(pod));
+    found.cloned().unwrap_or_default()
 }
 
 fn is_gated(pod: &Pod) -> bool {

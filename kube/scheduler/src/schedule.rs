@@ -94,6 +94,37 @@ pub fn schedule_by(view: &View, pod: &Pod, profile: &Arc<Profile>) -> Result<Cho
     choose(view, pod, &prepared, &[]).map_err(|failures| fit_error(view, &prepared, failures))
 }
 
+/// Places many pods, one after the other: a view, and what is kept prepared for equal pods.
+pub struct Placement {
+    view: View,
+    kept: Kept,
+    profile: Arc<Profile>,
+}
+
+impl Placement {
+    /// Nothing is placed yet.
+    pub fn new(view: View, profile: Profile) -> Placement {
+        Placement { view, kept: Kept::default(), profile: Arc::new(profile) }
+    }
+
+    /// The view with what was placed.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Chooses a node as [`schedule_by`] would, and counts the pod there.
+    ///
+    /// # Errors
+    /// No node fits: the reasons for each.
+    pub fn place(&mut self, pod: Arc<Pod>) -> Result<Choice, FitError> {
+        let prepared = self.kept.of(&self.view, &pod, &self.profile);
+        let choice =
+            choose(&self.view, &pod, prepared, &[]).map_err(|failures| fit_error(&self.view, prepared, failures))?;
+        self.view.assume(pod, &choice.node);
+        Ok(choice)
+    }
+}
+
 /// The best node, from what is prepared. `with_nominated` says of each node why it would not do if pods that wait for room on some nodes
 /// were there already.
 ///

@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
-use substrate_scheduler::{Guarantee, Resources};
+use substrate_scheduler::{FitStrategy, Guarantee, Options, Profile, Resources};
 use tokio::sync::watch;
-use world::{add_node, add_pod, by_node, cluster, cluster_with, pods, until};
+use world::{add_node, add_pod, by_node, cluster, cluster_by, cluster_with, pods, until};
 
 #[tokio::test]
 async fn a_burst_fills_the_nodes_exactly_and_the_rest_waits_for_room() {
@@ -85,6 +85,35 @@ async fn a_gate_holds_a_pod_until_it_is_opened() {
         } else {
             Err(format!("{counts:?}"))
         }
+    })
+    .await;
+}
+
+/// One scheduler for two names, one of which fills nodes.
+#[tokio::test]
+async fn each_name_has_its_profile() {
+    let mut full = Profile::named("flt-full");
+    full.fit = FitStrategy::MostAllocated;
+    full.weights.insert("NodeResourcesBalancedAllocation".into(), 0);
+    let (client, _tasks) = cluster_by(Options { profiles: vec![Profile::default(), full], ..Options::default() }).await;
+    add_node(&client, "a").await;
+    add_node(&client, "b").await;
+    let pin = json!({"nodeSelector": null, "nodeName": "b"});
+    add_pod(&client, "there", pin).await;
+    let on =
+        async |name: &str| pods(&client).get(name).await.unwrap().spec.unwrap().node_name.ok_or("waits".to_owned());
+    add_pod(&client, "fills", json!({"schedulerName": "flt-full"})).await;
+    assert_eq!(until("it is bound", async || on("fills").await).await, "b");
+    add_pod(&client, "spreads", json!({})).await;
+    assert_eq!(until("it is bound", async || on("spreads").await).await, "a");
+    add_pod(&client, "too-large", json!({"schedulerName": "flt-full", "nodeSelector": {"no": "such"}})).await;
+    let events: Api<Event> = Api::namespaced(client.clone(), "default");
+    until("it is told in that name", async || {
+        let all = events.list(&Default::default()).await.unwrap().items;
+        let from = |event: &Event| event.source.as_ref().and_then(|source| source.component.clone());
+        let said = all.iter().filter(|event| event.reason.as_deref() == Some("FailedScheduling")).map(from);
+        let said: Vec<_> = said.collect();
+        if said == [Some("flt-full".to_owned())] { Ok(()) } else { Err(format!("{said:?}")) }
     })
     .await;
 }
