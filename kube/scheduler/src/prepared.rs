@@ -51,6 +51,8 @@ pub(crate) struct Judge<'a> {
     fewest: Vec<i64>,
     /// Only rows say something.
     plain: bool,
+    /// The pod may be the first of its group.
+    first: bool,
 }
 
 /// What of a pod decides where it can go. Equal pods have equal shapes.
@@ -169,14 +171,19 @@ impl Prepared {
 
     pub fn judge(&self) -> Judge<'_> {
         let plain = self.hard.all.is_empty() && self.affinities.is_empty() && self.kept.is_empty();
-        Judge { prepared: self, fewest: self.hard.fewest(), plain }
+        Judge { prepared: self, fewest: self.hard.fewest(), plain, first: self.affinities.is_first() }
     }
 }
 
 impl Judge<'_> {
+    /// Whether no filter speaks: what is asked of thousands of nodes, without words.
     pub fn passes(&self, view: &View, at: usize) -> bool {
         let prepared = self.prepared;
-        prepared.rows.failures[at].is_none() && (self.plain || self.failure(view, at).is_none())
+        prepared.rows.failures[at].is_none()
+            && (self.plain
+                || ((prepared.kept.is_empty() || prepared.kept.failure(&view.all()[at]).is_none())
+                    && prepared.hard.passes(at, &self.fewest)
+                    && prepared.affinities.passes(at, self.first)))
     }
 
     /// The reasons of the first filter that does not let the pod onto the node, in kube-scheduler's order and words.
@@ -186,7 +193,8 @@ impl Judge<'_> {
             return Some(known.clone());
         }
         let kept = prepared.kept.failure(&view.all()[at]).map(Failure::new);
-        kept.or_else(|| prepared.hard.failure(at, &self.fewest)).or_else(|| prepared.affinities.failure(at))
+        let first = self.first;
+        kept.or_else(|| prepared.hard.failure(at, &self.fewest)).or_else(|| prepared.affinities.failure(at, first))
     }
 }
 

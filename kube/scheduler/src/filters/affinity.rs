@@ -140,20 +140,35 @@ impl Affinities {
         self.near.is_empty() && self.apart.is_empty() && self.theirs.is_empty()
     }
 
-    pub fn failure(&self, node: usize) -> Option<Failure> {
-        let labelled = || self.near.iter().all(|(_, tally)| tally.at(node).is_some());
-        let first = || self.selects_itself && self.near.iter().all(|(_, tally)| tally.sum == 0) && labelled();
-        let near = self.near.iter().all(|(_, tally)| tally.at(node).is_some_and(|count| count > 0));
-        if !near && !first() {
+    /// Whether the terms select nobody anywhere but the pod itself.
+    pub fn is_first(&self) -> bool {
+        self.selects_itself && self.near.iter().all(|(_, tally)| tally.sum == 0)
+    }
+
+    fn is_near(&self, node: usize, first: bool) -> bool {
+        self.near.iter().all(|(_, tally)| tally.at(node).is_some_and(|count| first || count > 0))
+    }
+
+    pub fn passes(&self, node: usize, first: bool) -> bool {
+        self.is_near(node, first)
+            && !self.apart.iter().any(|(_, tally)| some(tally, node))
+            && !self.theirs.iter().any(|tally| some(tally, node))
+    }
+
+    pub fn failure(&self, node: usize, first: bool) -> Option<Failure> {
+        if !self.is_near(node, first) {
             return Some(Failure::lasting("node(s) didn't match pod affinity rules"));
         }
-        let some = |tally: &Tally| tally.at(node).is_some_and(|count| count > 0);
-        if self.apart.iter().any(|(_, tally)| some(tally)) {
+        if self.apart.iter().any(|(_, tally)| some(tally, node)) {
             return Some(Failure::new("node(s) didn't match pod anti-affinity rules"));
         }
-        let refused = self.theirs.iter().any(some);
+        let refused = self.theirs.iter().any(|tally| some(tally, node));
         refused.then(|| Failure::new("node(s) didn't satisfy existing pods anti-affinity rules"))
     }
+}
+
+fn some(tally: &Tally, node: usize) -> bool {
+    tally.at(node).is_some_and(|count| count > 0)
 }
 
 /// The tally of a label; a new one if there is none yet.

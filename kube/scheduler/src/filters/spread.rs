@@ -118,6 +118,13 @@ impl Spreads {
         self.all.iter().map(fewest).collect()
     }
 
+    pub fn passes(&self, node: usize, fewest: &[i64]) -> bool {
+        let even = |(spread, fewest): (&Spread, &i64)| {
+            spread.tally.at(node).is_some_and(|here| here + spread.own - fewest <= spread.max_skew)
+        };
+        self.all.iter().zip(fewest).all(even)
+    }
+
     pub fn failure(&self, node: usize, fewest: &[i64]) -> Option<Failure> {
         for (spread, fewest) in self.all.iter().zip(fewest) {
             let Some(here) = spread.tally.at(node) else {
