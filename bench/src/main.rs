@@ -6,6 +6,7 @@
 //! | `decisions` | a decision of the policy point | cedar-policy as it comes |
 //! | `ranking` | what the answers of 10,000 providers are worth | itself at 1, 10, 100, … |
 //! | `market` | 1,000 providers answer one request, one is bought from | itself at 1, 10, 100 |
+//! | `scheduling` | pods placed a second, by the choice alone and over an API in process | itself at 500 and 5,000 nodes |
 //! | `purchases` | whole purchases at a node, each over a new connection | nginx that serves the same bytes |
 //!
 //! `announce` is no bench: it makes the crowd of the bench `announcers`, which `cargo xtask` measures from outside.
@@ -18,6 +19,7 @@ mod figures;
 mod market;
 mod purchases;
 mod ranking;
+mod scheduling;
 mod seller;
 
 use std::path::PathBuf;
@@ -28,7 +30,7 @@ use clap::Parser;
 /// Measures one thing.
 #[derive(Parser)]
 struct Bench {
-    /// Which: decisions, ranking, market, purchases.
+    /// Which: decisions, ranking, market, scheduling, purchases.
     name: String,
     /// The `fluidos` that is measured, for purchases.
     #[arg(long)]
@@ -48,9 +50,10 @@ async fn main() -> Result<()> {
         ("decisions", _) => decisions::measure().await?,
         ("ranking", _) => ranking::measure(),
         ("market", _) => market::measure().await?,
+        ("scheduling", _) => scheduling::measure().await?,
         ("purchases", Some(binary)) => purchases::measure(binary).await?,
         ("purchases", None) => bail!("purchases: --binary is missing: which fluidos?"),
-        (other, _) => bail!("there is no bench {other:?}; there are decisions, ranking, market, purchases"),
+        (other, _) => bail!("there is no bench {other:?}; there are decisions, ranking, market, scheduling, purchases"),
     };
     #[allow(clippy::print_stdout)] // the result is what this program is for
     {

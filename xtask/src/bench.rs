@@ -14,14 +14,14 @@ use crate::machine::{install, output, root, run, target};
 use crate::release;
 
 /// Those that the package `fluidos-bench` makes; the first two measure nodes in network namespaces from here.
-const NAMES: [&str; 6] = ["main-job", "announcers", "decisions", "ranking", "market", "purchases"];
+const NAMES: [&str; 7] = ["main-job", "announcers", "decisions", "ranking", "market", "scheduling", "purchases"];
 /// What a bench takes beside it.
 const NGINX: (&str, &str, &str) = ("nginx-light", "/usr/sbin/nginx", "the peer of the bench purchases");
 
 /// Options of the task.
 #[derive(clap::Args)]
 pub struct Bench {
-    /// Which: main-job, announcers, decisions, ranking, market, purchases.
+    /// Which: main-job, announcers, decisions, ranking, market, scheduling, purchases.
     name: String,
     /// Measure the debug build.
     #[arg(long)]

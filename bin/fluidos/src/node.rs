@@ -110,7 +110,7 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
     let mut parts = Parts::new(rooms);
     controllers(&api, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
-    scheduler(&api, &mut parts);
+    scheduler(up, &api, &mut parts);
     api.server.add_admission(Arc::new(gate::Gate::new(api.access("fluidos-gate"))));
     let speakers = Speakers::default();
     let introductions = peers::introduce(up, &key, &api, &links, speakers.clone()).await?;
@@ -183,9 +183,9 @@ fn controllers(api: &Api, parts: &mut Parts) {
 }
 
 /// It knows what is promised, so it begins when that kind is there.
-fn scheduler(api: &Api, parts: &mut Parts) {
+fn scheduler(up: &Up, api: &Api, parts: &mut Parts) {
     let guarantees = Some(kept::follow(&api.access("kube-scheduler"), parts));
-    let options = substrate_scheduler::Options { guarantees, ..Default::default() };
+    let options = substrate_scheduler::Options { guarantees, ..up.scheduler_config.clone().unwrap_or_default() };
     parts.spawn(substrate_scheduler::run(api.access("kube-scheduler"), options));
 }
 

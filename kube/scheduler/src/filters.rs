@@ -2,80 +2,139 @@
 mod affinity;
 mod spread;
 
-use k8s_openapi::api::core::v1::{ContainerPort, Pod, Taint};
-use substrate_client::quantity::Quantity;
+use std::collections::BTreeSet;
 
-pub(crate) use affinity::attraction;
-pub(crate) use spread::{Spread, Spreads};
-
-use affinity::Affinities;
-
-use crate::guarantee::Kept;
-use crate::view::{NodeInfo, View};
+use k8s_openapi::api::core::v1::{ContainerPort, NodeSelectorTerm, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kube::core::Selector;
 use substrate_client::lookup::{node_matches_affinity, taints, tolerates, tolerations};
+use substrate_client::quantity::Quantity;
 use substrate_client::requests::{Resources, pod_requests};
 
-/// What is worked out once per pod, not once per node.
-pub(crate) struct Prepared {
-    requests: Resources,
-    ports: Vec<(String, String, i32)>,
-    affinities: Affinities,
-    spreads: Spreads,
-    kept: Kept,
+pub(crate) use affinity::Affinities;
+pub(crate) use spread::{Spread, Spreads};
+
+use crate::view::NodeInfo;
+
+/// Why a pod cannot run on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// In kube-scheduler's words.
+    pub reasons: Vec<String>,
+    /// It would still be so if other pods left the node.
+    pub lasts: bool,
 }
 
-impl Prepared {
-    pub fn new(view: &View, pod: &Pod) -> Prepared {
-        Prepared {
-            requests: pod_requests(pod),
-            ports: host_ports(pod),
-            affinities: Affinities::new(view, pod),
-            spreads: Spreads::new(view, pod, "DoNotSchedule"),
-            kept: Kept::new(view, pod),
-        }
+impl Failure {
+    pub fn new(reason: impl Into<String>) -> Failure {
+        Failure { reasons: vec![reason.into()], lasts: false }
+    }
+
+    pub fn lasting(reason: impl Into<String>) -> Failure {
+        Failure { reasons: vec![reason.into()], lasts: true }
     }
 }
 
-/// The reasons of the first filter that does not let the pod onto the node, in kube-scheduler's order and words.
-pub(crate) fn first_failure(prepared: &Prepared, pod: &Pod, node: &NodeInfo) -> Option<Vec<String>> {
-    let one = |reason: Option<String>| reason.map(|reason| vec![reason]);
-    one(unschedulable(pod, node))
-        .or_else(|| one(node_name(pod, node)))
-        .or_else(|| one(taint(pod, node)))
-        .or_else(|| one(node_affinity(pod, node)))
-        .or_else(|| one(free_ports(prepared, node)))
-        .or_else(|| fit(prepared, node))
-        .or_else(|| one(prepared.kept.failure(node)))
-        .or_else(|| one(prepared.spreads.failure(node)))
-        .or_else(|| one(prepared.affinities.failure(node)))
+/// What a pod wants of a node alone, worked out once.
+pub(crate) struct Wants {
+    pub requests: Resources,
+    ports: Vec<(String, String, i32)>,
+    /// The nodes that its affinity names.
+    named: Option<BTreeSet<String>>,
 }
 
-fn unschedulable(pod: &Pod, node: &NodeInfo) -> Option<String> {
+impl Wants {
+    pub fn new(pod: &Pod) -> Wants {
+        Wants { requests: pod_requests(pod), ports: host_ports(pod), named: named(pod) }
+    }
+
+    /// Why no node at all would do.
+    pub fn refused(&self) -> Option<&'static str> {
+        self.named.as_ref().is_some_and(BTreeSet::is_empty).then_some("pod affinity terms conflict")
+    }
+}
+
+/// A filter that looks at one node and its pods.
+pub(crate) type Filter = fn(&Wants, &Pod, &NodeInfo) -> Option<Failure>;
+
+/// Those in kube-scheduler's order; spread and affinity, which look at all nodes, come after them.
+pub(crate) const OF_ONE_NODE: [(&str, Filter); 6] = [
+    ("NodeUnschedulable", unschedulable),
+    ("NodeName", node_name),
+    ("TaintToleration", taint),
+    ("NodeAffinity", node_affinity),
+    ("NodePorts", free_ports),
+    ("NodeResourcesFit", fit),
+];
+
+/// A selector with the values that the pod has for some keys.
+fn selector_with<'a>(
+    of: &Pod,
+    selector: &LabelSelector,
+    keys: impl IntoIterator<Item = (&'a Option<Vec<String>>, &'a str)>,
+) -> Option<Selector> {
+    let mut selector = selector.clone();
+    for (keys, operator) in keys {
+        for key in keys.iter().flatten() {
+            if let Some(value) = of.metadata.labels.as_ref().and_then(|labels| labels.get(key)) {
+                selector.match_expressions.get_or_insert_default().push(LabelSelectorRequirement {
+                    key: key.clone(),
+                    operator: operator.to_owned(),
+                    values: Some(vec![value.clone()]),
+                });
+            }
+        }
+    }
+    Selector::try_from(selector).ok()
+}
+
+fn unschedulable(_: &Wants, pod: &Pod, node: &NodeInfo) -> Option<Failure> {
     let cordoned = node.node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
     let taint = Taint {
         key: "node.kubernetes.io/unschedulable".to_owned(),
         effect: "NoSchedule".to_owned(),
         ..Taint::default()
     };
-    (cordoned && !tolerates(tolerations(pod), &taint)).then(|| "node(s) were unschedulable".to_owned())
+    let refused = cordoned && !tolerates(tolerations(pod), &taint);
+    refused.then(|| Failure::lasting("node(s) were unschedulable"))
 }
 
-fn node_name(pod: &Pod, node: &NodeInfo) -> Option<String> {
-    let wanted = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty());
-    let other = wanted.is_some_and(|wanted| wanted != node.name());
-    other.then(|| "node(s) didn't match the requested node name".to_owned())
+fn node_name(_: &Wants, pod: &Pod, node: &NodeInfo) -> Option<Failure> {
+    let other = crate::view::node_name(pod).is_some_and(|wanted| wanted != node.name());
+    other.then(|| Failure::lasting("node(s) didn't match the requested node name"))
 }
 
-fn taint(pod: &Pod, node: &NodeInfo) -> Option<String> {
+fn taint(_: &Wants, pod: &Pod, node: &NodeInfo) -> Option<Failure> {
     let mut hard =
         taints(&node.node).iter().filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
     let taint = hard.find(|taint| !tolerates(tolerations(pod), taint))?;
-    Some(format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value.as_deref().unwrap_or_default()))
+    let value = taint.value.as_deref().unwrap_or_default();
+    Some(Failure::lasting(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)))
 }
 
-fn node_affinity(pod: &Pod, node: &NodeInfo) -> Option<String> {
+/// The nodes that every term of the required affinity names; nothing if one names none.
+fn named(pod: &Pod) -> Option<BTreeSet<String>> {
+    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+    let of = |term: &NodeSelectorTerm| {
+        let fields = term.match_fields.iter().flatten();
+        let names = fields.filter(|field| field.key == "metadata.name" && field.operator == "In");
+        let sets = names.map(|field| field.values.iter().flatten().cloned().collect::<BTreeSet<String>>());
+        sets.reduce(|a, b| a.intersection(&b).cloned().collect())
+    };
+    let each: Option<Vec<BTreeSet<String>>> = terms.iter().map(of).collect();
+    each.filter(|each| !each.is_empty()).map(|each| each.into_iter().flatten().collect())
+}
+
+/// The reason of the nodes that an affinity by name leaves out, whatever else speaks against them.
+pub(crate) fn left_out(wants: &Wants, node: &NodeInfo) -> Option<Failure> {
+    let other = wants.named.as_ref().is_some_and(|named| !named.contains(node.name()));
+    other.then(|| Failure::lasting("node(s) didn't satisfy plugin(s) [NodeAffinity]"))
+}
+
+fn node_affinity(_: &Wants, pod: &Pod, node: &NodeInfo) -> Option<Failure> {
     let matches = node_matches_affinity(pod, &node.node);
-    (!matches).then(|| "node(s) didn't match Pod's node affinity/selector".to_owned())
+    (!matches).then(|| Failure::lasting("node(s) didn't match Pod's node affinity/selector"))
 }
 
 /// Host address, protocol, port.
@@ -92,29 +151,30 @@ fn host_ports(pod: &Pod) -> Vec<(String, String, i32)> {
     ports.filter_map(port).collect()
 }
 
-fn free_ports(prepared: &Prepared, node: &NodeInfo) -> Option<String> {
+fn free_ports(wants: &Wants, _: &Pod, node: &NodeInfo) -> Option<Failure> {
     let clash = |a: &(String, String, i32), b: &(String, String, i32)| {
         a.1 == b.1 && a.2 == b.2 && (a.0 == b.0 || a.0 == "0.0.0.0" || b.0 == "0.0.0.0")
     };
-    if prepared.ports.is_empty() {
+    if wants.ports.is_empty() {
         return None;
     }
-    let taken =
-        node.pods.iter().flat_map(|pod| host_ports(pod)).any(|used| prepared.ports.iter().any(|p| clash(p, &used)));
-    taken.then(|| "node(s) didn't have free ports for the requested pod ports".to_owned())
+    let mut used = node.pods.iter().flat_map(|pod| host_ports(pod));
+    let taken = used.any(|used| wants.ports.iter().any(|port| clash(port, &used)));
+    taken.then(|| Failure::new("node(s) didn't have free ports for the requested pod ports"))
 }
 
-fn fit(prepared: &Prepared, node: &NodeInfo) -> Option<Vec<String>> {
-    let mut reasons = Vec::new();
+fn fit(wants: &Wants, _: &Pod, node: &NodeInfo) -> Option<Failure> {
+    let (mut reasons, mut lasts) = (Vec::new(), false);
     let pods = i64::try_from(node.pods.len()).unwrap_or(i64::MAX);
     if Quantity::whole(pods.saturating_add(1)) > node.allocatable.get("pods") {
         reasons.push("Too many pods".to_owned());
     }
-    for (name, amount) in &prepared.requests.0 {
-        let free = node.allocatable.get(name) - node.requested.get(name);
-        if !amount.is_zero() && *amount > free {
+    for (name, amount) in &wants.requests.0 {
+        let all = node.allocatable.get(name);
+        if !amount.is_zero() && *amount > all - node.requested.get(name) {
             reasons.push(format!("Insufficient {name}"));
+            lasts |= *amount > all;
         }
     }
-    (!reasons.is_empty()).then_some(reasons)
+    (!reasons.is_empty()).then_some(Failure { reasons, lasts })
 }

@@ -82,6 +82,11 @@ impl Guarantees {
         labels.filter_map(|(key, value)| self.by_label.get(&(key.clone(), value.clone())).copied()).next()
     }
 
+    /// Whether a pod has its place by a guarantee that the other has no part in.
+    pub fn protects(&self, pod: &Pod, from: &Pod) -> bool {
+        self.of(pod).is_some_and(|at| self.of(from) != Some(at))
+    }
+
     pub fn count(&mut self, pod: &Pod) {
         if let Some(at) = self.of(pod) {
             self.used[at].add(&takes(pod));
@@ -183,6 +188,10 @@ impl Kept {
         }
         let after = guarantees.kept(own.map(|own| (own, &takes)));
         Kept { sum: None, pieces: Pieces::new(guarantees, &pool, (&before, &after), &takes) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sum.is_none() && self.pieces.is_none()
     }
 
     /// Why the pod would take what is kept, if it went to this node.

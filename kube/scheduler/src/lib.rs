@@ -8,23 +8,33 @@
 //! ```
 //!
 //! [`schedule`] is a pure function and a library: whoever wants to know whether a pod would fit, and if not why, calls it
-//! with a [`View`] of his own. A **filter** says of a node why a pod cannot run there; a **score** says how well it would.
+//! with a [`View`] of his own. What the loop works out for a pod it keeps for its equals (`prepared`). A **filter** says of a node why a pod cannot run there; a **score** says how well it would.
 //! Names, order, weights and words follow the default profile of kube-scheduler 1.34.
 //!
-//! Limits: no preemption (a pod of higher priority only comes first in the queue), no volumes, no dynamic resource
-//! allocation, no extenders, one profile.
+//! A pod that fits nowhere makes others of lower priority leave, if that helps (`preempt`), and waits for their room.
+//!
+//! Limits: no volumes, no dynamic resource
+//! allocation, no extenders.
+mod act;
+mod config;
 mod filters;
 mod guarantee;
+mod preempt;
+mod prepared;
+mod profile;
 mod queue;
 mod run;
 mod schedule;
 mod scores;
+mod tally;
 mod track;
 mod view;
 
+pub use config::ConfigError;
 pub use guarantee::Guarantee;
+pub use profile::{FitStrategy, Profile};
 pub use run::{Guaranteed, Options, run};
-pub use schedule::{Choice, FitError, schedule};
+pub use schedule::{Choice, FitError, Placement, schedule, schedule_by};
 pub use substrate_client::lookup::{
     label_selector_matches, node_matches_affinity, node_selector_term_matches, tolerates,
 };

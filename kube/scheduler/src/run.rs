@@ -3,26 +3,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Client;
 use serde_json::{Value, json};
 use substrate_client::{Access, Cache};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::warn;
 
+use crate::act::{Failed, Writer};
+use crate::filters::Failure;
 use crate::guarantee::Guarantee;
+use crate::preempt::{self, Plan, priority};
+use crate::prepared::Prepared;
+use crate::profile::Profile;
 use crate::queue::{BackOff, Queue, uid};
-use crate::schedule::schedule;
+use crate::schedule::{Choice, FitError, Kept, choose, fit_error};
 use crate::track::Tracker;
-use crate::view::{has_ended, node_name};
+use crate::view::{View, has_ended, node_name};
 
 /// How the scheduler works.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The `schedulerName` of the pods that it cares for.
-    pub name: String,
+    /// How nodes are chosen for the pods of each `schedulerName` that it cares for.
+    pub profiles: Vec<Profile>,
     /// Wait after a pod's first failure; doubled after each further one.
     pub back_off_first: Duration,
     /// The longest such wait.
@@ -40,7 +45,7 @@ impl Default for Options {
     /// The values of kube-scheduler.
     fn default() -> Options {
         Options {
-            name: "default-scheduler".to_owned(),
+            profiles: vec![Profile::default()],
             back_off_first: Duration::from_secs(1),
             back_off_most: Duration::from_secs(10),
             retry_unchanged: Duration::from_secs(300),
@@ -61,16 +66,22 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     let pods: Cache<Pod> = caches.all();
     let nodes: Cache<Node> = caches.all();
     let namespaces: Cache<Namespace> = caches.all();
+    let budgets: Cache<PodDisruptionBudget> = caches.all();
     let mut guarantees = options.guarantees;
-    tokio::join!(pods.synced(), nodes.synced(), namespaces.synced(), known(&mut guarantees));
+    tokio::join!(pods.synced(), nodes.synced(), namespaces.synced(), budgets.synced(), known(&mut guarantees));
     let (mut pod_changes, mut node_changes) = (pods.changes(), nodes.changes());
     let back_off =
         BackOff { first: options.back_off_first, most: options.back_off_most, unchanged: options.retry_unchanged };
     let mut scheduler = Scheduler {
-        writer: Writer { client, name: options.name },
+        client,
         queue: Queue::new(back_off),
         tracker: Tracker::default(),
+        kept: Kept::default(),
+        profiles: options.profiles.into_iter().map(Arc::new).collect(),
+        budgets,
         assumed: BTreeMap::new(),
+        nominated: BTreeMap::new(),
+        leaving: BTreeMap::new(),
         in_flight: JoinSet::new(),
     };
     loop {
@@ -114,17 +125,29 @@ async fn change(guarantees: &mut Option<Guaranteed>) {
 }
 
 struct Scheduler {
-    writer: Writer,
+    client: Client,
     queue: Queue,
     tracker: Tracker,
+    kept: Kept,
+    profiles: Vec<Arc<Profile>>,
     /// Pods for which a node is chosen that are not seen bound yet, with the node.
     assumed: BTreeMap<String, (Arc<Pod>, String)>,
+    budgets: Cache<PodDisruptionBudget>,
+    /// Pods for which room is made, with the node, until that is seen in their status.
+    nominated: BTreeMap<String, (Arc<Pod>, String)>,
+    /// Whom such pods wait for, until it is seen that they leave.
+    leaving: BTreeMap<String, Vec<Arc<Pod>>>,
     in_flight: JoinSet<Result<(), Failed>>,
 }
 
-/// A binding that was not made.
-struct Failed {
-    uid: String,
+/// What becomes of a pod that fits nowhere.
+enum Preemption {
+    Planned(Plan),
+    /// Others were told to leave.
+    Begun,
+    /// It may not ask for that, or waits for those who leave.
+    Waits(&'static str),
+    InVain(Option<String>),
 }
 
 impl Scheduler {
@@ -148,48 +171,154 @@ impl Scheduler {
                     pod,
                     "SchedulingGated",
                     "Scheduling is blocked due to non-empty scheduling gates".to_owned(),
+                    None,
                 )
                 .await;
             }
         }
         let (ready, next) = self.queue.ready(waiting, cluster, Instant::now());
+        let mut nominated = self.nominated(&by_uid);
         for pod in ready {
-            match schedule(self.tracker.view(), &pod) {
+            nominated.retain(|(other, _)| uid(other) != uid(&pod));
+            match self.choose(&pod, &nominated) {
                 Ok(choice) => {
                     self.tracker.assume(pod.clone(), &choice.node);
                     self.assumed.insert(uid(&pod).to_owned(), (pod.clone(), choice.node.clone()));
                     self.make_room().await;
-                    let writer = self.writer.clone();
+                    let writer = self.writer(&pod);
                     self.in_flight.spawn(async move { writer.bind(&pod, &choice.node).await });
                 }
-                Err(error) => {
+                Err((mut error, failures)) => {
                     self.queue.failed(uid(&pod), Some(self.tracker.generation()), Instant::now());
-                    self.report(pod, "Unschedulable", error.to_string()).await;
+                    let before = pod.status.as_ref().and_then(|status| status.nominated_node_name.clone());
+                    let before = before.filter(|name| !name.is_empty());
+                    match self.preempt(&pod, &failures, &nominated) {
+                        Preemption::Planned(plan) => {
+                            let node = plan.node.clone();
+                            nominated.push((pod.clone(), node.clone()));
+                            self.make_leave(&pod, plan, &nominated).await;
+                            self.report(pod, "Unschedulable", error.to_string(), Some(node)).await;
+                        }
+                        // What it waits for is not seen yet.
+                        Preemption::Begun => nominated.extend(before.map(|node| (pod, node))),
+                        Preemption::Waits(words) => {
+                            error.preemption = Some(words.to_owned());
+                            nominated.extend(before.clone().map(|node| (pod.clone(), node)));
+                            self.report(pod, "Unschedulable", error.to_string(), before).await;
+                        }
+                        Preemption::InVain(words) => {
+                            error.preemption = words;
+                            self.report(pod, "Unschedulable", error.to_string(), None).await;
+                        }
+                    }
                 }
             }
         }
         next
     }
 
+    /// Pods that wait for room on a node.
+    fn nominated(&mut self, by_uid: &BTreeMap<&str, &Arc<Pod>>) -> Vec<(Arc<Pod>, String)> {
+        let waits =
+            |pod: &Pod| node_name(pod).is_none() && !has_ended(pod) && pod.metadata.deletion_timestamp.is_none();
+        let seen = |pod: &Pod| pod.status.as_ref().and_then(|status| status.nominated_node_name.clone());
+        self.nominated.retain(|uid, _| by_uid.get(uid.as_str()).is_some_and(|pod| waits(pod) && seen(pod).is_none()));
+        let stays = |victim: &Arc<Pod>| {
+            by_uid
+                .get(uid(victim))
+                .is_some_and(|known| known.metadata.deletion_timestamp.is_none() && !has_ended(known))
+        };
+        self.leaving.retain(|pod, victims| {
+            victims.retain(stays);
+            !victims.is_empty() && by_uid.contains_key(pod.as_str())
+        });
+        let told = by_uid.values().filter(|pod| waits(pod) && !self.assumed.contains_key(uid(pod)));
+        let told = told.filter_map(|pod| Some(((*pod).clone(), seen(pod).filter(|name| !name.is_empty())?)));
+        self.nominated.values().cloned().chain(told).collect()
+    }
+
+    /// Counts pods that are at least as important and wait for room on nodes as if they were there, and what that is good for.
+    fn with<T>(
+        &mut self,
+        pod: &Pod,
+        nominated: &[(Arc<Pod>, String)],
+        look: impl FnOnce(&mut View, &mut Prepared) -> T,
+    ) -> T {
+        let first: Vec<_> = nominated.iter().filter(|(other, _)| priority(other) >= priority(pod)).collect();
+        let profile = profile_of(&self.profiles, pod);
+        let view = self.tracker.view_mut();
+        first.iter().for_each(|(other, node)| view.assume(other.clone(), node));
+        let prepared = self.kept.of(view, pod, &profile);
+        let seen = look(view, prepared);
+        first.iter().for_each(|(other, node)| view.forget(other, node));
+        seen
+    }
+
+    fn choose(&mut self, pod: &Pod, nominated: &[(Arc<Pod>, String)]) -> Result<Choice, (FitError, Vec<Failure>)> {
+        // With those that will be there and without them: what follows from their being there is not sure yet.
+        let mask: Vec<Option<Failure>> = match nominated.iter().any(|(other, _)| priority(other) >= priority(pod)) {
+            false => Vec::new(),
+            true => self.with(pod, nominated, |view, prepared| {
+                let judge = prepared.judge();
+                (0..view.len()).map(|at| judge.failure(view, at)).collect()
+            }),
+        };
+        let profile = profile_of(&self.profiles, pod);
+        let view = self.tracker.view();
+        let prepared = self.kept.of(view, pod, &profile);
+        choose(view, pod, prepared, &mask).map_err(|failures| (fit_error(view, prepared, failures.clone()), failures))
+    }
+
+    fn preempt(&mut self, pod: &Pod, failures: &[Failure], nominated: &[(Arc<Pod>, String)]) -> Preemption {
+        if failures.is_empty() || !profile_of(&self.profiles, pod).asks("DefaultPreemption") {
+            return Preemption::InVain(None);
+        }
+        if self.leaving.contains_key(uid(pod)) {
+            return Preemption::Begun;
+        }
+        if let Some(words) = preempt::ineligible(self.tracker.view(), pod) {
+            return Preemption::Waits(words);
+        }
+        let budgets = self.budgets.list();
+        let plan = self.with(pod, nominated, |view, prepared| preempt::plan(view, prepared, pod, failures, &budgets));
+        plan.map_or_else(|words| Preemption::InVain(Some(words)), Preemption::Planned)
+    }
+
+    async fn make_leave(&mut self, pod: &Arc<Pod>, plan: Plan, nominated: &[(Arc<Pod>, String)]) {
+        self.nominated.insert(uid(pod).to_owned(), (pod.clone(), plan.node.clone()));
+        self.leaving.insert(uid(pod).to_owned(), plan.victims.clone());
+        let less = nominated.iter().filter(|(other, node)| *node == plan.node && priority(other) < priority(pod));
+        let less: Vec<Arc<Pod>> = less.map(|(other, _)| other.clone()).collect();
+        self.make_room().await;
+        let (writer, pod) = (self.writer(pod), pod.clone());
+        self.in_flight.spawn(async move { writer.preempt(&pod, &plan, &less).await });
+    }
+
+    /// What writes in the name that the pod has given.
+    fn writer(&self, pod: &Pod) -> Writer {
+        Writer { client: self.client.clone(), name: scheduler_of(pod).to_owned() }
+    }
+
     fn is_ours(&self, pod: &Pod) -> bool {
-        let named = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler");
-        named == self.writer.name
+        let named = scheduler_of(pod);
+        self.profiles.iter().any(|profile| profile.name == named)
             && node_name(pod).is_none()
             && !has_ended(pod)
             && pod.metadata.deletion_timestamp.is_none()
             && !self.assumed.contains_key(uid(pod))
     }
 
-    /// Writes the condition, and an event unless a gate is the reason, if they say something new.
-    async fn report(&mut self, pod: Arc<Pod>, reason: &'static str, message: String) {
+    /// Writes the condition and where room is made, and an event unless a gate is the reason, if they say something new.
+    async fn report(&mut self, pod: Arc<Pod>, reason: &'static str, message: String, nominated: Option<String>) {
         let same = condition_of(&pod).is_some_and(|found| found["reason"] == reason && found["message"] == message);
-        if same {
+        let before = pod.status.as_ref().and_then(|status| status.nominated_node_name.as_ref());
+        if same && before == nominated.as_ref() {
             return;
         }
         self.make_room().await;
-        let writer = self.writer.clone();
+        let writer = self.writer(&pod);
         self.in_flight.spawn(async move {
-            writer.report(&pod, reason, &message).await;
+            writer.report(&pod, reason, &message, nominated.as_deref()).await;
             Ok(())
         });
     }
@@ -207,6 +336,8 @@ impl Scheduler {
             Ok(Ok(())) => {}
             Ok(Err(failed)) => {
                 self.assumed.remove(&failed.uid);
+                self.nominated.remove(&failed.uid);
+                self.leaving.remove(&failed.uid);
                 self.queue.failed(&failed.uid, None, Instant::now());
             }
             Err(error) => warn!(%error, "a scheduling task ended"),
@@ -214,89 +345,13 @@ impl Scheduler {
     }
 }
 
-#[derive(Clone)]
-struct Writer {
-    client: Client,
-    name: String,
+fn scheduler_of(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler")
 }
 
-impl Writer {
-    fn pods(&self, pod: &Pod) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default())
-    }
-
-    async fn bind(&self, pod: &Pod, node: &str) -> Result<(), Failed> {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let binding = json!({
-            "apiVersion": "v1", "kind": "Binding",
-            // With the identity, a pod of the same name that took its place is not bound by mistake.
-            "metadata": {"name": name, "namespace": namespace, "uid": uid(pod)},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-        });
-        let bound: Result<Value, kube::Error> =
-            self.pods(pod).create_subresource("binding", name, &PostParams::default(), &binding).await;
-        match bound {
-            Ok(_) => {
-                debug!(pod = %format_args!("{namespace}/{name}"), node, "bound");
-                let message = format!("Successfully assigned {namespace}/{name} to {node}");
-                self.event(pod, "Normal", "Scheduled", &message).await;
-                Ok(())
-            }
-            Err(error) => {
-                warn!(pod = %format_args!("{namespace}/{name}"), node, %error, "not bound; will be tried again");
-                Err(Failed { uid: uid(pod).to_owned() })
-            }
-        }
-    }
-
-    async fn report(&self, pod: &Pod, reason: &str, message: &str) {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let condition = json!({
-            "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-            "lastTransitionTime": now(),
-        });
-        // Merged by type: conditions of others stay. With the identity a new pod of the same name refuses it.
-        let patch = json!({"metadata": {"uid": uid(pod)}, "status": {"conditions": [condition]}});
-        let patched = self.pods(pod).patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-        if let Err(error) = patched {
-            // The pod is tried again and says the same then.
-            warn!(pod = name, %error, "condition not written");
-        }
-        if reason == "Unschedulable" {
-            self.event(pod, "Warning", "FailedScheduling", message).await;
-        }
-    }
-
-    /// Events are a courtesy: one that cannot be written is only logged.
-    async fn event(&self, pod: &Pod, kind: &str, reason: &str, message: &str) {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let stamp = k8s_openapi::jiff::Timestamp::now();
-        let event = json!({
-            "metadata": {"name": format!("{name}.{:x}", stamp.as_nanosecond()), "namespace": namespace},
-            "involvedObject": {
-                "apiVersion": "v1", "kind": "Pod", "name": name, "namespace": namespace, "uid": uid(pod),
-                "resourceVersion": pod.metadata.resource_version,
-            },
-            "type": kind, "reason": reason, "message": message, "count": 1,
-            "firstTimestamp": now(), "lastTimestamp": now(),
-            "source": {"component": self.name}, "reportingComponent": self.name, "reportingInstance": "",
-        });
-        let event: Event = match serde_json::from_value(event) {
-            Ok(event) => event,
-            Err(error) => return warn!(%error, "event not made"),
-        };
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        if let Err(error) = events.create(&PostParams::default(), &event).await {
-            debug!(pod = name, %error, "event not written");
-        }
-    }
-}
-
-fn now() -> String {
-    // Kubernetes writes whole seconds.
-    k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+fn profile_of(profiles: &[Arc<Profile>], pod: &Pod) -> Arc<Profile> {
+    let found = profiles.iter().find(|profile| profile.name == scheduler_of(pod));
+    found.cloned().unwrap_or_default()
 }
 
 fn is_gated(pod: &Pod) -> bool {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 
 use crate::guarantee::Guarantee;
 use crate::queue::uid;
-use crate::view::{View, has_ended, node_name};
+use crate::view::{View, differs, has_ended, node_name};
 
 /// A view, and of what it was made. What the caches still hold by the same pointer has not changed.
 #[derive(Debug, Default)]
@@ -21,6 +21,11 @@ pub(crate) struct Tracker {
 impl Tracker {
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// For trying something that is undone then.
+    pub fn view_mut(&mut self) -> &mut View {
+        &mut self.view
     }
 
     /// Grows when something has changed that may make room or take it away. Heartbeats of nodes and states of pods do not.
@@ -111,14 +116,6 @@ impl Tracker {
             self.generation += 1;
         }
     }
-}
-
-fn differs(before: &Node, now: &Node) -> bool {
-    let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
-    before.metadata.uid != now.metadata.uid
-        || before.metadata.labels != now.metadata.labels
-        || before.spec != now.spec
-        || allocatable(before) != allocatable(now)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Nodes and what runs on them: all that a choice is made from.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -25,8 +25,7 @@ pub struct NodeInfo {
 
 /// What CPU and memory count for in scores when a container does not say (`DefaultMilliCPURequest`,
 /// `DefaultMemoryRequest` of kube-scheduler).
-pub(crate) fn counted(pod: &Pod) -> Resources {
-    let mut requests = pod_requests(pod);
+pub(crate) fn counted(mut requests: Resources) -> Resources {
     for (name, default) in [("cpu", Quantity::millis(100)), ("memory", Quantity::bytes(200 << 20))] {
         let entry = requests.0.entry(name.to_owned()).or_default();
         if entry.is_zero() {
@@ -56,18 +55,50 @@ impl NodeInfo {
 
     /// Puts a pod on it.
     pub fn add(&mut self, pod: Arc<Pod>) {
-        self.requested.add(&pod_requests(&pod));
-        self.counted.add(&counted(&pod));
+        let requests = pod_requests(&pod);
+        self.requested.add(&requests);
+        self.counted.add(&counted(requests));
         self.pods.push(pod);
+    }
+
+    fn take(&mut self, uid: Option<&str>) -> Option<Arc<Pod>> {
+        let at = self.pods.iter().position(|known| known.metadata.uid.as_deref() == uid)?;
+        let known = self.pods.swap_remove(at);
+        let requests = pod_requests(&known);
+        self.requested.subtract(&requests);
+        self.counted.subtract(&counted(requests));
+        Some(known)
     }
 }
 
+/// A pod came to a node or left it.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    /// The node's place among all.
+    pub node: usize,
+    pub pod: Arc<Pod>,
+    /// 1 or -1.
+    pub by: i64,
+}
+
+/// Changes that are remembered: who has seen less of them begins anew. More than come between two looks of a class of pods that is
+/// being scheduled, and some 200 KiB.
+const LOG_MAX: usize = 8192;
+
 /// All nodes, the labels of namespaces for selectors of those, and what is guaranteed.
+///
+/// What is made from a view can be kept up to date: as long as its *structure* is the same, nodes keep their places, and what has changed
+/// since then is the log of pods that came and left.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    nodes: BTreeMap<String, NodeInfo>,
+    /// By name.
+    nodes: Vec<NodeInfo>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     guarantees: Guarantees,
+    structure: u64,
+    log: VecDeque<Change>,
+    /// How many changes were forgotten.
+    forgotten: u64,
 }
 
 impl View {
@@ -78,10 +109,7 @@ impl View {
         namespaces: impl IntoIterator<Item = Arc<Namespace>>,
     ) -> View {
         let mut view = View::default();
-        for node in nodes {
-            let info = NodeInfo::new(node);
-            view.nodes.insert(info.name().to_owned(), info);
-        }
+        nodes.into_iter().for_each(|node| view.put_node(node));
         view.set_namespaces(&namespaces.into_iter().collect::<Vec<_>>());
         for pod in pods.into_iter().filter(|pod| !has_ended(pod)) {
             if let Some(node) = node_name(&pod).map(str::to_owned) {
@@ -104,8 +132,9 @@ impl View {
         }
         let ends = self.guarantees.ends_in(&all);
         let mut guarantees = Guarantees::new(all);
-        self.nodes.values().flat_map(|info| &info.pods).for_each(|pod| guarantees.count(pod));
+        self.nodes.iter().flat_map(|info| &info.pods).for_each(|pod| guarantees.count(pod));
         self.guarantees = guarantees;
+        self.structure += 1;
         ends
     }
 
@@ -118,50 +147,98 @@ impl View {
             let metadata = &namespace.metadata;
             (metadata.name.clone().unwrap_or_default(), metadata.labels.clone().unwrap_or_default())
         };
-        self.namespaces = namespaces.iter().map(labels).collect();
+        let all = namespaces.iter().map(labels).collect();
+        if self.namespaces != all {
+            self.namespaces = all;
+            self.structure += 1;
+        }
+    }
+
+    pub(crate) fn place(&self, name: &str) -> Result<usize, usize> {
+        self.nodes.binary_search_by(|info| info.name().cmp(name))
     }
 
     /// Puts a node in, or a newer version of it, which keeps its pods.
     pub(crate) fn put_node(&mut self, node: Arc<Node>) {
-        let mut fresh = NodeInfo::new(node);
-        if let Some(known) = self.nodes.remove(fresh.name()) {
-            (fresh.pods, fresh.requested, fresh.counted) = (known.pods, known.requested, known.counted);
+        match self.place(node.metadata.name.as_deref().unwrap_or_default()) {
+            Ok(at) => {
+                let known = &mut self.nodes[at];
+                if looks_other(&known.node, &node) {
+                    known.allocatable = allocatable(&node);
+                    self.structure += 1;
+                }
+                known.node = node;
+            }
+            Err(at) => {
+                self.nodes.insert(at, NodeInfo::new(node));
+                self.structure += 1;
+            }
         }
-        self.nodes.insert(fresh.name().to_owned(), fresh);
     }
 
     pub(crate) fn remove_node(&mut self, name: &str) {
-        let pods = self.nodes.remove(name).map(|info| info.pods);
-        pods.iter().flatten().for_each(|pod| self.guarantees.uncount(pod));
+        if let Ok(at) = self.place(name) {
+            let info = self.nodes.remove(at);
+            info.pods.iter().for_each(|pod| self.guarantees.uncount(pod));
+            self.structure += 1;
+        }
     }
 
     /// Takes a pod off the node where it was counted.
     pub(crate) fn forget(&mut self, pod: &Pod, node: &str) {
-        let Some(info) = self.nodes.get_mut(node) else { return };
-        if let Some(at) = info.pods.iter().position(|known| known.metadata.uid == pod.metadata.uid) {
-            let known = info.pods.swap_remove(at);
-            info.requested.subtract(&pod_requests(&known));
-            info.counted.subtract(&counted(&known));
+        let Ok(at) = self.place(node) else { return };
+        if let Some(known) = self.nodes[at].take(pod.metadata.uid.as_deref()) {
             self.guarantees.uncount(&known);
+            self.note(Change { node: at, pod: known, by: -1 });
         }
     }
 
     /// Counts a pod on a node, whether it is bound yet or not.
     pub fn assume(&mut self, pod: Arc<Pod>, node: &str) {
-        if let Some(info) = self.nodes.get_mut(node) {
+        if let Ok(at) = self.place(node) {
             self.guarantees.count(&pod);
-            info.add(pod);
+            self.nodes[at].add(pod.clone());
+            self.note(Change { node: at, pod, by: 1 });
         }
+    }
+
+    fn note(&mut self, change: Change) {
+        if self.log.len() == LOG_MAX {
+            self.log.pop_front();
+            self.forgotten += 1;
+        }
+        self.log.push_back(change);
+    }
+
+    /// Grows when nodes, namespaces or guarantees are others.
+    pub(crate) fn structure(&self) -> u64 {
+        self.structure
+    }
+
+    /// How many changes there were.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.forgotten + self.log.len() as u64
+    }
+
+    /// The changes after so many; nothing if some of them are forgotten.
+    pub(crate) fn since(&self, sequence: u64) -> Option<impl Iterator<Item = &Change>> {
+        let seen = usize::try_from(sequence.checked_sub(self.forgotten)?).ok()?;
+        Some(self.log.range(seen.min(self.log.len())..))
     }
 
     /// All nodes by name.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values()
+        self.nodes.iter()
+    }
+
+    /// All nodes, each at its place.
+    pub(crate) fn all(&self) -> &[NodeInfo] {
+        &self.nodes
     }
 
     /// A node.
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
-        self.nodes.get(name)
+        self.place(name).ok().map(|at| &self.nodes[at])
     }
 
     /// How many nodes there are.
@@ -177,6 +254,21 @@ impl View {
     pub(crate) fn namespace_labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
         self.namespaces.get(name)
     }
+}
+
+/// Whether something that filters or scores look at is other.
+fn looks_other(before: &Node, now: &Node) -> bool {
+    let images = |node: &Node| node.status.as_ref().and_then(|status| status.images.clone());
+    differs(before, now) || images(before) != images(now)
+}
+
+/// Whether a node may have become better or worse for pods.
+pub(crate) fn differs(before: &Node, now: &Node) -> bool {
+    let amounts = |node: &Node| node.status.as_ref().map(|s| (s.allocatable.clone(), s.capacity.clone()));
+    before.metadata.uid != now.metadata.uid
+        || before.metadata.labels != now.metadata.labels
+        || before.spec != now.spec
+        || amounts(before) != amounts(now)
 }
 
 /// The node that a pod is bound to.

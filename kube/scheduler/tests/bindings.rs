@@ -1,80 +1,17 @@
 //! The scheduler over a real API server in process.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+mod world;
+
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use serde_json::{Value, json};
-use substrate_apiserver::auth::{Tokens, User};
-use substrate_apiserver::node_proxy::NodeProxies;
-use substrate_apiserver::{ApiServer, Options as ApiOptions};
-use substrate_scheduler::{Guarantee, Guaranteed, Options, Resources};
-use substrate_store::Store;
+use serde_json::json;
+use substrate_scheduler::{FitStrategy, Guarantee, Options, Profile, Resources};
 use tokio::sync::watch;
-
-const DEADLINE: Duration = Duration::from_secs(20);
-
-async fn cluster() -> (Client, tokio::task::JoinSet<()>) {
-    cluster_with(None).await
-}
-
-async fn cluster_with(guarantees: Option<Guaranteed>) -> (Client, tokio::task::JoinSet<()>) {
-    let server = ApiServer::new(ApiOptions {
-        store: Store::memory().unwrap(),
-        service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
-        tokens: Tokens::default(),
-        proxies: NodeProxies::default(),
-        admission: Vec::new(),
-        version: "v1.34.0".into(),
-    })
-    .unwrap();
-    server.bootstrap(None).await.unwrap();
-    let client_for = |name: &str| substrate_client::in_process(server.as_user(User::new(name, &["system:masters"])));
-    let mut tasks = tokio::task::JoinSet::new();
-    let options = Options { back_off_first: Duration::from_millis(100), guarantees, ..Options::default() };
-    tasks.spawn(substrate_scheduler::run(client_for("system:kube-scheduler"), options));
-    (client_for("admin"), tasks)
-}
-
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let start = Instant::now();
-    loop {
-        match look().await {
-            Ok(value) => return value,
-            Err(last) if start.elapsed() > DEADLINE => panic!("{what}: not within {DEADLINE:?}; last seen: {last}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-async fn add_node(client: &Client, name: &str) {
-    let node =
-        json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}}});
-    let nodes: Api<Node> = Api::all(client.clone());
-    nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
-}
-
-async fn add_pod(client: &Client, name: &str, more: Value) {
-    let mut spec = json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]});
-    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let pod = json!({"metadata": {"name": name}, "spec": spec});
-    pods(client).create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
-}
-
-fn pods(client: &Client) -> Api<Pod> {
-    Api::namespaced(client.clone(), "default")
-}
-
-async fn by_node(client: &Client) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for pod in pods(client).list(&Default::default()).await.unwrap() {
-        *counts.entry(pod.spec.unwrap().node_name.unwrap_or_default()).or_default() += 1;
-    }
-    counts
-}
+use world::{add_node, add_pod, by_node, cluster, cluster_by, cluster_with, pods, until};
 
 #[tokio::test]
 async fn a_burst_fills_the_nodes_exactly_and_the_rest_waits_for_room() {
@@ -148,6 +85,35 @@ async fn a_gate_holds_a_pod_until_it_is_opened() {
         } else {
             Err(format!("{counts:?}"))
         }
+    })
+    .await;
+}
+
+/// One scheduler for two names, one of which fills nodes.
+#[tokio::test]
+async fn each_name_has_its_profile() {
+    let mut full = Profile::named("flt-full");
+    full.fit = FitStrategy::MostAllocated;
+    full.weights.insert("NodeResourcesBalancedAllocation".into(), 0);
+    let (client, _tasks) = cluster_by(Options { profiles: vec![Profile::default(), full], ..Options::default() }).await;
+    add_node(&client, "a").await;
+    add_node(&client, "b").await;
+    let pin = json!({"nodeSelector": null, "nodeName": "b"});
+    add_pod(&client, "there", pin).await;
+    let on =
+        async |name: &str| pods(&client).get(name).await.unwrap().spec.unwrap().node_name.ok_or("waits".to_owned());
+    add_pod(&client, "fills", json!({"schedulerName": "flt-full"})).await;
+    assert_eq!(until("it is bound", async || on("fills").await).await, "b");
+    add_pod(&client, "spreads", json!({})).await;
+    assert_eq!(until("it is bound", async || on("spreads").await).await, "a");
+    add_pod(&client, "too-large", json!({"schedulerName": "flt-full", "nodeSelector": {"no": "such"}})).await;
+    let events: Api<Event> = Api::namespaced(client.clone(), "default");
+    until("it is told in that name", async || {
+        let all = events.list(&Default::default()).await.unwrap().items;
+        let from = |event: &Event| event.source.as_ref().and_then(|source| source.component.clone());
+        let said = all.iter().filter(|event| event.reason.as_deref() == Some("FailedScheduling")).map(from);
+        let said: Vec<_> = said.collect();
+        if said == [Some("flt-full".to_owned())] { Ok(()) } else { Err(format!("{said:?}")) }
     })
     .await;
 }

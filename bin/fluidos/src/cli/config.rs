@@ -14,13 +14,21 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 pub fn with_file(command: Command, arguments: &[OsString]) -> Result<Command> {
     let Some(path) = path(arguments) else { return Ok(command) };
     let shown = path.to_string_lossy().into_owned();
-    let size = std::fs::metadata(&path).with_context(|| format!("--config {shown}"))?.len();
-    if size > FILE_BYTES_MAX {
-        bail!("--config {shown}: {size} bytes, and at most {FILE_BYTES_MAX} are read");
-    }
-    let text = std::fs::read_to_string(&path).with_context(|| format!("--config {shown}"))?;
-    let values = read(&text).with_context(|| format!("--config {shown}"))?;
+    let values = page(&shown).and_then(|text| read(&text)).with_context(|| format!("--config {shown}"))?;
     apply(command, values).with_context(|| format!("--config {shown}"))
+}
+
+/// `--scheduler-config FILE`.
+pub fn scheduler(path: &str) -> Result<substrate_scheduler::Options> {
+    Ok(substrate_scheduler::Options::configured(serde_saphyr::from_str(&page(path)?)?)?)
+}
+
+fn page(path: &str) -> Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    if size > FILE_BYTES_MAX {
+        bail!("{size} bytes, and at most {FILE_BYTES_MAX} are read");
+    }
+    Ok(std::fs::read_to_string(path)?)
 }
 
 /// Where the file is, as far as that can be told before the command line is understood.
@@ -77,6 +85,22 @@ fn apply(mut command: Command, values: Vec<(String, Vec<String>)>) -> Result<Com
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn the_scheduler_is_configured_by_a_file_or_told_why_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flt-scheduler.yaml");
+        let of = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let read = scheduler(path.to_str().unwrap());
+            read.map(|options| options.profiles[0].name.clone()).map_err(|error| error.to_string())
+        };
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        assert_eq!(of(&format!("{head}profiles:\n- schedulerName: flt-mine\n")), Ok("flt-mine".to_owned()));
+        let refused = of(&format!("{head}profiles:\n- plugins: {{score: {{enabled: [{{name: Magic}}]}}}}\n"));
+        assert_eq!(refused, Err("scheduler configuration: there is no plug-in \"Magic\"".to_owned()));
+        assert!(of(&"#".repeat(70_000)).unwrap_err().contains("at most 65536 are read"));
+    }
 
     #[test]
     fn a_file_says_what_flags_say() {

@@ -86,6 +86,9 @@ pub struct Up {
     /// What happens to running containers when the node is told to stop with SIGTERM.
     #[arg(long, env = "FLUIDOS_ON_STOP", value_enum, default_value_t = OnStop::Keep)]
     pub on_stop: OnStop,
+    /// How the scheduler chooses nodes: a KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1) as YAML.
+    #[arg(long, env = "FLUIDOS_SCHEDULER_CONFIG", value_name = "FILE", value_parser = super::config::scheduler)]
+    pub scheduler_config: Option<substrate_scheduler::Options>,
     /// A YAML file with these flags.
     #[arg(long, env = "FLUIDOS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,

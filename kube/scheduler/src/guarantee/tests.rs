@@ -103,9 +103,9 @@ fn pieces_are_looked_at_together_and_moved_out_of_the_way() {
     let waits =
         expect!["0/2 nodes are available: 2 node(s) keep room in one piece for what is guaranteed to contract-2."];
     check(&view(&nodes, &ones, &kept), &pod("p", "own", None, "2"), waits);
-    check(&view(&nodes, &ones, &kept), &pod("p", "own", None, "1"), expect!["a"]);
+    check(&view(&nodes, &ones, &kept), &pod("p", "own", None, "1"), expect!["b"]);
     // Wherever the pieces were thought to be, a whole node is given to who needs one.
-    check(&view(&nodes, &[], &kept), &pod("p", "own", None, "4"), expect!["a"]);
+    check(&view(&nodes, &[], &kept), &pod("p", "own", None, "4"), expect!["b"]);
 }
 
 #[test]

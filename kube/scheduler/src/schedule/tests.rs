@@ -1,5 +1,4 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
-use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 use k8s_openapi::api::core::v1::{Namespace, Node};
@@ -114,6 +113,23 @@ fn taints_cordon_and_selectors() {
     check(nodes, &[], &greater("8"), none);
 }
 
+/// As the pods of a DaemonSet say where they belong.
+#[test]
+fn an_affinity_by_name_leaves_other_nodes_out() {
+    let by_name = |names: &[&str]| {
+        let fields = json!([{"key": "metadata.name", "operator": "In", "values": names}]);
+        let terms = json!({"nodeSelectorTerms": [{"matchFields": fields}]});
+        let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
+        let mut spec = asks("5");
+        spec["affinity"] = affinity;
+        pod("p", None, spec)
+    };
+    let words =
+        expect!["0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't satisfy plugin(s) [NodeAffinity]."];
+    check(three(), &[], &by_name(&["b"]), words);
+    check(three(), &[], &by_name(&[]), expect!["0/3 nodes are available: pod affinity terms conflict."]);
+}
+
 #[test]
 fn host_ports_are_taken_once() {
     let port = |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": ip}]}]});
@@ -122,6 +138,33 @@ fn host_ports_are_taken_once() {
     check(nodes(), &used, &pod("p", None, port("10.0.0.2")), expect!["a"]);
     let taken = expect!["0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."];
     check(nodes(), &used, &pod("p", None, port("")), taken);
+}
+
+/// In another namespace, which is named or selected.
+#[test]
+fn pods_of_other_namespaces() {
+    let near = |more: Value| {
+        let mut one = term("db", "zone")[0].clone();
+        one.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let affinity = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [one]}});
+        let mut pod = pod("web-0", None, json!({"affinity": affinity}));
+        Arc::make_mut(&mut pod).metadata.namespace = Some("e".into());
+        pod
+    };
+    let db = [pod("db-0", Some("c"), json!({}))];
+    let none = || expect!["0/3 nodes are available: 3 node(s) didn't match pod affinity rules."];
+    check(three(), &db, &near(json!({})), none());
+    check(three(), &db, &near(json!({"namespaces": ["d"]})), expect!["c"]);
+    check(three(), &db, &near(json!({"namespaceSelector": {"matchLabels": {"team": "x"}}})), expect!["c"]);
+    check(three(), &db, &near(json!({"namespaceSelector": {"matchLabels": {"team": "y"}}})), none());
+    check(three(), &db, &near(json!({"namespaceSelector": {}})), expect!["c"]);
+    let mut keyed = near(json!({"namespaces": ["d"], "matchLabelKeys": ["app"]}));
+    check(three(), &db, &keyed, none());
+    Arc::make_mut(&mut keyed).metadata.labels = Some([("app".into(), "db".into())].into());
+    check(three(), &db, &keyed, expect!["c"]);
+    let mut other = near(json!({"namespaces": ["d"], "mismatchLabelKeys": ["app"]}));
+    Arc::make_mut(&mut other).metadata.labels = Some([("app".into(), "db".into())].into());
+    check(three(), &db, &other, none());
 }
 
 fn term(app: &str, key: &str) -> Value {
@@ -134,6 +177,12 @@ fn pods_near_and_apart() {
     let apart = |app: &str| json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term(app, "zone")}}});
     let db = [pod("db-0", Some("c"), json!({}))];
     check(three(), &db, &pod("web-0", None, near("db")), expect!["c"]);
+    let mut both = near("db");
+    let required = &mut both["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    required.as_array_mut().unwrap().push(term("cache", "zone")[0].clone());
+    let beside = [db[0].clone(), pod("cache-0", Some("c"), json!({}))];
+    let words = expect!["0/3 nodes are available: 3 node(s) didn't match pod affinity rules."];
+    check(three(), &beside, &pod("web-0", None, both), words);
     check(
         three(),
         &[],
@@ -165,6 +214,20 @@ fn spread_over_topologies() {
     let two = [pod("web-0", Some("a"), json!({})), pod("web-1", Some("b"), json!({}))];
     check(three(), &two, &pod("web-2", None, spread("DoNotSchedule", 1)), expect!["c"]);
     check(three(), &two, &pod("web-2", None, spread("ScheduleAnyway", 1)), expect!["c"]);
+    let mut domains = spread("DoNotSchedule", 1);
+    domains["topologySpreadConstraints"][0]["minDomains"] = json!(3);
+    let one_each = [pod("web-0", Some("a"), json!({})), pod("web-1", Some("c"), json!({}))];
+    let words = expect!["0/3 nodes are available: 3 node(s) didn't match pod topology spread constraints."];
+    check(three(), &one_each, &pod("web-2", None, domains), words);
+    let mut keyed = spread("DoNotSchedule", 1);
+    keyed["topologySpreadConstraints"][0]["matchLabelKeys"] = json!(["version"]);
+    let mut next = pod("web-2", None, keyed);
+    let labels = [("app".to_owned(), "web".to_owned()), ("version".to_owned(), "2".to_owned())];
+    Arc::make_mut(&mut next).metadata.labels = Some(labels.into());
+    let view = View::new(three(), two.iter().cloned(), []);
+    let prepared = Prepared::new(&view, shape(&next), Arc::new(Profile::default()));
+    let judge = prepared.judge();
+    assert!((0..3).all(|at| judge.failure(&view, at).is_none()), "those of another version are no group of it");
     let cordoned = vec![three()[0].clone(), node("c", json!({"zone": "2"}), json!({"unschedulable": true}))];
     let words = expect![
         "0/2 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) were unschedulable."
@@ -201,6 +264,29 @@ fn better_nodes_win() {
     check(three(), &there, &pod("web-0", None, likes("db", "podAffinity")), expect!["b"]);
     let two = vec![three()[0].clone(), three()[1].clone()];
     check(two, &there, &pod("web-0", None, likes("db", "podAntiAffinity")), expect!["a"]);
+}
+
+/// Pods of one set, without constraints of their own: by name of the node and by zone. A node without a zone has only the one count, as
+/// upstream's.
+#[test]
+fn siblings_spread_by_themselves() {
+    let zoned = |name: &str, zone: &str| node(name, json!({"topology.kubernetes.io/zone": zone}), json!({}));
+    let nodes = || vec![zoned("a", "1"), zoned("b", "1"), zoned("c", "2"), node("d", json!({}), json!({}))];
+    let owned = |name: &str, on: Option<&str>| {
+        let mut pod = pod(name, on, json!({}));
+        let owner =
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true}]);
+        Arc::make_mut(&mut pod).metadata.owner_references = serde_json::from_value(owner).unwrap();
+        pod
+    };
+    let on = |names: &[&str]| -> Vec<Arc<Pod>> {
+        names.iter().enumerate().map(|(n, at)| owned(&format!("r-{n}"), Some(at))).collect()
+    };
+    check(nodes(), &on(&["a", "d"]), &owned("r-9", None), expect!["d"]);
+    check(nodes()[..3].to_vec(), &on(&["a"]), &owned("r-9", None), expect!["c"]);
+    check(nodes(), &on(&["a", "c", "b"]), &owned("r-9", None), expect!["d"]);
+    let foreign = [pod("x", Some("c"), asks("1"))];
+    check(nodes()[..3].to_vec(), &[&on(&["a"])[..], &foreign].concat(), &owned("r-9", None), expect!["c"]);
 }
 
 #[test]
