@@ -1,9 +1,10 @@
 //! Who asks. Whether they may is for [`crate::authorization`].
 //!
-//! A user comes from a client certificate (common name and organisations), from a bearer token, or from the
-//! process itself (in-process clients carry their user with them). Nobody else gets further than health and version.
+//! A user comes from a client certificate (common name and organisations), from a bearer token (of the process, or of a service account:
+//! [`account_tokens`]), or from the process itself (in-process clients carry their user with them). Nobody else gets further than health and version.
 //! Who may [`impersonation`] asks as somebody else.
 
+pub mod account_tokens;
 pub(crate) mod impersonation;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 
+use crate::server::ApiServer;
 use crate::status::Status;
 
 /// An authenticated caller.
@@ -65,17 +67,29 @@ impl Tokens {
         let digest: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
         self.0.get(&digest).cloned()
     }
+}
 
-    /// The user of a request: the bearer token's, else the connection's, else nobody.
-    ///
-    /// # Errors
-    /// 401 for a token that is not known: it must not fall back to anonymous.
-    pub fn authenticate(&self, headers: &HeaderMap, connection: Option<&User>) -> Result<User, Status> {
-        let Some(header) = headers.get(http::header::AUTHORIZATION) else {
-            return Ok(connection.cloned().unwrap_or_else(User::anonymous));
-        };
-        let token = header.to_str().ok().and_then(|h| h.strip_prefix("Bearer ")).ok_or_else(Status::unauthorized)?;
-        self.user(token).ok_or_else(Status::unauthorized)
+/// The user of a request: the bearer token's, else the connection's, else nobody.
+///
+/// # Errors
+/// 401 for a token that is not known: it must not fall back to anonymous.
+pub fn authenticate(server: &ApiServer, headers: &HeaderMap, connection: Option<&User>) -> Result<User, Status> {
+    let Some(header) = headers.get(http::header::AUTHORIZATION) else {
+        return Ok(connection.cloned().unwrap_or_else(User::anonymous));
+    };
+    let token = header.to_str().ok().and_then(|h| h.strip_prefix("Bearer ")).ok_or_else(Status::unauthorized)?;
+    token_user(server, token, &[]).map(|(user, _)| user).map_err(|_| Status::unauthorized())
+}
+
+/// The user of a token, and for which of `audiences` it is ([`account_tokens::user`]); tokens of the process are for this server alone.
+///
+/// # Errors
+/// Why it is nobody's.
+pub fn token_user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User, Vec<String>), &'static str> {
+    match server.inner.tokens.user(token) {
+        Some(user) if audiences.is_empty() => Ok((user, Vec::new())),
+        _ if account_tokens::may_be(token) => account_tokens::user(server, token, audiences),
+        _ => Err("invalid bearer token"),
     }
 }
 

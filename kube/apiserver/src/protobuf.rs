@@ -190,6 +190,7 @@ fn message(api_version: &str, kind: &str) -> Option<&'static Message> {
         ("v1", "Status") => &meta::Status,
         ("meta.k8s.io/v1", "PartialObjectMetadata") => &meta::PartialObjectMetadata,
         ("v1", "Binding") => &core::Binding,
+        ("authentication.k8s.io/v1", "TokenRequest") => &authentication::TokenRequest,
         ("policy/v1", "Eviction") => &policy::Eviction,
         ("autoscaling/v1", "Scale") => &autoscaling::Scale,
         _ => {

@@ -1,7 +1,7 @@
 //! The API server: one value that answers requests, in process and behind TLS.
 
 use std::net::Ipv4Addr;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use substrate_store::Store;
 
 use crate::addresses::Addresses;
 use crate::admission::{Admission, Registrations};
+use crate::auth::account_tokens::Issuer;
 use crate::auth::{self, Tokens, User};
 use crate::authorization::{self, Attributes, Rights};
 use crate::body::deliver::Wishes;
@@ -51,6 +52,8 @@ pub(crate) struct Inner {
     pub registry: Registry,
     pub addresses: Addresses,
     pub tokens: Tokens,
+    /// Who signs tokens of service accounts; nobody does unless it is set.
+    pub issuer: OnceLock<Issuer>,
     pub rights: Rights,
     pub proxies: NodeProxies,
     pub admission: RwLock<Vec<Arc<dyn Admission>>>,
@@ -70,6 +73,7 @@ impl ApiServer {
             registry,
             addresses: Addresses::new(options.service_cidr.0, options.service_cidr.1),
             tokens: options.tokens,
+            issuer: OnceLock::new(),
             rights: Rights::default(),
             proxies: options.proxies,
             admission: RwLock::new(options.admission),
@@ -91,6 +95,11 @@ impl ApiServer {
             self.inner.registry.define(&definition);
         }
         Ok(())
+    }
+
+    /// Issues tokens of service accounts from now on, and takes them. Called once; a second time is without effect.
+    pub fn issue_tokens(&self, issuer: Issuer) {
+        let _ = self.inner.issuer.set(issuer);
     }
 
     /// Adds a step of admission after the others.
@@ -206,7 +215,7 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let user = self.inner.tokens.authenticate(request.headers(), connection)?;
+        let user = auth::authenticate(self, request.headers(), connection)?;
         let path = request.uri().path().to_owned();
         if user.is_anonymous() {
             return if auth::is_public(&path) { self.public(&path) } else { Err(Status::unauthorized()) };
@@ -225,8 +234,13 @@ impl ApiServer {
         if auth::is_public(&path) {
             return self.public(&path);
         }
-        if path == "/snapshot" {
-            return Ok(self.snapshot());
+        match (path.as_str(), self.inner.issuer.get()) {
+            ("/snapshot", _) => return Ok(self.snapshot()),
+            ("/openid/v1/jwks", Some(issuer)) => return Ok(body::json(StatusCode::OK, &issuer.keys())),
+            ("/.well-known/openid-configuration", Some(issuer)) => {
+                return Ok(body::json(StatusCode::OK, &issuer.configuration()));
+            }
+            _ => {}
         }
         if path == "/" {
             return Ok(body::json(StatusCode::OK, &discovery::paths(&self.inner.registry)));

@@ -43,7 +43,7 @@ pub struct Call {
 }
 
 impl Call {
-    fn not_found(&self) -> Status {
+    pub(crate) fn not_found(&self) -> Status {
         Status::not_found(&self.kind.names.group, &self.kind.names.plural, &self.route.name)
     }
 
@@ -51,7 +51,7 @@ impl Call {
     ///
     /// # Errors
     /// 400 for a value other than `All`.
-    fn dry_run(&self) -> Result<bool, Status> {
+    pub(crate) fn dry_run(&self) -> Result<bool, Status> {
         match self.query.get("dryRun") {
             None => Ok(false),
             Some("All") => Ok(true),

@@ -13,6 +13,7 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
+use substrate_apiserver::auth::account_tokens::Issuer;
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options, tls};
@@ -70,6 +71,9 @@ impl Api {
             version: VERSION.into(),
         })?;
         let authority = tls::Authority::open(&directory.join("pki"))?;
+        let shown = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
+        let url = format!("https://{}", SocketAddr::new(shown, address.port()));
+        server.issue_tokens(Issuer::open(&directory.join("pki"), &url)?);
         server.bootstrap(None).await?;
         let caches = Caches::new(client_of(&server, "shared-informers"));
         Ok(Self { server, proxies, authority, caches, listener: Some(listener), address, directory })

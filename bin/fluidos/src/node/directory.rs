@@ -83,7 +83,8 @@ mod tests {
         let data_dir = home.path().join("node");
         prepare(&data_dir).unwrap();
         let place = Place { data_dir: data_dir.clone(), encryption_config: None };
-        let known = |known, migrations| to(&place, known, migrations).map_err(|error| format!("{error:#}"));
+        let known =
+            |known, migrations: &[Migration]| to(&place, known, migrations).map_err(|error| format!("{error:#}"));
         known(1, &[]).unwrap();
         fluidos_identity::NodeKey::load_or_create(&data_dir.join("identity")).unwrap();
         drop(substrate_store::Store::open(&data_dir.join("store")).unwrap());

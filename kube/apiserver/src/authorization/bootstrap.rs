@@ -24,6 +24,15 @@ const ROLES: &[Role] = &[
         "",
         &[("get", "/", "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/")],
     ),
+    (
+        "system:service-account-issuer-discovery",
+        "",
+        &[(
+            "get",
+            "/",
+            "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
+        )],
+    ),
     ("system:public-info-viewer", "", &[("get", "/", "/healthz /livez /readyz /version /version/")]),
     (
         "system:basic-user",
@@ -110,6 +119,7 @@ const BINDINGS: &[(&str, &str)] = &[
     ("system:basic-user", "system:authenticated"),
     ("system:discovery", "system:authenticated"),
     ("system:public-info-viewer", "system:authenticated"),
+    ("system:service-account-issuer-discovery", "system:serviceaccounts"),
 ];
 
 /// Writes what is missing; adds rules that a role of an earlier version lacks.

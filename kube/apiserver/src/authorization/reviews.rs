@@ -11,7 +11,7 @@
 use serde_json::{Value, json};
 
 use super::{Attributes, MASTERS, Rule, decide};
-use crate::auth::User;
+use crate::auth::{User, token_user};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
 use crate::verbs::Call;
@@ -31,11 +31,17 @@ pub fn answer(server: &ApiServer, call: &Call, sent: Value) -> Result<Value, Sta
     let invalid = |error: FieldError| Status::invalid(&call.kind.names.group, kind, "", &[error]);
     let status = match kind {
         "SelfSubjectReview" => json!({ "userInfo": told(&call.user) }),
-        "TokenReview" => match server.inner.tokens.user(text(&spec["token"])) {
-            Some(user) => json!({ "authenticated": true, "user": told(&user) }),
-            None if text(&spec["token"]).is_empty() => return Err(invalid(FieldError::required("spec.token", ""))),
-            None => json!({ "authenticated": false, "error": "the token is not known" }),
-        },
+        "TokenReview" if text(&spec["token"]).is_empty() => {
+            return Err(invalid(FieldError::required("spec.token", "")));
+        }
+        "TokenReview" => {
+            let audiences: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().map(text).collect();
+            match token_user(server, text(&spec["token"]), &audiences) {
+                Ok((user, audiences)) if audiences.is_empty() => json!({ "authenticated": true, "user": told(&user) }),
+                Ok((user, of)) => json!({ "authenticated": true, "user": told(&user), "audiences": of }),
+                Err(why) => json!({ "authenticated": false, "error": why }),
+            }
+        }
         "SelfSubjectRulesReview" => {
             let namespace = text(&spec["namespace"]);
             if namespace.is_empty() {

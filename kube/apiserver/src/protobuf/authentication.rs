@@ -4,8 +4,13 @@
 use super::meta::ObjectMeta;
 
 super::table::messages! {
+    BoundObjectReference: 1 "kind" one string, 2 "apiVersion" one string, 3 "name" one string, 4 "uid" one string;
     SelfSubjectReview: 1 "metadata" one ObjectMeta, 2 "status" one SelfSubjectReviewStatus;
     SelfSubjectReviewStatus: 1 "userInfo" one UserInfo;
+    TokenRequest: 1 "metadata" one ObjectMeta, 2 "spec" one TokenRequestSpec, 3 "status" one TokenRequestStatus;
+    TokenRequestSpec:
+        1 "audiences" list string, 3 "boundObjectRef" opt BoundObjectReference, 4 "expirationSeconds" opt int64;
+    TokenRequestStatus: 1 "token" one string, 2 "expirationTimestamp" one time;
     TokenReview: 1 "metadata" one ObjectMeta, 2 "spec" one TokenReviewSpec, 3 "status" one TokenReviewStatus;
     TokenReviewSpec: 1 "token" one string, 2 "audiences" list string;
     TokenReviewStatus:

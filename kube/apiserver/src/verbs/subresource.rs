@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::patch::{self, Said};
 use super::write::{self, Part};
 use super::{Call, read};
+use crate::auth::account_tokens;
 use crate::body::{self, Body};
 use crate::kinds::{Kind, Rules};
 use crate::object::meta;
@@ -33,6 +34,10 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
             Ok(body::json(StatusCode::OK, &scale_of(kind, &read::decoded(kind, &entry)?)?))
         }
         ("scale", "update" | "patch") if listed => scale(server, call, verb, sent).await,
+        ("token", "create") if listed => {
+            let answer = account_tokens::request(server, call, sent)?;
+            Ok(body::json(StatusCode::CREATED, &answer))
+        }
         ("eviction", "create") if listed => super::eviction::evict(server, call, sent).await,
         ("ephemeralcontainers", "get") if listed => read::get(server, call),
         ("ephemeralcontainers", "update" | "patch") if listed => ephemeral(server, call, verb, sent).await,

@@ -6,6 +6,7 @@ use crate::table::age;
 
 pub static KIND: Description = Description {
     short: &["sa"],
+    subresources: &[("token", "TokenRequest", &["create"])],
     rules: Builtin {
         columns: COLUMNS,
         cells: |account, now| {
