@@ -18,6 +18,7 @@ mod priority;
 mod registered;
 mod resource_quota;
 mod runtime_class;
+mod service_account;
 pub(crate) mod webhooks;
 
 use async_trait::async_trait;
@@ -144,6 +145,7 @@ async fn plug_ins(server: &ApiServer, request: &Request<'_>, object: &mut Value)
         step.admit(request, object).await?;
     }
     limit_ranger::admit(server, request, object)?;
+    service_account::admit(server, request, object)?;
     priority::admit(server, request, object)?;
     default_storage_class::admit(server, request, object)?;
     runtime_class::admit(server, request, object)

@@ -102,6 +102,11 @@ impl ApiServer {
         let _ = self.inner.issuer.set(issuer);
     }
 
+    /// The address of the Service `kubernetes`, by which pods reach this server.
+    pub fn service_address(&self) -> Ipv4Addr {
+        self.inner.addresses.nth(1)
+    }
+
     /// Adds a step of admission after the others.
     pub fn add_admission(&self, step: Arc<dyn Admission>) {
         self.inner.admission.write().unwrap_or_else(|poisoned| poisoned.into_inner()).push(step);
@@ -140,7 +145,7 @@ impl ApiServer {
         let service = json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": { "name": "kubernetes", "namespace": "default", "labels": { "component": "apiserver", "provider": "kubernetes" } },
-            "spec": { "clusterIP": self.inner.addresses.nth(1).to_string(),
+            "spec": { "clusterIP": self.service_address().to_string(),
                       "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": port }] },
         });
         self.ensure(&root, "services", "default", service).await?;

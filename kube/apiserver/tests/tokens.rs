@@ -121,7 +121,8 @@ async fn a_token_is_good_while_its_account_and_its_pod_are_there() {
     let (code, why) = refused(to("strange", &json!(""))).await;
     let words = "cannot bind token for serviceaccount \"robot\" to pod running with different serviceaccount name.";
     assert_eq!((code, why.as_str()), (400, words));
-    let (code, why) = refused(json!({ "boundObjectRef": { "kind": "Service", "apiVersion": "v1", "name": "s" } })).await;
+    let (code, why) =
+        refused(json!({ "boundObjectRef": { "kind": "Service", "apiVersion": "v1", "name": "s" } })).await;
     assert_eq!((code, why.as_str()), (400, "cannot bind token to object of type v1, Kind=Service"));
     for (seconds, words) in [(599, "less than 10 minutes"), ((1_i64 << 32) + 1, "larger than 2^32 seconds")] {
         let (code, why) = refused(json!({ "expirationSeconds": seconds })).await;

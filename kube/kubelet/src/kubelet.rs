@@ -19,6 +19,7 @@ use crate::manager::{Manager, Pods, sweep_all};
 use crate::node::{self, Reserve};
 use crate::pod::names::ClusterDns;
 use crate::pod::resources::Capacity;
+use crate::pod::tokens::Tokens;
 use crate::pod::worker;
 use crate::runtime::{self, OciRuntime, Runtime};
 
@@ -101,6 +102,7 @@ pub(crate) struct Shared {
     pub reserve: Reserve,
     pub events: Recorder,
     pub dir: PathBuf,
+    pub tokens: Tokens,
 }
 
 /// A kubelet: see [`Kubelet::start`].
@@ -144,6 +146,7 @@ impl Kubelet {
             capacity: node::capacity(),
             reserve: options.reserve,
             dir,
+            tokens: Tokens::default(),
         });
         let (recovered_in, recovered) = watch::channel(false);
         let (manager, pods) = Manager::new(Arc::clone(&shared), recovered_in);

@@ -18,6 +18,7 @@ pub mod resources;
 mod runtime_class;
 pub mod security;
 mod start;
+pub(crate) mod tokens;
 pub(crate) use start::chain;
 pub mod status;
 pub mod support;

@@ -157,7 +157,7 @@ impl Api {
         let mut listeners: Vec<TcpListener> = self.listener.take().into_iter().collect();
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), self.address.ip()];
         if let Some(gateway) = gateway {
-            addresses.push(gateway.into());
+            addresses.extend([IpAddr::from(gateway), self.server.service_address().into()]);
             // Pods cannot reach an API on 127.0.0.1.
             if !self.address.ip().is_unspecified() {
                 listeners

@@ -174,7 +174,8 @@ pub fn user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User
     Ok((User::new(&format!("system:serviceaccount:{namespace}:{name}"), &groups), audiences))
 }
 
-fn find(server: &ApiServer, plural: &str, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+/// An object of the core group by its name.
+pub fn find(server: &ApiServer, plural: &str, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
     let kind = server.inner.registry.get("", "v1", plural).ok_or_else(Status::no_resource)?;
     let entry = server.inner.store.get(&format!("{}{name}", kind.prefix(namespace)));
     entry.map(|entry| crate::verbs::read::decoded(&kind, &entry)).transpose()

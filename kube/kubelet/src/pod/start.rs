@@ -244,6 +244,11 @@ impl Starter<'_> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.shared.client.clone(), namespace);
         for volume in spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
             for wanted in token_sources(volume) {
+                let place = (uid(self.pod).to_owned(), volume.name.clone(), wanted.path.clone());
+                if let Some(token) = self.shared.tokens.get(&place) {
+                    sources.tokens.insert((volume.name.clone(), wanted.path.clone()), token);
+                    continue;
+                }
                 let audiences = wanted.audience.iter().cloned().collect();
                 let expiration_seconds = Some(wanted.expiration_seconds.unwrap_or(TOKEN_SECONDS));
                 let bound_object_ref = Some(k8s_openapi::api::authentication::v1::BoundObjectReference {
@@ -256,7 +261,9 @@ impl Starter<'_> {
                 let request = TokenRequest { spec, ..TokenRequest::default() };
                 match accounts.create_token_request(account, &PostParams::default(), &request).await {
                     Ok(answer) => {
-                        let token = answer.status.map(|s| s.token).unwrap_or_default();
+                        let Some(status) = answer.status else { continue };
+                        let token = status.token;
+                        self.shared.tokens.insert(place, &token, status.expiration_timestamp.0);
                         sources.tokens.insert((volume.name.clone(), wanted.path.clone()), token);
                     }
                     Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405 | 501) => {

@@ -92,5 +92,25 @@ pub async fn create(
         .map_err(|e| write_error(kind, &name, e))?;
     metadata(&mut object).insert("resourceVersion".into(), revision.to_string().into());
     after_write(server, kind, &object);
+    if kind.is("", "namespaces") {
+        account_of(server, &name).await;
+    }
     Ok(Written { object, warnings })
+}
+
+/// A namespace brings the account that its pods run as: where pods need one, the first must not come before it. A controller makes it again
+/// if it is lost.
+async fn account_of(server: &ApiServer, namespace: &str) {
+    if server.inner.issuer.get().is_none() {
+        return;
+    }
+    let Some(kind) = server.inner.registry.get("", "v1", "serviceaccounts") else { return };
+    let account = serde_json::json!({ "metadata": { "name": "default" } });
+    let root = User::new("system:apiserver", &[crate::authorization::MASTERS]);
+    match Box::pin(crate::verbs::create_object(server, &root, &kind, namespace, account)).await {
+        Err(status) if status.reason != "AlreadyExists" => {
+            tracing::warn!(namespace, message = status.message, "no account was made");
+        }
+        _ => {}
+    }
 }

@@ -11,12 +11,8 @@ pub fn system_fields(object: &mut Value) {
     let generate = meta(object, "generateName").to_owned();
     let map = metadata(object);
     if map.get("name").and_then(Value::as_str).unwrap_or_default().is_empty() && !generate.is_empty() {
-        const SUFFIX: usize = 5; // as upstream, from letters that make no words
-        const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        let random = uuid::Uuid::new_v4();
-        let suffix: String =
-            random.as_bytes()[..SUFFIX].iter().map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect();
-        let base: String = generate.chars().take(63 - SUFFIX).collect();
+        let suffix = object::suffix();
+        let base: String = generate.chars().take(63 - suffix.len()).collect();
         map.insert("name".into(), format!("{base}{suffix}").into());
     }
     map.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
