@@ -88,6 +88,7 @@ pub async fn run(access: impl Into<Access>, options: Options) {
         promising: BTreeSet::new(),
         assumed: BTreeMap::new(),
         nominated: BTreeMap::new(),
+        kept_room: BTreeSet::new(),
         leaving: BTreeMap::new(),
         in_flight: JoinSet::new(),
     };
@@ -164,6 +165,8 @@ struct Scheduler {
     promising: BTreeSet<String>,
     /// Pods for which room is made, with the node, until that is seen in their status.
     nominated: BTreeMap<String, (Arc<Pod>, String)>,
+    /// For whom room was kept where in the round before.
+    kept_room: BTreeSet<(String, String)>,
     /// Whom such pods wait for, until it is seen that they leave.
     leaving: BTreeMap<String, Vec<Arc<Pod>>>,
     in_flight: JoinSet<Result<Done, Failed>>,
@@ -194,6 +197,7 @@ impl Scheduler {
         if let Some(storage) = self.stored.news() {
             self.tracker.store(storage);
         }
+        let mut nominated = self.nominated(&by_uid);
         let cluster = self.tracker.generation();
         let (gated, waiting): (Vec<_>, Vec<_>) =
             pods.iter().filter(|pod| self.is_ours(pod)).cloned().partition(|pod| is_gated(pod));
@@ -209,7 +213,6 @@ impl Scheduler {
             }
         }
         let (ready, next) = self.queue.ready(waiting, cluster, Instant::now());
-        let mut nominated = self.nominated(&by_uid);
         for pod in ready {
             nominated.retain(|(other, _)| uid(other) != uid(&pod));
             match self.choose(&pod, &nominated) {
@@ -220,6 +223,8 @@ impl Scheduler {
                     self.promise(&pod, &choice.node).await;
                 }
                 Ok(choice) => {
+                    // Counted where it is now, not twice.
+                    self.nominated.remove(uid(&pod));
                     self.tracker.assume(pod.clone(), &choice.node);
                     self.assumed.insert(uid(&pod).to_owned(), (pod.clone(), choice.node.clone()));
                     self.make_room().await;
@@ -292,7 +297,13 @@ impl Scheduler {
         });
         let told = by_uid.values().filter(|pod| waits(pod) && !self.assumed.contains_key(uid(pod)));
         let told = told.filter_map(|pod| Some(((*pod).clone(), seen(pod).filter(|name| !name.is_empty())?)));
-        self.nominated.values().cloned().chain(told).collect()
+        let all: Vec<(Arc<Pod>, String)> = self.nominated.values().cloned().chain(told).collect();
+        let keys = all.iter().map(|(pod, node)| (uid(pod).to_owned(), node.clone())).collect();
+        let before = std::mem::replace(&mut self.kept_room, keys);
+        if !before.is_subset(&self.kept_room) {
+            self.tracker.room_was_given_up();
+        }
+        all
     }
 
     /// Counts pods that are at least as important and wait for room on nodes as if they were there, and what that is good for.

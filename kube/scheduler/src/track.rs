@@ -41,6 +41,11 @@ impl Tracker {
         }
     }
 
+    /// Somebody waits for room on a node no more.
+    pub fn room_was_given_up(&mut self) {
+        self.generation += 1;
+    }
+
     /// Claims and volumes as they are now.
     pub fn store(&mut self, storage: Storage) {
         self.view.set_storage(storage);
