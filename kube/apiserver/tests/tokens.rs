@@ -175,3 +175,48 @@ async fn no_other_token_is_taken() {
     let response = api.raw(Method::GET, TOKEN, &[], "").await;
     assert_eq!(response.status(), 405);
 }
+
+#[tokio::test]
+async fn a_pod_runs_as_an_account_and_gets_its_token() {
+    let (api, _directory) = start().await;
+    let made = async |name: &str, spec: Value| {
+        let mut sent = pod(name);
+        for (field, value) in spec.as_object().unwrap() {
+            sent["spec"][field] = value.clone();
+        }
+        api.post(&format!("{NS}/pods"), sent).await
+    };
+    let mount = |pod: &Value| pod["spec"]["containers"][0]["volumeMounts"].clone();
+    let (_, usual) = made("usual", json!({})).await;
+    let spec = &usual["spec"];
+    assert_eq!((&spec["serviceAccountName"], &spec["serviceAccount"]), (&json!("default"), &json!("default")));
+    let volume = &spec["volumes"][0];
+    let name = volume["name"].as_str().unwrap();
+    assert!(name.starts_with("kube-api-access-") && name.len() == 21, "{name}");
+    let path = "/var/run/secrets/kubernetes.io/serviceaccount";
+    assert_eq!(mount(&usual), json!([{ "name": name, "readOnly": true, "mountPath": path }]));
+    let sources = volume["projected"]["sources"].as_array().unwrap();
+    assert_eq!(sources[0], json!({ "serviceAccountToken": { "expirationSeconds": 3607, "path": "token" } }));
+    assert_eq!(sources[1]["configMap"]["name"], "kube-root-ca.crt");
+
+    let (_, without) = made("without", json!({ "automountServiceAccountToken": false })).await;
+    assert_eq!((mount(&without), &without["spec"]["volumes"]), (Value::Null, &Value::Null));
+    let quiet = json!({ "metadata": { "name": "quiet" }, "automountServiceAccountToken": false, "imagePullSecrets": [{ "name": "s" }] });
+    api.post(&format!("{NS}/serviceaccounts"), quiet).await;
+    let (_, quiet) = made("quiet", json!({ "serviceAccountName": "quiet" })).await;
+    assert_eq!((mount(&quiet), &quiet["spec"]["imagePullSecrets"]), (Value::Null, &json!([{ "name": "s" }])));
+    let (_, asked) =
+        made("asked", json!({ "serviceAccountName": "quiet", "automountServiceAccountToken": true })).await;
+    assert_eq!(mount(&asked)[0]["mountPath"], path, "the pod's word counts before its account's");
+    let own = json!({ "containers": [{ "name": "c", "image": "i", "volumeMounts": [{ "name": "mine", "mountPath": path }] }],
+                      "volumes": [{ "name": "mine", "emptyDir": {} }] });
+    let (code, own) = made("own", own).await;
+    assert_eq!((code, own["spec"]["volumes"].as_array().unwrap().len()), (201, 1), "what has its own there keeps it");
+
+    let (code, status) = made("nobody", json!({ "serviceAccountName": "nobody" })).await;
+    let words = "pods \"nobody\" is forbidden: error looking up service account default/nobody: serviceaccount \"nobody\" not found";
+    assert_eq!((code, status["message"].as_str().unwrap()), (403, words));
+    // A namespace brings its account: its first pod need not wait for a controller.
+    api.post("/api/v1/namespaces", json!({ "metadata": { "name": "new" } })).await;
+    assert_eq!(api.post("/api/v1/namespaces/new/pods", pod("first")).await.0, 201);
+}

@@ -24,6 +24,7 @@ pub mod quantity;
 pub mod quota;
 pub mod requests;
 pub mod schedule;
+pub mod volumes;
 
 pub use brief::Brief;
 pub use cache::{Access, Cache, Caches};

@@ -11,7 +11,8 @@
 //! (`Released`) is not given to another: what is on it belongs to somebody.
 //!
 //! Not built: provisioning (that is for provisioners, which see `volume.kubernetes.io/storage-provisioner`), deletion and recycling of what a
-//! volume stands for, choice by where a pod will be (`WaitForFirstConsumer` waits for the scheduler to name a node).
+//! volume stands for.
+//! Where a pod will be is the scheduler's to choose: with `WaitForFirstConsumer` it promises a volume to the claim, or names a node.
 mod act;
 mod plan;
 

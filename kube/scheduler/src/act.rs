@@ -1,7 +1,7 @@
 //! What the scheduler writes: bindings, conditions, events, and who has to leave.
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -9,8 +9,16 @@ use tracing::{debug, warn};
 
 use crate::preempt::Plan;
 use crate::queue::uid;
+use crate::storage::{Promise, SELECTED_NODE};
 
-/// A binding or a preemption that was not made.
+/// What was written.
+pub(crate) enum Done {
+    Written,
+    /// Promises to the claims of the pod of this identity.
+    Promised(String),
+}
+
+/// A binding, a preemption or a promise that was not made.
 pub(crate) struct Failed {
     pub uid: String,
 }
@@ -26,7 +34,7 @@ impl Writer {
         Api::namespaced(self.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default())
     }
 
-    pub async fn bind(&self, pod: &Pod, node: &str) -> Result<(), Failed> {
+    pub async fn bind(&self, pod: &Pod, node: &str) -> Result<Done, Failed> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let binding = json!({
@@ -42,7 +50,7 @@ impl Writer {
                 debug!(pod = %format_args!("{namespace}/{name}"), node, "bound");
                 let message = format!("Successfully assigned {namespace}/{name} to {node}");
                 self.event(pod, "Normal", "Scheduled", &message).await;
-                Ok(())
+                Ok(Done::Written)
             }
             Err(error) => {
                 warn!(pod = %format_args!("{namespace}/{name}"), node, %error, "not bound; will be tried again");
@@ -69,8 +77,38 @@ impl Writer {
         }
     }
 
+    /// Promises volumes to claims, each with the volume's version: of two that want it one gets it. Where there is none yet, the claim is
+    /// told the node for who makes it.
+    pub async fn promise(&self, pod: &Pod, node: &str, promises: &[Promise]) -> Result<Done, Failed> {
+        for promise in promises {
+            if let Err(error) = self.promise_one(node, promise).await {
+                warn!(pod = pod.metadata.name, %error, "volume not promised; will be tried again");
+                return Err(Failed { uid: uid(pod).to_owned() });
+            }
+        }
+        Ok(Done::Promised(uid(pod).to_owned()))
+    }
+
+    async fn promise_one(&self, node: &str, Promise { claim, volume }: &Promise) -> Result<(), kube::Error> {
+        let of = |object: &Option<String>| object.clone().unwrap_or_default();
+        let Some(volume) = volume else {
+            let metadata = json!({"uid": claim.metadata.uid, "annotations": {SELECTED_NODE: node}});
+            let claims: Api<PersistentVolumeClaim> =
+                Api::namespaced(self.client.clone(), &of(&claim.metadata.namespace));
+            let patch = Patch::Merge(json!({"metadata": metadata}));
+            return claims.patch(&of(&claim.metadata.name), &PatchParams::default(), &patch).await.map(|_| ());
+        };
+        let reference = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": claim.metadata.name,
+            "namespace": claim.metadata.namespace, "uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version});
+        let annotations = json!({"pv.kubernetes.io/bound-by-controller": "yes"});
+        let metadata = json!({"resourceVersion": volume.metadata.resource_version, "annotations": annotations});
+        let patch = Patch::Merge(json!({"metadata": metadata, "spec": {"claimRef": reference}}));
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        volumes.patch(&of(&volume.metadata.name), &PatchParams::default(), &patch).await.map(|_| ())
+    }
+
     /// Makes the victims leave, each with its grace, and those wait elsewhere that waited for this room and are less important.
-    pub async fn preempt(&self, pod: &Pod, plan: &Plan, less_important: &[Arc<Pod>]) -> Result<(), Failed> {
+    pub async fn preempt(&self, pod: &Pod, plan: &Plan, less_important: &[Arc<Pod>]) -> Result<Done, Failed> {
         let message = format!("Preempted by pod {} on node {}", uid(pod), plan.node);
         for victim in &plan.victims {
             if let Err(error) = self.evict(victim).await {
@@ -89,7 +127,7 @@ impl Writer {
                 debug!(pod = name, %error, "still waits for room that another gets");
             }
         }
-        Ok(())
+        Ok(Done::Written)
     }
 
     /// Who is gone already has left.

@@ -14,7 +14,8 @@ use substrate_client::requests::{Resources, pod_requests};
 pub(crate) use affinity::Affinities;
 pub(crate) use spread::{Spread, Spreads};
 
-use crate::view::NodeInfo;
+use crate::storage::Needs;
+use crate::view::{NodeInfo, View};
 
 /// Why a pod cannot run on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,16 +42,23 @@ pub(crate) struct Wants {
     ports: Vec<(String, String, i32)>,
     /// The nodes that its affinity names.
     named: Option<BTreeSet<String>>,
+    pub needs: Needs,
 }
 
 impl Wants {
-    pub fn new(pod: &Pod) -> Wants {
-        Wants { requests: pod_requests(pod), ports: host_ports(pod), named: named(pod) }
+    pub fn new(view: &View, pod: &Pod) -> Wants {
+        Wants {
+            requests: pod_requests(pod),
+            ports: host_ports(pod),
+            named: named(pod),
+            needs: Needs::new(view.storage(), pod),
+        }
     }
 
     /// Why no node at all would do.
-    pub fn refused(&self) -> Option<&'static str> {
-        self.named.as_ref().is_some_and(BTreeSet::is_empty).then_some("pod affinity terms conflict")
+    pub fn refused(&self) -> Option<String> {
+        let conflict = self.named.as_ref().is_some_and(BTreeSet::is_empty);
+        conflict.then(|| "pod affinity terms conflict".to_owned()).or_else(|| self.needs.refused.clone())
     }
 }
 
@@ -58,13 +66,15 @@ impl Wants {
 pub(crate) type Filter = fn(&Wants, &Pod, &NodeInfo) -> Option<Failure>;
 
 /// Those in kube-scheduler's order; spread and affinity, which look at all nodes, come after them.
-pub(crate) const OF_ONE_NODE: [(&str, Filter); 6] = [
+pub(crate) const OF_ONE_NODE: [(&str, Filter); 8] = [
     ("NodeUnschedulable", unschedulable),
     ("NodeName", node_name),
     ("TaintToleration", taint),
     ("NodeAffinity", node_affinity),
     ("NodePorts", free_ports),
     ("NodeResourcesFit", fit),
+    ("VolumeBinding", |wants, _, node| wants.needs.binding(node)),
+    ("VolumeZone", |wants, _, node| wants.needs.zone(node)),
 ];
 
 /// A selector with the values that the pod has for some keys.

@@ -13,7 +13,7 @@
 //!
 //! A pod that fits nowhere makes others of lower priority leave, if that helps (`preempt`), and waits for their room.
 //!
-//! Limits: no volumes, no dynamic resource
+//! Limits: volumes are not counted against what a node can attach, no dynamic resource
 //! allocation, no extenders.
 mod act;
 mod config;
@@ -26,6 +26,7 @@ mod queue;
 mod run;
 mod schedule;
 mod scores;
+mod storage;
 mod tally;
 mod track;
 mod view;
@@ -35,6 +36,7 @@ pub use guarantee::Guarantee;
 pub use profile::{FitStrategy, Profile};
 pub use run::{Guaranteed, Options, run};
 pub use schedule::{Choice, FitError, Placement, schedule, schedule_by};
+pub use storage::Storage;
 pub use substrate_client::lookup::{
     label_selector_matches, node_matches_affinity, node_selector_term_matches, tolerates,
 };

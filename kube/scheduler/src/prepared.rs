@@ -8,8 +8,10 @@
 //! nodes where something has changed since (as KEP-5598 does). What is kept is never another answer: a test compares with anew.
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use substrate_client::volumes::claims_of;
 
 use crate::filters::{self, Affinities, Failure, Filter, Spreads, Wants};
 use crate::guarantee::Kept;
@@ -24,7 +26,9 @@ pub(crate) struct Prepared {
     structure: u64,
     sequence: u64,
     filters: Vec<Filter>,
-    wants: Wants,
+    pub wants: Wants,
+    /// Pods that use a claim of this one that one pod alone may use.
+    users: i64,
     scorer: Scorer,
     pub rows: Rows,
     kept: Kept,
@@ -64,6 +68,10 @@ pub(crate) fn shape(pod: &Pod) -> Pod {
         restart_policy: known.restart_policy.clone(),
         ..Container::default()
     };
+    let used = |claim_name: String| Volume {
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name, ..Default::default() }),
+        ..Volume::default()
+    };
     let spec = pod.spec.as_ref().map(|spec| PodSpec {
         affinity: spec.affinity.clone(),
         containers: spec.containers.iter().map(container).collect(),
@@ -75,6 +83,7 @@ pub(crate) fn shape(pod: &Pod) -> Pod {
         resources: spec.resources.clone(),
         tolerations: spec.tolerations.clone(),
         topology_spread_constraints: spec.topology_spread_constraints.clone(),
+        volumes: Some(claims_of(pod).map(used).collect()),
         ..PodSpec::default()
     });
     let metadata = ObjectMeta {
@@ -97,7 +106,8 @@ impl Prepared {
             structure: view.structure(),
             sequence: view.sequence(),
             filters,
-            wants: Wants::new(&pod),
+            wants: Wants::new(view, &pod),
+            users: 0,
             scorer: Scorer::new(view, &pod, &profile),
             rows: Rows::default(),
             kept: Kept::new(view, &pod),
@@ -108,6 +118,9 @@ impl Prepared {
             profile,
         };
         view.nodes().for_each(|node| prepared.push(node));
+        if !prepared.wants.needs.exclusive.is_empty() && prepared.profile.asks("VolumeRestrictions") {
+            view.nodes().flat_map(|node| &node.pods).for_each(|other| prepared.count_user(other, 1));
+        }
         prepared
     }
 
@@ -130,6 +143,9 @@ impl Prepared {
         let mut touched: Vec<usize> = Vec::new();
         for change in changes {
             self.hard.count(change);
+            if !self.wants.needs.exclusive.is_empty() && self.profile.asks("VolumeRestrictions") {
+                self.count_user(&change.pod, change.by);
+            }
             self.soft.count(change);
             self.affinities.count(view, change);
             touched.push(change.node);
@@ -156,6 +172,14 @@ impl Prepared {
         (failure, own, taints, preferred)
     }
 
+    fn count_user(&mut self, other: &Pod, by: i64) {
+        let exclusive = &self.wants.needs.exclusive;
+        let same = other.metadata.namespace == self.pod.metadata.namespace;
+        if same && claims_of(other).any(|name| exclusive.contains(&name)) {
+            self.users += by;
+        }
+    }
+
     fn push(&mut self, node: &NodeInfo) {
         let (failure, own, taints, preferred) = self.row(node);
         self.rows.failures.push(failure);
@@ -166,11 +190,11 @@ impl Prepared {
 
     /// Why no node at all would do.
     pub fn refused(&self) -> Option<String> {
-        self.wants.refused().map(str::to_owned)
+        self.wants.refused()
     }
 
     pub fn judge(&self) -> Judge<'_> {
-        let plain = self.hard.all.is_empty() && self.affinities.is_empty() && self.kept.is_empty();
+        let plain = self.users == 0 && self.hard.all.is_empty() && self.affinities.is_empty() && self.kept.is_empty();
         Judge { prepared: self, fewest: self.hard.fewest(), plain, first: self.affinities.is_first() }
     }
 }
@@ -181,7 +205,8 @@ impl Judge<'_> {
         let prepared = self.prepared;
         prepared.rows.failures[at].is_none()
             && (self.plain
-                || ((prepared.kept.is_empty() || prepared.kept.failure(&view.all()[at]).is_none())
+                || (prepared.users == 0
+                    && (prepared.kept.is_empty() || prepared.kept.failure(&view.all()[at]).is_none())
                     && prepared.hard.passes(at, &self.fewest)
                     && prepared.affinities.passes(at, self.first)))
     }
@@ -191,6 +216,10 @@ impl Judge<'_> {
         let prepared = self.prepared;
         if let Some(known) = &prepared.rows.failures[at] {
             return Some(known.clone());
+        }
+        if prepared.users > 0 {
+            let words = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+            return Some(Failure::new(words));
         }
         let kept = prepared.kept.failure(&view.all()[at]).map(Failure::new);
         let first = self.first;

@@ -1,10 +1,11 @@
 //! The loop: caches in, bindings, conditions and events out.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
 use serde_json::{Value, json};
 use substrate_client::{Access, Cache};
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use crate::act::{Failed, Writer};
+use crate::act::{Done, Failed, Writer};
 use crate::filters::Failure;
 use crate::guarantee::Guarantee;
 use crate::preempt::{self, Plan, priority};
@@ -20,6 +21,7 @@ use crate::prepared::Prepared;
 use crate::profile::Profile;
 use crate::queue::{BackOff, Queue, uid};
 use crate::schedule::{Choice, FitError, Kept, choose, fit_error};
+use crate::storage::{Promise, Storage};
 use crate::track::Tracker;
 use crate::view::{View, has_ended, node_name};
 
@@ -67,7 +69,10 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     let nodes: Cache<Node> = caches.all();
     let namespaces: Cache<Namespace> = caches.all();
     let budgets: Cache<PodDisruptionBudget> = caches.all();
+    let stored = Stored { claims: caches.all(), volumes: caches.all(), classes: caches.all(), seen: None };
     let mut guarantees = options.guarantees;
+    tokio::join!(stored.claims.synced(), stored.volumes.synced(), stored.classes.synced());
+    let mut storage_changes = [stored.claims.changes(), stored.volumes.changes(), stored.classes.changes()];
     tokio::join!(pods.synced(), nodes.synced(), namespaces.synced(), budgets.synced(), known(&mut guarantees));
     let (mut pod_changes, mut node_changes) = (pods.changes(), nodes.changes());
     let back_off =
@@ -79,14 +84,18 @@ pub async fn run(access: impl Into<Access>, options: Options) {
         kept: Kept::default(),
         profiles: options.profiles.into_iter().map(Arc::new).collect(),
         budgets,
+        stored,
+        promising: BTreeSet::new(),
         assumed: BTreeMap::new(),
         nominated: BTreeMap::new(),
+        kept_room: BTreeSet::new(),
         leaving: BTreeMap::new(),
         in_flight: JoinSet::new(),
     };
     loop {
         pod_changes.mark_unchanged();
         node_changes.mark_unchanged();
+        storage_changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
         if let Some(all) = guarantees.as_mut().and_then(|known| known.borrow_and_update().clone()) {
             scheduler.tracker.guarantee(all);
         }
@@ -97,6 +106,7 @@ pub async fn run(access: impl Into<Access>, options: Options) {
             // Dropping any of these loses nothing: changes stay marked, and a finished request stays in the set.
             _ = pod_changes.changed() => {}
             _ = node_changes.changed() => {}
+            _ = futures::future::select_all(storage_changes.iter_mut().map(|one| Box::pin(one.changed()))) => {}
             () = change(&mut guarantees) => {}
             Some(done) = scheduler.in_flight.join_next() => scheduler.finished(done),
             () = tokio::time::sleep(pause) => {}
@@ -124,6 +134,23 @@ async fn change(guarantees: &mut Option<Guaranteed>) {
     }
 }
 
+struct Stored {
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    classes: Cache<StorageClass>,
+    /// How often each had changed when it was looked at.
+    seen: Option<[u64; 3]>,
+}
+
+impl Stored {
+    /// All of it, if something has changed.
+    fn news(&mut self) -> Option<Storage> {
+        let now = [self.claims.version(), self.volumes.version(), self.classes.version()];
+        let news = self.seen.replace(now) != Some(now);
+        news.then(|| Storage::new(self.claims.list(), self.volumes.list(), self.classes.list()))
+    }
+}
+
 struct Scheduler {
     client: Client,
     queue: Queue,
@@ -133,11 +160,16 @@ struct Scheduler {
     /// Pods for which a node is chosen that are not seen bound yet, with the node.
     assumed: BTreeMap<String, (Arc<Pod>, String)>,
     budgets: Cache<PodDisruptionBudget>,
+    stored: Stored,
+    /// Pods for whose claims something is being written.
+    promising: BTreeSet<String>,
     /// Pods for which room is made, with the node, until that is seen in their status.
     nominated: BTreeMap<String, (Arc<Pod>, String)>,
+    /// For whom room was kept where in the round before.
+    kept_room: BTreeSet<(String, String)>,
     /// Whom such pods wait for, until it is seen that they leave.
     leaving: BTreeMap<String, Vec<Arc<Pod>>>,
-    in_flight: JoinSet<Result<(), Failed>>,
+    in_flight: JoinSet<Result<Done, Failed>>,
 }
 
 /// What becomes of a pod that fits nowhere.
@@ -162,6 +194,10 @@ impl Scheduler {
         self.assumed
             .retain(|uid, _| by_uid.get(uid.as_str()).is_some_and(|pod| node_name(pod).is_none() && !has_ended(pod)));
         self.tracker.sync(&nodes, &namespaces, &pods, self.assumed.values());
+        if let Some(storage) = self.stored.news() {
+            self.tracker.store(storage);
+        }
+        let mut nominated = self.nominated(&by_uid);
         let cluster = self.tracker.generation();
         let (gated, waiting): (Vec<_>, Vec<_>) =
             pods.iter().filter(|pod| self.is_ours(pod)).cloned().partition(|pod| is_gated(pod));
@@ -177,11 +213,18 @@ impl Scheduler {
             }
         }
         let (ready, next) = self.queue.ready(waiting, cluster, Instant::now());
-        let mut nominated = self.nominated(&by_uid);
         for pod in ready {
             nominated.retain(|(other, _)| uid(other) != uid(&pod));
             match self.choose(&pod, &nominated) {
+                Ok(choice) if self.waits(&pod) => {
+                    // Not tried in vain: it is looked at again when its claims have changed.
+                    self.nominated.insert(uid(&pod).to_owned(), (pod.clone(), choice.node.clone()));
+                    nominated.push((pod.clone(), choice.node.clone()));
+                    self.promise(&pod, &choice.node).await;
+                }
                 Ok(choice) => {
+                    // Counted where it is now, not twice.
+                    self.nominated.remove(uid(&pod));
                     self.tracker.assume(pod.clone(), &choice.node);
                     self.assumed.insert(uid(&pod).to_owned(), (pod.clone(), choice.node.clone()));
                     self.make_room().await;
@@ -217,6 +260,26 @@ impl Scheduler {
         next
     }
 
+    fn waits(&mut self, pod: &Pod) -> bool {
+        let profile = profile_of(&self.profiles, pod);
+        self.kept.of(self.tracker.view(), pod, &profile).wants.needs.waits()
+    }
+
+    /// Promises volumes to the claims of a pod that will be on this node; its room is kept until they are bound.
+    async fn promise(&mut self, pod: &Arc<Pod>, node: &str) {
+        let profile = profile_of(&self.profiles, pod);
+        let view = self.tracker.view();
+        let needs = &self.kept.of(view, pod, &profile).wants.needs;
+        let promises = view.node(node).and_then(|node| needs.promises(node)).unwrap_or_default();
+        let open: Vec<Promise> = promises.into_iter().filter(Promise::is_open).collect();
+        if open.is_empty() || !self.promising.insert(uid(pod).to_owned()) {
+            return;
+        }
+        self.make_room().await;
+        let (writer, pod, node) = (self.writer(pod), pod.clone(), node.to_owned());
+        self.in_flight.spawn(async move { writer.promise(&pod, &node, &open).await });
+    }
+
     /// Pods that wait for room on a node.
     fn nominated(&mut self, by_uid: &BTreeMap<&str, &Arc<Pod>>) -> Vec<(Arc<Pod>, String)> {
         let waits =
@@ -234,7 +297,13 @@ impl Scheduler {
         });
         let told = by_uid.values().filter(|pod| waits(pod) && !self.assumed.contains_key(uid(pod)));
         let told = told.filter_map(|pod| Some(((*pod).clone(), seen(pod).filter(|name| !name.is_empty())?)));
-        self.nominated.values().cloned().chain(told).collect()
+        let all: Vec<(Arc<Pod>, String)> = self.nominated.values().cloned().chain(told).collect();
+        let keys = all.iter().map(|(pod, node)| (uid(pod).to_owned(), node.clone())).collect();
+        let before = std::mem::replace(&mut self.kept_room, keys);
+        if !before.is_subset(&self.kept_room) {
+            self.tracker.room_was_given_up();
+        }
+        all
     }
 
     /// Counts pods that are at least as important and wait for room on nodes as if they were there, and what that is good for.
@@ -264,9 +333,11 @@ impl Scheduler {
             }),
         };
         let profile = profile_of(&self.profiles, pod);
+        let wish = self.nominated.get(uid(pod)).map(|(_, node)| node.clone());
         let view = self.tracker.view();
         let prepared = self.kept.of(view, pod, &profile);
-        choose(view, pod, prepared, &mask).map_err(|failures| (fit_error(view, prepared, failures.clone()), failures))
+        choose(view, pod, prepared, &mask, wish.as_deref())
+            .map_err(|failures| (fit_error(view, prepared, failures.clone()), failures))
     }
 
     fn preempt(&mut self, pod: &Pod, failures: &[Failure], nominated: &[(Arc<Pod>, String)]) -> Preemption {
@@ -319,7 +390,7 @@ impl Scheduler {
         let writer = self.writer(&pod);
         self.in_flight.spawn(async move {
             writer.report(&pod, reason, &message, nominated.as_deref()).await;
-            Ok(())
+            Ok(Done::Written)
         });
     }
 
@@ -331,13 +402,17 @@ impl Scheduler {
         }
     }
 
-    fn finished(&mut self, done: Result<Result<(), Failed>, tokio::task::JoinError>) {
+    fn finished(&mut self, done: Result<Result<Done, Failed>, tokio::task::JoinError>) {
         match done {
-            Ok(Ok(())) => {}
+            Ok(Ok(Done::Written)) => {}
+            Ok(Ok(Done::Promised(uid))) => {
+                self.promising.remove(&uid);
+            }
             Ok(Err(failed)) => {
                 self.assumed.remove(&failed.uid);
                 self.nominated.remove(&failed.uid);
                 self.leaving.remove(&failed.uid);
+                self.promising.remove(&failed.uid);
                 self.queue.failed(&failed.uid, None, Instant::now());
             }
             Err(error) => warn!(%error, "a scheduling task ended"),

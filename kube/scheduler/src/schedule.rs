@@ -91,7 +91,7 @@ pub fn schedule(view: &View, pod: &Pod) -> Result<Choice, FitError> {
 /// No node fits: the reasons for each.
 pub fn schedule_by(view: &View, pod: &Pod, profile: &Arc<Profile>) -> Result<Choice, FitError> {
     let prepared = Prepared::new(view, shape(pod), profile.clone());
-    choose(view, pod, &prepared, &[]).map_err(|failures| fit_error(view, &prepared, failures))
+    choose(view, pod, &prepared, &[], None).map_err(|failures| fit_error(view, &prepared, failures))
 }
 
 /// Places many pods, one after the other: a view, and what is kept prepared for equal pods.
@@ -118,15 +118,15 @@ impl Placement {
     /// No node fits: the reasons for each.
     pub fn place(&mut self, pod: Arc<Pod>) -> Result<Choice, FitError> {
         let prepared = self.kept.of(&self.view, &pod, &self.profile);
-        let choice =
-            choose(&self.view, &pod, prepared, &[]).map_err(|failures| fit_error(&self.view, prepared, failures))?;
+        let choice = choose(&self.view, &pod, prepared, &[], None)
+            .map_err(|failures| fit_error(&self.view, prepared, failures))?;
         self.view.assume(pod, &choice.node);
         Ok(choice)
     }
 }
 
 /// The best node, from what is prepared. `with_nominated` says of each node why it would not do if pods that wait for room on some nodes
-/// were there already.
+/// were there already; `wish` is a node where room is kept for this one.
 ///
 /// # Errors
 /// Why each node would not do.
@@ -135,6 +135,7 @@ pub(crate) fn choose(
     pod: &Pod,
     prepared: &Prepared,
     with_nominated: &[Option<Failure>],
+    wish: Option<&str>,
 ) -> Result<Choice, Vec<Failure>> {
     if let Some(words) = prepared.refused() {
         return Err(vec![Failure::lasting(words); view.len()]);
@@ -142,7 +143,7 @@ pub(crate) fn choose(
     let judge = prepared.judge();
     let passes = |at: &usize| with_nominated.get(*at).is_none_or(Option::is_none) && judge.passes(view, *at);
     let nominated = pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
-    let nominated = nominated.and_then(|name| view.place(name).ok()).filter(passes);
+    let nominated = nominated.or(wish).and_then(|name| view.place(name).ok()).filter(passes);
     let feasible: Vec<usize> = match nominated {
         // Room was made for it there.
         Some(at) => vec![at],

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 
 use crate::guarantee::Guarantee;
 use crate::queue::uid;
+use crate::storage::Storage;
 use crate::view::{View, differs, has_ended, node_name};
 
 /// A view, and of what it was made. What the caches still hold by the same pointer has not changed.
@@ -38,6 +39,17 @@ impl Tracker {
         if self.view.set_guarantees(all) {
             self.generation += 1;
         }
+    }
+
+    /// Somebody waits for room on a node no more.
+    pub fn room_was_given_up(&mut self) {
+        self.generation += 1;
+    }
+
+    /// Claims and volumes as they are now.
+    pub fn store(&mut self, storage: Storage) {
+        self.view.set_storage(storage);
+        self.generation += 1;
     }
 
     /// Counts a pod on a node before it is seen there.

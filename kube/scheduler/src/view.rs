@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use substrate_client::quantity::Quantity;
 
 use crate::guarantee::{Guarantee, Guarantees};
+use crate::storage::Storage;
 use substrate_client::requests::{Resources, allocatable, pod_requests};
 
 /// A node with its pods.
@@ -95,6 +96,7 @@ pub struct View {
     nodes: Vec<NodeInfo>,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     guarantees: Guarantees,
+    storage: Arc<Storage>,
     structure: u64,
     log: VecDeque<Change>,
     /// How many changes were forgotten.
@@ -123,6 +125,21 @@ impl View {
     pub fn with_guarantees(mut self, guarantees: impl Into<Arc<[Guarantee]>>) -> View {
         self.set_guarantees(guarantees.into());
         self
+    }
+
+    /// The view with these claims and volumes.
+    pub fn with_storage(mut self, storage: Storage) -> View {
+        self.set_storage(storage);
+        self
+    }
+
+    pub(crate) fn set_storage(&mut self, storage: Storage) {
+        self.storage = Arc::new(storage);
+        self.structure += 1;
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<Storage> {
+        &self.storage
     }
 
     /// Answers whether some of what was guaranteed is not any more.

@@ -1,13 +1,10 @@
 //! What to do for claims and volumes. No effects.
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec, Pod,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-use substrate_client::quantity::Quantity;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use substrate_client::volumes::{claims_of, is_for, smallest};
 
-use crate::objects::{has_ended, name, namespace, selects, uid};
+use crate::objects::{has_ended, name, uid};
 
 pub(crate) const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 pub(crate) const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
@@ -71,7 +68,7 @@ pub(crate) fn plan_claim(
     if promised.is_none() && !class.is_empty() && !immediate(&class) && !chosen {
         let words = "waiting for first consumer to be created before binding";
         plan.waits = Some(("WaitForFirstConsumer", words.to_owned()));
-    } else if let Some(volume) = promised.cloned().or_else(|| smallest(&spec, claim, volumes)) {
+    } else if let Some(volume) = promised.or_else(|| smallest(claim, volumes.iter())).cloned() {
         plan.bind = Some(volume);
         return plan;
     } else if class.is_empty() {
@@ -122,56 +119,7 @@ fn protection(
 /// Whether a pod that is not over uses the claim.
 fn is_used(claim: &PersistentVolumeClaim, pods: &[Arc<Pod>]) -> bool {
     let title = name(&claim.metadata);
-    pods.iter().filter(|pod| !has_ended(pod)).any(|pod| {
-        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let mut named = volumes.map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-            (Some(source), _) => source.claim_name.clone(),
-            // Its claim is named after the pod.
-            (None, Some(_)) => format!("{}-{}", name(&pod.metadata), volume.name),
-            (None, None) => String::new(),
-        });
-        named.any(|found| found == title)
-    })
-}
-
-/// Whether a volume is this claim's: `Some(false)` if it is another's, nothing if it is nobody's.
-fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<bool> {
-    let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
-    let named = reference.name.as_deref() == Some(name(&claim.metadata))
-        && reference.namespace.as_deref() == Some(namespace(&claim.metadata));
-    Some(named && reference.uid.as_ref().is_none_or(|found| found == uid(&claim.metadata)))
-}
-
-/// The smallest volume that is free and fits.
-fn smallest(
-    spec: &PersistentVolumeClaimSpec,
-    claim: &PersistentVolumeClaim,
-    volumes: &[Arc<PersistentVolume>],
-) -> Option<Arc<PersistentVolume>> {
-    let fitting = volumes.iter().filter(|volume| {
-        let free = is_for(volume, claim).is_none() && volume.metadata.deletion_timestamp.is_none();
-        free && volume.spec.as_ref().is_some_and(|has| fits(has, volume, spec))
-    });
-    fitting.min_by_key(|volume| (volume.spec.as_ref().map(size), volume.metadata.name.clone())).cloned()
-}
-
-fn amount(list: Option<&std::collections::BTreeMap<String, Text>>) -> Quantity {
-    list.and_then(|list| list.get("storage")).and_then(|text| Quantity::try_from(text).ok()).unwrap_or_default()
-}
-
-fn size(spec: &PersistentVolumeSpec) -> Quantity {
-    amount(spec.capacity.as_ref())
-}
-
-fn fits(has: &PersistentVolumeSpec, volume: &PersistentVolume, wants: &PersistentVolumeClaimSpec) -> bool {
-    let asked = amount(wants.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
-    let modes = has.access_modes.clone().unwrap_or_default();
-    let block = |mode: &Option<String>| mode.as_deref() == Some("Block");
-    has.storage_class_name.clone().unwrap_or_default() == wants.storage_class_name.clone().unwrap_or_default()
-        && size(has) >= asked
-        && wants.access_modes.iter().flatten().all(|mode| modes.contains(mode))
-        && block(&has.volume_mode) == block(&wants.volume_mode)
-        && wants.selector.as_ref().is_none_or(|selector| selects(selector, volume.metadata.labels.as_ref()))
+    pods.iter().filter(|pod| !has_ended(pod)).any(|pod| claims_of(pod).any(|found| found == title))
 }
 
 /// How a volume names its claim.

@@ -36,7 +36,7 @@ fn planned(view: &mut View, pod: &Pod, budgets: &[Value]) -> String {
     let before = format!("{:?}", sums(view));
     let budgets: Vec<_> = budgets.iter().map(|b| Arc::new(serde_json::from_value(b.clone()).unwrap())).collect();
     let mut prepared = Prepared::new(view, crate::prepared::shape(pod), Arc::new(Profile::default()));
-    let Err(failures) = choose(view, pod, &prepared, &[]) else { return "fits".to_owned() };
+    let Err(failures) = choose(view, pod, &prepared, &[], None) else { return "fits".to_owned() };
     let mut error = fit_error(view, &prepared, failures.clone());
     let plan = match ineligible(view, pod) {
         Some(words) => Err(words.to_owned()),

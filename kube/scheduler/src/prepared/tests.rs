@@ -88,7 +88,7 @@ proptest! {
                 Step::Schedule(shape) => {
                     let pod = pod(shape, serial);
                     let prepared = kept.of(&view, &pod, &profile);
-                    let fast = choose(&view, &pod, prepared, &[]).map_err(|failures| fit_error(&view, prepared, failures));
+                    let fast = choose(&view, &pod, prepared, &[], None).map_err(|failures| fit_error(&view, prepared, failures));
                     prop_assert_eq!(&fast, &schedule_by(&view, &pod, &profile));
                     if let Ok(choice) = fast {
                         view.assume(pod.clone(), &choice.node);
