@@ -190,6 +190,7 @@ async fn a_pod_runs_as_an_account_and_gets_its_token() {
     let (_, usual) = made("usual", json!({})).await;
     let spec = &usual["spec"];
     assert_eq!((&spec["serviceAccountName"], &spec["serviceAccount"]), (&json!("default"), &json!("default")));
+    assert!(spec.get("initContainers").is_none(), "nothing else comes of it: {spec}");
     let volume = &spec["volumes"][0];
     let name = volume["name"].as_str().unwrap();
     assert!(name.starts_with("kube-api-access-") && name.len() == 21, "{name}");

@@ -50,7 +50,8 @@ fn mount(spec: &mut Value) {
     let name = own.map_or_else(|| format!("{PREFIX}{}", crate::object::suffix()), str::to_owned);
     let (mut used, there) = (false, own.is_some());
     for field in ["initContainers", "containers"] {
-        for container in spec[field].as_array_mut().into_iter().flatten() {
+        // What is not there must not come to be there as null.
+        for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
             let mounts = &mut container["volumeMounts"];
             if mounts.as_array().is_some_and(|mounts| mounts.iter().any(|mount| mount["mountPath"] == PATH)) {
                 continue;

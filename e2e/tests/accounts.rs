@@ -1,0 +1,75 @@
+//! A program in a container asks the API as the account of its pod, with what the pod was given and nothing else.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::fs::File;
+use std::time::Duration;
+
+use fluidos_e2e::images::Image;
+use fluidos_e2e::node::kubectl;
+use fluidos_e2e::stage::Stage;
+use fluidos_e2e::wait::until;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const CLIENT: &str = r#"
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: robot}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  serviceAccountName: robot
+  terminationGracePeriodSeconds: 0
+  containers: [{name: c, image: "busybox:1", command: [sleep, "1000"]}]
+"#;
+
+#[test]
+fn a_program_in_a_pod_asks_the_api_as_its_account() {
+    let mut stage = Stage::new("acct").unwrap();
+    let node = stage.start("farm", &["--no-mdns"]).unwrap();
+    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    node.apply(CLIENT).unwrap();
+    node.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"]).unwrap();
+
+    // The program is kubectl itself: it finds address, certificate and token where clients in a pod look.
+    let program = match kubectl() {
+        path if path.is_absolute() => path,
+        name => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .map(|directory| directory.join(&name))
+            .find(|path| path.exists())
+            .unwrap(),
+    };
+    let put = ["exec", "-i", "client", "--", "sh", "-c", "cat > /kubectl && chmod 755 /kubectl"];
+    let status = node.setup.kubectl_command(&put).stdin(File::open(program).unwrap()).status().unwrap();
+    assert!(status.success());
+    let inside = |arguments: &[&str]| node.kubectl(&[&["exec", "client", "--", "/kubectl"], arguments].concat());
+
+    let refused = inside(&["get", "pods"]).unwrap_err().to_string();
+    let words = "pods is forbidden: User \"system:serviceaccount:default:robot\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"";
+    assert!(refused.contains(words), "{refused}");
+    node.kubectl(&["create", "role", "reader", "--verb=get,list", "--resource=pods"]).unwrap();
+    node.kubectl(&["create", "rolebinding", "reads", "--role=reader", "--serviceaccount=default:robot"]).unwrap();
+    let seen = inside(&["get", "pods", "-o", "name"]).unwrap();
+    assert_eq!(seen, "pod/client\n");
+    let me = inside(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]).unwrap();
+    assert_eq!(me, "system:serviceaccount:default:robot");
+
+    // A token that its owner asks for is of the same account, and ends with it.
+    let token = node.kubectl(&["create", "token", "robot", "--duration=10m"]).unwrap();
+    let as_robot = |arguments: &[&str]| {
+        let server =
+            node.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).unwrap();
+        let alone =
+            ["--kubeconfig=/dev/null", "--insecure-skip-tls-verify", "--server", &server, "--token", token.trim()];
+        node.kubectl(&[&alone, arguments].concat())
+    };
+    assert_eq!(as_robot(&["get", "pods", "-o", "name"]).unwrap(), "pod/client\n");
+    node.kubectl(&["delete", "serviceaccount", "robot"]).unwrap();
+    until("the token ends with its account", LIMIT, || {
+        let told = as_robot(&["get", "pods"]).err().map(|error| error.to_string()).unwrap_or_default();
+        if told.contains("You must be logged in to the server") { Ok(()) } else { Err(told) }
+    })
+    .unwrap();
+}
