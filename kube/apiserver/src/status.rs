@@ -135,7 +135,7 @@ pub struct Status {
     /// For people.
     pub message: String,
     /// `details`: name, group, kind, causes.
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
     /// Where a list that cannot go on as it was goes on as things are now (`metadata.continue`).
     pub goes_on: Option<String>,
 }
@@ -153,7 +153,7 @@ impl Status {
         if !group.is_empty() {
             details["group"] = group.into();
         }
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -185,7 +185,7 @@ impl Status {
     /// 404: no such path or resource.
     pub fn no_resource() -> Self {
         let mut status = Self::new(404, "NotFound", "the server could not find the requested resource");
-        status.details = Some(json!({}));
+        status.details = Some(Box::new(json!({})));
         status
     }
 
@@ -215,7 +215,7 @@ impl Status {
     pub fn apply_conflict(message: String, conflicts: &[(&str, String)]) -> Self {
         let cause = |(manager, field): &(&str, String)| json!({ "reason": "FieldManagerConflict", "message": format!("conflict with {manager}"), "field": field });
         let causes: Vec<Value> = conflicts.iter().map(cause).collect();
-        Self { details: Some(json!({ "causes": causes })), ..Self::new(409, "Conflict", message) }
+        Self { details: Some(Box::new(json!({ "causes": causes }))), ..Self::new(409, "Conflict", message) }
     }
 
     /// 422: the object breaks rules of its kind.
@@ -291,7 +291,7 @@ impl Status {
     /// 429: not now; after `seconds` perhaps (0: when something changes).
     pub fn too_many_requests(message: impl Into<String>, seconds: u32) -> Self {
         let mut status = Self::new(429, "TooManyRequests", message);
-        status.details = Some(if seconds == 0 { json!({}) } else { json!({ "retryAfterSeconds": seconds }) });
+        status.details = Some(Box::new(if seconds == 0 { json!({}) } else { json!({ "retryAfterSeconds": seconds }) }));
         status
     }
 
@@ -314,7 +314,7 @@ impl Status {
     pub fn too_large_version(asked: u64, newest: u64) -> Self {
         let mut status = Self::timeout(format!("Too large resource version: {asked}, current: {newest}"));
         let cause = json!({ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" });
-        status.details = Some(json!({ "causes": [cause], "retryAfterSeconds": 1 }));
+        status.details = Some(Box::new(json!({ "causes": [cause], "retryAfterSeconds": 1 })));
         status
     }
 
@@ -340,7 +340,7 @@ impl Status {
             "code": self.code,
         });
         if let Some(details) = &self.details {
-            value["details"] = details.clone();
+            value["details"] = Value::clone(details);
         }
         if let Some(token) = &self.goes_on {
             value["metadata"]["continue"] = token.as_str().into();

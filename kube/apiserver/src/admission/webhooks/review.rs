@@ -126,6 +126,6 @@ fn refusal(name: &str, result: &Value) -> Status {
     let mut status = Status::bad_request(message);
     status.code = if (400..600).contains(&code) { code } else { 400 };
     status.reason = said("reason").and_then(Status::known_reason).unwrap_or_default();
-    status.details = Some(&result["details"]).filter(|details| details.is_object()).cloned();
+    status.details = Some(&result["details"]).filter(|details| details.is_object()).cloned().map(Box::new);
     status
 }
