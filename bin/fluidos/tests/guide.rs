@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::process::Command;
 
-#[test]
-fn identity() {
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guides/identity.md");
+/// Runs the commands of a guide; all that they said.
+fn walk(guide: &str, blocks_min: usize) -> String {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guides").join(guide);
     let text = std::fs::read_to_string(guide).unwrap();
     let blocks: Vec<&str> = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert!(blocks.len() > 5);
+    assert!(blocks.len() >= blocks_min);
     let directory = tempfile::tempdir().unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_fluidos"));
     let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
@@ -23,6 +23,27 @@ fn identity() {
         .unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
+    told
+}
+
+#[test]
+fn backup() {
+    let told = walk("backup.md", 3);
+    for expected in [
+        "farm.tar: revision ",
+        "whoever has it is the node",
+        "store.snapshot\n",
+        "identity/node.key\n",
+        "is not empty, and nothing in it is overwritten",
+        "Start it with fluidos up; never both it and the old one.",
+    ] {
+        assert!(told.contains(expected), "{expected:?} is not in:\n{told}");
+    }
+}
+
+#[test]
+fn identity() {
+    let told = walk("identity.md", 6);
     for expected in [
         "fingerprint  ",
         "credential   owner.jwt: NodeOwnership: domain=farm.example by did:key:z6Mk",

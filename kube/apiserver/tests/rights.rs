@@ -55,6 +55,7 @@ async fn nobody_may_anything_that_no_role_gives() {
     );
     assert!(refusal(&user, &format!("{PODS}/p/exec?watch=1")).await.contains("cannot get resource \"pods/exec\""));
     assert_eq!(refusal(&user, "/metrics").await, "forbidden: User \"ada\" cannot get path \"/metrics\"");
+    assert_eq!(refusal(&user, "/snapshot").await, "forbidden: User \"ada\" cannot get path \"/snapshot\"");
     // What does not exist is not told to who may not ask.
     assert!(refusal(&user, "/apis/none.example.com/v1/things").await.contains("cannot list resource"));
     for path in ["/api", "/apis", "/apis/apps/v1", "/openapi/v3", "/version", "/readyz"] {
