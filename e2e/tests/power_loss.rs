@@ -15,10 +15,14 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Writes that are acknowledged before the power goes.
 const ENOUGH: usize = 2_000;
 
-/// Whether what a machine had acknowledged when its power went is on its disk; and how much that was.
-fn survives(preload: Option<&Path>) -> Result<usize, String> {
-    let place = tempfile::Builder::new().prefix("flt-power-").tempdir().unwrap();
-    let disk = place.path().join("disk");
+/// Runs the writer with these arguments until `enough` was said and takes the power away: what was said, and the store that is on the disk.
+fn cut(
+    place: &Path,
+    arguments: &str,
+    preload: Option<&Path>,
+    enough: impl Fn(&str) -> bool,
+) -> (String, Result<Store, String>) {
+    let disk = place.join("disk");
     std::fs::File::create(&disk).unwrap().set_len(128 << 20).unwrap();
     run("mkfs.ext4", &["-q", disk.to_str().unwrap()]).unwrap();
     let writer = PathBuf::from(env!("CARGO_BIN_EXE_store_writer"));
@@ -28,16 +32,22 @@ fn survives(preload: Option<&Path>) -> Result<usize, String> {
         files.push((library, "/lib/unsynced.so"));
         story += "export LD_PRELOAD=/lib/unsynced.so\n";
     }
-    story += "store_writer /disk/store\n";
-    let enough = |text: &str| text.matches("ack ").count() >= ENOUGH;
+    story += &format!("store_writer /disk/store {arguments}\n");
     let told = virtual_machine::power_loss(&story, &files, &disk, enough, LIMIT).unwrap();
 
     // The file system's own journal is played, as a machine that starts again does it.
     let _ = run("e2fsck", &["-fy", disk.to_str().unwrap()]);
-    let out = place.path().join("out");
+    let out = place.join("out");
     std::fs::create_dir(&out).unwrap();
     let dump = format!("rdump /store {}", out.display());
     run("debugfs", &["-R", &dump, disk.to_str().unwrap()]).unwrap();
+    (told, Store::open(&out.join("store")).map_err(|error| error.to_string()))
+}
+
+/// Whether what a machine had acknowledged when its power went is on its disk; and how much that was.
+fn survives(preload: Option<&Path>) -> Result<usize, String> {
+    let place = tempfile::Builder::new().prefix("flt-power-").tempdir().unwrap();
+    let (told, store) = cut(place.path(), "", preload, |text| text.matches("ack ").count() >= ENOUGH);
     // A line is whole when its end is there.
     let whole = told.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let lines: Vec<Vec<&str>> = whole.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -47,7 +57,7 @@ fn survives(preload: Option<&Path>) -> Result<usize, String> {
     });
     let acknowledged: Vec<(&str, u64)> = acknowledged.collect();
     assert!(acknowledged.len() >= ENOUGH / 2, "most lines can be read: {} of\n{told}", acknowledged.len());
-    let store = Store::open(&out.join("store")).map_err(|error| error.to_string())?;
+    let store = store?;
     for (key, revision) in &acknowledged {
         let found = store.get(key).ok_or(format!("{key} was acknowledged at {revision} and is gone"))?;
         assert_eq!((found.revision, found.value.trim_ascii_end()), (*revision, key.as_bytes()));
@@ -75,4 +85,16 @@ fn a_store_that_does_not_sync_fails_this_test() {
     let kept = survives(Some(&library));
     let lost = kept.expect_err("writes survived without a sync");
     assert!(lost.contains("is gone") || lost.contains("is damaged"), "{lost}");
+}
+
+#[test]
+fn a_renewal_wears_out_no_disk_and_no_revision_comes_twice() {
+    let place = tempfile::Builder::new().prefix("flt-power-").tempdir().unwrap();
+    let (told, store) = cut(place.path(), "renew", None, |text| text.matches("renewed ").count() >= 50);
+    let store = store.unwrap();
+    let number = |word: &str| told.lines().rev().find_map(|line| line.strip_prefix(word)?.trim().parse::<u64>().ok());
+    let lease = store.get("/lease").unwrap();
+    // What was only renewed had not been forced to the disk: it is as it was written.
+    assert_eq!((lease.revision, lease.value.as_ref()), (number("ack /lease ").unwrap(), b"0".as_ref()), "{told}");
+    assert!(store.revision() >= number("renewed ").unwrap(), "{} after {told}", store.revision());
 }
