@@ -177,6 +177,24 @@ async fn no_other_token_is_taken() {
 }
 
 #[tokio::test]
+async fn a_request_of_another_type_is_refused_and_not_taken_for_less() {
+    let (api, _directory) = start().await;
+    for (spec, what) in [
+        (json!("x"), "spec is no object"),
+        (json!([]), "spec is no object"),
+        (json!({ "audiences": [5] }), "spec.audiences is no list of strings"),
+        (json!({ "audiences": "vault" }), "spec.audiences is no list of strings"),
+        (json!({ "expirationSeconds": "600" }), "spec.expirationSeconds is no whole number"),
+        (json!({ "boundObjectRef": "p" }), "spec.boundObjectRef is no object"),
+    ] {
+        let (code, status) = api.post(TOKEN, json!({ "spec": spec })).await;
+        let words = format!("TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {what}");
+        assert_eq!((code, status["message"].as_str().unwrap_or_default()), (400, words.as_str()), "{spec}");
+    }
+    assert_eq!(api.post(TOKEN, json!({})).await.0, 201, "no spec at all is the usual one");
+}
+
+#[tokio::test]
 async fn a_pod_runs_as_an_account_and_gets_its_token() {
     let (api, _directory) = start().await;
     let made = async |name: &str, spec: Value| {

@@ -193,7 +193,14 @@ pub fn request(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Value, St
     }
     let (namespace, name) = (&call.route.namespace, &call.route.name);
     let account = find(server, "serviceaccounts", namespace, name)?.ok_or_else(|| call.not_found())?;
-    let mut spec = request["spec"].clone();
+    let mut spec = match request["spec"].take() {
+        Value::Null => json!({}),
+        spec => spec,
+    };
+    if let Some(what) = mistyped(&spec) {
+        let why = format!("TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {what}");
+        return Err(Status::bad_request(why));
+    }
     let given: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let audiences = if given.is_empty() { json!([ISSUER]) } else { json!(given) };
     let life = spec["expirationSeconds"].as_i64().unwrap_or(LIFE.2);
@@ -227,6 +234,19 @@ pub fn request(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Value, St
     request["spec"] = spec;
     request["status"] = json!({ "token": token, "expirationTimestamp": expires.to_string() });
     Ok(request)
+}
+
+/// What of a spec is not of its type. It must not pass for absent: a token for no audience that was understood would be one for this server.
+fn mistyped(spec: &Value) -> Option<&'static str> {
+    let is = |field: &str, right: fn(&Value) -> bool| spec[field].is_null() || right(&spec[field]);
+    let texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+    match () {
+        () if !spec.is_object() => Some("spec is no object"),
+        () if !is("audiences", texts) => Some("spec.audiences is no list of strings"),
+        () if !is("expirationSeconds", Value::is_i64) => Some("spec.expirationSeconds is no whole number"),
+        () if !is("boundObjectRef", Value::is_object) => Some("spec.boundObjectRef is no object"),
+        () => None,
+    }
 }
 
 /// Notes the object that the token is bound to, and, for a pod, its node.
