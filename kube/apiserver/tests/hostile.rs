@@ -180,6 +180,77 @@ async fn rules_and_schemas_that_are_almost_right() {
     }
 }
 
+/// In a release nothing unwinds: what panics here ends the node there.
+#[tokio::test]
+async fn no_part_of_any_kind_is_taken_for_what_it_is_not() {
+    let api = api().await;
+    let keys = tempfile::tempdir().unwrap();
+    let issuer = substrate_apiserver::auth::account_tokens::Issuer::open(keys.path(), "https://api.example").unwrap();
+    api.server.issue_tokens(issuer);
+    let wrong =
+        [json!("x"), json!([]), json!(5), Value::Null, json!(true), json!([null, "x", 5, [], {}]), json!({ "a": 5 })];
+    let (_, core) = api.get("/api/v1").await;
+    let mut groups = vec![("/api/v1".to_owned(), core)];
+    let (_, list) = api.get("/apis").await;
+    for group in list["groups"].as_array().unwrap() {
+        for version in group["versions"].as_array().unwrap() {
+            let path = format!("/apis/{}", version["groupVersion"].as_str().unwrap());
+            let (_, resources) = api.get(&path).await;
+            groups.push((path, resources));
+        }
+    }
+    let mut asked = 0;
+    for (path, resources) in &groups {
+        for resource in resources["resources"].as_array().unwrap() {
+            let name = resource["name"].as_str().unwrap();
+            let namespace = if resource["namespaced"] == true { "/namespaces/default" } else { "" };
+            let verbs: Vec<&str> =
+                resource["verbs"].as_array().unwrap().iter().map(|verb| verb.as_str().unwrap()).collect();
+            let (plural, sub) = name.split_once('/').map_or((name, None), |(plural, sub)| (plural, Some(sub)));
+            let object = json!({ "metadata": { "name": "default" }, "spec": {}, "status": {}, "data": {} });
+            for field in
+                ["metadata", "spec", "status", "data", "target", "deleteOptions", "rules", "webhooks", "subjects"]
+            {
+                for value in &wrong {
+                    let mut bent = object.clone();
+                    bent[field] = value.clone();
+                    for inner in
+                        ["labels", "template", "containers", "ports", "selector", "conditions", "replicas", "names"]
+                    {
+                        if value.is_null() && ["metadata", "spec", "status"].contains(&field) {
+                            bent[field][inner] = wrong[asked % wrong.len()].clone();
+                        }
+                        let whole = bent.to_string();
+                        let one = match sub {
+                            Some(sub) => format!("{path}{namespace}/{plural}/default/{sub}"),
+                            None => format!("{path}{namespace}/{plural}/default"),
+                        };
+                        let all = if sub.is_some() { one.clone() } else { format!("{path}{namespace}/{plural}") };
+                        if verbs.contains(&"create")
+                            && !["exec", "attach", "portforward"].contains(&sub.unwrap_or_default())
+                        {
+                            sent(&api, Method::POST, &all, "application/json", whole.clone()).await;
+                        }
+                        if verbs.contains(&"update") {
+                            sent(&api, Method::PUT, &one, "application/json", whole.clone()).await;
+                        }
+                        if verbs.contains(&"patch") {
+                            sent(&api, Method::PATCH, &one, "application/merge-patch+json", whole.clone()).await;
+                            let path = format!("{one}?fieldManager=flt&force=true");
+                            sent(&api, Method::PATCH, &path, "application/apply-patch+yaml", whole).await;
+                        }
+                        asked += 1;
+                        if !value.is_null() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(asked > 3_000, "{asked}");
+}
+
 #[tokio::test]
 async fn what_is_too_large_too_deep_or_no_text_is_refused_with_a_reason() {
     let api = api().await;

@@ -35,10 +35,15 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 const LIFE: (i64, i64, i64) = (600, 1 << 32, 3600);
 /// A token is some 1 KiB; more is not looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
-/// Audiences of one token.
+/// Audiences of one token, and bytes of all of them: a token that is issued must be taken, too.
 const AUDIENCES_MAX: usize = 64;
+const AUDIENCES_BYTES_MAX: usize = 4096;
 /// Tokens whose signature need not be checked again. A signature costs some 100 µs.
 const REMEMBERED_MAX: usize = 1024;
+/// A token that is longer than usual is checked each time: what is remembered must stay small.
+const REMEMBERED_BYTES_MAX: usize = 2048;
+/// Seconds that tokens are good for after the object they are bound to should be gone: it may be held up.
+const LEEWAY: i64 = 60;
 
 /// The key that signs, and what it has seen to be its own.
 pub struct Issuer {
@@ -100,6 +105,9 @@ impl Issuer {
         let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref());
         public.verify(signed.as_bytes(), &BASE64URL.decode(signature).ok()?).ok()?;
         let claims = Arc::new(read(claims)?);
+        if token.len() > REMEMBERED_BYTES_MAX {
+            return Some(claims);
+        }
         let mut seen = seen();
         if seen.len() >= REMEMBERED_MAX {
             seen.clear();
@@ -138,7 +146,10 @@ pub fn user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User
     let claims = issuer.claims(token).ok_or("invalid bearer token")?;
     let now = jiff::Timestamp::now().as_second();
     let second = |name: &str| claims[name].as_i64().unwrap_or_default();
-    if claims["iss"] != ISSUER || now < second("nbf") || now >= second("exp") {
+    if claims["iss"] != ISSUER {
+        return Err("invalid bearer token");
+    }
+    if now < second("nbf") || now >= second("exp") {
         return Err("service account token has expired");
     }
     let wanted = if audiences.is_empty() { &[ISSUER][..] } else { audiences };
@@ -155,7 +166,7 @@ pub fn user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User
     let name = about["serviceaccount"]["name"].as_str().unwrap_or_default();
     let there = |plural: &str, namespace: &str, bound: &Value| {
         let found = find(server, plural, namespace, bound["name"].as_str().unwrap_or_default());
-        found.ok().flatten().is_some_and(|object| object["metadata"]["uid"] == bound["uid"])
+        found.ok().flatten().is_some_and(|object| object["metadata"]["uid"] == bound["uid"] && !is_over(&object, now))
     };
     if !there("serviceaccounts", namespace, &about["serviceaccount"]) {
         return Err("service account token has been invalidated");
@@ -172,6 +183,13 @@ pub fn user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User
     let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
     let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
     Ok((User::new(&format!("system:serviceaccount:{namespace}:{name}"), &groups), audiences))
+}
+
+/// Whether an object should be gone, and is held up.
+fn is_over(object: &Value, now: i64) -> bool {
+    let deleted =
+        object["metadata"]["deletionTimestamp"].as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    deleted.is_some_and(|time| time.as_second() + LEEWAY < now)
 }
 
 /// An object of the core group by its name.
@@ -206,6 +224,9 @@ pub fn request(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Value, St
     let life = spec["expirationSeconds"].as_i64().unwrap_or(LIFE.2);
     let wrong = match life {
         _ if given.len() > AUDIENCES_MAX => Some(("spec.audiences", format!("may not have more than {AUDIENCES_MAX}"))),
+        _ if given.iter().map(|audience| audience.len()).sum::<usize>() > AUDIENCES_BYTES_MAX => {
+            Some(("spec.audiences", format!("may not have more than {AUDIENCES_BYTES_MAX} bytes")))
+        }
         _ if life < LIFE.0 => {
             Some(("spec.expirationSeconds", "may not specify a duration less than 10 minutes".into()))
         }
