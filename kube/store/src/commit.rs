@@ -1,6 +1,7 @@
 //! The committer: one thread that makes groups of writes durable and then visible.
 
 use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 
@@ -12,20 +13,45 @@ use crate::{Error, Event, Revision, Write};
 /// Writes made durable by one sync. The queue holds as many, so a full queue empties at once.
 const GROUP: usize = crate::QUEUE;
 
-/// Starts the committer; it ends when every sender of `queue` is gone.
+/// The way to the committer. With the last one the thread ends, and it is waited for: a directory is free again once its store is dropped.
+/// That takes a sync, and as long as a snapshot that is under way.
+pub(crate) struct Committer {
+    /// `None` only while it is dropped.
+    writes: Option<mpsc::Sender<Write>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    /// Queues a write.
+    pub async fn send(&self, write: Write) -> Result<(), Error> {
+        let writes = self.writes.as_ref().ok_or(Error::Closed)?;
+        writes.send(write).await.map_err(|_| Error::Closed)
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.writes = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // it has told of its errors
+        }
+    }
+}
+
+/// Starts the committer over a queue of its own.
 pub(crate) fn spawn(
     backend: Backend,
     state: Arc<RwLock<State>>,
-    queue: mpsc::Receiver<Write>,
     newest: watch_channel::Sender<Revision>,
     waker: Waker,
-) -> Result<(), Error> {
-    std::thread::Builder::new()
+) -> Result<Committer, Error> {
+    let (writes, queue) = mpsc::channel(crate::QUEUE);
+    let thread = std::thread::Builder::new()
         .name("store-commit".into())
         .stack_size(256 * 1024) // the engine's writes are shallow; the default 2 MiB would be counted against a device
         .spawn(move || run(backend, &state, queue, &newest, waker))
-        .map(|_| ())
-        .map_err(|e| Error::Disk(format!("cannot start the committer: {e}")))
+        .map_err(|e| Error::Disk(format!("cannot start the committer: {e}")))?;
+    Ok(Committer { writes: Some(writes), thread: Some(thread) })
 }
 
 fn run(

@@ -33,9 +33,10 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch as watch_channel};
+use tokio::sync::{oneshot, watch as watch_channel};
 
 use crate::backend::Backend;
+use crate::commit::Committer;
 pub use crate::error::Error;
 use crate::interest::{Interests, Waker};
 use crate::log::Log;
@@ -79,11 +80,11 @@ pub(crate) struct Write {
     pub done: oneshot::Sender<Result<Revision, Error>>,
 }
 
-/// A handle to the store. Clones are cheap and all see the same data; the committer ends with the last one.
+/// A handle to the store. Clones are cheap and all see the same data; the committer ends with the last one, and the directory is free then.
 #[derive(Clone)]
 pub struct Store {
     state: Arc<RwLock<State>>,
-    writes: mpsc::Sender<Write>,
+    committer: Arc<Committer>,
     revision: watch_channel::Receiver<Revision>,
     interests: Interests,
     sealing: Arc<Sealing>,
@@ -131,12 +132,12 @@ impl Store {
     }
 
     fn start(backend: Backend, state: State, sealing: Sealing) -> Result<Self, Error> {
-        let (writes, queue) = mpsc::channel(QUEUE);
         let (revision_sender, revision) = watch_channel::channel(state.revision());
         let state = Arc::new(RwLock::new(state));
         let interests = Interests::default();
-        commit::spawn(backend, state.clone(), queue, revision_sender, Waker::new(interests.clone()))?;
-        Ok(Self { state, writes, revision, interests, sealing: Arc::new(sealing) })
+        let waker = Waker::new(interests.clone());
+        let committer = Arc::new(commit::spawn(backend, state.clone(), revision_sender, waker)?);
+        Ok(Self { state, committer, revision, interests, sealing: Arc::new(sealing) })
     }
 
     /// Writes `value` under `key` if the precondition holds; the new revision.
@@ -174,7 +175,7 @@ impl Store {
     ) -> Result<Revision, Error> {
         let (done, answer) = oneshot::channel();
         let write = Write { key: key.into(), precondition, change, sync, done };
-        self.writes.send(write).await.map_err(|_| Error::Closed)?;
+        self.committer.send(write).await?;
         answer.await.map_err(|_| Error::Closed)?
     }
 

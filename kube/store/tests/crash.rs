@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use substrate_store::{Error, Precondition, Store};
 
 const CHILD: &str = "FLT_STORE_CRASH_DIR";
-const ROUNDS: usize = 250;
+const ROUNDS: usize = 200;
 const WRITERS: usize = 64;
 const WATCHERS: usize = 4;
 

@@ -13,7 +13,6 @@ const PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const PREFIX: &str = "kube-api-access-";
 /// An hour, and the time in which a token that was renewed late still counts.
 const TOKEN_SECONDS: u32 = 3607;
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Names the account of a new pod, and gives it what the account says.
 ///
@@ -21,7 +20,7 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 /// 403 if there is no such account.
 pub(super) fn admit(server: &ApiServer, request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
     let is_pod = (request.group, request.plural) == ("", "pods") && request.operation == Operation::Create;
-    if !is_pod || server.inner.issuer.get().is_none() || pod["metadata"]["annotations"][MIRROR].is_string() {
+    if !is_pod || server.inner.issuer.get().is_none() {
         return Ok(());
     }
     let given = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty());

@@ -236,7 +236,8 @@ pub fn request(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Value, St
         _ => None,
     };
     if let Some((field, why)) = wrong {
-        let error = FieldError::invalid(field, &json!(life), &why);
+        let found = if field == "spec.audiences" { json!(given) } else { json!(life) };
+        let error = FieldError::invalid(field, &found, &why);
         return Err(Status::invalid("authentication.k8s.io", "TokenRequest", name, &[error]));
     }
     let now = jiff::Timestamp::now().as_second();
