@@ -24,7 +24,7 @@ pub struct Reset {
 }
 
 /// The parts of a node's directory, but for its key.
-const PARTS: &[&str] = &["store", "pki", "kubelet", "network", "kubeconfig", "kubectl-cache"];
+const PARTS: &[&str] = &["store", "format", "pki", "kubelet", "network", "kubeconfig", "kubectl-cache"];
 
 /// Does what the verb says.
 pub fn run(reset: &Reset) -> Result<()> {
