@@ -21,6 +21,7 @@ mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,12 @@ enum Brought {
     Asked(NodeId, Vec<(String, Answer)>),
 }
 
+/// The file that stands while the node is being restored: contracts are back before their books are, and once they are all there nothing
+/// else would tell that a node which was killed has more to ask for.
+fn restoring_file(directory: &Path) -> PathBuf {
+    directory.join("restoring")
+}
+
 /// Where nodes may be.
 type Addresses = BTreeMap<NodeId, Vec<SocketAddr>>;
 /// How often known nodes, contracts, accounts, speakers and remembered witnesses had changed.
@@ -93,6 +100,8 @@ struct Keeper {
     seen: BTreeSet<String>,
     exchanges: JoinSet<Brought>,
     restoring: bool,
+    /// It was being restored when the process before this one ended.
+    unfinished: bool,
     restore_after: Option<Instant>,
     restored: RestoredRecords,
     note: String,
@@ -129,6 +138,7 @@ pub(crate) async fn run(notary: Arc<Notary>) {
         tracing::warn!(reason, "who has witnessed the log is not known any more");
         Vec::new()
     });
+    let unfinished = restoring_file(&notary.options.directory).exists();
     let mut keeper = Keeper {
         notary,
         caches,
@@ -143,6 +153,7 @@ pub(crate) async fn run(notary: Arc<Notary>) {
         seen: BTreeSet::new(),
         exchanges: JoinSet::new(),
         restoring: false,
+        unfinished,
         restore_after: None,
         restored: RestoredRecords::default(),
         note: String::new(),

@@ -218,8 +218,10 @@ async fn contract_back(
     report.records.contracts += u64::from(taken);
     let runs = contract.metadata.uid.is_some();
     let renewed = records::of_renewal(&contract);
+    // The books first: what is noted counts as back, and a node that is killed in between would not ask for them again.
+    let books = books_back(notary, client, &contract, report).await.map_err(named);
     note(notary, [Some(entry), renewed, (!runs).then_some(over)].into_iter().flatten().collect()).await?;
-    books_back(notary, client, &contract, report).await.map_err(named)
+    books
 }
 
 async fn books_back(

@@ -73,6 +73,8 @@ pub(crate) struct View<'a> {
     pub witnesses: &'a BTreeSet<NodeId>,
     /// Contracts of the log of which there is no object and no account.
     pub gone: &'a [String],
+    /// It was being restored when it stopped: of what is known, books may be missing.
+    pub unfinished: bool,
     /// What was found out while restoring.
     pub note: &'a str,
     /// Since the start.
@@ -112,6 +114,9 @@ pub(crate) fn standing(view: &View) -> (LogState, String) {
     }
     if view.opened {
         return (LogState::Complete, String::new());
+    }
+    if view.unfinished && view.words.values().any(|word| matches!(word, Some(Word::Nothing | Word::Keeps { .. }))) {
+        return (LogState::Restoring, "what was being given back when this node stopped is asked for again".into());
     }
     let answered = |word: &Option<Word>| matches!(word, Some(Word::Nothing | Word::Keeps { .. }));
     let open = view.words.iter().find(|(_, word)| word.is_none()).map(|(did, _)| did);
@@ -225,6 +230,7 @@ mod tests {
         opened: bool,
         wait: WhenUnreachable,
         gone: Vec<String>,
+        unfinished: bool,
     }
 
     fn check(book: &Book, case: &Case) -> (LogState, String) {
@@ -237,6 +243,7 @@ mod tests {
             words: &words,
             witnesses: &witnesses,
             gone: &case.gone,
+            unfinished: case.unfinished,
             note: "",
             waited: Duration::from_secs(case.waited),
             wait: Duration::from_secs(10),
@@ -251,8 +258,15 @@ mod tests {
         let (own, longer) = (book(&["a", "b"]), book(&["a", "b", "c"]));
         let silent = || Some(Word::Silent("no route".into()));
         let agrees = || Some(keeps(&own, 0));
-        let usual =
-            || Case { lost: None, words: vec![], waited: 0, opened: false, wait: WhenUnreachable::Sell, gone: vec![] };
+        let usual = || Case {
+            lost: None,
+            words: vec![],
+            waited: 0,
+            opened: false,
+            wait: WhenUnreachable::Sell,
+            gone: vec![],
+            unfinished: false,
+        };
         let state = |case: Case| check(&own, &case).0;
         assert_eq!(state(usual()), Complete, "nobody has ever witnessed it");
         assert_eq!(state(Case { words: vec![None, agrees()], ..usual() }), Comparing);
@@ -268,6 +282,10 @@ mod tests {
         assert_eq!(state(Case { lost, waited: 99, words: vec![silent()], ..usual() }), Comparing);
         assert_eq!(state(Case { lost, waited: 9, words: vec![Some(Word::Nothing)], ..usual() }), Comparing);
         assert_eq!(state(Case { lost, waited: 10, words: vec![Some(Word::Nothing)], ..usual() }), Complete);
+        // Its log is whole again, and it was killed before the books were.
+        let killed = || Case { unfinished: true, ..usual() };
+        assert_eq!(state(Case { words: vec![agrees(), silent()], ..killed() }), Restoring);
+        assert_eq!(state(Case { words: vec![silent()], waited: 10, ..killed() }), Complete, "nobody can be asked");
         // Somebody keeps more, or something else, whenever that is heard.
         let (state, told) =
             check(&own, &Case { words: vec![agrees(), Some(keeps(&longer, 0))], opened: true, ..usual() });

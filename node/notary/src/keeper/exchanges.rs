@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{LogState, RestoredRecords};
 
-use super::{Addresses, Brought, Caches, Keeper};
+use super::{Addresses, Brought, Caches, Keeper, restoring_file};
 use crate::ask::{Published, ask, publish};
 use crate::remembered::{Remembered, remember};
 use crate::restore::{Peer, restore};
@@ -155,6 +155,9 @@ impl Keeper {
             Some(Peer { did: *did, addresses: addresses.get(did).cloned().unwrap_or_default(), word })
         });
         let peers = peers.collect::<Vec<_>>();
+        if let Err(error) = std::fs::write(restoring_file(&self.notary.options.directory), "") {
+            tracing::warn!(%error, "that this node is being restored is not kept");
+        }
         self.restoring = true;
         let notary = self.notary.clone();
         self.exchanges.spawn(async move { Brought::Restored(restore(&notary, &peers).await) });
@@ -186,6 +189,11 @@ impl Keeper {
             Brought::Asked(peer, answers) => self.answered_inclusion(peer, answers).await,
             Brought::Restored(report) => {
                 self.restoring = false;
+                self.unfinished = false;
+                // Who was silent may have more.
+                if self.asked.values().all(|asked| matches!(&asked.word, Some(Word::Nothing | Word::Keeps { .. }))) {
+                    let _ = std::fs::remove_file(restoring_file(&self.notary.options.directory)); // it may not be there
+                }
                 self.restore_after = Some(Instant::now() + RESTORE_AGAIN);
                 self.note = report.note;
                 let RestoredRecords { contracts, receipts, invoices, refused } = report.records;

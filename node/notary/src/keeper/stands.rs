@@ -29,6 +29,7 @@ impl Keeper {
             words: &words,
             witnesses: &self.remembered.keys().copied().collect(),
             gone: &gone,
+            unfinished: self.unfinished,
             note: &self.note,
             waited: self.started.elapsed(),
             wait: self.notary.options.wait,
