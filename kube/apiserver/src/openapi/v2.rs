@@ -30,7 +30,7 @@ pub fn document(kinds: &[Arc<Kind>]) -> String {
 
 /// Makes an operation of v3 one of v2.
 fn older(operation: &mut Value) {
-    let parameters = operation["parameters"].as_array_mut();
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
     for parameter in parameters.into_iter().flatten().filter_map(Value::as_object_mut) {
         if let Some(Value::Object(schema)) = parameter.remove("schema") {
             parameter.extend(schema);
@@ -38,7 +38,7 @@ fn older(operation: &mut Value) {
     }
     let action = operation["x-kubernetes-action"].as_str().unwrap_or_default();
     if matches!(action, "post" | "put" | "patch")
-        && let Some(parameters) = operation["parameters"].as_array_mut()
+        && let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut)
     {
         parameters.push(json!({ "name": "body", "in": "body", "required": true, "schema": { "type": "object" } }));
     }
