@@ -21,7 +21,7 @@ use crate::body::{self, Body};
 use crate::kinds::Kind;
 use crate::node_proxy::NodeProxies;
 use crate::registry::Registry;
-use crate::route::{self, Place, Query};
+use crate::route::{self, Place};
 use crate::status::Status;
 use crate::{discovery, object, openapi, verbs};
 
@@ -226,8 +226,7 @@ impl ApiServer {
             return if auth::is_public(&path) { self.public(&path) } else { Err(Status::unauthorized()) };
         }
         let user = auth::impersonation::apply(self, user, request.headers())?;
-        let place = Place::parse(&path);
-        let query = Query::parse(request.uri().query());
+        let (place, query) = Place::of(&path, request.uri().query());
         let asked = match &place {
             Some(Place::Resource(route)) => {
                 let verb = route::verb(request.method(), route, &query).ok_or_else(Status::method_not_allowed)?;

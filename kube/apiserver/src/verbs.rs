@@ -55,7 +55,10 @@ impl Call {
         match self.query.get("dryRun") {
             None => Ok(false),
             Some("All") => Ok(true),
-            Some(other) => Err(Status::bad_request(format!("Invalid value: {other:?}: supported values: \"All\""))),
+            Some(other) => {
+                let error = FieldError::not_supported("dryRun", &serde_json::json!([other]), &["All"]);
+                Err(Status::invalid("meta.k8s.io", self.options(), "", &[error]))
+            }
         }
     }
 
@@ -111,6 +114,7 @@ impl Call {
         match self.method {
             Method::POST => "CreateOptions",
             Method::PATCH => "PatchOptions",
+            Method::DELETE => "DeleteOptions",
             _ => "UpdateOptions",
         }
     }

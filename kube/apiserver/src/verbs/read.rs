@@ -17,7 +17,7 @@ use substrate_store::{Entry, Error, Revision};
 
 use super::Call;
 use crate::body::{self, Body, View};
-use crate::kinds::Kind;
+use crate::kinds::{Kind, Rules};
 use crate::selector::{Fields, Labels};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
@@ -150,7 +150,11 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
     let selection = Selection::of(call)?;
     let (view, _) = call.wanted(false)?;
     let limit = match call.query.get("limit") {
-        Some(text) => text.parse::<usize>().map_err(|_| Status::bad_request(format!("invalid limit {text:?}")))?,
+        // Less than one is no limit.
+        Some(text) => {
+            let limit = text.parse::<i64>().map_err(|_| Status::bad_request(format!("invalid limit {text:?}")))?;
+            usize::try_from(limit).unwrap_or(0)
+        }
         None => 0,
     };
     let (at, after) = position(server, call, limit).await?;
@@ -281,11 +285,20 @@ fn list_json(kind: &Kind, entries: &[Entry], metadata: &Value) -> Result<Bytes, 
         kind.names.api_version()
     );
     out.put_slice(head.as_bytes());
+    // What stands at the head of each object; in lists of built-in kinds it is said of the list alone.
+    let said = format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", kind.names.api_version(), kind.names.kind);
     for (i, entry) in entries.iter().enumerate() {
         if i > 0 {
             out.put_u8(b',');
         }
-        out.put_slice(&json_of(kind, entry)?);
+        let object = json_of(kind, entry)?;
+        match object.strip_prefix(said.as_bytes()).filter(|_| matches!(kind.rules, Rules::Builtin(_))) {
+            Some(rest) => {
+                out.put_u8(b'{');
+                out.put_slice(rest);
+            }
+            None => out.put_slice(&object),
+        }
     }
     out.put_slice(b"]}");
     Ok(out.freeze())

@@ -184,8 +184,16 @@ async fn bind(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Response<B
         let error = crate::status::FieldError::required("target.name", "");
         return Err(Status::invalid("", "Binding", name, &[error]));
     }
+    let target = &binding["target"]["kind"];
+    if !matches!(target.as_str(), None | Some("" | "Node")) {
+        let error = crate::status::FieldError::not_supported("target.kind", target, &["Node", "<empty>"]);
+        return Err(Status::invalid("", "Binding", name, &[error]));
+    }
+    if !matches!(meta(&binding, "name"), "" | "*") && meta(&binding, "name") != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
     write::update(server, call, Part::Internal, |old| {
-        let refuse = |why: String| Err(Status::conflict(group, plural, name, &why));
+        let refuse = |why: String| Err(Status::conflict(group, &format!("{plural}/binding"), name, &why));
         let uid = meta(&binding, "uid");
         if !uid.is_empty() && uid != meta(old, "uid") {
             return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(old, "uid")));

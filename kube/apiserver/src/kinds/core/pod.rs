@@ -53,6 +53,10 @@ fn default(pod: &mut Value) {
     }
     pod_spec::set(pod, "status", json!({}));
     let class = qos_class(&pod["spec"]);
+    // The older field is the first of the newer one.
+    if let Some(ip) = pod["status"]["podIP"].as_str().filter(|ip| !ip.is_empty()).map(str::to_owned) {
+        pod_spec::set(&mut pod["status"], "podIPs", json!([{ "ip": ip }]));
+    }
     pod_spec::set(&mut pod["status"], "phase", "Pending");
     pod_spec::set(&mut pod["status"], "qosClass", class);
 }
@@ -127,6 +131,18 @@ fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
         }
         spec
     };
+    let deadline = |pod: &Value| pod["spec"]["activeDeadlineSeconds"].as_i64();
+    match (deadline(old), deadline(new)) {
+        (Some(before), Some(after)) if after > before => {
+            let why = "must be less than or equal to previous value";
+            errors.push(FieldError::invalid("spec.activeDeadlineSeconds", &after.into(), why));
+        }
+        (Some(_), None) => {
+            let why = "must not update from a positive integer to nil value";
+            errors.push(FieldError::invalid("spec.activeDeadlineSeconds", &Value::Null, why));
+        }
+        _ => {}
+    }
     if frozen(old) != frozen(new) {
         errors.push(FieldError::forbidden(
             "spec",
