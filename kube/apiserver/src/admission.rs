@@ -144,7 +144,7 @@ pub(crate) async fn judge(
     }
     pod_security::judge(server, request, object, warnings)?;
     escalation::judge(server, request, object)?;
-    policies::validate(server, request, object, warnings)?;
+    policies::validate(server, request, object, warnings).await?;
     webhooks::validate(server, request, object, warnings).await
 }
 

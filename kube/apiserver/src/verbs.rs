@@ -166,7 +166,7 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
             if let Some(revision) = read::revision(call)? {
                 read::wait_for(server, revision).await?;
             }
-            read::get(server, call)
+            read::get(server, call).await
         }
         "list" => read::list(server, call).await,
         "watch" => watch::watch(server, call).await,

@@ -9,6 +9,7 @@ use super::read::{Selection, decoded};
 use super::write::{self, is_over, write_error};
 use crate::admission::{self, Operation, Request};
 use crate::body::{self, Body};
+use crate::custom::conversion;
 use crate::kinds::{Kind, Rules};
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
@@ -89,7 +90,7 @@ pub async fn delete_collection(server: &ApiServer, call: &Call, sent: &[u8]) -> 
     let page =
         server.inner.store.list(&call.kind.prefix(&call.route.namespace), None, 0, None).map_err(Status::internal)?;
     let mut items = Vec::new();
-    for entry in &page.entries {
+    for entry in &conversion::shown(server, &call.kind, page.entries).await? {
         let object = decoded(&call.kind, entry)?;
         if !selection.matches(&object) {
             continue;
@@ -129,6 +130,7 @@ async fn delete_one(
     let (group, plural) = (&kind.names.group, &kind.names.plural);
     loop {
         let entry = server.inner.store.get(key).ok_or_else(|| Status::not_found(group, plural, name))?;
+        let entry = conversion::shown_one(server, kind, entry).await?;
         let old = decoded(kind, &entry)?;
         preconditions(kind, name, options, &entry, &old)?;
         if kind.is("", "namespaces") && matches!(name, "default" | "kube-system" | "kube-public") {
@@ -169,7 +171,8 @@ async fn delete_one(
                     old["metadata"]["generation"].as_i64().unwrap_or(1) + i64::from(!object::is_deleting(&old));
                 metadata(&mut object).insert("generation".into(), generation.into());
             }
-            let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
+            let value =
+                object::encode(conversion::kept(server, kind, &object).await?.as_ref()).map_err(Status::internal)?;
             server.inner.store.put(key, Precondition::Revision(entry.revision), value).await
         };
         match written {

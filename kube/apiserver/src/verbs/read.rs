@@ -17,6 +17,7 @@ use substrate_store::{Entry, Error, Revision};
 
 use super::Call;
 use crate::body::{self, Body, View};
+use crate::custom::conversion;
 use crate::kinds::{Kind, Rules};
 use crate::selector::{Fields, Labels};
 use crate::server::ApiServer;
@@ -48,8 +49,9 @@ pub fn metadata_of(entry: &Entry) -> Result<Value, Status> {
     object::decode_metadata(&entry.value, entry.revision).map_err(Status::internal)
 }
 
-pub fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
+pub async fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+    let entry = conversion::shown_one(server, &call.kind, entry).await?;
     if call.wanted(false)?.0 == View::Object {
         return Ok(body::json_bytes(StatusCode::OK, json_of(&call.kind, &entry)?));
     }
@@ -171,6 +173,11 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
             .list(&prefix, after.as_deref(), if selection.is_everything() { limit } else { 0 }, at)
             .map_err(|error| gone(error, after.as_deref()))?,
     };
+    // By which fields is selected depends on the version; else only what is shown is converted.
+    let converts_first = conversion::is_needed(&call.kind) && !selection.fields.is_empty();
+    if converts_first {
+        page.entries = conversion::shown(server, &call.kind, page.entries).await?;
+    }
     if !selection.is_everything() {
         let mut kept = Vec::new();
         for entry in page.entries {
@@ -183,6 +190,9 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
             kept.truncate(limit);
         }
         page.entries = kept;
+    }
+    if !converts_first && view != View::Metadata {
+        page.entries = conversion::shown(server, &call.kind, page.entries).await?;
     }
     let mut metadata = json!({ "resourceVersion": page.revision.to_string() });
     if page.remaining > 0

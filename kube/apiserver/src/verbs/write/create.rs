@@ -10,6 +10,7 @@ use super::{WriteOptions, Written, after_write, all, place, understand, validate
 use crate::admission::{self, Operation, Request};
 use crate::apply::{self, Writer};
 use crate::auth::User;
+use crate::custom::conversion;
 use crate::kinds::Kind;
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
@@ -87,7 +88,7 @@ pub async fn create(
     if options.dry_run {
         return Ok(Written { object, warnings });
     }
-    let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
+    let value = object::encode(conversion::kept(server, kind, &object).await?.as_ref()).map_err(Status::internal)?;
     let revision = server
         .inner
         .store

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::admission::{self, Operation, Request};
 use crate::apply::{self, Writer};
+use crate::custom::conversion;
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
@@ -27,6 +28,7 @@ where
     let kind = &call.kind;
     for _ in 0..TRIES {
         let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+        let entry = conversion::shown_one(server, kind, entry).await?;
         let mut old = decoded(kind, &entry)?;
         let changed = change(&old)?;
         let (mut object, mut warnings) = understand(kind, changed, options.validation).map_err(|status| {
@@ -129,7 +131,8 @@ where
         if same || options.dry_run {
             return Ok(Written { object, warnings });
         }
-        let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
+        let value =
+            object::encode(conversion::kept(server, kind, &object).await?.as_ref()).map_err(Status::internal)?;
         let (store, key, known) = (&server.inner.store, call.key(), Precondition::Revision(entry.revision));
         let written = match renewal {
             _ if is_over(kind, &object) => store.delete(&key, entry.revision).await,
