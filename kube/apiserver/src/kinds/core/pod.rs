@@ -10,6 +10,7 @@ use crate::status::FieldError;
 use crate::table::{age, text};
 
 const SUBRESOURCES: &[Subresource] = &[
+    ("attach", "PodAttachOptions", &["create", "get"]),
     ("binding", "Binding", &["create"]),
     ("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
     ("eviction", "Eviction", &["create"]),
