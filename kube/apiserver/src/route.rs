@@ -146,6 +146,7 @@ pub fn verb(method: &Method, route: &Route, query: &Query) -> Option<&'static st
         ("GET", _) if query.flag("watch") && route.subresource.is_empty() => "watch",
         ("GET", true) => "list",
         ("GET", false) => "get",
+        ("HEAD", false) if route.subresource == "proxy" => "get",
         ("POST", true) => "create",
         ("POST", false) if !route.subresource.is_empty() => "create",
         ("PUT", false) => "update",

@@ -35,8 +35,7 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Whether a call is answered by a stream rather than an object.
 pub fn is_stream(call: &Call) -> bool {
-    call.kind.is("", "pods")
-        && matches!(call.route.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    call.kind.is("", "pods") && matches!(call.route.subresource.as_str(), "log" | "exec" | "attach" | "portforward")
 }
 
 /// Answers such a call.
@@ -89,7 +88,7 @@ fn target(
 }
 
 /// The machine that runs `pod`.
-fn machine(
+pub(super) fn machine(
     server: &ApiServer,
     pod: &Value,
     container: &str,

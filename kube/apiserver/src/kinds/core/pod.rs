@@ -17,6 +17,7 @@ const SUBRESOURCES: &[Subresource] = &[
     ("exec", "PodExecOptions", &["create", "get"]),
     ("log", "Pod", &["get"]),
     ("portforward", "PodPortForwardOptions", &["create", "get"]),
+    ("proxy", "PodProxyOptions", &["create", "delete", "get", "patch", "update"]),
 ];
 
 pub static KIND: Description = Description {
