@@ -165,6 +165,7 @@ pub fn verb(method: &Method, route: &Route, query: &Query) -> Option<&'static st
         ("GET", true) if query.flag("watch") => "watch",
         ("GET", true) => "list",
         ("GET", false) => "get",
+        ("HEAD", false) if route.subresource == "proxy" => "get",
         ("POST", true) => "create",
         ("POST", false) if !route.subresource.is_empty() => "create",
         ("PUT", false) => "update",

@@ -265,6 +265,9 @@ impl ApiServer {
             method: request.method().clone(),
             headers: request.headers().clone(),
         };
+        if verbs::proxy::is_proxy(&call) {
+            return verbs::proxy::answer(self, &call, request).await;
+        }
         if verbs::connect::is_stream(&call) {
             let upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
             return verbs::connect::answer(self, &call, upgrade).await;

@@ -5,6 +5,7 @@ mod delete;
 mod eviction;
 mod patch;
 mod port_forward;
+pub mod proxy;
 pub(crate) mod read;
 mod spdy;
 mod subresource;

@@ -1,7 +1,7 @@
-//! Subresources that are streams into a pod's machine: log, exec, port-forward.
+//! Subresources that are streams into a pod's machine: log, exec, attach, port-forward.
 //!
-//! exec speaks WebSocket `v5.channel.k8s.io` (KEP-4006; kubectl from 1.31) and `v4.channel.k8s.io` (older clients): the
-//! first byte of a message names its channel. Port-forward is told of in [`super::port_forward`]. Not built: attach; exec over SPDY.
+//! exec and attach speak WebSocket `v5.channel.k8s.io` (KEP-4006; kubectl from 1.31) and `v4.channel.k8s.io` (older clients): the
+//! first byte of a message names its channel. Port-forward is told of in [`super::port_forward`]. Not built: exec and attach over SPDY.
 
 use futures::{SinkExt, StreamExt};
 use http::{Response, StatusCode, header};
@@ -35,8 +35,7 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Whether a call is answered by a stream rather than an object.
 pub fn is_stream(call: &Call) -> bool {
-    call.kind.is("", "pods")
-        && matches!(call.route.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    call.kind.is("", "pods") && matches!(call.route.subresource.as_str(), "log" | "exec" | "attach" | "portforward")
 }
 
 /// Answers such a call.
@@ -49,9 +48,9 @@ pub async fn answer(
     let pod = read::decoded(&call.kind, &entry)?;
     match (call.route.subresource.as_str(), call.method.as_str()) {
         ("log", "GET") => log(server, call, &pod).await,
-        ("exec", "GET" | "POST") => exec(server, call, &pod, upgrade).await,
+        ("exec" | "attach", "GET" | "POST") => terminal(server, call, &pod, upgrade).await,
         ("portforward", "GET" | "POST") => port_forward(server, call, &pod, upgrade),
-        ("log" | "exec" | "portforward", _) => Err(Status::method_not_allowed()),
+        ("log" | "exec" | "attach" | "portforward", _) => Err(Status::method_not_allowed()),
         (other, _) => Err(Status::not_implemented(&format!("pods/{other}"))),
     }
 }
@@ -64,7 +63,7 @@ fn target(
 ) -> Result<(std::sync::Arc<dyn NodeProxy>, ContainerTarget), Status> {
     let name = meta(pod, "name");
     let containers = || {
-        ["containers", "initContainers"]
+        ["containers", "initContainers", "ephemeralContainers"]
             .into_iter()
             .flat_map(|list| pod["spec"][list].as_array().into_iter().flatten())
             .filter_map(|c| c["name"].as_str())
@@ -89,7 +88,7 @@ fn target(
 }
 
 /// The machine that runs `pod`.
-fn machine(
+pub(super) fn machine(
     server: &ApiServer,
     pod: &Value,
     container: &str,
@@ -140,17 +139,18 @@ async fn log(server: &ApiServer, call: &Call, pod: &Value) -> Result<Response<Bo
     Ok(response)
 }
 
-async fn exec(
+/// A command in a container, or its first process.
+async fn terminal(
     server: &ApiServer,
     call: &Call,
     pod: &Value,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Result<Response<Body>, Status> {
+    let attach = call.route.subresource == "attach";
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     if matches!(phase, "Succeeded" | "Failed") {
-        return Err(Status::bad_request(format!(
-            "cannot exec into a container in a completed pod; current phase is {phase}"
-        )));
+        let what = if attach { "attach a container" } else { "exec into a container" };
+        return Err(Status::bad_request(format!("cannot {what} in a completed pod; current phase is {phase}")));
     }
     let options = ExecOptions {
         command: call.query.all("command").map(str::to_owned).collect(),
@@ -159,12 +159,21 @@ async fn exec(
         stderr: call.query.flag("stderr") && !call.query.flag("tty"),
         tty: call.query.flag("tty"),
     };
-    if options.command.is_empty() {
+    if options.command.is_empty() && !attach {
         return Err(Status::bad_request("you must specify at least 1 command for the container"));
     }
+    let (proxy, target) = target(server, call, pod)?;
     let text = |name| call.headers.get(name).and_then(|v: &header::HeaderValue| v.to_str().ok()).unwrap_or_default();
     if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
-        return Err(Status::not_implemented(&format!("exec over {:?} (WebSocket is)", text(header::UPGRADE))));
+        if attach {
+            // kubectl asks so when it was refused over a WebSocket: the machine's reason is what it wants to know.
+            proxy.attach(&target, &options).await?;
+        }
+        return Err(Status::not_implemented(&format!(
+            "{} over {:?} (WebSocket is)",
+            call.route.subresource,
+            text(header::UPGRADE)
+        )));
     }
     let key = call.headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| Status::bad_request("no Sec-WebSocket-Key"))?;
     let offered = text(header::SEC_WEBSOCKET_PROTOCOL);
@@ -174,8 +183,10 @@ async fn exec(
         ))
     })?;
     let upgrade = upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded"))?;
-    let (proxy, target) = target(server, call, pod)?;
-    let session = proxy.exec(&target, &options).await?;
+    let session = match attach {
+        true => proxy.attach(&target, &options).await?,
+        false => proxy.exec(&target, &options).await?,
+    };
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
@@ -183,9 +194,9 @@ async fn exec(
                     .max_message_size(Some(MESSAGE_BYTES_MAX))
                     .max_frame_size(Some(MESSAGE_BYTES_MAX));
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-                carry(socket, session).await;
+                carry(socket, session, attach).await;
             }
-            Err(error) => tracing::debug!(%error, "exec: the connection was not upgraded"),
+            Err(error) => tracing::debug!(%error, "a terminal: the connection was not upgraded"),
         }
     });
     Ok(websocket_response(key, protocol))
@@ -277,8 +288,9 @@ fn port_forward(
     }
 }
 
-/// Carries a session over a socket until the command ends or the caller goes.
-async fn carry<S>(mut socket: WebSocketStream<S>, session: ExecSession)
+/// Carries a session over a socket until the command ends or the caller goes. Who was `attached` is not told how it
+/// ended: the pod's status says so.
+async fn carry<S>(mut socket: WebSocketStream<S>, session: ExecSession, attached: bool)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -291,7 +303,9 @@ where
                 let (channel, data, last) = match out {
                     Some(ExecOutput::Stdout(data)) => (STDOUT, data, false),
                     Some(ExecOutput::Stderr(data)) => (STDERR, data, false),
-                    Some(ExecOutput::Exit(code)) => (ERROR, exit_status(code).to_string().into(), true),
+                    Some(ExecOutput::Exit(code)) => {
+                        (ERROR, exit_status(if attached { 0 } else { code }).to_string().into(), true)
+                    }
                     Some(ExecOutput::Failed(why)) => (ERROR, Status::internal(why).to_value().to_string().into(), true),
                     None => (ERROR, Status::internal("the command was lost").to_value().to_string().into(), true),
                 };

@@ -10,12 +10,14 @@ use crate::status::FieldError;
 use crate::table::{age, text};
 
 const SUBRESOURCES: &[Subresource] = &[
+    ("attach", "PodAttachOptions", &["create", "get"]),
     ("binding", "Binding", &["create"]),
     ("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
     ("eviction", "Eviction", &["create"]),
     ("exec", "PodExecOptions", &["create", "get"]),
     ("log", "Pod", &["get"]),
     ("portforward", "PodPortForwardOptions", &["create", "get"]),
+    ("proxy", "PodProxyOptions", &["create", "delete", "get", "patch", "update"]),
 ];
 
 pub static KIND: Description = Description {

@@ -12,6 +12,7 @@ pub static KIND: Description = Description {
     short: &["svc"],
     categories: &["all"],
     has_status: true,
+    subresources: &[("proxy", "ServiceProxyOptions", &["create", "delete", "get", "patch", "update"])],
     name_rule: NameRule::Dns1035,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "Service", "services", "service"], &protobuf::core::Service)
