@@ -55,8 +55,9 @@ impl<'a> Client<'a> {
     /// When it cannot be run.
     pub fn run_in(&self, directory: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Result<Told> {
         let mut command = self.setup.client(&self.program);
-        // What a client writes beside its output, Helm's caches for instance, stays on the stage.
-        command.args(arguments).current_dir(directory).env("HOME", &self.setup.directory).envs(variables.to_vec());
+        // What a client writes beside its output, caches and copies, stays on the stage.
+        command.args(arguments).current_dir(directory).envs(variables.to_vec());
+        command.env("HOME", &self.setup.directory).env("TMPDIR", &self.setup.directory);
         let output = command.stdin(Stdio::null()).output().with_context(|| self.program.display().to_string())?;
         Ok(Told {
             is_ok: output.status.success(),
