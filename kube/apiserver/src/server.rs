@@ -1,5 +1,8 @@
 //! The API server: one value that answers requests, in process and behind TLS.
 
+pub(crate) mod answer;
+mod health;
+
 use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::task::{Context, Poll};
@@ -7,23 +10,23 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use serde_json::{Value, json};
 use substrate_store::Store;
 
 use crate::addresses::Addresses;
 use crate::admission::{Admission, Registrations};
 use crate::auth::account_tokens::Issuer;
-use crate::auth::{self, Tokens, User};
-use crate::authorization::{self, Attributes, Rights};
-use crate::body::deliver::Wishes;
-use crate::body::{self, Body};
+use crate::auth::{Tokens, User};
+use crate::authorization::{self, Rights};
+use crate::body::Body;
+use crate::bounds::{Bounds, Origin};
 use crate::kinds::Kind;
+use crate::metrics::Metrics;
 use crate::node_proxy::NodeProxies;
 use crate::registry::Registry;
-use crate::route::{self, Place};
 use crate::status::Status;
-use crate::{discovery, object, openapi, verbs};
+use crate::{object, verbs};
 
 /// What a server is made of.
 pub struct Options {
@@ -59,6 +62,8 @@ pub(crate) struct Inner {
     pub admission: RwLock<Vec<Arc<dyn Admission>>>,
     pub admitted: Registrations,
     pub version: String,
+    pub bounds: Bounds,
+    pub metrics: Metrics,
 }
 
 impl ApiServer {
@@ -79,6 +84,8 @@ impl ApiServer {
             admission: RwLock::new(options.admission),
             admitted: Registrations::default(),
             version: options.version,
+            bounds: Bounds::default(),
+            metrics: Metrics::new()?,
         };
         let server = Self { inner: Arc::new(inner) };
         server.load_definitions()?;
@@ -184,110 +191,9 @@ impl ApiServer {
         }
     }
 
-    /// A service that answers as this server does to `user`.
+    /// A service that answers as this server does to `user`, a part of this process.
     pub fn as_user(&self, user: User) -> UserService {
         UserService { server: self.clone(), user }
-    }
-
-    /// Answers one request. `connection` is whom the connection itself proved, if anybody.
-    pub async fn answer<B>(&self, connection: Option<&User>, request: Request<B>) -> Response<Body>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let wishes = Wishes::of(request.headers());
-        // A panic must cost its request only: in process it would end the client of every manager.
-        let answer = std::panic::AssertUnwindSafe(self.route(connection, request)).catch_unwind().await;
-        let response = match answer {
-            Ok(Ok(response)) => response,
-            Ok(Err(status)) => {
-                if status.code >= 500 {
-                    tracing::warn!(%method, path, code = status.code, message = status.message, "request failed");
-                }
-                status.into()
-            }
-            Err(_) => {
-                tracing::error!(%method, path, "request panicked");
-                Status::internal("the request could not be handled").into()
-            }
-        };
-        wishes.dress(response).await
-    }
-
-    async fn route<B>(&self, connection: Option<&User>, mut request: Request<B>) -> Result<Response<Body>, Status>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let user = auth::authenticate(self, request.headers(), connection)?;
-        let path = request.uri().path().to_owned();
-        if user.is_anonymous() {
-            return if auth::is_public(&path) { self.public(&path) } else { Err(Status::unauthorized()) };
-        }
-        let user = auth::impersonation::apply(self, user, request.headers())?;
-        let (place, query) = Place::of(&path, request.uri().query());
-        let asked = match &place {
-            Some(Place::Resource(route)) => {
-                let verb = route::verb(request.method(), route, &query).ok_or_else(Status::method_not_allowed)?;
-                Attributes::of(verb, route, &query)
-            }
-            _ => Attributes::of_path(request.method().as_str(), &path),
-        };
-        authorization::require(self, &user, &asked)?;
-        if auth::is_public(&path) {
-            return self.public(&path);
-        }
-        match (path.as_str(), self.inner.issuer.get()) {
-            ("/snapshot", _) => return Ok(self.snapshot()),
-            ("/openid/v1/jwks", Some(issuer)) => return Ok(body::json(StatusCode::OK, &issuer.keys())),
-            ("/.well-known/openid-configuration", Some(issuer)) => {
-                return Ok(body::json(StatusCode::OK, &issuer.configuration()));
-            }
-            _ => {}
-        }
-        if path == "/" {
-            return Ok(body::json(StatusCode::OK, &discovery::paths(&self.inner.registry)));
-        }
-        if path.starts_with("/openapi/") {
-            return openapi::answer(&self.inner.registry, &path, &query, request.headers());
-        }
-        let route = match place.ok_or_else(Status::no_resource)? {
-            Place::Resource(route) => route,
-            place => return discovery::answer(&self.inner.registry, request.headers(), &place),
-        };
-        let kind = self.kind(&route.group, &route.version, &route.plural)?;
-        let call = verbs::Call {
-            user,
-            kind,
-            route,
-            query,
-            method: request.method().clone(),
-            headers: request.headers().clone(),
-        };
-        if verbs::proxy::is_proxy(&call) {
-            return verbs::proxy::answer(self, &call, request).await;
-        }
-        if verbs::connect::is_stream(&call) {
-            let upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
-            return verbs::connect::answer(self, &call, upgrade).await;
-        }
-        let sent = body::read(request.into_body()).await?;
-        verbs::answer(self, &call, &sent).await
-    }
-
-    /// All that is stored, as of one moment ([`Store::snapshot`]), as it is read: who may do everything may see everything.
-    fn snapshot(&self) -> Response<Body> {
-        let store = self.inner.store.clone();
-        body::written(move |sink| store.snapshot(sink).map(|_| ()).map_err(std::io::Error::other))
-    }
-
-    /// What everybody may see.
-    fn public(&self, path: &str) -> Result<Response<Body>, Status> {
-        match path {
-            "/version" | "/version/" => Ok(body::json(StatusCode::OK, &discovery::version(&self.inner.version))),
-            _ => Ok(body::text(StatusCode::OK, "ok")),
-        }
     }
 
     fn kind(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Kind>, Status> {
@@ -315,7 +221,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(Origin::Inside);
         let (server, user) = (self.server.clone(), self.user.clone());
         async move { Ok(server.answer(Some(&user), request).await) }.boxed()
     }

@@ -3,12 +3,13 @@
 //! The API has a certificate authority of its own (ECDSA P-256, which every client speaks). It signs the server's
 //! certificate anew at each start, for the addresses that it has then, and client certificates.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -18,15 +19,23 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::User;
+use crate::bounds::{Origin, network};
 use crate::server::ApiServer;
 
 /// Connections served at once; more wait. A device's file table has 1,024 entries and a node's own parts need some.
 const CONNECTIONS_MAX: usize = 768;
+/// … of one address, so that it cannot take all; what it opens beyond them is closed. Loopback is one address, too.
+const CONNECTIONS_OF_ONE_MAX: usize = 256;
+/// How long a reader may read nothing of what is to be sent.
+const READER: Duration = Duration::from_secs(60);
+/// An HTTP/2 connection that says nothing is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(60);
 /// A handshake that takes longer is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -185,10 +194,42 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&fresh, path)
 }
 
+/// The connections of each address.
+#[derive(Clone, Default)]
+struct Doors(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection of an address, until it is dropped.
+struct Door(Doors, IpAddr);
+
+impl Doors {
+    fn open(&self, address: IpAddr) -> Option<Door> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(address).or_default();
+        *count += 1;
+        if *count > CONNECTIONS_OF_ONE_MAX {
+            *count -= 1;
+            return None;
+        }
+        Some(Door(self.clone(), address))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let mut all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.1);
+            }
+        }
+    }
+}
+
 /// Serves connections until the task is dropped.
 pub async fn serve(server: ApiServer, listener: TcpListener, config: Arc<ServerConfig>) {
     let acceptor = TlsAcceptor::from(config);
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (room, doors) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Doors::default());
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let (socket, peer) = match listener.accept().await {
@@ -200,26 +241,36 @@ pub async fn serve(server: ApiServer, listener: TcpListener, config: Arc<ServerC
                 continue;
             }
         };
+        let Some(door) = doors.open(network(peer.ip())) else {
+            tracing::debug!(%peer, "closed: {CONNECTIONS_OF_ONE_MAX} connections of this address are open");
+            continue;
+        };
         let (acceptor, server) = (acceptor.clone(), server.clone());
         tokio::spawn(async move {
-            let _permit = permit;
+            let _kept = (permit, door);
             let _ = socket.set_nodelay(true);
-            let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!(%peer, %error, "no TLS"),
-                Err(_) => return tracing::debug!(%peer, "no TLS in time"),
-            };
-            let user = stream.get_ref().1.peer_certificates().and_then(|chain| User::from_certificate(chain.first()?));
-            let service = hyper::service::service_fn(move |request| {
-                let (server, user) = (server.clone(), user.clone());
-                async move { Ok::<_, std::convert::Infallible>(server.answer(user.as_ref(), request).await) }
-            });
-            let mut http = auto::Builder::new(TokioExecutor::new());
-            http.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
-            http.http2().max_concurrent_streams(250); // as upstream
-            if let Err(error) = http.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
-                tracing::debug!(%peer, %error, "connection ended");
+            if let Err(why) = connection(server, acceptor, socket, peer.ip()).await {
+                tracing::debug!(%peer, why, "connection ended");
             }
         });
     }
+}
+
+async fn connection(server: ApiServer, acceptor: TlsAcceptor, socket: TcpStream, peer: IpAddr) -> Result<(), String> {
+    let mut socket = TimeoutStream::new(socket);
+    socket.set_write_timeout(Some(READER));
+    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(Box::pin(socket))).await;
+    let stream = stream.map_err(|_| "no TLS in time")?.map_err(|error| format!("no TLS: {error}"))?;
+    let user = stream.get_ref().1.peer_certificates().and_then(|chain| User::from_certificate(chain.first()?));
+    let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Origin::Address(peer));
+        let (server, user) = (server.clone(), user.clone());
+        async move { Ok::<_, std::convert::Infallible>(server.answer(user.as_ref(), request).await) }
+    });
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    let mut http2 = http.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(SILENCE).keep_alive_timeout(HANDSHAKE);
+    http2.max_concurrent_streams(250); // as upstream
+    http.serve_connection_with_upgrades(TokioIo::new(stream), service).await.map_err(|error| error.to_string())
 }

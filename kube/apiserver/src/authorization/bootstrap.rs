@@ -33,6 +33,11 @@ const ROLES: &[Role] = &[
             "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
         )],
     ),
+    (
+        "system:monitoring",
+        "",
+        &[("get", "/", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")],
+    ),
     ("system:public-info-viewer", "", &[("get", "/", "/healthz /livez /readyz /version /version/")]),
     (
         "system:basic-user",
@@ -118,6 +123,7 @@ const BINDINGS: &[(&str, &str)] = &[
     ("cluster-admin", "system:masters"),
     ("system:basic-user", "system:authenticated"),
     ("system:discovery", "system:authenticated"),
+    ("system:monitoring", "system:monitoring"),
     ("system:public-info-viewer", "system:authenticated"),
     ("system:service-account-issuer-discovery", "system:serviceaccounts"),
 ];

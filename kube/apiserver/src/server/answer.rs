@@ -1,0 +1,218 @@
+//! One request, from its first header to the last byte of its answer.
+//!
+//! ```text
+//! who? ─▶ a seat (429) ─▶ in time (504): as whom? may it? ─▶ body ─▶ verb ─▶ as it was accepted ─▶ counted
+//! ```
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+
+use super::{ApiServer, health};
+use crate::auth::{self, User};
+use crate::authorization::{self, Attributes};
+use crate::body::deliver::Wishes;
+use crate::body::{self, Body};
+use crate::bounds::{self, Origin};
+use crate::route::{self, Place, Query, Route};
+use crate::status::Status;
+use crate::{discovery, openapi, verbs};
+
+/// What a request asks for, before it is known who asks.
+pub struct Asked {
+    pub method: Method,
+    pub path: String,
+    pub place: Option<Place>,
+    pub query: Query,
+    /// In RBAC's words, of what is a resource; `None` if it has no such method.
+    pub verb: Option<&'static str>,
+    /// Whether it is server-side apply.
+    pub applies: bool,
+}
+
+impl Asked {
+    fn of<B>(request: &Request<B>) -> Self {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (place, query) = Place::of(&path, request.uri().query());
+        let verb = match &place {
+            Some(Place::Resource(route)) => route::verb(&method, route, &query),
+            _ => None,
+        };
+        let sent = request.headers().get(header::CONTENT_TYPE).and_then(|sent| sent.to_str().ok()).unwrap_or_default();
+        let applies = method == Method::PATCH && sent.starts_with("application/apply-patch");
+        Self { method, path, place, query, verb, applies }
+    }
+
+    /// The resource that is meant, if it is one.
+    pub fn route(&self) -> Option<&Route> {
+        match &self.place {
+            Some(Place::Resource(route)) => Some(route),
+            _ => None,
+        }
+    }
+
+    /// Whether its answer may take as long as it likes.
+    pub fn is_stream(&self) -> bool {
+        let streams = ["attach", "exec", "log", "portforward", "proxy"];
+        self.verb == Some("watch")
+            || self.path == "/snapshot"
+            || self.route().is_some_and(|route| streams.contains(&route.subresource.as_str()))
+    }
+
+    /// How long it may take; `None` as long as it likes.
+    fn time(&self) -> Result<Option<Duration>, Status> {
+        if self.is_stream() { Ok(None) } else { bounds::time_of(&self.query, self.verb == Some("list")).map(Some) }
+    }
+}
+
+impl ApiServer {
+    /// Answers one request. `connection` is whom the connection itself proved, if anybody.
+    pub async fn answer<B>(&self, connection: Option<&User>, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let begun = Instant::now();
+        let asked = Asked::of(&request);
+        let wishes = Wishes::of(request.headers());
+        let (metrics, kinds) = (&self.inner.metrics, &self.inner.registry);
+        let going = metrics.begins(&asked, kinds);
+        // A panic must cost its request only: in process it would end the client of every manager.
+        let answer = std::panic::AssertUnwindSafe(self.seated(connection, &asked, request)).catch_unwind().await;
+        let (answer, seat) = answer.unwrap_or_else(|_| {
+            tracing::error!(method = %asked.method, path = asked.path, "request panicked");
+            (Err(Status::internal("the request could not be handled")), None)
+        });
+        let response = answer.unwrap_or_else(|status| {
+            if status.code >= 500 {
+                let (method, path, code) = (&asked.method, &asked.path, status.code);
+                tracing::warn!(%method, path, code, message = status.message, "request failed");
+            }
+            status.into()
+        });
+        let response = wishes.dress(response).await;
+        metrics.ends(&asked, kinds, begun, response.status());
+        if seat.is_none() && !asked.is_stream() {
+            return response;
+        }
+        // Kept until the answer was read or given up.
+        let kept = (seat, going);
+        response.map(|body| {
+            body.map_frame(move |frame| {
+                let _ = &kept;
+                frame
+            })
+            .boxed_unsync()
+        })
+    }
+
+    /// Answers within the bounds of whoever asks; the seat is for as long as the answer is read.
+    async fn seated<B>(
+        &self,
+        connection: Option<&User>,
+        asked: &Asked,
+        request: Request<B>,
+    ) -> (Result<Response<Body>, Status>, Option<bounds::Seat>)
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let work = async {
+            let user = auth::authenticate(self, request.headers(), connection)?;
+            let origin = request.extensions().get::<Origin>().copied();
+            let seat = self.inner.bounds.seat(&user, origin, asked.is_stream()).await?;
+            Ok((self.route(user, asked, request).await, seat))
+        };
+        let late = |_| Err(Status::timeout("request did not complete within the allotted timeout"));
+        let done = match asked.time() {
+            Err(status) => Err(status),
+            Ok(None) => work.await,
+            Ok(Some(time)) => tokio::time::timeout(time, work).await.unwrap_or_else(late),
+        };
+        done.unwrap_or_else(|status| (Err(status), None))
+    }
+
+    async fn route<B>(&self, user: User, asked: &Asked, mut request: Request<B>) -> Result<Response<Body>, Status>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Asked { path, place, query, .. } = asked;
+        if user.is_anonymous() {
+            return if auth::is_public(path) { self.public(path, query) } else { Err(Status::unauthorized()) };
+        }
+        let user = auth::impersonation::apply(self, user, request.headers())?;
+        let attributes = match asked.route() {
+            Some(route) => Attributes::of(asked.verb.ok_or_else(Status::method_not_allowed)?, route, query),
+            None => Attributes::of_path(asked.method.as_str(), path),
+        };
+        authorization::require(self, &user, &attributes)?;
+        let issuer = self.inner.issuer.get();
+        match (path.as_str(), issuer) {
+            ("/version" | "/version/", _) => return self.public(path, query),
+            ("/metrics", _) => return self.metrics(),
+            ("/snapshot", _) => return Ok(self.snapshot()),
+            ("/openid/v1/jwks", Some(issuer)) => return Ok(body::json(StatusCode::OK, &issuer.keys())),
+            ("/.well-known/openid-configuration", Some(issuer)) => {
+                return Ok(body::json(StatusCode::OK, &issuer.configuration()));
+            }
+            ("/", _) => return Ok(body::json(StatusCode::OK, &discovery::paths(&self.inner.registry))),
+            _ => {}
+        }
+        if let Some(health) = health::answer(self, path, query) {
+            return health;
+        }
+        if path.starts_with("/openapi/") {
+            return openapi::answer(&self.inner.registry, path, query, request.headers());
+        }
+        let route = match place.clone().ok_or_else(Status::no_resource)? {
+            Place::Resource(route) => route,
+            place => return discovery::answer(&self.inner.registry, request.headers(), &place),
+        };
+        let kind = self.kind(&route.group, &route.version, &route.plural)?;
+        let call = verbs::Call {
+            user,
+            kind,
+            route,
+            query: query.clone(),
+            method: request.method().clone(),
+            headers: request.headers().clone(),
+        };
+        if verbs::proxy::is_proxy(&call) {
+            return verbs::proxy::answer(self, &call, request).await;
+        }
+        if verbs::connect::is_stream(&call) {
+            let upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
+            return verbs::connect::answer(self, &call, upgrade).await;
+        }
+        let sent = body::read(request.into_body()).await?;
+        verbs::answer(self, &call, &sent).await
+    }
+
+    /// All that is stored, as of one moment ([`substrate_store::Store::snapshot`]), as it is read: who may do everything may see everything.
+    fn snapshot(&self) -> Response<Body> {
+        let store = self.inner.store.clone();
+        body::written(move |sink| store.snapshot(sink).map(|_| ()).map_err(std::io::Error::other))
+    }
+
+    /// What is counted, as Prometheus reads it.
+    fn metrics(&self) -> Result<Response<Body>, Status> {
+        let text = self.inner.metrics.text(&self.inner.store)?;
+        let mut response = body::text(StatusCode::OK, "");
+        *response.body_mut() = body::full(text.into());
+        let media = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, media);
+        Ok(response)
+    }
+
+    /// What everybody may see.
+    fn public(&self, path: &str, query: &Query) -> Result<Response<Body>, Status> {
+        match path {
+            "/version" | "/version/" => Ok(body::json(StatusCode::OK, &discovery::version(&self.inner.version))),
+            _ => health::answer(self, path, query).unwrap_or_else(|| Err(Status::no_resource())),
+        }
+    }
+}
