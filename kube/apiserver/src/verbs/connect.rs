@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::node_proxy::{ContainerTarget, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy, TerminalSize};
 use crate::object::meta;
 use crate::server::ApiServer;
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 const STDIN: u8 = 0;
@@ -96,11 +96,13 @@ pub(super) fn machine(
     let name = meta(pod, "name");
     let node = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty());
     let node = node.ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
-    let proxy = server
-        .inner
-        .proxies
-        .get(node)
-        .ok_or_else(|| Status::unavailable(format!("nobody answers for node {node:?}, where pod {name} is")))?;
+    let proxy = server.inner.proxies.get(node).ok_or_else(|| {
+        let nodes = server.inner.registry.get("", "v1", "nodes");
+        match nodes.and_then(|nodes| server.inner.store.get(&nodes.key("", node))) {
+            Some(_) => Status::unavailable(format!("nobody answers for node {node:?}, where pod {name} is")),
+            None => Status::not_found("", "nodes", node),
+        }
+    })?;
     let target = ContainerTarget {
         namespace: meta(pod, "namespace").to_owned(),
         pod: name.to_owned(),
@@ -111,12 +113,40 @@ pub(super) fn machine(
 }
 
 async fn log(server: &ApiServer, call: &Call, pod: &Value) -> Result<Response<Body>, Status> {
+    let options = log_options(call)?;
     let (proxy, target) = target(server, call, pod)?;
+    let stream = proxy.logs(&target, &options).await?;
+    let body = StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync();
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+/// What of a log is asked for (`PodLogOptions`, judged as upstream's `ValidatePodLogOptions`).
+fn log_options(call: &Call) -> Result<LogOptions, Status> {
     let number = |key: &str| match call.query.get(key) {
         None => Ok(None),
-        Some(text) => text.parse::<u64>().map(Some).map_err(|_| Status::bad_request(format!("invalid {key} {text:?}"))),
+        Some(text) => text.parse::<i64>().map(Some).map_err(|_| Status::bad_request(format!("invalid {key} {text:?}"))),
     };
-    let since_time = match call.query.get("sinceTime") {
+    let (tail, since, limit) = (number("tailLines")?, number("sinceSeconds")?, number("limitBytes")?);
+    let mut errors = Vec::new();
+    for (field, value, least, why) in [
+        ("tailLines", tail, 0, "must be greater than or equal to 0"),
+        ("limitBytes", limit, 1, "must be greater than 0"),
+        ("sinceSeconds", since, 1, "must be greater than 0"),
+    ] {
+        if let Some(value) = value.filter(|value| *value < least) {
+            errors.push(FieldError::invalid(field, &value.into(), why));
+        }
+    }
+    let time = call.query.get("sinceTime");
+    if since.is_some() && time.is_some() {
+        errors.push(FieldError::forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid("", "PodLogOptions", &call.route.name, &errors));
+    }
+    let since_time = match time {
         None => None,
         Some(text) => {
             let at: jiff::Timestamp =
@@ -124,19 +154,14 @@ async fn log(server: &ApiServer, call: &Call, pod: &Value) -> Result<Response<Bo
             Some((jiff::Timestamp::now().as_second() - at.as_second()).max(1))
         }
     };
-    let options = LogOptions {
+    Ok(LogOptions {
         follow: call.query.flag("follow"),
         previous: call.query.flag("previous"),
         timestamps: call.query.flag("timestamps"),
-        tail_lines: number("tailLines")?,
-        since_seconds: number("sinceSeconds")?.map(|s| s as i64).or(since_time),
-        limit_bytes: number("limitBytes")?,
-    };
-    let stream = proxy.logs(&target, &options).await?;
-    let body = StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync();
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
-    Ok(response)
+        tail_lines: tail.and_then(|lines| u64::try_from(lines).ok()),
+        since_seconds: since.or(since_time),
+        limit_bytes: limit.and_then(|bytes| u64::try_from(bytes).ok()),
+    })
 }
 
 /// A command in a container, or its first process.
