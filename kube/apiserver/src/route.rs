@@ -39,8 +39,9 @@ impl Place {
     pub fn of(path: &str, query: Option<&str>) -> (Option<Self>, Query) {
         let mut query = Query::parse(query);
         let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let at = if parts[0] == "apis" { 3 } else { 2 };
-        if !matches!(parts[0], "api" | "apis") || parts.get(at) != Some(&"watch") || parts.len() == at + 1 {
+        let root = parts.first().copied().unwrap_or_default();
+        let at = if root == "apis" { 3 } else { 2 };
+        if !matches!(root, "api" | "apis") || parts.get(at) != Some(&"watch") || parts.len() == at + 1 {
             return (Self::parse(path), query);
         }
         parts.remove(at);

@@ -151,3 +151,10 @@ async fn health_is_told_in_parts() {
     assert_eq!(text(&api, &format!("/readyz?exclude={roles}")).await, (200, "ok".into()));
     assert_eq!(text(&api, "/livez").await.0, 200, "what lives need not be ready");
 }
+
+#[tokio::test]
+async fn a_request_without_a_path_ends_nothing() {
+    let api = api().await;
+    let response = api.raw(Method::CONNECT, "localhost:1", &[], String::new()).await;
+    assert_eq!(response.status(), 404, "of a CONNECT the path is empty");
+}

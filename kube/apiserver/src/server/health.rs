@@ -26,9 +26,10 @@ fn roles(server: &ApiServer) -> Result<(), String> {
 
 /// The answer to such a path; `None` if it is none.
 pub fn answer(server: &ApiServer, path: &str, query: &Query) -> Option<Result<Response<Body>, Status>> {
-    let (name, part) = match path[1..].split_once('/') {
+    let path = path.strip_prefix('/')?; // that of a CONNECT is empty
+    let (name, part) = match path.split_once('/') {
         Some((name, part)) => (name, Some(part)),
-        None => (&path[1..], None),
+        None => (path, None),
     };
     let checks = match name {
         "livez" | "healthz" => LIVE,
