@@ -6,31 +6,36 @@
 //! | `decisions` | a decision of the policy point | cedar-policy as it comes |
 //! | `ranking` | what the answers of 10,000 providers are worth | itself at 1, 10, 100, … |
 //! | `market` | 1,000 providers answer one request, one is bought from | itself at 1, 10, 100 |
-//! | `scheduling` | pods placed a second, by the choice alone and over an API in process | itself at 500 and 5,000 nodes |
+//! | `scheduling` | pods placed a second, by the choice alone, over an API in process, and by sockets | kube-scheduler v1.20.2 |
+//! | `api` | writes, reads, watchers and growth of the API server | etcd and kube-apiserver v1.20.2 |
 //! | `purchases` | whole purchases at a node, each over a new connection | nginx that serves the same bytes |
 //!
-//! `announce` is no bench: it makes the crowd of the bench `announcers`, which `cargo xtask` measures from outside.
+//! Three are no benches: `announce` makes the crowd of the bench `announcers`, which `cargo xtask` measures from outside; `serve` is the API
+//! server, and `schedule` the scheduler, that stand beside upstream's.
 //!
 //! A *figure* is a median with minimum and maximum of at least five runs; two programs take turns, A B A B.
 
 mod announcers;
+mod api;
 mod decisions;
 mod figures;
 mod market;
+mod plane;
 mod purchases;
 mod ranking;
 mod scheduling;
 mod seller;
+mod wire;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 
 /// Measures one thing.
 #[derive(Parser)]
 struct Bench {
-    /// Which: decisions, ranking, market, scheduling, purchases.
+    /// Which: decisions, ranking, market, scheduling, api, purchases.
     name: String,
     /// The `fluidos` that is measured, for purchases.
     #[arg(long)]
@@ -38,6 +43,17 @@ struct Bench {
     /// How many nodes are announced, for announce.
     #[arg(long, default_value_t = 1000)]
     count: u16,
+    /// The folder of upstream's programs, for api and scheduling.
+    #[arg(long)]
+    upstream: Option<PathBuf>,
+    /// Of the API, for schedule.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Where the store is, and the port, for serve.
+    #[arg(long, default_value = ".")]
+    directory: PathBuf,
+    #[arg(long, default_value_t = 0)]
+    port: u16,
 }
 
 #[tokio::main]
@@ -46,14 +62,28 @@ async fn main() -> Result<()> {
     if bench.name == "announce" {
         return announcers::announce(bench.count).await;
     }
+    if bench.name == "serve" {
+        return plane::serve(&bench.directory, bench.port).await;
+    }
+    if bench.name == "schedule" {
+        return scheduling::run(&bench.kubeconfig.context("schedule: --kubeconfig is missing: of which API?")?).await;
+    }
+    let upstream = |name: &str| {
+        bench.upstream.clone().with_context(|| format!("{name}: --upstream is missing: where is kube-apiserver?"))
+    };
     let figures = match (bench.name.as_str(), &bench.binary) {
+        ("api", _) => {
+            api::measure(&bench.upstream.context("api: --upstream is missing: where is kube-apiserver?")?).await?
+        }
         ("decisions", _) => decisions::measure().await?,
         ("ranking", _) => ranking::measure(),
         ("market", _) => market::measure().await?,
-        ("scheduling", _) => scheduling::measure().await?,
+        ("scheduling", _) => scheduling::measure(&upstream("scheduling")?).await?,
         ("purchases", Some(binary)) => purchases::measure(binary).await?,
         ("purchases", None) => bail!("purchases: --binary is missing: which fluidos?"),
-        (other, _) => bail!("there is no bench {other:?}; there are decisions, ranking, market, scheduling, purchases"),
+        (other, _) => {
+            bail!("there is no bench {other:?}; there are decisions, ranking, market, scheduling, api, purchases")
+        }
     };
     #[allow(clippy::print_stdout)] // the result is what this program is for
     {

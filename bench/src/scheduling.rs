@@ -2,15 +2,20 @@
 //!
 //! Nodes have 4 CPUs, 32 GiB and room for 110 pods, and are in three zones; pods ask for 100m and 500 MiB. As many run already as are
 //! placed. The choice: on a view, one pod after the other, each counted before the next. The loop: all pods are there when the scheduler
-//! begins; from then until every one is bound, API server, watches and events in the same process.
+//! begins; from then until every one is bound, API server, watches and events in the same process. [`beside`] runs it as a process, beside
+//! kube-scheduler.
 
+mod beside;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use substrate_scheduler::{Options, Placement, Profile, View};
 
@@ -21,14 +26,23 @@ const ROUNDS: usize = 5;
 const SHAPES: [&str; 5] = ["Basic", "NodeAffinity", "PodAffinity", "PodAntiAffinity", "TopologySpread"];
 
 /// The figures.
-pub async fn measure() -> Result<Value> {
+pub async fn measure(upstream: &Path) -> Result<Value> {
     let mut rows = Vec::new();
     for nodes in [500, 5_000] {
         for shape in SHAPES {
             rows.push(chosen(shape, nodes)?);
         }
     }
-    Ok(json!({ "choice": rows, "loop": [bound(500, 1_000).await?, bound(5_000, 2_000).await?] }))
+    let loops = [bound(500, 1_000).await?, bound(5_000, 2_000).await?];
+    Ok(json!({ "choice": rows, "loop": loops, "beside_kube_scheduler": beside::measure(upstream).await? }))
+}
+
+/// Our scheduler with its defaults, at the API of that kubeconfig, until the process is ended.
+pub async fn run(kubeconfig: &Path) -> Result<()> {
+    let config = Kubeconfig::read_from(kubeconfig)?;
+    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    substrate_scheduler::run(Client::try_from(config)?, Options::default()).await;
+    Ok(())
 }
 
 fn node(number: usize) -> Value {

@@ -4,24 +4,25 @@ mod announcers;
 mod main_job;
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::machine::{install, output, root, run, target};
 use crate::release;
 
 /// Those that the package `fluidos-bench` makes; the first two measure nodes in network namespaces from here.
-const NAMES: [&str; 7] = ["main-job", "announcers", "decisions", "ranking", "market", "scheduling", "purchases"];
+const NAMES: [&str; 8] = ["main-job", "announcers", "decisions", "ranking", "market", "scheduling", "purchases", "api"];
 /// What a bench takes beside it.
 const NGINX: (&str, &str, &str) = ("nginx-light", "/usr/sbin/nginx", "the peer of the bench purchases");
+const ETCD: (&str, &str, &str) = ("etcd-server", "/usr/bin/etcd", "the peer of the benches api and scheduling");
 
 /// Options of the task.
 #[derive(clap::Args)]
 pub struct Bench {
-    /// Which: main-job, announcers, decisions, ranking, market, scheduling, purchases.
+    /// Which: main-job, announcers, decisions, ranking, market, scheduling, purchases, api.
     name: String,
     /// Measure the debug build.
     #[arg(long)]
@@ -33,7 +34,11 @@ impl Bench {
         if !NAMES.contains(&self.name.as_str()) {
             bail!("there is no bench {:?}; there are {}", self.name, NAMES.join(", "));
         }
-        install(if self.name == "purchases" { &[NGINX] } else { &[] })?;
+        install(match self.name.as_str() {
+            "purchases" => &[NGINX],
+            "api" | "scheduling" => &[ETCD],
+            _ => &[],
+        })?;
         // Of what is built: the tree may go on while it is measured.
         let commit = output("git", &["describe", "--always", "--dirty"])?;
         let profile = if self.debug { "debug" } else { "release" };
@@ -54,8 +59,15 @@ impl Bench {
             "announcers" => announcers::measure(&binary, &built.join("fluidos-bench"))?,
             name => {
                 let program = built.join("fluidos-bench");
-                let text = output(&program.to_string_lossy(), &[name, "--binary", &binary.to_string_lossy()])?;
-                serde_json::from_str(&text).context("the figures")?
+                let mut command = Command::new(program);
+                command.arg(name).arg("--binary").arg(&binary);
+                if matches!(name, "api" | "scheduling") {
+                    command.arg("--upstream").arg(upstream()?);
+                }
+                // What it says on its way is for who waits.
+                let output = command.stderr(Stdio::inherit()).output()?;
+                ensure!(output.status.success(), "{name}: {}", output.status);
+                serde_json::from_slice(&output.stdout).context("the figures")?
             }
         };
         let result = json!({
@@ -69,6 +81,13 @@ impl Bench {
         println!("{}", path.display());
         Ok(())
     }
+}
+
+/// The folder of upstream's programs, built from Debian's source when they are not there.
+fn upstream() -> Result<PathBuf> {
+    let directory = target().join("real-kubernetes");
+    run("bash", &["xtask/real-kubernetes/build.sh", &directory.to_string_lossy()])?;
+    Ok(directory.join("bin"))
 }
 
 /// What kind of machine this is: figures of another are not comparable.
