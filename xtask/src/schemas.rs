@@ -14,7 +14,7 @@ use crate::machine::{quiet, root, target};
 /// Where the table is.
 const TABLE: &str = "kube/apiserver/src/schema/types.txt";
 /// Where the messages of protobuf are, which are held against the same sources.
-const MESSAGES: &str = "kube/apiserver/src/protobuf";
+const MESSAGES: &str = "kube/apiserver/src/protobuf/messages.txt";
 const PACKAGES: &[&str] =
     &["golang-k8s-api-dev", "golang-k8s-apimachinery-dev", "golang-k8s-apiextensions-apiserver-dev"];
 

@@ -10,29 +10,8 @@
 //!
 //! Limitations: kinds of CustomResourceDefinitions have no protobuf but for their metadata, as upstream; discovery has none.
 
-pub(crate) mod admissionregistration;
-pub(crate) mod apiextensions;
-pub(crate) mod apiregistration;
-pub(crate) mod apps;
-pub(crate) mod authentication;
-pub(crate) mod authorization;
-pub(crate) mod autoscaling;
-pub(crate) mod autoscaling_v2;
-pub(crate) mod batch;
-pub(crate) mod certificates;
-pub(crate) mod coordination;
-pub(crate) mod core;
-pub(crate) mod discovery;
 pub(crate) mod encode;
-pub(crate) mod events;
-pub(crate) mod meta;
-pub(crate) mod networking;
-pub(crate) mod node;
-pub(crate) mod policy;
-pub(crate) mod rbac;
-pub(crate) mod scheduling;
-pub(crate) mod storage;
-pub(crate) mod table;
+mod table;
 mod wire;
 
 #[cfg(test)]
@@ -44,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use self::table::{Field, How, Message, Type};
 use self::wire::{Reader, Wire};
+use crate::schema::name_of;
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -183,26 +163,26 @@ pub fn decode(body: &[u8]) -> Result<Value, Error> {
     Ok(Value::Object(object))
 }
 
+/// What has a message beside the kinds that are served.
+const BESIDE: [(&str, &str); 5] = [
+    ("meta.k8s.io/v1", "PartialObjectMetadata"),
+    ("v1", "Binding"),
+    ("authentication.k8s.io/v1", "TokenRequest"),
+    ("policy/v1", "Eviction"),
+    ("autoscaling/v1", "Scale"),
+];
+
 /// The message of a kind.
 fn message(api_version: &str, kind: &str) -> Option<&'static Message> {
-    Some(match (api_version, kind) {
-        (_, "DeleteOptions") => &meta::DeleteOptions, // registered in every group
-        ("v1", "Status") => &meta::Status,
-        ("meta.k8s.io/v1", "PartialObjectMetadata") => &meta::PartialObjectMetadata,
-        ("v1", "Binding") => &core::Binding,
-        ("authentication.k8s.io/v1", "TokenRequest") => &authentication::TokenRequest,
-        ("policy/v1", "Eviction") => &policy::Eviction,
-        ("autoscaling/v1", "Scale") => &autoscaling::Scale,
-        _ => {
-            return crate::kinds::descriptions()
-                .find(|description| {
-                    let [group, version, name, ..] = description.names;
-                    let group_version = api_version.rsplit_once('/').unwrap_or(("", api_version));
-                    name == kind && group_version == (group, version)
-                })
-                .map(|description| description.message);
-        }
-    })
+    match (api_version, kind) {
+        (_, "DeleteOptions") => return table::named("meta.v1.DeleteOptions"), // registered in every group
+        ("v1", "Status") => return table::named("meta.v1.Status"),
+        _ => {}
+    }
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let is_served = || crate::kinds::descriptions().any(|served| served.names[..3] == [group, version, kind]);
+    let is_known = BESIDE.contains(&(api_version, kind)) || is_served();
+    is_known.then(|| table::named(&name_of(group, version, kind))).flatten()
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Problem> {
@@ -219,7 +199,7 @@ impl Decoder {
     /// Reads a message into `out`. A message that comes in parts is the union of them (protobuf, "Last One Wins").
     fn message(
         &mut self,
-        message: &Message,
+        message: &'static Message,
         bytes: &[u8],
         out: &mut Map<String, Value>,
         depth: usize,
@@ -236,7 +216,13 @@ impl Decoder {
         Ok(())
     }
 
-    fn field(&mut self, field: &Field, wire: Wire, out: &mut Map<String, Value>, depth: usize) -> Result<(), Error> {
+    fn field(
+        &mut self,
+        field: &'static Field,
+        wire: Wire,
+        out: &mut Map<String, Value>,
+        depth: usize,
+    ) -> Result<(), Error> {
         match (field.how, &field.kind) {
             (How::Inline, Type::Message(message)) => self.message(message, octets(wire)?, out, depth)?,
             (How::One | How::Opt, Type::Message(message)) => {
@@ -331,22 +317,18 @@ impl Decoder {
                 }
                 list.into()
             }
-            Type::SchemaOrArray => {
-                let mut either = self.object(&apiextensions::SchemaOrArray, wire, depth)?;
+            Type::SchemaOrArray(of) | Type::SchemaOrStrings(of) => {
+                let mut either = self.object(of, wire, depth)?;
                 either.remove("array").or_else(|| either.remove("schema")).unwrap_or_default()
             }
-            Type::SchemaOrStrings => {
-                let mut either = self.object(&apiextensions::SchemaOrStrings, wire, depth)?;
-                either.remove("array").or_else(|| either.remove("schema")).unwrap_or_default()
-            }
-            Type::SchemaOrBool => {
-                let mut either = self.object(&apiextensions::SchemaOrBool, wire, depth)?;
+            Type::SchemaOrBool(of) => {
+                let mut either = self.object(of, wire, depth)?;
                 either.remove("schema").unwrap_or_else(|| either.contains_key("allows").into())
             }
         })
     }
 
-    fn object(&mut self, message: &Message, wire: Wire, depth: usize) -> Result<Map<String, Value>, Error> {
+    fn object(&mut self, message: &'static Message, wire: Wire, depth: usize) -> Result<Map<String, Value>, Error> {
         let mut object = Map::new();
         self.message(message, octets(wire)?, &mut object, depth)?;
         Ok(object)

@@ -19,5 +19,5 @@ mod view;
 mod tests;
 
 pub use self::decode::decode;
-pub use self::table::{List, Shape, Type, lookup, type_named};
+pub use self::table::{List, Shape, Type, lookup, name_of, sections, type_named};
 pub use self::view::{Relation, View};

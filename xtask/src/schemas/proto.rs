@@ -1,35 +1,35 @@
-//! The tables of messages (`kube/apiserver/src/protobuf`) against the tags of upstream's declarations.
+//! The table of messages (`kube/apiserver/src/protobuf/messages.txt`) against the tags of upstream's declarations.
 //!
 //! ```text
 //! Replicas *int32 `json:"replicas,omitempty" protobuf:"varint,1,opt,name=replicas"`   upstream
-//!      1 "replicas" opt int32                                                        the table
+//!      1 replicas opt int32                                                          the table
 //! ```
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Where the tables are, and the packages that they are of.
+/// Packages of the table, and those of Go that they are of.
 const TABLES: &[(&str, &str)] = &[
-    ("admissionregistration", "api/admissionregistration/v1"),
-    ("apiextensions", "apiextensions-apiserver/pkg/apis/apiextensions/v1"),
-    ("apps", "api/apps/v1"),
-    ("authentication", "api/authentication/v1"),
-    ("authorization", "api/authorization/v1"),
-    ("autoscaling", "api/autoscaling/v1"),
-    ("autoscaling_v2", "api/autoscaling/v2"),
-    ("batch", "api/batch/v1"),
-    ("certificates", "api/certificates/v1"),
-    ("coordination", "api/coordination/v1"),
-    ("core", "api/core/v1"),
-    ("discovery", "api/discovery/v1"),
-    ("events", "api/events/v1"),
-    ("meta", "apimachinery/pkg/apis/meta/v1"),
-    ("networking", "api/networking/v1"),
-    ("node", "api/node/v1"),
-    ("policy", "api/policy/v1"),
-    ("rbac", "api/rbac/v1"),
-    ("scheduling", "api/scheduling/v1"),
-    ("storage", "api/storage/v1"),
+    ("admissionregistration.v1", "api/admissionregistration/v1"),
+    ("apiextensions.v1", "apiextensions-apiserver/pkg/apis/apiextensions/v1"),
+    ("apps.v1", "api/apps/v1"),
+    ("authentication.v1", "api/authentication/v1"),
+    ("authorization.v1", "api/authorization/v1"),
+    ("autoscaling.v1", "api/autoscaling/v1"),
+    ("autoscaling.v2", "api/autoscaling/v2"),
+    ("batch.v1", "api/batch/v1"),
+    ("certificates.v1", "api/certificates/v1"),
+    ("coordination.v1", "api/coordination/v1"),
+    ("core.v1", "api/core/v1"),
+    ("discovery.v1", "api/discovery/v1"),
+    ("events.v1", "api/events/v1"),
+    ("meta.v1", "apimachinery/pkg/apis/meta/v1"),
+    ("networking.v1", "api/networking/v1"),
+    ("node.v1", "api/node/v1"),
+    ("policy.v1", "api/policy/v1"),
+    ("rbac.v1", "api/rbac/v1"),
+    ("scheduling.v1", "api/scheduling/v1"),
+    ("storage.v1", "api/storage/v1"),
 ];
 
 /// Messages that only wrap another value: their fields have no name in JSON.
@@ -38,11 +38,11 @@ const OF_THEIR_OWN: &[&str] = &["SchemaOrArray", "SchemaOrBool", "SchemaOrString
 /// Fields of a message by number: name in JSON, how often, type.
 type Fields = BTreeMap<u32, (String, String, String)>;
 
-/// Where the tables under `tables` differ from the sources under `root` (`…/src/k8s.io`).
+/// Where the table in the file `ours` differs from the sources under `root` (`…/src/k8s.io`).
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn differences(root: &Path, tables: &Path) -> Result<Vec<String>, String> {
+pub fn differences(root: &Path, ours: &Path) -> Result<Vec<String>, String> {
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
     let (mut lines, mut aliases) = (Vec::new(), BTreeMap::new());
     for (_, package) in TABLES {
@@ -55,16 +55,18 @@ pub fn differences(root: &Path, tables: &Path) -> Result<Vec<String>, String> {
             aliases.extend(read(&file)?.lines().filter_map(found));
         }
     }
+    let ours = table(&read(ours)?);
     for (module, package) in TABLES {
         let mut theirs: BTreeMap<String, Fields> = BTreeMap::new();
         for file in sources(&root.join(package))? {
             declared(&read(&file)?, &aliases, &mut theirs);
         }
-        for (name, fields) in table(&read(&tables.join(module).with_extension("rs"))?) {
-            if OF_THEIR_OWN.contains(&name.as_str()) {
+        for (name, fields) in &ours {
+            let Some(name) = name.strip_prefix(module).and_then(|name| name.strip_prefix('.')) else { continue };
+            if OF_THEIR_OWN.contains(&name) {
                 continue;
             }
-            let Some(upstream) = theirs.get(&name) else {
+            let Some(upstream) = theirs.get(name) else {
                 lines.push(format!("{module}.{name}: upstream has no such message"));
                 continue;
             };
@@ -74,7 +76,7 @@ pub fn differences(root: &Path, tables: &Path) -> Result<Vec<String>, String> {
                     Some((name, how, of)) => format!("{number} {name:?} {how} {of}"),
                     None => format!("{number} nothing"),
                 };
-                let (ours, needed) = (show(&fields), show(upstream));
+                let (ours, needed) = (show(fields), show(upstream));
                 if ours != needed {
                     lines.push(format!("{module}.{name}: {ours}; upstream: {needed}"));
                 }
@@ -157,18 +159,19 @@ fn shape(go: &str, inline: bool, aliases: &BTreeMap<String, String>) -> (&'stati
     (if pointer && scalar { "opt" } else { how }, of.to_owned())
 }
 
-/// The messages of a table.
+/// The messages of the table, by name; types without their package.
 fn table(text: &str) -> Vec<(String, Fields)> {
-    let body = text.split_once("messages! {").map_or("", |(_, body)| body);
-    let messages = body.split(';').filter_map(|message| {
-        let (name, fields) = message.split_once(':')?;
-        let fields = fields.split(',').filter_map(|field| {
-            let mut words = field.split_whitespace();
-            let number = words.next()?.parse().ok()?;
-            let mut word = || words.next().map(|word| word.trim_matches('"').to_owned());
-            Some((number, (word()?, word()?, word()?)))
-        });
-        Some((name.trim().to_owned(), fields.collect()))
-    });
-    messages.collect()
+    let mut messages: Vec<(String, Fields)> = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some(field) = line.strip_prefix(' ') else {
+            messages.push((line.to_owned(), Fields::new()));
+            continue;
+        };
+        let words: Vec<&str> = field.split(' ').collect();
+        if let ([number, name, how, of], Some((_, fields))) = (words.as_slice(), messages.last_mut()) {
+            let of = of.rsplit('.').next().unwrap_or(of);
+            fields.insert(number.parse().unwrap_or_default(), ((*name).to_owned(), (*how).to_owned(), of.to_owned()));
+        }
+    }
+    messages
 }

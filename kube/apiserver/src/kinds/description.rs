@@ -4,7 +4,7 @@
 //! pub static KIND: Description = Description {
 //!     short, categories, namespaced, has_status, counts, subresources, name_rule, …     what differs from the usual
 //!     rules: Builtin { default, prepare, validate, validate_update, columns, cells, ..Builtin::USUAL },
-//!     ..Description::of([group, version, kind, plural, singular], &PROTOBUF_MESSAGE)
+//!     ..Description::of([group, version, kind, plural, singular])
 //! };
 //! ```
 //!
@@ -17,7 +17,6 @@ use serde_json::Value;
 
 use super::{Column, Errors, Kind, NameRule, Names, Rules, column};
 use crate::auth::User;
-use crate::protobuf::table::Message;
 use crate::schema::{self, Type};
 
 /// Name of the subresource, kind of what it takes or gives, its verbs.
@@ -98,8 +97,6 @@ pub struct Description {
     pub name_rule: NameRule,
     /// What can be done with objects.
     pub verbs: &'static [&'static str],
-    /// Its protobuf message.
-    pub message: &'static Message,
     /// If its objects are kept as those of another kind.
     pub face: Option<&'static Face>,
     /// Why nothing comes of its objects yet; empty for kinds that are acted upon. For the reference.
@@ -110,7 +107,7 @@ pub struct Description {
 
 impl Description {
     /// The usual: namespaced, without status, all verbs, named by a subdomain.
-    pub const fn of(names: [&'static str; 5], message: &'static Message) -> Self {
+    pub const fn of(names: [&'static str; 5]) -> Self {
         Self {
             names,
             short: &[],
@@ -121,7 +118,6 @@ impl Description {
             subresources: &[],
             name_rule: NameRule::Subdomain,
             verbs: VERBS,
-            message,
             face: None,
             idle: "",
             rules: Builtin::USUAL,

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::table::{Field, How, Message, Type};
-use super::{Error, MAGIC, Problem, apiextensions, is_zero, message, meta};
+use super::table::{Field, How, Message, Type, named};
+use super::{Error, MAGIC, Problem, is_zero, message};
 
 /// The parts of an object that say how to read the rest.
 #[derive(Deserialize)]
@@ -50,7 +50,8 @@ pub fn encode(json: &[u8]) -> Result<Option<Vec<u8>>, Error> {
             None => Value::Null,
         };
         if !metadata.is_null() {
-            nested(1, &mut raw, |out| write(&meta::ListMeta, fields(&metadata)?, out))?;
+            let of = named("meta.v1.ListMeta").ok_or(Problem::Shape)?;
+            nested(1, &mut raw, |out| write(of, fields(&metadata)?, out))?;
         }
         let items: Vec<&RawValue> = match head.items {
             Some(items) => serde_json::from_str(items.get()).map_err(Problem::Json)?,
@@ -90,14 +91,14 @@ fn fields(value: &Value) -> Result<&Map<String, Value>, Problem> {
     value.as_object().ok_or(Problem::Shape)
 }
 
-fn write(message: &Message, object: &Map<String, Value>, out: &mut Vec<u8>) -> Result<(), Error> {
-    for field in message.fields {
+fn write(message: &'static Message, object: &Map<String, Value>, out: &mut Vec<u8>) -> Result<(), Error> {
+    for field in message.fields() {
         write_field(field, object, out).map_err(|e| e.within(field.name))?;
     }
     Ok(())
 }
 
-fn write_field(field: &Field, object: &Map<String, Value>, out: &mut Vec<u8>) -> Result<(), Error> {
+fn write_field(field: &'static Field, object: &Map<String, Value>, out: &mut Vec<u8>) -> Result<(), Error> {
     if let (How::Inline, Type::Message(inner)) = (field.how, &field.kind) {
         return nested(field.number, out, |out| write(inner, object, out));
     }
@@ -167,27 +168,24 @@ fn value(number: u32, kind: &Type, given: &Value, out: &mut Vec<u8>) -> Result<(
         Type::Strings => nested(number, out, |out| {
             given.as_array().ok_or(Problem::Shape)?.iter().try_for_each(|item| value(1, &Type::Text, item, out))
         })?,
-        Type::SchemaOrArray => either(number, &apiextensions::SchemaOrArray, given, out)?,
-        Type::SchemaOrStrings => either(number, &apiextensions::SchemaOrStrings, given, out)?,
-        Type::SchemaOrBool => match given {
-            Value::Bool(allows) => nested(number, out, |out| {
-                varint(1, u64::from(*allows), out);
-                Ok(())
-            })?,
-            schema => nested(number, out, |out| {
-                varint(1, 1, out);
-                value(2, &Type::Message(&apiextensions::JSONSchemaProps), schema, out)
-            })?,
-        },
+        Type::SchemaOrArray(of) | Type::SchemaOrStrings(of) => {
+            let name = if given.is_array() { "array" } else { "schema" };
+            wrapped(number, of, [(name, given.clone())].into(), out)?;
+        }
+        Type::SchemaOrBool(of) => {
+            let allowed = given.as_bool().unwrap_or(true);
+            let mut parts = Vec::from([("allows", allowed.into())]);
+            parts.extend((!given.is_boolean()).then(|| ("schema", given.clone())));
+            wrapped(number, of, parts, out)?;
+        }
     }
     Ok(())
 }
 
-/// A schema is field 1, several or names are field 2.
-fn either(number: u32, of: &'static Message, given: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
-    let name = if given.is_array() { "array" } else { "schema" };
-    let wrapped = Map::from_iter([(name.to_owned(), given.clone())]);
-    nested(number, out, |out| write(of, &wrapped, out))
+/// What stands in JSON for one field of the message around it.
+fn wrapped(number: u32, of: &'static Message, parts: Vec<(&str, Value)>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let object = parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    nested(number, out, |out| write(of, &object, out))
 }
 
 fn text(given: &Value) -> Result<&str, Problem> {

@@ -1,19 +1,26 @@
-//! How messages are described: one line of facts per message, so that a new field or kind is one more fact.
+//! How messages are described: a few facts for each, read from their text (`messages.txt`) when something asks.
 //!
 //! ```text
-//! Message:  number "jsonName" how type, …;
-//!                             │   └ string bool int32 int64 double bytes, the special ones below, or a message
-//!                             ├ one      a Go value: a scalar's zero on the wire says "not set"
-//!                             ├ opt      a Go pointer: on the wire only when set, so its zero is meant
-//!                             ├ list     repeated
-//!                             ├ map      a map from strings
-//!                             └ inline   its fields stand among those of the message around it
+//! apps.v1.DeploymentSpec            a message
+//!  1 replicas opt int32             a field: number, name in JSON, how, type
+//!              │   └ string bool int32 int64 double bytes, the special ones below, or a message: `.` one of the same package
+//!              ├ one      a Go value: a scalar's zero on the wire says "not set"
+//!              ├ opt      a Go pointer: on the wire only when set, so its zero is meant
+//!              ├ list     repeated
+//!              ├ map      a map from strings
+//!              └ inline   its fields stand among those of the message around it
 //! ```
+
+use std::sync::{LazyLock, OnceLock};
+
+use crate::schema::sections;
 
 /// One message.
 pub struct Message {
-    /// Its fields, by number.
-    pub fields: &'static [Field],
+    /// As `core.v1.PodSpec`.
+    pub name: &'static str,
+    text: &'static str,
+    fields: OnceLock<Vec<Field>>,
 }
 
 /// One field of a message.
@@ -70,77 +77,84 @@ pub enum Type {
     /// Lists of text that are messages, as values of maps must be (`ExtraValue`).
     Strings,
     /// A schema, or several: whichever is set stands for the whole.
-    SchemaOrArray,
+    SchemaOrArray(&'static Message),
     /// A schema, or whether anything is allowed.
-    SchemaOrBool,
+    SchemaOrBool(&'static Message),
     /// A schema, or names of properties.
-    SchemaOrStrings,
+    SchemaOrStrings(&'static Message),
     /// Another message.
     Message(&'static Message),
 }
 
+static TABLE: LazyLock<Vec<Message>> = LazyLock::new(|| {
+    let all = sections(include_str!("messages.txt"));
+    all.map(|(name, text)| Message { name, text, fields: OnceLock::new() }).collect()
+});
+
+/// All messages, in the order of their names.
+pub fn messages() -> &'static [Message] {
+    &TABLE
+}
+
+/// The message of this name, as `core.v1.Pod`.
+pub fn named(name: &str) -> Option<&'static Message> {
+    let all = messages();
+    all.get(all.binary_search_by(|message| message.name.cmp(name)).ok()?)
+}
+
 impl Message {
+    /// Its fields, in the order of their numbers.
+    pub fn fields(&'static self) -> &'static [Field] {
+        self.fields.get_or_init(|| {
+            let package = self.name.rsplit_once('.').map_or("", |(package, _)| package);
+            self.text.lines().filter_map(|line| Field::read(line, package)).collect()
+        })
+    }
+
     /// The field of a number; unknown numbers are somebody's newer fields.
-    pub fn field(&self, number: u32) -> Option<&'static Field> {
-        self.fields.binary_search_by_key(&number, |f| f.number).ok().map(|at| &self.fields[at])
+    pub fn field(&'static self, number: u32) -> Option<&'static Field> {
+        let fields = self.fields();
+        fields.get(fields.binary_search_by_key(&number, |field| field.number).ok()?)
     }
 }
 
-/// Describes messages; see the module.
-macro_rules! messages {
-    ($($message:ident: $($number:literal $name:literal $how:ident $kind:ident),*;)*) => {
-        $(
-            #[allow(non_upper_case_globals, missing_docs)] // named as the message is
-            pub static $message: super::table::Message = super::table::Message { fields: &[$(
-                super::table::Field {
-                    number: $number,
-                    name: $name,
-                    how: super::table::how!($how),
-                    kind: super::table::kind!($kind),
-                },
-            )*] };
-        )*
-        #[cfg(test)]
-        pub static ALL: &[(&str, &super::table::Message)] = &[$((stringify!($message), &$message)),*];
-    };
+impl Field {
+    fn read(line: &'static str, package: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let number = words.next()?.parse().ok()?;
+        let name = words.next()?;
+        let how = match words.next()? {
+            "one" => How::One,
+            "opt" => How::Opt,
+            "list" => How::List,
+            "map" => How::Map,
+            "inline" => How::Inline,
+            _ => return None,
+        };
+        Some(Self { number, name, how, kind: Type::read(words.next()?, package)? })
+    }
 }
 
-macro_rules! how {
-    (one) => {
-        super::table::How::One
-    };
-    (opt) => {
-        super::table::How::Opt
-    };
-    (list) => {
-        super::table::How::List
-    };
-    (map) => {
-        super::table::How::Map
-    };
-    (inline) => {
-        super::table::How::Inline
-    };
+impl Type {
+    fn read(text: &str, package: &str) -> Option<Self> {
+        Some(match text {
+            "string" => Self::Text,
+            "bool" => Self::Bool,
+            "int32" => Self::Int32,
+            "int64" => Self::Int64,
+            "double" => Self::Double,
+            "bytes" => Self::Bytes,
+            "json" => Self::Json,
+            "time" => Self::Time,
+            "micro_time" => Self::MicroTime,
+            "quantity" => Self::Quantity,
+            "int_or_string" => Self::IntOrString,
+            "strings" => Self::Strings,
+            "schema_or_array" => Self::SchemaOrArray(named("apiextensions.v1.SchemaOrArray")?),
+            "schema_or_bool" => Self::SchemaOrBool(named("apiextensions.v1.SchemaOrBool")?),
+            "schema_or_strings" => Self::SchemaOrStrings(named("apiextensions.v1.SchemaOrStrings")?),
+            own if own.starts_with('.') => Self::Message(named(&format!("{package}{own}"))?),
+            other => Self::Message(named(other)?),
+        })
+    }
 }
-
-#[rustfmt::skip] // one type per line reads as the table it is
-macro_rules! kind {
-    (string) => { super::table::Type::Text };
-    (bool) => { super::table::Type::Bool };
-    (int32) => { super::table::Type::Int32 };
-    (int64) => { super::table::Type::Int64 };
-    (double) => { super::table::Type::Double };
-    (bytes) => { super::table::Type::Bytes };
-    (json) => { super::table::Type::Json };
-    (time) => { super::table::Type::Time };
-    (micro_time) => { super::table::Type::MicroTime };
-    (quantity) => { super::table::Type::Quantity };
-    (int_or_string) => { super::table::Type::IntOrString };
-    (strings) => { super::table::Type::Strings };
-    (schema_or_array) => { super::table::Type::SchemaOrArray };
-    (schema_or_bool) => { super::table::Type::SchemaOrBool };
-    (schema_or_strings) => { super::table::Type::SchemaOrStrings };
-    ($message:ident) => { super::table::Type::Message(&$message) };
-}
-
-pub(super) use {how, kind, messages};

@@ -81,16 +81,19 @@ static TABLE: LazyLock<Vec<Type>> = LazyLock::new(|| {
     all
 });
 
-fn read(text: &'static str) -> Vec<Type> {
-    let mut starts: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
-    starts.retain(|at| text[*at..].starts_with(|c: char| c.is_ascii_lowercase()));
-    let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    let types = starts.iter().zip(ends).map(|(start, end)| {
-        let (head, text) = text[*start..end].split_once('\n').unwrap_or_default();
+fn read(text: &'static str) -> impl Iterator<Item = Type> {
+    sections(text).map(|(head, text)| {
         let (name, flags) = head.split_once(' ').unwrap_or((head, ""));
         Type { name, whole: flags == "a", text, fields: OnceLock::new() }
-    });
-    types.collect()
+    })
+}
+
+/// The parts of a table: a line that begins with a letter, and those up to the next one.
+pub fn sections(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut starts: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+    starts.retain(|at| text[*at..].starts_with(|c: char| c.is_ascii_lowercase()));
+    let ends: Vec<usize> = starts.iter().skip(1).copied().chain([text.len()]).collect();
+    starts.into_iter().zip(ends).map(|(start, end)| text[start..end].split_once('\n').unwrap_or_default())
 }
 
 impl std::fmt::Debug for Type {
@@ -118,10 +121,15 @@ pub fn type_named(name: &str) -> Option<&'static Type> {
     types.get(types.binary_search_by(|of| of.name.cmp(name)).ok()?)
 }
 
-/// The type of a built-in kind: packages are named by the first label of their group.
-pub fn lookup(group: &str, version: &str, kind: &str) -> Option<&'static Type> {
+/// What the type and the message of a built-in kind are named: packages by the first label of their group.
+pub fn name_of(group: &str, version: &str, kind: &str) -> String {
     let package = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or_default() };
-    type_named(&format!("{package}.{version}.{kind}"))
+    format!("{package}.{version}.{kind}")
+}
+
+/// The type of a built-in kind.
+pub fn lookup(group: &str, version: &str, kind: &str) -> Option<&'static Type> {
+    type_named(&name_of(group, version, kind))
 }
 
 impl Type {

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::admission::{conditions, policies};
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -15,16 +14,13 @@ pub static KIND: Description = Description {
     categories: &["api-extensions"],
     idle: "audit annotations and `authorizer` are not there, and types are not checked",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        [
-            "admissionregistration.k8s.io",
-            "v1",
-            "ValidatingAdmissionPolicy",
-            "validatingadmissionpolicies",
-            "validatingadmissionpolicy",
-        ],
-        &protobuf::admissionregistration::ValidatingAdmissionPolicy,
-    )
+    ..Description::of([
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingAdmissionPolicy",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicy",
+    ])
 };
 
 const COLUMNS: &[Column] =

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list, text};
 
@@ -12,16 +11,13 @@ pub static KIND: Description = Description {
     counts: true,
     categories: &["api-extensions"],
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        [
-            "admissionregistration.k8s.io",
-            "v1",
-            "ValidatingAdmissionPolicyBinding",
-            "validatingadmissionpolicybindings",
-            "validatingadmissionpolicybinding",
-        ],
-        &protobuf::admissionregistration::ValidatingAdmissionPolicyBinding,
-    )
+    ..Description::of([
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybindings",
+        "validatingadmissionpolicybinding",
+    ])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("PolicyName", 0), column("ParamRef", 0), column("Age", 0)];

@@ -2,7 +2,6 @@
 
 use super::webhooks::{COLUMNS, cells, complete, judge};
 use crate::kinds::{Builtin, Description};
-use crate::protobuf;
 
 pub static KIND: Description = Description {
     namespaced: false,
@@ -16,14 +15,11 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(
-        [
-            "admissionregistration.k8s.io",
-            "v1",
-            "ValidatingWebhookConfiguration",
-            "validatingwebhookconfigurations",
-            "validatingwebhookconfiguration",
-        ],
-        &protobuf::admissionregistration::ValidatingWebhookConfiguration,
-    )
+    ..Description::of([
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        "validatingwebhookconfiguration",
+    ])
 };

@@ -6,7 +6,6 @@ use crate::custom::conversion::REVIEWS;
 use crate::kinds::admissionregistration::webhooks;
 use crate::kinds::validate::{DNS_1035, NameRule};
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::text;
 
@@ -29,16 +28,13 @@ pub static KIND: Description = Description {
         cells: |crd, _| vec![crd["metadata"]["name"].clone(), text(&crd["metadata"]["creationTimestamp"], "")],
         ..Builtin::USUAL
     },
-    ..Description::of(
-        [
-            "apiextensions.k8s.io",
-            "v1",
-            "CustomResourceDefinition",
-            "customresourcedefinitions",
-            "customresourcedefinition",
-        ],
-        &protobuf::apiextensions::CustomResourceDefinition,
-    )
+    ..Description::of([
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        "customresourcedefinition",
+    ])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -20,10 +19,7 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(
-        ["apiregistration.k8s.io", "v1", "APIService", "apiservices", "apiservice"],
-        &protobuf::apiregistration::APIService,
-    )
+    ..Description::of(["apiregistration.k8s.io", "v1", "APIService", "apiservices", "apiservice"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Service", 0), column("Available", 0), column("Age", 0)];

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -15,10 +14,7 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(
-        ["apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision"],
-        &protobuf::apps::ControllerRevision,
-    )
+    ..Description::of(["apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Controller", 0), column("Revision", 0), column("Age", 0)];

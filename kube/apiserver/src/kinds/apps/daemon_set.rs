@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::kinds::validate::number_or_percent;
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed, workload};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, containers, count, images, pairs, selector};
 
@@ -22,7 +21,7 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(["apps", "v1", "DaemonSet", "daemonsets", "daemonset"], &protobuf::apps::DaemonSet)
+    ..Description::of(["apps", "v1", "DaemonSet", "daemonsets", "daemonset"])
 };
 
 const COLUMNS: &[Column] = &[

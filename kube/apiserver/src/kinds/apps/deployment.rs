@@ -6,7 +6,6 @@ use crate::kinds::description::SCALE;
 use crate::kinds::validate::number_or_percent;
 use crate::kinds::workload::{self, Words};
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, containers, count, images, selector};
 
@@ -17,7 +16,7 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SCALE,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["apps", "v1", "Deployment", "deployments", "deployment"], &protobuf::apps::Deployment)
+    ..Description::of(["apps", "v1", "Deployment", "deployments", "deployment"])
 };
 
 const COLUMNS: &[Column] = &[

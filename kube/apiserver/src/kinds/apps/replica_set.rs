@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use crate::kinds::description::SCALE;
 use crate::kinds::workload::{self, Words};
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
-use crate::protobuf;
 use crate::table::{age, containers, count, images};
 
 pub static KIND: Description = Description {
@@ -15,7 +14,7 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SCALE,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["apps", "v1", "ReplicaSet", "replicasets", "replicaset"], &protobuf::apps::ReplicaSet)
+    ..Description::of(["apps", "v1", "ReplicaSet", "replicasets", "replicaset"])
 };
 
 const COLUMNS: &[Column] = &[

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::kinds::description::SCALE;
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, workload};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, containers, count, images};
 
@@ -15,7 +14,7 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SCALE,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["apps", "v1", "StatefulSet", "statefulsets", "statefulset"], &protobuf::apps::StatefulSet)
+    ..Description::of(["apps", "v1", "StatefulSet", "statefulsets", "statefulset"])
 };
 
 const COLUMNS: &[Column] =

@@ -1,13 +1,9 @@
 //! Who asks: the question needs no words.
 
 use crate::kinds::Description;
-use crate::protobuf;
 
 pub static KIND: Description = Description {
     namespaced: false,
     verbs: &["create"],
-    ..Description::of(
-        ["authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews", "selfsubjectreview"],
-        &protobuf::authentication::SelfSubjectReview,
-    )
+    ..Description::of(["authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews", "selfsubjectreview"])
 };

@@ -1,13 +1,9 @@
 //! Whose token something is.
 
 use crate::kinds::Description;
-use crate::protobuf;
 
 pub static KIND: Description = Description {
     namespaced: false,
     verbs: &["create"],
-    ..Description::of(
-        ["authentication.k8s.io", "v1", "TokenReview", "tokenreviews", "tokenreview"],
-        &protobuf::authentication::TokenReview,
-    )
+    ..Description::of(["authentication.k8s.io", "v1", "TokenReview", "tokenreviews", "tokenreview"])
 };

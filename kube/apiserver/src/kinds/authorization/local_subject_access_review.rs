@@ -1,18 +1,14 @@
 //! Whether somebody may do something in this namespace.
 
 use crate::kinds::Description;
-use crate::protobuf;
 
 pub static KIND: Description = Description {
     verbs: &["create"],
-    ..Description::of(
-        [
-            "authorization.k8s.io",
-            "v1",
-            "LocalSubjectAccessReview",
-            "localsubjectaccessreviews",
-            "localsubjectaccessreview",
-        ],
-        &protobuf::authorization::SubjectAccessReview,
-    )
+    ..Description::of([
+        "authorization.k8s.io",
+        "v1",
+        "LocalSubjectAccessReview",
+        "localsubjectaccessreviews",
+        "localsubjectaccessreview",
+    ])
 };

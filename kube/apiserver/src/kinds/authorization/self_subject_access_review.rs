@@ -1,19 +1,15 @@
 //! Whether who asks may do something.
 
 use crate::kinds::Description;
-use crate::protobuf;
 
 pub static KIND: Description = Description {
     namespaced: false,
     verbs: &["create"],
-    ..Description::of(
-        [
-            "authorization.k8s.io",
-            "v1",
-            "SelfSubjectAccessReview",
-            "selfsubjectaccessreviews",
-            "selfsubjectaccessreview",
-        ],
-        &protobuf::authorization::SelfSubjectAccessReview,
-    )
+    ..Description::of([
+        "authorization.k8s.io",
+        "v1",
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+    ])
 };

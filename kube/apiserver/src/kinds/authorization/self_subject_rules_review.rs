@@ -1,13 +1,15 @@
 //! What who asks may do in a namespace.
 
 use crate::kinds::Description;
-use crate::protobuf;
 
 pub static KIND: Description = Description {
     namespaced: false,
     verbs: &["create"],
-    ..Description::of(
-        ["authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", "selfsubjectrulesreview"],
-        &protobuf::authorization::SelfSubjectRulesReview,
-    )
+    ..Description::of([
+        "authorization.k8s.io",
+        "v1",
+        "SelfSubjectRulesReview",
+        "selfsubjectrulesreviews",
+        "selfsubjectrulesreview",
+    ])
 };

@@ -1,13 +1,15 @@
 //! Whether somebody may do something.
 
 use crate::kinds::Description;
-use crate::protobuf;
 
 pub static KIND: Description = Description {
     namespaced: false,
     verbs: &["create"],
-    ..Description::of(
-        ["authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview"],
-        &protobuf::authorization::SubjectAccessReview,
-    )
+    ..Description::of([
+        "authorization.k8s.io",
+        "v1",
+        "SubjectAccessReview",
+        "subjectaccessreviews",
+        "subjectaccessreview",
+    ])
 };

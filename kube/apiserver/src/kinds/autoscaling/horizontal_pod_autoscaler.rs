@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, count, list};
 
@@ -13,10 +12,13 @@ pub static KIND: Description = Description {
     categories: &["all"],
     idle: "a controller scales by it, but there is no metrics API unless a user brings one: its condition says so",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "horizontalpodautoscaler"],
-        &protobuf::autoscaling_v2::HorizontalPodAutoscaler,
-    )
+    ..Description::of([
+        "autoscaling",
+        "v2",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        "horizontalpodautoscaler",
+    ])
 };
 
 /// Headings of both versions.

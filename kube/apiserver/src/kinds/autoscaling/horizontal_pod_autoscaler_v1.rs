@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use crate::kinds::description::Face;
 use crate::kinds::{Builtin, Column, Description, Errors, column};
 use crate::object::child;
-use crate::protobuf;
 use crate::table::{age, count, list};
 
 pub static KIND: Description = Description {
@@ -17,10 +16,13 @@ pub static KIND: Description = Description {
     face: Some(&FACE),
     idle: "a controller scales by it, but there is no metrics API unless a user brings one: its condition says so",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "horizontalpodautoscaler"],
-        &protobuf::autoscaling::HorizontalPodAutoscaler,
-    )
+    ..Description::of([
+        "autoscaling",
+        "v1",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        "horizontalpodautoscaler",
+    ])
 };
 
 static FACE: Face =

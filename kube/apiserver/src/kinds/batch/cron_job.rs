@@ -6,7 +6,6 @@ use substrate_client::schedule::Schedule;
 use super::job;
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
 use crate::object::child;
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, containers, images, list, selector, since, text};
 
@@ -16,7 +15,7 @@ pub static KIND: Description = Description {
     has_status: true,
     counts: true,
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["batch", "v1", "CronJob", "cronjobs", "cronjob"], &protobuf::batch::CronJob)
+    ..Description::of(["batch", "v1", "CronJob", "cronjobs", "cronjob"])
 };
 
 const COLUMNS: &[Column] = &[

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::pod_policies;
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, workload};
 use crate::object::{child, meta};
-use crate::protobuf;
 use crate::selector::Labels;
 use crate::status::FieldError;
 use crate::table::{age, containers, count, images, list, selector};
@@ -29,7 +28,7 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(["batch", "v1", "Job", "jobs", "job"], &protobuf::batch::Job)
+    ..Description::of(["batch", "v1", "Job", "jobs", "job"])
 };
 
 const COLUMNS: &[Column] = &[

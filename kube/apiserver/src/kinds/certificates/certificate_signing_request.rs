@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use crate::auth::User;
 use crate::kinds::{Builtin, Column, Description, Errors, column};
 use crate::object::child;
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list, text};
 use base64::Engine;
@@ -18,16 +17,13 @@ pub static KIND: Description = Description {
     subresources: &[("approval", "CertificateSigningRequest", &["get", "patch", "update"])],
     idle: "nobody signs",
     rules: Builtin { prepare, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        [
-            "certificates.k8s.io",
-            "v1",
-            "CertificateSigningRequest",
-            "certificatesigningrequests",
-            "certificatesigningrequest",
-        ],
-        &protobuf::certificates::CertificateSigningRequest,
-    )
+    ..Description::of([
+        "certificates.k8s.io",
+        "v1",
+        "CertificateSigningRequest",
+        "certificatesigningrequests",
+        "certificatesigningrequest",
+    ])
 };
 
 const COLUMNS: &[Column] = &[

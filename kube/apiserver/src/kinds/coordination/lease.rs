@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use crate::kinds::rules::{Check, Rule, check};
 use crate::kinds::{Builtin, Column, Description, column};
-use crate::protobuf;
 use crate::table::{age, text};
 
 pub static KIND: Description = Description {
@@ -17,7 +16,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["coordination.k8s.io", "v1", "Lease", "leases", "lease"], &protobuf::coordination::Lease)
+    ..Description::of(["coordination.k8s.io", "v1", "Lease", "leases", "lease"])
 };
 
 const RULES: &[Rule] =

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::age;
 
@@ -21,7 +20,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "ConfigMap", "configmaps", "configmap"], &protobuf::core::ConfigMap)
+    ..Description::of(["", "v1", "ConfigMap", "configmaps", "configmap"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Data", 0), column("Age", 0)];

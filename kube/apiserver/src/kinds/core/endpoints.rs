@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use crate::kinds::rules::{self, Check, Rule, check};
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list, some};
 
@@ -30,7 +29,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "Endpoints", "endpoints", "endpoints"], &protobuf::core::Endpoints)
+    ..Description::of(["", "v1", "Endpoints", "endpoints", "endpoints"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Endpoints", 0), column("Age", 0)];

@@ -3,14 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{since, text};
 
 pub static KIND: Description = Description {
     short: &["ev"],
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "Event", "events", "event"], &protobuf::core::Event)
+    ..Description::of(["", "v1", "Event", "events", "event"])
 };
 
 /// An event is where its object is; that of what belongs to the cluster may be in `default`.

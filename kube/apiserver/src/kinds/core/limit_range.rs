@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
 use crate::object::child;
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{list, text};
 use substrate_client::quantity::Quantity;
@@ -12,7 +11,7 @@ use substrate_client::quantity::Quantity;
 pub static KIND: Description = Description {
     short: &["limits"],
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "LimitRange", "limitranges", "limitrange"], &protobuf::core::LimitRange)
+    ..Description::of(["", "v1", "LimitRange", "limitranges", "limitrange"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];

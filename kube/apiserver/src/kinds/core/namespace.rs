@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, NameRule, column, pod_spec};
 use crate::object::{child, metadata};
-use crate::protobuf;
 use crate::table::{age, text};
 
 pub static KIND: Description = Description {
@@ -19,7 +18,7 @@ pub static KIND: Description = Description {
         cells: |ns, now| vec![ns["metadata"]["name"].clone(), text(&ns["status"]["phase"], ""), age(ns, now)],
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "Namespace", "namespaces", "namespace"], &protobuf::core::Namespace)
+    ..Description::of(["", "v1", "Namespace", "namespaces", "namespace"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Status", 0), column("Age", 0)];

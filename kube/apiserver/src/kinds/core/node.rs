@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::kinds::rules::{self, Check, Rule, check, unique};
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -21,7 +20,7 @@ pub static KIND: Description = Description {
         heartbeat: Some(without_heartbeats),
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "Node", "nodes", "node"], &protobuf::core::Node)
+    ..Description::of(["", "v1", "Node", "nodes", "node"])
 };
 
 fn without_heartbeats(node: &mut Value) {

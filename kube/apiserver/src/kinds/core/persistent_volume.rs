@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list, text};
 
@@ -13,10 +12,7 @@ pub static KIND: Description = Description {
     has_status: true,
     idle: "claims are bound to volumes, but the kubelet mounts none and none are provisioned",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["", "v1", "PersistentVolume", "persistentvolumes", "persistentvolume"],
-        &protobuf::core::PersistentVolume,
-    )
+    ..Description::of(["", "v1", "PersistentVolume", "persistentvolumes", "persistentvolume"])
 };
 
 const COLUMNS: &[Column] = &[

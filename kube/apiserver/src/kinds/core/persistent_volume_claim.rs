@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::persistent_volume::{access_modes, modes};
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list, text};
 use substrate_client::quantity::Quantity;
@@ -14,10 +13,7 @@ pub static KIND: Description = Description {
     has_status: true,
     idle: "claims are bound to volumes, but the kubelet mounts none and none are provisioned",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim"],
-        &protobuf::core::PersistentVolumeClaim,
-    )
+    ..Description::of(["", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim"])
 };
 
 const COLUMNS: &[Column] = &[

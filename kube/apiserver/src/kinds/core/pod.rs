@@ -5,7 +5,6 @@ use substrate_client::quantity::Quantity;
 
 use crate::kinds::description::Subresource;
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -27,7 +26,7 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SUBRESOURCES,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "Pod", "pods", "pod"], &protobuf::core::Pod)
+    ..Description::of(["", "v1", "Pod", "pods", "pod"])
 };
 
 const COLUMNS: &[Column] = &[

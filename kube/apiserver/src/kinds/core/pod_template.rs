@@ -4,13 +4,12 @@ use serde_json::Value;
 
 use crate::kinds::workload;
 use crate::kinds::{Builtin, Column, Description, Errors, column};
-use crate::protobuf;
 use crate::table::{containers, images, pairs};
 
 pub static KIND: Description = Description {
     counts: true,
     rules: Builtin { default: workload::default_template, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "PodTemplate", "podtemplates", "podtemplate"], &protobuf::core::PodTemplate)
+    ..Description::of(["", "v1", "PodTemplate", "podtemplates", "podtemplate"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Containers", 0), column("Images", 0), column("Pod Labels", 0)];

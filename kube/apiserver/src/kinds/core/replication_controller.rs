@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::kinds::description::SCALE;
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed, workload};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, containers, count, images, pairs};
 
@@ -15,10 +14,7 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SCALE,
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["", "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller"],
-        &protobuf::core::ReplicationController,
-    )
+    ..Description::of(["", "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller"])
 };
 
 const COLUMNS: &[Column] = &[

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -11,7 +10,7 @@ pub static KIND: Description = Description {
     short: &["quota"],
     has_status: true,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "ResourceQuota", "resourcequotas", "resourcequota"], &protobuf::core::ResourceQuota)
+    ..Description::of(["", "v1", "ResourceQuota", "resourcequotas", "resourcequota"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Request", 0), column("Limit", 0), column("Age", 0)];

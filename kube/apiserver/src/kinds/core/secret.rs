@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::config_map::{entries, immutable_data, validate_data};
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
 use crate::object::child;
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -26,7 +25,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "Secret", "secrets", "secret"], &protobuf::core::Secret)
+    ..Description::of(["", "v1", "Secret", "secrets", "secret"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Type", 0), column("Data", 0), column("Age", 0)];

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::kinds::rules::{self, Check, Rule, check, unique};
 use crate::kinds::{Builtin, Column, Description, Errors, LABEL, NameRule, column, name_is_label, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -15,7 +14,7 @@ pub static KIND: Description = Description {
     subresources: &[("proxy", "ServiceProxyOptions", &["create", "delete", "get", "patch", "update"])],
     name_rule: NameRule::Dns1035,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "Service", "services", "service"], &protobuf::core::Service)
+    ..Description::of(["", "v1", "Service", "services", "service"])
 };
 
 const COLUMNS: &[Column] = &[

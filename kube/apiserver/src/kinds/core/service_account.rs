@@ -1,7 +1,6 @@
 //! Service accounts.
 
 use crate::kinds::{Builtin, Column, Description, column};
-use crate::protobuf;
 use crate::table::age;
 
 pub static KIND: Description = Description {
@@ -15,10 +14,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(
-        ["", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount"],
-        &protobuf::core::ServiceAccount,
-    )
+    ..Description::of(["", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Secrets", 0), column("Age", 0)];

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
-use crate::protobuf;
 use crate::table::{age, list, some};
 
 /// Endpoints in one slice (`maxEndpoints` upstream).
@@ -27,10 +26,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(
-        ["discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice"],
-        &protobuf::discovery::EndpointSlice,
-    )
+    ..Description::of(["discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice"])
 };
 
 const COLUMNS: &[Column] =

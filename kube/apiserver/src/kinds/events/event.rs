@@ -6,7 +6,6 @@ use crate::kinds::core::event;
 use crate::kinds::description::Face;
 use crate::kinds::{Builtin, Description, Errors};
 use crate::object::child;
-use crate::protobuf;
 use crate::status::FieldError;
 
 pub static KIND: Description = Description {
@@ -22,7 +21,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["events.k8s.io", "v1", "Event", "events", "event"], &protobuf::events::Event)
+    ..Description::of(["events.k8s.io", "v1", "Event", "events", "event"])
 };
 
 static FACE: Face = Face {

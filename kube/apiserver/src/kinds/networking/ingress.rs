@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::some;
 use crate::table::{age, count, list, text};
@@ -14,7 +13,7 @@ pub static KIND: Description = Description {
     counts: true,
     idle: "it is for an ingress controller, which a user brings",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["networking.k8s.io", "v1", "Ingress", "ingresses", "ingress"], &protobuf::networking::Ingress)
+    ..Description::of(["networking.k8s.io", "v1", "Ingress", "ingresses", "ingress"])
 };
 
 const COLUMNS: &[Column] = &[

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -12,10 +11,7 @@ pub static KIND: Description = Description {
     counts: true,
     idle: "it is for an ingress controller, which a user brings",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["networking.k8s.io", "v1", "IngressClass", "ingressclasses", "ingressclass"],
-        &protobuf::networking::IngressClass,
-    )
+    ..Description::of(["networking.k8s.io", "v1", "IngressClass", "ingressclasses", "ingressclass"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Controller", 0), column("Parameters", 0), column("Age", 0)];

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::age;
 
@@ -21,10 +20,7 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(
-        ["networking.k8s.io", "v1", "IPAddress", "ipaddresses", "ipaddress"],
-        &protobuf::networking::IPAddress,
-    )
+    ..Description::of(["networking.k8s.io", "v1", "IPAddress", "ipaddresses", "ipaddress"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("ParentRef", 0), column("Age", 0)];

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::selector;
 use crate::table::{age, list};
@@ -13,10 +12,7 @@ pub static KIND: Description = Description {
     counts: true,
     idle: "kube/network does not enforce them",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "networkpolicy"],
-        &protobuf::networking::NetworkPolicy,
-    )
+    ..Description::of(["networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "networkpolicy"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Pod-Selector", 0), column("Age", 0)];

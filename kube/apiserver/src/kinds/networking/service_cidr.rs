@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -20,10 +19,7 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(
-        ["networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", "servicecidr"],
-        &protobuf::networking::ServiceCIDR,
-    )
+    ..Description::of(["networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", "servicecidr"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("CIDRs", 0), column("Age", 0)];

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, LABEL, column, name_is_label};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -16,10 +15,7 @@ pub static KIND: Description = Description {
         cells: |class, now| vec![class["metadata"]["name"].clone(), text(&class["handler"], ""), age(class, now)],
         ..Builtin::USUAL
     },
-    ..Description::of(
-        ["node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass"],
-        &protobuf::node::RuntimeClass,
-    )
+    ..Description::of(["node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Handler", 0), column("Age", 0)];

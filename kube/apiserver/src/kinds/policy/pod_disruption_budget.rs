@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, count};
 
@@ -12,10 +11,7 @@ pub static KIND: Description = Description {
     has_status: true,
     counts: true,
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "poddisruptionbudget"],
-        &protobuf::policy::PodDisruptionBudget,
-    )
+    ..Description::of(["policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "poddisruptionbudget"])
 };
 
 const COLUMNS: &[Column] = &[

@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use super::role::policy_rules;
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{list, text};
 
@@ -12,10 +11,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     name_rule: NameRule::PathSegment,
     rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "clusterrole"],
-        &protobuf::rbac::ClusterRole,
-    )
+    ..Description::of(["rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "clusterrole"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];

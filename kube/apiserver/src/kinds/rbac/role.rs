@@ -3,14 +3,13 @@
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{list, text};
 
 pub static KIND: Description = Description {
     name_rule: NameRule::PathSegment,
     rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["rbac.authorization.k8s.io", "v1", "Role", "roles", "role"], &protobuf::rbac::Role)
+    ..Description::of(["rbac.authorization.k8s.io", "v1", "Role", "roles", "role"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];

@@ -3,17 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list};
 
 pub static KIND: Description = Description {
     name_rule: NameRule::PathSegment,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "rolebinding"],
-        &protobuf::rbac::RoleBinding,
-    )
+    ..Description::of(["rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "rolebinding"])
 };
 
 /// Headings of bindings.

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, count, text};
 
@@ -12,10 +11,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     counts: true,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", "priorityclass"],
-        &protobuf::scheduling::PriorityClass,
-    )
+    ..Description::of(["scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", "priorityclass"])
 };
 
 const COLUMNS: &[Column] = &[

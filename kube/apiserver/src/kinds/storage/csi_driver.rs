@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
-use crate::protobuf;
 use crate::table::{age, list};
 
 pub static KIND: Description = Description {
@@ -11,7 +10,7 @@ pub static KIND: Description = Description {
     counts: true,
     idle: "there are no volume drivers",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["storage.k8s.io", "v1", "CSIDriver", "csidrivers", "csidriver"], &protobuf::storage::CSIDriver)
+    ..Description::of(["storage.k8s.io", "v1", "CSIDriver", "csidrivers", "csidriver"])
 };
 
 const COLUMNS: &[Column] = &[

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -11,7 +10,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     idle: "there are no volume drivers",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["storage.k8s.io", "v1", "CSINode", "csinodes", "csinode"], &protobuf::storage::CSINode)
+    ..Description::of(["storage.k8s.io", "v1", "CSINode", "csinodes", "csinode"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), typed("Drivers", "integer", 0), column("Age", 0)];

@@ -3,16 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
-use crate::protobuf;
 use crate::table::text;
 
 pub static KIND: Description = Description {
     idle: "there are no volume drivers",
     rules: Builtin { validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities", "csistoragecapacity"],
-        &protobuf::storage::CSIStorageCapacity,
-    )
+    ..Description::of(["storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities", "csistoragecapacity"])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("StorageClassName", 0), column("Capacity", 0)];

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -12,10 +11,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     idle: "there are no volume drivers",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["storage.k8s.io", "v1", "StorageClass", "storageclasses", "storageclass"],
-        &protobuf::storage::StorageClass,
-    )
+    ..Description::of(["storage.k8s.io", "v1", "StorageClass", "storageclasses", "storageclass"])
 };
 
 const COLUMNS: &[Column] = &[

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec, typed};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -12,10 +11,7 @@ pub static KIND: Description = Description {
     has_status: true,
     idle: "there are no volume drivers",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments", "volumeattachment"],
-        &protobuf::storage::VolumeAttachment,
-    )
+    ..Description::of(["storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments", "volumeattachment"])
 };
 
 const COLUMNS: &[Column] = &[

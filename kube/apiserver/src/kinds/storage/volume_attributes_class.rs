@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use crate::kinds::{Builtin, Column, Description, Errors, column};
-use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -12,10 +11,13 @@ pub static KIND: Description = Description {
     namespaced: false,
     idle: "there are no volume drivers",
     rules: Builtin { validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(
-        ["storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses", "volumeattributesclass"],
-        &protobuf::storage::VolumeAttributesClass,
-    )
+    ..Description::of([
+        "storage.k8s.io",
+        "v1",
+        "VolumeAttributesClass",
+        "volumeattributesclasses",
+        "volumeattributesclass",
+    ])
 };
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("DriverName", 0), column("Age", 0)];
