@@ -108,7 +108,9 @@ async fn watches_have_seats_of_their_own() {
 #[tokio::test]
 async fn a_request_that_takes_too_long_ends_with_504() {
     let api = api().await;
-    let response = endless(&api.server, "ada", &format!("{MAPS}?timeout=20ms")).await;
+    let response = endless(&api.server, "ada", &format!("{MAPS}?timeout=20ms"));
+    let response = tokio::time::timeout(std::time::Duration::from_secs(10), response).await;
+    let response = response.unwrap_or_else(|_| panic!("10 s without an answer to a request that has 20 ms"));
     let expected = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 504,
         "message": "Timeout: request did not complete within the allotted timeout", "reason": "Timeout" });
     assert_eq!(status(response).await, expected);
