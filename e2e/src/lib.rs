@@ -9,6 +9,7 @@
 //! ```
 
 pub mod claim;
+pub mod clients;
 pub mod command;
 pub mod http;
 pub mod images;

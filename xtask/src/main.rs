@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)] // talking to people is what it is for
 
 mod bench;
+mod clients;
 mod demo;
 mod dist;
 mod machine;
@@ -25,6 +26,8 @@ struct Cli {
 enum Task {
     /// Measure what the documentation says: bench main-job.
     Bench(bench::Bench),
+    /// Bring the clients of others that stories play with into target/tools (`test` does so, too).
+    Clients,
     /// The main job: three owners, one continuum, one command.
     Demo(demo::Demo),
     /// Pack the binary, a systemd unit, completions and an example into a tar.
@@ -42,6 +45,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bench(bench) => bench.run(),
+        Task::Clients => clients::install(),
         Task::Demo(demo) => demo.run(),
         Task::Dist(dist) => dist.run(),
         Task::Reference => test::reference(),

@@ -24,6 +24,7 @@ impl Test {
         }
         install(FOR_TESTS)?;
         schemathesis()?;
+        crate::clients::install()?;
         if !self.only {
             run("cargo", &["fmt", "--all", "--check"])?;
             Tidy::default().run()?;

@@ -60,7 +60,10 @@ impl Addresses {
                     offset > 0 && offset < self.size - 1
                 });
                 if !inside {
-                    let detail = format!("failed to allocate IP {asked}: the provided IP is not in the valid range");
+                    let range = format!("{}/{}", self.nth(0), self.size.leading_zeros() + 1);
+                    let detail = format!(
+                        "failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of valid IPs is {range}"
+                    );
                     return Err(invalid(FieldError::invalid("spec.clusterIPs", &json!([asked]), &detail)));
                 }
                 if others.iter().any(|o| o["spec"]["clusterIP"] == asked) {

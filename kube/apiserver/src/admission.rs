@@ -2,9 +2,10 @@
 //! file each, under the names that they have in kube-apiserver; a higher floor adds its own steps through [`Admission`].
 //!
 //! ```text
-//! decoded, with defaults ─▶ NamespaceLifecycle, NodeRestriction ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks ─▶ plug-ins that judge ─▶ policies ─▶ validating webhooks
+//! decoded, with defaults ─▶ NamespaceLifecycle, NodeRestriction ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks      (mutate)
 //!                                                 └──────── again, if a webhook changed something ───────┘
-//! ─▶ validation ─▶ ResourceQuota ─▶ store
+//! ─▶ validation ─▶ plug-ins that judge ─▶ policies ─▶ validating webhooks      (judge)
+//! ─▶ ResourceQuota ─▶ store
 //! ```
 
 pub(crate) mod conditions;
@@ -108,33 +109,45 @@ pub trait Admission: Send + Sync {
     async fn admit(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status>;
 }
 
-/// Asks everybody; the warnings that the caller is to read. What is created, changed or deleted passes here once for each
-/// try to write it.
+/// Asks everybody who may change `object`; what the caller is to read is added to `warnings`. What is created, changed or deleted passes
+/// here once for each try to write it.
 ///
 /// # Errors
 /// What the first that refuses says.
-pub(crate) async fn admit(
+pub(crate) async fn mutate(
     server: &ApiServer,
     request: &Request<'_>,
     object: &mut Value,
-) -> Result<Vec<String>, Status> {
-    let mut warnings = Vec::new();
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
     namespace_lifecycle::admit(server, request)?;
     node_restriction::judge(request, object)?;
     plug_ins(server, request, object).await?;
     let mut pass = webhooks::Pass::default();
-    if webhooks::mutate(server, request, object, &mut pass, &mut warnings).await? {
+    if webhooks::mutate(server, request, object, &mut pass, warnings).await? {
         plug_ins(server, request, object).await?;
-        webhooks::mutate(server, request, object, &mut pass, &mut warnings).await?;
+        webhooks::mutate(server, request, object, &mut pass, warnings).await?;
     }
+    Ok(())
+}
+
+/// Asks everybody who may refuse `object`, which is valid and as it is to be kept.
+///
+/// # Errors
+/// What the first that refuses says.
+pub(crate) async fn judge(
+    server: &ApiServer,
+    request: &Request<'_>,
+    object: &Value,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
     if request.subresource.is_empty() {
         limit_ranger::judge(server, request, object)?;
     }
-    pod_security::judge(server, request, object, &mut warnings)?;
+    pod_security::judge(server, request, object, warnings)?;
     escalation::judge(server, request, object)?;
-    policies::validate(server, request, object, &mut warnings)?;
-    webhooks::validate(server, request, object, &mut warnings).await?;
-    Ok(warnings)
+    policies::validate(server, request, object, warnings).await?;
+    webhooks::validate(server, request, object, warnings).await
 }
 
 /// The steps of higher floors and the plug-ins that change.

@@ -1,10 +1,9 @@
 //! Custom kinds: what a CustomResourceDefinition adds while the server runs.
 //!
 //! One [`Kind`] is made for each served version. All versions of a definition share their stored objects; the
-//! only conversion is `None`, which changes `apiVersion` alone.
-//!
-//! Not built: webhook conversion.
+//! conversion `None` changes `apiVersion` alone, the other asks a webhook ([`conversion`]).
 
+pub mod conversion;
 pub mod schema;
 
 use std::borrow::Cow;
@@ -12,6 +11,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use self::conversion::Conversion;
 use self::schema::Schema;
 
 use crate::kinds::description::SCALE;
@@ -25,6 +25,7 @@ pub struct CustomKind {
     schema: Box<Schema>,
     columns: Vec<(Column, String)>,
     scale: Option<Scale>,
+    conversion: Option<Arc<Conversion>>,
     /// Fields by which objects are selected, as `spec.color`.
     pub selectable: Vec<String>,
 }
@@ -41,6 +42,7 @@ pub fn kinds(definition: &Value) -> Vec<Arc<Kind>> {
     let spec = &definition["spec"];
     let text = |v: &Value| Cow::Owned(v.as_str().unwrap_or_default().to_owned());
     let list = |v: &Value| v.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let conversion = Conversion::read(definition);
     let served = spec["versions"].as_array().into_iter().flatten().filter(|v| v["served"] == json!(true));
     served
         .map(|version| {
@@ -61,7 +63,7 @@ pub fn kinds(definition: &Value) -> Vec<Arc<Kind>> {
                 name_rule: NameRule::Subdomain,
                 verbs: crate::kinds::description::VERBS,
                 face: None,
-                rules: Rules::Custom(CustomKind::new(version)),
+                rules: Rules::Custom(CustomKind::new(version, conversion.clone())),
             })
         })
         .collect()
@@ -69,22 +71,31 @@ pub fn kinds(definition: &Value) -> Vec<Arc<Kind>> {
 
 /// What the server says of a definition: names accepted, kinds served.
 pub fn status(definition: &Value) -> Value {
-    let now = crate::object::now();
+    let (now, before) = (crate::object::now(), &definition["status"]);
     let condition = |kind: &str, reason: &str, message: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now });
     let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
-    let stored: Vec<&Value> = versions.filter(|v| v["storage"] == json!(true)).map(|v| &v["name"]).collect();
+    let mut stored: Vec<&Value> = before["storedVersions"].as_array().into_iter().flatten().collect();
+    for version in versions.filter(|v| v["storage"] == json!(true)).map(|v| &v["name"]) {
+        if !stored.contains(&version) {
+            stored.push(version);
+        }
+    }
+    let conditions = match &before["conditions"] {
+        Value::Array(before) if !before.is_empty() => json!(before),
+        _ => json!([
+            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        ]),
+    };
     json!({
         "acceptedNames": definition["spec"]["names"],
         "storedVersions": stored,
-        "conditions": [
-            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-        ],
+        "conditions": conditions,
     })
 }
 
 impl CustomKind {
-    fn new(version: &Value) -> Self {
+    fn new(version: &Value, conversion: Option<Arc<Conversion>>) -> Self {
         let given = version["additionalPrinterColumns"].as_array().into_iter().flatten();
         let mut columns = vec![(crate::kinds::column("Name", 0), ".metadata.name".to_owned())];
         let owned = |v: &Value| Cow::Owned(v.as_str().unwrap_or_default().to_owned());
@@ -112,7 +123,7 @@ impl CustomKind {
         let selectable = version["selectableFields"].as_array().into_iter().flatten();
         let selectable = selectable.map(|field| text(&field["jsonPath"]).trim_start_matches('.').to_owned()).collect();
         let schema = Box::new(Schema::read(&version["schema"]["openAPIV3Schema"]));
-        Self { schema, columns, scale, selectable }
+        Self { schema, columns, scale, conversion, selectable }
     }
 
     /// Replicas wanted and observed, and the selector, as `scale` shows them.

@@ -149,9 +149,9 @@ fn resource_list(group: &str, version: &str, kinds: &[Arc<Kind>]) -> Value {
                 "name": format!("{}/{name}", n.plural), "singularName": "", "namespaced": kind.namespaced,
                 "kind": sub_kind, "verbs": verbs,
             });
-            if sub_kind == "Scale" {
-                entry["group"] = "autoscaling".into();
-                entry["version"] = "v1".into();
+            if let Some((group, version)) = elsewhere(&sub_kind) {
+                entry["group"] = group.into();
+                entry["version"] = version.into();
             }
             resources.push(entry);
         }
@@ -167,6 +167,17 @@ fn subresources(kind: &Kind) -> Vec<(String, String, Vec<&'static str>)> {
         all.push(("status".into(), kind.names.kind.to_string(), vec!["get", "patch", "update"]));
     }
     all
+}
+
+/// Group and version of what a subresource takes, where they are not those of its resource. `kubectl drain` evicts only if
+/// it finds `policy` here, and deletes, budgets or not, if it does not.
+fn elsewhere(kind: &str) -> Option<(&'static str, &'static str)> {
+    match kind {
+        "Scale" => Some(("autoscaling", "v1")),
+        "Eviction" => Some(("policy", "v1")),
+        "TokenRequest" => Some(("authentication.k8s.io", "v1")),
+        _ => None,
+    }
 }
 
 fn aggregated_list(groups: &Groups, core: bool, version: &str) -> Value {
@@ -195,11 +206,8 @@ fn aggregated_resource(kind: &Kind) -> Value {
     let subresources: Vec<Value> = subresources(kind)
         .into_iter()
         .map(|(name, sub_kind, verbs)| {
-            let kind = if sub_kind == "Scale" {
-                response("autoscaling", "v1", "Scale")
-            } else {
-                response(&n.group, &n.version, &sub_kind)
-            };
+            let (group, version) = elsewhere(&sub_kind).unwrap_or((&n.group, &n.version));
+            let kind = response(group, version, &sub_kind);
             json!({ "subresource": name, "responseKind": kind, "verbs": verbs })
         })
         .collect();

@@ -23,6 +23,7 @@ mod node;
 mod pod_spec;
 mod policy;
 mod rbac;
+mod rules;
 pub mod scheduling;
 mod storage;
 mod validate;

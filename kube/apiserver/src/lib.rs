@@ -38,6 +38,7 @@ pub mod status;
 mod table;
 pub mod tls;
 mod verbs;
+mod webhook;
 
 pub use body::Body;
 pub use kinds::stored_under;

@@ -3,7 +3,7 @@
 //! kubectl); whoever runs the pods owns the room behind it.
 //!
 //! ```text
-//! kubectl logs|exec|port-forward ─HTTP/WebSocket─▶ apiserver ─trait NodeProxy─▶ kubelet, virtual node
+//! kubectl logs|exec|attach|port-forward ─HTTP/WebSocket─▶ apiserver ─trait NodeProxy─▶ kubelet, virtual node
 //! ```
 //!
 //! The kubelet implements it for the machine it runs on, a virtual node implements it for the pods of a
@@ -130,6 +130,11 @@ pub trait NodeProxy: Send + Sync {
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error>;
     /// Starts a command inside the container.
     async fn exec(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error>;
+    /// Joins the container's first process; `options.command` is empty. The session ends with the container.
+    async fn attach(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
+        let _ = options; // whoever joins nobody needs not know how
+        Err(Error::NotImplemented(format!("the node of pod {} does not carry attach", target.pod)))
+    }
     /// Connects to a TCP port inside the pod's network namespace (`target.container` is empty).
     async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error>;
 }

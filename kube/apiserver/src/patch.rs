@@ -5,7 +5,7 @@ pub mod strategic;
 use serde_json::Value;
 
 use crate::schema::View;
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 
 /// The media types of patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,23 +57,34 @@ impl PatchKind {
     pub fn apply_as(self, view: View<'_>, object: &Value, patch: &Value) -> Result<Value, Status> {
         let mut patched = object.clone();
         match self {
+            Self::Merge if !patch.is_object() => return Err(does_not_fit(patch, "a merge patch must be an object")),
             Self::Merge => json_patch::merge(&mut patched, patch),
             Self::Strategic => strategic::apply(&mut patched, patch, view).map_err(Status::bad_request)?,
             Self::Json => {
                 if patch.as_array().is_some_and(|operations| operations.len() > OPERATIONS_MAX) {
                     return Err(Status::too_large(OPERATIONS_MAX));
                 }
-                let patch: json_patch::Patch = serde_json::from_value(patch.clone())
-                    .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-                json_patch::patch(&mut patched, &patch).map_err(|e| {
-                    let mut status = Status::bad_request(format!(
-                        "the server rejected our request due to an error in our request: {e}"
-                    ));
-                    (status.code, status.reason) = (422, "Invalid");
-                    status
-                })?;
+                let patch: json_patch::Patch =
+                    serde_json::from_value(patch.clone()).map_err(|e| rejected(&e, patch.is_array()))?;
+                json_patch::patch(&mut patched, &patch).map_err(|e| rejected(&e, true))?;
             }
         }
         Ok(patched)
     }
+}
+
+/// 422: the object would be none of its kind after the `patch`.
+pub fn does_not_fit(patch: &Value, why: &str) -> Status {
+    Status::invalid("", "", "", &[FieldError::invalid("patch", patch, why)])
+}
+
+/// A JSON patch that is none (400), or one that cannot be done (422).
+fn rejected(why: &dyn std::fmt::Display, is_list: bool) -> Status {
+    let said =
+        if is_list { "the server rejected our request due to an error in our request" } else { "error decoding patch" };
+    let mut status = Status::bad_request(format!("{said}: {why}"));
+    if is_list {
+        (status.code, status.reason) = (422, "Invalid");
+    }
+    status
 }

@@ -17,7 +17,7 @@ const TAIL: &str = "\n## Not served\n\n\
 | FlowSchema, PriorityLevelConfiguration | 404: flow control is not built |\n\
 | resource.k8s.io (dynamic resource allocation) | 404 |\n\
 | groups of foreign API servers (APIService with a Service) | the APIService says `Available=False, reason=NotBuilt` |\n\
-| `pods/attach`, `pods/resize`, `pods/proxy`, `services/proxy`, `nodes/proxy`, `serviceaccounts/token` | 404 |\n\
+| `pods/resize`, `nodes/proxy`, `serviceaccounts/token` | 404 |\n\
 | alpha and beta versions of any group | 404 |\n\
 | admission plug-in NodeRestriction | nothing is judged by it |\n";
 

@@ -35,6 +35,25 @@ pub enum Place {
 }
 
 impl Place {
+    /// What a path and its query ask for. `/api/v1/watch/…`, the older form of a watch, becomes the newer one.
+    pub fn of(path: &str, query: Option<&str>) -> (Option<Self>, Query) {
+        let mut query = Query::parse(query);
+        let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let at = if parts[0] == "apis" { 3 } else { 2 };
+        if !matches!(parts[0], "api" | "apis") || parts.get(at) != Some(&"watch") || parts.len() == at + 1 {
+            return (Self::parse(path), query);
+        }
+        parts.remove(at);
+        let mut place = Self::parse(&parts.join("/"));
+        query.0.push(("watch".into(), "true".into()));
+        if let Some(Self::Resource(route)) = &mut place
+            && !route.name.is_empty()
+        {
+            query.0.push(("fieldSelector".into(), format!("metadata.name={}", std::mem::take(&mut route.name))));
+        }
+        (place, query)
+    }
+
     /// What `path` names, if it is under `/api` or `/apis`.
     pub fn parse(path: &str) -> Option<Self> {
         let mut parts = path.trim_matches('/').split('/').map(decode);
@@ -142,10 +161,11 @@ impl Query {
 pub fn verb(method: &Method, route: &Route, query: &Query) -> Option<&'static str> {
     let collection = route.name.is_empty();
     Some(match (method.as_str(), collection) {
-        // Of a subresource it is a parameter like others: `exec?watch=1` is no watch.
-        ("GET", _) if query.flag("watch") && route.subresource.is_empty() => "watch",
+        // Of one object it is a parameter like others.
+        ("GET", true) if query.flag("watch") => "watch",
         ("GET", true) => "list",
         ("GET", false) => "get",
+        ("HEAD", false) if route.subresource == "proxy" => "get",
         ("POST", true) => "create",
         ("POST", false) if !route.subresource.is_empty() => "create",
         ("PUT", false) => "update",
@@ -158,7 +178,7 @@ pub fn verb(method: &Method, route: &Route, query: &Query) -> Option<&'static st
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     fn route(path: &str) -> String {
@@ -187,6 +207,23 @@ mod tests {
             ("/healthz", "None"),
         ] {
             assert_eq!(route(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn watches_in_the_older_form() {
+        for (path, expected) in [
+            ("/api/v1/watch/namespaces/a/pods", "|v1|a|pods|||watch|"),
+            ("/apis/apps/v1/watch/deployments", "apps|v1||deployments|||watch|"),
+            ("/api/v1/watch/namespaces/a/pods/b", "|v1|a|pods|||watch|metadata.name=b"),
+            ("/api/v1/namespaces/a/pods/watch", "|v1|a|pods|watch||get|"),
+        ] {
+            let (place, query) = Place::of(path, None);
+            let Some(Place::Resource(r)) = place else { panic!("{path}") };
+            let verb = verb(&Method::GET, &r, &query).unwrap().to_owned();
+            let selector = query.get("fieldSelector").unwrap_or_default().to_owned();
+            let found = [r.group, r.version, r.namespace, r.plural, r.name, r.subresource, verb, selector].join("|");
+            assert_eq!(found, expected, "{path}");
         }
     }
 }

@@ -11,6 +11,9 @@ enum Demand {
     NotIn(String, Vec<String>),
     Exists(String),
     Absent(String),
+    /// Of whole numbers.
+    Above(String, i64),
+    Below(String, i64),
 }
 
 /// A label selector; an empty one matches everything.
@@ -70,8 +73,14 @@ impl Labels {
             Demand::NotIn(key, values) => value(key).is_none_or(|v| values.iter().all(|x| x != v)),
             Demand::Exists(key) => value(key).is_some(),
             Demand::Absent(key) => value(key).is_none(),
+            Demand::Above(key, than) => number(value(key)).is_some_and(|n| n > *than),
+            Demand::Below(key, than) => number(value(key)).is_some_and(|n| n < *than),
         })
     }
+}
+
+fn number(text: Option<&str>) -> Option<i64> {
+    text.and_then(|text| text.parse().ok())
 }
 
 /// Splits at commas that are not inside parentheses.
@@ -115,6 +124,12 @@ fn demand(part: &str) -> Result<Demand, Status> {
     }
     if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
         return checked(key.trim(), Demand::In(owned(key), vec![owned(value)]));
+    }
+    for (sign, demand) in [('>', Demand::Above as fn(String, i64) -> Demand), ('<', Demand::Below)] {
+        if let Some((key, than)) = part.split_once(sign) {
+            let than = number(Some(than.trim())).ok_or_else(wrong)?;
+            return checked(key.trim(), demand(owned(key), than));
+        }
     }
     match part.strip_prefix('!') {
         Some(key) => checked(key.trim(), Demand::Absent(owned(key))),
@@ -177,14 +192,17 @@ impl Fields {
             } else if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
                 (key, true, value)
             } else {
-                return Err(Status::bad_request(format!(
-                    "invalid field selector {part:?}: expected FIELD=VALUE or FIELD!=VALUE"
-                )));
+                return Err(Status::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'")));
             };
-            let known = SELECTABLE.iter().filter(|(p, _)| *p == plural).flat_map(|(_, fields)| fields.iter());
-            let known = known.into_iter().any(|field| *field == key) || own.iter().any(|field| field == key);
+            let mut known = SELECTABLE.iter().filter(|(p, _)| *p == plural).flat_map(|(_, fields)| fields.iter());
+            let usual = own.is_empty() && known.clone().next().is_none();
+            let known = known.any(|field| *field == key) || own.iter().any(|field| field == key);
             if !matches!(key, "metadata.name" | "metadata.namespace") && !known {
-                return Err(Status::bad_request(format!("field label not supported: {key}")));
+                return Err(Status::bad_request(if usual {
+                    format!("{key:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                } else {
+                    format!("field label not supported: {key}")
+                }));
             }
             demands.push((key.to_owned(), equal, value.to_owned()));
         }

@@ -146,7 +146,10 @@ impl Status {
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        let mut details = json!({ "kind": kind });
+        let mut details = json!({});
+        if !kind.is_empty() {
+            details["kind"] = kind.into();
+        }
         if !name.is_empty() {
             details["name"] = name.into();
         }
@@ -235,6 +238,15 @@ impl Status {
         status
     }
 
+    /// 422 instead of 400: the object would be none of its kind after a patch.
+    pub fn of_patch(self) -> Self {
+        if self.code != 400 {
+            return self;
+        }
+        let (field, message) = ("patch".into(), format!("Invalid value: {}", self.message));
+        Self::invalid("", "", "", &[FieldError { reason: FieldReason::Invalid, field, message }])
+    }
+
     /// 400: the request cannot be understood.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
@@ -257,14 +269,19 @@ impl Status {
         Self::new(403, "Forbidden", format!("forbidden: User {user:?} cannot {verb} path {path:?}"))
     }
 
+    /// With details of which there are none, as upstream says it of what is about no object.
+    fn plain(self) -> Self {
+        Self { details: Some(Box::new(json!({}))), ..self }
+    }
+
     /// 405: the resource does not do that.
     pub fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource").plain()
     }
 
     /// 406: no acceptable representation.
     pub fn not_acceptable(supported: &str) -> Self {
-        Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {supported}"))
+        Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {supported}")).plain()
     }
 
     /// 410: the resource version is too old.
@@ -286,6 +303,7 @@ impl Status {
                 "the body of the request was in an unknown format - accepted media types include: {supported}, got {sent:?}"
             ),
         )
+        .plain()
     }
 
     /// 429: not now; after `seconds` perhaps (0: when something changes).

@@ -5,6 +5,7 @@ mod delete;
 mod eviction;
 mod patch;
 mod port_forward;
+pub mod proxy;
 pub(crate) mod read;
 mod spdy;
 mod subresource;
@@ -55,7 +56,10 @@ impl Call {
         match self.query.get("dryRun") {
             None => Ok(false),
             Some("All") => Ok(true),
-            Some(other) => Err(Status::bad_request(format!("Invalid value: {other:?}: supported values: \"All\""))),
+            Some(other) => {
+                let error = FieldError::not_supported("dryRun", &serde_json::json!([other]), &["All"]);
+                Err(Status::invalid("meta.k8s.io", self.options(), "", &[error]))
+            }
         }
     }
 
@@ -111,6 +115,7 @@ impl Call {
         match self.method {
             Method::POST => "CreateOptions",
             Method::PATCH => "PatchOptions",
+            Method::DELETE => "DeleteOptions",
             _ => "UpdateOptions",
         }
     }
@@ -162,7 +167,7 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
             if let Some(revision) = read::revision(call)? {
                 read::wait_for(server, revision).await?;
             }
-            read::get(server, call)
+            read::get(server, call).await
         }
         "list" => read::list(server, call).await,
         "watch" => watch::watch(server, call).await,

@@ -246,7 +246,8 @@ async fn status_scale_and_ephemeral_containers_are_applied_apart() {
         assert!(managers(&all).contains(&expected.to_owned()), "{expected} is not among {:#?}", managers(&all));
     }
     api.post(PODS, pod("flt")).await;
-    let debug = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "i"}]}});
+    let debug =
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": {"ephemeralContainers": [{"name": "d", "image": "i"}]}});
     let (code, debugged) = apply(&api, &format!("{PODS}/flt/ephemeralcontainers"), "fieldManager=d", debug).await;
     assert_eq!((code, &debugged["spec"]["ephemeralContainers"][0]["name"]), (200, &json!("d")), "{debugged}");
     assert!(managers(&debugged)[0].starts_with("d Apply v1 ephemeralcontainers: "), "{debugged}");
@@ -305,15 +306,21 @@ async fn what_cannot_be_applied_is_refused_in_upstreams_words() {
         ("fieldManager=a", managed, 400, "metadata.managedFields must be nil"),
         (
             "fieldManager=a",
-            json!({"metadata": {"name": "b"}}),
+            json!({"apiVersion": "v1", "metadata": {"name": "b"}}),
             400,
             "the name of the object (b) does not match the name on the URL (flt)",
         ),
         (
-            "fieldManager=a&fieldValidation=Strict",
-            json!({"odd": 1}),
+            "fieldManager=a",
+            json!({"apiVersion": "v1", "odd": 1}),
             400,
-            "strict decoding error: unknown field \"odd\"",
+            "failed to create typed patch object (default/flt; v1, Kind=ConfigMap): .odd: field not declared in schema",
+        ),
+        (
+            "fieldManager=a",
+            json!({"metadata": {}}),
+            400,
+            "Incorrect version specified in apply patch. Specified patch version: , expected: v1",
         ),
         ("fieldManager=a", json!([]), 400, "it is no JSON object"),
     ] {
@@ -328,7 +335,8 @@ async fn what_cannot_be_applied_is_refused_in_upstreams_words() {
     let (code, status) = api.patch(&format!("{path}?force=true"), "merge-patch", json!({})).await;
     let words = "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch";
     assert_eq!((code, status["message"].as_str()), (422, Some(words)));
-    let (code, _) = apply(&api, &format!("{DEPLOYMENTS}/none/status"), "fieldManager=a", json!({})).await;
+    let (code, _) =
+        apply(&api, &format!("{DEPLOYMENTS}/none/status"), "fieldManager=a", json!({"apiVersion": "apps/v1"})).await;
     assert_eq!(code, 404, "a part of what is not there makes nothing");
 }
 

@@ -150,7 +150,7 @@ async fn what_was_wrong_before_does_not_hinder_other_changes() {
 #[tokio::test]
 async fn a_bad_rule_refuses_the_definition_with_its_path() {
     let api = api().await;
-    let at = "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
+    let at = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
     for (rule, message) in [
         (json!({}), format!("{at}.rule: Required value: rule is not specified")),
         (

@@ -160,7 +160,7 @@ async fn one_event_has_two_faces() {
     made(&api, newer, written).await;
     let (_, list) = api.get(&format!("{older}?fieldSelector=involvedObject.name%3Dq")).await;
     assert_eq!((&list["items"][0]["message"], list["items"].as_array().unwrap().len()), (&json!("elsewhere"), 1));
-    assert_eq!(list["items"][0]["apiVersion"], "v1");
+    assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("EventList"), &json!("v1")));
     let (_, list) = api.get(newer).await;
     assert_eq!(list["items"].as_array().unwrap().len(), 2);
     let why = causes(&api, newer, json!({ "metadata": { "name": "c" } })).await;

@@ -138,7 +138,7 @@ async fn three_kinds_of_patches() {
     let (_, merged) = api.patch(&path, "strategic-merge-patch", strategic).await;
     let names: Vec<_> =
         merged["spec"]["template"]["spec"]["containers"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
-    assert_eq!(names, ["main", "side"]);
+    assert_eq!(names, ["side", "main"], "what is patched in stands first, as upstream has it");
     let (_, patched) = api.patch(&path, "json-patch", json!([{"op": "remove", "path": "/metadata/labels/x"}])).await;
     assert_eq!(patched["metadata"].get("labels"), None, "what is empty of metadata is not written");
     let (code, _) = api.patch(&path, "json-patch", json!([{"op": "test", "path": "/spec/replicas", "value": 9}])).await;
@@ -302,7 +302,7 @@ async fn dry_run_changes_nothing() {
     assert_eq!(api.post(&format!("{MAPS}?dryRun=All"), config_map("a", "1")).await.0, 201);
     assert_eq!(api.get(&format!("{MAPS}/a")).await.0, 404);
     assert_eq!(api.get(MAPS).await.1["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
-    assert_eq!(api.post(&format!("{MAPS}?dryRun=Some"), config_map("a", "1")).await.0, 400);
+    assert_eq!(api.post(&format!("{MAPS}?dryRun=Some"), config_map("a", "1")).await.0, 422);
 }
 
 #[tokio::test]

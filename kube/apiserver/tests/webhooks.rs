@@ -3,83 +3,36 @@
 
 mod support;
 
-use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex};
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Method, Response};
+use http_body_util::Full;
 use serde_json::{Value, json};
-use substrate_apiserver::tls::Authority;
+use support::hooks::Server;
 use support::{Api, api, config_map};
-use tokio::net::TcpListener;
 
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// A server of webhooks and what it was asked.
-struct Server {
-    port: u16,
-    bundle: String,
-    asked: Arc<Mutex<Vec<(String, Value)>>>,
+/// A webhook that is asked about new and changed ConfigMaps at `path`; `change` says what else of it.
+fn hook(server: &Server, path: &str, change: Value) -> Value {
+    let name = format!("{}.flt.io", path.trim_matches('/').replace('/', "-"));
+    let mut hook = json!({
+        "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "clientConfig": {"url": format!("https://127.0.0.1:{}{path}", server.port), "caBundle": server.bundle},
+        "rules": [{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
+    });
+    for (field, value) in change.as_object().unwrap() {
+        hook[field] = value.clone();
+    }
+    hook
 }
 
-impl Server {
-    async fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("flt-").tempdir().unwrap();
-        let authority = Authority::open(directory.path()).unwrap();
-        let own = authority.server(&[IpAddr::V4(Ipv4Addr::LOCALHOST)], &["hook.default.svc"]).unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(authority.server_config(&own).unwrap()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = asked.clone();
-        tokio::spawn(async move {
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                let (acceptor, log) = (acceptor.clone(), log.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(socket).await else { return };
-                    let answer = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                        let log = log.clone();
-                        async move {
-                            let path = request.uri().path().to_owned();
-                            let body = request.into_body().collect().await.unwrap().to_bytes();
-                            let review: Value = serde_json::from_slice(&body).unwrap();
-                            log.lock().unwrap().push((path.clone(), review["request"].clone()));
-                            Ok::<_, Infallible>(answer(&path, &review["request"]).await)
-                        }
-                    });
-                    let _ =
-                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
-                });
-            }
-        });
-        Self { port, bundle: BASE64_STANDARD.encode(authority.certificate_pem), asked }
-    }
-
-    /// A webhook that is asked about new and changed ConfigMaps at `path`; `change` says what else of it.
-    fn hook(&self, path: &str, change: Value) -> Value {
-        let name = format!("{}.flt.io", path.trim_matches('/').replace('/', "-"));
-        let mut hook = json!({
-            "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"],
-            "clientConfig": {"url": format!("https://127.0.0.1:{}{path}", self.port), "caBundle": self.bundle},
-            "rules": [{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
-        });
-        for (field, value) in change.as_object().unwrap() {
-            hook[field] = value.clone();
-        }
-        hook
-    }
-
-    /// The paths that were asked since the last time.
-    fn paths(&self) -> Vec<String> {
-        self.asked.lock().unwrap().drain(..).map(|(path, _)| path).collect()
-    }
+fn answered(path: String, request: Value) -> BoxFuture<'static, Response<Full<Bytes>>> {
+    async move { answer(&path, &request).await }.boxed()
 }
 
 async fn answer(path: &str, request: &Value) -> Response<Full<Bytes>> {
@@ -136,7 +89,7 @@ const VALIDATING: &str = "ValidatingWebhookConfiguration";
 
 #[tokio::test]
 async fn a_webhook_judges_in_upstreams_words() {
-    let (api, server) = (api().await, Server::start().await);
+    let (api, server) = (api().await, Server::start(answered).await);
     let at =
         |path: &str| format!("failed to call webhook: Post \"https://127.0.0.1:{}/{path}?timeout=10s\": ", server.port);
     for (path, code, message) in [
@@ -155,20 +108,20 @@ async fn a_webhook_judges_in_upstreams_words() {
         ("redirect", 500, "an error on the server (\"\") has prevented the request from succeeding".into()),
         ("gone", 500, format!("{}the server could not find the requested resource", at("gone"))),
     ] {
-        configure(&api, VALIDATING, vec![server.hook(&format!("/{path}"), json!({}))]).await;
+        configure(&api, VALIDATING, vec![hook(&server, &format!("/{path}"), json!({}))]).await;
         let (got, answer) = api.post(MAPS, config_map("a", "1")).await;
         let said = answer["message"].as_str().unwrap_or_default();
         assert!(got == code && said.contains(&message), "{path}: {got} {said}");
         api.delete(&format!("{MAPS}/a")).await;
         if code == 500 {
             assert!(said.starts_with("Internal error occurred: failed calling webhook"), "{said}");
-            configure(&api, VALIDATING, vec![server.hook(&format!("/{path}"), json!({"failurePolicy": "Ignore"}))])
+            configure(&api, VALIDATING, vec![hook(&server, &format!("/{path}"), json!({"failurePolicy": "Ignore"}))])
                 .await;
             assert_eq!(api.post(MAPS, config_map("a", "1")).await.0, 201, "{path} does not matter");
             api.delete(&format!("{MAPS}/a")).await;
         }
     }
-    configure(&api, VALIDATING, vec![server.hook("/never", json!({"timeoutSeconds": 1}))]).await;
+    configure(&api, VALIDATING, vec![hook(&server, "/never", json!({"timeoutSeconds": 1}))]).await;
     let (code, answer) = api.post(MAPS, config_map("a", "1")).await;
     assert_eq!(code, 500);
     assert!(
@@ -179,8 +132,8 @@ async fn a_webhook_judges_in_upstreams_words() {
 
 #[tokio::test]
 async fn a_server_without_the_right_certificate_is_not_believed() {
-    let (api, server, other) = (api().await, Server::start().await, Server::start().await);
-    let mut hook = server.hook("/yes", json!({}));
+    let (api, server, other) = (api().await, Server::start(answered).await, Server::start(answered).await);
+    let mut hook = hook(&server, "/yes", json!({}));
     hook["clientConfig"]["caBundle"] = other.bundle.clone().into();
     configure(&api, VALIDATING, vec![hook]).await;
     let (code, answer) = api.post(MAPS, config_map("a", "1")).await;
@@ -191,8 +144,8 @@ async fn a_server_without_the_right_certificate_is_not_believed() {
 
 #[tokio::test]
 async fn what_is_asked_and_who_is_warned() {
-    let (api, server) = (api().await, Server::start().await);
-    configure(&api, VALIDATING, vec![server.hook("/warn", json!({}))]).await;
+    let (api, server) = (api().await, Server::start(answered).await);
+    configure(&api, VALIDATING, vec![hook(&server, "/warn", json!({}))]).await;
     let response = api.raw(Method::POST, &format!("{MAPS}?dryRun=All"), &[], config_map("a", "1").to_string()).await;
     assert_eq!(response.headers()["warning"], "299 - \"beware\"");
     let (_, asked) = server.asked.lock().unwrap().remove(0);
@@ -209,8 +162,8 @@ async fn what_is_asked_and_who_is_warned() {
 
 #[tokio::test]
 async fn a_mutating_webhook_changes_what_is_not_the_servers() {
-    let (api, server) = (api().await, Server::start().await);
-    configure(&api, MUTATING, vec![server.hook("/own", json!({}))]).await;
+    let (api, server) = (api().await, Server::start(answered).await);
+    configure(&api, MUTATING, vec![hook(&server, "/own", json!({}))]).await;
     let (code, made) = api.post(MAPS, config_map("a", "1")).await;
     assert_eq!(code, 201, "{made}");
     assert_eq!((&made["metadata"]["labels"], &made["data"]), (&json!({"kept": "yes"}), &json!({"k": "1", "odd": "1"})));
@@ -223,7 +176,7 @@ async fn a_mutating_webhook_changes_what_is_not_the_servers() {
         ("/shape", 500, "cannot unmarshal number into Go struct field ConfigMap.data"),
         ("/invalid", 422, "metadata.labels: Invalid value: \"no label!\""),
     ] {
-        configure(&api, MUTATING, vec![server.hook(path, json!({}))]).await;
+        configure(&api, MUTATING, vec![hook(&server, path, json!({}))]).await;
         let (got, answer) = api.put(&format!("{MAPS}/a"), config_map("a", "2")).await;
         assert!(got == code && answer["message"].as_str().unwrap().contains(message), "{path}: {answer}");
     }
@@ -231,10 +184,10 @@ async fn a_mutating_webhook_changes_what_is_not_the_servers() {
 
 #[tokio::test]
 async fn who_saw_the_object_before_it_was_changed_is_asked_again() {
-    let (api, server) = (api().await, Server::start().await);
+    let (api, server) = (api().await, Server::start(answered).await);
     let again = json!({"reinvocationPolicy": "IfNeeded"});
-    let [a, b, c] = ["/set/a", "/set/b", "/set/c"].map(|path| server.hook(path, again.clone()));
-    configure(&api, MUTATING, vec![a.clone(), server.hook("/set/b", json!({})), c]).await;
+    let [a, b, c] = ["/set/a", "/set/b", "/set/c"].map(|path| hook(&server, path, again.clone()));
+    configure(&api, MUTATING, vec![a.clone(), hook(&server, "/set/b", json!({})), c]).await;
     let (_, made) = api.post(MAPS, config_map("a", "1")).await;
     assert_eq!(made["data"], json!({"k": "1", "a": "set", "b": "set", "c": "set"}));
     assert_eq!(server.paths(), ["/set/a", "/set/b", "/set/c", "/set/a"], "what only c saw did not change any more");
@@ -245,7 +198,7 @@ async fn who_saw_the_object_before_it_was_changed_is_asked_again() {
 
 #[tokio::test]
 async fn only_what_is_meant_is_asked() {
-    let (api, server) = (api().await, Server::start().await);
+    let (api, server) = (api().await, Server::start(answered).await);
     let rule = |operations: &[&str], group: &str, version: &str, resources: &[&str], scope: &str| json!({"rules": [{"operations": operations, "apiGroups": [group], "apiVersions": [version], "resources": resources, "scope": scope}]});
     let map = || (MAPS.to_owned(), config_map("x", "1"));
     let labelled = || {
@@ -285,7 +238,7 @@ async fn only_what_is_meant_is_asked() {
     ];
     for (i, (change, (path, mut body), asked)) in cases.into_iter().enumerate() {
         body["metadata"]["name"] = format!("x{i}").into();
-        configure(&api, VALIDATING, vec![server.hook("/yes", change.clone())]).await;
+        configure(&api, VALIDATING, vec![hook(&server, "/yes", change.clone())]).await;
         let (code, made) = api.post(&path, body).await;
         assert_eq!(code, 201, "{made}");
         let seen: Vec<Value> = server.asked.lock().unwrap().drain(..).map(|(_, request)| request).collect();
@@ -299,7 +252,7 @@ async fn only_what_is_meant_is_asked() {
 
 #[tokio::test]
 async fn conditions_say_who_is_asked() {
-    let (api, server) = (api().await, Server::start().await);
+    let (api, server) = (api().await, Server::start(answered).await);
     let when = |expressions: &[&str], policy: &str| {
         let named = |(i, expression): (usize, &&str)| json!({"name": format!("c{i}"), "expression": expression});
         let conditions: Vec<Value> = expressions.iter().enumerate().map(named).collect();
@@ -312,7 +265,7 @@ async fn conditions_say_who_is_asked() {
         (when(&["object.data.x == '1'"], "Fail"), 403, 0),
         (when(&["object.data.x == '1'"], "Ignore"), 201, 0),
     ] {
-        configure(&api, MUTATING, vec![server.hook("/yes", change.clone())]).await;
+        configure(&api, MUTATING, vec![hook(&server, "/yes", change.clone())]).await;
         let (got, answer) = api.post(&format!("{MAPS}?dryRun=All"), config_map("a", "1")).await;
         assert_eq!((got, server.paths().len()), (code, asked), "{change}: {answer}");
     }
@@ -320,11 +273,11 @@ async fn conditions_say_who_is_asked() {
 
 #[tokio::test]
 async fn status_and_deletion_are_asked_about_and_webhooks_themselves_are_not() {
-    let (api, server) = (api().await, Server::start().await);
+    let (api, server) = (api().await, Server::start(answered).await);
     let pods = "/api/v1/namespaces/default/pods";
     api.post(pods, support::pod("p")).await;
     let all = json!({"rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]});
-    configure(&api, VALIDATING, vec![server.hook("/no", all)]).await;
+    configure(&api, VALIDATING, vec![hook(&server, "/no", all)]).await;
     let (code, _) =
         api.patch(&format!("{pods}/p/status"), "merge-patch", json!({"status": {"phase": "Running"}})).await;
     assert_eq!(code, 403);
@@ -338,8 +291,8 @@ async fn status_and_deletion_are_asked_about_and_webhooks_themselves_are_not() {
 
 #[tokio::test]
 async fn a_service_is_reached_at_its_address_by_its_name() {
-    let (api, server) = (api().await, Server::start().await);
-    let mut hook = server.hook("/no", json!({}));
+    let (api, server) = (api().await, Server::start(answered).await);
+    let mut hook = hook(&server, "/no", json!({}));
     hook["clientConfig"] = json!({"service": {"namespace": "default", "name": "hook", "path": "/no", "port": server.port}, "caBundle": server.bundle});
     configure(&api, VALIDATING, vec![hook]).await;
     let services = "/api/v1/namespaces/default/services";
@@ -365,7 +318,7 @@ async fn a_service_is_reached_at_its_address_by_its_name() {
 
 #[tokio::test]
 async fn a_webhook_that_could_not_be_asked_is_refused() {
-    let (api, server) = (api().await, Server::start().await);
+    let (api, server) = (api().await, Server::start(answered).await);
     for (config, message) in [
         (json!({"url": "http://h.io/x"}), "'https' is the only allowed URL scheme"),
         (json!({"url": "https:///x"}), "host must be specified"),
@@ -375,8 +328,11 @@ async fn a_webhook_that_could_not_be_asked_is_refused() {
         (json!({"url": "https://h.io/x", "caBundle": "bm8="}), "unable to load root certificates"),
         (json!({}), "exactly one of url or service is required"),
     ] {
-        let hook = server
-            .hook("/yes", json!({ "clientConfig": config, "matchConditions": [{"name": "c", "expression": "x"}] }));
+        let hook = hook(
+            &server,
+            "/yes",
+            json!({ "clientConfig": config, "matchConditions": [{"name": "c", "expression": "x"}] }),
+        );
         let sent = json!({"kind": VALIDATING, "metadata": {"name": "a"}, "webhooks": [hook]});
         let (code, answer) = api.post(&format!("{HOOKS}/validatingwebhookconfigurations"), sent).await;
         assert_eq!(code, 422, "{answer}");

@@ -25,7 +25,51 @@ pub mod support;
 pub mod volumes;
 pub mod worker;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
+
+/// The container of that name, an ephemeral one as the container that it is.
+pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
+    all_containers(pod).find(|c| c.name == name)
+}
+
+/// Every container, the ephemeral ones last.
+pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = Cow<'_, Container>> {
+    let later = ephemeral(pod).map(|c| Cow::Owned(as_container(c)));
+    pod.spec.iter().flat_map(|s| &s.containers).map(Cow::Borrowed).chain(later)
+}
+
+/// Containers that were added to look into the pod.
+pub(crate) fn ephemeral(pod: &Pod) -> impl Iterator<Item = &EphemeralContainer> {
+    pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten())
+}
+
+/// What an ephemeral container has is what any has, but for its target; the API lets it have no ports, probes,
+/// hooks or resources.
+fn as_container(of: &EphemeralContainer) -> Container {
+    let of = of.clone();
+    Container {
+        name: of.name,
+        image: of.image,
+        image_pull_policy: of.image_pull_policy,
+        command: of.command,
+        args: of.args,
+        working_dir: of.working_dir,
+        env: of.env,
+        env_from: of.env_from,
+        volume_mounts: of.volume_mounts,
+        volume_devices: of.volume_devices,
+        security_context: of.security_context,
+        stdin: of.stdin,
+        stdin_once: of.stdin_once,
+        tty: of.tty,
+        termination_message_path: of.termination_message_path,
+        termination_message_policy: of.termination_message_policy,
+        ..Container::default()
+    }
+}
 
 /// Why a container cannot be configured; the pod waits and says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

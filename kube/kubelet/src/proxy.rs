@@ -1,4 +1,4 @@
-//! Logs, exec and port-forward for the pods of this machine: the kubelet's side of [`NodeProxy`].
+//! Logs, exec, attach and port-forward for the pods of this machine: the kubelet's side of [`NodeProxy`].
 
 mod logs;
 
@@ -62,17 +62,16 @@ impl NodeProxy for Handle {
     }
 
     async fn exec(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
-        let (_, runs) = self.runs(target).await?;
-        let Some(run) = runs.first().filter(|r| r.finished.is_none()) else {
-            return Err(Error::BadRequest(format!(
-                "container \"{}\" in pod \"{}\" is not running",
-                target.container, target.pod
-            )));
-        };
-        self.shared.runtime.exec(&target.pod_uid, &run.id, options).await.map_err(|e| match e {
-            runtime::Error::Refused(why) => Error::Internal(why),
-            e => Error::Internal(crate::pod::chain(&e)),
-        })
+        let (_, run) = self.running(target).await?;
+        self.shared.runtime.exec(&target.pod_uid, &run, options).await.map_err(refused)
+    }
+
+    async fn attach(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
+        let (pod, run) = self.running(target).await?;
+        // Whether there is a terminal is the container's matter, not the caller's.
+        let tty = crate::pod::container(&pod, &target.container).is_some_and(|c| c.tty == Some(true));
+        let options = ExecOptions { tty, ..options.clone() };
+        self.shared.runtime.attach(&target.pod_uid, &run, &options).await.map_err(refused)
     }
 
     async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error> {
@@ -101,11 +100,20 @@ impl NodeProxy for Handle {
 }
 
 impl Handle {
+    /// The run of a container that goes on.
+    async fn running(&self, target: &ContainerTarget) -> Result<(Arc<Pod>, String), Error> {
+        let (pod, runs) = self.runs(target).await?;
+        let ContainerTarget { container, pod: name, .. } = target;
+        match runs.first().filter(|r| r.finished.is_none()) {
+            Some(run) => Ok((pod, run.id.clone())),
+            None => Err(Error::BadRequest(format!("container \"{container}\" in pod \"{name}\" is not running"))),
+        }
+    }
+
     /// The runs of a container, the latest first.
     async fn runs(&self, target: &ContainerTarget) -> Result<(Arc<Pod>, Vec<Run>), Error> {
         let pod = self.pods.borrow().get(&target.pod_uid).cloned().ok_or_else(|| not_here(target))?;
-        let names: Vec<&str> = crate::pod::plan::container_names(&pod).collect();
-        if !names.contains(&target.container.as_str()) {
+        if crate::pod::container(&pod, &target.container).is_none() {
             return Err(Error::BadRequest(format!(
                 "container {} is not valid for pod {}",
                 target.container, target.pod
@@ -114,6 +122,13 @@ impl Handle {
         let observed = self.shared.runtime.watch(&target.pod_uid).await.borrow().clone();
         let runs = runs_of(&observed.containers, &target.container).into_iter().cloned().collect();
         Ok((pod, runs))
+    }
+}
+
+fn refused(error: runtime::Error) -> Error {
+    match error {
+        runtime::Error::Refused(why) => Error::Internal(why),
+        e => Error::Internal(crate::pod::chain(&e)),
     }
 }
 

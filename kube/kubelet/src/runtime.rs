@@ -110,8 +110,14 @@ pub struct ContainerConfig {
     pub seccomp: Seccomp,
     /// Whether it sees the machine's processes.
     pub host_pid: bool,
+    /// The name of a container of the pod whose processes are its own, too.
+    pub beside: Option<String>,
     /// Whether it gets a terminal.
     pub tty: bool,
+    /// Whether its standard input is kept open for who attaches; else it is empty. A terminal is always open.
+    pub stdin: bool,
+    /// Whether that input ends with the first who was attached to it.
+    pub stdin_once: bool,
     /// cgroup directories to be in.
     pub cgroups: Vec<PathBuf>,
     /// The kernel's count of out-of-memory kills for this container.
@@ -227,6 +233,13 @@ pub trait Runtime: Send + Sync {
     /// # Errors
     /// The container does not run, or the program is not to be had.
     async fn exec(&self, pod_uid: &str, id: &str, options: &ExecOptions) -> Result<ExecSession, Error>;
+
+    /// Joins the streams of a running container's first process (`options.command` means nothing). The session ends
+    /// with the container; dropping it leaves the container running.
+    ///
+    /// # Errors
+    /// The container does not run.
+    async fn attach(&self, pod_uid: &str, id: &str, options: &ExecOptions) -> Result<ExecSession, Error>;
 
     /// Forgets a container that has ended, with its files (not its log).
     ///

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
     let cases: &[(&str, Case)] = &[
         ("the_node_is_registered", |w| Box::pin(the_node_is_registered(w))),
         ("a_pod_lives_and_ends", |w| Box::pin(a_pod_lives_and_ends(w))),
+        ("a_pod_is_looked_into", |w| Box::pin(a_pod_is_looked_into(w))),
         ("crashes_back_off", |w| Box::pin(crashes_back_off(w))),
         ("jobs_succeed_and_fail", |w| Box::pin(jobs_succeed_and_fail(w))),
         ("what_is_missing_is_waited_for", |w| Box::pin(what_is_missing_is_waited_for(w))),
@@ -413,6 +414,42 @@ async fn a_pod_lives_and_ends(world: &mut World) {
         assert!(!world.dir.path().join("node").join(left).join(uid).exists(), "{left}");
     }
     assert!(world.network.attached().await.is_empty());
+}
+
+/// An ephemeral container beside a running one: its processes, its status, its log, and who attaches to it.
+async fn a_pod_is_looked_into(world: &mut World) {
+    let main = json!({"name": "main", "image": "busy:1", "args": ["exec sleep 1000"]});
+    world.create("seen", json!({"containers": [main], "terminationGracePeriodSeconds": 1})).await;
+    let pod = world.ready("seen").await;
+    let target = |name: &str| world.target(&pod, name);
+    let missing = world.handle.attach(&target("nobody"), &ExecOptions::default()).await.err().unwrap();
+    assert_eq!(missing.to_string(), "container nobody is not valid for pod seen");
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": "busy:1", "targetContainerName": "main",
+        "stdin": true, "tty": true, "command": ["sh"]}]}});
+    let patch = kube::api::Patch::Strategic(debug);
+    world.pods().patch_ephemeral_containers("seen", &Default::default(), &patch).await.unwrap();
+    let state = |pod: &Value| pod["status"]["ephemeralContainerStatuses"][0]["state"].clone();
+    world.wait("seen", |p| state(p)["running"].is_object()).await;
+    let options = ExecOptions { stdin: true, stdout: true, tty: true, ..ExecOptions::default() };
+    let mut session = world.handle.attach(&target("debug"), &options).await.unwrap();
+    session.stdin.send("ps\nexit 7\n".into()).await.unwrap();
+    let mut said = String::new();
+    let end = loop {
+        match tokio::time::timeout(Duration::from_secs(10), session.output.recv()).await.unwrap().unwrap() {
+            ExecOutput::Stdout(b) | ExecOutput::Stderr(b) => said.push_str(&String::from_utf8_lossy(&b)),
+            last => break last,
+        }
+    };
+    assert_eq!(end, ExecOutput::Exit(7));
+    assert!(said.contains("sleep 1000"), "{said}");
+    let after = world.wait("seen", |p| state(p)["terminated"]["exitCode"] == 7).await;
+    assert_eq!((condition(&after, "Ready"), &after["status"]["phase"]), ("True", &json!("Running")));
+    assert_eq!(main_status(&after)["restartCount"], 0);
+    let mut log = world.handle.logs(&target("debug"), &LogOptions::default()).await.unwrap();
+    assert!(String::from_utf8_lossy(&log.next().await.unwrap().unwrap()).contains("ps"), "it has a log");
+    let over = world.handle.attach(&target("debug"), &options).await.err().unwrap();
+    assert_eq!(over.to_string(), "container \"debug\" in pod \"seen\" is not running");
+    world.delete("seen").await;
 }
 
 async fn crashes_back_off(world: &mut World) {

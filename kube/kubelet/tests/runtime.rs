@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use substrate_apiserver::node_proxy::{ExecOptions, ExecOutput, TerminalSize};
+use substrate_apiserver::node_proxy::{ExecOptions, ExecOutput, ExecSession, TerminalSize};
 use substrate_kubelet::capabilities;
 use substrate_kubelet::cgroups::{Cgroups, Limits};
 use substrate_kubelet::images::{ImageStore, Reference};
@@ -35,6 +35,10 @@ fn main() -> ExitCode {
         ("signals_arrive", |w| Box::pin(signals_arrive(w))),
         ("exec_with_streams", |w| Box::pin(exec_with_streams(w))),
         ("exec_with_terminal", |w| Box::pin(exec_with_terminal(w))),
+        ("attached_to_pipes", |w| Box::pin(attached_to_pipes(w))),
+        ("attached_to_a_terminal", |w| Box::pin(attached_to_a_terminal(w))),
+        ("a_slow_reader_holds_up", |w| Box::pin(a_slow_reader_holds_up(w))),
+        ("beside_another_container", |w| Box::pin(beside_another_container(w))),
         ("dropping_a_session_ends_the_command", |w| Box::pin(dropping_a_session_ends_the_command(w))),
         ("confined_by_default", |w| Box::pin(confined_by_default(w))),
         ("users_and_privileges", |w| Box::pin(users_and_privileges(w))),
@@ -118,7 +122,10 @@ impl World {
             read_only_root: false,
             seccomp: Seccomp::RuntimeDefault,
             host_pid: false,
+            beside: None,
             tty: false,
+            stdin: false,
+            stdin_once: false,
             cgroups: Vec::new(),
             oom_file: None,
             oom_score_adj: 1000,
@@ -152,6 +159,11 @@ impl World {
         tokio::time::sleep(Duration::from_millis(20)).await;
         let text = std::fs::read_to_string(&config.log).unwrap();
         text.lines().map(|l| l.splitn(4, ' ').nth(3).unwrap().to_owned() + "\n").collect()
+    }
+
+    async fn attach(&self, id: &str, tty: bool) -> ExecSession {
+        let options = ExecOptions { stdin: true, tty, ..words(&[]) };
+        self.runtime.attach(POD, id, &options).await.unwrap()
     }
 
     async fn exec(&self, id: &str, options: ExecOptions, input: Option<&str>) -> (String, String, ExecOutput) {
@@ -283,6 +295,115 @@ async fn exec_with_terminal(world: &World) {
     let mut config = world.container("tty; echo to a terminal");
     config.tty = true;
     assert_eq!(world.output(&config).await, (0, "/dev/pts/0\nto a terminal\n".into()));
+}
+
+/// Reads what the container says, until it is `text`.
+async fn hear(session: &mut ExecSession, text: &str) {
+    let mut said = String::new();
+    while !said.contains(text) {
+        match tokio::time::timeout(Duration::from_secs(10), session.output.recv()).await {
+            Ok(Some(ExecOutput::Stdout(b))) => said.push_str(&String::from_utf8_lossy(&b)),
+            Ok(Some(ExecOutput::Stderr(b))) => said.push_str(&format!("error: {}", String::from_utf8_lossy(&b))),
+            other => panic!("{other:?} after {said:?}, needed {text:?}"),
+        }
+    }
+}
+
+/// What comes last, after whatever else is said.
+async fn last(session: &mut ExecSession) -> ExecOutput {
+    loop {
+        match tokio::time::timeout(Duration::from_secs(10), session.output.recv()).await {
+            Ok(Some(ExecOutput::Stdout(_) | ExecOutput::Stderr(_))) => {}
+            Ok(Some(last)) => return last,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn attached_to_pipes(world: &World) {
+    let echo = "echo before; while read line; do echo got $line; echo no $line >&2; done; echo end; exit 3";
+    let mut config = world.container(echo);
+    config.stdin = true;
+    world.start(&config).await;
+    // Two at once; one goes, and the container stays.
+    let (mut one, mut two) = (world.attach(&config.id, false).await, world.attach(&config.id, false).await);
+    one.stdin.send(Bytes::from_static(b"a\n")).await.unwrap();
+    hear(&mut one, "got a\n").await;
+    hear(&mut two, "got a\n").await;
+    drop((one, two));
+    let mut three = world.attach(&config.id, false).await;
+    three.stdin.send(Bytes::from_static(b"b\n")).await.unwrap();
+    hear(&mut three, "error: no b\n").await;
+    world.runtime.signal(POD, &config.id, 9).await.unwrap();
+    assert_eq!(last(&mut three).await, ExecOutput::Exit(137));
+    assert_eq!(world.log(&config).await, "before\ngot a\nno a\ngot b\nno b\n", "the log has it all");
+    let gone = world.runtime.attach(POD, &config.id, &words(&[])).await;
+    assert!(matches!(&gone, Err(Error::Refused(why)) if why.contains("is not running")));
+
+    let mut config = world.container(echo);
+    (config.stdin, config.stdin_once) = (true, true);
+    world.start(&config).await;
+    let ExecSession { stdin, resize, output } = world.attach(&config.id, false).await;
+    stdin.send(Bytes::from_static(b"c\n")).await.unwrap();
+    drop(stdin);
+    let (stdin, _) = tokio::sync::mpsc::channel(1);
+    let mut session = ExecSession { stdin, resize, output };
+    hear(&mut session, "end\n").await;
+    assert_eq!(last(&mut session).await, ExecOutput::Exit(3), "its input ended with who was attached");
+
+    let (code, out) = world.output(&world.container("cat; echo none")).await;
+    assert_eq!((code, out.as_str()), (0, "none\n"), "without standard input there is nothing to read");
+}
+
+async fn attached_to_a_terminal(world: &World) {
+    let mut config = world.container("exec sh");
+    (config.tty, config.stdin) = (true, true);
+    world.start(&config).await;
+    let mut session = world.attach(&config.id, true).await;
+    session.resize.send(TerminalSize { width: 99, height: 33 }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    session.stdin.send(Bytes::from_static(b"stty size\n")).await.unwrap();
+    hear(&mut session, "33 99").await;
+    drop(session);
+    let mut again = world.attach(&config.id, true).await;
+    again.stdin.send(Bytes::from_static(b"exit 4\n")).await.unwrap();
+    assert_eq!(last(&mut again).await, ExecOutput::Exit(4));
+}
+
+/// Who does not read loses nothing, and costs the supervisor no memory.
+async fn a_slow_reader_holds_up(world: &World) {
+    let config = world.container("sleep 0.3; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end");
+    world.start(&config).await;
+    let mut session = world.attach(&config.id, false).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let now = world.runtime.watch(POD).await.borrow().containers.clone();
+    assert!(now.iter().all(|c| c.finished.is_none()), "more than all buffers take: it waits");
+    let (mut bytes, mut tail) = (0, Vec::new());
+    loop {
+        match tokio::time::timeout(Duration::from_secs(30), session.output.recv()).await {
+            Ok(Some(ExecOutput::Stdout(b))) => {
+                bytes += b.len();
+                tail = b.to_vec();
+            }
+            Ok(Some(last)) => break assert_eq!(last, ExecOutput::Exit(0)),
+            other => panic!("{other:?} after {bytes} bytes"),
+        }
+    }
+    assert_eq!((bytes, tail.ends_with(b"end\n")), (3_000_005, true));
+}
+
+async fn beside_another_container(world: &World) {
+    let target = world.container("sleep 100");
+    world.start(&target).await;
+    let mut config = world.container("ps; exit 6");
+    (config.name, config.beside) = ("debug".into(), Some("main".into()));
+    let (code, out) = world.output(&config).await;
+    assert!(code == 6 && out.contains("sleep 100"), "{code} {out}");
+    let mut config = world.container("true");
+    config.beside = Some("nobody".into());
+    let refused = world.runtime.start(POD, &config).await.unwrap_err();
+    assert_eq!(refused.to_string(), "unable to find target container nobody");
+    assert!(!world.ended(&config.id).await.finished.unwrap().lost);
 }
 
 async fn dropping_a_session_ends_the_command(world: &World) {

@@ -155,13 +155,3 @@ impl Rule {
             }
     }
 }
-
-/// `object` of the kind `from` as one of the kind `to`, which is kept in the same place.
-pub(super) fn converted(from: &Kind, to: &Kind, object: &Value) -> Value {
-    if from.names.version == to.names.version && from.names.group == to.names.group {
-        return object.clone();
-    }
-    let mut stored = from.stored(object).into_owned();
-    to.shown(&mut stored);
-    stored
-}

@@ -23,7 +23,7 @@ pub(super) fn admit(server: &ApiServer, request: &Request<'_>) -> Result<(), Sta
     let object = decoded(&namespaces, &entry)?;
     if object::is_deleting(&object) {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-        let mut status = Status::forbidden(&kind.names.group, &kind.names.plural, "", &why);
+        let mut status = Status::forbidden(&kind.names.group, &kind.names.plural, request.name, &why);
         if let Some(details) = &mut status.details {
             let message = format!("namespace {namespace} is being terminated");
             details["causes"] =

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::Request;
 use super::conditions::{Conditions, POLICY};
-use super::matching::{Scope, converted, namespace_object};
+use super::matching::{Scope, namespace_object};
 use super::webhooks::review;
-use super::{Operation, Request};
 use crate::cel::{self, Budget, Fail, Program, Str};
 use crate::kinds::Kind;
 use crate::object::meta;
@@ -132,7 +132,7 @@ pub(super) fn read_binding(binding: &Value) -> Vec<Binding> {
 ///
 /// # Errors
 /// What the first that denies says.
-pub(super) fn validate(
+pub(super) async fn validate(
     server: &ApiServer,
     request: &Request<'_>,
     object: &Value,
@@ -145,18 +145,19 @@ pub(super) fn validate(
     let policies = server.inner.admitted.policies.now(server)?;
     let mut denied = None;
     for policy in policies.iter() {
-        let mut bound = bindings.iter().filter(|binding| binding.policy == policy.name).peekable();
-        if bound.peek().is_none() {
+        let bound: Vec<&Binding> = bindings.iter().filter(|binding| binding.policy == policy.name).collect();
+        if bound.is_empty() {
             continue;
         }
         let Some(shown) = policy.scope.wants(server, request, object)? else { continue };
+        let seen = review::seen(server, request, &shown, object).await?;
         for binding in bound {
             if let Some(scope) = &binding.scope
                 && scope.wants(server, request, object)?.is_none()
             {
                 continue;
             }
-            for finding in findings(server, request, object, policy, binding, &shown)? {
+            for finding in findings(server, request, &seen, policy, binding, &shown)? {
                 let who = format!("ValidatingAdmissionPolicy '{}' with binding '{}'", policy.name, binding.name);
                 if binding.warns {
                     warnings.push(format!("Validation failed for {who}: {}", finding.message));
@@ -192,7 +193,7 @@ fn refusal(request: &Request<'_>, why: &str, reason: &str) -> Status {
 fn findings(
     server: &ApiServer,
     request: &Request<'_>,
-    object: &Value,
+    [now, old]: &[Value; 2],
     policy: &Policy,
     binding: &Binding,
     shown: &Kind,
@@ -205,15 +206,12 @@ fn findings(
         Ok(params) => params,
         Err(why) => return Ok(failed(why)),
     };
-    let seen = |object: &Value| converted(request.kind, shown, object);
-    let now = if request.operation == Operation::Delete { Value::Null } else { seen(object) };
-    let old = request.old.map_or(Value::Null, seen);
     let about = review::about(request, shown);
     let namespace = namespace_object(server, request)?.unwrap_or(Value::Null);
     let mut found = Vec::new();
     for params in &params {
         let mut budget = Budget::default();
-        let values = [&now, &old, &about, params, &namespace].map(|json| cel::Value::of(json, None));
+        let values = [now, old, &about, params, &namespace].map(|json| cel::Value::of(json, None));
         let mut names: Vec<(&str, cel::Value<'_>)> = POLICY.into_iter().zip(values).collect();
         match policy.conditions.hold(&names, &mut budget) {
             Ok(true) => {}

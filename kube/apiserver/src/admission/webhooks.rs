@@ -8,7 +8,6 @@
 //!
 //! What a webhook's server may try, and what it meets, is in `docs/design/threats.md`.
 
-mod client;
 pub(super) mod review;
 
 use std::sync::Arc;
@@ -17,16 +16,17 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::Value;
 
-use self::client::Client;
 use super::conditions::{Conditions, WEBHOOK};
-use super::matching::{Scope, converted};
+use super::matching::Scope;
 use super::{Operation, Request};
 use crate::cel::{self, Budget};
+use crate::custom::conversion::between;
 use crate::kinds::Kind;
 use crate::object::{meta, metadata};
 use crate::patch::PatchKind;
 use crate::server::ApiServer;
 use crate::status::Status;
+use crate::webhook::Client;
 
 /// One webhook, read.
 pub(super) struct Hook {
@@ -38,14 +38,6 @@ pub(super) struct Hook {
     client: Client,
     fails: bool,
     again: bool,
-}
-
-/// That a `clientConfig` says where a webhook is.
-///
-/// # Errors
-/// Why it does not.
-pub(crate) fn check_client(config: &Value) -> Result<(), String> {
-    Client::read(config, Duration::from_secs(1)).map(|_| ())
 }
 
 /// The webhooks of a configuration. What validation lets pass can be read; what it did not see (another version of this
@@ -110,10 +102,11 @@ pub(super) async fn mutate(
         if pass.second && !pass.due.contains(&hook.id) {
             continue;
         }
-        let Some(shown) = hook.wants(server, request, object)? else { continue };
+        let Some(shown) = hook.wants(server, request, object).await? else { continue };
         let Some(answer) = hook.ask(server, request, &shown, object, true, warnings).await? else { continue };
         if let Some(patch) = answer.patch {
-            let patched = patched(request, &shown, object, &patch)
+            let patched = patched(server, request, &shown, object, &patch)
+                .await
                 .map_err(|status| Status::internal(format!("{:?}: {}", hook.name, status.message)))?;
             if patched != *object {
                 *object = patched;
@@ -146,7 +139,7 @@ pub(super) async fn validate(
     }
     let mut calls = Vec::new();
     for hook in hooks.iter() {
-        if let Some(shown) = hook.wants(server, request, object)? {
+        if let Some(shown) = hook.wants(server, request, object).await? {
             calls.push(async move {
                 let mut warnings = Vec::new();
                 let answer = hook.ask(server, request, &shown, object, false, &mut warnings).await;
@@ -164,12 +157,17 @@ pub(super) async fn validate(
 
 impl Hook {
     /// The kind as which it wants to see a request, if it does.
-    fn wants(&self, server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<Option<Arc<Kind>>, Status> {
+    async fn wants(
+        &self,
+        server: &ApiServer,
+        request: &Request<'_>,
+        object: &Value,
+    ) -> Result<Option<Arc<Kind>>, Status> {
         let Some(shown) = self.scope.wants(server, request, object)? else { return Ok(None) };
         if self.conditions.is_empty() {
             return Ok(Some(shown));
         }
-        let asked = review::question("", request, &shown, object);
+        let asked = review::question(server, "", request, &shown, object).await?;
         let value = |json| cel::Value::of(json, None);
         let names = [("object", &asked["object"]), ("oldObject", &asked["oldObject"]), ("request", &asked)];
         match self.conditions.hold(&names.map(|(name, json)| (name, value(json))), &mut Budget::default()) {
@@ -194,7 +192,7 @@ impl Hook {
         warnings: &mut Vec<String>,
     ) -> Result<Option<review::Answer>, Status> {
         let uid = uuid::Uuid::new_v4().to_string();
-        let asked = review::question(&uid, request, shown, object);
+        let asked = review::question(server, &uid, request, shown, object).await?;
         let asked =
             serde_json::json!({ "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": asked });
         let answer = self.client.call(server, &asked).await;
@@ -216,14 +214,20 @@ impl Hook {
 }
 
 /// The object with a webhook's patch, as the kind of the request has it. What only the server writes stays as it is.
-fn patched(request: &Request<'_>, shown: &Kind, object: &Value, patch: &Value) -> Result<Value, Status> {
+async fn patched(
+    server: &ApiServer,
+    request: &Request<'_>,
+    shown: &Kind,
+    object: &Value,
+    patch: &Value,
+) -> Result<Value, Status> {
     if request.operation == Operation::Delete {
         let why = "admission webhook attempted to modify the object, which is not supported for this operation";
         return Err(Status::bad_request(why));
     }
     let kind = request.kind;
-    let seen = PatchKind::Json.apply(&converted(kind, shown, object), patch)?;
-    let mut decoded = kind.decode(converted(shown, kind, &seen)).map_err(Status::bad_request)?.object;
+    let seen = PatchKind::Json.apply(&between(server, kind, shown, object).await?, patch)?;
+    let mut decoded = kind.decode(between(server, shown, kind, &seen).await?).map_err(Status::bad_request)?.object;
     for field in ["name", "namespace"] {
         if meta(&decoded, field) != meta(object, field) {
             return Err(Status::bad_request(format!("metadata.{field}: field is immutable")));

@@ -28,18 +28,17 @@ pub fn is_review(group: &str) -> bool {
 pub fn answer(server: &ApiServer, call: &Call, sent: Value) -> Result<Value, Status> {
     let mut review = call.kind.decode(sent).map_err(Status::bad_request)?.object;
     let (kind, spec) = (call.kind.names.kind.as_ref(), review["spec"].clone());
-    let invalid = |error: FieldError| Status::invalid(&call.kind.names.group, kind, "", &[error]);
     let status = match kind {
         "SelfSubjectReview" => json!({ "userInfo": told(&call.user) }),
         "TokenReview" if text(&spec["token"]).is_empty() => {
-            return Err(invalid(FieldError::required("spec.token", "")));
+            return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
         "TokenReview" => {
             let audiences: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().map(text).collect();
             match token_user(server, text(&spec["token"]), &audiences) {
                 Ok((user, audiences)) if audiences.is_empty() => json!({ "authenticated": true, "user": told(&user) }),
                 Ok((user, of)) => json!({ "authenticated": true, "user": told(&user), "audiences": of }),
-                Err(why) => json!({ "authenticated": false, "error": why }),
+                Err(why) => json!({ "user": {}, "error": why }),
             }
         }
         "SelfSubjectRulesReview" => {
@@ -47,23 +46,13 @@ pub fn answer(server: &ApiServer, call: &Call, sent: Value) -> Result<Value, Sta
             if namespace.is_empty() {
                 return Err(Status::bad_request("no namespace on request"));
             }
-            rules(server, &call.user, namespace)?
+            let rules = rules(server, &call.user, namespace)?;
+            review["spec"] = json!({});
+            rules
         }
         _ => {
-            let user = match kind {
-                "SelfSubjectAccessReview" => call.user.clone(),
-                _ => asked_about(&spec).ok_or_else(|| {
-                    invalid(FieldError::required("spec.user", "at least one of user or group must be specified"))
-                })?,
-            };
-            let asked = asked_for(&spec).ok_or_else(|| {
-                let needed = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-                invalid(FieldError::required("spec.resourceAttributes", needed))
-            })?;
-            if kind == "LocalSubjectAccessReview" && asked.namespace != call.route.namespace {
-                let (field, needed) = ("spec.resourceAttributes.namespace", "must match metadata.namespace");
-                return Err(invalid(FieldError::invalid(field, &json!(asked.namespace), needed)));
-            }
+            let (user, asked) = question(call, kind, &spec)
+                .map_err(|errors| Status::invalid(&call.kind.names.group, "", "", &errors))?;
             match decide(server, &user, &asked)? {
                 Some(reason) if reason.is_empty() => json!({ "allowed": true }),
                 Some(reason) => json!({ "allowed": true, "reason": reason }),
@@ -72,7 +61,44 @@ pub fn answer(server: &ApiServer, call: &Call, sent: Value) -> Result<Value, Sta
         }
     };
     review["status"] = status;
+    crate::object::child(&mut review, "metadata");
     Ok(review)
+}
+
+/// About whom and about what somebody asks.
+fn question(call: &Call, kind: &str, spec: &Value) -> Result<(User, Attributes), Vec<FieldError>> {
+    let mut errors = Vec::new();
+    let user = if kind == "SelfSubjectAccessReview" { Some(call.user.clone()) } else { asked_about(spec) };
+    if user.is_none() {
+        let why = "at least one of user or group must be specified";
+        errors.push(FieldError::invalid("spec.user", &json!(""), why));
+    }
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    let asked = asked_for(spec);
+    match &asked {
+        None if resource.is_object() => {
+            let why = "cannot be specified in combination with resourceAttributes";
+            errors.push(FieldError::invalid("spec.nonResourceAttributes", path, why));
+        }
+        None => {
+            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            errors.push(FieldError::invalid("spec.resourceAttributes", &Value::Null, why));
+        }
+        Some(_) if kind != "LocalSubjectAccessReview" => {}
+        Some(_) if path.is_object() => {
+            let why = "disallowed on this kind of request";
+            errors.push(FieldError::invalid("spec.nonResourceAttributes", path, why));
+        }
+        Some(asked) if asked.namespace != call.route.namespace => {
+            let why = "must match metadata.namespace";
+            errors.push(FieldError::invalid("spec.resourceAttributes.namespace", &json!(asked.namespace), why));
+        }
+        Some(_) => {}
+    }
+    match (user, asked) {
+        (Some(user), Some(asked)) if errors.is_empty() => Ok((user, asked)),
+        _ => Err(errors),
+    }
 }
 
 fn text(value: &Value) -> &str {

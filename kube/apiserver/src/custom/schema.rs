@@ -28,6 +28,9 @@ use std::sync::OnceLock;
 use regex::Regex;
 use serde_json::{Value, json};
 
+use crate::kinds::Errors;
+use crate::status::FieldError;
+
 pub use self::default::default;
 pub use self::prune::prune;
 pub use self::validate::validate;
@@ -292,31 +295,57 @@ impl Bounds {
 ///
 /// # Errors
 /// What is not built, or is no schema, in words.
-pub fn check(schema: &Value, depth: usize) -> Result<(), String> {
-    let Some(map) = schema.as_object() else { return Err("must be an object".into()) };
-    if depth > DEPTH_MAX {
-        return Err(format!("is nested deeper than {DEPTH_MAX}"));
+pub fn check(schema: &Value, path: &str, errors: &mut Errors) {
+    if schema["type"] != "object" {
+        match schema["type"].as_str().unwrap_or_default() {
+            "" => errors.push(FieldError::required(format!("{path}.type"), "must not be empty at the root")),
+            _ => {
+                let why = "must be object at the root";
+                errors.push(FieldError::invalid(format!("{path}.type"), &schema["type"], why));
+            }
+        }
     }
-    for branch in ["allOf", "anyOf", "oneOf", "not"].iter().filter_map(|word| map.get(*word)) {
+    check_part(schema, path, 0, errors);
+}
+
+fn check_part(schema: &Value, path: &str, depth: usize, errors: &mut Errors) {
+    let Some(map) = schema.as_object() else {
+        return errors.push(FieldError::invalid(path, schema, "must be an object"));
+    };
+    if depth > DEPTH_MAX {
+        let why = format!("is nested deeper than {DEPTH_MAX}");
+        return errors.push(FieldError::invalid(path, &Value::Null, &why));
+    }
+    for (word, branch) in ["allOf", "anyOf", "oneOf", "not"].iter().filter_map(|word| map.get_key_value(*word)) {
         if branch.to_string().contains("\"x-kubernetes-validations\"") {
-            return Err(
-                "x-kubernetes-validations must be empty to be structural, in allOf, anyOf, oneOf and not".into()
-            );
+            let why = "x-kubernetes-validations must be empty to be structural, in allOf, anyOf, oneOf and not";
+            errors.push(FieldError::forbidden(format!("{path}.{word}"), why));
         }
     }
     for key in ["$ref", "definitions", "dependencies", "patternProperties", "additionalItems", "uniqueItems"] {
         if map.contains_key(key) && map[key] != json!(false) {
-            return Err(format!("{key} is forbidden in a structural schema"));
+            errors.push(FieldError::forbidden(format!("{path}.{key}"), "is forbidden in a structural schema"));
         }
     }
-    for (_, property) in map.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        check(property, depth + 1)?;
+    if schema["type"] == "array" && schema["items"].is_null() {
+        errors.push(FieldError::required(format!("{path}.items"), "must be specified"));
+    }
+    let mut below = |schema: &Value, path: String, what: &str| {
+        let free = ["x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"];
+        let typed = schema["type"].as_str().is_some_and(|kind| !kind.is_empty());
+        if schema.is_object() && !typed && !free.iter().any(|word| schema[*word] == json!(true)) {
+            let why = format!("must not be empty for specified {what}");
+            errors.push(FieldError::required(format!("{path}.type"), &why));
+        }
+        check_part(schema, &path, depth + 1, errors);
+    };
+    for (name, property) in map.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        below(property, format!("{path}.properties[{name}]"), "object fields");
     }
     if let Some(items) = map.get("items") {
-        check(items, depth + 1)?;
+        below(items, format!("{path}.items"), "array items");
     }
     if let Some(additional) = map.get("additionalProperties").filter(|a| a.is_object()) {
-        check(additional, depth + 1)?;
+        below(additional, format!("{path}.additionalProperties"), "object fields");
     }
-    Ok(())
 }

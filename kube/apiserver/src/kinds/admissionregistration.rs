@@ -4,7 +4,7 @@ mod mutating_webhook_configuration;
 mod validating_admission_policy;
 mod validating_admission_policy_binding;
 mod validating_webhook_configuration;
-mod webhooks;
+pub mod webhooks;
 
 use super::Description;
 

@@ -187,16 +187,19 @@ impl Errors {
         match value {
             Value::Number(_) => self.range(value, field, 1, 65535),
             Value::String(name) if names => {
-                let fits = name.len() <= 15
-                    && name_is_label(name)
-                    && name.bytes().any(|b| b.is_ascii_lowercase())
-                    && !name.contains("--");
-                if !fits {
-                    self.push(FieldError::invalid(
-                        field,
-                        value,
-                        "must be a valid port name: at most 15 lower case alphanumeric characters or '-', with at least one letter",
-                    ));
+                let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+                let found = [
+                    (name.len() > 15, "must be no more than 15 characters"),
+                    (
+                        !name.bytes().all(known),
+                        "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
+                    ),
+                    (!name.bytes().any(|b| b.is_ascii_lowercase()), "must contain at least one letter (a-z)"),
+                    (name.contains("--"), "must not contain consecutive hyphens"),
+                    (name.starts_with('-') || name.ends_with('-'), "must not begin or end with a hyphen"),
+                ];
+                for (_, why) in found.into_iter().filter(|(wrong, _)| *wrong) {
+                    self.push(FieldError::invalid(field, value, why));
                 }
             }
             _ => {}

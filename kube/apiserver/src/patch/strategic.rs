@@ -31,6 +31,9 @@ pub fn apply(object: &mut Value, patch: &Value, view: View<'_>) -> Result<(), St
         *object = Value::Object(Map::new());
     }
     let Value::Object(map) = object else { return Err("not an object".into()) };
+    let lists = patch.keys().filter(|key| matches!(patch[*key], Value::Array(_)));
+    let before: Map<String, Value> =
+        lists.filter_map(|key| map.get(key).map(|list| (key.clone(), list.clone()))).collect();
     if let Some(kept) = patch.get("$retainKeys").and_then(Value::as_array) {
         map.retain(|key, _| kept.iter().any(|k| k == key));
     }
@@ -62,11 +65,20 @@ pub fn apply(object: &mut Value, patch: &Value, view: View<'_>) -> Result<(), St
             }
         }
     }
+    for (key, given) in patch {
+        let order = patch.get(&format!("$setElementOrder/{key}")).unwrap_or(given);
+        if let (Some(order), Some(items)) = (order.as_array(), map.get_mut(key).and_then(Value::as_array_mut)) {
+            let before = before.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            reorder(view.field(key), items, order, before);
+        }
+    }
     for (key, order) in patch {
         if let (Some(list), Some(order)) = (key.strip_prefix("$setElementOrder/"), order.as_array())
+            && !patch.contains_key(list)
             && let Some(items) = map.get_mut(list).and_then(Value::as_array_mut)
         {
-            reorder(view.field(list), items, order);
+            let before = items.clone();
+            reorder(view.field(list), items, order, &before);
         }
     }
     Ok(())
@@ -111,24 +123,30 @@ fn merge_list(view: View<'_>, current: &mut Value, patch: &[Value]) -> Result<()
     Ok(())
 }
 
-/// Puts the items that `order` names into its order; the others keep their place relative to their predecessor.
-fn reorder(view: View<'_>, items: &mut [Value], order: &[Value]) {
-    let place = |item: &Value| match view.list() {
-        List::Keyed(key) => order.iter().position(|o| o.get(*key).is_some() && o.get(*key) == item.get(*key)),
-        _ => order.iter().position(|o| o == item),
-    };
-    let mut last = 0;
-    let mut keyed: Vec<(usize, Value)> = items
-        .iter()
-        .map(|item| {
-            last = place(item).unwrap_or(last);
-            (last, item.clone())
-        })
-        .collect();
-    keyed.sort_by_key(|(place, _)| *place);
-    for (slot, (_, item)) in items.iter_mut().zip(keyed) {
-        *slot = item;
+/// Puts the items that `order` names into its order, and the others among them: each stands before the first named one before which it
+/// stood `before` (`normalizeElementOrder` upstream).
+fn reorder(view: View<'_>, items: &mut Vec<Value>, order: &[Value], before: &[Value]) {
+    let list = view.list();
+    if matches!(list, List::Whole) {
+        return;
     }
+    let same = |a: &Value, b: &Value| match list {
+        List::Keyed(key) => a.get(*key).is_some() && a.get(*key) == b.get(*key),
+        _ => a == b,
+    };
+    let place = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item));
+    let (mut named, others): (Vec<Value>, Vec<Value>) =
+        std::mem::take(items).into_iter().partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
+    let mut named = named.into_iter().peekable();
+    for other in others {
+        let stood = place(before, &other);
+        while let Some(next) = named.next_if(|next| !(stood.is_some() && place(before, next) > stood)) {
+            items.push(next);
+        }
+        items.push(other);
+    }
+    items.extend(named);
 }
 
 #[cfg(test)]
@@ -155,8 +173,8 @@ mod tests {
             json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]}),
             json!({"containers": [{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c"}]}),
             json!({"containers": [
-                {"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
-                {"name": "b"}, {"name": "c"}]}),
+                {"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]},
+                {"name": "c"}, {"name": "b"}]}),
         );
     }
 
@@ -174,14 +192,14 @@ mod tests {
             json!({"metadata": {"finalizers": ["a", "b"]}, "spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"]},
                    "spec": {"volumes": [{"$retainKeys": ["name", "configMap"], "name": "v", "configMap": {"name": "m"}}]}}),
-            json!({"metadata": {"finalizers": ["b", "c"]},
+            json!({"metadata": {"finalizers": ["c", "b"]},
                    "spec": {"volumes": [{"name": "v", "configMap": {"name": "m"}}]}}),
         );
         check(
             "PodSpec",
             json!({"containers": [{"name": "a"}, {"name": "b"}, {"name": "s"}]}),
             json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "a", "image": "1"}]}),
-            json!({"containers": [{"name": "b"}, {"name": "s"}, {"name": "a", "image": "1"}]}),
+            json!({"containers": [{"name": "b"}, {"name": "a", "image": "1"}, {"name": "s"}]}),
         );
     }
 

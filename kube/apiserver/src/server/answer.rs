@@ -36,7 +36,7 @@ pub struct Asked {
 impl Asked {
     fn of<B>(request: &Request<B>) -> Self {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let (place, query) = (Place::parse(&path), Query::parse(request.uri().query()));
+        let (place, query) = Place::of(&path, request.uri().query());
         let verb = match &place {
             Some(Place::Resource(route)) => route::verb(&method, route, &query),
             _ => None,
@@ -181,6 +181,9 @@ impl ApiServer {
             method: request.method().clone(),
             headers: request.headers().clone(),
         };
+        if verbs::proxy::is_proxy(&call) {
+            return verbs::proxy::answer(self, &call, request).await;
+        }
         if verbs::connect::is_stream(&call) {
             let upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
             return verbs::connect::answer(self, &call, upgrade).await;

@@ -1,7 +1,7 @@
-//! Subresources that are streams into a pod's machine: log, exec, port-forward.
+//! Subresources that are streams into a pod's machine: log, exec, attach, port-forward.
 //!
-//! exec speaks WebSocket `v5.channel.k8s.io` (KEP-4006; kubectl from 1.31) and `v4.channel.k8s.io` (older clients): the
-//! first byte of a message names its channel. Port-forward is told of in [`super::port_forward`]. Not built: attach; exec over SPDY.
+//! exec and attach speak WebSocket `v5.channel.k8s.io` (KEP-4006; kubectl from 1.31) and `v4.channel.k8s.io` (older clients): the
+//! first byte of a message names its channel. Port-forward is told of in [`super::port_forward`]. Not built: exec and attach over SPDY.
 
 use futures::{SinkExt, StreamExt};
 use http::{Response, StatusCode, header};
@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::node_proxy::{ContainerTarget, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy, TerminalSize};
 use crate::object::meta;
 use crate::server::ApiServer;
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 const STDIN: u8 = 0;
@@ -35,8 +35,7 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Whether a call is answered by a stream rather than an object.
 pub fn is_stream(call: &Call) -> bool {
-    call.kind.is("", "pods")
-        && matches!(call.route.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    call.kind.is("", "pods") && matches!(call.route.subresource.as_str(), "log" | "exec" | "attach" | "portforward")
 }
 
 /// Answers such a call.
@@ -49,9 +48,9 @@ pub async fn answer(
     let pod = read::decoded(&call.kind, &entry)?;
     match (call.route.subresource.as_str(), call.method.as_str()) {
         ("log", "GET") => log(server, call, &pod).await,
-        ("exec", "GET" | "POST") => exec(server, call, &pod, upgrade).await,
+        ("exec" | "attach", "GET" | "POST") => terminal(server, call, &pod, upgrade).await,
         ("portforward", "GET" | "POST") => port_forward(server, call, &pod, upgrade),
-        ("log" | "exec" | "portforward", _) => Err(Status::method_not_allowed()),
+        ("log" | "exec" | "attach" | "portforward", _) => Err(Status::method_not_allowed()),
         (other, _) => Err(Status::not_implemented(&format!("pods/{other}"))),
     }
 }
@@ -64,7 +63,7 @@ fn target(
 ) -> Result<(std::sync::Arc<dyn NodeProxy>, ContainerTarget), Status> {
     let name = meta(pod, "name");
     let containers = || {
-        ["containers", "initContainers"]
+        ["containers", "initContainers", "ephemeralContainers"]
             .into_iter()
             .flat_map(|list| pod["spec"][list].as_array().into_iter().flatten())
             .filter_map(|c| c["name"].as_str())
@@ -89,7 +88,7 @@ fn target(
 }
 
 /// The machine that runs `pod`.
-fn machine(
+pub(super) fn machine(
     server: &ApiServer,
     pod: &Value,
     container: &str,
@@ -97,11 +96,13 @@ fn machine(
     let name = meta(pod, "name");
     let node = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty());
     let node = node.ok_or_else(|| Status::bad_request(format!("pod {name} does not have a host assigned")))?;
-    let proxy = server
-        .inner
-        .proxies
-        .get(node)
-        .ok_or_else(|| Status::unavailable(format!("nobody answers for node {node:?}, where pod {name} is")))?;
+    let proxy = server.inner.proxies.get(node).ok_or_else(|| {
+        let nodes = server.inner.registry.get("", "v1", "nodes");
+        match nodes.and_then(|nodes| server.inner.store.get(&nodes.key("", node))) {
+            Some(_) => Status::unavailable(format!("nobody answers for node {node:?}, where pod {name} is")),
+            None => Status::not_found("", "nodes", node),
+        }
+    })?;
     let target = ContainerTarget {
         namespace: meta(pod, "namespace").to_owned(),
         pod: name.to_owned(),
@@ -112,27 +113,8 @@ fn machine(
 }
 
 async fn log(server: &ApiServer, call: &Call, pod: &Value) -> Result<Response<Body>, Status> {
+    let options = log_options(call)?;
     let (proxy, target) = target(server, call, pod)?;
-    let number = |key: &str| match call.query.get(key) {
-        None => Ok(None),
-        Some(text) => text.parse::<u64>().map(Some).map_err(|_| Status::bad_request(format!("invalid {key} {text:?}"))),
-    };
-    let since_time = match call.query.get("sinceTime") {
-        None => None,
-        Some(text) => {
-            let at: jiff::Timestamp =
-                text.parse().map_err(|_| Status::bad_request(format!("invalid sinceTime {text:?}")))?;
-            Some((jiff::Timestamp::now().as_second() - at.as_second()).max(1))
-        }
-    };
-    let options = LogOptions {
-        follow: call.query.flag("follow"),
-        previous: call.query.flag("previous"),
-        timestamps: call.query.flag("timestamps"),
-        tail_lines: number("tailLines")?,
-        since_seconds: number("sinceSeconds")?.map(|s| s as i64).or(since_time),
-        limit_bytes: number("limitBytes")?,
-    };
     let stream = proxy.logs(&target, &options).await?;
     let body = StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync();
     let mut response = Response::new(body);
@@ -140,17 +122,60 @@ async fn log(server: &ApiServer, call: &Call, pod: &Value) -> Result<Response<Bo
     Ok(response)
 }
 
-async fn exec(
+/// What of a log is asked for (`PodLogOptions`, judged as upstream's `ValidatePodLogOptions`).
+fn log_options(call: &Call) -> Result<LogOptions, Status> {
+    let number = |key: &str| match call.query.get(key) {
+        None => Ok(None),
+        Some(text) => text.parse::<i64>().map(Some).map_err(|_| Status::bad_request(format!("invalid {key} {text:?}"))),
+    };
+    let (tail, since, limit) = (number("tailLines")?, number("sinceSeconds")?, number("limitBytes")?);
+    let mut errors = Vec::new();
+    for (field, value, least, why) in [
+        ("tailLines", tail, 0, "must be greater than or equal to 0"),
+        ("limitBytes", limit, 1, "must be greater than 0"),
+        ("sinceSeconds", since, 1, "must be greater than 0"),
+    ] {
+        if let Some(value) = value.filter(|value| *value < least) {
+            errors.push(FieldError::invalid(field, &value.into(), why));
+        }
+    }
+    let time = call.query.get("sinceTime");
+    if since.is_some() && time.is_some() {
+        errors.push(FieldError::forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid("", "PodLogOptions", &call.route.name, &errors));
+    }
+    let since_time = match time {
+        None => None,
+        Some(text) => {
+            let at: jiff::Timestamp =
+                text.parse().map_err(|_| Status::bad_request(format!("invalid sinceTime {text:?}")))?;
+            Some((jiff::Timestamp::now().as_second() - at.as_second()).max(1))
+        }
+    };
+    Ok(LogOptions {
+        follow: call.query.flag("follow"),
+        previous: call.query.flag("previous"),
+        timestamps: call.query.flag("timestamps"),
+        tail_lines: tail.and_then(|lines| u64::try_from(lines).ok()),
+        since_seconds: since.or(since_time),
+        limit_bytes: limit.and_then(|bytes| u64::try_from(bytes).ok()),
+    })
+}
+
+/// A command in a container, or its first process.
+async fn terminal(
     server: &ApiServer,
     call: &Call,
     pod: &Value,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Result<Response<Body>, Status> {
+    let attach = call.route.subresource == "attach";
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     if matches!(phase, "Succeeded" | "Failed") {
-        return Err(Status::bad_request(format!(
-            "cannot exec into a container in a completed pod; current phase is {phase}"
-        )));
+        let what = if attach { "attach a container" } else { "exec into a container" };
+        return Err(Status::bad_request(format!("cannot {what} in a completed pod; current phase is {phase}")));
     }
     let options = ExecOptions {
         command: call.query.all("command").map(str::to_owned).collect(),
@@ -159,12 +184,21 @@ async fn exec(
         stderr: call.query.flag("stderr") && !call.query.flag("tty"),
         tty: call.query.flag("tty"),
     };
-    if options.command.is_empty() {
+    if options.command.is_empty() && !attach {
         return Err(Status::bad_request("you must specify at least 1 command for the container"));
     }
+    let (proxy, target) = target(server, call, pod)?;
     let text = |name| call.headers.get(name).and_then(|v: &header::HeaderValue| v.to_str().ok()).unwrap_or_default();
     if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
-        return Err(Status::not_implemented(&format!("exec over {:?} (WebSocket is)", text(header::UPGRADE))));
+        if attach {
+            // kubectl asks so when it was refused over a WebSocket: the machine's reason is what it wants to know.
+            proxy.attach(&target, &options).await?;
+        }
+        return Err(Status::not_implemented(&format!(
+            "{} over {:?} (WebSocket is)",
+            call.route.subresource,
+            text(header::UPGRADE)
+        )));
     }
     let key = call.headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| Status::bad_request("no Sec-WebSocket-Key"))?;
     let offered = text(header::SEC_WEBSOCKET_PROTOCOL);
@@ -174,8 +208,10 @@ async fn exec(
         ))
     })?;
     let upgrade = upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded"))?;
-    let (proxy, target) = target(server, call, pod)?;
-    let session = proxy.exec(&target, &options).await?;
+    let session = match attach {
+        true => proxy.attach(&target, &options).await?,
+        false => proxy.exec(&target, &options).await?,
+    };
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
@@ -183,9 +219,9 @@ async fn exec(
                     .max_message_size(Some(MESSAGE_BYTES_MAX))
                     .max_frame_size(Some(MESSAGE_BYTES_MAX));
                 let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-                carry(socket, session).await;
+                carry(socket, session, attach).await;
             }
-            Err(error) => tracing::debug!(%error, "exec: the connection was not upgraded"),
+            Err(error) => tracing::debug!(%error, "a terminal: the connection was not upgraded"),
         }
     });
     Ok(websocket_response(key, protocol))
@@ -277,8 +313,9 @@ fn port_forward(
     }
 }
 
-/// Carries a session over a socket until the command ends or the caller goes.
-async fn carry<S>(mut socket: WebSocketStream<S>, session: ExecSession)
+/// Carries a session over a socket until the command ends or the caller goes. Who was `attached` is not told how it
+/// ended: the pod's status says so.
+async fn carry<S>(mut socket: WebSocketStream<S>, session: ExecSession, attached: bool)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -291,7 +328,9 @@ where
                 let (channel, data, last) = match out {
                     Some(ExecOutput::Stdout(data)) => (STDOUT, data, false),
                     Some(ExecOutput::Stderr(data)) => (STDERR, data, false),
-                    Some(ExecOutput::Exit(code)) => (ERROR, exit_status(code).to_string().into(), true),
+                    Some(ExecOutput::Exit(code)) => {
+                        (ERROR, exit_status(if attached { 0 } else { code }).to_string().into(), true)
+                    }
                     Some(ExecOutput::Failed(why)) => (ERROR, Status::internal(why).to_value().to_string().into(), true),
                     None => (ERROR, Status::internal("the command was lost").to_value().to_string().into(), true),
                 };

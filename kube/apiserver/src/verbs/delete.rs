@@ -9,10 +9,11 @@ use super::read::{Selection, decoded};
 use super::write::{self, is_over, write_error};
 use crate::admission::{self, Operation, Request};
 use crate::body::{self, Body};
-use crate::kinds::Kind;
+use crate::custom::conversion;
+use crate::kinds::{Kind, Rules};
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 
 /// `DeleteOptions`, from the body and the query.
 #[derive(Clone, Debug, Default)]
@@ -44,15 +45,20 @@ impl Options {
         if let Some(policy) = call.query.get("propagationPolicy") {
             options.propagation = Some(policy.to_owned());
         }
-        if sent["orphanDependents"] == json!(true) {
-            options.propagation = Some("Orphan".into());
+        let refused = |error| Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
+        if sent["orphanDependents"].is_boolean() {
+            if let Some(policy) = options.propagation {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                return refused(FieldError::invalid("propagationPolicy", &policy.into(), why));
+            }
+            let orphan = sent["orphanDependents"] == json!(true);
+            options.propagation = Some(if orphan { "Orphan" } else { "Background" }.into());
         }
         match options.propagation.as_deref() {
             None | Some("Background" | "Foreground" | "Orphan") => {}
             Some(other) => {
-                return Err(Status::bad_request(format!(
-                    "invalid propagationPolicy {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-                )));
+                let known = &["Foreground", "Background", "Orphan", "nil"];
+                return refused(FieldError::not_supported("propagationPolicy", &other.into(), known));
             }
         }
         if options.grace_seconds.is_some_and(|seconds| seconds < 0) {
@@ -84,13 +90,22 @@ pub async fn delete_collection(server: &ApiServer, call: &Call, sent: &[u8]) -> 
     let page =
         server.inner.store.list(&call.kind.prefix(&call.route.namespace), None, 0, None).map_err(Status::internal)?;
     let mut items = Vec::new();
-    for entry in &page.entries {
+    for entry in &conversion::shown(server, &call.kind, page.entries).await? {
         let object = decoded(&call.kind, entry)?;
         if !selection.matches(&object) {
             continue;
         }
         match delete_one(server, call, &entry.key, meta(&object, "name"), &options).await {
-            Ok((object, _)) => items.push(object),
+            Ok((mut object, _)) => {
+                if matches!(call.kind.rules, Rules::Builtin(_)) {
+                    // Of what they are the list says.
+                    object
+                        .as_object_mut()
+                        .into_iter()
+                        .for_each(|map| map.retain(|key, _| key != "kind" && key != "apiVersion"));
+                }
+                items.push(object);
+            }
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),
         }
@@ -115,6 +130,7 @@ async fn delete_one(
     let (group, plural) = (&kind.names.group, &kind.names.plural);
     loop {
         let entry = server.inner.store.get(key).ok_or_else(|| Status::not_found(group, plural, name))?;
+        let entry = conversion::shown_one(server, kind, entry).await?;
         let old = decoded(kind, &entry)?;
         preconditions(kind, name, options, &entry, &old)?;
         if kind.is("", "namespaces") && matches!(name, "default" | "kube-system" | "kube-public") {
@@ -134,11 +150,13 @@ async fn delete_one(
             old: Some(&old),
             dry_run: options.dry_run,
         };
-        admission::admit(server, &request, &mut old.clone()).await?;
+        let (mut shown, mut warnings) = (old.clone(), Vec::new());
+        admission::mutate(server, &request, &mut shown, &mut warnings).await?;
+        admission::judge(server, &request, &old, &mut warnings).await?;
         mark(kind, options, &mut object);
         let over = is_over(kind, &object);
         if options.dry_run {
-            return Ok((object, over));
+            return Ok((if over { old } else { object }, over));
         }
         if over && kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
             purge(server, &old).await?;
@@ -153,11 +171,15 @@ async fn delete_one(
                     old["metadata"]["generation"].as_i64().unwrap_or(1) + i64::from(!object::is_deleting(&old));
                 metadata(&mut object).insert("generation".into(), generation.into());
             }
-            let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
+            let value =
+                object::encode(conversion::kept(server, kind, &object).await?.as_ref()).map_err(Status::internal)?;
             server.inner.store.put(key, Precondition::Revision(entry.revision), value).await
         };
         match written {
             Ok(revision) => {
+                if over && !kind.is("", "pods") {
+                    object = old; // nobody waited for it: it goes as it was
+                }
                 metadata(&mut object).insert("resourceVersion".into(), revision.to_string().into());
                 if over {
                     write::after_delete(server, kind, &object);
@@ -171,17 +193,18 @@ async fn delete_one(
 }
 
 fn preconditions(kind: &Kind, name: &str, options: &Options, entry: &Entry, old: &Value) -> Result<(), Status> {
-    let conflict = |why: String| Status::conflict(&kind.names.group, &kind.names.plural, name, &why);
+    // Upstream names the kind here, not the resource.
+    let conflict = |why: String| Status::conflict(&kind.names.group, &kind.names.kind, name, &why);
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != meta(old, "uid")) {
+        let observed = meta(old, "uid");
         return Err(conflict(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            meta(old, "uid")
+            "the UID in the precondition ({uid}) does not match the UID in record ({observed}). The object might have been deleted and then recreated"
         )));
     }
     if let Some(version) = options.resource_version.as_deref().filter(|v| *v != entry.revision.to_string()) {
+        let observed = entry.revision;
         return Err(conflict(format!(
-            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
-            entry.revision
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({observed}). The object might have been modified"
         )));
     }
     Ok(())
@@ -192,11 +215,14 @@ fn mark(kind: &Kind, options: &Options, object: &mut Value) {
     let grace = grace_seconds(kind, options, object);
     let began = object::is_deleting(object);
     let before = object["metadata"]["deletionGracePeriodSeconds"].as_i64();
+    let is_namespace = kind.is("", "namespaces");
     let map = metadata(object);
     if !began {
         let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(grace);
         map.insert("deletionTimestamp".into(), at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
-        map.insert("deletionGracePeriodSeconds".into(), grace.into());
+        if !is_namespace {
+            map.insert("deletionGracePeriodSeconds".into(), grace.into());
+        }
     } else if before.is_none_or(|before| grace < before) {
         map.insert("deletionGracePeriodSeconds".into(), grace.into()); // it can only be shortened
     }
@@ -214,7 +240,7 @@ fn mark(kind: &Kind, options: &Options, object: &mut Value) {
     } else {
         map.insert("finalizers".into(), finalizers.into());
     }
-    if kind.is("", "namespaces") {
+    if is_namespace {
         object["status"]["phase"] = "Terminating".into();
     }
 }

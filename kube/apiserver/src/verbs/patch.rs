@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value};
 
 use super::Call;
-use super::write::{self, Part, WriteOptions, Written};
+use super::write::{self, Part, WriteOptions};
 use crate::apply::{self, Writer};
 use crate::authorization::{self, Attributes};
 use crate::body::{self, Body};
@@ -55,10 +55,8 @@ async fn apply(server: &ApiServer, call: &Call, part: Part, sent: &[u8]) -> Resu
             write::create(server, &call.user, &call.kind, &call.route.namespace, object, said.options.clone()).await
         };
         match written {
-            Ok(Written { object, mut warnings }) => {
-                warnings.extend(said.warnings);
-                let code = if there { StatusCode::OK } else { StatusCode::CREATED };
-                return Written { object, warnings }.respond(call, code);
+            Ok(written) => {
+                return written.respond(call, if there { StatusCode::OK } else { StatusCode::CREATED });
             }
             // It came or went between the look and the write.
             Err(status) if part == Part::Main && matches!(status.reason, "AlreadyExists" | "NotFound") => last = status,
@@ -81,7 +79,6 @@ fn refuse_force(call: &Call) -> Result<(), Status> {
 /// What somebody applies.
 pub struct Said {
     object: Value,
-    warnings: Vec<String>,
     options: WriteOptions,
     force: bool,
 }
@@ -97,13 +94,24 @@ impl Said {
             return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
         }
         let options = WriteOptions::of(call)?;
+        let version = call.kind.names.api_version();
         let said = body::parse_yaml(sent).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
         if !said["metadata"]["managedFields"].is_null() {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
+        if said.is_object() && said["apiVersion"].as_str().unwrap_or_default().is_empty() {
+            let why = "Incorrect version specified in apply patch. Specified patch version: , expected:";
+            return Err(Status::bad_request(format!("{why} {version}")));
+        }
         let scale = call.route.subresource == "scale"; // it is of another kind: its one field is looked at by itself
-        let (mut object, warnings) =
-            if scale { (said, Vec::new()) } else { write::understand(&call.kind, said, options.validation)? };
+        let (mut object, unknown) = if scale { (said, Vec::new()) } else { write::known(&call.kind, said)? };
+        if let Some(path) = unknown.first() {
+            let (of, kind) = (&call.route, &call.kind.names.kind);
+            return Err(Status::bad_request(format!(
+                "failed to create typed patch object ({}/{}; {version}, Kind={kind}): .{path}: field not declared in schema",
+                of.namespace, of.name
+            )));
+        }
         if !object.is_object() {
             return Err(Status::bad_request("the object provided is unrecognized: it is no JSON object"));
         }
@@ -126,7 +134,7 @@ impl Said {
             object = only(&call.kind.names.api_version(), &call.kind.names.kind, object, path);
         }
         let force = call.query.flag("force");
-        Ok(Self { object, warnings, options, force })
+        Ok(Self { object, options, force })
     }
 
     /// What applying it makes of `old`.

@@ -17,7 +17,8 @@ use substrate_store::{Entry, Error, Revision};
 
 use super::Call;
 use crate::body::{self, Body, View};
-use crate::kinds::Kind;
+use crate::custom::conversion;
+use crate::kinds::{Kind, Rules};
 use crate::selector::{Fields, Labels};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
@@ -48,8 +49,9 @@ pub fn metadata_of(entry: &Entry) -> Result<Value, Status> {
     object::decode_metadata(&entry.value, entry.revision).map_err(Status::internal)
 }
 
-pub fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
+pub async fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+    let entry = conversion::shown_one(server, &call.kind, entry).await?;
     if call.wanted(false)?.0 == View::Object {
         return Ok(body::json_bytes(StatusCode::OK, json_of(&call.kind, &entry)?));
     }
@@ -150,7 +152,11 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
     let selection = Selection::of(call)?;
     let (view, _) = call.wanted(false)?;
     let limit = match call.query.get("limit") {
-        Some(text) => text.parse::<usize>().map_err(|_| Status::bad_request(format!("invalid limit {text:?}")))?,
+        // Less than one is no limit.
+        Some(text) => {
+            let limit = text.parse::<i64>().map_err(|_| Status::bad_request(format!("invalid limit {text:?}")))?;
+            usize::try_from(limit).unwrap_or(0)
+        }
         None => 0,
     };
     let (at, after) = position(server, call, limit).await?;
@@ -167,6 +173,11 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
             .list(&prefix, after.as_deref(), if selection.is_everything() { limit } else { 0 }, at)
             .map_err(|error| gone(error, after.as_deref()))?,
     };
+    // By which fields is selected depends on the version; else only what is shown is converted.
+    let converts_first = conversion::is_needed(&call.kind) && !selection.fields.is_empty();
+    if converts_first {
+        page.entries = conversion::shown(server, &call.kind, page.entries).await?;
+    }
     if !selection.is_everything() {
         let mut kept = Vec::new();
         for entry in page.entries {
@@ -179,6 +190,9 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
             kept.truncate(limit);
         }
         page.entries = kept;
+    }
+    if !converts_first && view != View::Metadata {
+        page.entries = conversion::shown(server, &call.kind, page.entries).await?;
     }
     let mut metadata = json!({ "resourceVersion": page.revision.to_string() });
     if page.remaining > 0
@@ -281,11 +295,20 @@ fn list_json(kind: &Kind, entries: &[Entry], metadata: &Value) -> Result<Bytes, 
         kind.names.api_version()
     );
     out.put_slice(head.as_bytes());
+    // What stands at the head of each object; in lists of built-in kinds it is said of the list alone.
+    let said = format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", kind.names.api_version(), kind.names.kind);
     for (i, entry) in entries.iter().enumerate() {
         if i > 0 {
             out.put_u8(b',');
         }
-        out.put_slice(&json_of(kind, entry)?);
+        let object = json_of(kind, entry)?;
+        match object.strip_prefix(said.as_bytes()).filter(|_| matches!(kind.rules, Rules::Builtin(_))) {
+            Some(rest) => {
+                out.put_u8(b'{');
+                out.put_slice(rest);
+            }
+            None => out.put_slice(&object),
+        }
     }
     out.put_slice(b"]}");
     Ok(out.freeze())

@@ -8,6 +8,7 @@ use super::write::{self, Part};
 use super::{Call, read};
 use crate::auth::account_tokens;
 use crate::body::{self, Body};
+use crate::custom::conversion;
 use crate::kinds::{Kind, Rules};
 use crate::object::meta;
 use crate::patch::PatchKind;
@@ -20,7 +21,7 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
     let listed = kind.subresources.iter().any(|(name, _, _)| *name == call.route.subresource);
     match (call.route.subresource.as_str(), verb) {
         ("status", _) if !kind.has_status => Err(Status::no_resource()),
-        ("status", "get") => read::get(server, call),
+        ("status", "get") => read::get(server, call).await,
         ("status", "update") => {
             let mut object = body::parse(&call.headers, sent)?;
             if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
@@ -31,6 +32,7 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
         ("status", "patch") => patch::patch(server, call, Part::Status, sent).await,
         ("scale", "get") if listed => {
             let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+            let entry = conversion::shown_one(server, kind, entry).await?;
             Ok(body::json(StatusCode::OK, &scale_of(kind, &read::decoded(kind, &entry)?)?))
         }
         ("scale", "update" | "patch") if listed => scale(server, call, verb, sent).await,
@@ -39,9 +41,9 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
             Ok(body::json(StatusCode::CREATED, &answer))
         }
         ("eviction", "create") if listed => super::eviction::evict(server, call, sent).await,
-        ("ephemeralcontainers", "get") if listed => read::get(server, call),
+        ("ephemeralcontainers", "get") if listed => read::get(server, call).await,
         ("ephemeralcontainers", "update" | "patch") if listed => ephemeral(server, call, verb, sent).await,
-        ("approval", "get") if listed => read::get(server, call),
+        ("approval", "get") if listed => read::get(server, call).await,
         ("approval", "update" | "patch") if listed => approval(server, call, verb, sent).await,
         ("binding", "create") if listed => bind(server, call, sent).await,
         ("finalize", "update") if listed => finalize(server, call, sent).await,
@@ -184,8 +186,16 @@ async fn bind(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Response<B
         let error = crate::status::FieldError::required("target.name", "");
         return Err(Status::invalid("", "Binding", name, &[error]));
     }
+    let target = &binding["target"]["kind"];
+    if !matches!(target.as_str(), None | Some("" | "Node")) {
+        let error = crate::status::FieldError::not_supported("target.kind", target, &["Node", "<empty>"]);
+        return Err(Status::invalid("", "Binding", name, &[error]));
+    }
+    if !matches!(meta(&binding, "name"), "" | "*") && meta(&binding, "name") != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
     write::update(server, call, Part::Internal, |old| {
-        let refuse = |why: String| Err(Status::conflict(group, plural, name, &why));
+        let refuse = |why: String| Err(Status::conflict(group, &format!("{plural}/binding"), name, &why));
         let uid = meta(&binding, "uid");
         if !uid.is_empty() && uid != meta(old, "uid") {
             return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(old, "uid")));

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Call;
 use super::read::{self, Selection};
 use crate::body::{Body, Format, View};
+use crate::custom::conversion;
 use crate::kinds::Kind;
 use crate::protobuf::encode;
 use crate::server::ApiServer;
@@ -28,6 +29,7 @@ const BOOKMARK: Duration = Duration::from_secs(60);
 const STREAM_OF_PROTOBUF: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
 struct Watch {
+    server: ApiServer,
     kind: std::sync::Arc<Kind>,
     selection: Selection,
     view: View,
@@ -50,6 +52,7 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
     let prefix = call.kind.prefix(&call.route.namespace);
     let store = &server.inner.store;
     let mut watch = Watch {
+        server: server.clone(),
         kind: call.kind.clone(),
         selection,
         view,
@@ -75,7 +78,7 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
             let page = store.list(&prefix, None, 0, None).map_err(read::read_error)?;
             watch.watcher = store.watch(&prefix, page.revision).map_err(read::read_error)?;
             let mut out = BytesMut::new();
-            for entry in &page.entries {
+            for entry in &conversion::shown(server, &call.kind, page.entries).await? {
                 if watch.selection.matches_stored(&entry.value)? {
                     watch.write("ADDED", entry, &mut out)?;
                 }
@@ -123,10 +126,10 @@ impl Watch {
             let pause = self.until.min(Instant::now() + BOOKMARK);
             // Dropping `next` loses nothing: the watcher keeps its place until it returns.
             match tokio::time::timeout_at(pause, self.watcher.next()).await {
-                Ok(Ok(events)) => self.events(&events, &mut out),
+                Ok(Ok(events)) => self.events(events, &mut out).await,
                 Ok(Err(error)) => self.end(&read::read_error(error), &mut out),
                 Err(_) if Instant::now() >= self.until => self.ended = true,
-                Err(_) if self.bookmarks => self.catch_up(&mut out),
+                Err(_) if self.bookmarks => self.catch_up(&mut out).await,
                 Err(_) => {}
             }
             if !out.is_empty() {
@@ -136,8 +139,12 @@ impl Watch {
         None
     }
 
-    fn events(&mut self, events: &[Event], out: &mut BytesMut) {
-        for event in events {
+    async fn events(&mut self, events: Vec<Event>, out: &mut BytesMut) {
+        let events = match conversion::events(&self.server, &self.kind, events).await {
+            Ok(events) => events,
+            Err(status) => return self.end(&status, out),
+        };
+        for event in &events {
             if let Err(status) = self.event(event, out) {
                 return self.end(&status, out);
             }
@@ -145,10 +152,10 @@ impl Watch {
     }
 
     /// Says how far this watch is: a watcher that nothing concerned looks once more, so that it says a new revision.
-    fn catch_up(&mut self, out: &mut BytesMut) {
+    async fn catch_up(&mut self, out: &mut BytesMut) {
         match self.watcher.ready() {
             Ok(events) => {
-                self.events(&events, out);
+                self.events(events, out).await;
                 if !self.ended {
                     self.bookmark(self.watcher.position(), false, out);
                 }

@@ -1,7 +1,8 @@
 //! Create and update: the one way in which objects change.
 //!
 //! ```text
-//! sent ─decode─▶ known fields ─default─▶ ─system fields─▶ ─managers─▶ ─admission─▶ ─validate─▶ store (compare-and-swap)
+//! sent ─decode─▶ known fields ─default─▶ ─system fields─▶ ─managers─▶ ─admission (mutate)─▶ ─validate─▶ ─admission (judge)─▶ store
+//!                                                                                                   (compare-and-swap)
 //! ```
 //!
 //! Managers are noted where upstream notes them: what admission changes after that belongs to nobody.
@@ -21,7 +22,7 @@ use super::read::decoded;
 use super::{Call, FieldValidation};
 use crate::authorization;
 use crate::body::Body;
-use crate::kinds::{Errors, Kind};
+use crate::kinds::{Errors, Kind, QUALIFIED_NAME, is_qualified_name};
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
@@ -86,6 +87,27 @@ pub fn is_over(kind: &Kind, object: &Value) -> bool {
 
 /// Decodes what was sent and deals with unknown fields as asked.
 pub fn understand(kind: &Kind, sent: Value, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+    let (object, unknown) = known(kind, sent)?;
+    let unknown: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+    match validation {
+        FieldValidation::Strict if !unknown.is_empty() => {
+            Err(cannot(kind, &format!("strict decoding error: {}", unknown.join(", "))))
+        }
+        FieldValidation::Warn => Ok((object, unknown)),
+        _ => Ok((object, Vec::new())),
+    }
+}
+
+fn cannot(kind: &Kind, why: &str) -> Status {
+    let name = &kind.names.kind;
+    Status::bad_request(format!("{name} in version {:?} cannot be handled as a {name}: {why}", kind.names.version))
+}
+
+/// The fields of an object that its kind knows, and the paths of the others.
+///
+/// # Errors
+/// 400 when it is none of this kind.
+pub fn known(kind: &Kind, sent: Value) -> Result<(Value, Vec<String>), Status> {
     let (version, name) = (kind.names.api_version(), &kind.names.kind);
     if !sent.is_object() {
         return Err(Status::bad_request("the object provided is unrecognized: it is no JSON object"));
@@ -99,10 +121,7 @@ pub fn understand(kind: &Kind, sent: Value, validation: FieldValidation) -> Resu
             )));
         }
     }
-    let cannot = |why: &str| {
-        Status::bad_request(format!("{name} in version {:?} cannot be handled as a {name}: {why}", kind.names.version))
-    };
-    let mut decoded = kind.decode(sent).map_err(|why| cannot(&why))?;
+    let mut decoded = kind.decode(sent).map_err(|why| cannot(kind, &why))?;
     decoded.object["apiVersion"] = version.into();
     decoded.object["kind"] = name.as_ref().into();
     for field in ["annotations", "finalizers", "labels", "ownerReferences"] {
@@ -113,14 +132,7 @@ pub fn understand(kind: &Kind, sent: Value, validation: FieldValidation) -> Resu
             metadata(&mut decoded.object).remove(field);
         }
     }
-    let unknown: Vec<String> = decoded.unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
-    match validation {
-        FieldValidation::Strict if !unknown.is_empty() => {
-            Err(cannot(&format!("strict decoding error: {}", unknown.join(", "))))
-        }
-        FieldValidation::Warn => Ok((decoded.object, unknown)),
-        _ => Ok((decoded.object, Vec::new())),
-    }
+    Ok((decoded.object, decoded.unknown))
 }
 
 /// Puts an object into the namespace of the URL.
@@ -161,10 +173,32 @@ fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Stat
             message: format!("Too long: may not be more than {ANNOTATION_BYTES_MAX} bytes"),
         });
     }
-    for (i, owner) in object["metadata"]["ownerReferences"].as_array().into_iter().flatten().enumerate() {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            errors.require(&owner[field], format!("metadata.ownerReferences[{i}].{field}"));
+    for key in annotations.into_iter().flatten().map(|(key, _)| key) {
+        if !is_qualified_name(&key.to_lowercase()) {
+            errors.push(FieldError::invalid("metadata.annotations", &key.as_str().into(), QUALIFIED_NAME));
         }
+    }
+    for owner in object["metadata"]["ownerReferences"].as_array().into_iter().flatten() {
+        for (field, why) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "name must not be empty"),
+            ("uid", "uid must not be empty"),
+        ] {
+            if owner[field].as_str().unwrap_or_default().is_empty() {
+                errors.push(FieldError::invalid(format!("metadata.ownerReferences.{field}"), &"".into(), why));
+            }
+        }
+    }
+    for (i, finalizer) in object["metadata"]["finalizers"].as_array().into_iter().flatten().enumerate() {
+        let text = finalizer.as_str().unwrap_or_default();
+        let why = match text {
+            "foregroundDeletion" | "orphan" | "kubernetes" => continue,
+            _ if !is_qualified_name(text) => QUALIFIED_NAME,
+            _ if !text.contains('/') => "name is neither a standard finalizer name nor is it fully qualified",
+            _ => continue,
+        };
+        errors.push(FieldError::invalid(format!("metadata.finalizers[{i}]"), finalizer, why));
     }
     kind.validate(object, old, &mut errors);
     if let Some(old) = old {

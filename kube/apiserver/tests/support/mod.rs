@@ -1,6 +1,7 @@
 //! An API server in process, and short ways to speak to it.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, dead_code)]
 
+pub mod hooks;
 pub mod kubectl;
 
 use std::net::Ipv4Addr;

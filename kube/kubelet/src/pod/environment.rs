@@ -51,7 +51,7 @@ pub struct Needed {
 pub fn needed(pod: &Pod) -> Needed {
     let mut needed = Needed::default();
     let Some(spec) = &pod.spec else { return needed };
-    for container in &spec.containers {
+    for container in super::all_containers(pod) {
         for from in container.env_from.iter().flatten() {
             needed.config_maps.extend(from.config_map_ref.as_ref().map(|r| r.name.clone()));
             needed.secrets.extend(from.secret_ref.as_ref().map(|r| r.name.clone()));

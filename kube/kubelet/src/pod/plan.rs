@@ -150,14 +150,23 @@ pub fn plan(view: &View<'_>) -> Plan {
             for name in container_names(view.pod) {
                 over &= container(view, &mut plan, name);
             }
+            if !over {
+                // They end with the pod, which does not wait for them.
+                for later in super::ephemeral(view.pod) {
+                    container(view, &mut plan, &later.name);
+                }
+            }
             plan.over = over;
         }
     }
     plan
 }
 
-/// Whether a container that ended like this runs again.
+/// Whether a container that ended like this runs again. Ephemeral ones never do.
 pub fn restarts(pod: &Pod, run: &Run) -> bool {
+    if !container_names(pod).any(|name| name == run.name) {
+        return false;
+    }
     let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
     let failed = run.finished.as_ref().is_some_and(|f| f.exit_code != 0);
     match policy {
@@ -180,7 +189,7 @@ pub fn runs_of<'a>(runs: &'a [Run], container: &str) -> Vec<&'a Run> {
     own
 }
 
-/// The names of the pod's containers, in order.
+/// The names of the containers that the pod is made of, in order.
 pub fn container_names(pod: &Pod) -> impl Iterator<Item = &str> {
     pod.spec.iter().flat_map(|s| s.containers.iter().map(|c| c.name.as_str()))
 }

@@ -329,9 +329,14 @@ impl Starter<'_> {
         cancel: &CancellationToken,
         outcome: &mut Outcome,
     ) -> Result<String, Failure> {
-        let spec = self.pod.spec.iter().flat_map(|s| &s.containers).find(|c| c.name == name);
+        let spec = super::container(self.pod, name);
         let spec =
-            spec.ok_or_else(|| failed("CreateContainerConfigError", format!("the pod has no container {name}")))?;
+            &*spec.ok_or_else(|| failed("CreateContainerConfigError", format!("the pod has no container {name}")))?;
+        if let Some(what) = support::container(spec, self.host_network()) {
+            let message = format!("not supported on this node: {what}");
+            self.shared.events.warning(self.pod, Some(name), "NotSupported", message.clone());
+            return Err(Failure { reason: "NotSupported", message, retry: Retry::Never });
+        }
         let image = tokio::select! {
             // A fetch is dropped between blobs; what has arrived stays and is verified.
             image = self.image(spec, held) => image?,
@@ -509,7 +514,13 @@ impl Starter<'_> {
             read_only_root: rights.read_only_root,
             seccomp: rights.seccomp,
             host_pid: self.pod.spec.as_ref().and_then(|s| s.host_pid) == Some(true),
+            beside: super::ephemeral(self.pod)
+                .find(|c| c.name == spec.name)
+                .and_then(|c| c.target_container_name.clone())
+                .filter(|target| !target.is_empty()),
             tty: spec.tty == Some(true),
+            stdin: spec.stdin == Some(true),
+            stdin_once: spec.stdin_once == Some(true),
             cgroups,
             oom_file: Some(self.shared.cgroups.oom_file(&cgroup)),
             oom_score_adj: resources::oom_score_adj(self.pod, spec, &self.shared.capacity),

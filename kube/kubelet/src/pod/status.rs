@@ -48,12 +48,14 @@ pub fn status(view: &View<'_>) -> PodStatus {
     let before = view.pod.status.clone().unwrap_or_default();
     let containers: Vec<ContainerStatus> =
         plan::container_names(view.pod).map(|name| container(view, name, &before)).collect();
+    let later = super::ephemeral(view.pod).map(|c| container(view, &c.name, &before)).collect();
     let phase = phase(view);
     let conditions = conditions(view, &containers, phase, &before);
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(containers),
+        ephemeral_container_statuses: Some(later).filter(|all: &Vec<_>| !all.is_empty()),
         host_ip: Some(view.host_ip.to_owned()),
         host_ips: Some(vec![HostIP { ip: view.host_ip.to_owned() }]),
         pod_ip: view.pod_ip.map(str::to_owned),
@@ -86,11 +88,12 @@ fn phase(view: &View<'_>) -> &'static str {
 }
 
 fn container(view: &View<'_>, name: &str, before: &PodStatus) -> ContainerStatus {
-    let spec = view.pod.spec.iter().flat_map(|s| &s.containers).find(|c| c.name == name);
+    let spec = super::container(view.pod, name);
     let runs = plan::runs_of(view.runs, name);
     let (latest, previous) = (runs.first().copied(), runs.get(1).copied());
     let hold = view.holds.get(name);
-    let earlier = before.container_statuses.iter().flatten().find(|c| c.name == name);
+    let told = [&before.container_statuses, &before.ephemeral_container_statuses];
+    let earlier = told.into_iter().flatten().flatten().find(|c| c.name == name);
     let (state, last) = match latest {
         None => {
             let (reason, message) = match hold {
@@ -125,7 +128,7 @@ fn container(view: &View<'_>, name: &str, before: &PodStatus) -> ContainerStatus
     let id = latest.map(|r| r.id.as_str()).unwrap_or_default();
     ContainerStatus {
         name: name.to_owned(),
-        image: spec.and_then(|c| c.image.clone()).unwrap_or_default(),
+        image: spec.as_ref().and_then(|c| c.image.clone()).unwrap_or_default(),
         image_id: view.images.get(name).cloned().or_else(|| earlier.map(|c| c.image_id.clone())).unwrap_or_default(),
         container_id: latest.map(container_id).or_else(|| earlier.and_then(|c| c.container_id.clone())),
         ready: running && view.ready.contains(id),
@@ -254,7 +257,10 @@ pub fn agree(api: Option<&PodStatus>, own: &PodStatus) -> bool {
             state.terminated.map(|t| t.exit_code),
         )
     };
-    let containers = |s: &PodStatus| -> Vec<_> { s.container_statuses.iter().flatten().map(key).collect() };
+    let containers = |s: &PodStatus| -> Vec<_> {
+        let all = [&s.container_statuses, &s.ephemeral_container_statuses];
+        all.into_iter().flatten().flatten().map(key).collect()
+    };
     ours.iter().all(|(kind, status)| theirs.get(kind) == Some(status))
         && (&api.phase, &api.pod_ip) == (&own.phase, &own.pod_ip)
         && containers(api) == containers(own)

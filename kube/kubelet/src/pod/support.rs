@@ -46,7 +46,8 @@ fn volume(volume: &Volume) -> Option<String> {
     odd.then(|| format!("the kind of volume {:?}", volume.name))
 }
 
-fn container(container: &Container, host_network: bool) -> Option<String> {
+/// The same of one container.
+pub fn container(container: &Container, host_network: bool) -> Option<String> {
     let ports = container.ports.iter().flatten();
     let mounts = container.volume_mounts.iter().flatten();
     let context = container.security_context.clone().unwrap_or_default();

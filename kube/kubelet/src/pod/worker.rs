@@ -358,8 +358,10 @@ impl Worker {
     /// The image's word, by number or name.
     async fn stop_signal(&self, observed: &Observed, id: &str) -> i32 {
         let name = observed.containers.iter().find(|r| r.id == id).map(|r| r.name.as_str()).unwrap_or_default();
-        let spec = self.pod.spec.iter().flat_map(|s| &s.containers).find(|c| c.name == name);
-        let Some(reference) = spec.and_then(|c| c.image.as_deref()).and_then(|i| i.parse().ok()) else { return TERM };
+        let spec = super::container(&self.pod, name);
+        let Some(reference) = spec.as_ref().and_then(|c| c.image.as_deref()).and_then(|i| i.parse().ok()) else {
+            return TERM;
+        };
         let image = self.shared.images.find(&reference).await.ok().flatten();
         let text = image.map(|i| i.config.stop_signal).unwrap_or_default();
         let by_name = text.parse::<nix::sys::signal::Signal>().map(|s| s as i32).ok();

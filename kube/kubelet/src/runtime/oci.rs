@@ -4,7 +4,7 @@
 //! DIR/PODUID/sandbox.json  socket  containers/ID/{status.json, upper, work, root}
 //! ```
 //!
-//! Limits: no user namespaces, no attach and no standard input, cgroup version 1 is not shown inside.
+//! Limits: no user namespaces, cgroup version 1 is not shown inside.
 
 use std::ffi::OsString;
 use std::fs;
@@ -26,6 +26,7 @@ use super::{
 };
 use crate::supervisor::{SANDBOX_FILE, SOCKET};
 
+mod attach;
 mod exec;
 
 /// A supervisor that starts a container answers within the 60 s it gives a child, and a little.
@@ -135,6 +136,10 @@ impl Runtime for OciRuntime {
 
     async fn exec(&self, pod_uid: &str, id: &str, options: &ExecOptions) -> Result<ExecSession, Error> {
         exec::exec(self.connect(pod_uid)?, pod_uid, id, options).await
+    }
+
+    async fn attach(&self, pod_uid: &str, id: &str, options: &ExecOptions) -> Result<ExecSession, Error> {
+        attach::attach(self.connect(pod_uid)?, pod_uid, id, options).await
     }
 
     async fn forget(&self, pod_uid: &str, id: &str) -> Result<(), Error> {

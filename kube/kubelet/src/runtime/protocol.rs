@@ -9,7 +9,7 @@ use super::{ContainerConfig, ContainerStatus};
 pub(crate) const MESSAGE_SIZE_MAX: usize = 4 << 20;
 
 /// To the supervisor. Each connection carries requests one after the other, except that nothing may follow
-/// `Exec` and `Watch`.
+/// `Exec`, `Attach` and `Watch`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// Answered by `Started` or `Failed`.
@@ -17,6 +17,9 @@ pub(crate) enum Request {
     /// With descriptors for standard input, output and error, or none with a terminal. Answered by `ExecStarted`
     /// (with the terminal's descriptor) and then `ExecExited`, or by `Failed`. Closing the connection kills it.
     Exec(ExecConfig),
+    /// With descriptors for copies of standard output and error. Answered by `ExecStarted` (with what feeds the input,
+    /// or the terminal's descriptor) and, when the container ends, `ExecExited`; or by `Failed`.
+    Attach { id: String, stdin: bool },
     /// Answered by `Done`.
     Signal { id: String, signal: i32 },
     /// Answered by `Done` or `Failed`.

@@ -48,9 +48,23 @@ pub(super) struct Joined {
     pub cgroup: OwnedFd,
 }
 
-/// Becomes the container's program, or tells why not and ends.
-pub(super) fn init(channel: &Channel, sources: &Sources<'_>, stdio: Option<Stdio>) -> ! {
-    let Err(why) = try_init(channel, sources, stdio);
+/// Becomes the container's program, or tells why not and ends. With another's processes (`beside`) it starts a sibling
+/// that becomes it, for only children are born into another namespace.
+pub(super) fn init(channel: &Channel, sources: &Sources<'_>, stdio: Option<Stdio>, beside: Option<OwnedFd>) -> ! {
+    let sibling = beside.map(|pids| {
+        setns(&pids, CloneFlags::CLONE_NEWPID).context(|| "join the process namespace".into())?;
+        sys::clone_process(libc::CLONE_PARENT)
+    });
+    let why = match sibling.transpose() {
+        Ok(Some(Some(pid))) => {
+            let _ = channel.say(Word::Pid(pid)); // with the supervisor gone nobody wants to know
+            sys::exit_now(0)
+        }
+        Ok(_) => match try_init(channel, sources, stdio) {
+            Err(why) => why,
+        },
+        Err(why) => why,
+    };
     let _ = channel.say(Word::Failed(why.to_string())); // with the supervisor gone nobody wants to know
     sys::exit_now(127)
 }

@@ -46,6 +46,8 @@ struct Container {
     identity: Identity,
     log: Log,
     streams: Vec<Stream>,
+    /// What its standard input is fed from; none without one, with a terminal, or when the only feeder has it.
+    input: Option<OwnedFd>,
 }
 
 /// A command that runs in a container.
@@ -89,13 +91,14 @@ impl Containers {
             started_at_ns: now_ns(),
             finished: None,
         };
-        let launched = launch(&dir, &self.dir.join(sandbox::SHM), &config);
-        let (identity, streams, failed) = match launched {
-            Ok((pid, identity, streams)) => {
+        let pids = config.beside.as_deref().map(|name| self.processes_of(name)).transpose();
+        let launched = pids.and_then(|pids| launch(&dir, &self.dir.join(sandbox::SHM), &config, pids));
+        let (identity, streams, input, failed) = match launched {
+            Ok((pid, identity, streams, input)) => {
                 status.pid = Some(pid);
-                (identity, streams, None)
+                (identity, streams, input, None)
             }
-            Err(why) => (Identity::default(), Vec::new(), Some(why)),
+            Err(why) => (Identity::default(), Vec::new(), None, Some(why)),
         };
         if let Some(why) = &failed {
             let error = Some(why.clone());
@@ -105,7 +108,7 @@ impl Containers {
         }
         let written = self.write(&status);
         let id = config.id.clone();
-        self.all.insert(id.clone(), Container { config, status: status.clone(), identity, log, streams });
+        self.all.insert(id.clone(), Container { config, status: status.clone(), identity, log, streams, input });
         match (failed, written) {
             (Some(why), _) => Err(why),
             (None, Err(e)) => {
@@ -114,6 +117,43 @@ impl Containers {
                 Err(format!("container {id}: its state cannot be written: {e}"))
             }
             (None, Ok(())) => Ok(status),
+        }
+    }
+
+    /// The process namespace of the container of that name.
+    fn processes_of(&self, name: &str) -> Result<OwnedFd, String> {
+        let running = self.all.values().filter(|c| c.status.name == name);
+        match running.filter_map(|c| c.status.pid).next_back() {
+            Some(pid) => namespace(pid, "pid"),
+            None => Err(format!("unable to find target container {name}")),
+        }
+    }
+
+    /// Copies a running container's output to `output` and `error` from now on, and answers what feeds its input.
+    pub fn attach(
+        &mut self,
+        id: &str,
+        stdin: bool,
+        output: OwnedFd,
+        error: OwnedFd,
+    ) -> Result<Option<OwnedFd>, String> {
+        let running = self.all.get_mut(id).filter(|c| c.status.finished.is_none());
+        let container = running.ok_or_else(|| format!("container {id} is not running"))?;
+        let text = |e: io::Error| e.to_string();
+        let mut terminal = None;
+        let (mut output, mut error) = (Some(output), Some(error));
+        for stream in &mut container.streams {
+            terminal = stream.terminal().map(|fd| fd.try_clone_to_owned()).transpose().map_err(text)?.or(terminal);
+            if let Some(to) = if stream.name() == "stdout" { output.take() } else { error.take() } {
+                stream.copy_to(to).map_err(text)?;
+            }
+        }
+        match (&container.input, terminal) {
+            (_, terminal @ Some(_)) => Ok(terminal),
+            _ if !stdin => Ok(None),
+            // With `stdinOnce` it is given away: closed there, it has ended for the program.
+            _ if container.config.stdin_once => Ok(container.input.take()),
+            (input, None) => input.as_ref().map(OwnedFd::try_clone).transpose().map_err(text),
         }
     }
 
@@ -126,12 +166,8 @@ impl Containers {
         if command.is_empty() || (stdio.is_none() && !tty) {
             return Err("a command needs a program, and three descriptors unless it has a terminal".to_owned());
         }
-        let namespace = |name: &str| {
-            let path = format!("/proc/{pid}/ns/{name}");
-            open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-                .map_err(|e| format!("open {path}: {e}"))
-        };
-        let joined = Joined { mounts: namespace("mnt")?, pids: namespace("pid")?, cgroup: namespace("cgroup")? };
+        let joined =
+            Joined { mounts: namespace(pid, "mnt")?, pids: namespace(pid, "pid")?, cgroup: namespace(pid, "cgroup")? };
         let (ours, theirs) = Channel::pair().map_err(|e| e.to_string())?;
         match sys::clone_process(0).map_err(|e| e.to_string())? {
             None => {
@@ -179,15 +215,16 @@ impl Containers {
         Ok(())
     }
 
-    /// Takes note of a reaped process; `true` if it was a container.
-    pub fn reaped(&mut self, pid: Pid, how: WaitStatus) -> bool {
+    /// Takes note of a reaped process; answers the container that it was.
+    pub fn reaped(&mut self, pid: Pid, how: WaitStatus) -> Option<String> {
         let is_it = |c: &&mut Container| c.status.pid == Some(pid.as_raw()) && c.status.finished.is_none();
-        let Some(container) = self.all.values_mut().find(is_it) else { return false };
+        let container = self.all.values_mut().find(is_it)?;
         // Everything it wrote is in the pipes by now; a stream that others hold open is read on.
         let log = &mut container.log;
         container.streams.retain_mut(|s| s.pump(log));
         let (exit_code, signal) = exit_code(how);
         let oom_killed = container.config.oom_file.as_deref().is_some_and(|f| oom_kills(f) > 0);
+        container.input = None;
         container.status.pid = None;
         container.status.finished =
             Some(Finished { at_ns: now_ns(), exit_code, signal, oom_killed, lost: false, error: None });
@@ -195,7 +232,7 @@ impl Containers {
         if self.write(&status).is_err() {
             // The disk is full; whoever asks this process still gets the truth, and after its death "lost".
         }
-        true
+        Some(status.id)
     }
 
     /// Every stream that can be read, with whom it belongs to.
@@ -216,18 +253,30 @@ impl Containers {
     }
 }
 
-type Launched = (i32, Identity, Vec<Stream>);
+type Launched = (i32, Identity, Vec<Stream>, Option<OwnedFd>);
 
-fn launch(dir: &Path, shm: &Path, config: &ContainerConfig) -> Result<Launched, String> {
+/// A namespace of a process of ours that has not been reaped.
+fn namespace(pid: i32, name: &str) -> Result<OwnedFd, String> {
+    let path = format!("/proc/{pid}/ns/{name}");
+    open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| format!("open {path}: {e}"))
+}
+
+/// `beside` is the process namespace to be in, if it is not a new one.
+fn launch(dir: &Path, shm: &Path, config: &ContainerConfig, beside: Option<OwnedFd>) -> Result<Launched, String> {
     let text = |e: io::Error| e.to_string();
     let (ours, theirs) = Channel::pair().map_err(text)?;
-    let (stdio, mut streams) =
-        if config.tty { (None, Vec::new()) } else { pipes().map(|(s, p)| (Some(s), p)).map_err(text)? };
-    let pids = if config.host_pid { 0 } else { libc::CLONE_NEWPID };
-    match sys::clone_process(libc::CLONE_NEWNS | pids).map_err(text)? {
+    let (stdio, mut streams, input) = match config.tty {
+        true => (None, Vec::new(), None),
+        false => pipes(config.stdin).map(|(s, p, i)| (Some(s), p, i)).map_err(text)?,
+    };
+    let own = match config.host_pid || beside.is_some() {
+        true => libc::CLONE_NEWNS,
+        false => libc::CLONE_NEWNS | libc::CLONE_NEWPID,
+    };
+    match sys::clone_process(own).map_err(text)? {
         None => {
             drop(ours);
-            child::init(&theirs, &Sources { dir, shm, config }, stdio)
+            child::init(&theirs, &Sources { dir, shm, config }, stdio, beside)
         }
         Some(pid) => {
             drop((theirs, stdio));
@@ -238,17 +287,20 @@ fn launch(dir: &Path, shm: &Path, config: &ContainerConfig) -> Result<Launched, 
             if let Some(terminal) = started.terminal {
                 streams.push(Stream::new("stdout", terminal, true).map_err(text)?);
             }
-            Ok((pid, started.identity.unwrap_or_default(), streams))
+            Ok((started.pid.unwrap_or(pid), started.identity.unwrap_or_default(), streams, input))
         }
     }
 }
 
-fn pipes() -> io::Result<(Stdio, Vec<Stream>)> {
+fn pipes(stdin: bool) -> io::Result<(Stdio, Vec<Stream>, Option<OwnedFd>)> {
     let (out_read, output) = pipe2(OFlag::O_CLOEXEC)?;
     let (error_read, error) = pipe2(OFlag::O_CLOEXEC)?;
-    let input = open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let (input, feed) = match stdin {
+        true => pipe2(OFlag::O_CLOEXEC).map(|(read, write)| (read, Some(write)))?,
+        false => (open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?, None),
+    };
     let streams = vec![Stream::new("stdout", out_read, false)?, Stream::new("stderr", error_read, false)?];
-    Ok((Stdio { input, output, error }, streams))
+    Ok((Stdio { input, output, error }, streams, feed))
 }
 
 /// A shell's view of how a process ended, and the signal.

@@ -7,6 +7,9 @@
 //!
 //! A file that has grown to 10 MiB is renamed to `.1` (the one before it is dropped), so that a container cannot fill
 //! the disk with words. When the disk is full, lines are dropped and their number is written once it is not.
+//!
+//! Who is *attached* gets a copy of the bytes as they come. One that does not read them holds its container up, as a
+//! slow terminal would.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Longer lines are cut into pieces marked `P`; the size every CRI runtime uses.
 const PIECE_MAX: usize = 16 << 10;
@@ -81,25 +85,65 @@ pub(super) struct Stream {
     from: File,
     pending: Vec<u8>,
     terminal: bool,
+    copies: Vec<Copied>,
+}
+
+/// Where an attached caller reads.
+struct Copied {
+    to: File,
+    /// Of one read at most: nothing is read while something is unsent.
+    unsent: Vec<u8>,
 }
 
 impl Stream {
     pub fn new(name: &'static str, from: OwnedFd, terminal: bool) -> io::Result<Self> {
         fcntl(&from, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { name, from: from.into(), pending: Vec::new(), terminal })
+        Ok(Self { name, from: from.into(), pending: Vec::new(), terminal, copies: Vec::new() })
     }
 
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.from.as_fd()
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
-    /// Moves what is there into `log`; `false` once the stream has ended.
+    /// The terminal that it comes from.
+    pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.terminal.then(|| self.from.as_fd())
+    }
+
+    /// What to wait for: new bytes, or that the attached take those they have not got yet.
+    pub fn awaited(&self) -> PollFd<'_> {
+        match self.copies.iter().find(|copy| !copy.unsent.is_empty()) {
+            Some(slow) => PollFd::new(slow.to.as_fd(), PollFlags::POLLOUT),
+            None => PollFd::new(self.from.as_fd(), PollFlags::POLLIN),
+        }
+    }
+
+    /// From now on `to` gets a copy, until it is closed on the other side.
+    pub fn copy_to(&mut self, to: OwnedFd) -> io::Result<()> {
+        fcntl(&to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        // Those that nobody reads any more would be noticed at the next byte only, which may never come.
+        self.copies.retain(|copy| {
+            let mut fds = [PollFd::new(copy.to.as_fd(), PollFlags::empty())];
+            !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+        });
+        self.copies.push(Copied { to: to.into(), unsent: Vec::new() });
+        Ok(())
+    }
+
+    /// Moves what is there into `log` and to the attached; `false` once the stream has ended and all have it.
     pub fn pump(&mut self, log: &mut Log) -> bool {
         let mut chunk = [0; PIECE_MAX];
         for _ in 0..READS_PER_TURN {
+            self.copies.retain_mut(Copied::flush);
+            if self.copies.iter().any(|copy| !copy.unsent.is_empty()) {
+                return true;
+            }
             match self.from.read(&mut chunk) {
                 Ok(0) => return self.end(log),
-                Ok(n) => self.take(&chunk[..n], log),
+                Ok(n) => {
+                    self.take(&chunk[..n], log);
+                    self.copies.iter_mut().for_each(|copy| copy.unsent.extend_from_slice(&chunk[..n]));
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // A terminal whose other end is closed says so with EIO.
@@ -140,6 +184,21 @@ impl Stream {
             log.line(self.name, true, &line);
         }
         false
+    }
+}
+
+impl Copied {
+    /// `false` when nobody reads it any more.
+    fn flush(&mut self) -> bool {
+        while !self.unsent.is_empty() {
+            match self.to.write(&self.unsent) {
+                Ok(n) => drop(self.unsent.drain(..n)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
     }
 }
 

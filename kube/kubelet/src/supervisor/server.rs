@@ -70,6 +70,7 @@ struct Connection {
     unsent: Vec<u8>,
     watching: bool,
     exec: Option<i32>,
+    attached: Option<String>,
     closed: bool,
 }
 
@@ -91,7 +92,7 @@ impl Server {
             fds.push(PollFd::new(connection.stream.as_fd(), flags));
         }
         let streams: Vec<_> = self.containers.streams().collect();
-        fds.extend(streams.iter().map(|(_, _, s)| PollFd::new(s.fd(), PollFlags::POLLIN)));
+        fds.extend(streams.iter().map(|(_, _, s)| s.awaited()));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Woken::default()),
@@ -123,8 +124,12 @@ impl Server {
         let mut changed = false;
         while let Ok(how) = waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
             let Some(pid) = how.pid().filter(|_| how != WaitStatus::StillAlive) else { break };
-            if self.containers.reaped(pid, how) {
+            if let Some(id) = self.containers.reaped(pid, how) {
                 changed = true;
+                for connection in self.connections.iter_mut().filter(|c| c.attached.as_ref() == Some(&id)) {
+                    connection.attached = None;
+                    connection.answer(&Response::ExecExited { exit_code: exit_code(how).0 }, None);
+                }
                 continue;
             }
             if let Some(connection) = self.connections.iter_mut().find(|c| c.exec == Some(pid.as_raw())) {
@@ -171,6 +176,7 @@ impl Server {
                 Err(why) => Response::Failed(why),
             },
             Request::Exec(config) => return self.exec(n, &config),
+            Request::Attach { id, stdin } => return self.attach(n, id, stdin),
             Request::Signal { id, signal } => {
                 self.containers.signal(&id, signal);
                 Response::Done
@@ -211,6 +217,23 @@ impl Server {
             Err(why) => connection.answer(&Response::Failed(why), None),
         }
     }
+
+    fn attach(&mut self, n: usize, id: String, stdin: bool) {
+        let connection = &mut self.connections[n];
+        let mut given = connection.descriptors.drain(..);
+        let (Some(output), Some(error)) = (given.next(), given.next()) else {
+            drop(given);
+            return connection.answer(&Response::Failed("attaching needs two descriptors".to_owned()), None);
+        };
+        drop(given);
+        match self.containers.attach(&id, stdin, output, error) {
+            Ok(input) => {
+                connection.attached = Some(id);
+                connection.answer(&Response::ExecStarted, input);
+            }
+            Err(why) => connection.answer(&Response::Failed(why), None),
+        }
+    }
 }
 
 impl Connection {
@@ -222,6 +245,7 @@ impl Connection {
             unsent: Vec::new(),
             watching: false,
             exec: None,
+            attached: None,
             closed: false,
         }
     }

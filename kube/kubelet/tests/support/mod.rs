@@ -69,7 +69,7 @@ pub fn busybox() -> Layer {
         Layer::new().dir("bin/", 0o755).dir("tmp/", 0o1777).dir("etc/", 0o755).file("bin/busybox", 0o755, &binary);
     layer = layer.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/:/bin/sh\n");
     layer = layer.file("etc/group", 0o644, b"root:x:0:\nweb:x:102:\nextra:x:103:web\n");
-    for name in "sh sleep echo cat ls rm id true false env hostname kill ps mount tty stty httpd nc touch mkdir dd head tail od chmod unshare test trap wget grep ip yes seq stat readlink date mknod".split(' ') {
+    for name in "sh sleep echo cat ls rm id true false env hostname kill ps mount tty stty httpd nc touch mkdir dd head tail tr od chmod unshare test trap wget grep ip yes seq stat readlink date mknod".split(' ') {
         layer = layer.link(&format!("bin/{name}"), "busybox", tar::EntryType::Symlink);
     }
     layer

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::super::matching::converted;
 use super::super::{Operation, Request};
+use crate::custom::conversion::between;
 use crate::kinds::Kind;
+use crate::server::ApiServer;
 use crate::status::Status;
 
 /// Warnings of one answer, and bytes of each, that reach the caller.
@@ -12,13 +13,41 @@ const WARNINGS_MAX: usize = 16;
 const WARNING_BYTES_MAX: usize = 256;
 
 /// The question about a request whose objects are shown as those of `shown`.
-pub fn question(uid: &str, request: &Request<'_>, shown: &Kind, object: &Value) -> Value {
-    let seen = |object: &Value| converted(request.kind, shown, object);
+///
+/// # Errors
+/// When they cannot be converted.
+pub async fn question(
+    server: &ApiServer,
+    uid: &str,
+    request: &Request<'_>,
+    shown: &Kind,
+    object: &Value,
+) -> Result<Value, Status> {
     let mut asked = about(request, shown);
     asked["uid"] = uid.into();
-    asked["object"] = if request.operation == Operation::Delete { Value::Null } else { seen(object) };
-    asked["oldObject"] = request.old.map_or(Value::Null, seen);
-    asked
+    [asked["object"], asked["oldObject"]] = seen(server, request, shown, object).await?;
+    Ok(asked)
+}
+
+/// The object as it is to be and as it was, as those of `shown`.
+///
+/// # Errors
+/// When they cannot be converted.
+pub async fn seen(
+    server: &ApiServer,
+    request: &Request<'_>,
+    shown: &Kind,
+    object: &Value,
+) -> Result<[Value; 2], Status> {
+    let now = match request.operation {
+        Operation::Delete => Value::Null,
+        _ => between(server, request.kind, shown, object).await?,
+    };
+    let old = match request.old {
+        Some(old) => between(server, request.kind, shown, old).await?,
+        None => Value::Null,
+    };
+    Ok([now, old])
 }
 
 /// What is said of a request, without its objects.

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::admission::{conditions, webhooks};
+use crate::admission::conditions;
 use crate::kinds::{Column, Errors, column, pod_spec, typed};
 use crate::status::FieldError;
 use crate::table::{age, list};
+use crate::webhook;
 
 /// Fills in what was left out of each webhook.
 pub fn complete(configuration: &mut Value, mutates: bool) {
@@ -67,23 +68,27 @@ pub fn judge(configuration: &Value, errors: &mut Errors) {
             let why = "the timeout value must be between 1 and 30 seconds";
             errors.push(FieldError::invalid(at("timeoutSeconds"), &hook["timeoutSeconds"], why));
         }
-        let config = &hook["clientConfig"];
-        if config["url"].is_string() == config["service"].is_object() {
-            errors.push(FieldError::required(at("clientConfig"), "exactly one of url or service is required"));
-        }
-        if let Some(url) = config["url"].as_str() {
-            check_url(url, &at("clientConfig.url"), errors);
-        }
+        client(&hook["clientConfig"], &at("clientConfig"), errors);
         errors.label_selector(&hook["namespaceSelector"], &at("namespaceSelector"));
         errors.label_selector(&hook["objectSelector"], &at("objectSelector"));
-        if let Err(why) = webhooks::check_client(config) {
-            errors.push(FieldError::invalid(at("clientConfig"), &Value::Null, &why));
-        }
         conditions::check(&hook["matchConditions"], &at("matchConditions"), &conditions::WEBHOOK, errors);
-        if config["service"].is_object() {
-            errors.require(&config["service"]["name"], at("clientConfig.service.name"));
-            errors.require(&config["service"]["namespace"], at("clientConfig.service.namespace"));
+    }
+}
+
+/// Judges where a webhook is, of admission or of conversion.
+pub fn client(config: &Value, path: &str, errors: &mut Errors) {
+    if config["url"].is_string() == config["service"].is_object() {
+        return errors.push(FieldError::required(path, "exactly one of url or service is required"));
+    }
+    if let Some(url) = config["url"].as_str() {
+        check_url(url, &format!("{path}.url"), errors);
+    } else {
+        for field in ["name", "namespace"] {
+            errors.require(&config["service"][field], format!("{path}.service.{field}"));
         }
+    }
+    if let Err(why) = webhook::check(config) {
+        errors.push(FieldError::invalid(path, &Value::Null, &why));
     }
 }
 

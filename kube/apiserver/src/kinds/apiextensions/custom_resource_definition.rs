@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::custom::conversion::REVIEWS;
+use crate::kinds::admissionregistration::webhooks;
+use crate::kinds::validate::{DNS_1035, NameRule};
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
 use crate::protobuf;
 use crate::status::FieldError;
@@ -43,8 +46,10 @@ const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];
 fn default(crd: &mut Value) {
     let names = &mut crd["spec"]["names"];
     let kind = names["kind"].as_str().unwrap_or_default().to_owned();
-    pod_spec::set(names, "singular", kind.to_lowercase());
-    pod_spec::set(names, "listKind", format!("{kind}List"));
+    if !kind.is_empty() {
+        pod_spec::set(names, "singular", kind.to_lowercase());
+        pod_spec::set(names, "listKind", format!("{kind}List"));
+    }
     pod_spec::set(&mut crd["spec"], "conversion", json!({ "strategy": "None" }));
 }
 
@@ -56,34 +61,98 @@ fn validate(crd: &Value, errors: &mut Errors) {
         (&spec["group"], "spec.group"),
         (&spec["names"]["plural"], "spec.names.plural"),
         (&spec["names"]["kind"], "spec.names.kind"),
-        (&spec["versions"], "spec.versions"),
+        (&spec["names"]["listKind"], "spec.names.listKind"),
+        (&spec["names"]["singular"], "spec.names.singular"),
+        (&spec["scope"], "spec.scope"),
     ] {
         errors.require(value, field);
     }
-    let name = format!("{plural}.{group}");
-    if crd["metadata"]["name"] != json!(name) {
-        let detail = format!("must be spec.names.plural+\".\"+spec.group, {name:?}");
-        errors.push(FieldError::invalid("metadata.name", &crd["metadata"]["name"], &detail));
+    for field in ["plural", "singular"] {
+        let name = &spec["names"][field];
+        let fits = name.as_str().is_none_or(|name| name.is_empty() || NameRule::Dns1035.judge(name).is_empty());
+        if !fits {
+            errors.named(name, &format!("spec.names.{field}"), NameRule::Dns1035);
+        }
+    }
+    for field in ["kind", "listKind"] {
+        let name = spec["names"][field].as_str().unwrap_or_default();
+        if !name.is_empty() && !NameRule::Dns1035.judge(&name.to_lowercase()).is_empty() {
+            let why = format!("may have mixed case, but should otherwise match: {DNS_1035}");
+            errors.push(FieldError::invalid(format!("spec.names.{field}"), &name.into(), &why));
+        }
+    }
+    if crd["metadata"]["name"] != json!(format!("{plural}.{group}")) {
+        let why = "must be spec.names.plural+\".\"+spec.group";
+        errors.push(FieldError::invalid("metadata.name", &crd["metadata"]["name"], why));
     }
     errors.one_of(&spec["scope"], "spec.scope", &["Cluster", "Namespaced"]);
-    errors.one_of(&spec["conversion"]["strategy"], "spec.conversion.strategy", &["None"]);
+    conversion(&spec["conversion"], errors);
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let storage = versions.iter().filter(|v| v["storage"] == json!(true)).count();
-    if !versions.is_empty() && storage != 1 {
-        let detail = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid("spec.versions", &json!(versions.len()), detail));
+    if storage != 1 {
+        let why = "must have exactly one version marked as storage version";
+        errors.push(FieldError::invalid("spec.versions", &spec["versions"], why));
     }
-    for (i, version) in versions.iter().enumerate() {
+    let names: Vec<&Value> = versions.iter().map(|version| &version["name"]).collect();
+    if (1..names.len()).any(|i| names[..i].contains(&names[i])) {
+        errors.push(FieldError::invalid("spec.versions", &spec["versions"], "must contain unique version names"));
+    }
+    for (i, kept) in crd["status"]["storedVersions"].as_array().into_iter().flatten().enumerate() {
+        if !names.contains(&kept) {
+            let why = "missing from spec.versions; must be listed here as objects are kept in it";
+            errors.push(FieldError::invalid(format!("status.storedVersions[{i}]"), kept, why));
+        }
+    }
+    let alike = versions.windows(2).all(|pair| pair[0]["schema"] == pair[1]["schema"]);
+    for (i, version) in versions.iter().enumerate().take(if alike { 1 } else { usize::MAX }) {
         let schema = &version["schema"]["openAPIV3Schema"];
-        let field = format!("spec.versions[{i}].schema.openAPIV3Schema");
+        // Upstream keeps one schema for all versions, if they have the same, and says so in its paths.
+        let field = match alike && !schema.is_null() {
+            true => "spec.validation.openAPIV3Schema".to_owned(),
+            false => format!("spec.versions[{i}].schema.openAPIV3Schema"),
+        };
         if schema.is_null() {
             errors.push(FieldError::required(field, "schemas are required"));
-        } else if let Err(why) = crate::custom::schema::check(schema, 0) {
-            errors.push(FieldError::invalid(field, &json!("schema"), &why));
         } else {
-            crate::custom::schema::rules::check(schema, &field, errors);
+            let before = errors.len();
+            crate::custom::schema::check(schema, &field, errors);
+            if errors.len() == before {
+                crate::custom::schema::rules::check(schema, &field, errors);
+            }
         }
+    }
+    for (i, version) in versions.iter().enumerate() {
         paths(version, &format!("spec.versions[{i}]"), errors);
+    }
+}
+
+/// Judges how objects become those of another version.
+fn conversion(conversion: &Value, errors: &mut Errors) {
+    let at = |field: &str| format!("spec.conversion.{field}");
+    errors.one_of(&conversion["strategy"], at("strategy"), &["None", "Webhook"]);
+    let webhook = &conversion["webhook"];
+    if conversion["strategy"] != "Webhook" {
+        if !webhook.is_null() {
+            let why = "should not be set when strategy is not set to Webhook";
+            errors.push(FieldError::forbidden(at("webhookClientConfig"), why));
+        }
+        return;
+    }
+    if webhook["clientConfig"].is_null() {
+        let why = "required when strategy is set to Webhook";
+        errors.push(FieldError::required(at("webhookClientConfig"), why));
+    } else {
+        webhooks::client(&webhook["clientConfig"], &at("webhookClientConfig"), errors);
+    }
+    let versions = &webhook["conversionReviewVersions"];
+    let spoken = |version: &Value| version.as_str().is_some_and(|version| REVIEWS.contains(&version));
+    match versions.as_array() {
+        None => errors.push(FieldError::required(at("conversionReviewVersions"), "")),
+        Some(versions) if versions.iter().any(spoken) => {}
+        Some(_) => {
+            let why = format!("must include at least one of {}", REVIEWS.join(", "));
+            errors.push(FieldError::invalid(at("conversionReviewVersions"), versions, &why));
+        }
     }
 }
 

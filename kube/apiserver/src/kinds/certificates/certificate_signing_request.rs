@@ -102,7 +102,7 @@ fn validate(request: &Value, errors: &mut Errors) {
         }
     }
     match spec["signerName"].as_str().unwrap_or_default() {
-        "" => errors.push(FieldError::required("spec.signerName", "")),
+        "" => errors.push(FieldError::required("spec.signerName", "signerName must be provided")),
         "kubernetes.io/legacy-unknown" => {
             let why = "the legacy signerName is not allowed via this API version";
             errors.push(FieldError::invalid("spec.signerName", &spec["signerName"], why));

@@ -2,12 +2,14 @@
 
 use serde_json::Value;
 
+use crate::kinds::rules::{Check, Rule, check};
 use crate::kinds::{Builtin, Column, Description, column};
 use crate::protobuf;
 use crate::table::{age, text};
 
 pub static KIND: Description = Description {
     rules: Builtin {
+        validate: |lease, errors| check(RULES, &lease["spec"], "spec", errors),
         heartbeat: Some(|lease| lease["spec"]["renewTime"] = Value::Null),
         columns: COLUMNS,
         cells: |lease, now| {
@@ -17,5 +19,12 @@ pub static KIND: Description = Description {
     },
     ..Description::of(["coordination.k8s.io", "v1", "Lease", "leases", "lease"], &protobuf::coordination::Lease)
 };
+
+const RULES: &[Rule] =
+    &[Rule("leaseDurationSeconds", Check::Says(above_zero)), Rule("leaseTransitions", Check::Range(0, i64::MAX))];
+
+fn above_zero(seconds: &Value) -> Vec<&'static str> {
+    if seconds.as_i64().is_some_and(|n| n > 0) { Vec::new() } else { vec!["must be greater than 0"] }
+}
 
 const COLUMNS: &[Column] = &[column("Name", 0), column("Holder", 0), column("Age", 0)];

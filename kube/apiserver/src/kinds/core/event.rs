@@ -2,15 +2,34 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, column};
+use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
 use crate::protobuf;
+use crate::status::FieldError;
 use crate::table::{since, text};
 
 pub static KIND: Description = Description {
     short: &["ev"],
-    rules: Builtin { columns: COLUMNS, cells, ..Builtin::USUAL },
+    rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "Event", "events", "event"], &protobuf::core::Event)
 };
+
+/// An event is where its object is; that of what belongs to the cluster may be in `default`.
+fn validate(event: &Value, errors: &mut Errors) {
+    let (at, about) = (&event["metadata"]["namespace"], &event["involvedObject"]["namespace"]);
+    let of_cluster = about.as_str().unwrap_or_default().is_empty();
+    let fits = if of_cluster { at == "default" || at == "kube-system" } else { at == about };
+    if !fits {
+        errors.push(FieldError::invalid("involvedObject.namespace", about, "does not match event.namespace"));
+    }
+}
+
+/// What Go writes of an event also when there is nothing of it.
+fn default(event: &mut Value) {
+    for field in ["reportingComponent", "reportingInstance"] {
+        pod_spec::set(event, field, "");
+    }
+    pod_spec::set(event, "source", json!({}));
+}
 
 /// Headings of both forms.
 pub const COLUMNS: &[Column] = &[

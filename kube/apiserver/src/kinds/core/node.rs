@@ -2,15 +2,25 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::rules::{self, Check, Rule, check, unique};
+use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
 use crate::protobuf;
+use crate::status::FieldError;
 use crate::table::{age, text};
 
 pub static KIND: Description = Description {
     short: &["no"],
     namespaced: false,
     has_status: true,
-    rules: Builtin { validate, columns: COLUMNS, cells, heartbeat: Some(without_heartbeats), ..Builtin::USUAL },
+    rules: Builtin {
+        default,
+        validate,
+        validate_update,
+        columns: COLUMNS,
+        cells,
+        heartbeat: Some(without_heartbeats),
+        ..Builtin::USUAL
+    },
     ..Description::of(["", "v1", "Node", "nodes", "node"], &protobuf::core::Node)
 };
 
@@ -33,14 +43,46 @@ const COLUMNS: &[Column] = &[
     column("Container-Runtime", 1),
 ];
 
-fn validate(node: &Value, errors: &mut Errors) {
-    for (i, taint) in node["spec"]["taints"].as_array().into_iter().flatten().enumerate() {
-        let field = format!("spec.taints[{i}]");
-        errors.require(&taint["key"], format!("{field}.key"));
-        errors.one_of(&taint["effect"], format!("{field}.effect"), &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+const RULES: &[Rule] = &[
+    Rule("podCIDRs[]", Check::Says(rules::cidr)),
+    // Upstream says where they are not: below the metadata.
+    Rule("taints[].key", Check::Required("")),
+    Rule("taints[].key", Check::Says(rules::qualified_name)),
+    Rule("taints[].effect", Check::Required("")),
+    Rule("taints[].effect", Check::OneOf(&["NoSchedule", "PreferNoSchedule", "NoExecute"])),
+];
+
+fn default(node: &mut Value) {
+    // The older field is the first of the newer one.
+    if let Some(range) = node["spec"]["podCIDR"].as_str().map(str::to_owned) {
+        pod_spec::set(&mut node["spec"], "podCIDRs", json!([range]));
     }
+}
+
+fn validate(node: &Value, errors: &mut Errors) {
+    check(&RULES[..1], &node["spec"], "spec", errors);
+    check(&RULES[1..], &node["spec"], "metadata", errors);
+    unique(
+        &node["spec"]["taints"],
+        |taint| Some((taint["key"].clone(), taint["effect"].clone())),
+        |i, taint| {
+            let mut error = FieldError::duplicate(format!("metadata.taints[{i}]"), taint);
+            error.message.push_str(": taints must be unique by key and effect pair");
+            errors.push(error);
+        },
+    );
     errors.quantities(&node["status"]["capacity"], "status.capacity");
     errors.quantities(&node["status"]["allocatable"], "status.allocatable");
+}
+
+fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
+    let (old, new) = (&old["spec"], &new["spec"]);
+    for (field, word) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
+        if !old[field].is_null() && old[field] != new[field] {
+            let why = format!("node updates may not change {word} except from \"\" to valid");
+            errors.push(FieldError::forbidden(format!("spec.{field}"), &why));
+        }
+    }
 }
 
 fn cells(node: &Value, now: jiff::Timestamp) -> Vec<Value> {

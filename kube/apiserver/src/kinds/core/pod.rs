@@ -10,13 +10,18 @@ use crate::status::FieldError;
 use crate::table::{age, text};
 
 const SUBRESOURCES: &[Subresource] = &[
+    ("attach", "PodAttachOptions", &["create", "get"]),
     ("binding", "Binding", &["create"]),
     ("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
     ("eviction", "Eviction", &["create"]),
     ("exec", "PodExecOptions", &["create", "get"]),
     ("log", "Pod", &["get"]),
     ("portforward", "PodPortForwardOptions", &["create", "get"]),
+    ("proxy", "PodProxyOptions", &["create", "delete", "get", "patch", "update"]),
 ];
+
+/// On a pod that a node shows of its own: whatever the API says, the node runs it.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub static KIND: Description = Description {
     short: &["po"],
@@ -43,16 +48,24 @@ const COLUMNS: &[Column] = &[
 fn default(pod: &mut Value) {
     pod_spec::default(&mut pod["spec"]);
     pod_spec::default_pod(&mut pod["spec"]);
+    // What a node shows of a pod of its own runs as nobody: else a node could make pods to get tokens of any account.
+    let is_mirror = pod["metadata"]["annotations"][MIRROR].is_string();
     let spec = &mut pod["spec"];
     // What the admission plug-ins ServiceAccount and DefaultTolerationSeconds do to every pod.
-    pod_spec::set(spec, "serviceAccountName", "default");
-    let account = spec["serviceAccountName"].clone();
-    pod_spec::set(spec, "serviceAccount", account);
+    if !is_mirror {
+        pod_spec::set(spec, "serviceAccountName", "default");
+        let account = spec["serviceAccountName"].clone();
+        pod_spec::set(spec, "serviceAccount", account);
+    }
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         tolerate(spec, key);
     }
     pod_spec::set(pod, "status", json!({}));
     let class = qos_class(&pod["spec"]);
+    // The older field is the first of the newer one.
+    if let Some(ip) = pod["status"]["podIP"].as_str().filter(|ip| !ip.is_empty()).map(str::to_owned) {
+        pod_spec::set(&mut pod["status"], "podIPs", json!([{ "ip": ip }]));
+    }
     pod_spec::set(&mut pod["status"], "phase", "Pending");
     pod_spec::set(&mut pod["status"], "qosClass", class);
 }
@@ -127,6 +140,18 @@ fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
         }
         spec
     };
+    let deadline = |pod: &Value| pod["spec"]["activeDeadlineSeconds"].as_i64();
+    match (deadline(old), deadline(new)) {
+        (Some(before), Some(after)) if after > before => {
+            let why = "must be less than or equal to previous value";
+            errors.push(FieldError::invalid("spec.activeDeadlineSeconds", &after.into(), why));
+        }
+        (Some(_), None) => {
+            let why = "must not update from a positive integer to nil value";
+            errors.push(FieldError::invalid("spec.activeDeadlineSeconds", &Value::Null, why));
+        }
+        _ => {}
+    }
     if frozen(old) != frozen(new) {
         errors.push(FieldError::forbidden(
             "spec",

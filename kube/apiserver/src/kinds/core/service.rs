@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
+use crate::kinds::rules::{self, Check, Rule, check, unique};
+use crate::kinds::{Builtin, Column, Description, Errors, LABEL, NameRule, column, name_is_label, pod_spec};
 use crate::protobuf;
 use crate::status::FieldError;
 use crate::table::{age, text};
@@ -11,6 +12,7 @@ pub static KIND: Description = Description {
     short: &["svc"],
     categories: &["all"],
     has_status: true,
+    subresources: &[("proxy", "ServiceProxyOptions", &["create", "delete", "get", "patch", "update"])],
     name_rule: NameRule::Dns1035,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "Service", "services", "service"], &protobuf::core::Service)
@@ -47,35 +49,87 @@ fn default(service: &mut Value) {
     }
 }
 
+const RULES: &[Rule] = &[
+    Rule("type", Check::OneOf(&["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"])),
+    Rule("sessionAffinity", Check::OneOf(&["ClientIP", "None"])),
+    Rule("sessionAffinityConfig.clientIP.timeoutSeconds", Check::Says(affinity_seconds)),
+    Rule("externalTrafficPolicy|internalTrafficPolicy", Check::OneOf(&["Cluster", "Local"])),
+    Rule("externalIPs[]", Check::Says(rules::reachable_ip)),
+    Rule("loadBalancerSourceRanges[]", Check::Says(rules::cidr)),
+    Rule("selector", Check::Labels),
+    Rule("ports[].port", Check::IsPort),
+    Rule("ports[].targetPort", Check::PortOrName),
+    Rule("ports[].protocol", Check::OneOf(&["SCTP", "TCP", "UDP"])),
+    Rule("ports[].name", Check::Says(port_name)),
+];
+
+fn affinity_seconds(seconds: &Value) -> Vec<&'static str> {
+    match seconds.as_i64() {
+        Some(1..=86400) => Vec::new(),
+        _ => vec!["must be greater than 0 and less than 86400"],
+    }
+}
+
+fn port_name(name: &Value) -> Vec<&'static str> {
+    match name.as_str() {
+        Some(name) if !name.is_empty() && !name_is_label(name) => vec![LABEL],
+        _ => Vec::new(),
+    }
+}
+
 fn validate(service: &Value, errors: &mut Errors) {
     let spec = &service["spec"];
-    errors.one_of(&spec["type"], "spec.type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
-    errors.one_of(&spec["sessionAffinity"], "spec.sessionAffinity", &["ClientIP", "None"]);
-    if spec["type"] == "ExternalName" {
-        errors.require(&spec["externalName"], "spec.externalName");
-        return;
+    check(RULES, spec, "spec", errors);
+    let kind = spec["type"].as_str().unwrap_or_default();
+    if kind == "ExternalName" {
+        let name = spec["externalName"].as_str().unwrap_or_default();
+        match name.strip_suffix('.').unwrap_or(name) {
+            "" => errors.push(FieldError::required("spec.externalName", "")),
+            name => errors.named(&name.into(), "spec.externalName", NameRule::Subdomain),
+        }
     }
-    let ports = spec["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if ports.is_empty() && spec["clusterIP"] != "None" {
+    if kind != "LoadBalancer" && spec["loadBalancerSourceRanges"].as_array().is_some_and(|ranges| !ranges.is_empty()) {
+        let why = "may only be used when `type` is 'LoadBalancer'";
+        errors.push(FieldError::forbidden("spec.loadBalancerSourceRanges", why));
+    }
+    let from_outside = matches!(kind, "LoadBalancer" | "NodePort") || !spec["externalIPs"].is_null();
+    if !from_outside && !spec["externalTrafficPolicy"].is_null() {
+        let why = "may only be set for externally-accessible services";
+        errors.push(FieldError::invalid("spec.externalTrafficPolicy", &spec["externalTrafficPolicy"], why));
+    }
+    let address = &spec["clusterIP"];
+    if address.as_str().is_some_and(|ip| !matches!(ip, "" | "None")) {
+        rules::ip(address).iter().for_each(|why| errors.push(FieldError::invalid("spec.clusterIPs[0]", address, why)));
+    }
+    ports(spec, kind, errors);
+}
+
+fn ports(spec: &Value, kind: &str, errors: &mut Errors) {
+    let ports = &spec["ports"];
+    let count = ports.as_array().map_or(0, Vec::len);
+    if count == 0 && spec["clusterIP"] != "None" && kind != "ExternalName" {
         errors.push(FieldError::required("spec.ports", ""));
     }
-    for (i, port) in ports.iter().enumerate() {
-        let at = |field: &str| format!("spec.ports[{i}].{field}");
-        if ports.len() > 1 {
-            errors.require(&port["name"], at("name"));
+    for (i, port) in ports.as_array().into_iter().flatten().enumerate() {
+        if count > 1 {
+            errors.require(&port["name"], format!("spec.ports[{i}].name"));
         }
-        if port["port"].is_null() {
-            errors.push(FieldError::required(at("port"), ""));
-        }
-        errors.port(&port["port"], &at("port"), false);
-        errors.port(&port["targetPort"], &at("targetPort"), true);
-        errors.one_of(&port["protocol"], at("protocol"), &["SCTP", "TCP", "UDP"]);
-        let twin = |other: &Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
-        if ports[..i].iter().any(twin) {
-            errors.push(FieldError::duplicate(format!("spec.ports[{i}]"), port));
+        if kind == "ClusterIP" && port["nodePort"].as_i64().is_some_and(|port| port != 0) {
+            let why = "may not be used when `type` is 'ClusterIP'";
+            errors.push(FieldError::forbidden(format!("spec.ports[{i}].nodePort"), why));
         }
     }
-    errors.labels(&spec["selector"], "spec.selector");
+    let text = |port: &Value, field: &str| port[field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    unique(
+        ports,
+        |port| text(port, "name"),
+        |i, port| errors.push(FieldError::duplicate(format!("spec.ports[{i}].name"), &port["name"])),
+    );
+    unique(
+        ports,
+        |port| Some((text(port, "protocol"), port["port"].clone())),
+        |i, port| errors.push(FieldError::duplicate(format!("spec.ports[{i}]"), port)),
+    );
 }
 
 fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {

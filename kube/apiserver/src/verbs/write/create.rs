@@ -10,6 +10,7 @@ use super::{WriteOptions, Written, after_write, all, place, understand, validate
 use crate::admission::{self, Operation, Request};
 use crate::apply::{self, Writer};
 use crate::auth::User;
+use crate::custom::conversion;
 use crate::kinds::Kind;
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
@@ -61,13 +62,16 @@ pub async fn create(
         old: None,
         dry_run: options.dry_run,
     };
-    warnings.extend(admission::admit(server, &request, &mut object).await?);
+    admission::mutate(server, &request, &mut object, &mut warnings).await?;
+    validate(kind, &object, None)?;
     let name = meta(&object, "name").to_owned();
-    if server.inner.store.get(&kind.key(namespace, &name)).is_some() {
-        // Before its addresses are looked at: they are taken by the object itself.
-        return Err(Status::already_exists(&kind.names.group, &kind.names.plural, &name));
-    }
+    let exists = || match server.inner.store.get(&kind.key(namespace, &name)) {
+        Some(_) => Err(Status::already_exists(&kind.names.group, &kind.names.plural, &name)),
+        None => Ok(()),
+    };
     let _lock = if kind.is("", "services") {
+        // Before its addresses are looked at: they are taken by the object itself.
+        exists()?;
         let lock = server.inner.addresses.lock().await;
         let others = all(server, kind)?;
         server.inner.addresses.assign(&mut object, &others)?;
@@ -75,7 +79,8 @@ pub async fn create(
     } else {
         None
     };
-    validate(kind, &object, None)?;
+    admission::judge(server, &request, &object, &mut warnings).await?;
+    exists()?;
     if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
         object["status"] = crate::custom::status(&object);
     }
@@ -83,7 +88,7 @@ pub async fn create(
     if options.dry_run {
         return Ok(Written { object, warnings });
     }
-    let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
+    let value = object::encode(conversion::kept(server, kind, &object).await?.as_ref()).map_err(Status::internal)?;
     let revision = server
         .inner
         .store

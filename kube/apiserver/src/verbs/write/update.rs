@@ -9,9 +9,10 @@ use super::{
 };
 use crate::admission::{self, Operation, Request};
 use crate::apply::{self, Writer};
+use crate::custom::conversion;
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 use crate::verbs::Call;
 use crate::verbs::read::decoded;
 
@@ -27,10 +28,21 @@ where
     let kind = &call.kind;
     for _ in 0..TRIES {
         let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+        let entry = conversion::shown_one(server, kind, entry).await?;
         let mut old = decoded(kind, &entry)?;
-        let (mut object, mut warnings) = understand(kind, change(&old)?, options.validation)?;
+        let changed = change(&old)?;
+        let (mut object, mut warnings) = understand(kind, changed, options.validation).map_err(|status| {
+            // Of a patch it is the patch that is wrong.
+            if call.method == http::Method::PATCH && !call.applies() { status.of_patch() } else { status }
+        })?;
         if meta(&object, "name").is_empty() {
             metadata(&mut object).insert("name".into(), call.route.name.clone().into());
+        }
+        let (given, asked) = (meta(&object, "namespace"), &call.route.namespace);
+        if kind.namespaced && !given.is_empty() && given != asked {
+            return Err(Status::bad_request(format!(
+                "the namespace of the object ({given}) does not match the namespace on the request ({asked})"
+            )));
         }
         place(kind, &call.route.namespace, &mut object)?;
         if meta(&object, "name") != call.route.name {
@@ -49,6 +61,10 @@ where
         }
         let uid = meta(&object, "uid");
         if !uid.is_empty() && uid != meta(&old, "uid") {
+            if call.method == http::Method::PATCH {
+                let error = FieldError::invalid("metadata.uid", &uid.into(), "field is immutable");
+                return Err(Status::invalid(&kind.names.group, &kind.names.kind, &call.route.name, &[error]));
+            }
             let why =
                 format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(&old, "uid"));
             return Err(Status::conflict(&kind.names.group, &kind.names.plural, &call.route.name, &why));
@@ -71,19 +87,14 @@ where
             old: Some(&old),
             dry_run: options.dry_run,
         };
-        if part != Part::Internal || request.subresource == "ephemeralcontainers" {
-            warnings.extend(admission::admit(server, &request, &mut object).await?);
+        let asked = part != Part::Internal || request.subresource == "ephemeralcontainers";
+        if asked {
+            admission::mutate(server, &request, &mut object, &mut warnings).await?;
         }
-        let _lock = if kind.is("", "services") && part == Part::Main {
-            let lock = server.inner.addresses.lock().await;
+        let of_service = kind.is("", "services") && part == Part::Main;
+        if of_service {
             keep_addresses(&old, &mut object);
-            let others: Vec<Value> =
-                all(server, kind)?.into_iter().filter(|o| o["metadata"]["uid"] != old["metadata"]["uid"]).collect();
-            server.inner.addresses.assign(&mut object, &others)?;
-            Some(lock)
-        } else {
-            None
-        };
+        }
         if part == Part::Internal && kind.is("", "pods") && object["spec"]["ephemeralContainers"].is_array() {
             // They come by their own subresource, which has judged them.
             let mut before = old.clone();
@@ -91,6 +102,18 @@ where
             validate(kind, &object, Some(&before))?;
         } else {
             validate(kind, &object, Some(&old))?;
+        }
+        let _lock = if of_service {
+            let lock = server.inner.addresses.lock().await;
+            let others: Vec<Value> =
+                all(server, kind)?.into_iter().filter(|o| o["metadata"]["uid"] != old["metadata"]["uid"]).collect();
+            server.inner.addresses.assign(&mut object, &others)?;
+            Some(lock)
+        } else {
+            None
+        };
+        if asked {
+            admission::judge(server, &request, &object, &mut warnings).await?;
         }
         count_generation(kind, &old, &mut object);
         if kind.is("apiextensions.k8s.io", "customresourcedefinitions") && part == Part::Main {
@@ -108,7 +131,8 @@ where
         if same || options.dry_run {
             return Ok(Written { object, warnings });
         }
-        let value = object::encode(&kind.stored(&object)).map_err(Status::internal)?;
+        let value =
+            object::encode(conversion::kept(server, kind, &object).await?.as_ref()).map_err(Status::internal)?;
         let (store, key, known) = (&server.inner.store, call.key(), Precondition::Revision(entry.revision));
         let written = match renewal {
             _ if is_over(kind, &object) => store.delete(&key, entry.revision).await,

@@ -24,7 +24,7 @@ use crate::runtime::{Error, ExecConfig, Request, Response};
 use crate::sys;
 
 /// Chunks under way in each direction: a slow caller slows the command, as [`ExecSession`] promises.
-const QUEUE: usize = 16;
+pub(super) const QUEUE: usize = 16;
 const CHUNK: usize = 16 << 10;
 /// After the command's end its last output is on its way already; a process it left behind may hold the pipe open.
 const DRAIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -86,9 +86,9 @@ enum Streams {
     Pipes { input: Option<pipe::Sender>, output: pipe::Receiver, error: pipe::Receiver },
 }
 
-struct Plumbing {
-    input: tokio::task::JoinHandle<()>,
-    outputs: Vec<tokio::task::JoinHandle<()>>,
+pub(super) struct Plumbing {
+    pub input: tokio::task::JoinHandle<()>,
+    pub outputs: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// Sends the request with its descriptors and waits for the first answer. Blocks, for as long as a start takes.
@@ -134,7 +134,7 @@ fn open(mut socket: StdStream, config: ExecConfig, with_stdin: bool) -> io::Resu
 }
 
 /// Reads byte by byte, so that nothing of a later answer is taken; it is a short line, once per command.
-fn first_answer(socket: &StdStream) -> io::Result<(Response, Option<OwnedFd>)> {
+pub(super) fn first_answer(socket: &StdStream) -> io::Result<(Response, Option<OwnedFd>)> {
     let (mut line, mut terminal) = (Vec::new(), None);
     loop {
         let mut byte = [0];
@@ -158,7 +158,7 @@ fn first_answer(socket: &StdStream) -> io::Result<(Response, Option<OwnedFd>)> {
 }
 
 /// Waits for the command's end, or for the caller to lose interest, which kills it (by closing the socket).
-async fn attend(socket: UnixStream, plumbing: Plumbing, output: mpsc::Sender<ExecOutput>) {
+pub(super) async fn attend(socket: UnixStream, plumbing: Plumbing, output: mpsc::Sender<ExecOutput>) {
     let mut socket = BufReader::new(socket);
     let last = tokio::select! {
         // Dropped only when the session ends.
@@ -182,7 +182,11 @@ async fn attend(socket: UnixStream, plumbing: Plumbing, output: mpsc::Sender<Exe
     let _ = output.send(last).await; // the caller may have gone meanwhile
 }
 
-async fn forward(mut from: impl AsyncRead + Unpin, to: mpsc::Sender<ExecOutput>, wrap: fn(Bytes) -> ExecOutput) {
+pub(super) async fn forward(
+    mut from: impl AsyncRead + Unpin,
+    to: mpsc::Sender<ExecOutput>,
+    wrap: fn(Bytes) -> ExecOutput,
+) {
     let mut chunk = vec![0; CHUNK];
     while let Ok(n @ 1..) = from.read(&mut chunk).await {
         if to.send(wrap(Bytes::copy_from_slice(&chunk[..n]))).await.is_err() {
@@ -191,7 +195,7 @@ async fn forward(mut from: impl AsyncRead + Unpin, to: mpsc::Sender<ExecOutput>,
     }
 }
 
-async fn pipe_input(to: Option<pipe::Sender>, mut from: mpsc::Receiver<Bytes>) {
+pub(super) async fn pipe_input(to: Option<pipe::Sender>, mut from: mpsc::Receiver<Bytes>) {
     let Some(mut to) = to else { return };
     while let Some(bytes) = from.recv().await {
         if to.write_all(&bytes).await.is_err() {
@@ -200,7 +204,7 @@ async fn pipe_input(to: Option<pipe::Sender>, mut from: mpsc::Receiver<Bytes>) {
     }
 }
 
-async fn terminal_input(terminal: Arc<Terminal>, mut from: mpsc::Receiver<Bytes>) {
+pub(super) async fn terminal_input(terminal: Arc<Terminal>, mut from: mpsc::Receiver<Bytes>) {
     while let Some(bytes) = from.recv().await {
         if terminal.write_all(&bytes).await.is_err() {
             return;
@@ -208,7 +212,7 @@ async fn terminal_input(terminal: Arc<Terminal>, mut from: mpsc::Receiver<Bytes>
     }
 }
 
-async fn resizes(terminal: Arc<Terminal>, mut sizes: mpsc::Receiver<TerminalSize>) {
+pub(super) async fn resizes(terminal: Arc<Terminal>, mut sizes: mpsc::Receiver<TerminalSize>) {
     while let Some(size) = sizes.recv().await {
         if let Err(e) = sys::set_terminal_size(terminal.0.get_ref().as_fd(), size.width, size.height) {
             tracing::debug!("resize a terminal: {e}");
@@ -217,10 +221,10 @@ async fn resizes(terminal: Arc<Terminal>, mut sizes: mpsc::Receiver<TerminalSize
 }
 
 /// Our end of a terminal; reads and writes share the descriptor.
-struct Terminal(AsyncFd<OwnedFd>);
+pub(super) struct Terminal(AsyncFd<OwnedFd>);
 
 impl Terminal {
-    fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
         nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
         Ok(Self(sys::async_fd(fd)?))
     }

@@ -1,4 +1,4 @@
-//! One call of a webhook: who is meant, TLS, a POST, its answer.
+//! One call of a webhook, of admission or of conversion: who is meant, TLS, a POST, its answer.
 //!
 //! Each call has a connection of its own; TLS sessions are taken up again. Redirects are not followed.
 
@@ -166,4 +166,12 @@ fn roots(bundle: Option<&str>) -> Result<RootCertStore, String> {
         roots.add(certificate.map_err(|_| unreadable)?).map_err(|e| e.to_string())?;
     }
     if roots.is_empty() { Err(unreadable.into()) } else { Ok(roots) }
+}
+
+/// That a `clientConfig` says where a webhook is.
+///
+/// # Errors
+/// Why it does not.
+pub fn check(config: &Value) -> Result<(), String> {
+    Client::read(config, Duration::from_secs(1)).map(|_| ())
 }

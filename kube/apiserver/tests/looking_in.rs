@@ -1,0 +1,133 @@
+//! The real kubectl looks into a pod whose machine is this test.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde_json::json;
+use substrate_apiserver::node_proxy::{
+    ContainerTarget, Duplex, Error, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy,
+};
+use support::Api;
+use support::kubectl::start;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// A machine whose containers say back in capitals what they hear, and then fail. On `old` nobody can attach.
+struct Machine;
+
+/// A machine that knows nothing of attach.
+struct Old;
+
+#[async_trait]
+impl NodeProxy for Machine {
+    async fn logs(
+        &self,
+        _: &ContainerTarget,
+        _: &LogOptions,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
+        Err(Error::NotImplemented("logs".into()))
+    }
+
+    async fn exec(&self, _: &ContainerTarget, _: &ExecOptions) -> Result<ExecSession, Error> {
+        Err(Error::NotImplemented("exec".into()))
+    }
+
+    async fn attach(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
+        assert!(options.stdin && options.command.is_empty());
+        let (stdin, mut heard) = mpsc::channel::<Bytes>(16);
+        let (say, output) = mpsc::channel(16);
+        let name = target.container.clone();
+        tokio::spawn(async move {
+            while let Some(bytes) = heard.recv().await {
+                let loud = format!("{name}: {}", String::from_utf8_lossy(&bytes).to_uppercase());
+                let _ = say.send(ExecOutput::Stdout(loud.into())).await;
+            }
+            let _ = say.send(ExecOutput::Exit(3)).await;
+        });
+        Ok(ExecSession { stdin, resize: mpsc::channel(1).0, output })
+    }
+
+    async fn port_forward(&self, _: &ContainerTarget, _: u16) -> Result<Box<dyn Duplex>, Error> {
+        Err(Error::NotImplemented("port-forward".into()))
+    }
+}
+
+#[async_trait]
+impl NodeProxy for Old {
+    async fn logs(
+        &self,
+        _: &ContainerTarget,
+        _: &LogOptions,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
+        Err(Error::NotImplemented("logs".into()))
+    }
+
+    async fn exec(&self, _: &ContainerTarget, _: &ExecOptions) -> Result<ExecSession, Error> {
+        Err(Error::NotImplemented("exec".into()))
+    }
+
+    async fn port_forward(&self, _: &ContainerTarget, _: u16) -> Result<Box<dyn Duplex>, Error> {
+        Err(Error::NotImplemented("port-forward".into()))
+    }
+}
+
+/// A running pod on a node, with an ephemeral container.
+async fn running(api: &Api, name: &str, node: &str) {
+    let mut pod = support::pod(name);
+    pod["spec"]["nodeName"] = node.into();
+    pod["spec"]["containers"][0]["stdin"] = true.into();
+    assert_eq!(api.post(PODS, pod).await.0, 201);
+    let debug = json!({ "spec": { "ephemeralContainers": [{ "name": "debug", "image": "i", "stdin": true }] } });
+    let path = format!("{PODS}/{name}/ephemeralcontainers");
+    assert_eq!(api.patch(&path, "strategic-merge-patch", debug).await.0, 200);
+    assert_eq!(phase(api, name, "Running").await, 200);
+}
+
+async fn phase(api: &Api, name: &str, phase: &str) -> u16 {
+    let status = json!({ "status": { "phase": phase } });
+    api.patch(&format!("{PODS}/{name}/status"), "merge-patch", status).await.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attach() {
+    let kubectl = start().await;
+    kubectl.api.proxies.register("m1", Arc::new(Machine));
+    kubectl.api.proxies.register("old", Arc::new(Old));
+    running(&kubectl.api, "web", "m1").await;
+    running(&kubectl.api, "far", "old").await;
+    let mut said = Vec::new();
+    for args in ["attach -i web", "attach -i web -c debug"] {
+        let mut command = kubectl.command(args);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"hello\n").await.unwrap();
+        let done = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
+        let output = done.unwrap_or_else(|_| panic!("30 s of kubectl {args}")).unwrap();
+        said.push((output.status.code(), String::from_utf8(output.stdout).unwrap()));
+    }
+    // How it ended is said by the pod, not by who was attached.
+    assert_eq!(said, [(Some(0), "main: HELLO\n".to_owned()), (Some(0), "debug: HELLO\n".to_owned())]);
+
+    for (args, why) in [
+        ("-i far", "the node of pod far does not carry attach"),
+        ("web -c nobody", "container nobody not found in pod"), // said by kubectl itself
+    ] {
+        let (_, error) = kubectl.run(&format!("attach {args}")).await;
+        assert!(error.contains(why), "{args}: {error}");
+    }
+    let api = &kubectl.api;
+    let (code, status) = api.get(&format!("{PODS}/web/attach?container=nobody&stdin=1")).await;
+    assert_eq!((code, &status["message"]), (400, &json!("container nobody is not valid for pod web")));
+    assert_eq!(phase(api, "web", "Succeeded").await, 200);
+    let (code, status) = api.get(&format!("{PODS}/web/attach?stdin=1")).await;
+    let message = json!("cannot attach a container in a completed pod; current phase is Succeeded");
+    assert_eq!((code, &status["message"]), (400, &message));
+}
