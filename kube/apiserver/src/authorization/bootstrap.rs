@@ -1,5 +1,7 @@
 //! The roles and bindings that every cluster has before anybody asks.
 
+mod parts;
+
 use serde_json::{Value, json};
 
 use super::{GROUP, Rule};
@@ -14,7 +16,8 @@ const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
 
-/// Name, which role it is added to, and rules: verbs, group, resources; a group of `/` is followed by paths.
+/// Name, which role it is added to, and rules: verbs, groups (commas between), resources; a group of `/` is followed by paths, a resource
+/// and `=` by the names of those that are meant.
 type Role = (&'static str, &'static str, &'static [(&'static str, &'static str, &'static str)]);
 
 const ROLES: &[Role] = &[
@@ -133,7 +136,7 @@ const BINDINGS: &[(&str, &str)] = &[
 /// # Errors
 /// What the store refuses.
 pub async fn write(server: &ApiServer, user: &User) -> Result<(), Status> {
-    for (name, added_to, rules) in ROLES {
+    for (name, added_to, rules) in ROLES.iter().chain(parts::ROLES) {
         let mut role = object("ClusterRole", name);
         if !added_to.is_empty() {
             role["metadata"]["labels"][label(added_to)] = "true".into();
@@ -149,10 +152,17 @@ pub async fn write(server: &ApiServer, user: &User) -> Result<(), Status> {
         role["rules"] = parts.flat_map(|(_, _, rules)| rules.iter().map(rule)).collect();
         ensure(server, user, "clusterroles", role).await?;
     }
-    for (role, group) in BINDINGS {
+    let groups = BINDINGS.iter().map(|(role, group)| (*role, "Group", *group));
+    let of_controllers = parts::ROLES.iter().filter_map(|(role, ..)| {
+        role.strip_prefix("system:controller:").map(|name| (*role, "ServiceAccount", name)) // an account of kube-system
+    });
+    for (role, kind, name) in groups.chain(parts::BINDINGS.iter().copied()).chain(of_controllers) {
         let mut binding = object("ClusterRoleBinding", role);
         binding["roleRef"] = json!({ "apiGroup": GROUP, "kind": "ClusterRole", "name": role });
-        binding["subjects"] = json!([{ "apiGroup": GROUP, "kind": "Group", "name": group }]);
+        binding["subjects"] = match kind {
+            "ServiceAccount" => json!([{ "kind": kind, "namespace": "kube-system", "name": name }]),
+            _ => json!([{ "apiGroup": GROUP, "kind": kind, "name": name }]),
+        };
         ensure(server, user, "clusterrolebindings", binding).await?;
     }
     Ok(())
@@ -169,12 +179,18 @@ fn object(kind: &str, name: &str) -> Value {
     json!({ "apiVersion": format!("{GROUP}/v1"), "kind": kind, "metadata": metadata })
 }
 
-fn rule((verbs, group, what): &(&str, &str, &str)) -> Value {
+fn rule((verbs, groups, what): &(&str, &str, &str)) -> Value {
     let words = |text: &str| text.split(' ').filter(|word| !word.is_empty()).map(Value::from).collect::<Vec<_>>();
-    if *group == "/" {
+    if *groups == "/" {
         return json!({ "verbs": words(verbs), "nonResourceURLs": words(what) });
     }
-    json!({ "verbs": words(verbs), "apiGroups": [group], "resources": words(what) })
+    let groups: Vec<&str> = groups.split(',').collect();
+    match what.split_once('=') {
+        Some((resource, names)) => {
+            json!({ "verbs": words(verbs), "apiGroups": groups, "resources": [resource], "resourceNames": words(names) })
+        }
+        None => json!({ "verbs": words(verbs), "apiGroups": groups, "resources": words(what) }),
+    }
 }
 
 async fn ensure(server: &ApiServer, user: &User, plural: &str, object: Value) -> Result<(), Status> {
