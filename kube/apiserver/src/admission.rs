@@ -121,7 +121,7 @@ pub(crate) async fn mutate(
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
     namespace_lifecycle::admit(server, request)?;
-    node_restriction::judge(request, object)?;
+    node_restriction::judge(server, request, object)?;
     plug_ins(server, request, object).await?;
     let mut pass = webhooks::Pass::default();
     if webhooks::mutate(server, request, object, &mut pass, warnings).await? {

@@ -23,6 +23,15 @@ fn placed(name: &str, node: &str) -> Value {
     pod
 }
 
+/// As a node shows a pod of its own.
+fn mirror_of(node: &Value) -> Value {
+    let mut mirror = placed("mirror", "own");
+    mirror["metadata"]["annotations"] = json!({ "kubernetes.io/config.mirror": "x" });
+    let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": "own", "uid": node, "controller": true });
+    mirror["metadata"]["ownerReferences"] = json!([owner]);
+    mirror
+}
+
 async fn cluster() -> (Api, Api) {
     let api = api().await;
     for node in ["own", "other"] {
@@ -84,23 +93,81 @@ async fn a_node_tells_of_its_own_pods_alone() {
     let told = "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"own\" can only create mirror pods";
     assert_eq!(refused(node.post(PODS, placed("new", "own")).await), told);
     let uid = node.get(&format!("{NODES}/own")).await.1["metadata"]["uid"].clone();
-    let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": "own", "uid": uid, "controller": true });
-    let mut mirror = placed("mirror", "own");
-    mirror["metadata"]["annotations"] = json!({ "kubernetes.io/config.mirror": "x" });
-    let told = "node \"own\" can only create pods with an owner reference set to itself";
-    assert_eq!(refused(node.post(PODS, mirror.clone()).await), told);
-    mirror["metadata"]["ownerReferences"] = json!([owner]);
+    let mirror = mirror_of(&uid);
+    let owner = mirror["metadata"]["ownerReferences"][0].clone();
+    let changed = |field: &str, value: Value| {
+        let mut owner = owner.clone();
+        owner[field] = value;
+        json!([owner])
+    };
+    for (owners, told) in [
+        (json!([]), "can only create pods with an owner reference set to itself"),
+        (json!([owner, owner]), "can only create pods with a single owner reference set to itself"),
+        (changed("name", "other".into()), "can only create pods with an owner reference set to itself"),
+        (changed("controller", false.into()), "can only create pods with a controller owner reference set to itself"),
+        (changed("blockOwnerDeletion", true.into()), "must not set blockOwnerDeletion on an owner reference"),
+    ] {
+        let mut with = mirror.clone();
+        with["metadata"]["ownerReferences"] = owners;
+        assert_eq!(refused(node.post(PODS, with).await), format!("node \"own\" {told}"));
+    }
     let mut with = mirror.clone();
-    with["spec"]["containers"][0]["envFrom"] = json!([{ "secretRef": { "name": "s" } }]);
-    assert_eq!(refused(node.post(PODS, with).await), "node \"own\" can not create pods that reference secrets");
+    with["metadata"]["ownerReferences"] = changed("uid", "u".into());
+    let told = format!("node own UID mismatch: expected u got {}", uid.as_str().unwrap());
+    assert_eq!(refused(node.post(PODS, with).await), told);
+    for (field, value, told) in [
+        ("serviceAccountName", json!("default"), "a service account"),
+        ("imagePullSecrets", json!([{ "name": "s" }]), "secrets"),
+        ("volumes", json!([{ "name": "v", "configMap": { "name": "c" } }]), "configmaps"),
+        ("volumes", json!([{ "name": "v", "persistentVolumeClaim": { "claimName": "c" } }]), "persistentvolumeclaims"),
+    ] {
+        let mut with = mirror.clone();
+        with["spec"][field] = value;
+        let told = format!("node \"own\" can not create pods that reference {told}");
+        assert_eq!(refused(node.post(PODS, with).await), told);
+    }
     let mut elsewhere = mirror.clone();
     elsewhere["spec"]["nodeName"] = "other".into();
     let told = "node \"own\" can only create pods with spec.nodeName set to itself";
     assert_eq!(refused(node.post(PODS, elsewhere).await), told);
-    assert_eq!(node.post(PODS, mirror).await.0, 201);
+    let (code, made) = node.post(PODS, mirror).await;
+    assert_eq!((code, &made["spec"]["serviceAccountName"]), (201, &Value::Null), "{made}");
     // What no node needs is refused by rights, before.
     assert_eq!(node.get("/apis/rbac.authorization.k8s.io/v1/clusterroles").await.0, 403);
     assert_eq!(node.post("/api/v1/namespaces", json!({ "metadata": { "name": "n" } })).await.0, 403);
+}
+
+#[tokio::test]
+async fn a_node_evicts_its_own_pods_and_takes_no_disruption_of_others() {
+    let (api, node) = cluster().await;
+    let budget = json!({ "metadata": { "name": "b" }, "spec": { "maxUnavailable": 1, "selector": {} } });
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let (_, mut budget) = api.post(budgets, budget).await;
+    budget["status"] = json!({ "observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2 });
+    assert_eq!(api.put(&format!("{budgets}/b/status"), budget).await.0, 200);
+    let running = json!({ "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] } });
+    for pod in ["at-own", "at-other"] {
+        assert_eq!(api.patch(&format!("{PODS}/{pod}/status"), "merge-patch", running.clone()).await.0, 200);
+    }
+    let evict =
+        async |name: &str| node.post(&format!("{PODS}/{name}/eviction"), json!({ "metadata": { "name": name } })).await;
+    let allowed = async || api.get(&format!("{budgets}/b")).await.1["status"]["disruptionsAllowed"].clone();
+    assert_eq!(refused(evict("at-other").await), "node own can only evict pods with spec.nodeName set to itself");
+    assert_eq!(allowed().await, 1);
+    assert_eq!(evict("at-own").await.0, 201);
+    assert_eq!(allowed().await, 0);
+}
+
+#[tokio::test]
+async fn of_a_claim_a_node_tells_its_size_alone() {
+    let (api, node) = cluster().await;
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let spec = json!({ "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } });
+    assert_eq!(api.post(claims, json!({ "metadata": { "name": "c" }, "spec": spec })).await.0, 201);
+    let patch = async |change: Value| node.patch(&format!("{claims}/c/status"), "merge-patch", change).await;
+    assert_eq!(patch(json!({ "status": { "capacity": { "storage": "1Gi" } } })).await.0, 200);
+    let told = "node \"own\" is not allowed to update fields other than status.capacity and status.conditions";
+    assert_eq!(refused(patch(json!({ "status": { "phase": "Bound" } })).await), told);
 }
 
 #[tokio::test]
@@ -135,6 +202,16 @@ async fn a_node_gets_tokens_of_its_own_pods() {
     assert_eq!(refused(ask(bound("at-other", uid("at-other").await)).await), told);
     assert!(refused(ask(bound("at-own", uid("at-other").await)).await).contains("does not match the UID in record"));
     assert_eq!(ask(bound("none", json!("u"))).await.0, 404);
+    assert_eq!(ask(bound("at-own", uid("at-own").await)).await.0, 201);
+    // Of pods that it makes itself, in whatever namespace, it gets none, and they run as nobody.
+    let own = api.get(&format!("{NODES}/own")).await.1["metadata"]["uid"].clone();
+    assert_eq!(node.post(PODS, mirror_of(&own)).await.0, 201);
+    let mirror = bound("mirror", uid("mirror").await);
+    assert_eq!(refused(ask(mirror.clone()).await), "node requested token bound to a mirror pod");
+    let (code, status) =
+        api.post("/api/v1/namespaces/default/serviceaccounts/default/token", json!({ "spec": mirror })).await;
+    let told = "cannot bind token for serviceaccount \"default\" to pod running with different serviceaccount name.";
+    assert_eq!((code, status["message"].as_str().unwrap()), (400, told));
     assert_eq!(
         api.post("/api/v1/namespaces/default/serviceaccounts/default/token", json!({ "spec": {} })).await.0,
         201,

@@ -235,24 +235,21 @@ where
     result.map(|_| ()).with_context(|| format!("write the {} {name}", K::kind(&())))
 }
 
-/// A client of a part, as the user that it is in Kubernetes: it may what its role gives (`kube/apiserver/src/authorization/bootstrap/parts.rs`,
+/// A client of a part, as the user that it is in Kubernetes: it may what its role gives (`kube/apiserver/src/authorization/bootstrap.yaml`,
 /// and [`ROLE`] for the managers of FLUIDOS). Only what writes definitions and roles when the node starts may do everything.
 fn client_of(server: &ApiServer, part: &str) -> kube::Client {
+    const ACCOUNTS: [&str; 2] = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
     let user = match part {
         "fluidos" => User::new("fluidos", &["system:masters"]),
-        "kube-scheduler" => User::new("system:kube-scheduler", &[]),
-        "kube-proxy" => User::new("system:kube-proxy", &[]),
+        "kube-scheduler" | "kube-proxy" | "kube-controller-manager" => User::new(&format!("system:{part}"), &[]),
         "shared-informers" => User::new("system:kube-controller-manager", &[]),
         part => match part.strip_prefix("kubelet-") {
             Some(node) => User::new(&format!("system:node:{node}"), &["system:nodes"]),
-            None => User::new(
-                &format!("system:serviceaccount:kube-system:{part}"),
-                if part.starts_with("fluidos-") {
-                    &["system:serviceaccounts", "system:serviceaccounts:kube-system", ROLE]
-                } else {
-                    &["system:serviceaccounts", "system:serviceaccounts:kube-system"]
-                },
-            ),
+            None => {
+                let ours = part.starts_with("fluidos-").then_some(ROLE);
+                let groups: Vec<&str> = ACCOUNTS.into_iter().chain(ours).collect();
+                User::new(&format!("system:serviceaccount:kube-system:{part}"), &groups)
+            }
         },
     };
     substrate_client::in_process(server.as_user(user))

@@ -298,8 +298,7 @@ fn bind(server: &ApiServer, call: &Call, wanted: &Value, about: &mut Value) -> R
         return Err(Status::conflict("", plural, name, &why));
     }
     if claim == "pod" {
-        let account = found["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty()).unwrap_or("default");
-        if account != call.route.name {
+        if found["spec"]["serviceAccountName"] != call.route.name.as_str() {
             return Err(Status::bad_request(format!(
                 "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
                 call.route.name
