@@ -18,7 +18,7 @@ use serde_json::json;
 use substrate_apiserver::auth::account_tokens::Issuer;
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
-use substrate_apiserver::{ApiServer, Options, tls};
+use substrate_apiserver::{ApiServer, AuditLog, Options, tls};
 use substrate_client::{Access, Caches};
 use substrate_store::Store;
 use tokio::net::TcpListener;
@@ -89,6 +89,7 @@ impl Api {
             admission: Vec::new(),
             version: VERSION.into(),
         })?;
+        audit(up, &server)?;
         let authority = tls::Authority::open(&directory.join("pki"))?;
         let shown = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
         let url = format!("https://{}", SocketAddr::new(shown, address.port()));
@@ -218,6 +219,16 @@ impl Api {
         let text = serde_json::to_vec_pretty(&config)?;
         tls::write_private(&self.directory.join("kubeconfig"), &text).context("write the kubeconfig")
     }
+}
+
+/// Writes down what is asked for from now on, if the owner wants it.
+fn audit(up: &Up, server: &ApiServer) -> Result<()> {
+    let (Some(policy), Some(path)) = (&up.audit_policy_file, up.audit_log_path.clone()) else { return Ok(()) };
+    let file = policy.display();
+    let policy = std::fs::read_to_string(policy).with_context(|| format!("--audit-policy-file {file}"))?;
+    let (bytes_max, backups_max) = (up.audit_log_maxsize << 20, up.audit_log_maxbackup.into());
+    let log = AuditLog { path, bytes_max, backups_max };
+    server.audit(&policy, log).map_err(|why| anyhow::anyhow!("--audit-policy-file {file}: {why}"))
 }
 
 /// Writes an object of the cluster as it is to be.

@@ -13,7 +13,7 @@ use crate::object::meta;
 use crate::server::ApiServer;
 use crate::status::Status;
 
-/// Labels of Kubernetes that a node may say of itself (beside those under [`OWN_DOMAINS`]) …
+/// Labels of Kubernetes that a node may say of itself (beside those under [`OWN_DOMAINS`]); others, as `node-role` and `node-restriction`, only others may.
 const OWN_LABELS: &[&str] = &[
     "kubernetes.io/hostname",
     "kubernetes.io/arch",
@@ -28,8 +28,6 @@ const OWN_LABELS: &[&str] = &[
     "beta.kubernetes.io/arch",
 ];
 const OWN_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
-/// … and those that only others may.
-const RESTRICTED: &str = "node-restriction.kubernetes.io";
 
 /// Fields of a pod's spec by which it uses a Secret.
 const SECRETS: &[&str] =
@@ -203,7 +201,7 @@ fn is_others(label: &str) -> bool {
     let domain = label.split_once('/').map_or("", |(domain, _)| domain);
     let within = |of: &str| domain == of || domain.strip_suffix(of).is_some_and(|before| before.ends_with('.'));
     let own = OWN_LABELS.contains(&label) || OWN_DOMAINS.iter().any(|own| within(own));
-    within(RESTRICTED) || ((within("kubernetes.io") || within("k8s.io")) && !own)
+    (within("kubernetes.io") || within("k8s.io")) && !own
 }
 
 /// Judges a node that evicts a pod, before a disruption is taken from its budget.

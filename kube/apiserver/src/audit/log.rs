@@ -32,12 +32,22 @@ pub struct Target {
     pub backups_max: usize,
 }
 
+/// What is counted of it, under upstream's names.
+#[derive(Clone)]
+pub struct Counters {
+    /// Events that were to be written.
+    pub events: IntCounter,
+    /// Those that were not.
+    pub failures: IntCounter,
+}
+
 type Line = (Vec<u8>, Option<OwnedSemaphorePermit>);
 
 /// The way to the thread that writes.
 pub struct Log {
     lines: UnboundedSender<Line>,
     room: Arc<Semaphore>,
+    events: IntCounter,
 }
 
 impl Log {
@@ -45,28 +55,37 @@ impl Log {
     ///
     /// # Errors
     /// When the file cannot be opened, or no thread begun.
-    pub fn open(target: Target, failures: IntCounter) -> io::Result<Self> {
+    pub fn open(target: Target, Counters { events, failures }: Counters) -> io::Result<Self> {
         let mut writer = Writer::open(target)?;
         let (lines, mut queue) = unbounded_channel();
         let run = move || write_all(&mut writer, &mut queue, &failures);
         std::thread::Builder::new().name("audit".into()).spawn(run)?;
-        Ok(Self { lines, room: Arc::new(Semaphore::new(QUEUE_KIB as usize)) })
+        Ok(Self { lines, room: Arc::new(Semaphore::new(QUEUE_KIB as usize)), events })
     }
 
     fn kib(line: &[u8]) -> u32 {
         u32::try_from(line.len() / 1024 + 1).unwrap_or(QUEUE_KIB).min(QUEUE_KIB)
     }
 
-    /// Writes a line; waits for room in the queue.
+    /// Writes a line that is not empty; waits for room in the queue.
     pub async fn write(&self, line: Vec<u8>) {
-        let permit = self.room.clone().acquire_many_owned(Self::kib(&line)).await.ok();
-        let _ = self.lines.send((line, permit));
+        if !line.is_empty() {
+            let room = self.room.clone().acquire_many_owned(Self::kib(&line)).await.ok();
+            self.send(line, room);
+        }
     }
 
-    /// Writes a line of a stream that has ended, which cannot wait: there are no more of these than streams.
+    /// Writes the last line of a request that nobody waits for any more: there is one of these for each that is at work.
     pub fn write_now(&self, line: Vec<u8>) {
-        let permit = self.room.clone().try_acquire_many_owned(Self::kib(&line)).ok();
-        let _ = self.lines.send((line, permit));
+        if !line.is_empty() {
+            let room = self.room.clone().try_acquire_many_owned(Self::kib(&line)).ok();
+            self.send(line, room);
+        }
+    }
+
+    fn send(&self, line: Vec<u8>, room: Option<OwnedSemaphorePermit>) {
+        self.events.inc();
+        let _ = self.lines.send((line, room)); // whoever writes ends with the last of these
     }
 }
 

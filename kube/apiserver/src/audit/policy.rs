@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use crate::auth::User;
-use crate::server::answer::Asked;
+use crate::authorization::Attributes;
 
 /// How much of a request is kept; each has what the one before it has.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,18 +18,6 @@ pub enum Level {
     Request,
     /// … and what was answered.
     RequestResponse,
-}
-
-impl Level {
-    /// As the policy writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "None",
-            Self::Metadata => "Metadata",
-            Self::Request => "Request",
-            Self::RequestResponse => "RequestResponse",
-        }
-    }
 }
 
 /// When something is written of a request.
@@ -46,50 +34,38 @@ pub enum Stage {
 }
 
 /// What of requests is kept.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
     api_version: String,
     kind: String,
-    #[serde(default)]
-    #[expect(dead_code, reason = "a policy has a name, which says nothing")]
+    /// It has a name, which says nothing.
     metadata: serde_json::Value,
     rules: Vec<Rule>,
-    #[serde(default)]
     omit_stages: Vec<Stage>,
-    #[serde(default)]
     omit_managed_fields: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
-    level: Level,
-    #[serde(default)]
+    level: Option<Level>,
     users: Vec<String>,
-    #[serde(default)]
     user_groups: Vec<String>,
-    #[serde(default)]
     verbs: Vec<String>,
-    #[serde(default)]
     resources: Vec<Resources>,
-    #[serde(default)]
     namespaces: Vec<String>,
-    #[serde(default, rename = "nonResourceURLs")]
+    #[serde(rename = "nonResourceURLs")]
     urls: Vec<String>,
-    #[serde(default)]
     omit_stages: Vec<Stage>,
     omit_managed_fields: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 struct Resources {
-    #[serde(default)]
     group: String,
-    #[serde(default)]
     resources: Vec<String>,
-    #[serde(default)]
     resource_names: Vec<String>,
 }
 
@@ -115,7 +91,11 @@ impl Policy {
             return Err("rules: needed at least one".into());
         }
         for (n, rule) in policy.rules.iter().enumerate() {
-            if !rule.urls.is_empty() && !(rule.resources.is_empty() && rule.namespaces.is_empty()) {
+            if rule.level.is_none() {
+                return Err(format!("rules[{n}].level: needed None, Metadata, Request or RequestResponse"));
+            }
+            let regular = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+            if regular && !rule.urls.is_empty() {
                 return Err(format!("rules[{n}]: rules cannot apply to both regular resources and non-resource URLs"));
             }
             if let Some(url) = rule.urls.iter().find(|url| *url != "*" && !url.starts_with('/')) {
@@ -126,10 +106,10 @@ impl Policy {
     }
 
     /// What is kept of a request of `user`.
-    pub fn of(&self, user: &User, asked: &Asked) -> Wanted {
+    pub fn of(&self, user: &User, asked: &Attributes) -> Wanted {
         let Some(rule) = self.rules.iter().find(|rule| rule.fits(user, asked)) else { return Wanted::default() };
         Wanted {
-            level: rule.level,
+            level: rule.level.unwrap_or_default(),
             omitted: self.omit_stages.iter().chain(&rule.omit_stages).copied().collect(),
             omit_managed_fields: rule.omit_managed_fields.unwrap_or(self.omit_managed_fields),
         }
@@ -137,45 +117,31 @@ impl Policy {
 }
 
 impl Rule {
-    fn fits(&self, user: &User, asked: &Asked) -> bool {
+    fn fits(&self, user: &User, asked: &Attributes) -> bool {
         let any = |list: &[String], fits: &dyn Fn(&str) -> bool| list.is_empty() || list.iter().any(|one| fits(one));
+        let url = |url: &str| url.strip_suffix('*').map_or(asked.path == url, |begin| asked.path.starts_with(begin));
         any(&self.users, &|name| name == user.name)
             && any(&self.user_groups, &|name| user.groups.iter().any(|group| group == name))
-            && any(&self.verbs, &|verb| verb == "*" || verb == asked.verb())
-            && match asked.route() {
-                Some(route) => {
-                    self.urls.is_empty()
-                        && any(&self.namespaces, &|namespace| namespace == route.namespace)
-                        && (self.resources.is_empty() || self.resources.iter().any(|one| one.fits(route)))
-                }
-                None => {
-                    self.resources.is_empty()
-                        && self.namespaces.is_empty()
-                        && any(&self.urls, &|url| match url.strip_suffix('*') {
-                            Some(begin) => asked.path.starts_with(begin),
-                            None => asked.path == url,
-                        })
-                }
+            && any(&self.verbs, &|verb| verb == "*" || verb == asked.verb)
+            && if asked.resource.is_empty() {
+                self.resources.is_empty() && self.namespaces.is_empty() && any(&self.urls, &url)
+            } else {
+                self.urls.is_empty()
+                    && any(&self.namespaces, &|namespace| namespace == asked.namespace)
+                    && (self.resources.is_empty() || self.resources.iter().any(|one| one.fits(asked)))
             }
     }
 }
 
 impl Resources {
-    fn fits(&self, route: &crate::route::Route) -> bool {
-        let whole = match route.subresource.as_str() {
-            "" => route.plural.clone(),
-            sub => format!("{}/{sub}", route.plural),
+    fn fits(&self, asked: &Attributes) -> bool {
+        let (plural, sub) = asked.resource.split_once('/').unwrap_or((&asked.resource, ""));
+        let fits = |wanted: &String| match wanted.split_once('/') {
+            Some((of, wanted)) => !sub.is_empty() && (of == "*" || of == plural) && (wanted == "*" || wanted == sub),
+            None => wanted == "*" || *wanted == asked.resource,
         };
-        let fits = |wanted: &String| {
-            wanted == "*"
-                || *wanted == whole
-                || wanted.split_once('/').is_some_and(|(plural, sub)| {
-                    (plural == "*" && sub == route.subresource)
-                        || (sub == "*" && plural == route.plural && !route.subresource.is_empty())
-                })
-        };
-        self.group == route.group
+        self.group == asked.group
             && (self.resources.is_empty() || self.resources.iter().any(fits))
-            && (self.resource_names.is_empty() || self.resource_names.contains(&route.name))
+            && (self.resource_names.is_empty() || self.resource_names.contains(&asked.name))
     }
 }
