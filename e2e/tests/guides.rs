@@ -66,6 +66,21 @@ fn one_machine() {
 }
 
 #[test]
+fn audit() {
+    let told = walk("audit.md", "audi");
+    expect(
+        &told,
+        &[
+            "\"level\":\"Metadata\"",
+            "\"name\":\"door\"",
+            "secrets is forbidden: User \"ada\" cannot list resource \"secrets\"",
+            "\"data\":{\"index.html\":\"hello\"}",
+            "-rw------- 1 ",
+        ],
+    );
+}
+
+#[test]
 fn discovery() {
     let told = walk("discovery.md", "disc");
     expect(

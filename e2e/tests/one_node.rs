@@ -88,7 +88,11 @@ fn all_ready(node: &Node, count: usize) -> Vec<(String, String, String)> {
 #[test]
 fn an_application_runs_and_is_looked_into_and_goes() {
     let mut stage = Stage::new("one").unwrap();
-    let node = start(&mut stage, "farm");
+    let policy = stage.directory().join("policy.yaml");
+    std::fs::write(&policy, POLICY).unwrap();
+    let (policy, log) = (policy.display().to_string(), stage.directory().join("audit.json"));
+    let audit = ["--audit-policy-file", &policy, "--audit-log-path", log.to_str().unwrap()];
+    let node = stage.start("farm", &[["--no-mdns"].as_slice(), &audit].concat()).unwrap();
     node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
     let applied = node.apply(SHOP).unwrap();
     assert!(applied.contains("deployment.apps/web created"), "{applied}");
@@ -138,6 +142,38 @@ fn an_application_runs_and_is_looked_into_and_goes() {
         if left["items"].as_array().unwrap().is_empty() { Ok(()) } else { Err(left["items"].to_string()) }
     })
     .unwrap();
+    every_part_was_itself_and_had_its_rights(&log);
+}
+
+const POLICY: &str =
+    "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata}]}";
+
+/// What a part lacks a right for would be retried for ever, and nobody would see it.
+fn every_part_was_itself_and_had_its_rights(log: &std::path::Path) {
+    let text = std::fs::read_to_string(log).unwrap();
+    let events: Vec<serde_json::Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut users = std::collections::BTreeSet::new();
+    for event in &events {
+        let (user, groups) = (event["user"]["username"].as_str().unwrap(), event["user"]["groups"].to_string());
+        assert_ne!(event["annotations"]["authorization.k8s.io/decision"], "forbid", "{event}");
+        // One that fits the rules and not the object (a namespace that goes, a quota) is no lack of rights.
+        let why = event["responseStatus"]["message"].as_str().unwrap_or_default();
+        assert!(!why.contains(" is not allowed to ") && !why.contains(" can only "), "{event}");
+        assert!(!groups.contains("system:masters") || ["admin", "fluidos"].contains(&user), "{event}");
+        users.insert(user);
+    }
+    for part in [
+        "admin",
+        "fluidos",
+        "system:kube-controller-manager",
+        "system:kube-scheduler",
+        "system:node:farm",
+        "system:serviceaccount:kube-system:deployment-controller",
+        "system:serviceaccount:kube-system:endpointslice-controller",
+        "system:serviceaccount:kube-system:replicaset-controller",
+    ] {
+        assert!(users.contains(part), "{part} has asked for nothing: {users:?}");
+    }
 }
 
 #[test]

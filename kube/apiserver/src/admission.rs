@@ -2,7 +2,7 @@
 //! file each, under the names that they have in kube-apiserver; a higher floor adds its own steps through [`Admission`].
 //!
 //! ```text
-//! decoded, with defaults ─▶ NamespaceLifecycle ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks      (mutate)
+//! decoded, with defaults ─▶ NamespaceLifecycle, NodeRestriction ─▶ steps of higher floors ─▶ plug-ins ─▶ mutating webhooks      (mutate)
 //!                                                 └──────── again, if a webhook changed something ───────┘
 //! ─▶ validation ─▶ plug-ins that judge ─▶ policies ─▶ validating webhooks      (judge)
 //! ─▶ ResourceQuota ─▶ store
@@ -13,6 +13,7 @@ mod default_storage_class;
 mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
+pub(crate) mod node_restriction;
 mod pod_security;
 pub(crate) mod policies;
 mod priority;
@@ -120,6 +121,7 @@ pub(crate) async fn mutate(
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
     namespace_lifecycle::admit(server, request)?;
+    node_restriction::judge(server, request, object)?;
     plug_ins(server, request, object).await?;
     let mut pass = webhooks::Pass::default();
     if webhooks::mutate(server, request, object, &mut pass, warnings).await? {

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::index::Index;
 pub use self::rule::Rule;
+use crate::audit;
 use crate::auth::User;
 use crate::route::{Query, Route};
 use crate::server::ApiServer;
@@ -149,4 +150,15 @@ pub fn require(server: &ApiServer, user: &User, asked: &Attributes) -> Result<()
         Some(_) => Ok(()),
         None => Err(asked.refusal(user)),
     }
+}
+
+/// Lets a request go on as [`require`], and notes what was decided.
+///
+/// # Errors
+/// 403, in the words of kube-apiserver.
+pub fn admit(server: &ApiServer, user: &User, asked: &Attributes) -> Result<(), Status> {
+    let decided = decide(server, user, asked)?;
+    audit::note("authorization.k8s.io/decision", if decided.is_some() { "allow" } else { "forbid" });
+    audit::note("authorization.k8s.io/reason", decided.as_deref().unwrap_or_default());
+    decided.map(|_| ()).ok_or_else(|| asked.refusal(user))
 }

@@ -96,6 +96,11 @@ pub fn parse_yaml(body: &[u8]) -> Result<Value, Status> {
 #[derive(Clone)]
 struct Whole(Bytes);
 
+/// The JSON text of a response, if it is whole and not yet dressed.
+pub fn whole(response: &Response<Body>) -> Option<Bytes> {
+    response.extensions().get::<Whole>().map(|Whole(json)| json.clone())
+}
+
 /// A response of JSON text.
 pub fn json_bytes(code: StatusCode, json: Bytes) -> Response<Body> {
     let mut response = Response::new(full(json.clone()));

@@ -14,7 +14,7 @@ mod autoscaling;
 mod batch;
 mod certificates;
 mod coordination;
-mod core;
+pub mod core;
 pub mod description;
 mod discovery;
 mod events;

@@ -14,6 +14,7 @@
 mod addresses;
 pub mod admission;
 mod apply;
+mod audit;
 pub mod auth;
 mod authorization;
 mod body;
@@ -40,6 +41,7 @@ pub mod tls;
 mod verbs;
 mod webhook;
 
+pub use audit::log::Target as AuditLog;
 pub use body::Body;
 pub use kinds::stored_under;
 pub use server::{ApiServer, Options, UserService};

@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use http::{Method, StatusCode};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::audit::log::Counters;
 use crate::registry::Registry as Kinds;
 use crate::server::answer::Asked;
 use crate::status::Status;
@@ -35,6 +36,8 @@ pub struct Metrics {
     streams: IntGaugeVec,
     store_bytes: IntGauge,
     store_revision: IntGauge,
+    /// Of the audit log.
+    pub audit: Counters,
     process: process::Process,
 }
 
@@ -134,6 +137,13 @@ impl Metrics {
                 )?,
                 store_bytes: gauge("substrate_store_bytes", "Bytes of the keys and values that the store holds.")?,
                 store_revision: gauge("substrate_store_revision", "The newest revision of the store.")?,
+                audit: Counters {
+                    events: IntCounter::new("apiserver_audit_event_total", "Events of the audit log.")?,
+                    failures: IntCounter::with_opts(
+                        Opts::new("apiserver_audit_error_total", "Events that could not be written.")
+                            .const_label("plugin", "log"),
+                    )?,
+                },
                 process: process::Process::new()?,
                 registry: registry.clone(),
             })
@@ -146,6 +156,8 @@ impl Metrics {
             Box::new(metrics.streams.clone()),
             Box::new(metrics.store_bytes.clone()),
             Box::new(metrics.store_revision.clone()),
+            Box::new(metrics.audit.events.clone()),
+            Box::new(metrics.audit.failures.clone()),
         ];
         all.extend(metrics.process.collectors());
         for one in all {

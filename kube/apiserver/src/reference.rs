@@ -18,8 +18,7 @@ const TAIL: &str = "\n## Not served\n\n\
 | resource.k8s.io (dynamic resource allocation) | 404 |\n\
 | groups of foreign API servers (APIService with a Service) | the APIService says `Available=False, reason=NotBuilt` |\n\
 | `pods/resize`, `nodes/proxy`, `serviceaccounts/token` | 404 |\n\
-| alpha and beta versions of any group | 404 |\n\
-| admission plug-in NodeRestriction | nothing is judged by it |\n";
+| alpha and beta versions of any group | 404 |\n";
 
 /// The page.
 pub fn kubernetes() -> String {

@@ -16,6 +16,9 @@ use substrate_store::Store;
 
 use crate::addresses::Addresses;
 use crate::admission::{Admission, Registrations};
+use crate::audit::Audit;
+use crate::audit::log::{Log, Target};
+use crate::audit::policy::Policy;
 use crate::auth::account_tokens::Issuer;
 use crate::auth::{Tokens, User};
 use crate::authorization::{self, Rights};
@@ -64,6 +67,8 @@ pub(crate) struct Inner {
     pub version: String,
     pub bounds: Bounds,
     pub metrics: Metrics,
+    /// Nothing is audited unless it is set.
+    pub audit: OnceLock<Audit>,
 }
 
 impl ApiServer {
@@ -86,6 +91,7 @@ impl ApiServer {
             version: options.version,
             bounds: Bounds::default(),
             metrics: Metrics::new()?,
+            audit: OnceLock::new(),
         };
         let server = Self { inner: Arc::new(inner) };
         server.load_definitions()?;
@@ -107,6 +113,19 @@ impl ApiServer {
     /// Issues tokens of service accounts from now on, and takes them. Called once; a second time is without effect.
     pub fn issue_tokens(&self, issuer: Issuer) {
         let _ = self.inner.issuer.set(issuer);
+    }
+
+    /// Writes what is asked for into a log from now on, as `policy` says (`audit.k8s.io/v1`, in YAML). Called once; a second time is without
+    /// effect.
+    ///
+    /// # Errors
+    /// What is wrong with the policy, or why the log cannot be opened.
+    pub fn audit(&self, policy: &str, into: Target) -> Result<(), String> {
+        let policy = Policy::parse(policy)?;
+        let path = into.path.display().to_string();
+        let log = Log::open(into, self.inner.metrics.audit.clone()).map_err(|error| format!("{path}: {error}"))?;
+        let _ = self.inner.audit.set(Audit::new(policy, log));
+        Ok(())
     }
 
     /// The address of the Service `kubernetes`, by which pods reach this server.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde_json::Value;
 
+use crate::audit;
 use crate::auth::User;
 use crate::authorization::reviews;
 use crate::body::{self, Body, Format, Offer, View};
@@ -173,6 +174,7 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
         "watch" => watch::watch(server, call).await,
         "create" => {
             let object = body::parse(&call.headers, sent)?;
+            audit::makes(&object);
             if call.kind.namespaced && call.route.namespace.is_empty() {
                 return Err(Status::method_not_allowed());
             }

@@ -137,6 +137,41 @@ async fn the_usual_roles_are_there() {
     assert_eq!(api.asked_by("editor", &[]).post(PODS, pod("a")).await.0, 201);
 }
 
+/// What is written in `bootstrap.yaml` is whole: nothing names what is not there, and each role gives something.
+#[tokio::test]
+async fn the_roles_of_the_parts_belong_together() {
+    let api = api().await;
+    let list = async |plural: &str| api.get(&format!("{RBAC}/{plural}")).await.1["items"].as_array().unwrap().clone();
+    let (roles, bindings) = (list("clusterroles").await, list("clusterrolebindings").await);
+    let named = |name: &str| roles.iter().find(|role| role["metadata"]["name"] == name);
+    let filled = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    for role in &roles {
+        let (name, rules) = (&role["metadata"]["name"], role["rules"].as_array().unwrap());
+        assert!(!rules.is_empty(), "{name}");
+        for rule in rules {
+            let about = filled(&rule["resources"]) && filled(&rule["apiGroups"]);
+            assert!(filled(&rule["verbs"]) && about != filled(&rule["nonResourceURLs"]), "{name}: {rule}");
+        }
+        let labels = role["metadata"]["labels"].as_object().unwrap().keys();
+        for sum in labels.filter_map(|label| label.strip_prefix("rbac.authorization.k8s.io/aggregate-to-")) {
+            let sum = named(sum).unwrap_or_else(|| panic!("{name} is added to {sum}"));
+            assert!(rules.iter().all(|rule| sum["rules"].as_array().unwrap().contains(rule)), "{name}");
+        }
+    }
+    for binding in &bindings {
+        let (name, to) = (binding["metadata"]["name"].as_str().unwrap(), binding["roleRef"]["name"].as_str().unwrap());
+        assert!(named(to).is_some() && filled(&binding["subjects"]), "{name} gives {to}");
+        if let Some(account) = name.strip_prefix("system:controller:") {
+            let wanted = json!([{ "kind": "ServiceAccount", "namespace": "kube-system", "name": account }]);
+            assert_eq!(binding["subjects"], wanted);
+        }
+    }
+    let bound = |role: &Value| bindings.iter().any(|binding| binding["roleRef"]["name"] == role["metadata"]["name"]);
+    let free = roles.iter().filter(|role| !bound(role)).map(|role| role["metadata"]["name"].as_str().unwrap());
+    let free: Vec<&str> = free.filter(|name| !name.contains("aggregate-to") && !name.contains("-approver")).collect();
+    assert_eq!(free, ["admin", "edit", "system:auth-delegator", "view"], "every other role is somebody's");
+}
+
 #[tokio::test]
 async fn nobody_gives_away_more_than_it_has() {
     let api = api().await;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -36,7 +36,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const VERSION: &str = concat!("v1.34.0+substrate-", env!("CARGO_PKG_VERSION"));
 /// The kubelet's default `maxPods`.
 const PODS_MAX: u64 = 110;
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
 /// What of the machine is kept from pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,11 +103,10 @@ pub(crate) async fn run(shared: std::sync::Arc<Shared>, mut recovered: watch::Re
 async fn is_misjudged(shared: &Shared, ready: bool) -> bool {
     let api: Api<Node> = Api::all(shared.client.clone());
     let Ok(Some(node)) = api.get_opt(&shared.node_name).await else { return false };
-    let taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
     let conditions = node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let wanted = if ready { "True" } else { "False" };
     let agrees = conditions.iter().any(|c| c.type_ == "Ready" && c.status == wanted);
-    !agrees || is_advertised_anew(&node) || (ready && taints.iter().any(|t| t.key == NOT_READY))
+    !agrees || is_advertised_anew(&node)
 }
 
 /// Whether an administrator has advertised something that pods are not given yet.
@@ -133,16 +131,10 @@ async fn report(shared: &Shared, ready: bool) -> Result<(), kube::Error> {
             }
         }
     };
-    let taints = found.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-    let kept: Vec<Taint> = taints.iter().filter(|t| !(ready && t.key == NOT_READY)).cloned().collect();
-    let mut change = json!({"metadata": {"labels": labels}});
-    if kept.len() != taints.len() {
-        change["spec"] = json!({"taints": kept});
-        // Others may change the list meanwhile: only if it still is what was read.
-        change["metadata"]["resourceVersion"] = json!(found.metadata.resource_version);
-    }
+    // Taints are for the controller of nodes: no node says of itself whom it is fit for.
     let known = found.metadata.labels.clone().unwrap_or_default();
-    if change.get("spec").is_some() || labels.iter().any(|(k, v)| known.get(k) != Some(v)) {
+    if labels.iter().any(|(k, v)| known.get(k) != Some(v)) {
+        let change = json!({"metadata": {"labels": labels}});
         api.patch(name, &PatchParams::default(), &Patch::Merge(&change)).await?;
     }
     let status = json!({"status": status(shared, &found, ready)});

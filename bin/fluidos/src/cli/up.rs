@@ -83,6 +83,18 @@ pub struct Up {
     /// aesgcm and identity.
     #[arg(long, env = "FLUIDOS_ENCRYPTION_CONFIG", value_name = "FILE")]
     pub encryption_config: Option<PathBuf>,
+    /// Which requests to the API are written down, and how much of them: a Policy (audit.k8s.io/v1) as kube-apiserver reads it.
+    #[arg(long, env = "FLUIDOS_AUDIT_POLICY_FILE", value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where they are written, as lines of JSON. A file that is full is set aside beside it.
+    #[arg(long, env = "FLUIDOS_AUDIT_LOG_PATH", value_name = "FILE", requires = "audit_policy_file", value_parser = directory)]
+    pub audit_log_path: Option<PathBuf>,
+    /// MiB of that file before it is set aside.
+    #[arg(long, env = "FLUIDOS_AUDIT_LOG_MAXSIZE", default_value_t = 100, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub audit_log_maxsize: u64,
+    /// How many of those that were set aside are kept; older ones are removed.
+    #[arg(long, env = "FLUIDOS_AUDIT_LOG_MAXBACKUP", default_value_t = 10, value_name = "COUNT")]
+    pub audit_log_maxbackup: u16,
     /// What happens to running containers when the node is told to stop with SIGTERM.
     #[arg(long, env = "FLUIDOS_ON_STOP", value_enum, default_value_t = OnStop::Keep)]
     pub on_stop: OnStop,

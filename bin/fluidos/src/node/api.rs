@@ -9,14 +9,16 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use substrate_apiserver::auth::account_tokens::Issuer;
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
-use substrate_apiserver::{ApiServer, Options, tls};
+use substrate_apiserver::{ApiServer, AuditLog, Options, tls};
 use substrate_client::{Access, Caches};
 use substrate_store::Store;
 use tokio::net::TcpListener;
@@ -25,6 +27,23 @@ use super::encryption;
 use super::parts::Parts;
 use super::{Ranges, VERSION};
 use crate::cli::Up;
+
+/// The managers of FLUIDOS: their group, and the ClusterRole that it has.
+const ROLE: &str = "fluidos:managers";
+/// Groups of Kubernetes whose kinds they write: what runs, for whom, and what is told about it.
+const WORKS: &[&str] = &[
+    "",
+    "apps",
+    "autoscaling",
+    "batch",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "policy",
+    "scheduling.k8s.io",
+];
 
 /// What its owner can do about a store that does not open.
 fn cannot_open(directory: &Path, error: substrate_store::Error) -> anyhow::Error {
@@ -70,6 +89,7 @@ impl Api {
             admission: Vec::new(),
             version: VERSION.into(),
         })?;
+        audit(up, &server)?;
         let authority = tls::Authority::open(&directory.join("pki"))?;
         let shown = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
         let url = format!("https://{}", SocketAddr::new(shown, address.port()));
@@ -129,27 +149,28 @@ impl Api {
         self.roles(definitions).await
     }
 
-    /// Lets who may see, change or administer a namespace do so with our kinds, too: they are added to `view`, `edit` and `admin`.
+    /// Lets who may see, change or administer a namespace do so with our kinds, too: they are added to `view`, `edit` and `admin`. And gives
+    /// the managers of FLUIDOS what they need: our kinds, and what runs. No rights, definitions, webhooks or certificates.
     async fn roles(&self, definitions: &[CustomResourceDefinition]) -> Result<()> {
         let groups: BTreeSet<&str> = definitions.iter().map(|definition| definition.spec.group.as_str()).collect();
-        let api = kube::Api::<ClusterRole>::all(self.client("fluidos"));
+        let client = self.client("fluidos");
         let write = ["create", "delete", "deletecollection", "patch", "update"].as_slice();
         for (name, verbs) in [("view", ["get", "list", "watch"].as_slice()), ("edit", write)] {
             let rule = json!({ "apiGroups": groups, "resources": ["*"], "verbs": verbs });
             let labels = json!({ format!("rbac.authorization.k8s.io/aggregate-to-{name}"): "true" });
-            let role = format!("fluidos:aggregate-to-{name}");
-            let role = json!({ "metadata": { "name": role, "labels": labels }, "rules": [rule] });
-            let role: ClusterRole = serde_json::from_value(role)?;
-            let role_name = role.metadata.name.clone().unwrap_or_default();
-            let result = match api.create(&PostParams::default(), &role).await {
-                Err(kube::Error::Api(status)) if status.code == 409 => {
-                    api.patch(&role_name, &PatchParams::default(), &Patch::Merge(json!({ "rules": role.rules }))).await
-                }
-                other => other,
-            };
-            result.with_context(|| format!("write the ClusterRole {role_name}"))?;
+            let name = format!("fluidos:aggregate-to-{name}");
+            put::<ClusterRole>(&client, &name, json!({ "metadata": { "labels": labels }, "rules": [rule] })).await?;
         }
-        Ok(())
+        let all = groups.into_iter().chain(WORKS.iter().copied()).collect::<Vec<_>>();
+        let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+        let rule = json!({ "apiGroups": all, "resources": ["*"], "verbs": verbs });
+        // Owners of a pod may be of any kind, and an intent stands on one of them.
+        let look = json!({ "apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"] });
+        put::<ClusterRole>(&client, ROLE, json!({ "rules": [rule, look] })).await?;
+        let group = "rbac.authorization.k8s.io";
+        let binding = json!({ "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": ROLE },
+                              "subjects": [{ "apiGroup": group, "kind": "Group", "name": ROLE }] });
+        put::<ClusterRoleBinding>(&client, ROLE, binding).await
     }
 
     /// Opens the door: for the owner, and for pods on the gateway of their network.
@@ -200,8 +221,48 @@ impl Api {
     }
 }
 
+/// Writes down what is asked for from now on, if the owner wants it.
+fn audit(up: &Up, server: &ApiServer) -> Result<()> {
+    let (Some(policy), Some(path)) = (&up.audit_policy_file, up.audit_log_path.clone()) else { return Ok(()) };
+    let file = policy.display();
+    let policy = std::fs::read_to_string(policy).with_context(|| format!("--audit-policy-file {file}"))?;
+    let (bytes_max, backups_max) = (up.audit_log_maxsize << 20, up.audit_log_maxbackup.into());
+    let log = AuditLog { path, bytes_max, backups_max };
+    server.audit(&policy, log).map_err(|why| anyhow::anyhow!("--audit-policy-file {file}: {why}"))
+}
+
+/// Writes an object of the cluster as it is to be.
+async fn put<K>(client: &kube::Client, name: &str, mut object: serde_json::Value) -> Result<()>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+{
+    let api = kube::Api::<K>::all(client.clone());
+    let change = Patch::Merge(object.clone());
+    object["metadata"]["name"] = name.into();
+    let result = match api.create(&PostParams::default(), &serde_json::from_value(object)?).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => api.patch(name, &PatchParams::default(), &change).await,
+        other => other,
+    };
+    result.map(|_| ()).with_context(|| format!("write the {} {name}", K::kind(&())))
+}
+
+/// A client of a part, as the user that it is in Kubernetes: it may what its role gives (`kube/apiserver/src/authorization/bootstrap.yaml`,
+/// and [`ROLE`] for the managers of FLUIDOS). Only what writes definitions and roles when the node starts may do everything.
 fn client_of(server: &ApiServer, part: &str) -> kube::Client {
-    let user = User::new(&format!("system:serviceaccount:kube-system:{part}"), &["system:masters"]);
+    const ACCOUNTS: [&str; 2] = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+    let user = match part {
+        "fluidos" => User::new("fluidos", &["system:masters"]),
+        "kube-scheduler" | "kube-proxy" | "kube-controller-manager" => User::new(&format!("system:{part}"), &[]),
+        "shared-informers" => User::new("system:kube-controller-manager", &[]),
+        part => match part.strip_prefix("kubelet-") {
+            Some(node) => User::new(&format!("system:node:{node}"), &["system:nodes"]),
+            None => {
+                let ours = part.starts_with("fluidos-").then_some(ROLE);
+                let groups: Vec<&str> = ACCOUNTS.into_iter().chain(ours).collect();
+                User::new(&format!("system:serviceaccount:kube-system:{part}"), &groups)
+            }
+        },
+    };
     substrate_client::in_process(server.as_user(user))
 }
 

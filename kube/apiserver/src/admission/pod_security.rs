@@ -4,14 +4,16 @@
 //! |---|---|---|
 //! | `enforce` | are refused | |
 //! | `warn` | come with a warning | comes with a warning |
+//! | `audit` | are noted in the audit log | is noted there |
 //!
-//! Thin: `audit` is taken and has no effect; pods that are there when a level is raised are not looked for.
+//! Thin: pods that are there when a level is raised are not looked for.
 
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
 use substrate_pod_security::{Level, check};
 
 use super::{Operation, Request};
+use crate::audit;
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
 use crate::verbs::read::decoded;
@@ -29,7 +31,7 @@ const MAKERS: &[(&str, &str, &str)] = &[
     ("batch", "cronjobs", "/spec/jobTemplate/spec/template/spec"),
 ];
 
-/// Refuses a pod that its namespace does not take, warns of one that it should not have, and refuses labels that mean nothing.
+/// Refuses a pod that its namespace does not take, warns of one that it should not have and notes it, and refuses labels that mean nothing.
 pub(super) fn judge(
     server: &ApiServer,
     request: &Request<'_>,
@@ -53,16 +55,24 @@ pub(super) fn judge(
     let Some(spec) = object.pointer(place) else { return Ok(()) };
     let same = request.old.and_then(|old| old.pointer(place)).is_some_and(|old| old == spec);
     let Some(namespace) = namespace(server, request.namespace)?.filter(|_| !same) else { return Ok(()) };
-    let levels = ["enforce", "warn"].map(|mode| level(&namespace, mode));
+    let levels = ["enforce", "warn", "audit"].map(|mode| level(&namespace, mode));
     if levels.iter().all(Option::is_none) {
         return Ok(());
     }
     let spec: PodSpec = serde_json::from_value(spec.clone()).map_err(Status::internal)?;
-    let [enforce, warn] = levels.map(|level| level.and_then(|(level, version)| check(level, &version, &spec).err()));
+    if let Some((level, version)) = levels[0].as_ref().filter(|_| place == "/spec") {
+        audit::note(format!("{LABEL}enforce-policy"), format!("{level:?}:{version}").to_lowercase());
+    }
+    let [enforce, warn, noted] =
+        levels.map(|level| level.and_then(|(level, version)| check(level, &version, &spec).err()));
+    let would = |why: String| Some(format!("would violate{}", why.strip_prefix("violates")?));
+    if let Some(why) = noted.and_then(would) {
+        audit::note(format!("{LABEL}audit-violations"), why);
+    }
     if let Some(why) = enforce.filter(|_| place == "/spec") {
         return Err(Status::forbidden(request.group, request.plural, request.name, &why));
     }
-    warnings.extend(warn.and_then(|why| Some(format!("would violate{}", why.strip_prefix("violates")?))));
+    warnings.extend(warn.and_then(would));
     Ok(())
 }
 

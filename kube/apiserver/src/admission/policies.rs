@@ -10,17 +10,21 @@ mod params;
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Request;
 use super::conditions::{Conditions, POLICY};
 use super::matching::{Scope, namespace_object};
 use super::webhooks::review;
+use crate::audit;
 use crate::cel::{self, Budget, Fail, Program, Str};
 use crate::kinds::Kind;
 use crate::object::meta;
 use crate::server::ApiServer;
 use crate::status::Status;
+
+/// Letters of what a policy notes in the audit log (upstream: 10 KiB).
+const ANNOTATION_MAX: usize = 10 * 1024;
 
 /// A policy, read.
 pub(super) struct Policy {
@@ -32,6 +36,8 @@ pub(super) struct Policy {
     conditions: Conditions,
     variables: Vec<(String, Program)>,
     validations: Vec<Validation>,
+    /// Keys, and what is noted under them in the audit log.
+    annotations: Vec<(String, Program)>,
 }
 
 struct Validation {
@@ -58,6 +64,8 @@ pub(super) struct Binding {
 struct Finding {
     message: String,
     reason: String,
+    /// Of the validation.
+    index: usize,
 }
 
 /// The names that expressions of a policy may use.
@@ -92,6 +100,8 @@ fn read_policy(policy: &Value) -> Result<Policy, String> {
     });
     let variables = list("variables");
     let variables = variables.iter().map(|variable| Ok((text(&variable["name"]), compile(&variable["expression"])?)));
+    let annotations = list("auditAnnotations");
+    let annotations = annotations.iter().map(|one| Ok((text(&one["key"]), compile(&one["valueExpression"])?)));
     let kind = &spec["paramKind"];
     Ok(Policy {
         name: meta(policy, "name").to_owned(),
@@ -104,6 +114,7 @@ fn read_policy(policy: &Value) -> Result<Policy, String> {
         conditions: Conditions::read(&spec["matchConditions"], &POLICY)?,
         variables: variables.collect::<Result<_, String>>()?,
         validations: validations.collect::<Result<_, String>>()?,
+        annotations: annotations.collect::<Result<_, String>>()?,
     })
 }
 
@@ -143,7 +154,7 @@ pub(super) async fn validate(
         return Ok(());
     }
     let policies = server.inner.admitted.policies.now(server)?;
-    let mut denied = None;
+    let (mut denied, mut noted) = (None, Vec::new());
     for policy in policies.iter() {
         let bound: Vec<&Binding> = bindings.iter().filter(|binding| binding.policy == policy.name).collect();
         if bound.is_empty() {
@@ -163,7 +174,10 @@ pub(super) async fn validate(
                     warnings.push(format!("Validation failed for {who}: {}", finding.message));
                 }
                 if binding.audits {
-                    tracing::info!(policy = policy.name, binding = binding.name, why = finding.message, "policy");
+                    let actions = [("Deny", binding.denies), ("Warn", binding.warns), ("Audit", true)];
+                    let actions = actions.into_iter().filter(|(_, does)| *does).map(|(action, _)| action);
+                    noted.push(json!({ "message": finding.message, "policy": policy.name, "binding": binding.name,
+                        "expressionIndex": finding.index, "validationActions": actions.collect::<Vec<_>>() }));
                 }
                 if binding.denies && denied.is_none() {
                     denied =
@@ -171,6 +185,9 @@ pub(super) async fn validate(
                 }
             }
         }
+    }
+    if !noted.is_empty() {
+        audit::note("validation.policy.admission.k8s.io/validation_failure", Value::from(noted).to_string());
     }
     denied.map_or(Ok(()), Err)
 }
@@ -184,7 +201,7 @@ fn refusal(request: &Request<'_>, why: &str, reason: &str) -> Status {
         _ => (422, "Invalid"),
     };
     if let Some(details) = &mut status.details {
-        details["causes"] = serde_json::json!([{ "message": why }]);
+        details["causes"] = json!([{ "message": why }]);
     }
     status
 }
@@ -199,7 +216,7 @@ fn findings(
     shown: &Kind,
 ) -> Result<Vec<Finding>, Status> {
     let failed = |message: String| match policy.fails {
-        true => vec![Finding { message, reason: "Invalid".into() }],
+        true => vec![Finding { message, reason: "Invalid".into(), index: 0 }],
         false => Vec::new(),
     };
     let params = match params::found(server, request, policy.param_kind.as_ref(), &binding.params)? {
@@ -222,9 +239,22 @@ fn findings(
             }
         }
         names.push(("variables", policy.variables(&names, &mut budget)));
-        for validation in &policy.validations {
+        for (key, program) in &policy.annotations {
+            match program.run(&names, &mut budget) {
+                Ok(cel::Value::Text(text)) if !text.trim().is_empty() => {
+                    audit::note(
+                        format!("{}/{key}", policy.name),
+                        text.chars().take(ANNOTATION_MAX).collect::<String>(),
+                    );
+                }
+                Ok(cel::Value::Text(_) | cel::Value::Null) => {}
+                Ok(_) => found.extend(failed(format!("auditAnnotations: {key}: needed a string or null"))),
+                Err(error) => found.extend(failed(format!("auditAnnotations: {key}: {error}"))),
+            }
+        }
+        for (index, validation) in policy.validations.iter().enumerate() {
             if let Some((message, is_failure)) = validation.judge(&names, &mut budget) {
-                let finding = Finding { message, reason: validation.reason.clone() };
+                let finding = Finding { message, reason: validation.reason.clone(), index };
                 found.extend(Some(finding).filter(|_| policy.fails || !is_failure));
             }
         }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Operation, Request};
 use crate::auth::account_tokens::find;
+use crate::kinds::core::pod::MIRROR;
 use crate::server::ApiServer;
 use crate::status::Status;
 
@@ -20,7 +21,8 @@ const TOKEN_SECONDS: u32 = 3607;
 /// 403 if there is no such account.
 pub(super) fn admit(server: &ApiServer, request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
     let is_pod = (request.group, request.plural) == ("", "pods") && request.operation == Operation::Create;
-    if !is_pod || server.inner.issuer.get().is_none() {
+    let is_mirror = pod["metadata"]["annotations"][MIRROR].is_string();
+    if !is_pod || is_mirror || server.inner.issuer.get().is_none() {
         return Ok(());
     }
     let given = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty());

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::conditions::{Conditions, WEBHOOK};
 use super::matching::Scope;
 use super::{Operation, Request};
+use crate::audit;
 use crate::cel::{self, Budget};
 use crate::custom::conversion::between;
 use crate::kinds::Kind;
@@ -98,22 +99,26 @@ pub(super) async fn mutate(
         pass.due.append(&mut pass.asked);
     }
     let mut changed = false;
-    for hook in hooks.iter() {
+    for (index, hook) in hooks.iter().enumerate() {
         if pass.second && !pass.due.contains(&hook.id) {
             continue;
         }
         let Some(shown) = hook.wants(server, request, object).await? else { continue };
         let Some(answer) = hook.ask(server, request, &shown, object, true, warnings).await? else { continue };
+        let mut mutated = false;
         if let Some(patch) = answer.patch {
             let patched = patched(server, request, &shown, object, &patch)
                 .await
                 .map_err(|status| Status::internal(format!("{:?}: {}", hook.name, status.message)))?;
             if patched != *object {
                 *object = patched;
-                changed = true;
+                (changed, mutated) = (true, true);
                 pass.due.append(&mut pass.asked);
             }
         }
+        let (round, (configuration, _)) = (u8::from(pass.second), hook.id.split_once('/').unwrap_or_default());
+        let asked = json!({ "configuration": configuration, "webhook": hook.name, "mutated": mutated });
+        audit::note(format!("mutation.webhook.admission.k8s.io/round_{round}_index_{index}"), asked.to_string());
         if hook.again && !pass.second {
             pass.asked.push(hook.id.clone());
         }
@@ -193,12 +198,12 @@ impl Hook {
     ) -> Result<Option<review::Answer>, Status> {
         let uid = uuid::Uuid::new_v4().to_string();
         let asked = review::question(server, &uid, request, shown, object).await?;
-        let asked =
-            serde_json::json!({ "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": asked });
+        let asked = json!({ "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": asked });
         let answer = self.client.call(server, &asked).await;
         match answer.and_then(|review| review::answer(&self.name, &uid, mutates, &review)) {
             Ok(answer) => {
                 warnings.extend(answer.warnings.iter().cloned());
+                answer.annotations.iter().for_each(|(key, value)| audit::note(key, value));
                 answer.refusal.clone().map_or(Ok(Some(answer)), Err)
             }
             Err(why) => {

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::User;
+use crate::admission::node_restriction;
 use crate::body;
 use crate::object;
 use crate::server::ApiServer;
@@ -219,6 +220,7 @@ pub fn request(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Value, St
         let why = format!("TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {what}");
         return Err(Status::bad_request(why));
     }
+    node_restriction::token(server, &call.user, (namespace, name), &spec["boundObjectRef"])?;
     let given: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let audiences = if given.is_empty() { json!([ISSUER]) } else { json!(given) };
     let life = spec["expirationSeconds"].as_i64().unwrap_or(LIFE.2);
@@ -296,8 +298,7 @@ fn bind(server: &ApiServer, call: &Call, wanted: &Value, about: &mut Value) -> R
         return Err(Status::conflict("", plural, name, &why));
     }
     if claim == "pod" {
-        let account = found["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty()).unwrap_or("default");
-        if account != call.route.name {
+        if found["spec"]["serviceAccountName"] != call.route.name.as_str() {
             return Err(Status::bad_request(format!(
                 "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
                 call.route.name

@@ -4,6 +4,7 @@
 use http::HeaderMap;
 
 use super::User;
+use crate::audit;
 use crate::authorization::{Attributes, require};
 use crate::server::ApiServer;
 use crate::status::Status;
@@ -72,5 +73,7 @@ pub(crate) fn apply(server: &ApiServer, user: User, headers: &HeaderMap) -> Resu
     if !all.iter().any(|group| group == known) {
         all.push(known.into());
     }
-    Ok(User { name: wanted, groups: all })
+    let user = User { name: wanted, groups: all };
+    audit::impersonated(&user);
+    Ok(user)
 }

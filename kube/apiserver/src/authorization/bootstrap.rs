@@ -1,5 +1,6 @@
-//! The roles and bindings that every cluster has before anybody asks.
+//! The roles and bindings that every cluster has before anybody asks: `bootstrap.yaml`.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{GROUP, Rule};
@@ -11,149 +12,52 @@ use crate::verbs::read::decoded;
 /// Objects with this annotation get what a newer version of this program adds to them; set it to `false` to keep one as it is.
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
-const READ: &str = "get list watch";
-const WRITE: &str = "create delete deletecollection patch update";
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Role {
+    name: String,
+    /// Whom it is bound to.
+    #[serde(default)]
+    subjects: Vec<Value>,
+    /// The role that it is part of.
+    #[serde(default)]
+    added_to: String,
+    /// Parts of these roles it consists of.
+    #[serde(default)]
+    sum_of: Vec<String>,
+    #[serde(default)]
+    rules: Vec<Value>,
+}
 
-/// Name, which role it is added to, and rules: verbs, group, resources; a group of `/` is followed by paths.
-type Role = (&'static str, &'static str, &'static [(&'static str, &'static str, &'static str)]);
-
-const ROLES: &[Role] = &[
-    ("cluster-admin", "", &[("*", "*", "*"), ("*", "/", "*")]),
-    (
-        "system:discovery",
-        "",
-        &[("get", "/", "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/")],
-    ),
-    (
-        "system:service-account-issuer-discovery",
-        "",
-        &[(
-            "get",
-            "/",
-            "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
-        )],
-    ),
-    (
-        "system:monitoring",
-        "",
-        &[("get", "/", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")],
-    ),
-    ("system:public-info-viewer", "", &[("get", "/", "/healthz /livez /readyz /version /version/")]),
-    (
-        "system:basic-user",
-        "",
-        &[
-            ("create", "authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews"),
-            ("create", "authentication.k8s.io", "selfsubjectreviews"),
-        ],
-    ),
-    (
-        "system:auth-delegator",
-        "",
-        &[
-            ("create", "authentication.k8s.io", "tokenreviews"),
-            ("create", "authorization.k8s.io", "subjectaccessreviews"),
-        ],
-    ),
-    (
-        "system:aggregate-to-view",
-        "view",
-        &[
-            (
-                READ,
-                "",
-                "bindings configmaps endpoints events limitranges namespaces namespaces/status persistentvolumeclaims \
-                 persistentvolumeclaims/status pods pods/log pods/status replicationcontrollers replicationcontrollers/scale \
-                 replicationcontrollers/status resourcequotas resourcequotas/status serviceaccounts services services/status",
-            ),
-            (
-                READ,
-                "apps",
-                "controllerrevisions daemonsets daemonsets/status deployments deployments/scale deployments/status replicasets \
-                 replicasets/scale replicasets/status statefulsets statefulsets/scale statefulsets/status",
-            ),
-            (READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
-            (READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
-            (READ, "discovery.k8s.io", "endpointslices"),
-            (READ, "events.k8s.io", "events"),
-            (READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
-            (READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
-        ],
-    ),
-    (
-        "system:aggregate-to-edit",
-        "edit",
-        &[
-            (READ, "", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),
-            ("impersonate", "", "serviceaccounts"),
-            (
-                WRITE,
-                "",
-                "configmaps events persistentvolumeclaims pods pods/attach pods/exec pods/portforward pods/proxy \
-                 replicationcontrollers replicationcontrollers/scale secrets serviceaccounts services services/proxy",
-            ),
-            ("create", "", "pods/eviction serviceaccounts/token"),
-            (
-                WRITE,
-                "apps",
-                "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale statefulsets statefulsets/scale",
-            ),
-            (WRITE, "autoscaling", "horizontalpodautoscalers"),
-            (WRITE, "batch", "cronjobs jobs"),
-            (WRITE, "networking.k8s.io", "ingresses networkpolicies"),
-            (WRITE, "policy", "poddisruptionbudgets"),
-        ],
-    ),
-    (
-        "system:aggregate-to-admin",
-        "admin",
-        &[
-            ("create", "authorization.k8s.io", "localsubjectaccessreviews"),
-            ("create delete deletecollection get list patch update watch", GROUP, "rolebindings roles"),
-        ],
-    ),
-];
-
-/// Roles that are the sum of others: name, and what those are labelled for.
-const SUMS: &[(&str, &[&str])] =
-    &[("admin", &["admin", "edit", "view"]), ("edit", &["edit", "view"]), ("view", &["view"])];
-
-/// Cluster role and the group that it is bound to.
-const BINDINGS: &[(&str, &str)] = &[
-    ("cluster-admin", "system:masters"),
-    ("system:basic-user", "system:authenticated"),
-    ("system:discovery", "system:authenticated"),
-    ("system:monitoring", "system:monitoring"),
-    ("system:public-info-viewer", "system:authenticated"),
-    ("system:service-account-issuer-discovery", "system:serviceaccounts"),
-];
+fn roles() -> Result<Vec<Role>, Status> {
+    serde_saphyr::from_str(include_str!("bootstrap.yaml")).map_err(Status::internal)
+}
 
 /// Writes what is missing; adds rules that a role of an earlier version lacks.
 ///
 /// # Errors
 /// What the store refuses.
 pub async fn write(server: &ApiServer, user: &User) -> Result<(), Status> {
-    for (name, added_to, rules) in ROLES {
+    let roles = roles()?;
+    for Role { name, subjects, added_to, sum_of, rules } in &roles {
         let mut role = object("ClusterRole", name);
+        role["rules"] = json!(rules);
         if !added_to.is_empty() {
             role["metadata"]["labels"][label(added_to)] = "true".into();
         }
-        role["rules"] = rules.iter().map(rule).collect();
+        if !sum_of.is_empty() {
+            let selectors = sum_of.iter().map(|of| json!({ "matchLabels": { label(of): "true" } })).collect::<Vec<_>>();
+            role["aggregationRule"] = json!({ "clusterRoleSelectors": selectors });
+            let parts = roles.iter().filter(|part| sum_of.contains(&part.added_to));
+            role["rules"] = parts.flat_map(|part| part.rules.iter().cloned()).collect();
+        }
         ensure(server, user, "clusterroles", role).await?;
-    }
-    for (name, of) in SUMS {
-        let mut role = object("ClusterRole", name);
-        let selectors = of.iter().map(|of| json!({ "matchLabels": { label(of): "true" } })).collect::<Vec<_>>();
-        role["aggregationRule"] = json!({ "clusterRoleSelectors": selectors });
-        let parts = ROLES.iter().filter(|(_, added_to, _)| of.contains(added_to));
-        role["rules"] = parts.flat_map(|(_, _, rules)| rules.iter().map(rule)).collect();
-        ensure(server, user, "clusterroles", role).await?;
-    }
-    for (role, group) in BINDINGS {
-        let mut binding = object("ClusterRoleBinding", role);
-        binding["roleRef"] = json!({ "apiGroup": GROUP, "kind": "ClusterRole", "name": role });
-        binding["subjects"] = json!([{ "apiGroup": GROUP, "kind": "Group", "name": group }]);
-        ensure(server, user, "clusterrolebindings", binding).await?;
+        if !subjects.is_empty() {
+            let mut binding = object("ClusterRoleBinding", name);
+            binding["roleRef"] = json!({ "apiGroup": GROUP, "kind": "ClusterRole", "name": name });
+            binding["subjects"] = json!(subjects);
+            ensure(server, user, "clusterrolebindings", binding).await?;
+        }
     }
     Ok(())
 }
@@ -167,14 +71,6 @@ fn object(kind: &str, name: &str) -> Value {
     let labels = json!({ "kubernetes.io/bootstrapping": "rbac-defaults" });
     let metadata = json!({ "name": name, "labels": labels, "annotations": { AUTOUPDATE: "true" } });
     json!({ "apiVersion": format!("{GROUP}/v1"), "kind": kind, "metadata": metadata })
-}
-
-fn rule((verbs, group, what): &(&str, &str, &str)) -> Value {
-    let words = |text: &str| text.split(' ').filter(|word| !word.is_empty()).map(Value::from).collect::<Vec<_>>();
-    if *group == "/" {
-        return json!({ "verbs": words(verbs), "nonResourceURLs": words(what) });
-    }
-    json!({ "verbs": words(verbs), "apiGroups": [group], "resources": words(what) })
 }
 
 async fn ensure(server: &ApiServer, user: &User, plural: &str, object: Value) -> Result<(), Status> {

@@ -1,17 +1,18 @@
 //! One request, from its first header to the last byte of its answer.
 //!
 //! ```text
-//! who? ─▶ a seat (429) ─▶ in time (504): as whom? may it? ─▶ body ─▶ verb ─▶ as it was accepted ─▶ counted
+//! who? ─▶ audited? ─▶ a seat (429) ─▶ in time (504): as whom? may it? ─▶ body ─▶ verb ─▶ as it was accepted ─▶ counted
 //! ```
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 
 use super::{ApiServer, health};
+use crate::audit;
 use crate::auth::{self, User};
 use crate::authorization::{self, Attributes};
 use crate::body::deliver::Wishes;
@@ -31,6 +32,9 @@ pub struct Asked {
     pub verb: Option<&'static str>,
     /// Whether it is server-side apply.
     pub applies: bool,
+    pub uri: http::Uri,
+    /// Of its events, and for who is to find them.
+    pub id: HeaderValue,
 }
 
 impl Asked {
@@ -43,7 +47,8 @@ impl Asked {
         };
         let sent = request.headers().get(header::CONTENT_TYPE).and_then(|sent| sent.to_str().ok()).unwrap_or_default();
         let applies = method == Method::PATCH && sent.starts_with("application/apply-patch");
-        Self { method, path, place, query, verb, applies }
+        let (uri, id) = (request.uri().clone(), audit::id(request.headers()));
+        Self { method, path, place, query, verb, applies, uri, id }
     }
 
     /// The resource that is meant, if it is one.
@@ -51,6 +56,17 @@ impl Asked {
         match &self.place {
             Some(Place::Resource(route)) => Some(route),
             _ => None,
+        }
+    }
+
+    /// In words of rights. A resource has every verb here: whether it has such a one is known later.
+    pub fn attributes(&self) -> Attributes {
+        match self.route() {
+            Some(route) => {
+                let method = self.method.as_str().to_lowercase();
+                Attributes::of(self.verb.unwrap_or(&method), route, &self.query)
+            }
+            None => Attributes::of_path(self.method.as_str(), &self.path),
         }
     }
 
@@ -81,7 +97,10 @@ impl ApiServer {
         let (metrics, kinds) = (&self.inner.metrics, &self.inner.registry);
         let going = metrics.begins(&asked, kinds);
         // A panic must cost its request only: in process it would end the client of every manager.
-        let answer = std::panic::AssertUnwindSafe(self.seated(connection, &asked, request)).catch_unwind().await;
+        let entry = audit::Slot::default();
+        let work = audit::during(entry.clone(), self.seated(connection, &asked, request));
+        let answer = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+        let panicked = answer.is_err();
         let (answer, seat) = answer.unwrap_or_else(|_| {
             tracing::error!(method = %asked.method, path = asked.path, "request panicked");
             (Err(Status::internal("the request could not be handled")), None)
@@ -93,13 +112,18 @@ impl ApiServer {
             }
             status.into()
         });
-        let response = wishes.dress(response).await;
+        if let Some(entry) = entry.get() {
+            let (code, answer) = (response.status(), body::whole(&response));
+            entry.answered(code, answer, asked.is_stream(), panicked).await;
+        }
+        let mut response = wishes.dress(response).await;
+        response.headers_mut().insert(audit::ID, asked.id.clone());
         metrics.ends(&asked, kinds, begun, response.status());
         if seat.is_none() && !asked.is_stream() {
             return response;
         }
         // Kept until the answer was read or given up.
-        let kept = (seat, going);
+        let kept = (seat, going, entry);
         response.map(|body| {
             body.map_frame(move |frame| {
                 let _ = &kept;
@@ -120,17 +144,28 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let (limit, wrong) = match asked.time() {
+            Ok(limit) => (limit, None),
+            Err(status) => (None, Some(status)),
+        };
         let work = async {
-            let user = auth::authenticate(self, request.headers(), connection)?;
+            let user = auth::authenticate(self, request.headers(), connection);
             let origin = request.extensions().get::<Origin>().copied();
+            if let Some(audit) = self.inner.audit.get() {
+                audit.begin(user.as_ref().ok(), origin, asked, request.headers()).await;
+            }
+            let user = user?;
+            if let Some(status) = wrong {
+                return Err(status);
+            }
             let seat = self.inner.bounds.seat(&user, origin, asked.is_stream()).await?;
-            Ok((self.route(user, asked, request).await, seat))
+            // Large: what wraps it would have copies of it on the stack, which deep objects need.
+            Ok((self.route(user, asked, request).boxed().await, seat))
         };
         let late = |_| Err(Status::timeout("request did not complete within the allotted timeout"));
-        let done = match asked.time() {
-            Err(status) => Err(status),
-            Ok(None) => work.await,
-            Ok(Some(time)) => tokio::time::timeout(time, work).await.unwrap_or_else(late),
+        let done = match limit {
+            None => work.await,
+            Some(time) => tokio::time::timeout(time, work).await.unwrap_or_else(late),
         };
         done.unwrap_or_else(|status| (Err(status), None))
     }
@@ -145,11 +180,10 @@ impl ApiServer {
             return if auth::is_public(path) { self.public(path, query) } else { Err(Status::unauthorized()) };
         }
         let user = auth::impersonation::apply(self, user, request.headers())?;
-        let attributes = match asked.route() {
-            Some(route) => Attributes::of(asked.verb.ok_or_else(Status::method_not_allowed)?, route, query),
-            None => Attributes::of_path(asked.method.as_str(), path),
-        };
-        authorization::require(self, &user, &attributes)?;
+        if asked.route().is_some() && asked.verb.is_none() {
+            return Err(Status::method_not_allowed());
+        }
+        authorization::admit(self, &user, &asked.attributes())?;
         let issuer = self.inner.issuer.get();
         match (path.as_str(), issuer) {
             ("/version" | "/version/", _) => return self.public(path, query),
@@ -189,6 +223,7 @@ impl ApiServer {
             return verbs::connect::answer(self, &call, upgrade).await;
         }
         let sent = body::read(request.into_body()).await?;
+        audit::sent(&call.headers, &sent);
         verbs::answer(self, &call, &sent).await
     }
 

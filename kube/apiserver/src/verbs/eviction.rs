@@ -19,6 +19,7 @@ use substrate_store::{Error, Precondition};
 
 use super::read::decoded;
 use super::{Call, delete};
+use crate::admission::node_restriction;
 use crate::body::{self, Body};
 use crate::object::{self, meta};
 use crate::route::Route;
@@ -41,6 +42,7 @@ pub(super) async fn evict(server: &ApiServer, call: &Call, sent: &[u8]) -> Resul
     }
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
     let pod = decoded(&call.kind, &entry)?;
+    node_restriction::eviction(&call.user, &pod)?;
     let dry_run = call.dry_run()? || !list(&eviction["deleteOptions"]["dryRun"]).is_empty();
     if !goes_anyway(&pod) {
         take_disruption(server, call, &pod, dry_run).await?;

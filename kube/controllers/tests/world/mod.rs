@@ -35,12 +35,18 @@ pub async fn world(options: Options) -> World {
     })
     .unwrap();
     server.bootstrap(None).await.unwrap();
-    let client_for = move |name: &str| {
-        substrate_client::in_process(server.as_user(User::new(&format!("system:{name}"), &["system:masters"])))
-    };
-    let client = client_for("admin");
+    let masters = |name: &str| substrate_client::in_process(server.as_user(User::new(name, &["system:masters"])));
+    let client = masters("admin");
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(kubelet(client_for("kubelet")));
+    tasks.spawn(kubelet(masters("kubelet")));
+    // With the rights that each has in a cluster, no others: what one lacks, its story misses.
+    let client_for = move |name: &str| {
+        let name = match name {
+            "shared-informers" => "system:kube-controller-manager".to_owned(),
+            name => format!("system:serviceaccount:kube-system:{name}"),
+        };
+        substrate_client::in_process(server.as_user(User::new(&name, &["system:serviceaccounts"])))
+    };
     tasks.spawn(async move { substrate_controllers::run(client_for, options).await });
     World { client, _tasks: tasks }
 }

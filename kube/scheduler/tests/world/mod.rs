@@ -35,11 +35,12 @@ pub async fn cluster_by(options: Options) -> (Client, tokio::task::JoinSet<()>) 
     })
     .unwrap();
     server.bootstrap(None).await.unwrap();
-    let client_for = |name: &str| substrate_client::in_process(server.as_user(User::new(name, &["system:masters"])));
+    let client_for =
+        |name: &str, groups: &[&str]| substrate_client::in_process(server.as_user(User::new(name, groups)));
     let mut tasks = tokio::task::JoinSet::new();
     let options = Options { back_off_first: Duration::from_millis(100), ..options };
-    tasks.spawn(substrate_scheduler::run(client_for("system:kube-scheduler"), options));
-    (client_for("admin"), tasks)
+    tasks.spawn(substrate_scheduler::run(client_for("system:kube-scheduler", &[]), options));
+    (client_for("admin", &["system:masters"]), tasks)
 }
 
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {

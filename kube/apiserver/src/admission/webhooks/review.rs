@@ -95,6 +95,8 @@ pub struct Answer {
     pub patch: Option<Value>,
     /// For the caller.
     pub warnings: Vec<String>,
+    /// For the audit log.
+    pub annotations: Vec<(String, String)>,
 }
 
 /// Reads the answer of the webhook `name` to the question `uid`.
@@ -139,8 +141,12 @@ pub fn answer(name: &str, uid: &str, mutates: bool, review: &Value) -> Result<An
         .transpose()?;
     let warnings = response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let warnings = warnings.take(WARNINGS_MAX).map(|text| text.chars().take(WARNING_BYTES_MAX).collect()).collect();
+    let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
+    let annotations =
+        annotations.filter_map(|(key, value)| Some((format!("{name}/{key}"), value.as_str()?.to_owned())));
+    let annotations = annotations.collect();
     let refusal = (response["allowed"] != true).then(|| refusal(name, &response["status"]));
-    Ok(Answer { refusal, patch, warnings })
+    Ok(Answer { refusal, patch, warnings, annotations })
 }
 
 /// A refusal in the words of who refuses.

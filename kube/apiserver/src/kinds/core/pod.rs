@@ -19,6 +19,9 @@ const SUBRESOURCES: &[Subresource] = &[
     ("proxy", "PodProxyOptions", &["create", "delete", "get", "patch", "update"]),
 ];
 
+/// On a pod that a node shows of its own: whatever the API says, the node runs it.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
 pub static KIND: Description = Description {
     short: &["po"],
     categories: &["all"],
@@ -44,11 +47,15 @@ const COLUMNS: &[Column] = &[
 fn default(pod: &mut Value) {
     pod_spec::default(&mut pod["spec"]);
     pod_spec::default_pod(&mut pod["spec"]);
+    // What a node shows of a pod of its own runs as nobody: else a node could make pods to get tokens of any account.
+    let is_mirror = pod["metadata"]["annotations"][MIRROR].is_string();
     let spec = &mut pod["spec"];
     // What the admission plug-ins ServiceAccount and DefaultTolerationSeconds do to every pod.
-    pod_spec::set(spec, "serviceAccountName", "default");
-    let account = spec["serviceAccountName"].clone();
-    pod_spec::set(spec, "serviceAccount", account);
+    if !is_mirror {
+        pod_spec::set(spec, "serviceAccountName", "default");
+        let account = spec["serviceAccountName"].clone();
+        pod_spec::set(spec, "serviceAccount", account);
+    }
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         tolerate(spec, key);
     }
