@@ -8,6 +8,7 @@
 //! ─▶ ResourceQuota ─▶ store
 //! ```
 
+mod certificates;
 pub(crate) mod conditions;
 mod default_storage_class;
 mod limit_ranger;
@@ -144,6 +145,7 @@ pub(crate) async fn judge(
     }
     pod_security::judge(server, request, object, warnings)?;
     escalation::judge(server, request, object)?;
+    certificates::judge(server, request, object)?;
     policies::validate(server, request, object, warnings).await?;
     webhooks::validate(server, request, object, warnings).await
 }

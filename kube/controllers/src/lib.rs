@@ -20,13 +20,15 @@
 //! | `pod_gc` | pods that nobody else would clear away |
 //! | `cluster_role` | roles that are the sum of others |
 //! | `service_account` | the account and the certificate in every namespace |
+//! | `certificates` | requests for certificates: approved, signed, cleared away |
 //!
 //! Each is *index → plan → act*: a view of the shared caches, a pure function to a plan, and one file with all effects.
 //! Each writes with a client of its own, so that rights and audit tell them apart. They never call one another: what one
 //! writes another sees. Those of kinds that many never use begin when their kind is in use (`in_use`).
 //!
-//! Not built yet: certificate signing, token cleaning.
+//! Not built yet: token cleaning.
 mod autoscaler;
+mod certificates;
 mod cluster_role;
 mod cron_job;
 mod daemon_set;
@@ -61,13 +63,14 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use substrate_client::Caches;
+use substrate_client::certificates::Signer;
 use tokio::task::JoinSet;
 use tracing::error;
 
 use crate::in_use::InUse;
 
 /// How the controllers work.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// A node whose Lease has not changed for so long is silent.
     pub node_grace: Duration,
@@ -77,6 +80,8 @@ pub struct Options {
     pub ended_pods_max: usize,
     /// PEM of the certificate by which pods know the API server. Without it no ConfigMap says so.
     pub root_certificate: Option<String>,
+    /// Signs certificates that were approved. Without it nobody does.
+    pub signer: Option<Signer>,
     /// The copies of the API that all parts of the process share; without them the controllers have their own.
     pub caches: Option<Caches>,
 }
@@ -89,6 +94,7 @@ impl Default for Options {
             missing_node_grace: Duration::from_secs(40),
             ended_pods_max: 12_500,
             root_certificate: None,
+            signer: None,
             caches: None,
         }
     }
@@ -115,6 +121,11 @@ pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
         let client = client_for("root-ca-cert-publisher");
         tasks.spawn(service_account::run_certificates(client, caches.clone(), certificate));
     }
+    let (client, requests, used) = (client_for("certificate-controller"), shared.clone(), in_use.clone());
+    tasks.spawn(async move {
+        used.first("certificates.k8s.io", &["CertificateSigningRequest"]).await;
+        certificates::run(client, requests.all(), options.signer).await;
+    });
     of_rare_kinds(&client_for, &shared, &in_use, &mut tasks);
     let client = client_for("pod-garbage-collector");
     tasks.spawn(pod_gc::run(client, caches, options.missing_node_grace, options.ended_pods_max));

@@ -17,6 +17,7 @@ use substrate_apiserver::auth::account_tokens::Issuer;
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options, tls};
+use substrate_client::certificates::Signer;
 use substrate_client::{Access, Caches};
 use substrate_store::Store;
 use tokio::net::TcpListener;
@@ -45,7 +46,7 @@ pub struct Api {
     pub server: ApiServer,
     /// Who reaches the machines of pods.
     pub proxies: NodeProxies,
-    authority: tls::Authority,
+    authority: Arc<tls::Authority>,
     caches: Caches,
     listener: Option<TcpListener>,
     address: SocketAddr,
@@ -70,7 +71,7 @@ impl Api {
             admission: Vec::new(),
             version: VERSION.into(),
         })?;
-        let authority = tls::Authority::open(&directory.join("pki"))?;
+        let authority = Arc::new(tls::Authority::open(&directory.join("pki"))?);
         let shown = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
         let url = format!("https://{}", SocketAddr::new(shown, address.port()));
         server.issue_tokens(Issuer::open(&directory.join("pki"), &url)?);
@@ -88,6 +89,12 @@ impl Api {
     /// The certificate that clients trust.
     pub fn authority_pem(&self) -> String {
         self.authority.certificate_pem.clone()
+    }
+
+    /// Signs certificates that were asked for and approved: the key itself stays here.
+    pub fn signer(&self) -> Signer {
+        let authority = self.authority.clone();
+        Arc::new(move |request, usages, life| authority.issue(request, usages, life).map_err(|error| error.to_string()))
     }
 
     /// A client in this process. Each part has a user of its own, so that it can be told apart.
