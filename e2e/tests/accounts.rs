@@ -30,6 +30,13 @@ spec:
   containers: [{name: c, image: "busybox:1", command: [sleep, "1000"]}]
 "#;
 
+const KEPT: &str = r#"
+apiVersion: v1
+kind: Secret
+metadata: {name: kept, annotations: {kubernetes.io/service-account.name: robot}}
+type: kubernetes.io/service-account-token
+"#;
+
 #[test]
 fn a_program_in_a_pod_asks_the_api_as_its_account() {
     let mut stage = Stage::new("acct").unwrap();
@@ -63,14 +70,27 @@ fn a_program_in_a_pod_asks_the_api_as_its_account() {
 
     // A token that its owner asks for is of the same account, and ends with it.
     let token = node.kubectl(&["create", "token", "robot", "--duration=10m"]).unwrap();
-    let as_robot = |arguments: &[&str]| {
+    let with = |token: &str, arguments: &[&str]| {
         let server =
             node.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).unwrap();
-        let alone =
-            ["--kubeconfig=/dev/null", "--insecure-skip-tls-verify", "--server", &server, "--token", token.trim()];
+        let alone = ["--kubeconfig=/dev/null", "--insecure-skip-tls-verify", "--server", &server, "--token", token];
         node.kubectl(&[&alone, arguments].concat())
     };
+    let as_robot = |arguments: &[&str]| with(token.trim(), arguments);
     assert_eq!(as_robot(&["get", "pods", "-o", "name"]).unwrap(), "pod/client\n");
+
+    // So is one that is kept in a Secret; it ends with the Secret.
+    node.apply(KEPT).unwrap();
+    let kept = until("the Secret has a token", LIMIT, || {
+        let found = node.kubectl(&["get", "secret", "kept", "-o", "go-template={{base64decode .data.token}}"]);
+        found.map_err(|error| error.to_string())
+    })
+    .unwrap();
+    assert_eq!(with(&kept, &["get", "pods", "-o", "name"]).unwrap(), "pod/client\n");
+    node.kubectl(&["delete", "secret", "kept"]).unwrap();
+    let refused = with(&kept, &["get", "pods"]).unwrap_err().to_string();
+    assert!(refused.contains("You must be logged in to the server"), "{refused}");
+
     node.kubectl(&["delete", "serviceaccount", "robot"]).unwrap();
     until("the token ends with its account", LIMIT, || {
         let told = as_robot(&["get", "pods"]).err().map(|error| error.to_string()).unwrap_or_default();

@@ -20,13 +20,14 @@
 //! | `pod_gc` | pods that nobody else would clear away |
 //! | `cluster_role` | roles that are the sum of others |
 //! | `service_account` | the account and the certificate in every namespace |
+//! | `token` | tokens of accounts that are kept in Secrets |
 //! | `certificates` | requests for certificates: approved, signed, cleared away |
 //!
 //! Each is *index → plan → act*: a view of the shared caches, a pure function to a plan, and one file with all effects.
 //! Each writes with a client of its own, so that rights and audit tell them apart. They never call one another: what one
 //! writes another sees. Those of kinds that many never use begin when their kind is in use (`in_use`).
 //!
-//! Not built yet: token cleaning.
+//! Not built yet: clearing away of tokens in Secrets that nobody uses.
 mod autoscaler;
 mod certificates;
 mod cluster_role;
@@ -54,6 +55,7 @@ mod replica_set;
 mod revisions;
 mod service_account;
 mod stateful_set;
+mod token;
 mod ttl;
 mod volumes;
 mod work;
@@ -68,6 +70,7 @@ use tokio::task::JoinSet;
 use tracing::error;
 
 use crate::in_use::InUse;
+pub use crate::token::Minter;
 
 /// How the controllers work.
 #[derive(Clone)]
@@ -82,6 +85,8 @@ pub struct Options {
     pub root_certificate: Option<String>,
     /// Signs certificates that were approved. Without it nobody does.
     pub signer: Option<Signer>,
+    /// Makes tokens that are kept in Secrets. Without it such Secrets stay empty.
+    pub minter: Option<Minter>,
     /// The copies of the API that all parts of the process share; without them the controllers have their own.
     pub caches: Option<Caches>,
 }
@@ -95,6 +100,7 @@ impl Default for Options {
             ended_pods_max: 12_500,
             root_certificate: None,
             signer: None,
+            minter: None,
             caches: None,
         }
     }
@@ -117,6 +123,15 @@ pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
     tasks.spawn(node_life::run(client_for("node-controller"), caches.clone(), options.node_grace));
     tasks.spawn(cluster_role::run(client_for("clusterrole-aggregation-controller"), shared.all()));
     tasks.spawn(service_account::run_accounts(client_for("service-account-controller"), caches.clone()));
+    if let Some(minter) = options.minter {
+        let (client, accounts, used) =
+            (client_for("tokens-controller"), caches.service_accounts.clone(), in_use.clone());
+        let certificate = options.root_certificate.clone();
+        tasks.spawn(async move {
+            used.first("", &["Secret"]).await;
+            token::run(client, accounts, certificate, minter).await;
+        });
+    }
     if let Some(certificate) = options.root_certificate {
         let client = client_for("root-ca-cert-publisher");
         tasks.spawn(service_account::run_certificates(client, caches.clone(), certificate));

@@ -1,12 +1,13 @@
-//! Requests for certificates are approved, signed and cleared away over a real API server in process.
+//! Requests for certificates are approved, signed and cleared away, and tokens are put into Secrets, over a real API server in process.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 mod world;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::{Value, json};
 use substrate_apiserver::auth::User;
@@ -61,8 +62,8 @@ async fn what_is_approved_is_signed_for_who_it_says() {
     let (_world, api) = signing().await;
     ask(&api, "jane", "kubernetes.io/kube-apiserver-client", ("jane", "devs"), json!(["client auth"])).await;
     ask(&api, "bad", "kubernetes.io/kube-apiserver-client", ("jane", "devs"), json!(["server auth"])).await;
-    ask(&api, "other", "x.io/mine", ("jane", "devs"), json!(["client auth"])).await;
-    for name in ["bad", "other", "jane"] {
+    ask(&api, "another", "x.io/mine", ("jane", "devs"), json!(["client auth"])).await;
+    for name in ["bad", "another", "jane"] {
         approve(&api, name).await;
     }
     let (certificate, _) = outcome(&api, "jane").await;
@@ -73,7 +74,10 @@ async fn what_is_approved_is_signed_for_who_it_says() {
     assert_eq!(validity.not_after.timestamp() - validity.not_before.timestamp(), 3600 + 300);
     let (certificate, why) = outcome(&api, "bad").await;
     assert_eq!((certificate, why.as_str()), (None, "Failed: invalid usage for client certificate: server auth"));
-    assert!(api.get("other").await.unwrap().status.unwrap().certificate.is_none(), "its signer is somebody else");
+    // Looked at before jane's, by its name.
+    let left = api.get("another").await.unwrap().status.unwrap();
+    let conditions = left.conditions.unwrap_or_default();
+    assert!(left.certificate.is_none() && conditions.len() == 1, "its signer is somebody else: {conditions:?}");
 }
 
 #[tokio::test]
@@ -85,4 +89,49 @@ async fn a_kubelet_is_approved_by_its_rights() {
     let (certificate, why) = outcome(&api, "n").await;
     let message = "Approved: Auto approving kubelet client certificate after SubjectAccessReview.";
     assert_eq!((certificate.is_some(), why.as_str()), (true, message));
+}
+
+#[tokio::test]
+async fn a_secret_gets_the_token_of_its_account_and_goes_with_it() {
+    let minter: substrate_controllers::Minter =
+        Arc::new(|namespace, account, secret| Ok(format!("token of {namespace}/{} in {secret}", account.0)));
+    let world =
+        world(Options { minter: Some(minter), root_certificate: Some("pem".into()), ..Options::default() }).await;
+    let (accounts, secrets) = (world.api::<ServiceAccount>(), world.api::<Secret>());
+    let secret = |name: &str, account: &str| {
+        let annotations = json!({ "kubernetes.io/service-account.name": account });
+        json!({ "metadata": { "name": name, "annotations": annotations }, "type": "kubernetes.io/service-account-token" })
+    };
+    let account: ServiceAccount = world.create(json!({ "metadata": { "name": "robot" } })).await;
+    world.create::<Secret>(secret("kept", "robot")).await;
+    world.create::<Secret>(secret("stray", "nobody")).await;
+    let filled = async |what: &str| {
+        until(what, async || {
+            let found = secrets.get("kept").await.unwrap();
+            let data = found.data.clone().unwrap_or_default();
+            let text = |key: &str| data.get(key).map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
+            let all = [text("token"), text("ca.crt"), text("namespace")];
+            if all.iter().all(Option::is_some) { Ok((found, all.map(Option::unwrap))) } else { Err(format!("{all:?}")) }
+        })
+        .await
+    };
+    let (found, data) = filled("filled").await;
+    assert_eq!(data, ["token of default/robot in kept", "pem", "default"]);
+    let annotations = found.metadata.annotations.unwrap();
+    assert_eq!(Some(&annotations["kubernetes.io/service-account.uid"]), account.metadata.uid.as_ref());
+    let empty = Patch::Merge(json!({ "data": { "token": null } }));
+    secrets.patch("kept", &PatchParams::default(), &empty).await.unwrap();
+    filled("filled again").await;
+
+    let left = async |wanted: &[&str]| {
+        until(&format!("left are {wanted:?}"), async || {
+            let all = secrets.list(&Default::default()).await.unwrap().items;
+            let names: Vec<String> = all.into_iter().filter_map(|secret| secret.metadata.name).collect();
+            if names == wanted { Ok(()) } else { Err(format!("{names:?}")) }
+        })
+        .await;
+    };
+    left(&["kept"]).await;
+    accounts.delete("robot", &DeleteParams::default()).await.unwrap();
+    left(&[]).await;
 }

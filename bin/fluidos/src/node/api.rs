@@ -13,7 +13,7 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
-use substrate_apiserver::auth::account_tokens::Issuer;
+use substrate_apiserver::auth::account_tokens::{self, Issuer};
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options, tls};
@@ -95,6 +95,14 @@ impl Api {
     pub fn signer(&self) -> Signer {
         let authority = self.authority.clone();
         Arc::new(move |request, usages, life| authority.issue(request, usages, life).map_err(|error| error.to_string()))
+    }
+
+    /// Makes tokens that are kept in Secrets.
+    pub fn minter(&self) -> substrate_controllers::Minter {
+        let server = self.server.clone();
+        Arc::new(move |namespace, account, secret| {
+            account_tokens::for_secret(&server, namespace, account, secret).map_err(|status| status.message)
+        })
     }
 
     /// A client in this process. Each part has a user of its own, so that it can be told apart.
