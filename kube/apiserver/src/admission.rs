@@ -140,7 +140,7 @@ pub(crate) async fn judge(
     object: &Value,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
-    if request.subresource.is_empty() {
+    if matches!(request.subresource, "" | "resize") {
         limit_ranger::judge(server, request, object)?;
     }
     pod_security::judge(server, request, object, warnings)?;

@@ -45,6 +45,18 @@ pub struct Limits {
     pub pids_max: Option<u64>,
 }
 
+impl Limits {
+    /// What holds both: of each the larger, and no limit where one has none.
+    pub fn larger(&self, other: &Self) -> Self {
+        Self {
+            cpu_request_milli: self.cpu_request_milli.max(other.cpu_request_milli),
+            cpu_limit_milli: self.cpu_limit_milli.zip(other.cpu_limit_milli).map(|(a, b)| a.max(b)),
+            memory_limit_bytes: self.memory_limit_bytes.zip(other.memory_limit_bytes).map(|(a, b)| a.max(b)),
+            pids_max: self.pids_max.zip(other.pids_max).map(|(a, b)| a.max(b)),
+        }
+    }
+}
+
 /// One value to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
