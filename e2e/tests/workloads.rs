@@ -243,6 +243,26 @@ fn a_pod_is_resized_while_it_runs() {
         other => Err(other.to_owned()),
     })
     .unwrap();
+    // The kubelet says of its node what it has measured.
+    let raw = |path: &str| node.kubectl(&["get", "--raw", &format!("/api/v1/nodes/farm/proxy/{path}")]);
+    let summary: serde_json::Value = serde_json::from_str(&raw("stats/summary").unwrap()).unwrap();
+    let pod = summary["pods"].as_array().unwrap().iter().find(|pod| pod["podRef"]["name"] == "sized").unwrap();
+    let used = |of: &serde_json::Value| of["memory"]["workingSetBytes"].as_u64().unwrap();
+    let containers = pod["containers"].as_array().unwrap();
+    assert!(containers.len() == 2 && containers.iter().all(|container| used(container) > 0), "{summary}");
+    assert!(used(pod) <= (48 + 128) << 20 && used(&summary["node"]) > used(pod), "{summary}");
+    assert!(pod["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap() > 0, "{summary}");
+    let metrics = raw("metrics/resource").unwrap();
+    for line in [
+        r#"container_cpu_usage_seconds_total{container="kept",namespace="default",pod="sized"} "#,
+        "node_memory_working_set_bytes ",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    assert!(raw("pods").unwrap().contains(r#""kind":"PodList""#));
+    assert_eq!(raw("healthz").unwrap(), "ok");
+    assert!(raw("exec/default/sized/kept").is_err());
+
     let refused = resize("kept", r#"{"limits": {"memory": null}}"#).unwrap_err().to_string();
     assert!(refused.contains("resource limits cannot be removed"), "{refused}");
 }

@@ -13,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::stats::Usage;
+
 /// Version 1 controllers that are used; a set of them may be mounted together, with a link for each name.
 const V1_CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
 const V2_CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -236,6 +238,15 @@ impl Cgroups {
                 Some((number(self.file(path, "memory", "memory.current"))?, Duration::from_micros(used)))
             }
         }
+    }
+
+    /// What the cgroup has used, if it exists.
+    pub fn measure(&self, path: &str) -> Option<Usage> {
+        let (memory, cpu) = self.usage(path)?;
+        let stat = fs::read_to_string(self.file(path, "memory", "memory.stat")).unwrap_or_default();
+        let name = if self.version == Version::V1 { "total_inactive_file " } else { "inactive_file " };
+        let idle = stat.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0);
+        Some(Usage { cpu, memory, working_set: memory.saturating_sub(idle) })
     }
 
     /// Kills what is in the cgroup and below, and removes it; absence is fine.
