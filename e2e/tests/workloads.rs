@@ -1,4 +1,4 @@
-//! Jobs, cron jobs, stateful and daemon sets on a real node, as kubectl sees them from outside.
+//! Jobs, cron jobs, stateful and daemon sets, and pods that are resized, on a real node, as kubectl sees them from outside.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::time::Duration;
@@ -154,4 +154,115 @@ fn work_that_ends_work_that_comes_again_and_work_with_a_name() {
         if left["items"].as_array().unwrap().is_empty() { Ok(()) } else { Err(left["items"].to_string()) }
     })
     .unwrap();
+}
+
+/// One container is resized as it runs, the other is run again for more memory.
+const SIZED: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: sized}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: kept
+    image: "busybox:1"
+    command: [sleep, "1000"]
+    resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 200m, memory: 64Mi}}
+  - name: again
+    image: "busybox:1"
+    command: [sleep, "1000"]
+    resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]
+    resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 200m, memory: 64Mi}}
+"#;
+
+/// Processor time in a period and bytes of memory that a container may use, as the kernel has it.
+fn limits(node: &Node, container: &str) -> String {
+    let id = field(node, "pod/sized", &format!(".status.containerStatuses[?(@.name==\"{container}\")].containerID"));
+    let run = id.trim_start_matches("oci://").get(..16).unwrap_or_default().to_owned();
+    let pod = format!("pod{}/{run}", field(node, "pod/sized", ".metadata.uid"));
+    let mut found = Vec::new();
+    for (controller, file) in
+        [("cpu", "cpu.cfs_quota_us"), ("", "cpu.max"), ("memory", "memory.limit_in_bytes"), ("", "memory.max")]
+    {
+        for own in
+            std::fs::read_dir(std::path::Path::new("/sys/fs/cgroup").join(controller)).into_iter().flatten().flatten()
+        {
+            if let Ok(text) = std::fs::read_to_string(own.path().join(&pod).join(file)) {
+                found.push(text.split_whitespace().next().unwrap_or_default().to_owned());
+            }
+        }
+    }
+    found.join(" ")
+}
+
+#[test]
+fn a_pod_is_resized_while_it_runs() {
+    let mut stage = Stage::new("size").unwrap();
+    let node = stage.start("farm", &["--no-mdns"]).unwrap();
+    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    node.apply(SIZED).unwrap();
+    node.kubectl(&["wait", "--for=condition=Ready", "pod/sized", "--timeout=60s"]).unwrap();
+    assert_eq!(limits(&node, "kept"), "20000 67108864");
+    let resize = |container: &str, resources: &str| {
+        let patch = format!(r#"{{"spec": {{"containers": [{{"name": "{container}", "resources": {resources}}}]}}}}"#);
+        node.kubectl(&["patch", "pod", "sized", "--subresource=resize", "-p", &patch])
+    };
+    let restarts = |container: &str| {
+        field(&node, "pod/sized", &format!(".status.containerStatuses[?(@.name==\"{container}\")].restartCount"))
+    };
+    let has = |container: &str, wanted: &str, told: &str| {
+        until(wanted, LIMIT, || {
+            let path = format!(".status.containerStatuses[?(@.name==\"{container}\")].resources.limits.memory");
+            let found = (limits(&node, container), field(&node, "pod/sized", &path));
+            if found == (wanted.to_owned(), told.to_owned()) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .unwrap();
+    };
+    resize("kept", r#"{"limits": {"cpu": "300m", "memory": "96Mi"}}"#).unwrap();
+    has("kept", "30000 100663296", "96Mi");
+    resize("kept", r#"{"limits": {"cpu": "150m", "memory": "48Mi"}}"#).unwrap();
+    has("kept", "15000 50331648", "48Mi");
+    assert_eq!(restarts("kept"), "0", "it was never stopped");
+
+    resize("again", r#"{"limits": {"memory": "128Mi"}}"#).unwrap();
+    has("again", "20000 134217728", "128Mi");
+    assert_eq!((restarts("again"), restarts("kept")), ("1".to_owned(), "0".to_owned()));
+
+    // What the machine has not is not given, and told.
+    resize("kept", r#"{"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}"#).unwrap();
+    let pending = ".status.conditions[?(@.type==\"PodResizePending\")].reason";
+    until("infeasible", LIMIT, || match field(&node, "pod/sized", pending).as_str() {
+        "Infeasible" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .unwrap();
+    assert_eq!(limits(&node, "kept"), "15000 50331648");
+    resize("kept", r#"{"requests": {"cpu": "100m"}, "limits": {"cpu": "150m"}}"#).unwrap();
+    until("no longer", LIMIT, || match field(&node, "pod/sized", pending).as_str() {
+        "" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .unwrap();
+    // The kubelet says of its node what it has measured.
+    let raw = |path: &str| node.kubectl(&["get", "--raw", &format!("/api/v1/nodes/farm/proxy/{path}")]);
+    let summary: serde_json::Value = serde_json::from_str(&raw("stats/summary").unwrap()).unwrap();
+    let pod = summary["pods"].as_array().unwrap().iter().find(|pod| pod["podRef"]["name"] == "sized").unwrap();
+    let used = |of: &serde_json::Value| of["memory"]["workingSetBytes"].as_u64().unwrap();
+    let containers = pod["containers"].as_array().unwrap();
+    assert!(containers.len() == 2 && containers.iter().all(|container| used(container) > 0), "{summary}");
+    assert!(used(pod) <= (48 + 128) << 20 && used(&summary["node"]) > used(pod), "{summary}");
+    assert!(pod["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap() > 0, "{summary}");
+    let metrics = raw("metrics/resource").unwrap();
+    for line in [
+        r#"container_cpu_usage_seconds_total{container="kept",namespace="default",pod="sized"} "#,
+        "node_memory_working_set_bytes ",
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    assert!(raw("pods").unwrap().contains(r#""kind":"PodList""#));
+    assert_eq!(raw("healthz").unwrap(), "ok");
+    assert!(raw("exec/default/sized/kept").is_err());
+
+    let refused = resize("kept", r#"{"limits": {"memory": null}}"#).unwrap_err().to_string();
+    assert!(refused.contains("resource limits cannot be removed"), "{refused}");
 }

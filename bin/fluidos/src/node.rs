@@ -176,6 +176,8 @@ fn controllers(api: &Api, parts: &mut Parts) {
     let client_for = api.client_for();
     let options = substrate_controllers::Options {
         root_certificate: Some(api.authority_pem()),
+        signer: Some(api.signer()),
+        minter: Some(api.minter()),
         caches: Some(api.access("shared-informers").caches),
         ..Default::default()
     };

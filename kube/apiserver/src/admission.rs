@@ -8,6 +8,7 @@
 //! ─▶ ResourceQuota ─▶ store
 //! ```
 
+mod certificates;
 pub(crate) mod conditions;
 mod default_storage_class;
 mod limit_ranger;
@@ -141,11 +142,12 @@ pub(crate) async fn judge(
     object: &Value,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
-    if request.subresource.is_empty() {
+    if matches!(request.subresource, "" | "resize") {
         limit_ranger::judge(server, request, object)?;
     }
     pod_security::judge(server, request, object, warnings)?;
     escalation::judge(server, request, object)?;
+    certificates::judge(server, request, object)?;
     policies::validate(server, request, object, warnings).await?;
     webhooks::validate(server, request, object, warnings).await
 }

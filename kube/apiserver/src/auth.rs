@@ -45,7 +45,7 @@ impl User {
     pub fn from_certificate(der: &[u8]) -> Option<Self> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
         let subject = certificate.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok()?;
+        let name = subject.iter_common_name().last()?.as_str().ok()?;
         let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
         Some(Self::new(name, &groups))
     }

@@ -20,7 +20,7 @@ mod discovery;
 mod events;
 mod networking;
 mod node;
-mod pod_spec;
+pub(crate) mod pod_spec;
 mod policy;
 mod rbac;
 mod rules;

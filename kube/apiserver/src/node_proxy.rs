@@ -135,6 +135,13 @@ pub trait NodeProxy: Send + Sync {
         let _ = options; // whoever joins nobody needs not know how
         Err(Error::NotImplemented(format!("the node of pod {} does not carry attach", target.pod)))
     }
+    /// What the node itself answers at `path` (without the first slash), type and text; `None` where there is nothing.
+    async fn read(&self, path: &str) -> Result<Option<(&'static str, String)>, Error> {
+        let _ = path; // whoever has no machine here has nothing to say of it
+        Err(Error::NotImplemented(
+            "this node is not a machine of this cluster: nothing of its own is read through it".into(),
+        ))
+    }
     /// Connects to a TCP port inside the pod's network namespace (`target.container` is empty).
     async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error>;
 }

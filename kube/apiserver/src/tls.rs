@@ -3,6 +3,8 @@
 //! The API has a certificate authority of its own (ECDSA P-256, which every client speaks). It signs the server's
 //! certificate anew at each start, for the addresses that it has then, and client certificates.
 
+mod issue;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;

@@ -7,6 +7,7 @@ mod patch;
 mod port_forward;
 pub mod proxy;
 pub(crate) mod read;
+mod resize;
 mod spdy;
 mod subresource;
 mod watch;

@@ -41,6 +41,10 @@ impl NodeProxy for Machine {
         Err(Error::NotImplemented("exec".into()))
     }
 
+    async fn read(&self, path: &str) -> Result<Option<(&'static str, String)>, Error> {
+        Ok((path == "stats/summary").then(|| ("application/json", "{}".to_owned())))
+    }
+
     async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error> {
         assert_eq!(target.pod, "web", "nobody else is reached");
         match port {
@@ -233,4 +237,59 @@ async fn kubectl_and_upgrades() {
     let said = String::from_utf8(said).unwrap();
     assert!(said.starts_with("HTTP/1.1 101 "), "{said}");
     proxy.kill().await.unwrap();
+}
+
+/// A node whose machine is elsewhere.
+struct Elsewhere;
+
+#[async_trait]
+impl NodeProxy for Elsewhere {
+    async fn logs(
+        &self,
+        _: &ContainerTarget,
+        _: &LogOptions,
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
+        Err(Error::NotImplemented("logs".into()))
+    }
+    async fn exec(&self, _: &ContainerTarget, _: &ExecOptions) -> Result<ExecSession, Error> {
+        Err(Error::NotImplemented("exec".into()))
+    }
+    async fn port_forward(&self, _: &ContainerTarget, _: u16) -> Result<Box<dyn Duplex>, Error> {
+        Err(Error::NotImplemented("port-forward".into()))
+    }
+}
+
+#[tokio::test]
+async fn a_node_answers_for_itself_and_a_virtual_one_says_why_not() {
+    let api = support::api().await;
+    world(&api).await;
+    api.proxies.register("virtual", Arc::new(Elsewhere));
+    for name in ["m1", "virtual", "silent"] {
+        api.post("/api/v1/nodes", json!({ "metadata": { "name": name } })).await;
+    }
+    let ask = async |method: Method, path: &str| {
+        let response = api.raw(method, &format!("/api/v1/nodes/{path}"), &[], "").await;
+        let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+        let code = response.status().as_u16();
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        (code, kind.unwrap_or_default(), String::from_utf8(text.to_vec()).unwrap())
+    };
+    let json = "application/json".to_owned();
+    assert_eq!(ask(Method::GET, "m1/proxy/stats/summary").await, (200, json.clone(), "{}".to_owned()));
+    assert_eq!(ask(Method::GET, "https:m1:10250/proxy/stats/summary").await, (200, json, "{}".to_owned()));
+    assert_eq!(ask(Method::GET, "m1/proxy").await.0, 301);
+    assert_eq!(ask(Method::GET, "m1/proxy/run/default/web").await.0, 404, "nothing is done through it");
+    assert_eq!(ask(Method::POST, "m1/proxy/stats/summary").await.0, 405);
+    assert_eq!(ask(Method::GET, "none/proxy/healthz").await.0, 404);
+    for (path, code, words) in [
+        ("m1:22/proxy/healthz", 503, "none of its kubelet's"),
+        ("silent/proxy/healthz", 503, "error trying to reach service: no kubelet of node silent is there"),
+        ("virtual/proxy/healthz", 501, "this node is not a machine of this cluster"),
+    ] {
+        let (found, _, text) = ask(Method::GET, path).await;
+        assert!(found == code && text.contains(words), "{found} {text}");
+    }
+    let other = api.asked_by("ada", &[]);
+    let refused = other.get("/api/v1/nodes/m1/proxy/stats/summary").await;
+    assert_eq!(refused.0, 403, "it takes a right of its own: {}", refused.1);
 }

@@ -290,25 +290,6 @@ async fn an_eviction_asks_the_budget() {
 }
 
 #[tokio::test]
-async fn a_request_for_a_certificate_says_who_asked_and_is_decided_apart() {
-    let api = api().await;
-    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-    let pem = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==";
-    let spec = json!({ "request": pem, "signerName": "x.io/mine", "usages": ["client auth"], "username": "somebody" });
-    let request = made(&api, path, json!({ "metadata": { "name": "a" }, "spec": spec })).await;
-    assert_eq!(request["spec"]["username"], "admin");
-    let approved = json!([{ "type": "Approved", "status": "True", "reason": "Fine", "message": "" }]);
-    let patch = json!({ "status": { "conditions": approved, "certificate": pem }, "spec": { "username": "other" } });
-    let (code, decided) = api.patch(&format!("{path}/a/approval"), "merge-patch", patch).await;
-    assert_eq!((code, &decided["status"]["conditions"][0]["type"]), (200, &json!("Approved")));
-    assert!(decided["status"]["certificate"].is_null(), "who approves does not sign");
-    assert_eq!(decided["spec"]["username"], "admin");
-    let (code, _) =
-        api.patch(&format!("{path}/a/approval"), "merge-patch", json!({ "status": { "conditions": [] } })).await;
-    assert_eq!(code, 422);
-}
-
-#[tokio::test]
 async fn containers_are_added_to_a_pod_that_runs() {
     let api = api().await;
     let path = format!("{CORE}/pods/a/ephemeralcontainers");

@@ -9,7 +9,7 @@ use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Value, json};
-use substrate_apiserver::auth::account_tokens::Issuer;
+use substrate_apiserver::auth::account_tokens::{Issuer, for_secret};
 use support::{Api, pod};
 
 const NS: &str = "/api/v1/namespaces/default";
@@ -238,4 +238,59 @@ async fn a_pod_runs_as_an_account_and_gets_its_token() {
     // A namespace brings its account: its first pod need not wait for a controller.
     api.post("/api/v1/namespaces", json!({ "metadata": { "name": "new" } })).await;
     assert_eq!(api.post("/api/v1/namespaces/new/pods", pod("first")).await.0, 201);
+}
+
+#[tokio::test]
+async fn a_token_in_a_secret_is_good_while_it_is_kept_there() {
+    let (api, _directory) = start().await;
+    let uid = api.get(&format!("{NS}/serviceaccounts/robot")).await.1["metadata"]["uid"].as_str().unwrap().to_owned();
+    let mint = || for_secret(&api.server, "default", ("robot", &uid), "kept").unwrap();
+    let token = mint();
+    assert!(part(&token, 1)["exp"].is_null(), "it has no end");
+    assert_eq!(whoami(&api, &token).await.0, 401, "no Secret holds it");
+    let secret = |name: &str, token: &str| {
+        let annotations = json!({ "kubernetes.io/service-account.name": "robot" });
+        json!({ "metadata": { "name": name, "annotations": annotations }, "type": "kubernetes.io/service-account-token",
+                "stringData": { "token": token } })
+    };
+    let secrets = format!("{NS}/secrets");
+    assert_eq!(api.post(&secrets, secret("other", &token)).await.0, 201);
+    assert_eq!(whoami(&api, &token).await.0, 401, "the one that holds it is another");
+    assert_eq!(api.post(&secrets, secret("kept", &token)).await.0, 201);
+    let (code, status) = whoami(&api, &token).await;
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"];
+    let robot = json!({ "username": "system:serviceaccount:default:robot", "groups": groups });
+    assert_eq!((code, &status["userInfo"]), (201, &robot));
+    let review = async |audience: &str| {
+        let spec = json!({ "token": token, "audiences": [audience] });
+        api.post(REVIEWS, json!({ "spec": spec })).await.1["status"]["authenticated"] == json!(true)
+    };
+    assert!(!review("x.example").await, "for this server alone");
+    assert!(review("https://kubernetes.default.svc.cluster.local").await);
+
+    // Another token takes its place, the Secret goes, the account is another one.
+    let path = format!("{secrets}/kept");
+    api.patch(&path, "merge-patch", json!({ "stringData": { "token": "x" } })).await;
+    assert_eq!(whoami(&api, &token).await.0, 401, "replaced");
+    api.patch(&path, "merge-patch", json!({ "stringData": { "token": token } })).await;
+    assert_eq!(whoami(&api, &token).await.0, 201);
+    api.delete(&format!("{NS}/serviceaccounts/robot")).await;
+    api.post(&format!("{NS}/serviceaccounts"), json!({ "metadata": { "name": "robot" } })).await;
+    assert_eq!(whoami(&api, &token).await.0, 401, "of an account of that name, and not of this one");
+    let (code, refused) =
+        api.post(&secrets, json!({ "metadata": { "name": "n" }, "type": "kubernetes.io/service-account-token" })).await;
+    let words = "Secret \"n\" is invalid: metadata.annotations[kubernetes.io/service-account.name]: Required value";
+    assert_eq!((code, &refused["message"]), (422, &json!(words)));
+}
+
+#[tokio::test]
+async fn a_token_ends_with_its_secret() {
+    let (api, _directory) = start().await;
+    let uid = api.get(&format!("{NS}/serviceaccounts/robot")).await.1["metadata"]["uid"].as_str().unwrap().to_owned();
+    let token = for_secret(&api.server, "default", ("robot", &uid), "kept").unwrap();
+    let made = json!({ "metadata": { "name": "kept" }, "stringData": { "token": token } });
+    assert_eq!(api.post(&format!("{NS}/secrets"), made).await.0, 201);
+    assert_eq!(whoami(&api, &token).await.0, 201);
+    api.delete(&format!("{NS}/secrets/kept")).await;
+    assert_eq!(whoami(&api, &token).await.0, 401);
 }

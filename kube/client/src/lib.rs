@@ -18,6 +18,7 @@
 
 mod brief;
 mod cache;
+pub mod certificates;
 pub mod lookup;
 mod pace;
 pub mod quantity;

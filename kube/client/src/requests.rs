@@ -45,7 +45,8 @@ fn read(list: Option<&BTreeMap<String, Text>>) -> Resources {
 }
 
 /// What a pod asks of a node: the sum of its containers and sidecars, or more if an init container asks for more, or what
-/// the pod asks for as a whole, plus the overhead of its runtime (KEP-753, KEP-2837).
+/// the pod asks for as a whole, plus the overhead of its runtime (KEP-753, KEP-2837). While a container is resized it counts with what it
+/// has or what it shall have, whatever is more; if its node will never give it that, with what it has (KEP-1287).
 pub fn pod_requests(pod: &Pod) -> Resources {
     pod_amounts(pod, |resources| resources.requests.as_ref())
 }
@@ -59,7 +60,27 @@ type List = BTreeMap<String, Text>;
 
 fn pod_amounts(pod: &Pod, part: fn(&ResourceRequirements) -> Option<&List>) -> Resources {
     let Some(spec) = &pod.spec else { return Resources::default() };
-    let of = |container: &Container| read(container.resources.as_ref().and_then(part));
+    let status = pod.status.as_ref();
+    let never = status.is_some_and(|status| {
+        let pending = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodResizePending");
+        pending.is_some_and(|condition| condition.reason.as_deref() == Some("Infeasible"))
+    });
+    let of = |container: &Container| {
+        let wanted = read(container.resources.as_ref().and_then(part));
+        let told = status
+            .into_iter()
+            .flat_map(|status| status.container_statuses.iter().chain(&status.init_container_statuses).flatten());
+        let own = told.filter(|told| told.name == container.name).find_map(|told| told.resources.as_ref());
+        match own {
+            Some(own) if never => read(part(own)),
+            Some(own) => {
+                let mut most = wanted;
+                most.at_least(&read(part(own)));
+                most
+            }
+            None => wanted,
+        }
+    };
     let mut total = Resources::default();
     spec.containers.iter().for_each(|container| total.add(&of(container)));
     let mut sidecars = Resources::default();
@@ -113,5 +134,20 @@ mod tests {
         assert_eq!(cpu(pod(vec![request("1")])), "1010m");
         assert_eq!(cpu(pod(vec![sidecar.clone()])), "610m");
         assert_eq!(cpu(pod(vec![sidecar, request("1")])), "1110m");
+    }
+
+    #[test]
+    fn who_is_resized_counts_with_what_is_more() {
+        let cpu = |wanted: &str, has: &str, reason: &str| {
+            let amount = |cpu: &str| json!({"requests": {"cpu": cpu}});
+            let conditions = json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
+            let told = json!([{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0, "resources": amount(has)}]);
+            let pod = json!({"spec": {"containers": [{"name": "c", "resources": amount(wanted)}]},
+                             "status": {"containerStatuses": told, "conditions": conditions}});
+            pod_requests(&serde_json::from_value(pod).unwrap()).get("cpu").to_string()
+        };
+        assert_eq!(cpu("2", "1", "Deferred"), "2");
+        assert_eq!(cpu("1", "2", "Deferred"), "2");
+        assert_eq!(cpu("2", "1", "Infeasible"), "1");
     }
 }

@@ -20,13 +20,16 @@
 //! | `pod_gc` | pods that nobody else would clear away |
 //! | `cluster_role` | roles that are the sum of others |
 //! | `service_account` | the account and the certificate in every namespace |
+//! | `token` | tokens of accounts that are kept in Secrets |
+//! | `certificates` | requests for certificates: approved, signed, cleared away |
 //!
 //! Each is *index → plan → act*: a view of the shared caches, a pure function to a plan, and one file with all effects.
 //! Each writes with a client of its own, so that rights and audit tell them apart. They never call one another: what one
 //! writes another sees. Those of kinds that many never use begin when their kind is in use (`in_use`).
 //!
-//! Not built yet: certificate signing, token cleaning.
+//! Not built yet: clearing away of tokens in Secrets that nobody uses.
 mod autoscaler;
+mod certificates;
 mod cluster_role;
 mod cron_job;
 mod daemon_set;
@@ -52,6 +55,7 @@ mod replica_set;
 mod revisions;
 mod service_account;
 mod stateful_set;
+mod token;
 mod ttl;
 mod volumes;
 mod work;
@@ -61,13 +65,15 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use substrate_client::Caches;
+use substrate_client::certificates::Signer;
 use tokio::task::JoinSet;
 use tracing::error;
 
 use crate::in_use::InUse;
+pub use crate::token::Minter;
 
 /// How the controllers work.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// A node whose Lease has not changed for so long is silent.
     pub node_grace: Duration,
@@ -77,6 +83,10 @@ pub struct Options {
     pub ended_pods_max: usize,
     /// PEM of the certificate by which pods know the API server. Without it no ConfigMap says so.
     pub root_certificate: Option<String>,
+    /// Signs certificates that were approved. Without it nobody does.
+    pub signer: Option<Signer>,
+    /// Makes tokens that are kept in Secrets. Without it such Secrets stay empty.
+    pub minter: Option<Minter>,
     /// The copies of the API that all parts of the process share; without them the controllers have their own.
     pub caches: Option<Caches>,
 }
@@ -89,6 +99,8 @@ impl Default for Options {
             missing_node_grace: Duration::from_secs(40),
             ended_pods_max: 12_500,
             root_certificate: None,
+            signer: None,
+            minter: None,
             caches: None,
         }
     }
@@ -111,10 +123,24 @@ pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
     tasks.spawn(node_life::run(client_for("node-controller"), caches.clone(), options.node_grace));
     tasks.spawn(cluster_role::run(client_for("clusterrole-aggregation-controller"), shared.all()));
     tasks.spawn(service_account::run_accounts(client_for("service-account-controller"), caches.clone()));
+    if let Some(minter) = options.minter {
+        let (client, accounts, used) =
+            (client_for("tokens-controller"), caches.service_accounts.clone(), in_use.clone());
+        let certificate = options.root_certificate.clone();
+        tasks.spawn(async move {
+            used.first("", &["Secret"]).await;
+            token::run(client, accounts, certificate, minter).await;
+        });
+    }
     if let Some(certificate) = options.root_certificate {
         let client = client_for("root-ca-cert-publisher");
         tasks.spawn(service_account::run_certificates(client, caches.clone(), certificate));
     }
+    let (client, requests, used) = (client_for("certificate-controller"), shared.clone(), in_use.clone());
+    tasks.spawn(async move {
+        used.first("certificates.k8s.io", &["CertificateSigningRequest"]).await;
+        certificates::run(client, requests.all(), options.signer).await;
+    });
     of_rare_kinds(&client_for, &shared, &in_use, &mut tasks);
     let client = client_for("pod-garbage-collector");
     tasks.spawn(pod_gc::run(client, caches, options.missing_node_grace, options.ended_pods_max));

@@ -13,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::stats::Usage;
+
 /// Version 1 controllers that are used; a set of them may be mounted together, with a link for each name.
 const V1_CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
 const V2_CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -43,6 +45,18 @@ pub struct Limits {
     pub memory_limit_bytes: Option<u64>,
     /// Hard limit on processes and threads.
     pub pids_max: Option<u64>,
+}
+
+impl Limits {
+    /// What holds both: of each the larger, and no limit where one has none.
+    pub fn larger(&self, other: &Self) -> Self {
+        Self {
+            cpu_request_milli: self.cpu_request_milli.max(other.cpu_request_milli),
+            cpu_limit_milli: self.cpu_limit_milli.zip(other.cpu_limit_milli).map(|(a, b)| a.max(b)),
+            memory_limit_bytes: self.memory_limit_bytes.zip(other.memory_limit_bytes).map(|(a, b)| a.max(b)),
+            pids_max: self.pids_max.zip(other.pids_max).map(|(a, b)| a.max(b)),
+        }
+    }
 }
 
 /// One value to be written.
@@ -224,6 +238,15 @@ impl Cgroups {
                 Some((number(self.file(path, "memory", "memory.current"))?, Duration::from_micros(used)))
             }
         }
+    }
+
+    /// What the cgroup has used, if it exists.
+    pub fn measure(&self, path: &str) -> Option<Usage> {
+        let (memory, cpu) = self.usage(path)?;
+        let stat = fs::read_to_string(self.file(path, "memory", "memory.stat")).unwrap_or_default();
+        let name = if self.version == Version::V1 { "total_inactive_file " } else { "inactive_file " };
+        let idle = stat.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0);
+        Some(Usage { cpu, memory, working_set: memory.saturating_sub(idle) })
     }
 
     /// Kills what is in the cgroup and below, and removes it; absence is fine.

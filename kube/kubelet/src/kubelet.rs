@@ -105,6 +105,16 @@ pub(crate) struct Shared {
     pub tokens: Tokens,
 }
 
+impl Shared {
+    /// What pods may have of the machine.
+    pub fn free(&self) -> Capacity {
+        Capacity {
+            cpu_milli: self.capacity.cpu_milli.saturating_sub(self.reserve.cpu_milli),
+            memory_bytes: self.capacity.memory_bytes.saturating_sub(self.reserve.memory_bytes),
+        }
+    }
+}
+
 /// A kubelet: see [`Kubelet::start`].
 pub struct Kubelet;
 

@@ -26,6 +26,7 @@ pub mod pod;
 mod proxy;
 pub mod rooted;
 pub mod runtime;
+mod stats;
 pub mod supervisor;
 mod sys;
 

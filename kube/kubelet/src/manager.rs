@@ -88,7 +88,7 @@ impl Manager {
             Some(worker) => drop(worker.input.send_replace(input)),
             None => {
                 let (send, receive) = watch::channel(input);
-                let task = worker::spawn(Arc::clone(&self.shared), receive);
+                let task = worker::spawn(Arc::clone(&self.shared), receive, self.pods.subscribe());
                 self.workers.insert(uid.clone(), Worker { input: send, task });
             }
         }

@@ -160,11 +160,7 @@ fn status(shared: &Shared, found: &Node, ready: bool) -> serde_json::Value {
         };
         json!({"cpu": cpu, "memory": format!("{}Ki", capacity.memory_bytes / 1024), "pods": PODS_MAX.to_string()})
     };
-    let free = Capacity {
-        cpu_milli: shared.capacity.cpu_milli.saturating_sub(shared.reserve.cpu_milli),
-        memory_bytes: shared.capacity.memory_bytes.saturating_sub(shared.reserve.memory_bytes),
-    };
-    let mut allocatable = resources(free);
+    let mut allocatable = resources(shared.free());
     for (name, amount) in advertised(found) {
         allocatable[name] = json!(amount);
     }

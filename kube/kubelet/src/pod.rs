@@ -14,6 +14,7 @@ pub mod environment;
 pub mod names;
 pub mod plan;
 mod probes;
+pub mod resize;
 pub mod resources;
 mod runtime_class;
 pub mod security;

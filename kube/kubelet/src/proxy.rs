@@ -1,4 +1,4 @@
-//! Logs, exec, attach and port-forward for the pods of this machine: the kubelet's side of [`NodeProxy`].
+//! Logs, exec, attach and port-forward for the pods of this machine, and what the node itself answers: the kubelet's side of [`NodeProxy`].
 
 mod logs;
 
@@ -72,6 +72,10 @@ impl NodeProxy for Handle {
         let tty = crate::pod::container(&pod, &target.container).is_some_and(|c| c.tty == Some(true));
         let options = ExecOptions { tty, ..options.clone() };
         self.shared.runtime.attach(&target.pod_uid, &run, &options).await.map_err(refused)
+    }
+
+    async fn read(&self, path: &str) -> Result<Option<(&'static str, String)>, Error> {
+        Ok(self.answer(path).await)
     }
 
     async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error> {

@@ -15,10 +15,11 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use substrate_apiserver::auth::account_tokens::Issuer;
+use substrate_apiserver::auth::account_tokens::{self, Issuer};
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, AuditLog, Options, tls};
+use substrate_client::certificates::Signer;
 use substrate_client::{Access, Caches};
 use substrate_store::Store;
 use tokio::net::TcpListener;
@@ -64,7 +65,7 @@ pub struct Api {
     pub server: ApiServer,
     /// Who reaches the machines of pods.
     pub proxies: NodeProxies,
-    authority: tls::Authority,
+    authority: Arc<tls::Authority>,
     caches: Caches,
     listener: Option<TcpListener>,
     address: SocketAddr,
@@ -90,7 +91,7 @@ impl Api {
             version: VERSION.into(),
         })?;
         audit(up, &server)?;
-        let authority = tls::Authority::open(&directory.join("pki"))?;
+        let authority = Arc::new(tls::Authority::open(&directory.join("pki"))?);
         let shown = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
         let url = format!("https://{}", SocketAddr::new(shown, address.port()));
         server.issue_tokens(Issuer::open(&directory.join("pki"), &url)?);
@@ -108,6 +109,20 @@ impl Api {
     /// The certificate that clients trust.
     pub fn authority_pem(&self) -> String {
         self.authority.certificate_pem.clone()
+    }
+
+    /// Signs certificates that were asked for and approved: the key itself stays here.
+    pub fn signer(&self) -> Signer {
+        let authority = self.authority.clone();
+        Arc::new(move |request, usages, life| authority.issue(request, usages, life).map_err(|error| error.to_string()))
+    }
+
+    /// Makes tokens that are kept in Secrets.
+    pub fn minter(&self) -> substrate_controllers::Minter {
+        let server = self.server.clone();
+        Arc::new(move |namespace, account, secret| {
+            account_tokens::for_secret(&server, namespace, account, secret).map_err(|status| status.message)
+        })
     }
 
     /// A client in this process. Each part has a user of its own, so that it can be told apart.

@@ -37,7 +37,7 @@ pub(super) fn admit(server: &ApiServer, request: &Request<'_>, object: &mut Valu
 pub(super) fn judge(server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let judge: fn(&Value, &Value) -> Result<Vec<String>, Status> =
         match (request.group, request.plural, request.operation) {
-            ("", "pods", Operation::Create) => judge_pod,
+            ("", "pods", operation) if operation == Operation::Create || request.subresource == "resize" => judge_pod,
             ("", "persistentvolumeclaims", Operation::Create | Operation::Update) => judge_claim,
             _ => return Ok(()),
         };

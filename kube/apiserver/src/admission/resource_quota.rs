@@ -33,9 +33,11 @@ const OLD_NAMES: [&str; 4] = ["configmaps", "secrets", "replicationcontrollers",
 
 /// Charges what a write adds, or says which quota it would exceed.
 pub(super) async fn charge(server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    let resize = request.subresource == "resize";
     let counts = request.operation == Operation::Create
+        || resize
         || (request.operation == Operation::Update && matches!(request.plural, "services" | "persistentvolumeclaims"));
-    if request.namespace.is_empty() || !request.subresource.is_empty() || !counts {
+    if request.namespace.is_empty() || !(resize || request.subresource.is_empty()) || !counts {
         return Ok(());
     }
     let kind = server.inner.registry.get("", "v1", "resourcequotas").ok_or_else(Status::no_resource)?;

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL;
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -32,6 +33,9 @@ use crate::verbs::Call;
 
 /// Who signs, as clusters made by kubeadm call themselves.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// Who signs tokens that are kept in Secrets, as upstream; their claims have names of their own.
+const LEGACY: &str = "kubernetes/serviceaccount";
+const LEGACY_CLAIM: &str = "kubernetes.io/serviceaccount";
 /// Seconds: the least, the most and the usual life of a token.
 const LIFE: (i64, i64, i64) = (600, 1 << 32, 3600);
 /// A token is some 1 KiB; more is not looked at.
@@ -147,6 +151,9 @@ pub fn user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User
     let claims = issuer.claims(token).ok_or("invalid bearer token")?;
     let now = jiff::Timestamp::now().as_second();
     let second = |name: &str| claims[name].as_i64().unwrap_or_default();
+    if claims["iss"] == LEGACY {
+        return of_secret(server, token, &claims, audiences);
+    }
     if claims["iss"] != ISSUER {
         return Err("invalid bearer token");
     }
@@ -181,9 +188,53 @@ pub fn user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User
             return Err("service account token has been invalidated");
         }
     }
-    let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    Ok((User::new(&format!("system:serviceaccount:{namespace}:{name}"), &groups), audiences))
+    Ok((account(namespace, name), audiences))
+}
+
+/// The user of an account.
+fn account(namespace: &str, name: &str) -> User {
+    let own = format!("system:serviceaccounts:{namespace}");
+    User::new(&format!("system:serviceaccount:{namespace}:{name}"), &["system:serviceaccounts", &own])
+}
+
+/// The user of a token that is kept in a Secret: it has no end of its own, and is good while the Secret holds exactly it.
+fn of_secret(
+    server: &ApiServer,
+    token: &str,
+    claims: &Value,
+    audiences: &[&str],
+) -> Result<(User, Vec<String>), &'static str> {
+    if !audiences.is_empty() && !audiences.contains(&ISSUER) {
+        return Err("token audiences is invalid for the target audiences");
+    }
+    let claim = |name: &str| claims[format!("{LEGACY_CLAIM}/{name}")].as_str().unwrap_or_default();
+    let (namespace, name) = (claim("namespace"), claim("service-account.name"));
+    let there = |plural: &str, name: &str| {
+        let found = find(server, plural, namespace, name).ok().flatten();
+        found.filter(|object| !object::is_deleting(object))
+    };
+    let secret = there("secrets", claim("secret.name")).ok_or("service account token has been invalidated")?;
+    let kept = secret["data"]["token"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
+    if kept.as_deref() != Some(token.as_bytes()) {
+        return Err("service account token does not match server's copy");
+    }
+    let found = there("serviceaccounts", name).filter(|found| found["metadata"]["uid"] == claim("service-account.uid"));
+    found.ok_or("service account token has been invalidated")?;
+    Ok((account(namespace, name), vec![ISSUER.to_owned()]))
+}
+
+/// A token of the account (name, uid) to be kept in this Secret.
+///
+/// # Errors
+/// Where none are issued, or it cannot be signed.
+pub fn for_secret(server: &ApiServer, namespace: &str, account: (&str, &str), secret: &str) -> Result<String, Status> {
+    let issuer = server.inner.issuer.get().ok_or_else(Status::no_resource)?;
+    let mut claims = json!({ "iss": LEGACY, "sub": format!("system:serviceaccount:{namespace}:{}", account.0) });
+    let own = [("namespace", namespace), ("secret.name", secret), ("service-account.name", account.0)];
+    for (claim, value) in own.into_iter().chain([("service-account.uid", account.1)]) {
+        claims[format!("{LEGACY_CLAIM}/{claim}")] = value.into();
+    }
+    issuer.sign(&claims)
 }
 
 /// Whether an object should be gone, and is held up.

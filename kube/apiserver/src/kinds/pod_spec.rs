@@ -6,6 +6,7 @@ mod validate;
 mod volume;
 
 use serde_json::{Value, json};
+use substrate_client::quantity::Quantity;
 
 pub use self::validate::validate;
 use crate::object::child;
@@ -15,6 +16,30 @@ pub fn set(value: &mut Value, key: &str, default: impl Into<Value>) {
     let default = default.into();
     if value[key].is_null() || (default.is_string() && value[key] == "") {
         value[key] = default;
+    }
+}
+
+/// `Guaranteed`, `Burstable` or `BestEffort`, by requests and limits of CPU and memory.
+pub fn qos_class(spec: &Value) -> &'static str {
+    let containers =
+        || ["initContainers", "containers"].into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten());
+    let amount = |container: &Value, kind: &str, resource: &str| {
+        container["resources"][kind][resource]
+            .as_str()
+            .and_then(|text| text.parse::<Quantity>().ok())
+            .filter(|n| *n > Quantity::ZERO)
+    };
+    let any = containers()
+        .any(|c| ["cpu", "memory"].iter().any(|r| ["requests", "limits"].iter().any(|k| amount(c, k, r).is_some())));
+    let all = containers().all(|c| {
+        ["cpu", "memory"]
+            .iter()
+            .all(|r| amount(c, "limits", r).is_some() && amount(c, "limits", r) == amount(c, "requests", r))
+    });
+    match (any, all) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
     }
 }
 

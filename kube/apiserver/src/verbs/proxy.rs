@@ -1,14 +1,16 @@
-//! `pods/NAME/proxy` and `services/NAME/proxy`: HTTP to a port of a pod, through the API server.
+//! `pods/NAME/proxy` and `services/NAME/proxy`: HTTP to a port of a pod, through the API server. `nodes/NAME/proxy`: what a kubelet says of
+//! its node.
 //!
 //! ```text
 //! caller ─ …/services/https?:NAME:PORT/proxy/PATH ─▶ Service ─▶ EndpointSlices ─▶ a ready pod of the namespace
 //!          …/pods/NAME:PORT/proxy/PATH ──────────────────────────────────────────▶ pod
 //!                                                     NodeProxy::port_forward ◀────┘  PATH, no credentials
+//!          …/nodes/NAME/proxy/PATH ─────▶ NodeProxy::read: a table of the kubelet's, no socket
 //! ```
 //!
 //! It leads into pods and nowhere else: an endpoint that names no pod of its namespace is none, a pod with its machine's
 //! network is refused, redirects are handed to the caller. Limitations: no `https:`, links in pages are not rewritten, a
-//! path with an empty part (`//`) is not found, `nodes/NAME/proxy` is not there.
+//! path with an empty part (`//`) is not found.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -31,6 +33,8 @@ use crate::table::list;
 /// Requests under way at once, of all callers.
 const REQUESTS_MAX: usize = 256;
 static REQUESTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(REQUESTS_MAX)));
+/// Where a kubelet is asked.
+const KUBELET_PORT: &str = "10250";
 /// Which of a Service's endpoints is next.
 static TURN: AtomicUsize = AtomicUsize::new(0);
 
@@ -48,7 +52,7 @@ const OF_A_CONNECTION: [&str; 8] = [
 
 /// Whether a call is passed on to a pod.
 pub fn is_proxy(call: &Call) -> bool {
-    call.route.subresource == "proxy" && (call.kind.is("", "pods") || call.kind.is("", "services"))
+    call.route.subresource == "proxy" && ["pods", "services", "nodes"].iter().any(|plural| call.kind.is("", plural))
 }
 
 /// Passes a request on and its answer back.
@@ -61,18 +65,22 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let path = request.uri().path().to_owned();
-    // "", api, v1, namespaces, NAMESPACE, PLURAL, NAME, proxy, PATH
-    let parts: Vec<&str> = path.splitn(9, '/').collect();
-    if parts.get(7) != Some(&"proxy") {
+    // "", api, v1, namespaces, NAMESPACE, PLURAL, NAME, proxy, PATH; nodes have no namespace
+    let at = if call.kind.namespaced { 7 } else { 5 };
+    let parts: Vec<&str> = path.splitn(at + 2, '/').collect();
+    if parts.get(at) != Some(&"proxy") {
         return Err(Status::no_resource());
     }
-    let base = parts[..8].join("/");
+    let base = parts[..=at].join("/");
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    let Some(rest) = parts.get(8) else {
+    let Some(rest) = parts.get(at + 1) else {
         let mut response = body::text(StatusCode::MOVED_PERMANENTLY, "");
         set(response.headers_mut(), header::LOCATION, &format!("{base}/{query}"));
         return Ok(response);
     };
+    if !call.kind.namespaced {
+        return node(server, call, rest).await;
+    }
     let (pod, port) = destination(server, call)?;
     let name = meta(&pod, "name");
     if pod["spec"]["hostNetwork"] == true {
@@ -145,6 +153,33 @@ where
         }
     }
     Ok(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
+}
+
+/// What a node says of itself, `NAME`, `NAME:PORT` or `https:NAME:PORT`, at the port of every kubelet.
+async fn node(server: &ApiServer, call: &Call, path: &str) -> Result<Response<Body>, Status> {
+    let id = call.route.name.as_str();
+    let (name, port) = match id.split(':').collect::<Vec<_>>().as_slice() {
+        [name] => (*name, ""),
+        [name, port] | ["" | "http" | "https", name, port] => (*name, *port),
+        _ => return Err(Status::bad_request(format!("invalid node request {id:?}"))),
+    };
+    server.inner.store.get(&call.kind.key("", name)).ok_or_else(|| Status::not_found("", "nodes", name))?;
+    let unreachable =
+        |why: &dyn std::fmt::Display| Status::unavailable(format!("error trying to reach service: {why}"));
+    if !matches!(port, "" | KUBELET_PORT) {
+        return Err(unreachable(&format!("port {port} of node {name} is none of its kubelet's")));
+    }
+    let machine =
+        server.inner.proxies.get(name).ok_or_else(|| unreachable(&format!("no kubelet of node {name} is there")))?;
+    if !matches!(call.method, http::Method::GET | http::Method::HEAD) {
+        return Ok(body::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"));
+    }
+    let Some((kind, text)) = machine.read(path).await? else {
+        return Ok(body::text(StatusCode::NOT_FOUND, "404 page not found\n"));
+    };
+    let mut response = Response::new(body::full(text.into()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    Ok(response)
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {

@@ -43,6 +43,8 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
         ("eviction", "create") if listed => super::eviction::evict(server, call, sent).await,
         ("ephemeralcontainers", "get") if listed => read::get(server, call).await,
         ("ephemeralcontainers", "update" | "patch") if listed => ephemeral(server, call, verb, sent).await,
+        ("resize", "get") if listed => read::get(server, call).await,
+        ("resize", "update" | "patch") if listed => super::resize::resize(server, call, verb, sent).await,
         ("approval", "get") if listed => read::get(server, call).await,
         ("approval", "update" | "patch") if listed => approval(server, call, verb, sent).await,
         ("binding", "create") if listed => bind(server, call, sent).await,
@@ -53,7 +55,7 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
 }
 
 /// What a request makes of the field at `path` of `old`: a patch of it, or another object.
-fn wanted(call: &Call, verb: &str, sent: &[u8], old: &Value, path: &[&str]) -> Result<Value, Status> {
+pub(super) fn wanted(call: &Call, verb: &str, sent: &[u8], old: &Value, path: &[&str]) -> Result<Value, Status> {
     if verb == "update" {
         return body::parse(&call.headers, sent);
     }
@@ -62,11 +64,11 @@ fn wanted(call: &Call, verb: &str, sent: &[u8], old: &Value, path: &[&str]) -> R
     }
     let patch: Value =
         serde_json::from_slice(sent).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-    PatchKind::from_content_type(call.content_type(), false)?.apply(old, &patch)
+    PatchKind::from_content_type(call.content_type(), false)?.apply_as(call.kind.view(), old, &patch)
 }
 
 /// `old` with the version that is wanted, and the managers that applying has made.
-fn with_head(call: &Call, old: &Value, wanted: &Value) -> Value {
+pub(super) fn with_head(call: &Call, old: &Value, wanted: &Value) -> Value {
     let mut object = old.clone();
     object["metadata"]["resourceVersion"] = wanted["metadata"]["resourceVersion"].clone();
     if let Some(managers) = wanted["metadata"].get("managedFields").filter(|_| call.applies()) {

@@ -10,8 +10,12 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{self, Crashes, Hold};
+use super::resize::Given;
 use super::resources::qos_class;
 use crate::runtime::ContainerStatus as Run;
+
+/// Conditions that are there while a resize is not done.
+const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// Everything a status depends on.
 pub struct View<'a> {
@@ -37,6 +41,10 @@ pub struct View<'a> {
     pub pod_ip: Option<&'a str>,
     /// Whether the sandbox exists.
     pub sandbox: bool,
+    /// What containers have of CPU and memory.
+    pub given: &'a Given,
+    /// Type, reason and message of the condition of a resize that is not done.
+    pub resizing: Option<&'a (&'static str, &'static str, String)>,
     /// The pod ends.
     pub stopping: bool,
     /// Now.
@@ -126,6 +134,7 @@ fn container(view: &View<'_>, name: &str, before: &PodStatus) -> ContainerStatus
     };
     let running = state.running.is_some();
     let id = latest.map(|r| r.id.as_str()).unwrap_or_default();
+    let given = latest.and_then(|_| view.given.get(name));
     ContainerStatus {
         name: name.to_owned(),
         image: spec.as_ref().and_then(|c| c.image.clone()).unwrap_or_default(),
@@ -137,6 +146,8 @@ fn container(view: &View<'_>, name: &str, before: &PodStatus) -> ContainerStatus
             .map_or_else(|| earlier.map_or(0, |c| c.restart_count), |r| i32::try_from(r.attempt).unwrap_or(i32::MAX)),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
+        allocated_resources: given.and_then(|given| given.requests.clone()),
+        resources: given.cloned(),
         ..ContainerStatus::default()
     }
 }
@@ -212,14 +223,16 @@ fn conditions(view: &View<'_>, containers: &[ContainerStatus], phase: &str, befo
             Some(format!("corresponding condition of pod readiness gate \"{t}\" does not exist or is not \"True\".")),
         )
     });
-    let own = [
+    let mut own = vec![
         ("PodReadyToStartContainers", view.sandbox && !over, None),
         ("Initialized", true, Some(("PodCompleted", None)).filter(|_| phase == "Succeeded")),
         ("Ready", not_ready.is_none() && gate.is_none(), not_ready.clone().or(gate)),
         ("ContainersReady", not_ready.is_none(), not_ready),
         ("PodScheduled", true, None),
     ];
-    let mut all: Vec<PodCondition> = old.iter().filter(|c| !own.iter().any(|(t, ..)| *t == c.type_)).cloned().collect();
+    own.extend(view.resizing.map(|(kind, reason, message)| (*kind, true, Some((*reason, Some(message.clone()))))));
+    let is_own = |c: &&PodCondition| own.iter().any(|(t, ..)| *t == c.type_) || RESIZE.contains(&c.type_.as_str());
+    let mut all: Vec<PodCondition> = old.iter().filter(|c| !is_own(c)).cloned().collect();
     for (type_, is, why) in own {
         let status = if is { "True" } else { "False" };
         let earlier = old.iter().find(|c| c.type_ == type_);
@@ -313,6 +326,8 @@ mod tests {
             host_ip: "h",
             pod_ip: Some("p"),
             sandbox: true,
+            given: &Given::new(),
+            resizing: None,
             stopping: false,
             now: Timestamp::UNIX_EPOCH,
         });

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::plan::{self, Action, Crashes, Hold, Plan, Stopping};
 use super::probes::{self, Verdict};
 use super::start::{self, Outcome, uid};
-use super::{PodDir, status};
+use super::{PodDir, resize, resources, status};
 use crate::Shared;
+use crate::manager::Pods;
 use crate::runtime::{ContainerStatus as Run, Finished, Observed};
 
 /// Verdicts under way: a probe says a few per second, and the worker is never busy for longer than that.
@@ -24,6 +25,8 @@ const VERDICTS: usize = 32;
 const TERMINATION_MESSAGE_MAX: u64 = 4096;
 /// How often volumes made of API objects are written anew; the kubelet's default sync period.
 const REFRESH: Duration = Duration::from_secs(60);
+/// A resize that has not been done is looked at again this much later: others may have gone, memory may have been given back.
+const RESIZE: Duration = Duration::from_secs(2);
 /// A failed write to the API is tried again this much later.
 const RETRY: Duration = Duration::from_secs(1);
 /// The supervisor says what it has started at once; later than this, it never will (it has refused to remember it).
@@ -41,11 +44,11 @@ pub struct Input {
 }
 
 /// Starts the task. It ends when nothing of the pod is left on this machine.
-pub(crate) fn spawn(shared: Arc<Shared>, input: watch::Receiver<Input>) -> JoinHandle<()> {
+pub(crate) fn spawn(shared: Arc<Shared>, input: watch::Receiver<Input>, pods: Pods) -> JoinHandle<()> {
     tokio::spawn(async move {
         let pod = Arc::clone(&input.borrow().pod);
         let observed = shared.runtime.watch(uid(&pod)).await;
-        Worker::new(shared, input, observed).run().await;
+        Worker::new(shared, input, observed, pods).run().await;
     })
 }
 
@@ -71,6 +74,12 @@ struct Worker {
     verdicts: mpsc::Receiver<(String, Verdict)>,
     verdicts_in: mpsc::Sender<(String, Verdict)>,
     written: Option<(PodStatus, tokio::time::Instant)>,
+    /// All pods of this machine.
+    pods: Pods,
+    /// What containers have of CPU and memory.
+    given: resize::Given,
+    /// The condition of a resize that is not done: type, reason, message.
+    resizing: Option<(&'static str, &'static str, String)>,
     /// Everything has been taken down; only the log is left.
     down: bool,
 }
@@ -86,13 +95,19 @@ impl Drop for Worker {
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, input: watch::Receiver<Input>, observed: watch::Receiver<Observed>) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        input: watch::Receiver<Input>,
+        observed: watch::Receiver<Observed>,
+        pods: Pods,
+    ) -> Self {
         let (verdicts_in, verdicts) = mpsc::channel(VERDICTS);
         let pod = Arc::clone(&input.borrow().pod);
         // A restarted kubelet finds the address where it was written.
         let pod_ip = pod.status.as_ref().and_then(|s| s.pod_ip.clone());
         let sandbox = observed.borrow().alive;
         let down = is_over(&pod);
+        let given = resize::given(&pod);
         Self {
             shared,
             input,
@@ -114,6 +129,9 @@ impl Worker {
             verdicts,
             verdicts_in,
             written: None,
+            pods,
+            given,
+            resizing: None,
             down,
         }
     }
@@ -158,6 +176,7 @@ impl Worker {
         }
         let observed = self.observed.borrow_and_update().clone();
         self.note(&observed);
+        self.resize(&observed);
         let plan = self.plan(&observed);
         self.act(&plan, &observed).await;
         if plan.over && self.starting.is_none() {
@@ -165,7 +184,78 @@ impl Worker {
         }
         let reported = gone || self.report(&observed).await;
         let again = (!reported).then(|| now_ns() + plan::nanos(RETRY));
-        Turn::Wait(plan.wake_at_ns.into_iter().chain(again).min())
+        let resize = self.resizing.is_some().then(|| now_ns() + plan::nanos(RESIZE));
+        Turn::Wait(plan.wake_at_ns.into_iter().chain(again).chain(resize).min())
+    }
+
+    /// Gives containers what the pod shall have, or notes why not.
+    fn resize(&mut self, observed: &Observed) {
+        self.resizing = None;
+        if self.stopping.is_some() || self.starting.is_some() {
+            return;
+        }
+        let decision = {
+            let pods = self.pods.borrow();
+            let own = uid(&self.pod);
+            let others = pods.iter().filter(|(uid, pod)| *uid != own && !is_over(pod)).map(|(_, pod)| pod.as_ref());
+            resize::decide(&self.pod, &self.given, others, self.shared.free())
+        };
+        match decision {
+            resize::Decision::Same => {}
+            resize::Decision::Pending(reason, why) => self.resizing = Some(("PodResizePending", reason, why)),
+            resize::Decision::Change(containers) => match self.change(&containers, observed) {
+                Ok(()) => self.given = resize::given(&Pod { status: None, ..Pod::clone(&self.pod) }),
+                Err(why) => self.resizing = Some(("PodResizeInProgress", "Error", why)),
+            },
+        }
+    }
+
+    /// Writes the cgroups of containers that run, and asks those to stop that are to be run again. A cgroup may not have more than the one above it,
+    /// so the pod's grows first and shrinks last (with the next start, if there is one).
+    fn change(&mut self, containers: &[(String, bool)], observed: &Observed) -> Result<(), String> {
+        let running = |name: &str| observed.containers.iter().find(|run| run.name == name && run.finished.is_none());
+        let cgroups = &self.shared.cgroups;
+        let top = format!("pod{}", uid(&self.pod));
+        let of = |run: &Run| format!("{top}/{}", &run.id[..run.id.len().min(16)]);
+        let spec = self.pod.spec.as_ref();
+        let wanted: Vec<_> = spec.iter().flat_map(|spec| &spec.containers).collect();
+        let mut runs = Vec::new();
+        for (name, restart) in containers {
+            let Some((run, container)) = running(name).zip(wanted.iter().find(|c| c.name == *name)) else { continue };
+            let limits = resources::container_limits(container);
+            if let (false, Some(limit), Some((used, _))) =
+                (*restart, limits.memory_limit_bytes, cgroups.usage(&of(run)))
+                && limit < used
+            {
+                return Err(format!(
+                    "attempting to set container {name:?} memory limit ({limit}) below current usage ({used})"
+                ));
+            }
+            runs.push((run, limits, *restart));
+        }
+        if runs.is_empty() {
+            return Ok(()); // what starts is given it
+        }
+        let write = |path: &str, limits: &crate::cgroups::Limits| {
+            cgroups.create(path, limits).map(drop).map_err(|e| start::chain(&e))
+        };
+        let old = resources::pod_limits(&resize::with(&self.pod, &self.given));
+        let new = resources::pod_limits(&self.pod);
+        write(&top, &old.larger(&new))?;
+        for (run, limits, restart) in &runs {
+            if *restart {
+                self.shared.events.normal(
+                    &self.pod,
+                    Some(&run.name),
+                    "Killing",
+                    format!("Container {} resize requires restart", run.name),
+                );
+                self.unhealthy.insert(run.id.clone());
+            } else {
+                write(&of(run), limits)?;
+            }
+        }
+        if runs.iter().any(|(.., restart)| *restart) { Ok(()) } else { write(&top, &new) }
     }
 
     fn begin_stopping(&mut self, gone: bool) {
@@ -342,7 +432,8 @@ impl Worker {
         }
         if !starts.is_empty() && self.starting.is_none() && self.stopping.is_none() {
             let cancel = CancellationToken::new();
-            let (shared, pod, held) = (Arc::clone(&self.shared), Arc::clone(&self.pod), self.holds.clone());
+            let (shared, pod, held) =
+                (Arc::clone(&self.shared), Arc::new(resize::with(&self.pod, &self.given)), self.holds.clone());
             let task = tokio::spawn(start::start(shared, pod, starts, held, cancel.clone()));
             self.starting = Some((task, cancel));
         }
@@ -423,6 +514,8 @@ impl Worker {
             host_ip: &self.shared.host_ip,
             pod_ip: self.pod_ip.as_deref(),
             sandbox: self.sandbox,
+            given: &self.given,
+            resizing: self.resizing.as_ref(),
             stopping: self.stopping.is_some(),
             now: Timestamp::now(),
         })

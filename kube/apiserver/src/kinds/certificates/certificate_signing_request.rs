@@ -1,21 +1,22 @@
 //! Certificate signing requests. Who asks is written by the server.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use substrate_client::certificates::Request;
+use x509_parser::pem::Pem;
 
 use crate::auth::User;
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
 use crate::object::child;
 use crate::status::FieldError;
 use crate::table::{age, list, text};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 
 pub static KIND: Description = Description {
     short: &["csr"],
     namespaced: false,
     has_status: true,
     subresources: &[("approval", "CertificateSigningRequest", &["get", "patch", "update"])],
-    idle: "nobody signs",
     rules: Builtin { prepare, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of([
         "certificates.k8s.io",
@@ -75,17 +76,22 @@ fn prepare(request: &mut Value, old: Option<&Value>, user: &User) {
         return;
     };
     request["spec"] = old["spec"].clone();
+    let now = crate::object::now();
+    for condition in request["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        let same = |other: &&Value| other["type"] == condition["type"] && other["status"] == condition["status"];
+        let since = list(&old["status"]["conditions"]).iter().find(same).map(|old| old["lastTransitionTime"].clone());
+        for (field, time) in [("lastUpdateTime", None), ("lastTransitionTime", since)] {
+            if condition[field].is_null() {
+                condition[field] = time.unwrap_or_else(|| now.as_str().into());
+            }
+        }
+    }
 }
 
 fn validate(request: &Value, errors: &mut Errors) {
     let spec = &request["spec"];
-    let pem = spec["request"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok()).unwrap_or_default();
-    let pem = String::from_utf8_lossy(&pem);
-    if !pem.trim_start().starts_with("-----BEGIN CERTIFICATE REQUEST-----")
-        || !pem.contains("-----END CERTIFICATE REQUEST-----")
-    {
-        let why = "PEM block type must be CERTIFICATE REQUEST";
-        errors.push(FieldError::invalid("spec.request", &spec["request"], why));
+    if let Err(why) = Request::read(&bytes(&spec["request"])) {
+        errors.push(FieldError::invalid("spec.request", &spec["request"], &why));
     }
     let usages = list(&spec["usages"]);
     if usages.is_empty() {
@@ -103,15 +109,17 @@ fn validate(request: &Value, errors: &mut Errors) {
             let why = "the legacy signerName is not allowed via this API version";
             errors.push(FieldError::invalid("spec.signerName", &spec["signerName"], why));
         }
-        name if !name.split_once('/').is_some_and(|(domain, path)| domain.contains('.') && !path.is_empty()) => {
-            let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-            errors.push(FieldError::invalid("spec.signerName", &spec["signerName"], why));
-        }
-        _ => {}
+        name => signer_name(name, errors),
     }
     if spec["expirationSeconds"].as_i64().is_some_and(|seconds| seconds < SECONDS_MIN) {
         let why = "may not specify a duration less than 600 seconds (10 minutes)";
         errors.push(FieldError::invalid("spec.expirationSeconds", &spec["expirationSeconds"], why));
+    }
+    let certificate = &request["status"]["certificate"];
+    if let Some(why) =
+        certificate.as_str().filter(|text| !text.is_empty()).and_then(|_| certificates(&bytes(certificate)))
+    {
+        errors.push(FieldError::invalid("status.certificate", &"<certificate data>".into(), &why));
     }
     for (i, condition) in list(&request["status"]["conditions"]).iter().enumerate() {
         errors.require(&condition["type"], format!("status.conditions[{i}].type"));
@@ -124,6 +132,43 @@ fn validate(request: &Value, errors: &mut Errors) {
             ));
         }
     }
+}
+
+/// A domain, and a path of subdomains below it.
+fn signer_name(name: &str, errors: &mut Errors) {
+    let mut wrong = |of: &str, why: &str| errors.push(FieldError::invalid("spec.signerName", &of.into(), why));
+    let parts: Vec<&str> = name.split('/').collect();
+    let [domain, path] = parts[..] else {
+        return wrong(name, "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+    };
+    for (part, rule) in [(domain, NameRule::Label), (path, NameRule::Subdomain)] {
+        let mut judged = part.split('.').map(|label| (label, rule.judge(label)));
+        if let Some((label, why)) = judged.find(|(_, why)| !why.is_empty()) {
+            why.iter().for_each(|why| wrong(part, &format!("validating label {label:?}: {why}")));
+        }
+    }
+    if !domain.contains('.') {
+        wrong(domain, "should be a domain with at least two segments separated by dots");
+    }
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    value.as_str().and_then(|text| BASE64_STANDARD.decode(text).ok()).unwrap_or_default()
+}
+
+/// What is wrong with the certificates in PEM.
+fn certificates(pem: &[u8]) -> Option<String> {
+    let mut blocks = 0;
+    for block in Pem::iter_from_buffer(pem) {
+        match block {
+            Ok(block) if block.label != "CERTIFICATE" => {
+                return Some(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+            }
+            Ok(block) if block.parse_x509().is_ok() => blocks += 1,
+            _ => return Some("x509: malformed certificate".into()),
+        }
+    }
+    (blocks == 0).then(|| "must contain at least one CERTIFICATE PEM block".into())
 }
 
 /// What was decided stays decided.

@@ -11,6 +11,7 @@ pub static KIND: Description = Description {
     short: &["no"],
     namespaced: false,
     has_status: true,
+    subresources: &[("proxy", "NodeProxyOptions", &["create", "delete", "get", "patch", "update"])],
     rules: Builtin {
         default,
         validate,

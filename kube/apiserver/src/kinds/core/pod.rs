@@ -1,7 +1,6 @@
 //! Pods: defaults, rules, and the row that `kubectl get pods` shows.
 
 use serde_json::{Value, json};
-use substrate_client::quantity::Quantity;
 
 use crate::kinds::description::Subresource;
 use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
@@ -17,6 +16,7 @@ const SUBRESOURCES: &[Subresource] = &[
     ("log", "Pod", &["get"]),
     ("portforward", "PodPortForwardOptions", &["create", "get"]),
     ("proxy", "PodProxyOptions", &["create", "delete", "get", "patch", "update"]),
+    ("resize", "Pod", &["get", "patch", "update"]),
 ];
 
 /// On a pod that a node shows of its own: whatever the API says, the node runs it.
@@ -60,7 +60,7 @@ fn default(pod: &mut Value) {
         tolerate(spec, key);
     }
     pod_spec::set(pod, "status", json!({}));
-    let class = qos_class(&pod["spec"]);
+    let class = pod_spec::qos_class(&pod["spec"]);
     // The older field is the first of the newer one.
     if let Some(ip) = pod["status"]["podIP"].as_str().filter(|ip| !ip.is_empty()).map(str::to_owned) {
         pod_spec::set(&mut pod["status"], "podIPs", json!([{ "ip": ip }]));
@@ -79,30 +79,6 @@ fn tolerate(spec: &mut Value, key: &str) {
     });
     if !tolerated {
         list.push(json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 }));
-    }
-}
-
-/// `Guaranteed`, `Burstable` or `BestEffort`, by requests and limits of CPU and memory.
-fn qos_class(spec: &Value) -> &'static str {
-    let containers =
-        || ["initContainers", "containers"].into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten());
-    let amount = |container: &Value, kind: &str, resource: &str| {
-        container["resources"][kind][resource]
-            .as_str()
-            .and_then(|text| text.parse::<Quantity>().ok())
-            .filter(|n| *n > Quantity::ZERO)
-    };
-    let any = containers()
-        .any(|c| ["cpu", "memory"].iter().any(|r| ["requests", "limits"].iter().any(|k| amount(c, k, r).is_some())));
-    let all = containers().all(|c| {
-        ["cpu", "memory"]
-            .iter()
-            .all(|r| amount(c, "limits", r).is_some() && amount(c, "limits", r) == amount(c, "requests", r))
-    });
-    match (any, all) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
     }
 }
 

@@ -41,6 +41,7 @@ pub fn validate(spec: &Value, path: &str, errors: &mut Errors) {
         for (i, container) in spec[list].as_array().into_iter().flatten().enumerate() {
             container::validate(container, &format!("{path}.{list}[{i}]"), &names, &volumes, errors);
             names.extend(container["name"].as_str());
+            resize_policy(spec, container, &format!("{path}.{list}[{i}].resizePolicy"), errors);
         }
     }
     container::host_ports(spec, path, errors);
@@ -62,6 +63,32 @@ pub fn validate(spec: &Value, path: &str, errors: &mut Errors) {
         },
     );
     dns(spec, path, errors);
+}
+
+/// Whether a container says of CPU and memory, once each, what a change of them takes.
+fn resize_policy(spec: &Value, container: &Value, path: &str, errors: &mut Errors) {
+    let policies = &container["resizePolicy"];
+    unique(
+        policies,
+        |policy| policy["resourceName"].as_str(),
+        |i, policy| {
+            errors.push(FieldError::duplicate(format!("{path}[{i}]"), &policy["resourceName"]));
+        },
+    );
+    for policy in policies.as_array().into_iter().flatten() {
+        for (field, known) in
+            [("resourceName", ["cpu", "memory"]), ("restartPolicy", ["NotRequired", "RestartContainer"])]
+        {
+            match policy[field].as_str() {
+                None | Some("") => errors.push(FieldError::required(path, "")),
+                Some(_) => errors.one_of(&policy[field], path, &known),
+            }
+        }
+        if spec["restartPolicy"] == "Never" && policy["restartPolicy"] == "RestartContainer" {
+            let why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            errors.push(FieldError::invalid(path, &policy["restartPolicy"], why));
+        }
+    }
 }
 
 fn dns(spec: &Value, path: &str, errors: &mut Errors) {

@@ -87,7 +87,7 @@ where
             old: Some(&old),
             dry_run: options.dry_run,
         };
-        let asked = part != Part::Internal || request.subresource == "ephemeralcontainers";
+        let asked = part != Part::Internal || matches!(request.subresource, "ephemeralcontainers" | "resize");
         if asked {
             admission::mutate(server, &request, &mut object, &mut warnings).await?;
         }
@@ -95,10 +95,14 @@ where
         if of_service {
             keep_addresses(&old, &mut object);
         }
-        if part == Part::Internal && kind.is("", "pods") && object["spec"]["ephemeralContainers"].is_array() {
-            // They come by their own subresource, which has judged them.
+        if part == Part::Internal && kind.is("", "pods") {
+            // What comes by a subresource of its own has been judged there.
             let mut before = old.clone();
-            before["spec"]["ephemeralContainers"] = object["spec"]["ephemeralContainers"].clone();
+            for field in ["containers", "initContainers", "ephemeralContainers"] {
+                if object["spec"][field].is_array() {
+                    before["spec"][field] = object["spec"][field].clone();
+                }
+            }
             validate(kind, &object, Some(&before))?;
         } else {
             validate(kind, &object, Some(&old))?;
@@ -120,7 +124,7 @@ where
             object["status"] = crate::custom::status(&object);
         }
         metadata(&mut object).insert("resourceVersion".into(), entry.revision.to_string().into());
-        if part == Part::Main {
+        if part == Part::Main || request.subresource == "resize" {
             admission::charge(server, &request, &object).await?;
         }
         let same = !moved && object == old;

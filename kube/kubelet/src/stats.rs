@@ -1,0 +1,190 @@
+//! What a kubelet answers for its node itself: how much CPU and memory the node, its pods and their containers use, under upstream's names.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `healthz` | `ok` |
+//! | `pods` | the pods that are here, as the API has them |
+//! | `stats/summary` | the measurements, in JSON |
+//! | `metrics/resource` | the measurements, in the text format of Prometheus |
+//!
+//! Measured when asked, from the cgroups; nothing is kept. Memory that counts is the *working set*: what is used but for file pages that
+//! have not been looked at for a while, which the kernel takes back first.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::kubelet::Handle;
+
+/// What something has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since it began.
+    pub cpu: Duration,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// … without what the kernel takes back first.
+    pub working_set: u64,
+}
+
+/// One pod and its containers that run.
+struct Measured {
+    namespace: String,
+    name: String,
+    uid: String,
+    started_at: Option<Timestamp>,
+    usage: Usage,
+    /// Name, when it was started, what it has used.
+    containers: Vec<(String, Timestamp, Usage)>,
+}
+
+impl Handle {
+    /// The type and the text of an answer; `None` where there is nothing.
+    pub(crate) async fn answer(&self, path: &str) -> Option<(&'static str, String)> {
+        match path.trim_end_matches('/') {
+            "healthz" => Some(("text/plain; charset=utf-8", "ok".to_owned())),
+            "pods" => {
+                let pods: Vec<Value> = self.pods.borrow().values().map(|pod| json!(pod.as_ref())).collect();
+                let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods});
+                Some(("application/json", list.to_string()))
+            }
+            "stats/summary" => Some(("application/json", self.summary().await.to_string())),
+            "metrics/resource" => Some(("text/plain; version=0.0.4; charset=utf-8", self.metrics().await)),
+            _ => None,
+        }
+    }
+
+    async fn measure(&self) -> Vec<Measured> {
+        let pods: Vec<_> = self.pods.borrow().iter().map(|(uid, pod)| (uid.clone(), pod.clone())).collect();
+        let mut all = Vec::new();
+        for (uid, pod) in pods {
+            let Some(usage) = self.shared.cgroups.measure(&format!("pod{uid}")) else { continue };
+            let observed = self.shared.runtime.watch(&uid).await.borrow().clone();
+            let running = observed.containers.iter().filter(|run| run.finished.is_none());
+            let containers = running.filter_map(|run| {
+                let cgroup = format!("pod{uid}/{}", &run.id[..run.id.len().min(16)]);
+                let at = Timestamp::from_nanosecond(run.started_at_ns.into()).ok()?;
+                Some((run.name.clone(), at, self.shared.cgroups.measure(&cgroup)?))
+            });
+            let containers = containers.collect();
+            let started_at = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+            let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
+            let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+            all.push(Measured { namespace, name, uid, started_at, usage, containers });
+        }
+        all
+    }
+
+    async fn summary(&self) -> Value {
+        let now = second(Timestamp::now());
+        let part = |usage: &Usage| {
+            let cpu =
+                json!({"time": now, "usageCoreNanoSeconds": u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX)});
+            let memory = json!({"time": now, "usageBytes": usage.memory, "workingSetBytes": usage.working_set});
+            (cpu, memory)
+        };
+        let pods: Vec<Value> = self
+            .measure()
+            .await
+            .iter()
+            .map(|pod| {
+                let containers = pod.containers.iter().map(|(name, at, usage)| {
+                    let (cpu, memory) = part(usage);
+                    json!({"name": name, "startTime": second(*at), "cpu": cpu, "memory": memory})
+                });
+                let (cpu, memory) = part(&pod.usage);
+                json!({"podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+                       "startTime": pod.started_at.map(second), "containers": containers.collect::<Vec<_>>(),
+                       "cpu": cpu, "memory": memory})
+            })
+            .collect();
+        let (node, booted) = machine(&read("/proc/stat"), &read("/proc/meminfo"));
+        let (cpu, mut memory) = part(&node);
+        memory["availableBytes"] = self.shared.capacity.memory_bytes.saturating_sub(node.working_set).into();
+        json!({"node": {"nodeName": self.shared.node_name, "startTime": booted.map(second), "cpu": cpu, "memory": memory}, "pods": pods})
+    }
+
+    async fn metrics(&self) -> String {
+        let now = Timestamp::now().as_millisecond();
+        let pods = self.measure().await;
+        let (node, _) = machine(&read("/proc/stat"), &read("/proc/meminfo"));
+        let mut text = String::new();
+        // Writing into a text cannot fail.
+        let mut family = |name: &str, kind: &str, rows: Vec<(String, String)>| {
+            let _ = writeln!(text, "# TYPE {name} {kind}");
+            for (labels, value) in rows {
+                let _ = writeln!(text, "{name}{labels} {value} {now}");
+            }
+        };
+        let cpu = |usage: &Usage| usage.cpu.as_secs_f64().to_string();
+        let memory = |usage: &Usage| usage.working_set.to_string();
+        let of_pod = |pod: &Measured| format!("{{namespace={:?},pod={:?}}}", pod.namespace, pod.name);
+        // Names are those of Kubernetes: nothing in them need be escaped.
+        let each_pod =
+            |value: &dyn Fn(&Usage) -> String| pods.iter().map(|pod| (of_pod(pod), value(&pod.usage))).collect();
+        let each_container = |value: &dyn Fn(&Timestamp, &Usage) -> String| {
+            let all = pods.iter().flat_map(|pod| pod.containers.iter().map(move |container| (pod, container)));
+            all.map(|(pod, (name, at, usage))| {
+                (format!("{{container={name:?},namespace={:?},pod={:?}}}", pod.namespace, pod.name), value(at, usage))
+            })
+            .collect()
+        };
+        family("container_cpu_usage_seconds_total", "counter", each_container(&|_, usage| cpu(usage)));
+        family("container_memory_working_set_bytes", "gauge", each_container(&|_, usage| memory(usage)));
+        let start = |at: &Timestamp| (at.as_millisecond() as f64 / 1000.0).to_string();
+        family("container_start_time_seconds", "gauge", each_container(&|at, _| start(at)));
+        family("node_cpu_usage_seconds_total", "counter", vec![(String::new(), cpu(&node))]);
+        family("node_memory_working_set_bytes", "gauge", vec![(String::new(), memory(&node))]);
+        family("pod_cpu_usage_seconds_total", "counter", each_pod(&cpu));
+        family("pod_memory_working_set_bytes", "gauge", each_pod(&memory));
+        let _ = writeln!(text, "# TYPE resource_scrape_error gauge\nresource_scrape_error 0");
+        text
+    }
+}
+
+fn second(at: Timestamp) -> String {
+    crate::pod::status::whole_second(at).to_string()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// What the whole machine has used, and when it was started, from proc(5).
+fn machine(stat: &str, memory: &str) -> (Usage, Option<Timestamp>) {
+    /// Ticks a second, of every Linux.
+    const HZ: u64 = 100;
+    let ticks: Vec<u64> =
+        stat.lines().next().unwrap_or_default().split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal: idle ones are not used.
+    let used: u64 = ticks.iter().take(8).enumerate().filter(|(n, _)| !matches!(n, 3 | 4)).map(|(_, ticks)| ticks).sum();
+    let number = |name: &str| {
+        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or_default() * 1024
+    };
+    let total = number("MemTotal");
+    let usage = Usage {
+        cpu: Duration::from_millis(used * 1000 / HZ),
+        memory: total.saturating_sub(number("MemFree")),
+        working_set: total.saturating_sub(number("MemAvailable")),
+    };
+    let booted = stat.lines().find_map(|line| line.strip_prefix("btime ")?.parse().ok());
+    (usage, booted.and_then(|second| Timestamp::from_second(second).ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use super::*;
+
+    #[test]
+    fn the_machine_is_read_from_proc() {
+        let stat = "cpu  100 20 30 5000 600 7 8 9 10 11\ncpu0 1 1\nbtime 1700000000\n";
+        let memory = "MemTotal:       1000 kB\nMemFree:         300 kB\nMemAvailable:    600 kB\n";
+        let (usage, booted) = machine(stat, memory);
+        let wanted = Usage { cpu: Duration::from_millis(1740), memory: 700 * 1024, working_set: 400 * 1024 };
+        assert_eq!((usage, booted.unwrap().as_second()), (wanted, 1_700_000_000));
+    }
+}
