@@ -97,7 +97,9 @@ pub fn status(definition: &Value) -> Value {
 impl CustomKind {
     fn new(version: &Value, conversion: Option<Arc<Conversion>>) -> Self {
         let given = version["additionalPrinterColumns"].as_array().into_iter().flatten();
-        let mut columns = vec![(crate::kinds::column("Name", 0), ".metadata.name".to_owned())];
+        let usual =
+            |heading, path: &'static str| crate::kinds::columns(heading).map(|column| (column, path.to_owned()));
+        let mut columns: Vec<_> = usual("Name", ".metadata.name").collect();
         let owned = |v: &Value| Cow::Owned(v.as_str().unwrap_or_default().to_owned());
         columns.extend(given.map(|column| {
             let shown = Column {
@@ -110,9 +112,7 @@ impl CustomKind {
             (shown, column["jsonPath"].as_str().unwrap_or_default().to_owned())
         }));
         if columns.len() == 1 {
-            let mut age = crate::kinds::column("Age", 0);
-            age.kind = "date".into();
-            columns.push((age, ".metadata.creationTimestamp".to_owned()));
+            columns.extend(usual("Age:date", ".metadata.creationTimestamp"));
         }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let scale = Some(&version["subresources"]["scale"]).filter(|scale| scale.is_object()).map(|scale| Scale {

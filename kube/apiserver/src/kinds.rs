@@ -58,21 +58,15 @@ pub struct Column {
     pub description: Text,
 }
 
-/// A column of a built-in kind.
-pub(crate) const fn column(name: &'static str, priority: i32) -> Column {
-    typed(name, "string", priority)
-}
-
-/// A column of a built-in kind whose cells are numbers or truths.
-pub(crate) const fn typed(name: &'static str, kind: &'static str, priority: i32) -> Column {
-    let format = if name.len() == 4 && matches!(name.as_bytes(), b"Name") { "name" } else { "" };
-    Column {
-        name: Cow::Borrowed(name),
-        kind: Cow::Borrowed(kind),
-        format: Cow::Borrowed(format),
-        priority,
-        description: Cow::Borrowed(""),
-    }
+/// The columns of a kind by their headings, `Name, Desired:integer, Images+`: their types if they are no strings, and `+` for those that
+/// `-o wide` alone shows.
+pub(crate) fn columns(headings: &'static str) -> impl Iterator<Item = Column> {
+    headings.split(", ").map(|heading| {
+        let (heading, priority) = heading.strip_suffix('+').map_or((heading, 0), |heading| (heading, 1));
+        let (name, kind) = heading.split_once(':').unwrap_or((heading, "string"));
+        let format = if name == "Name" { "name" } else { "" };
+        Column { name: name.into(), kind: kind.into(), format: format.into(), priority, description: "".into() }
+    })
 }
 
 /// The names of a kind.

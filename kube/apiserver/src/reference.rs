@@ -43,7 +43,7 @@ pub fn kubernetes() -> String {
 }
 
 fn row(kind: &Description) -> String {
-    let [_, _, name, plural, _] = kind.names;
+    let [_, _, name, plural] = kind.names;
     let mut subresources: Vec<String> =
         kind.subresources.iter().map(|(name, _, verbs)| format!("{name} ({})", verbs.join(", "))).collect();
     if kind.has_status {

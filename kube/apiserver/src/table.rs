@@ -41,7 +41,7 @@ pub fn partial(object: &Value) -> Value {
 
 fn columns(kind: &Kind) -> Vec<Column> {
     match &kind.rules {
-        Rules::Builtin(rules) => rules.columns.to_vec(),
+        Rules::Builtin(rules) => crate::kinds::columns(rules.columns).collect(),
         Rules::Custom(custom) => custom.columns(),
     }
 }

@@ -4,7 +4,7 @@
 //! pub static KIND: Description = Description {
 //!     short, categories, namespaced, has_status, counts, subresources, name_rule, …     what differs from the usual
 //!     rules: Builtin { default, prepare, validate, validate_update, columns, cells, ..Builtin::USUAL },
-//!     ..Description::of([group, version, kind, plural, singular])
+//!     ..Description::of([group, version, kind, plural])
 //! };
 //! ```
 //!
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Column, Errors, Kind, NameRule, Names, Rules, column};
+use super::{Errors, Kind, NameRule, Names, Rules};
 use crate::auth::User;
 use crate::schema::{self, Type};
 
@@ -45,8 +45,8 @@ pub struct Builtin {
     pub validate: fn(&Value, &mut Errors),
     /// Judges a change: old, new.
     pub validate_update: fn(&Value, &Value, &mut Errors),
-    /// Headings of its table.
-    pub columns: &'static [Column],
+    /// Headings of its table, as [`super::columns`] reads them.
+    pub columns: &'static str,
     /// One row, and the time to count ages to.
     pub cells: fn(&Value, jiff::Timestamp) -> Vec<Value>,
 }
@@ -65,7 +65,7 @@ impl Builtin {
     };
 }
 
-const NAME_AGE: &[Column] = &[column("Name", 0), column("Age", 0)];
+const NAME_AGE: &str = "Name, Age";
 
 /// Objects of a kind that are kept as those of another: one store, two faces.
 pub struct Face {
@@ -80,7 +80,7 @@ pub struct Face {
 /// A built-in kind.
 pub struct Description {
     /// Group, version, kind, plural, singular.
-    pub names: [&'static str; 5],
+    pub names: [&'static str; 4],
     /// Short names, as `po`.
     pub short: &'static [&'static str],
     /// As `all`.
@@ -107,7 +107,7 @@ pub struct Description {
 
 impl Description {
     /// The usual: namespaced, without status, all verbs, named by a subdomain.
-    pub const fn of(names: [&'static str; 5]) -> Self {
+    pub const fn of(names: [&'static str; 4]) -> Self {
         Self {
             names,
             short: &[],
@@ -126,7 +126,8 @@ impl Description {
 
     /// The kind as it is served.
     pub fn kind(&self) -> Arc<Kind> {
-        let [group, version, kind, plural, singular] = self.names.map(Cow::Borrowed);
+        let [group, version, kind, plural] = self.names.map(Cow::Borrowed);
+        let singular = Cow::Owned(kind.to_lowercase());
         let borrowed = |names: &'static [&'static str]| names.iter().map(|s| Cow::Borrowed(*s)).collect();
         Arc::new(Kind {
             names: Names {

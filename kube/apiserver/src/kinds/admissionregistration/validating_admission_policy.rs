@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::admission::{conditions, policies};
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -19,12 +19,10 @@ pub static KIND: Description = Description {
         "v1",
         "ValidatingAdmissionPolicy",
         "validatingadmissionpolicies",
-        "validatingadmissionpolicy",
     ])
 };
 
-const COLUMNS: &[Column] =
-    &[column("Name", 0), typed("Validations", "integer", 0), column("ParamKind", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Validations:integer, ParamKind, Age";
 
 fn default(policy: &mut Value) {
     pod_spec::set(policy, "spec", json!({}));

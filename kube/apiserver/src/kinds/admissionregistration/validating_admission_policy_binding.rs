@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
+use crate::kinds::{Builtin, Description, Errors, NameRule};
 use crate::status::FieldError;
 use crate::table::{age, list, text};
 
@@ -16,11 +16,10 @@ pub static KIND: Description = Description {
         "v1",
         "ValidatingAdmissionPolicyBinding",
         "validatingadmissionpolicybindings",
-        "validatingadmissionpolicybinding",
     ])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("PolicyName", 0), column("ParamRef", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, PolicyName, ParamRef, Age";
 
 fn default(binding: &mut Value) {
     if let Some(constraints) =

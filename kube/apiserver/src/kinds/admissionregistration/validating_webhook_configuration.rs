@@ -20,6 +20,5 @@ pub static KIND: Description = Description {
         "v1",
         "ValidatingWebhookConfiguration",
         "validatingwebhookconfigurations",
-        "validatingwebhookconfiguration",
     ])
 };

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::admission::conditions;
-use crate::kinds::{Column, Errors, column, pod_spec, typed};
+use crate::kinds::{Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, list};
 use crate::webhook;
@@ -110,7 +110,7 @@ fn check_url(url: &str, field: &str, errors: &mut Errors) {
     }
 }
 
-pub(super) const COLUMNS: &[Column] = &[column("Name", 0), typed("Webhooks", "integer", 0), column("Age", 0)];
+pub(super) const COLUMNS: &str = "Name, Webhooks:integer, Age";
 
 pub(super) fn cells(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
     vec![object["metadata"]["name"].clone(), list(&object["webhooks"]).len().into(), age(object, now)]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::custom::conversion::REVIEWS;
 use crate::kinds::admissionregistration::webhooks;
 use crate::kinds::validate::{DNS_1035, NameRule};
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::text;
 
@@ -28,16 +28,10 @@ pub static KIND: Description = Description {
         cells: |crd, _| vec![crd["metadata"]["name"].clone(), text(&crd["metadata"]["creationTimestamp"], "")],
         ..Builtin::USUAL
     },
-    ..Description::of([
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-        "customresourcedefinitions",
-        "customresourcedefinition",
-    ])
+    ..Description::of(["apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];
+const COLUMNS: &str = "Name, Created At";
 
 fn default(crd: &mut Value) {
     let names = &mut crd["spec"]["names"];

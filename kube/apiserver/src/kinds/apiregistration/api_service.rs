@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, NameRule, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -19,10 +19,10 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(["apiregistration.k8s.io", "v1", "APIService", "apiservices", "apiservice"])
+    ..Description::of(["apiregistration.k8s.io", "v1", "APIService", "apiservices"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Service", 0), column("Available", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Service, Available, Age";
 
 /// A group of a foreign server is not served, which its condition says.
 fn prepare(service: &mut Value, old: Option<&Value>) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::{Builtin, Description, Errors};
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -14,10 +14,10 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(["apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision"])
+    ..Description::of(["apps", "v1", "ControllerRevision", "controllerrevisions"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Controller", 0), column("Revision", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Controller, Revision, Age";
 
 fn validate(revision: &Value, errors: &mut Errors) {
     if revision["data"].is_null() {

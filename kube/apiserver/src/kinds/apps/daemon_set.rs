@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::validate::number_or_percent;
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed, workload};
+use crate::kinds::{Builtin, Description, Errors, pod_spec, workload};
 use crate::status::FieldError;
 use crate::table::{age, containers, count, images, pairs, selector};
 
@@ -21,22 +21,10 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(["apps", "v1", "DaemonSet", "daemonsets", "daemonset"])
+    ..Description::of(["apps", "v1", "DaemonSet", "daemonsets"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    typed("Desired", "integer", 0),
-    typed("Current", "integer", 0),
-    typed("Ready", "integer", 0),
-    typed("Up-to-date", "integer", 0),
-    typed("Available", "integer", 0),
-    column("Node Selector", 0),
-    column("Age", 0),
-    column("Containers", 1),
-    column("Images", 1),
-    column("Selector", 1),
-];
+const COLUMNS: &str = "Name, Desired:integer, Current:integer, Ready:integer, Up-to-date:integer, Available:integer, Node Selector, Age, Containers+, Images+, Selector+";
 
 fn default(set: &mut Value) {
     let spec = &mut set["spec"];

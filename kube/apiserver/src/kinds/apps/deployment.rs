@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::kinds::description::SCALE;
 use crate::kinds::validate::number_or_percent;
 use crate::kinds::workload::{self, Words};
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, containers, count, images, selector};
 
@@ -16,19 +16,10 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SCALE,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["apps", "v1", "Deployment", "deployments", "deployment"])
+    ..Description::of(["apps", "v1", "Deployment", "deployments"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Ready", 0),
-    column("Up-to-date", 0),
-    column("Available", 0),
-    column("Age", 0),
-    column("Containers", 1),
-    column("Images", 1),
-    column("Selector", 1),
-];
+const COLUMNS: &str = "Name, Ready, Up-to-date, Available, Age, Containers+, Images+, Selector+";
 
 fn default(deployment: &mut Value) {
     let spec = &mut deployment["spec"];

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::kinds::description::SCALE;
 use crate::kinds::workload::{self, Words};
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::table::{age, containers, count, images};
 
 pub static KIND: Description = Description {
@@ -14,19 +14,10 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SCALE,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["apps", "v1", "ReplicaSet", "replicasets", "replicaset"])
+    ..Description::of(["apps", "v1", "ReplicaSet", "replicasets"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    typed("Desired", "integer", 0),
-    typed("Current", "integer", 0),
-    typed("Ready", "integer", 0),
-    column("Age", 0),
-    column("Containers", 1),
-    column("Images", 1),
-    column("Selector", 1),
-];
+const COLUMNS: &str = "Name, Desired:integer, Current:integer, Ready:integer, Age, Containers+, Images+, Selector+";
 
 fn default(set: &mut Value) {
     pod_spec::set(&mut set["spec"], "replicas", 1);

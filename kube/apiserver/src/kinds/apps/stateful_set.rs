@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::description::SCALE;
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, workload};
+use crate::kinds::{Builtin, Description, Errors, pod_spec, workload};
 use crate::status::FieldError;
 use crate::table::{age, containers, count, images};
 
@@ -14,11 +14,10 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SCALE,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["apps", "v1", "StatefulSet", "statefulsets", "statefulset"])
+    ..Description::of(["apps", "v1", "StatefulSet", "statefulsets"])
 };
 
-const COLUMNS: &[Column] =
-    &[column("Name", 0), column("Ready", 0), column("Age", 0), column("Containers", 1), column("Images", 1)];
+const COLUMNS: &str = "Name, Ready, Age, Containers+, Images+";
 
 fn default(set: &mut Value) {
     let spec = &mut set["spec"];

@@ -4,11 +4,5 @@ use crate::kinds::Description;
 
 pub static KIND: Description = Description {
     verbs: &["create"],
-    ..Description::of([
-        "authorization.k8s.io",
-        "v1",
-        "LocalSubjectAccessReview",
-        "localsubjectaccessreviews",
-        "localsubjectaccessreview",
-    ])
+    ..Description::of(["authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews"])
 };

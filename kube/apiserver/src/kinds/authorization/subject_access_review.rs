@@ -5,11 +5,5 @@ use crate::kinds::Description;
 pub static KIND: Description = Description {
     namespaced: false,
     verbs: &["create"],
-    ..Description::of([
-        "authorization.k8s.io",
-        "v1",
-        "SubjectAccessReview",
-        "subjectaccessreviews",
-        "subjectaccessreview",
-    ])
+    ..Description::of(["authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews"])
 };

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, NameRule, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, count, list};
 
@@ -12,25 +12,11 @@ pub static KIND: Description = Description {
     categories: &["all"],
     idle: "a controller scales by it, but there is no metrics API unless a user brings one: its condition says so",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of([
-        "autoscaling",
-        "v2",
-        "HorizontalPodAutoscaler",
-        "horizontalpodautoscalers",
-        "horizontalpodautoscaler",
-    ])
+    ..Description::of(["autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"])
 };
 
 /// Headings of both versions.
-pub const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Reference", 0),
-    column("Targets", 0),
-    column("MinPods", 0),
-    column("MaxPods", 0),
-    column("Replicas", 0),
-    column("Age", 0),
-];
+pub const COLUMNS: &str = "Name, Reference, Targets, MinPods, MaxPods, Replicas, Age";
 
 /// Completes one.
 pub fn default(scaler: &mut Value) {

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::description::Face;
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::{Builtin, Description, Errors};
 use crate::object::child;
 use crate::table::{age, count, list};
 
@@ -16,13 +16,7 @@ pub static KIND: Description = Description {
     face: Some(&FACE),
     idle: "a controller scales by it, but there is no metrics API unless a user brings one: its condition says so",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of([
-        "autoscaling",
-        "v1",
-        "HorizontalPodAutoscaler",
-        "horizontalpodautoscalers",
-        "horizontalpodautoscaler",
-    ])
+    ..Description::of(["autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers"])
 };
 
 static FACE: Face =
@@ -36,15 +30,7 @@ const CARRIED: [(&str, &str, &str); 3] = [
     ("autoscaling.alpha.kubernetes.io/current-metrics", "status", "currentMetrics"),
 ];
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Reference", 0),
-    column("Targets", 0),
-    column("MinPods", 0),
-    column("MaxPods", 0),
-    column("Replicas", 0),
-    column("Age", 0),
-];
+const COLUMNS: &str = "Name, Reference, Targets, MinPods, MaxPods, Replicas, Age";
 
 fn is_cpu(metric: &Value) -> bool {
     metric["resource"]["name"] == "cpu" && metric["resource"]["target"]["averageUtilization"].is_i64()

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use substrate_client::schedule::Schedule;
 
 use super::job;
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::object::child;
 use crate::status::FieldError;
 use crate::table::{age, containers, images, list, selector, since, text};
@@ -15,21 +15,11 @@ pub static KIND: Description = Description {
     has_status: true,
     counts: true,
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["batch", "v1", "CronJob", "cronjobs", "cronjob"])
+    ..Description::of(["batch", "v1", "CronJob", "cronjobs"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Schedule", 0),
-    column("Timezone", 0),
-    typed("Suspend", "boolean", 0),
-    typed("Active", "integer", 0),
-    column("Last Schedule", 0),
-    column("Age", 0),
-    column("Containers", 1),
-    column("Images", 1),
-    column("Selector", 1),
-];
+const COLUMNS: &str =
+    "Name, Schedule, Timezone, Suspend:boolean, Active:integer, Last Schedule, Age, Containers+, Images+, Selector+";
 
 /// A job's name is that of its cron job and 11 characters that tell its time; together they must be a label.
 const NAME_MAX: usize = 52;

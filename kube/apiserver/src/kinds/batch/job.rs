@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pod_policies;
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, workload};
+use crate::kinds::{Builtin, Description, Errors, pod_spec, workload};
 use crate::object::{child, meta};
 use crate::selector::Labels;
 use crate::status::FieldError;
@@ -28,19 +28,10 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(["batch", "v1", "Job", "jobs", "job"])
+    ..Description::of(["batch", "v1", "Job", "jobs"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Status", 0),
-    column("Completions", 0),
-    column("Duration", 0),
-    column("Age", 0),
-    column("Containers", 1),
-    column("Images", 1),
-    column("Selector", 1),
-];
+const COLUMNS: &str = "Name, Status, Completions, Duration, Age, Containers+, Images+, Selector+";
 
 /// Labels of the pods of a job: the names of today, and those from before they had a prefix.
 const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];

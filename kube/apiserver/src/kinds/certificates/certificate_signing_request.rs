@@ -7,7 +7,7 @@ use substrate_client::certificates::Request;
 use x509_parser::pem::Pem;
 
 use crate::auth::User;
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
+use crate::kinds::{Builtin, Description, Errors, NameRule};
 use crate::object::child;
 use crate::status::FieldError;
 use crate::table::{age, list, text};
@@ -18,23 +18,10 @@ pub static KIND: Description = Description {
     has_status: true,
     subresources: &[("approval", "CertificateSigningRequest", &["get", "patch", "update"])],
     rules: Builtin { prepare, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of([
-        "certificates.k8s.io",
-        "v1",
-        "CertificateSigningRequest",
-        "certificatesigningrequests",
-        "certificatesigningrequest",
-    ])
+    ..Description::of(["certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Age", 0),
-    column("SignerName", 0),
-    column("Requestor", 0),
-    column("RequestedDuration", 0),
-    column("Condition", 0),
-];
+const COLUMNS: &str = "Name, Age, SignerName, Requestor, RequestedDuration, Condition";
 
 /// As upstream.
 const USAGES: &[&str] = &[

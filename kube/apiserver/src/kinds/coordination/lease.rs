@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::kinds::rules::{Check, Rule, check};
-use crate::kinds::{Builtin, Column, Description, column};
+use crate::kinds::{Builtin, Description};
 use crate::table::{age, text};
 
 pub static KIND: Description = Description {
@@ -16,7 +16,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["coordination.k8s.io", "v1", "Lease", "leases", "lease"])
+    ..Description::of(["coordination.k8s.io", "v1", "Lease", "leases"])
 };
 
 const RULES: &[Rule] =
@@ -26,4 +26,4 @@ fn above_zero(seconds: &Value) -> Vec<&'static str> {
     if seconds.as_i64().is_some_and(|n| n > 0) { Vec::new() } else { vec!["must be greater than 0"] }
 }
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Holder", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Holder, Age";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::{Builtin, Description, Errors};
 use crate::status::FieldError;
 use crate::table::age;
 
@@ -20,10 +20,10 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "ConfigMap", "configmaps", "configmap"])
+    ..Description::of(["", "v1", "ConfigMap", "configmaps"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Data", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Data, Age";
 
 /// How many entries `fields` have together.
 pub fn entries(object: &Value, fields: &[&str]) -> usize {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::kinds::rules::{self, Check, Rule, check};
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, NameRule, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, list, some};
 
@@ -29,10 +29,10 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "Endpoints", "endpoints", "endpoints"])
+    ..Description::of(["", "v1", "Endpoints", "endpoints"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Endpoints", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Endpoints, Age";
 
 const RULES: &[Rule] = &[
     Rule("subsets[].addresses|notReadyAddresses[].ip", Check::Says(rules::reachable_ip)),

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{since, text};
 
 pub static KIND: Description = Description {
     short: &["ev"],
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "Event", "events", "event"])
+    ..Description::of(["", "v1", "Event", "events"])
 };
 
 /// An event is where its object is; that of what belongs to the cluster may be in `default`.
@@ -31,18 +31,7 @@ fn default(event: &mut Value) {
 }
 
 /// Headings of both forms.
-pub const COLUMNS: &[Column] = &[
-    column("Last Seen", 0),
-    column("Type", 0),
-    column("Reason", 0),
-    column("Object", 0),
-    column("Subobject", 1),
-    column("Source", 1),
-    column("Message", 0),
-    column("First Seen", 1),
-    column("Count", 1),
-    column("Name", 1),
-];
+pub const COLUMNS: &str = "Last Seen, Type, Reason, Object, Subobject+, Source+, Message, First Seen+, Count+, Name+";
 
 /// A row of an event.
 pub fn cells(event: &Value, now: jiff::Timestamp) -> Vec<Value> {

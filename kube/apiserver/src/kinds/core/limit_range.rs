@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::{Builtin, Description, Errors};
 use crate::object::child;
 use crate::status::FieldError;
 use crate::table::{list, text};
@@ -11,10 +11,10 @@ use substrate_client::quantity::Quantity;
 pub static KIND: Description = Description {
     short: &["limits"],
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "LimitRange", "limitranges", "limitrange"])
+    ..Description::of(["", "v1", "LimitRange", "limitranges"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];
+const COLUMNS: &str = "Name, Created At";
 
 /// Limits beyond defaults: a maximum is the default of containers, that or a minimum what is asked for.
 fn default(range: &mut Value) {

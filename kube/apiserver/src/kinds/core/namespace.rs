@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, NameRule, column, pod_spec};
+use crate::kinds::{Builtin, Description, NameRule, pod_spec};
 use crate::object::{child, metadata};
 use crate::table::{age, text};
 
@@ -18,10 +18,10 @@ pub static KIND: Description = Description {
         cells: |ns, now| vec![ns["metadata"]["name"].clone(), text(&ns["status"]["phase"], ""), age(ns, now)],
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "Namespace", "namespaces", "namespace"])
+    ..Description::of(["", "v1", "Namespace", "namespaces"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Status", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Status, Age";
 
 fn default(namespace: &mut Value) {
     let name = namespace["metadata"]["name"].clone();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::rules::{self, Check, Rule, check, unique};
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -21,7 +21,7 @@ pub static KIND: Description = Description {
         heartbeat: Some(without_heartbeats),
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "Node", "nodes", "node"])
+    ..Description::of(["", "v1", "Node", "nodes"])
 };
 
 fn without_heartbeats(node: &mut Value) {
@@ -30,18 +30,8 @@ fn without_heartbeats(node: &mut Value) {
     }
 }
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Status", 0),
-    column("Roles", 0),
-    column("Age", 0),
-    column("Version", 0),
-    column("Internal-IP", 1),
-    column("External-IP", 1),
-    column("OS-Image", 1),
-    column("Kernel-Version", 1),
-    column("Container-Runtime", 1),
-];
+const COLUMNS: &str =
+    "Name, Status, Roles, Age, Version, Internal-IP+, External-IP+, OS-Image+, Kernel-Version+, Container-Runtime+";
 
 const RULES: &[Rule] = &[
     Rule("podCIDRs[]", Check::Says(rules::cidr)),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, list, text};
 
@@ -12,22 +12,10 @@ pub static KIND: Description = Description {
     has_status: true,
     idle: "claims are bound to volumes, but the kubelet mounts none and none are provisioned",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "PersistentVolume", "persistentvolumes", "persistentvolume"])
+    ..Description::of(["", "v1", "PersistentVolume", "persistentvolumes"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Capacity", 0),
-    column("Access Modes", 0),
-    column("Reclaim Policy", 0),
-    column("Status", 0),
-    column("Claim", 0),
-    column("StorageClass", 0),
-    column("VolumeAttributesClass", 0),
-    column("Reason", 0),
-    column("Age", 0),
-    column("VolumeMode", 1),
-];
+const COLUMNS: &str = "Name, Capacity, Access Modes, Reclaim Policy, Status, Claim, StorageClass, VolumeAttributesClass, Reason, Age, VolumeMode+";
 
 /// Ways in which a volume can be mounted.
 pub const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::persistent_volume::{access_modes, modes};
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, NameRule, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, list, text};
 use substrate_client::quantity::Quantity;
@@ -13,20 +13,11 @@ pub static KIND: Description = Description {
     has_status: true,
     idle: "claims are bound to volumes, but the kubelet mounts none and none are provisioned",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim"])
+    ..Description::of(["", "v1", "PersistentVolumeClaim", "persistentvolumeclaims"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Status", 0),
-    column("Volume", 0),
-    column("Capacity", 0),
-    column("Access Modes", 0),
-    column("StorageClass", 0),
-    column("VolumeAttributesClass", 0),
-    column("Age", 0),
-    column("VolumeMode", 1),
-];
+const COLUMNS: &str =
+    "Name, Status, Volume, Capacity, Access Modes, StorageClass, VolumeAttributesClass, Age, VolumeMode+";
 
 fn default(claim: &mut Value) {
     pod_spec::set(&mut claim["spec"], "volumeMode", "Filesystem");

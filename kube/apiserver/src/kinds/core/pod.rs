@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::description::Subresource;
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -29,20 +29,10 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SUBRESOURCES,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "Pod", "pods", "pod"])
+    ..Description::of(["", "v1", "Pod", "pods"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Ready", 0),
-    column("Status", 0),
-    column("Restarts", 0),
-    column("Age", 0),
-    column("IP", 1),
-    column("Node", 1),
-    column("Nominated Node", 1),
-    column("Readiness Gates", 1),
-];
+const COLUMNS: &str = "Name, Ready, Status, Restarts, Age, IP+, Node+, Nominated Node+, Readiness Gates+";
 
 fn default(pod: &mut Value) {
     pod_spec::default(&mut pod["spec"]);

@@ -3,16 +3,16 @@
 use serde_json::Value;
 
 use crate::kinds::workload;
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::{Builtin, Description, Errors};
 use crate::table::{containers, images, pairs};
 
 pub static KIND: Description = Description {
     counts: true,
     rules: Builtin { default: workload::default_template, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "PodTemplate", "podtemplates", "podtemplate"])
+    ..Description::of(["", "v1", "PodTemplate", "podtemplates"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Containers", 0), column("Images", 0), column("Pod Labels", 0)];
+const COLUMNS: &str = "Name, Containers, Images, Pod Labels";
 
 fn validate(template: &Value, errors: &mut Errors) {
     workload::template(&template["template"], "template", errors);

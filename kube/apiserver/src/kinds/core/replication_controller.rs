@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::description::SCALE;
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed, workload};
+use crate::kinds::{Builtin, Description, Errors, pod_spec, workload};
 use crate::status::FieldError;
 use crate::table::{age, containers, count, images, pairs};
 
@@ -14,19 +14,10 @@ pub static KIND: Description = Description {
     counts: true,
     subresources: SCALE,
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller"])
+    ..Description::of(["", "v1", "ReplicationController", "replicationcontrollers"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    typed("Desired", "integer", 0),
-    typed("Current", "integer", 0),
-    typed("Ready", "integer", 0),
-    column("Age", 0),
-    column("Containers", 1),
-    column("Images", 1),
-    column("Selector", 1),
-];
+const COLUMNS: &str = "Name, Desired:integer, Current:integer, Ready:integer, Age, Containers+, Images+, Selector+";
 
 fn default(controller: &mut Value) {
     let labels = controller["spec"]["template"]["metadata"]["labels"].clone();

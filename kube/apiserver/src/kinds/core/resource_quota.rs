@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -10,10 +10,10 @@ pub static KIND: Description = Description {
     short: &["quota"],
     has_status: true,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "ResourceQuota", "resourcequotas", "resourcequota"])
+    ..Description::of(["", "v1", "ResourceQuota", "resourcequotas"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Request", 0), column("Limit", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Request, Limit, Age";
 
 fn default(quota: &mut Value) {
     pod_spec::set(quota, "spec", json!({}));

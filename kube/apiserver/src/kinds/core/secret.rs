@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::config_map::{entries, immutable_data, validate_data};
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::object::child;
 use crate::status::FieldError;
 use crate::table::{age, text};
@@ -25,10 +25,10 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "Secret", "secrets", "secret"])
+    ..Description::of(["", "v1", "Secret", "secrets"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Type", 0), column("Data", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Type, Data, Age";
 
 /// `stringData` is written into `data` and not kept.
 fn default(secret: &mut Value) {

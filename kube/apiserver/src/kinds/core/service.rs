@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::rules::{self, Check, Rule, check, unique};
-use crate::kinds::{Builtin, Column, Description, Errors, LABEL, NameRule, column, name_is_label, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, LABEL, NameRule, name_is_label, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -14,18 +14,10 @@ pub static KIND: Description = Description {
     subresources: &[("proxy", "ServiceProxyOptions", &["create", "delete", "get", "patch", "update"])],
     name_rule: NameRule::Dns1035,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["", "v1", "Service", "services", "service"])
+    ..Description::of(["", "v1", "Service", "services"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Type", 0),
-    column("Cluster-IP", 0),
-    column("External-IP", 0),
-    column("Port(s)", 0),
-    column("Age", 0),
-    column("Selector", 1),
-];
+const COLUMNS: &str = "Name, Type, Cluster-IP, External-IP, Port(s), Age, Selector+";
 
 fn default(service: &mut Value) {
     pod_spec::set(service, "status", json!({ "loadBalancer": {} }));

@@ -1,6 +1,6 @@
 //! Service accounts.
 
-use crate::kinds::{Builtin, Column, Description, column};
+use crate::kinds::{Builtin, Description};
 use crate::table::age;
 
 pub static KIND: Description = Description {
@@ -14,7 +14,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount"])
+    ..Description::of(["", "v1", "ServiceAccount", "serviceaccounts"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Secrets", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Secrets, Age";

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::{Builtin, Description, Errors};
 use crate::table::{age, list, some};
 
 /// Endpoints in one slice (`maxEndpoints` upstream).
@@ -26,11 +26,10 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice"])
+    ..Description::of(["discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"])
 };
 
-const COLUMNS: &[Column] =
-    &[column("Name", 0), column("AddressType", 0), column("Ports", 0), column("Endpoints", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, AddressType, Ports, Endpoints, Age";
 
 fn validate(slice: &Value, errors: &mut Errors) {
     errors.require(&slice["addressType"], "addressType");

@@ -21,7 +21,7 @@ pub static KIND: Description = Description {
         },
         ..Builtin::USUAL
     },
-    ..Description::of(["events.k8s.io", "v1", "Event", "events", "event"])
+    ..Description::of(["events.k8s.io", "v1", "Event", "events"])
 };
 
 static FACE: Face = Face {

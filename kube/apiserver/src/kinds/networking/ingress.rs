@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, NameRule, pod_spec};
 use crate::status::FieldError;
 use crate::table::some;
 use crate::table::{age, count, list, text};
@@ -13,17 +13,10 @@ pub static KIND: Description = Description {
     counts: true,
     idle: "it is for an ingress controller, which a user brings",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["networking.k8s.io", "v1", "Ingress", "ingresses", "ingress"])
+    ..Description::of(["networking.k8s.io", "v1", "Ingress", "ingresses"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Class", 0),
-    column("Hosts", 0),
-    column("Address", 0),
-    column("Ports", 0),
-    column("Age", 0),
-];
+const COLUMNS: &str = "Name, Class, Hosts, Address, Ports, Age";
 
 fn default(ingress: &mut Value) {
     pod_spec::set(ingress, "spec", json!({}));

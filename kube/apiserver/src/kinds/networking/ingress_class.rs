@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -11,10 +11,10 @@ pub static KIND: Description = Description {
     counts: true,
     idle: "it is for an ingress controller, which a user brings",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["networking.k8s.io", "v1", "IngressClass", "ingressclasses", "ingressclass"])
+    ..Description::of(["networking.k8s.io", "v1", "IngressClass", "ingressclasses"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Controller", 0), column("Parameters", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Controller, Parameters, Age";
 
 /// As upstream.
 const CONTROLLER_MAX: usize = 250;

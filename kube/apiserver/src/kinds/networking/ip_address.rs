@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
+use crate::kinds::{Builtin, Description, Errors, NameRule};
 use crate::status::FieldError;
 use crate::table::age;
 
@@ -20,10 +20,10 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(["networking.k8s.io", "v1", "IPAddress", "ipaddresses", "ipaddress"])
+    ..Description::of(["networking.k8s.io", "v1", "IPAddress", "ipaddresses"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("ParentRef", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, ParentRef, Age";
 
 fn validate(address: &Value, errors: &mut Errors) {
     let name = &address["metadata"]["name"];

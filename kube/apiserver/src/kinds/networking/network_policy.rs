@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::selector;
 use crate::table::{age, list};
@@ -12,10 +12,10 @@ pub static KIND: Description = Description {
     counts: true,
     idle: "kube/network does not enforce them",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "networkpolicy"])
+    ..Description::of(["networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Pod-Selector", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Pod-Selector, Age";
 
 fn default(policy: &mut Value) {
     let spec = &mut policy["spec"];

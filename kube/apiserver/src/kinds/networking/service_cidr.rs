@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::{Builtin, Description, Errors};
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -19,10 +19,10 @@ pub static KIND: Description = Description {
         cells,
         ..Builtin::USUAL
     },
-    ..Description::of(["networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", "servicecidr"])
+    ..Description::of(["networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("CIDRs", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, CIDRs, Age";
 
 /// What is said of a text that is no CIDR.
 pub const WRONG: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";

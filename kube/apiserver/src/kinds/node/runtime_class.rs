@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Builtin, Column, Description, Errors, LABEL, column, name_is_label};
+use crate::kinds::{Builtin, Description, Errors, LABEL, name_is_label};
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -15,10 +15,10 @@ pub static KIND: Description = Description {
         cells: |class, now| vec![class["metadata"]["name"].clone(), text(&class["handler"], ""), age(class, now)],
         ..Builtin::USUAL
     },
-    ..Description::of(["node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "runtimeclass"])
+    ..Description::of(["node.k8s.io", "v1", "RuntimeClass", "runtimeclasses"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Handler", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Handler, Age";
 
 fn validate(class: &Value, errors: &mut Errors) {
     match class["handler"].as_str().unwrap_or_default() {

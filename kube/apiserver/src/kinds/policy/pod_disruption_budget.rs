@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, count};
 
@@ -11,16 +11,10 @@ pub static KIND: Description = Description {
     has_status: true,
     counts: true,
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "poddisruptionbudget"])
+    ..Description::of(["policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Min Available", 0),
-    column("Max Unavailable", 0),
-    typed("Allowed Disruptions", "integer", 0),
-    column("Age", 0),
-];
+const COLUMNS: &str = "Name, Min Available, Max Unavailable, Allowed Disruptions:integer, Age";
 
 fn default(budget: &mut Value) {
     pod_spec::set(budget, "spec", json!({}));

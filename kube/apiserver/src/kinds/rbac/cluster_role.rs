@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::role::policy_rules;
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
+use crate::kinds::{Builtin, Description, Errors, NameRule};
 use crate::status::FieldError;
 use crate::table::{list, text};
 
@@ -11,10 +11,10 @@ pub static KIND: Description = Description {
     namespaced: false,
     name_rule: NameRule::PathSegment,
     rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", "clusterrole"])
+    ..Description::of(["rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];
+const COLUMNS: &str = "Name, Created At";
 
 fn validate(role: &Value, errors: &mut Errors) {
     policy_rules(role, true, errors);

@@ -9,13 +9,7 @@ pub static KIND: Description = Description {
     namespaced: false,
     name_rule: NameRule::PathSegment,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of([
-        "rbac.authorization.k8s.io",
-        "v1",
-        "ClusterRoleBinding",
-        "clusterrolebindings",
-        "clusterrolebinding",
-    ])
+    ..Description::of(["rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings"])
 };
 
 fn validate(binding: &Value, errors: &mut Errors) {

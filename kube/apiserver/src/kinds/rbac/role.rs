@@ -2,17 +2,17 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
+use crate::kinds::{Builtin, Description, Errors, NameRule};
 use crate::status::FieldError;
 use crate::table::{list, text};
 
 pub static KIND: Description = Description {
     name_rule: NameRule::PathSegment,
     rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["rbac.authorization.k8s.io", "v1", "Role", "roles", "role"])
+    ..Description::of(["rbac.authorization.k8s.io", "v1", "Role", "roles"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("Created At", 0)];
+const COLUMNS: &str = "Name, Created At";
 
 fn validate(role: &Value, errors: &mut Errors) {
     policy_rules(role, false, errors);

@@ -2,25 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec};
+use crate::kinds::{Builtin, Description, Errors, NameRule, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, list};
 
 pub static KIND: Description = Description {
     name_rule: NameRule::PathSegment,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "rolebinding"])
+    ..Description::of(["rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"])
 };
 
 /// Headings of bindings.
-pub const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Role", 0),
-    column("Age", 0),
-    column("Users", 1),
-    column("Groups", 1),
-    column("ServiceAccounts", 1),
-];
+pub const COLUMNS: &str = "Name, Role, Age, Users+, Groups+, ServiceAccounts+";
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, count, text};
 
@@ -11,16 +11,10 @@ pub static KIND: Description = Description {
     namespaced: false,
     counts: true,
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", "priorityclass"])
+    ..Description::of(["scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    typed("Value", "integer", 0),
-    typed("Global-Default", "boolean", 0),
-    column("Age", 0),
-    column("PreemptionPolicy", 0),
-];
+const COLUMNS: &str = "Name, Value:integer, Global-Default:boolean, Age, PreemptionPolicy";
 
 /// Higher ones are the system's own (`HighestUserDefinablePriority` upstream).
 const USER_MAX: i64 = 1_000_000_000;

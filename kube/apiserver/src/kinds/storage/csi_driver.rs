@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::table::{age, list};
 
 pub static KIND: Description = Description {
@@ -10,19 +10,10 @@ pub static KIND: Description = Description {
     counts: true,
     idle: "there are no volume drivers",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["storage.k8s.io", "v1", "CSIDriver", "csidrivers", "csidriver"])
+    ..Description::of(["storage.k8s.io", "v1", "CSIDriver", "csidrivers"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    typed("AttachRequired", "boolean", 0),
-    typed("PodInfoOnMount", "boolean", 0),
-    typed("StorageCapacity", "boolean", 0),
-    column("TokenRequests", 0),
-    typed("RequiresRepublish", "boolean", 0),
-    column("Modes", 0),
-    column("Age", 0),
-];
+const COLUMNS: &str = "Name, AttachRequired:boolean, PodInfoOnMount:boolean, StorageCapacity:boolean, TokenRequests, RequiresRepublish:boolean, Modes, Age";
 
 fn default(driver: &mut Value) {
     pod_spec::set(driver, "spec", json!({}));

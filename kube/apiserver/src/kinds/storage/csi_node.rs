@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, list};
 
@@ -10,10 +10,10 @@ pub static KIND: Description = Description {
     namespaced: false,
     idle: "there are no volume drivers",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["storage.k8s.io", "v1", "CSINode", "csinodes", "csinode"])
+    ..Description::of(["storage.k8s.io", "v1", "CSINode", "csinodes"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), typed("Drivers", "integer", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, Drivers:integer, Age";
 
 fn default(node: &mut Value) {
     pod_spec::set(node, "spec", json!({}));

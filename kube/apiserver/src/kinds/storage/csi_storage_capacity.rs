@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column};
+use crate::kinds::{Builtin, Description, Errors, NameRule};
 use crate::table::text;
 
 pub static KIND: Description = Description {
     idle: "there are no volume drivers",
     rules: Builtin { validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities", "csistoragecapacity"])
+    ..Description::of(["storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("StorageClassName", 0), column("Capacity", 0)];
+const COLUMNS: &str = "Name, StorageClassName, Capacity";
 
 fn validate(capacity: &Value, errors: &mut Errors) {
     errors.named(&capacity["storageClassName"], "storageClassName", NameRule::Subdomain);

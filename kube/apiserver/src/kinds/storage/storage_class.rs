@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, column, pod_spec, typed};
+use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -11,17 +11,10 @@ pub static KIND: Description = Description {
     namespaced: false,
     idle: "there are no volume drivers",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["storage.k8s.io", "v1", "StorageClass", "storageclasses", "storageclass"])
+    ..Description::of(["storage.k8s.io", "v1", "StorageClass", "storageclasses"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Provisioner", 0),
-    column("ReclaimPolicy", 0),
-    column("VolumeBindingMode", 0),
-    typed("AllowVolumeExpansion", "boolean", 0),
-    column("Age", 0),
-];
+const COLUMNS: &str = "Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion:boolean, Age";
 
 /// As upstream.
 const PARAMETERS_MAX: usize = 512;

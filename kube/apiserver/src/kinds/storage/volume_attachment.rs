@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::kinds::{Builtin, Column, Description, Errors, NameRule, column, pod_spec, typed};
+use crate::kinds::{Builtin, Description, Errors, NameRule, pod_spec};
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -11,17 +11,10 @@ pub static KIND: Description = Description {
     has_status: true,
     idle: "there are no volume drivers",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of(["storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments", "volumeattachment"])
+    ..Description::of(["storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments"])
 };
 
-const COLUMNS: &[Column] = &[
-    column("Name", 0),
-    column("Attacher", 0),
-    column("PV", 0),
-    column("Node", 0),
-    typed("Attached", "boolean", 0),
-    column("Age", 0),
-];
+const COLUMNS: &str = "Name, Attacher, PV, Node, Attached:boolean, Age";
 
 fn default(attachment: &mut Value) {
     pod_spec::set(attachment, "status", json!({}));

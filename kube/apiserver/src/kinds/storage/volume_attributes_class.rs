@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::kinds::{Builtin, Column, Description, Errors, column};
+use crate::kinds::{Builtin, Description, Errors};
 use crate::status::FieldError;
 use crate::table::{age, text};
 
@@ -11,16 +11,10 @@ pub static KIND: Description = Description {
     namespaced: false,
     idle: "there are no volume drivers",
     rules: Builtin { validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
-    ..Description::of([
-        "storage.k8s.io",
-        "v1",
-        "VolumeAttributesClass",
-        "volumeattributesclasses",
-        "volumeattributesclass",
-    ])
+    ..Description::of(["storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses"])
 };
 
-const COLUMNS: &[Column] = &[column("Name", 0), column("DriverName", 0), column("Age", 0)];
+const COLUMNS: &str = "Name, DriverName, Age";
 
 fn validate(class: &Value, errors: &mut Errors) {
     errors.require(&class["driverName"], "driverName");
