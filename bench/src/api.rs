@@ -35,8 +35,9 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-/// All parts, each at control planes of its own.
-pub async fn measure(binaries: &Path) -> Result<Value> {
+/// All parts, or the one of this name, each at control planes of its own.
+pub async fn measure(binaries: &Path, only: Option<&str>) -> Result<Value> {
+    let is_wanted = |name: &str| only.is_none_or(|only| only == name);
     let mut parts = serde_json::Map::new();
     // It takes a quarter of an hour: what is there is shown as it comes.
     let mut add = |name: &str, figures: Value| {
@@ -46,10 +47,19 @@ pub async fn measure(binaries: &Path) -> Result<Value> {
         }
         parts.insert(name.to_owned(), figures);
     };
-    add("writes", writes::measure(binaries).await?);
-    add("reads", reads::measure(binaries).await?);
-    add("watchers", watchers::measure(binaries).await?);
-    add("growth", growth::measure(binaries).await?);
+    if is_wanted("writes") {
+        add("writes", writes::measure(binaries).await?);
+    }
+    if is_wanted("reads") {
+        add("reads", reads::measure(binaries).await?);
+    }
+    if is_wanted("watchers") {
+        add("watchers", watchers::measure(binaries).await?);
+    }
+    if is_wanted("growth") {
+        add("growth", growth::measure(binaries).await?);
+    }
+    anyhow::ensure!(!parts.is_empty(), "there are writes, reads, watchers and growth");
     Ok(Value::Object(parts))
 }
 

@@ -43,6 +43,9 @@ struct Bench {
     /// How many nodes are announced, for announce.
     #[arg(long, default_value_t = 1000)]
     count: u16,
+    /// One part of api alone: writes, reads, watchers, growth.
+    #[arg(long)]
+    only: Option<String>,
     /// The folder of upstream's programs, for api and scheduling.
     #[arg(long)]
     upstream: Option<PathBuf>,
@@ -72,9 +75,7 @@ async fn main() -> Result<()> {
         bench.upstream.clone().with_context(|| format!("{name}: --upstream is missing: where is kube-apiserver?"))
     };
     let figures = match (bench.name.as_str(), &bench.binary) {
-        ("api", _) => {
-            api::measure(&bench.upstream.context("api: --upstream is missing: where is kube-apiserver?")?).await?
-        }
+        ("api", _) => api::measure(&upstream("api")?, bench.only.as_deref()).await?,
         ("decisions", _) => decisions::measure().await?,
         ("ranking", _) => ranking::measure(),
         ("market", _) => market::measure().await?,
