@@ -55,7 +55,6 @@ pub struct Audit {
 pub struct Entry {
     wanted: Wanted,
     log: Arc<Log>,
-    patches: bool,
     event: Mutex<Event>,
 }
 
@@ -93,8 +92,15 @@ pub fn note(key: impl Into<String>, value: impl Into<String>) {
 pub fn sent(headers: &HeaderMap, bytes: &Bytes) {
     add(|entry, event| {
         if entry.wanted.level >= Level::Request {
-            let kind = headers.get(header::CONTENT_TYPE).cloned();
-            event.sent = Some((kind.into_iter().map(|kind| (header::CONTENT_TYPE, kind)).collect(), bytes.clone()));
+            let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            // Patches are read as what they are written in.
+            let kind = match kind {
+                kind if kind.contains("+json") => "application/json",
+                kind if kind.contains("+yaml") => "application/yaml",
+                kind => kind,
+            };
+            let kept = HeaderValue::from_str(kind).into_iter().map(|kind| (header::CONTENT_TYPE, kind)).collect();
+            event.sent = Some((kept, bytes.clone()));
         }
     });
 }
@@ -154,8 +160,7 @@ impl Audit {
             json["objectRef"] = parts.map(|(name, value)| (name.to_owned(), Value::from(value.as_str()))).collect();
         }
         let event = Event { json, sent: None, noted_bytes: 0, over: false };
-        let patches = asked.method == http::Method::PATCH && !asked.applies;
-        let entry = Entry { wanted, log: self.log.clone(), patches, event: Mutex::new(event) };
+        let entry = Entry { wanted, log: self.log.clone(), event: Mutex::new(event) };
         let line = entry.line(&entry.event(), Stage::RequestReceived);
         let _ = CURRENT.try_with(|slot| drop(slot.set(entry)));
         self.log.write(line).await;
@@ -214,8 +219,7 @@ impl Entry {
     /// Reads what was sent.
     fn sent(&self, event: &mut Event) {
         let Some((headers, sent)) = event.sent.take().filter(|(_, sent)| !sent.is_empty()) else { return };
-        let read = if self.patches { serde_json::from_slice(&sent).ok() } else { body::parse(&headers, &sent).ok() };
-        if let Some(object) = read {
+        if let Ok(object) = body::parse(&headers, &sent) {
             event.json["requestObject"] = self.without_tokens(&event.json, object);
         }
     }

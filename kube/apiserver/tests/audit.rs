@@ -268,19 +268,26 @@ async fn no_token_is_written_whatever_the_policy_says() {
     assert!(token.len() > 100);
     let review = api.post("/apis/authentication.k8s.io/v1/tokenreviews", json!({ "spec": { "token": token } })).await.1;
     assert_eq!(review["status"]["authenticated"], true);
-    let secret = json!({ "metadata": { "name": "s" }, "stringData": { "token": token, "password": "flt-open" } });
+    let applied = json!({ "kubectl.kubernetes.io/last-applied-configuration": format!("{{\"token\":\"{token}\"}}") });
+    let secret = json!({ "metadata": { "name": "s", "annotations": applied }, "stringData": { "token": token, "password": "flt-open" } });
     assert_eq!(api.post(SECRETS, secret).await.0, 201);
     api.get(SECRETS).await;
     api.patch(&format!("{SECRETS}/s"), "merge-patch", json!({ "stringData": { "token": token } })).await;
     let operations = json!([{ "op": "add", "path": "/stringData", "value": { "token": token } }]);
     api.patch(&format!("{SECRETS}/s"), "json-patch", operations).await;
-    let events = world.events(6).await;
+    let apply =
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "a" }, "stringData": { "token": token } });
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    api.raw(Method::PATCH, &format!("{SECRETS}/a?fieldManager=flt"), &headers, apply.to_string()).await;
+    let events = world.events(7).await;
     let text = json!(events).to_string();
     let kept = base64::prelude::BASE64_STANDARD.encode(&token);
     assert!(!text.contains(&token) && !text.contains(&kept), "{text}");
     // What else is in a Secret is kept at this level, as upstream.
     assert_eq!(events[2]["requestObject"]["stringData"], json!({ "password": "flt-open" }));
     assert_eq!(events[3]["responseObject"]["items"][0]["data"], json!({ "password": "Zmx0LW9wZW4=" }));
+    let applied = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "a" }, "stringData": {} });
+    assert_eq!(events[6]["requestObject"], applied);
     assert_eq!(events[0]["responseObject"]["status"]["expirationTimestamp"], asked["status"]["expirationTimestamp"]);
 }
 
