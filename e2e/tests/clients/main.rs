@@ -4,4 +4,5 @@
 
 mod helm;
 mod kubectl;
+mod protobuf;
 mod python;
