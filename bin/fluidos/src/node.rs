@@ -157,7 +157,7 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
         machine.ready().await;
     }
     ready(up, &key, &api, rear)?;
-    parts.spawn(given_back::after_start());
+    parts.spawn(given_back::run());
     let stop = wait(up).await?;
     tracing::info!(?stop, "stopping");
     if let Some(machine) = machine {
