@@ -96,8 +96,8 @@ impl Plane {
             "--service-account-issuer=https://kubernetes.default.svc".into(),
             format!("--service-account-key-file={}", at("server.crt")),
             format!("--service-account-signing-key-file={}", at("server.key")),
-            // There is no controller that makes accounts.
-            "--disable-admission-plugins=ServiceAccount".into(),
+            // There is no controller that makes accounts, or that takes the taint of a new node away.
+            "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".into(),
             // Ours has no bound for all clients either.
             "--max-requests-inflight=4000".into(),
             "--max-mutating-requests-inflight=2000".into(),
