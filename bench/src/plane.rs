@@ -197,16 +197,21 @@ fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Our API server over a store in `directory`, until the process is ended.
-pub async fn serve(directory: &Path, port: u16) -> Result<()> {
-    let server = ApiServer::new(Options {
-        store: Store::open(&directory.join("store"))?,
+/// Our API server over a store, as a node has it.
+pub fn api_server(store: Store) -> Result<ApiServer> {
+    Ok(ApiServer::new(Options {
+        store,
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
         tokens: Tokens::default(),
         proxies: NodeProxies::default(),
         admission: Vec::new(),
         version: "v1.34.0".into(),
-    })?;
+    })?)
+}
+
+/// Our API server over a store in `directory`, until the process is ended.
+pub async fn serve(directory: &Path, port: u16) -> Result<()> {
+    let server = api_server(Store::open(&directory.join("store"))?)?;
     server.bootstrap(None).await?;
     let authority = Authority::open(directory)?;
     let identity = authority.server(&[IpAddr::V4(Ipv4Addr::LOCALHOST)], &["localhost"])?;

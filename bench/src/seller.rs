@@ -1,6 +1,6 @@
 //! A seller in process: API server in memory, the exporter, REAR over TLS on loopback. No other manager runs in it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -14,9 +14,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
-use substrate_apiserver::auth::{Tokens, User};
-use substrate_apiserver::node_proxy::NodeProxies;
-use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_apiserver::auth::User;
 use substrate_store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -31,14 +29,7 @@ pub struct Seller {
 
 /// An API server with our kinds, in memory.
 pub async fn api() -> Result<Client> {
-    let server = ApiServer::new(ApiOptions {
-        store: Store::memory()?,
-        service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
-        tokens: Tokens::default(),
-        proxies: NodeProxies::default(),
-        admission: Vec::new(),
-        version: "v1.34.0".into(),
-    })?;
+    let server = crate::plane::api_server(Store::memory()?)?;
     server.bootstrap(None).await?;
     let client = substrate_client::in_process(server.as_user(User::new("bench", &["system:masters"])));
     for crd in crds() {

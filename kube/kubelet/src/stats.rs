@@ -100,16 +100,20 @@ impl Handle {
                        "cpu": cpu, "memory": memory})
             })
             .collect();
-        let (node, booted) = machine(&read("/proc/stat"), &read("/proc/meminfo"));
-        let (cpu, mut memory) = part(&node);
-        memory["availableBytes"] = self.shared.capacity.memory_bytes.saturating_sub(node.working_set).into();
-        json!({"node": {"nodeName": self.shared.node_name, "startTime": booted.map(second), "cpu": cpu, "memory": memory}, "pods": pods})
+        let mut node = json!({"nodeName": self.shared.node_name});
+        // What cannot be read is not there, rather than nothing.
+        if let Some((used, booted)) = machine_now() {
+            let (cpu, mut memory) = part(&used);
+            memory["availableBytes"] = self.shared.capacity.memory_bytes.saturating_sub(used.working_set).into();
+            (node["startTime"], node["cpu"], node["memory"]) = (json!(booted.map(second)), cpu, memory);
+        }
+        json!({"node": node, "pods": pods})
     }
 
     async fn metrics(&self) -> String {
         let now = Timestamp::now().as_millisecond();
         let pods = self.measure().await;
-        let (node, _) = machine(&read("/proc/stat"), &read("/proc/meminfo"));
+        let node = machine_now();
         let mut text = String::new();
         // Writing into a text cannot fail.
         let mut family = |name: &str, kind: &str, rows: Vec<(String, String)>| {
@@ -135,11 +139,14 @@ impl Handle {
         family("container_memory_working_set_bytes", "gauge", each_container(&|_, usage| memory(usage)));
         let start = |at: &Timestamp| (at.as_millisecond() as f64 / 1000.0).to_string();
         family("container_start_time_seconds", "gauge", each_container(&|at, _| start(at)));
-        family("node_cpu_usage_seconds_total", "counter", vec![(String::new(), cpu(&node))]);
-        family("node_memory_working_set_bytes", "gauge", vec![(String::new(), memory(&node))]);
+        if let Some((node, _)) = &node {
+            family("node_cpu_usage_seconds_total", "counter", vec![(String::new(), cpu(node))]);
+            family("node_memory_working_set_bytes", "gauge", vec![(String::new(), memory(node))]);
+        }
         family("pod_cpu_usage_seconds_total", "counter", each_pod(&cpu));
         family("pod_memory_working_set_bytes", "gauge", each_pod(&memory));
-        let _ = writeln!(text, "# TYPE resource_scrape_error gauge\nresource_scrape_error 0");
+        let _ =
+            writeln!(text, "# TYPE resource_scrape_error gauge\nresource_scrape_error {}", u8::from(node.is_none()));
         text
     }
 }
@@ -148,8 +155,13 @@ fn second(at: Timestamp) -> String {
     crate::pod::status::whole_second(at).to_string()
 }
 
-fn read(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
+/// The machine as it is now; none if the kernel does not say, which is logged.
+fn machine_now() -> Option<(Usage, Option<Timestamp>)> {
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(path);
+        text.inspect_err(|error| tracing::warn!(path, %error, "the machine is not measured")).ok()
+    };
+    Some(machine(&read("/proc/stat")?, &read("/proc/meminfo")?))
 }
 
 /// What the whole machine has used, and when it was started, from proc(5).
