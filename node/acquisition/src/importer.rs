@@ -13,8 +13,8 @@
 //!
 //! A peer has *refused* if it answered and what it offers is not what is asked for, or if it did not sell it. A peer that
 //! does not answer, or about which something is not measured yet, is *pending*. One that offered and then did not answer, or
-//! asks to come later, is *away*: others are tried, and it again after a pause that doubles. A peer that offers nothing at all has refused,
-//! but may have started a moment ago: it is asked again for as long.
+//! asks to come later, is *away*: others are tried, and it again after a pause that doubles. A peer that offers nothing at all, or a slice
+//! of nothing, has refused, but its machine may have started a moment ago and not be ready: it is asked again for as long.
 //!
 //! | state | goes on when | ends |
 //! |---|---|---|

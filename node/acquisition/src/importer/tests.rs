@@ -554,6 +554,19 @@ fn what_costs_is_bought_within_a_ceiling_only() {
 }
 
 #[test]
+fn who_offers_a_slice_of_nothing_may_have_started_a_moment_ago() {
+    let slice = |cpu: &str, memory: &str, pods: &str| {
+        let mut slice = flavor("f", cpu, "Milan");
+        slice.data["characteristics"] = json!({"architecture": "amd64", "cpu": cpu, "memory": memory, "pods": pods});
+        found(min_cpu("1"), &[], vec![(peer("grid"), answer(2, vec![slice]))])
+    };
+    let nothing = slice("0", "0", "0");
+    assert!(nothing.open && nothing.offered.is_empty() && nothing.refused.len() == 1, "{nothing:?}");
+    let little = slice("500m", "1Gi", "10");
+    assert!(!little.open && little.refused.len() == 1, "who has too little is not asked again: {little:?}");
+}
+
+#[test]
 fn the_next_shortlist_is_asked_until_all_were() {
     let all = ["a", "b", "c", "d", "e"].map(peer);
     let out = |names: &[&str]| Findings { refused: names.iter().map(|name| refused(name)).collect(), ..grid() };

@@ -145,6 +145,8 @@ fn sift<'a>(
                     match fits(&about) {
                         Ok(fit) => fitting.push(fit),
                         Err(Out::Refused(reason)) => {
+                            // Nothing is free there, or its machine has started a moment ago and is not ready yet.
+                            findings.open |= heard.slice().is_ok_and(|offer| offer.whole.is_zero());
                             findings.refused.push(refused(reason));
                             out(&about);
                         }
