@@ -143,6 +143,13 @@ async fn three_kinds_of_patches() {
     assert_eq!(patched["metadata"].get("labels"), None, "what is empty of metadata is not written");
     let (code, _) = api.patch(&path, "json-patch", json!([{"op": "test", "path": "/spec/replicas", "value": 9}])).await;
     assert_eq!(code, 422);
+    // What an object has not is null; what is in none is nowhere. Later operations see what earlier ones did.
+    let first = json!([{"op": "test", "path": "/metadata/finalizers", "value": null}, {"op": "add", "path": "/metadata/finalizers", "value": ["x.io/a"]}]);
+    assert_eq!(api.patch(&path, "json-patch", first.clone()).await.0, 200);
+    let (code, again) = api.patch(&path, "json-patch", first).await;
+    assert_eq!((code, again["message"].as_str().unwrap().contains("operation '/0'")), (422, true), "{again}");
+    let (code, nowhere) = api.patch(&path, "json-patch", json!([{"op": "remove", "path": "/metadata/finalizers"}, {"op": "test", "path": "/no/where", "value": null}])).await;
+    assert_eq!((code, nowhere["message"].as_str().unwrap().contains("operation '/1'")), (422, true), "{nowhere}");
     let (code, _) = api.patch(&path, "merge-patch", json!({"metadata": {"resourceVersion": "1"}})).await;
     assert_eq!(code, 409);
     let (code, refused) = api.patch(&path, "merge-patch", json!({"spec": {"selector": {"matchLabels": {"app": "b"}}, "template": {"metadata": {"labels": {"app": "b"}}}}})).await;
