@@ -26,6 +26,10 @@ async fn kubectl_explains_every_kind() {
         );
     }
     let containers = kubectl.ok("explain deployment.spec.template.spec.containers").await;
+    let rolling = kubectl.ok("explain deployment.spec.strategy.rollingUpdate").await;
+    assert!(rolling.contains("maxSurge\t<IntOrString>"), "{rolling}");
+    let resources = kubectl.ok("explain pod.spec.containers.resources").await;
+    assert!(resources.contains("limits\t<map[string]Quantity>"), "{resources}");
     for line in ["env\t<[]EnvVar>", "name\t<string> -required-", "resources\t<ResourceRequirements>"] {
         assert!(containers.contains(line), "{line}: {containers}");
     }

@@ -56,6 +56,15 @@ fn reference(of: &Type) -> Value {
     json!({ "$ref": format!("#/components/schemas/{}", name(of)) })
 }
 
+/// A value of either type, which has a name: `kubectl explain` shows that.
+fn either(of: &str, types: [&str; 2], mut schema: Value, schemas: &mut BTreeMap<String, Value>) -> Value {
+    let name = format!("io.k8s.apimachinery.pkg.{of}");
+    schema["oneOf"] = types.iter().map(|of| json!({ "type": of })).collect();
+    let reference = json!({ "$ref": format!("#/components/schemas/{name}") });
+    schemas.insert(name, schema);
+    reference
+}
+
 /// The schema of a type and of those it holds, each once.
 fn add(of: &'static Type, schemas: &mut BTreeMap<String, Value>) {
     if schemas.contains_key(&name(of)) {
@@ -77,14 +86,17 @@ fn add(of: &'static Type, schemas: &mut BTreeMap<String, Value>) {
 fn shape(of: &Shape, schemas: &mut BTreeMap<String, Value>) -> Value {
     match of {
         Shape::Text => json!({ "type": "string" }),
-        Shape::Quantity => json!({ "type": "string", "format": "quantity" }),
+        Shape::Quantity => either("api.resource.Quantity", ["string", "number"], json!({}), schemas),
         Shape::Bytes => json!({ "type": "string", "format": "byte" }),
         Shape::Time | Shape::MicroTime => json!({ "type": "string", "format": "date-time" }),
         Shape::Int32 => json!({ "type": "integer", "format": "int32" }),
         Shape::Int64 => json!({ "type": "integer", "format": "int64" }),
         Shape::Float => json!({ "type": "number", "format": "double" }),
         Shape::Bool => json!({ "type": "boolean" }),
-        Shape::IntOrString => json!({ "type": "string", "format": "int-or-string" }),
+        Shape::IntOrString => {
+            let format = json!({ "format": "int-or-string" });
+            either("util.intstr.IntOrString", ["integer", "string"], format, schemas)
+        }
         Shape::Any | Shape::Or(_) => json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true }),
         Shape::Object(of) => {
             add(of, schemas);

@@ -19,11 +19,17 @@ pub fn document(kinds: &[Arc<Kind>]) -> String {
             paths.insert(at, operations);
         }
     }
+    let mut definitions = schemas::of(kinds);
+    for schema in definitions.values_mut().filter_map(Value::as_object_mut) {
+        if schema.remove("oneOf").is_some() {
+            schema.insert("type".into(), "string".into()); // there is no either here
+        }
+    }
     let document = json!({
         "swagger": "2.0",
         "info": { "title": "Kubernetes", "version": "v1.34.0" },
         "paths": paths,
-        "definitions": schemas::of(kinds),
+        "definitions": definitions,
     });
     document.to_string().replace("\"#/components/schemas/", "\"#/definitions/")
 }
