@@ -4,7 +4,7 @@ import threading
 
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.rest import ApiException
-from kubernetes.stream import stream
+from kubernetes.stream import portforward, stream
 
 config.load_kube_config()
 core, apps, custom = client.CoreV1Api(), client.AppsV1Api(), client.CustomObjectsApi()
@@ -83,6 +83,20 @@ def inside(name):
     assert "is not valid for pod" in refused(400, core.read_namespaced_pod_log, name, SPACE, container="no")
 
 
+def ports(name):
+    forward = portforward(core.connect_get_namespaced_pod_portforward, name, SPACE, ports="8080,9")
+    # Of a port that nobody listens on it is said why; the other one is there all the same.
+    web = forward.socket(8080)
+    web.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    answer = b""
+    while chunk := web.recv(4096):
+        answer += chunk
+    assert answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b"\r\n\r\nseen\n"), answer
+    assert forward.error(8080) is None, forward.error(8080)
+    assert forward.socket(9).recv(1) == b"", "nothing comes of what is refused"
+    assert "error forwarding port 9 to pod " + name in forward.error(9), forward.error(9)
+
+
 def changes():
     core.create_namespaced_config_map(SPACE, {"metadata": {"name": "m"}, "data": {"a": "1", "b": "1"}})
     # A dictionary is sent as a strategic merge patch, a list as a JSON patch.
@@ -158,6 +172,7 @@ def leads():
 watches()
 name = pods()
 inside(name)
+ports(name)
 changes()
 applies()
 own_kinds()

@@ -122,6 +122,17 @@ async fn the_older_form_is_one_document_without_dangling_references() {
         let name = reference.strip_prefix("#/definitions/").unwrap_or_default();
         assert!(document["definitions"][name].is_object(), "{reference}");
     }
+    // What is text or a number is so in the newer form only.
+    let (_, newer) = api.get("/openapi/v3/api/v1").await;
+    let either = |document: &Value, name: &str| document[format!("io.k8s.apimachinery.pkg.{name}")].clone();
+    let of = |name: &str| [either(&newer["components"]["schemas"], name), either(&document["definitions"], name)];
+    let (text, number, integer) =
+        (json!({ "type": "string" }), json!({ "type": "number" }), json!({ "type": "integer" }));
+    assert_eq!(of("api.resource.Quantity"), [json!({ "oneOf": [text, number] }), text.clone()]);
+    let format = "int-or-string";
+    let expected =
+        [json!({ "format": format, "oneOf": [integer, text] }), json!({ "format": format, "type": "string" })];
+    assert_eq!(of("util.intstr.IntOrString"), expected);
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert!(patch["consumes"].as_array().unwrap().contains(&json!("application/apply-patch+yaml")), "{patch}");
     let last = patch["parameters"].as_array().unwrap().last().unwrap();

@@ -15,13 +15,13 @@ use substrate_apiserver::node_proxy::{
     ContainerTarget, Duplex, Error, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy,
 };
 use support::Api;
-use support::kubectl::start;
+use support::kubectl::{message, start, websocket};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-/// A machine whose containers say back in capitals what they hear, and then fail. On `old` nobody can attach.
+/// A machine whose containers say back in capitals what they hear, and then fail. They have no programs.
 struct Machine;
 
 /// A machine that knows nothing of attach.
@@ -37,8 +37,12 @@ impl NodeProxy for Machine {
         Err(Error::NotImplemented("logs".into()))
     }
 
-    async fn exec(&self, _: &ContainerTarget, _: &ExecOptions) -> Result<ExecSession, Error> {
-        Err(Error::NotImplemented("exec".into()))
+    async fn exec(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
+        if target.container == "debug" {
+            return Err(Error::BadRequest("container \"debug\" in pod \"web\" is not running".into()));
+        }
+        let program = &options.command[0];
+        Err(Error::Internal(format!("exec: {program:?}: stat {program}: no such file or directory")))
     }
 
     async fn attach(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
@@ -130,4 +134,35 @@ async fn attach() {
     let (code, status) = api.get(&format!("{PODS}/web/attach?stdin=1")).await;
     let message = json!("cannot attach a container in a completed pod; current phase is Succeeded");
     assert_eq!((code, &status["message"]), (400, &message));
+}
+
+/// What cannot be started is told where the end of a command is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_does_not_start() {
+    let kubectl = start().await;
+    kubectl.api.proxies.register("m1", Arc::new(Machine));
+    running(&kubectl.api, "web", "m1").await;
+    let why = r#"error executing command in container: exec: "/no/such": stat /no/such: no such file or directory"#;
+    for (args, error) in [
+        ("exec web -c main -- /no/such", format!("error: Internal error occurred: {why}\n")),
+        ("exec -i web -c main -- /no/such", format!("error: Internal error occurred: {why}\n")),
+        (
+            "exec web -c debug -- ls",
+            "error: Internal error occurred: unable to upgrade connection: container \"debug\" in pod \"web\" is not running\n".into(),
+        ),
+    ] {
+        let output = kubectl.command(args).output().await.unwrap();
+        assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(1), error), "{args}");
+    }
+    // Clients of the older protocol are told so, too; of what was not even tried, before the upgrade.
+    let (_proxy, port) = kubectl.proxy().await;
+    let exec = |container: &str| format!("{PODS}/web/exec?container={container}&command=/no/such&stdout=1");
+    let mut socket = websocket(port, &exec("main"), "v4.channel.k8s.io").await.unwrap();
+    let (channel, status) = message(&mut socket).await.unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    assert_eq!((channel, &status["reason"], &status["code"]), (3, &json!("InternalError"), &json!(500)));
+    assert_eq!(status["message"], format!("Internal error occurred: {why}"));
+    assert_eq!(message(&mut socket).await, None);
+    let (code, told) = websocket(port, &exec("debug"), "v4.channel.k8s.io").await.err().unwrap();
+    assert!(code == 400 && told.contains("is not running"), "{code} {told}");
 }

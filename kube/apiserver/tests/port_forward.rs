@@ -3,25 +3,33 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::SinkExt;
 use futures::stream::BoxStream;
 use serde_json::json;
 use substrate_apiserver::node_proxy::{
     ContainerTarget, Duplex, Error, ExecOptions, ExecSession, LogOptions, NodeProxy,
 };
-use support::kubectl::start;
+use support::kubectl::{Kubectl, message, start, websocket};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// The port of the pod that something listens on; it is not the port of this machine.
 const ECHO: u16 = 80;
 
-/// A machine whose pods have one echo server.
+/// The port of the pod that says a word and closes.
+const WORD: u16 = 82;
+
+/// A machine whose pods have one echo server, and one that says a word.
 struct Machine {
     echo: std::net::SocketAddr,
 }
@@ -42,6 +50,9 @@ impl NodeProxy for Machine {
 
     async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error> {
         assert_eq!((target.namespace.as_str(), target.pod.as_str()), ("default", "web"));
+        if port == WORD {
+            return Ok(Box::new(tokio::io::join(&b"word"[..], tokio::io::sink())));
+        }
         if port != ECHO {
             return Err(Error::Unavailable(format!("dial tcp4 127.0.0.1:{port}: connect: connection refused")));
         }
@@ -80,17 +91,26 @@ async fn mebibyte_there_and_back(port: u16, seed: u8) {
     drop(writer.await.unwrap());
 }
 
-async fn forwards(environment: &[(&str, &str)]) {
+/// A server, and a pod on the machine that is not running yet.
+async fn waiting() -> Kubectl {
     let kubectl = start().await;
     kubectl.api.proxies.register("m1", Arc::new(Machine { echo: echo().await }));
     let mut pod = support::pod("web");
     pod["spec"]["nodeName"] = "m1".into();
-    let pods = "/api/v1/namespaces/default/pods";
-    assert_eq!(kubectl.api.post(pods, pod).await.0, 201);
+    assert_eq!(kubectl.api.post(PODS, pod).await.0, 201);
+    kubectl
+}
+
+async fn runs(kubectl: &Kubectl) {
+    let running = json!({ "status": { "phase": "Running" } });
+    assert_eq!(kubectl.api.patch(&format!("{PODS}/web/status"), "merge-patch", running).await.0, 200);
+}
+
+async fn forwards(environment: &[(&str, &str)]) {
+    let kubectl = waiting().await;
     let refused = kubectl.run("port-forward pod/web :80").await;
     assert!(refused.1.contains("pod is not running. Current status=Pending"), "{refused:?}");
-    let running = json!({ "status": { "phase": "Running" } });
-    assert_eq!(kubectl.api.patch(&format!("{pods}/web/status"), "merge-patch", running).await.0, 200);
+    runs(&kubectl).await;
 
     let mut forward = kubectl
         .command("port-forward pod/web :80 :81")
@@ -150,4 +170,57 @@ async fn over_a_websocket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn over_spdy_itself() {
     forwards(&[("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false")]).await;
+}
+
+/// As the client of Python does it: ports that are named beforehand, each with two channels that begin with its number.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_channels() {
+    const BOTH: &str = "v5.channel.k8s.io, v4.channel.k8s.io";
+    let kubectl = waiting().await;
+    runs(&kubectl).await;
+    let (_proxy, port) = kubectl.proxy().await;
+    let path = |ports: &str| format!("{PODS}/web/portforward{ports}");
+    let mut socket = websocket(port, &path("?ports=80&ports=8081"), BOTH).await.unwrap();
+    let mut heard = BTreeMap::<u8, Vec<u8>>::new();
+    // Four numbers of two bytes, and why one of the ports is not to be had.
+    while heard.len() < 4 || heard[&3].len() == 2 {
+        let (channel, mut data) = message(&mut socket).await.unwrap();
+        heard.entry(channel).or_default().append(&mut data);
+    }
+    let why = String::from_utf8(heard.get_mut(&3).unwrap().split_off(2)).unwrap();
+    assert!(
+        why.starts_with("error forwarding port 8081 to pod web, uid ") && why.ends_with("connection refused"),
+        "{why}"
+    );
+    let number = |channel: u8, bytes: [u8; 2]| (channel, bytes.to_vec());
+    assert_eq!(
+        heard,
+        [number(0, [80, 0]), number(1, [80, 0]), number(2, [0x91, 0x1f]), number(3, [0x91, 0x1f])].into()
+    );
+    // The other one goes on; what is on a channel that nobody has is nobody's.
+    for words in ["\u{1}x", "\u{9}x", "\u{0}hello"] {
+        socket.send(Message::Binary(words.as_bytes().to_vec().into())).await.unwrap();
+    }
+    assert_eq!(message(&mut socket).await, Some((0, b"hello".to_vec())));
+    // The end of the last port is that of the connection, and no error of it.
+    let mut socket = websocket(port, &path("?ports=82,82"), BOTH).await.unwrap();
+    let mut said = Vec::new();
+    while let Some(heard) = message(&mut socket).await {
+        said.push(heard);
+    }
+    said.sort();
+    let ends = |channel| [(channel, b"R\0".to_vec()), (channel, b"word".to_vec()), (channel + 1, b"R\0".to_vec())];
+    assert_eq!(said, [ends(0), ends(2)].concat());
+
+    let many = format!("?ports={}", vec!["80"; 65].join(","));
+    for (ports, protocols, why) in [
+        ("", BOTH, r#"query parameter \"port\" is required"#),
+        ("?ports=x", BOTH, r#"unable to parse \"x\" as a port: invalid digit found in string"#),
+        ("?ports=0", BOTH, r#"port \"0\" must be > 0"#),
+        (&many, BOTH, "65 ports; at most 64 are forwarded at once"),
+        ("?ports=80", "v9", "unable to negotiate protocol: client supports [v9], server accepts "),
+    ] {
+        let (code, told) = websocket(port, &path(ports), protocols).await.err().unwrap();
+        assert!(code == 400 && told.contains(why), "{code} {told}");
+    }
 }

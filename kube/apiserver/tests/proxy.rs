@@ -4,7 +4,6 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use substrate_apiserver::node_proxy::{
 };
 use support::Api;
 use support::kubectl::start;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const CORE: &str = "/api/v1/namespaces/default";
@@ -213,11 +212,8 @@ async fn kubectl_and_upgrades() {
     let said = kubectl.ok(&format!("get --raw {CORE}/services/web:80/proxy/hello")).await;
     assert!(said.starts_with("get /hello http/1.1\r\n") && !said.contains("authorization"), "{said}");
 
-    let mut proxy = kubectl.command("proxy --port=0").stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(proxy.stdout.take().unwrap()).lines();
+    let (_proxy, port) = kubectl.proxy().await;
     let within = Duration::from_secs(30);
-    let line = tokio::time::timeout(within, lines.next_line()).await.unwrap().unwrap().unwrap();
-    let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap_or_else(|_| panic!("no port in {line:?}"));
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let ask = format!(
         "GET {CORE}/pods/web/proxy/ws HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n"
@@ -236,7 +232,6 @@ async fn kubectl_and_upgrades() {
     }
     let said = String::from_utf8(said).unwrap();
     assert!(said.starts_with("HTTP/1.1 101 "), "{said}");
-    proxy.kill().await.unwrap();
 }
 
 /// A node whose machine is elsewhere.

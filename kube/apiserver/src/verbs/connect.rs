@@ -1,14 +1,19 @@
 //! Subresources that are streams into a pod's machine: log, exec, attach, port-forward.
 //!
 //! exec and attach speak WebSocket `v5.channel.k8s.io` (KEP-4006; kubectl from 1.31) and `v4.channel.k8s.io` (older clients): the
-//! first byte of a message names its channel. Port-forward is told of in [`super::port_forward`]. Not built: exec and attach over SPDY.
+//! first byte of a message names its channel. What cannot be started is told on the error channel, after the upgrade: a client that is
+//! refused before tries SPDY, and shows how that ended. Port-forward is told of in [`super::port_forward`]. Not built: exec and attach
+//! over SPDY.
 
 use futures::{SinkExt, StreamExt};
+use http::header::HeaderValue;
 use http::{Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Frame;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -16,7 +21,9 @@ use tokio_tungstenite::tungstenite::{Message, handshake::derive_accept_key};
 
 use super::{Call, port_forward, read};
 use crate::body::Body;
-use crate::node_proxy::{ContainerTarget, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy, TerminalSize};
+use crate::node_proxy::{
+    ContainerTarget, Error, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy, TerminalSize,
+};
 use crate::object::meta;
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
@@ -39,11 +46,7 @@ pub fn is_stream(call: &Call) -> bool {
 }
 
 /// Answers such a call.
-pub async fn answer(
-    server: &ApiServer,
-    call: &Call,
-    upgrade: Option<hyper::upgrade::OnUpgrade>,
-) -> Result<Response<Body>, Status> {
+pub async fn answer(server: &ApiServer, call: &Call, upgrade: Option<OnUpgrade>) -> Result<Response<Body>, Status> {
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
     let pod = read::decoded(&call.kind, &entry)?;
     match (call.route.subresource.as_str(), call.method.as_str()) {
@@ -118,7 +121,7 @@ async fn log(server: &ApiServer, call: &Call, pod: &Value) -> Result<Response<Bo
     let stream = proxy.logs(&target, &options).await?;
     let body = StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync();
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
 }
 
@@ -169,7 +172,7 @@ async fn terminal(
     server: &ApiServer,
     call: &Call,
     pod: &Value,
-    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    upgrade: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Status> {
     let attach = call.route.subresource == "attach";
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
@@ -188,57 +191,98 @@ async fn terminal(
         return Err(Status::bad_request("you must specify at least 1 command for the container"));
     }
     let (proxy, target) = target(server, call, pod)?;
-    let text = |name| call.headers.get(name).and_then(|v: &header::HeaderValue| v.to_str().ok()).unwrap_or_default();
-    if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") {
-        if attach {
-            // kubectl asks so when it was refused over a WebSocket: the machine's reason is what it wants to know.
-            proxy.attach(&target, &options).await?;
-        }
-        return Err(Status::not_implemented(&format!(
-            "{} over {:?} (WebSocket is)",
-            call.route.subresource,
-            text(header::UPGRADE)
-        )));
+    let over = text(call, "upgrade");
+    if !over.eq_ignore_ascii_case("websocket") {
+        return Err(Status::not_implemented(&format!("{} over {over:?} (WebSocket is)", call.route.subresource)));
     }
-    let key = call.headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| Status::bad_request("no Sec-WebSocket-Key"))?;
-    let offered = text(header::SEC_WEBSOCKET_PROTOCOL);
-    let protocol = PROTOCOLS.into_iter().find(|p| offered.split(',').any(|o| o.trim() == *p)).ok_or_else(|| {
-        Status::bad_request(format!(
-            "unable to negotiate protocol: client supports [{offered}], server accepts {PROTOCOLS:?}"
-        ))
-    })?;
-    let upgrade = upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded"))?;
-    let session = match attach {
-        true => proxy.attach(&target, &options).await?,
-        false => proxy.exec(&target, &options).await?,
+    let switch = Switch::to_websocket(call, upgrade, &PROTOCOLS)?;
+    let (session, doing) = match attach {
+        true => (proxy.attach(&target, &options).await, "error attaching to container"),
+        false => (proxy.exec(&target, &options).await, "error executing command in container"),
     };
-    tokio::spawn(async move {
-        match upgrade.await {
-            Ok(upgraded) => {
-                let config = WebSocketConfig::default()
-                    .max_message_size(Some(MESSAGE_BYTES_MAX))
-                    .max_frame_size(Some(MESSAGE_BYTES_MAX));
-                let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-                carry(socket, session, attach).await;
-            }
-            Err(error) => tracing::debug!(%error, "a terminal: the connection was not upgraded"),
-        }
-    });
-    Ok(websocket_response(key, protocol))
+    let session = match session {
+        Ok(session) => session,
+        Err(Error::Internal(why)) => failed(format!("{doing}: {why}")),
+        Err(why) if switch.protocol == PROTOCOLS[0] => failed(format!("unable to upgrade connection: {why}")),
+        Err(why) => return Err(why.into()), // older clients show why they are refused, and try nothing else
+    };
+    Ok(switch.socket(move |socket| carry(socket, session, attach)))
 }
 
-/// 101: from here on, WebSocket.
-fn websocket_response(key: &header::HeaderValue, protocol: &'static str) -> Response<Body> {
-    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
-    headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, header::HeaderValue::from_static(protocol));
-    if let Ok(accept) = derive_accept_key(key.as_bytes()).parse() {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+/// A session of what did not start.
+fn failed(why: String) -> ExecSession {
+    let (say, output) = mpsc::channel(1);
+    let _ = say.try_send(ExecOutput::Failed(why)); // there is room for one
+    ExecSession { stdin: mpsc::channel(1).0, resize: mpsc::channel(1).0, output }
+}
+
+/// A connection that is about to speak something else, in a protocol that both ends know.
+struct Switch {
+    upgrade: OnUpgrade,
+    protocol: &'static str,
+    response: Response<Body>,
+}
+
+impl Switch {
+    /// To `name`, in the first protocol of `known` that is offered in this field.
+    fn new(
+        call: &Call,
+        upgrade: Option<OnUpgrade>,
+        (name, field): (&'static str, &'static str),
+        known: &[&'static str],
+    ) -> Result<Self, Status> {
+        let offered = text(call, field);
+        let protocol = known.iter().find(|known| offered.split(',').any(|offer| offer.trim() == **known));
+        let why = || format!("unable to negotiate protocol: client supports [{offered}], server accepts {known:?}");
+        let protocol = *protocol.ok_or_else(|| Status::bad_request(why()))?;
+        let upgrade = upgrade.ok_or_else(|| Status::bad_request("this connection cannot be upgraded"))?;
+        let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static(name));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(field, HeaderValue::from_static(protocol));
+        Ok(Self { upgrade, protocol, response })
     }
-    response
+
+    fn to_websocket(call: &Call, upgrade: Option<OnUpgrade>, known: &[&'static str]) -> Result<Self, Status> {
+        let mut switch = Self::new(call, upgrade, ("websocket", "sec-websocket-protocol"), known)?;
+        let key = call.headers.get(header::SEC_WEBSOCKET_KEY);
+        let key = key.ok_or_else(|| Status::bad_request("no Sec-WebSocket-Key"))?;
+        let accept = derive_accept_key(key.as_bytes()).parse().map_err(Status::internal)?;
+        switch.response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        Ok(switch)
+    }
+
+    /// 101, and `serve` has the connection from then on.
+    fn stream<F: Future<Output = ()> + Send + 'static>(
+        self,
+        serve: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
+    ) -> Response<Body> {
+        tokio::spawn(async move {
+            match self.upgrade.await {
+                Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
+                Err(error) => tracing::debug!(%error, self.protocol, "the connection was not upgraded"),
+            }
+        });
+        self.response
+    }
+
+    /// 101, and `serve` has the socket from then on.
+    fn socket<F: Future<Output = ()> + Send + 'static>(
+        self,
+        serve: impl FnOnce(WebSocketStream<TokioIo<Upgraded>>) -> F + Send + 'static,
+    ) -> Response<Body> {
+        let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX));
+        let config = Some(config.max_frame_size(Some(MESSAGE_BYTES_MAX)));
+        self.stream(move |stream| async move {
+            serve(WebSocketStream::from_raw_socket(stream, Role::Server, config).await).await;
+        })
+    }
+}
+
+fn text<'a>(call: &'a Call, header: &str) -> &'a str {
+    call.headers.get(header).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// Connections to the pod's ports, over whichever of the two transports the caller speaks.
@@ -246,7 +290,7 @@ fn port_forward(
     server: &ApiServer,
     call: &Call,
     pod: &Value,
-    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    upgrade: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Status> {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     if phase != "Running" {
@@ -254,60 +298,20 @@ fn port_forward(
             "unable to forward port because pod is not running. Current status={phase}"
         )));
     }
-    let text = |name: &str| call.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let offers = |name: &str, wanted: &str| text(name).split(',').any(|o| o.trim() == wanted);
-    let refused = |offered: &str, needed: &str| {
-        Status::bad_request(format!(
-            "unable to negotiate protocol: client supports [{offered}], server accepts [{needed}]"
-        ))
-    };
-    let upgrade = |needed: &str| {
-        upgrade.ok_or_else(|| Status::bad_request(format!("{needed}: this connection cannot be upgraded")))
-    };
     let (proxy, target) = machine(server, pod, "")?;
-    match text("upgrade").to_ascii_lowercase().as_str() {
+    match text(call, "upgrade").to_ascii_lowercase().as_str() {
         "websocket" => {
-            if !offers("sec-websocket-protocol", port_forward::WEBSOCKET) {
-                return Err(refused(text("sec-websocket-protocol"), port_forward::WEBSOCKET));
+            let switch = Switch::to_websocket(call, upgrade, &[port_forward::WEBSOCKET, port_forward::CHANNELS])?;
+            if switch.protocol == port_forward::WEBSOCKET {
+                return Ok(switch.socket(move |socket| port_forward::over_websocket(socket, proxy, target)));
             }
-            let key = call
-                .headers
-                .get(header::SEC_WEBSOCKET_KEY)
-                .ok_or_else(|| Status::bad_request("no Sec-WebSocket-Key"))?;
-            let upgrade = upgrade("websocket")?;
-            tokio::spawn(async move {
-                match upgrade.await {
-                    Ok(upgraded) => {
-                        let config = WebSocketConfig::default()
-                            .max_message_size(Some(MESSAGE_BYTES_MAX))
-                            .max_frame_size(Some(MESSAGE_BYTES_MAX));
-                        let socket =
-                            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-                        port_forward::over_websocket(socket, proxy, target).await;
-                    }
-                    Err(error) => tracing::debug!(%error, "port-forward: the connection was not upgraded"),
-                }
-            });
-            Ok(websocket_response(key, port_forward::WEBSOCKET))
+            let ports = port_forward::ports(call.query.all("ports")).map_err(Status::bad_request)?;
+            Ok(switch.socket(move |socket| port_forward::over_channels(socket, proxy, target, ports)))
         }
         "spdy/3.1" => {
-            if !offers("x-stream-protocol-version", port_forward::STREAMS) {
-                return Err(refused(text("x-stream-protocol-version"), port_forward::STREAMS));
-            }
-            let upgrade = upgrade("SPDY/3.1")?;
-            tokio::spawn(async move {
-                match upgrade.await {
-                    Ok(upgraded) => port_forward::over_connection(TokioIo::new(upgraded), proxy, target).await,
-                    Err(error) => tracing::debug!(%error, "port-forward: the connection was not upgraded"),
-                }
-            });
-            let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            let headers = response.headers_mut();
-            headers.insert(header::UPGRADE, header::HeaderValue::from_static("SPDY/3.1"));
-            headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
-            headers.insert("x-stream-protocol-version", header::HeaderValue::from_static(port_forward::STREAMS));
-            Ok(response)
+            let to = ("SPDY/3.1", "x-stream-protocol-version");
+            let switch = Switch::new(call, upgrade, to, &[port_forward::STREAMS])?;
+            Ok(switch.stream(move |stream| port_forward::over_connection(stream, proxy, target)))
         }
         other => Err(Status::bad_request(format!("unable to upgrade: {other:?}; needed is websocket or SPDY/3.1"))),
     }
@@ -334,10 +338,7 @@ where
                     Some(ExecOutput::Failed(why)) => (ERROR, Status::internal(why).to_value().to_string().into(), true),
                     None => (ERROR, Status::internal("the command was lost").to_value().to_string().into(), true),
                 };
-                let mut message = Vec::with_capacity(data.len() + 1);
-                message.push(channel);
-                message.extend_from_slice(&data);
-                if socket.send(Message::Binary(message.into())).await.is_err() {
+                if socket.send(Message::Binary([&[channel], &data[..]].concat().into())).await.is_err() {
                     return;
                 }
                 if last {

@@ -6,6 +6,10 @@
 //!                                                     data  ◀─▶ NodeProxy::port_forward(port)
 //! ```
 //!
+//! Older clients, and that of Python, name their ports beforehand and speak WebSocket "v4.channel.k8s.io": the first byte of a message
+//! names its channel, 2n for the data of the nth port, 2n+1 for why it failed; the first message of each is the port, two bytes, the low one
+//! first. A channel has no end of its own: the connection ends with the last port's.
+//!
 //! Limitations: the error stream must be opened before its data stream (clients of Kubernetes do).
 
 use std::collections::HashMap;
@@ -13,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, Stream, StreamExt};
+use futures::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -29,6 +33,9 @@ pub const WEBSOCKET: &str = "SPDY/3.1+portforward.k8s.io";
 /// What streams of a direct SPDY connection mean.
 pub const STREAMS: &str = "portforward.k8s.io";
 
+/// The subprotocol of a WebSocket with channels.
+pub const CHANNELS: &str = "v4.channel.k8s.io";
+
 /// TCP connections at once in one session. A browser opens six to one port; each may hold 16 chunks of 32 KiB each way.
 const CONNECTIONS_MAX: usize = 64;
 /// Error streams that wait for their data stream.
@@ -36,7 +43,7 @@ const WAITING_MAX: usize = CONNECTIONS_MAX;
 /// Chunks that wait for a slow pod, per connection, or for a slow caller.
 const CHUNKS_MAX: usize = 16;
 const CHUNK_BYTES: usize = 32 * 1024;
-/// How long a caller may still send after the pod has closed. kubectl closes at once.
+/// How long a caller that can say that it has no more may still send after the pod has closed. kubectl closes at once.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// RST_STREAM: the caller broke the rules; too much at once.
@@ -59,22 +66,29 @@ pub async fn over_websocket<S>(socket: WebSocketStream<S>, proxy: Arc<dyn NodePr
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sink, stream) = socket.split();
-    let (out, mut outgoing) = mpsc::channel::<Bytes>(CHUNKS_MAX);
-    let incoming = stream.filter_map(async |message| match message {
+    let (sink, stream) = socket.split();
+    let (out, outgoing) = mpsc::channel::<Bytes>(CHUNKS_MAX);
+    run(Box::pin(messages(stream)), out, send(sink, outgoing), proxy, target).await;
+}
+
+/// What is in the messages of a socket, until the caller closes it.
+fn messages<E: ToString>(stream: impl Stream<Item = Result<Message, E>>) -> impl Stream<Item = Result<Bytes, String>> {
+    stream.filter_map(async |message| match message {
         Ok(Message::Binary(data)) => Some(Ok(data)),
         Ok(Message::Close(_)) => Some(Err("closed".to_owned())),
         Ok(_) => None,
         Err(error) => Some(Err(error.to_string())),
-    });
-    let write = async {
-        while let Some(bytes) = outgoing.recv().await {
-            if sink.send(Message::Binary(bytes)).await.is_err() {
-                return;
-            }
+    })
+}
+
+/// Sends messages until no more come; one that says nothing on its channel is none.
+async fn send(mut sink: impl Sink<Message> + Unpin, mut outgoing: mpsc::Receiver<Bytes>) {
+    while let Some(bytes) = outgoing.recv().await {
+        if bytes.len() > 1 && sink.send(Message::Binary(bytes)).await.is_err() {
+            return;
         }
-    };
-    run(Box::pin(incoming), out, write, proxy, target).await;
+    }
+    let _ = sink.close().await; // the caller may have gone
 }
 
 /// Serves a session over a connection that speaks SPDY itself.
@@ -93,6 +107,65 @@ where
         }
     };
     run(incoming, out, write, proxy, target).await;
+}
+
+/// The ports that a query names, in lists or one by one; in the words of upstream's kubelet.
+pub fn ports<'a>(asked: impl Iterator<Item = &'a str>) -> Result<Vec<u16>, String> {
+    let port = |text: &str| match text.parse::<u16>() {
+        Ok(0) => Err(format!("port {text:?} must be > 0")),
+        parsed => parsed.map_err(|error| format!("unable to parse {text:?} as a port: {error}")),
+    };
+    let ports: Vec<u16> = asked.flat_map(|list| list.split(',')).map(port).collect::<Result<_, _>>()?;
+    match ports.len() {
+        0 => Err("query parameter \"port\" is required".into()),
+        1..=CONNECTIONS_MAX => Ok(ports),
+        many => Err(format!("{many} ports; at most {CONNECTIONS_MAX} are forwarded at once")),
+    }
+}
+
+/// Serves one connection to each of `ports` over a WebSocket with channels, until all have ended or the caller goes.
+pub async fn over_channels<S>(
+    socket: WebSocketStream<S>,
+    proxy: Arc<dyn NodeProxy>,
+    target: ContainerTarget,
+    ports: Vec<u16>,
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sink, stream) = socket.split();
+    let (out, outgoing) = mpsc::channel::<Bytes>(CHUNKS_MAX);
+    let (mut pods, mut tasks) = (Vec::new(), JoinSet::new());
+    for (port, data) in ports.into_iter().zip((0..).step_by(2)) {
+        let (to_pod, from_caller) = mpsc::channel(CHUNKS_MAX);
+        pods.push(to_pod);
+        let streams = Streams { frame: on_channel, linger: Duration::ZERO, out: out.clone(), data, error: data + 1 };
+        let (proxy, target) = (proxy.clone(), target.clone());
+        tasks.spawn(async move {
+            for channel in [streams.data, streams.error] {
+                streams.say(channel, &port.to_le_bytes(), false).await;
+            }
+            forward(streams, proxy, &target, port, from_caller).await;
+        });
+    }
+    drop(out); // the last connection to end ends the writing
+    let read = async {
+        let mut incoming = Box::pin(messages(stream));
+        while let Some(Ok(data)) = incoming.next().await {
+            let channel = data.first().map(|channel| usize::from(*channel)).filter(|channel| channel % 2 == 0);
+            if let Some(pod) = channel.and_then(|channel| pods.get(channel / 2)) {
+                let _ = pod.send(data.slice(1..)).await; // the pod has closed: its end is on the way to the caller
+            }
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = send(sink, outgoing) => {}
+    }
+}
+
+/// A message on a channel; a last one is empty, and not sent.
+fn on_channel(channel: u32, octets: &[u8], _last: bool) -> Bytes {
+    [&channel.to_le_bytes()[..1], octets].concat().into() // below 2 * CONNECTIONS_MAX
 }
 
 async fn run(
@@ -191,16 +264,18 @@ impl Session {
                 Ok(())
             }
             "data" => {
-                let error_stream = self.waiting.remove(request).ok_or(PROTOCOL_ERROR)?;
+                let error = self.waiting.remove(request).ok_or(PROTOCOL_ERROR)?;
                 let permit = self.room.clone().try_acquire_owned().map_err(|_| REFUSED)?;
                 let (to_pod, from_caller) = mpsc::channel(CHUNKS_MAX);
                 self.open.retain(|_, pod| !pod.is_closed());
                 self.open.insert(stream, to_pod);
-                let (out, proxy, target) = (self.out.clone(), self.proxy.clone(), self.target.clone());
+                let (proxy, target) = (self.proxy.clone(), self.target.clone());
+                let out = self.out.clone();
+                let streams = Streams { frame: frame::data, linger: LINGER, out, data: stream, error };
                 let reply = frame::reply(stream, &self.headers_out.empty());
                 self.send(reply).await;
                 self.tasks.spawn(async move {
-                    forward(&out, proxy, &target, port, stream, error_stream, from_caller).await;
+                    forward(streams, proxy, &target, port, from_caller).await;
                     drop(permit);
                 });
                 Ok(())
@@ -214,20 +289,32 @@ impl Session {
     }
 }
 
-async fn answer(out: &mpsc::Sender<Bytes>, bytes: Bytes) {
-    let _ = out.send(bytes).await; // as in `Session::send`
+/// The two streams of a connection, and how what they carry goes out.
+struct Streams {
+    frame: fn(u32, &[u8], bool) -> Bytes,
+    /// How long the caller may still send after the pod has closed.
+    linger: Duration,
+    out: mpsc::Sender<Bytes>,
+    data: u32,
+    error: u32,
+}
+
+impl Streams {
+    /// Says it, if the caller is still there.
+    async fn say(&self, stream: u32, octets: &[u8], last: bool) -> bool {
+        self.out.send((self.frame)(stream, octets, last)).await.is_ok()
+    }
 }
 
 /// Carries one connection.
 async fn forward(
-    out: &mpsc::Sender<Bytes>,
+    streams: Streams,
     proxy: Arc<dyn NodeProxy>,
     target: &ContainerTarget,
     port: u16,
-    data: u32,
-    error: u32,
     mut from_caller: mpsc::Receiver<Bytes>,
 ) {
+    let Streams { data, error, .. } = streams;
     let mut why = String::new();
     match proxy.port_forward(target, port).await {
         Err(refused) => {
@@ -250,7 +337,7 @@ async fn forward(
                     match read.read(&mut chunk).await {
                         Ok(0) => return None,
                         Ok(length) => {
-                            if out.send(frame::data(data, &chunk[..length], false)).await.is_err() {
+                            if !streams.say(data, &chunk[..length], false).await {
                                 return None;
                             }
                         }
@@ -269,14 +356,14 @@ async fn forward(
             if let Some(broken) = broken {
                 why = format!("error forwarding port {port} to pod {}, uid {}: {broken}", target.pod, target.pod_uid);
             }
-            answer(out, frame::data(data, &[], true)).await;
-            answer(out, frame::data(error, why.as_bytes(), true)).await;
+            streams.say(data, &[], true).await;
+            streams.say(error, why.as_bytes(), true).await;
             if !upward_done {
-                let _ = tokio::time::timeout(LINGER, upward).await; // what is late is lost, as upstream
+                let _ = tokio::time::timeout(streams.linger, upward).await; // what is late is lost, as upstream
             }
             return;
         }
     }
-    answer(out, frame::data(error, why.as_bytes(), true)).await;
-    answer(out, frame::data(data, &[], true)).await;
+    streams.say(error, why.as_bytes(), true).await;
+    streams.say(data, &[], true).await;
 }

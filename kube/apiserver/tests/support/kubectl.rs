@@ -7,7 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use substrate_apiserver::tls::{Authority, serve};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::Api;
 
@@ -76,5 +81,44 @@ impl Kubectl {
     pub async fn json(&self, args: &str) -> Value {
         let out = self.ok(args).await;
         serde_json::from_str(&out).unwrap_or_else(|e| panic!("kubectl {args}: {e}: {out}"))
+    }
+
+    /// `kubectl proxy`, which ends when it is dropped, and its port: the way in for what speaks no TLS.
+    pub async fn proxy(&self) -> (Child, u16) {
+        let mut proxy = self.command("proxy --port=0 --reject-paths=^$").stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(proxy.stdout.take().unwrap()).lines();
+        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await.unwrap().unwrap().unwrap();
+        let port = line.rsplit(':').next().unwrap().parse().unwrap_or_else(|_| panic!("no port in {line:?}"));
+        (proxy, port)
+    }
+}
+
+/// A WebSocket through a proxy, or the code and the text of who refuses it.
+pub async fn websocket(
+    port: u16,
+    path: &str,
+    protocols: &'static str,
+) -> Result<WebSocketStream<TcpStream>, (u16, String)> {
+    let mut request = format!("ws://127.0.0.1:{port}{path}").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    match tokio_tungstenite::client_async(request, stream).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(response)) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            Err((response.status().as_u16(), String::from_utf8_lossy(body).into_owned()))
+        }
+        Err(other) => panic!("{path}: {other}"),
+    }
+}
+
+/// The next message of a WebSocket: its channel and what is in it, `None` when it is closed.
+pub async fn message(socket: &mut WebSocketStream<TcpStream>) -> Option<(u8, Vec<u8>)> {
+    use futures::StreamExt;
+    let next = tokio::time::timeout(Duration::from_secs(30), socket.next()).await;
+    match next.unwrap_or_else(|_| panic!("30 s without a message")) {
+        Some(Ok(Message::Binary(data))) => Some((data[0], data[1..].to_vec())),
+        Some(Ok(Message::Close(_))) | None => None,
+        other => panic!("{other:?}"),
     }
 }
