@@ -73,7 +73,15 @@ async fn a_forgotten_past_is_410_and_time_ends_a_watch() {
         api.put(&format!("{MAPS}/a"), config_map("a", &format!("{big}{i}"))).await;
     }
     let watch = api.raw(Method::GET, &format!("{MAPS}?watch=1&resourceVersion=1"), &[], "").await;
-    assert_eq!(watch.status(), 410);
+    // It begins, and ends with the reason: clients begin anew only when they hear it there.
+    assert_eq!(watch.status(), 200);
+    let told = &events(watch, 2).await[..];
+    assert_eq!(
+        (told.len(), &told[0]["type"], &told[0]["object"]["code"]),
+        (1, &json!("ERROR"), &json!(410)),
+        "{told:?}"
+    );
+    assert!(told[0]["object"]["message"].as_str().unwrap().starts_with("too old resource version: 1 ("), "{told:?}");
     let watch = api
         .raw(
             Method::GET,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use http::{Response, StatusCode, header};
+use http::{Response, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ struct Watch {
     format: Format,
     include: String,
     watcher: Watcher,
-    /// What is sent before the first event: the present state.
+    /// What is sent before the first event: the present state, or why there is none.
     initial: Option<Bytes>,
     bookmarks: bool,
     until: Instant,
@@ -64,12 +64,17 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
         until: Instant::now() + timeout(call)?,
         ended: false,
     };
+    let mut out = BytesMut::new();
     let no_list = !stream_list && call.query.get("sendInitialEvents").is_some();
     match read::revision(call)? {
         None if no_list => {} // what comes from now on
         Some(revision) if !stream_list => {
             read::wait_for(server, revision).await?;
-            watch.watcher = store.watch(&prefix, revision).map_err(read::read_error)?;
+            match store.watch(&prefix, revision) {
+                Ok(watcher) => watch.watcher = watcher,
+                // Told on the stream, as upstream does: who is refused instead asks again from there, and for ever.
+                Err(error) => watch.end(&read::read_error(error), &mut out),
+            }
         }
         revision => {
             if let Some(revision) = revision {
@@ -77,7 +82,6 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
             }
             let page = store.list(&prefix, None, 0, None).map_err(read::read_error)?;
             watch.watcher = store.watch(&prefix, page.revision).map_err(read::read_error)?;
-            let mut out = BytesMut::new();
             for entry in &conversion::shown(server, &call.kind, page.entries).await? {
                 if watch.selection.matches_stored(&entry.value)? {
                     watch.write("ADDED", entry, &mut out)?;
@@ -86,15 +90,14 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
             if stream_list && bookmarks {
                 watch.bookmark(page.revision, true, &mut out);
             }
-            watch.initial = Some(out.freeze());
         }
     }
+    watch.initial = Some(out.freeze());
     let frames = futures::stream::unfold(watch, |mut watch| async move {
         let chunk = watch.next().await?;
         Some((Ok::<_, std::io::Error>(Frame::data(chunk)), watch))
     });
     let mut response = Response::new(StreamBody::new(frames.boxed()).boxed_unsync());
-    *response.status_mut() = StatusCode::OK;
     let media = match format {
         Format::Protobuf => STREAM_OF_PROTOBUF,
         Format::Json | Format::Yaml => "application/json",
