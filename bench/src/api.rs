@@ -2,13 +2,14 @@
 //!
 //! | part | what | beside |
 //! |---|---|---|
-//! | [`writes`] | 1 KiB written for good by 1 and by 64 clients | etcd's own `Put`; a ConfigMap at kube-apiserver |
+//! | [`writes`] | 1 KiB written for good by 1 and by 64 clients | etcd's own `Put`; a ConfigMap at kube-apiserver; what the machine allows ([`bound`]) |
 //! | [`reads`] | one object, and all of 5,000 nodes, JSON and protobuf | kube-apiserver |
 //! | [`watchers`] | one change seen by 1 to 10,000 watchers | kube-apiserver |
 //! | [`growth`] | memory and the time of a write with the number of objects, and after they are gone | etcd and kube-apiserver |
 //!
 //! The peer's objects are upstream's kinds, so one JSON is sent to both. The client is this program, on the same cores.
 
+pub mod bound;
 mod growth;
 mod reads;
 mod watchers;

@@ -10,8 +10,8 @@
 //! | `api` | writes, reads, watchers and growth of the API server | etcd and kube-apiserver v1.20.2 |
 //! | `purchases` | whole purchases at a node, each over a new connection | nginx that serves the same bytes |
 //!
-//! Three are no benches: `announce` makes the crowd of the bench `announcers`, which `cargo xtask` measures from outside; `serve` is the API
-//! server, and `schedule` the scheduler, that stand beside upstream's.
+//! Four are no benches: `announce` makes the crowd of the bench `announcers`, which `cargo xtask` measures from outside; `serve` is the API
+//! server, and `schedule` the scheduler, that stand beside upstream's; `bound` is what no API server can be quicker than.
 //!
 //! A *figure* is a median with minimum and maximum of at least five runs; two programs take turns, A B A B.
 
@@ -67,6 +67,9 @@ async fn main() -> Result<()> {
     }
     if bench.name == "serve" {
         return plane::serve(&bench.directory, bench.port).await;
+    }
+    if bench.name == "bound" {
+        return api::bound::serve(&bench.directory, bench.port).await;
     }
     if bench.name == "schedule" {
         return scheduling::run(&bench.kubeconfig.context("schedule: --kubeconfig is missing: of which API?")?).await;

@@ -3,6 +3,7 @@
 //! ```text
 //! ours       fluidos-bench serve      API server and store, as a node has them
 //! upstream   etcd ◀── kube-apiserver  v1.20.2, built by cargo xtask bench from Debian's source
+//! bound      fluidos-bench bound      a sync for each request and nothing else
 //! ```
 //! Both take client certificates of one authority, sync what they acknowledge, and run without controllers and without schedulers: those
 //! are started by who measures them. A process ends with the [`Plane`] that started it.
@@ -59,10 +60,19 @@ impl Plane {
 
     /// Ours: this program again.
     pub async fn ours() -> Result<Self> {
-        let mut plane = Self::new("ours")?;
+        Self::of_this("ours", "serve").await
+    }
+
+    /// What does nothing but sync ([`crate::api::bound`]).
+    pub async fn bound() -> Result<Self> {
+        Self::of_this("bound", "bound").await
+    }
+
+    async fn of_this(name: &'static str, command: &str) -> Result<Self> {
+        let mut plane = Self::new(name)?;
         let mut serve = Command::new(std::env::current_exe()?);
-        serve.arg("serve").arg("--directory").arg(plane.directory.path()).arg("--port").arg(plane.port.to_string());
-        plane.start("fluidos-bench serve", serve)?;
+        serve.arg(command).arg("--directory").arg(plane.directory.path()).arg("--port").arg(plane.port.to_string());
+        plane.start(command, serve)?;
         plane.ready().await?;
         Ok(plane)
     }

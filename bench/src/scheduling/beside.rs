@@ -2,7 +2,7 @@
 //!
 //! All pods wait when the scheduler begins; what is counted goes from the first that a watch shows bound to the last. Both schedulers
 //! start anew for each round, with the pods of no other round beside them. Upstream's client may send 5,000 requests a second, which it
-//! does not need.
+//! does not need. Events follow the bindings at both; those that are written later than the last binding are not in the figure.
 
 use std::path::Path;
 use std::process::Command;

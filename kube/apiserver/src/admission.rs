@@ -33,7 +33,7 @@ use crate::authorization::{MASTERS, escalation};
 use crate::kinds::Kind;
 use crate::server::ApiServer;
 use crate::status::Status;
-use crate::verbs::read::decoded;
+use crate::verbs::read;
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +183,5 @@ fn all(
     namespace: &str,
 ) -> Result<Vec<Value>, Status> {
     let kind = server.inner.registry.get(group, version, plural).ok_or_else(Status::no_resource)?;
-    let page = server.inner.store.list(&kind.prefix(namespace), None, 0, None).map_err(Status::internal)?;
-    page.entries.iter().map(|entry| decoded(&kind, entry)).collect()
+    read::all(server, &kind, namespace)
 }

@@ -70,7 +70,9 @@ struct Event {
 pub fn id(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get(ID).filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX && id.to_str().is_ok());
     let made = || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok();
-    given.cloned().or_else(made).unwrap_or(HeaderValue::from_static("0"))
+    let mut id = given.cloned().or_else(made).unwrap_or(HeaderValue::from_static("0"));
+    id.set_sensitive(true); // it comes once: HTTP/2 need not keep it in the table of the connection
+    id
 }
 
 /// Answers a request: what happens in `work` notes what it does in `entry`.
@@ -118,7 +120,8 @@ pub fn impersonated(user: &User) {
     add(|_, event| event.json["impersonatedUser"] = shown(user));
 }
 
-fn shown(user: &User) -> Value {
+/// As `UserInfo`.
+pub fn shown(user: &User) -> Value {
     json!({ "username": user.name, "groups": user.groups })
 }
 

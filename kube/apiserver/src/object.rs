@@ -5,39 +5,37 @@
 //! object is `offset (4 bytes, big endian) ‖ JSON`, where *offset* is the place just inside `"metadata":{`.
 //! Reading puts `"resourceVersion":"…",` there: no object is parsed to be listed or watched.
 
+use std::fmt::{self, Formatter};
+
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::Deserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use substrate_store::Revision;
 
 /// The stored form of `object`, whose `metadata` has at least one field. Its resourceVersion is left out.
 pub fn encode(object: &Value) -> Result<Bytes, serde_json::Error> {
-    let mut out = Vec::with_capacity(512);
+    let field = |out: &mut Vec<u8>, before: &str, key: &str, value: &Value| {
+        out.extend_from_slice(before.as_bytes());
+        serde_json::to_writer(&mut *out, key)?;
+        out.push(b':');
+        serde_json::to_writer(out, value)
+    };
+    let mut out = Vec::with_capacity(2048);
     out.extend_from_slice(&[0; 4]);
-    out.push(b'{');
-    for key in ["apiVersion", "kind"] {
-        out.extend_from_slice(format!("\"{key}\":").as_bytes());
-        serde_json::to_writer(&mut out, &object[key])?;
-        out.push(b',');
-    }
-    out.extend_from_slice(b"\"metadata\":{");
+    field(&mut out, "{", "apiVersion", &object["apiVersion"])?;
+    field(&mut out, ",", "kind", &object["kind"])?;
+    out.extend_from_slice(b",\"metadata\":{");
     let offset = (out.len() - 4) as u32; // an object is at most 1.5 MiB
     let metadata = object["metadata"].as_object().into_iter().flatten().filter(|(key, _)| *key != "resourceVersion");
     for (i, (key, value)) in metadata.enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        serde_json::to_writer(&mut out, key)?;
-        out.push(b':');
-        serde_json::to_writer(&mut out, value)?;
+        field(&mut out, if i > 0 { "," } else { "" }, key, value)?;
     }
     out.push(b'}');
-    for (key, value) in object.as_object().into_iter().flatten() {
-        if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
-            out.push(b',');
-            serde_json::to_writer(&mut out, key)?;
-            out.push(b':');
-            serde_json::to_writer(&mut out, value)?;
-        }
+    let rest = object.as_object().into_iter().flatten();
+    for (key, value) in rest.filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata")) {
+        field(&mut out, ",", key, value)?;
     }
     out.push(b'}');
     out[..4].copy_from_slice(&offset.to_be_bytes());
@@ -70,15 +68,58 @@ pub fn decode(stored: &[u8], revision: Revision) -> Result<Value, serde_json::Er
     Ok(object)
 }
 
-/// The stored object with nothing but its metadata understood; the rest is passed over.
-pub fn decode_metadata(stored: &[u8], revision: Revision) -> Result<Value, serde_json::Error> {
-    #[derive(serde::Deserialize)]
-    struct Head {
-        metadata: Value,
+/// What stands in a stored object at `path`, as `spec.nodeName`, or nothing; the rest is passed over.
+pub fn value_at(stored: &[u8], path: &str) -> Value {
+    text_at(text_of(stored), path).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// The stored object with `value` at `path`; everything else stays the text that it is. None if what `path` is in is not there.
+pub fn put_at(stored: &[u8], path: &str, value: &Value) -> Option<Bytes> {
+    let json = text_of(stored);
+    let place = |text: &str| text.as_ptr() as usize - json.as_ptr() as usize + 4;
+    let (from, to, text) = match text_at(json, path) {
+        Some(old) => (place(old), place(old) + old.len(), value.to_string()),
+        None => {
+            let (parent, name) = path.rsplit_once('.')?;
+            let parent = text_at(json, parent).filter(|parent| parent.starts_with('{'))?;
+            let comma = if parent == "{}" { "" } else { "," };
+            (place(parent) + 1, place(parent) + 1, format!("{}:{value}{comma}", Value::from(name)))
+        }
+    };
+    Some([&stored[..from], text.as_bytes(), &stored[to..]].concat().into())
+}
+
+fn text_of(stored: &[u8]) -> &str {
+    std::str::from_utf8(stored.get(4..).unwrap_or_default()).unwrap_or_default()
+}
+
+/// The text at a path; what holds it is read up to there.
+fn text_at<'a>(json: &'a str, path: &str) -> Option<&'a str> {
+    struct Field<'n, 'f, 'de>(&'n str, &'f mut Option<&'de RawValue>);
+
+    impl<'de> Visitor<'de> for Field<'_, '_, 'de> {
+        type Value = ();
+        fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+            while let Some(name) = fields.next_key::<String>()? {
+                if name == self.0 {
+                    *self.1 = Some(fields.next_value()?);
+                    break;
+                }
+                fields.next_value::<IgnoredAny>()?;
+            }
+            Ok(())
+        }
     }
-    let Head { mut metadata } = serde_json::from_slice(stored.get(4..).unwrap_or_default())?;
-    metadata["resourceVersion"] = revision.to_string().into();
-    Ok(serde_json::json!({ "metadata": metadata }))
+
+    path.split('.').try_fold(json, |json, name| {
+        let mut found = None;
+        // An error is that it is not read to its end, or that it is no object.
+        let _ = serde_json::Deserializer::from_str(json).deserialize_map(Field(name, &mut found));
+        found.map(RawValue::get)
+    })
 }
 
 fn split(stored: &[u8]) -> (&[u8], &[u8]) {
@@ -142,6 +183,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_value_is_put_into_the_text() {
+        let object = json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "a}", "generation": 1}, "spec": {}, "status": {"x": [{"y": 1}]}});
+        let stored = encode(&object).unwrap();
+        for (path, value) in [
+            ("metadata.generation", json!(2)),
+            ("spec.node", json!("\"n")),
+            ("status.x", json!([])),
+            ("status.z", json!({})),
+        ] {
+            let mut expected = object.clone();
+            let (part, field) = path.split_once('.').unwrap();
+            expected[part][field] = value.clone();
+            expected["metadata"]["resourceVersion"] = "7".into();
+            assert_eq!(decode(&put_at(&stored, path, &value).unwrap(), 7).unwrap(), expected, "{path}");
+        }
+        assert_eq!(put_at(&stored, "none.x", &json!(1)), None);
+        assert_eq!(put_at(&stored, "kind.x", &json!(1)), None);
+    }
+
+    #[test]
     fn what_is_stored_reads_back_with_its_revision() {
         for object in [
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"x": "}\"{"}}, "spec": {"n": [1, {}]}}),
@@ -152,8 +213,14 @@ mod tests {
             let mut expected = object.clone();
             expected["metadata"]["resourceVersion"] = "42".into();
             assert_eq!(decode(&stored, 42).unwrap(), expected);
-            let metadata = &expected["metadata"];
-            assert_eq!(decode_metadata(&stored, 42).unwrap(), json!({ "metadata": metadata }));
+            for (path, place) in [
+                ("metadata.labels", "/metadata/labels"),
+                ("spec.n", "/spec/n"),
+                ("kind", "/kind"),
+                ("data.a.b", "/none"),
+            ] {
+                assert_eq!(value_at(&stored, path), object.pointer(place).cloned().unwrap_or_default(), "{path}");
+            }
             assert_eq!(serde_json::from_slice::<Value>(&to_json(&stored, 42)).unwrap(), expected);
         }
     }

@@ -219,16 +219,11 @@ impl Fields {
         self.0.iter().find(|(key, equal, _)| key == "metadata.name" && *equal).map(|(_, _, value)| value.as_str())
     }
 
-    /// Whether an object fits.
-    pub fn matches(&self, object: &Value) -> bool {
+    /// Whether an object fits, of which `at` tells what stands at a path.
+    pub fn matches(&self, at: impl Fn(&str) -> Value) -> bool {
         self.0.iter().all(|(key, equal, wanted)| {
-            let mut value = object;
-            let path = if key == "source" { "source.component" } else { key };
-            for part in path.split('.') {
-                value = &value[part];
-            }
-            let shown = match value {
-                Value::String(text) => text.clone(),
+            let shown = match at(if key == "source" { "source.component" } else { key }) {
+                Value::String(text) => text,
                 Value::Null if key == "spec.hostNetwork" || key == "spec.unschedulable" => "false".into(),
                 Value::Null => String::new(),
                 other => other.to_string(),
@@ -271,7 +266,8 @@ mod tests {
         for (text, expected) in
             [("metadata.name=a", true), ("spec.nodeName!=n", false), ("status.phase=Running,spec.nodeName=n", true)]
         {
-            assert_eq!(Fields::parse(text, "pods", &[]).unwrap().matches(&pod), expected, "{text}");
+            let at = |path: &str| path.split('.').fold(&pod, |value, name| &value[name]).clone();
+            assert_eq!(Fields::parse(text, "pods", &[]).unwrap().matches(at), expected, "{text}");
         }
         assert_eq!(Fields::parse("spec.x=1", "pods", &[]).unwrap_err().message, "field label not supported: spec.x");
     }

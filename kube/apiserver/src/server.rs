@@ -102,9 +102,7 @@ impl ApiServer {
         let Some(kind) = self.inner.registry.by_kind("apiextensions.k8s.io", "CustomResourceDefinition") else {
             return Err(Status::internal("the kind CustomResourceDefinition is missing"));
         };
-        let page = self.inner.store.list(&kind.prefix(""), None, 0, None).map_err(Status::internal)?;
-        for entry in page.entries {
-            let definition = object::decode(&entry.value, entry.revision).map_err(Status::internal)?;
+        for definition in verbs::read::all(self, &kind, "")? {
             self.inner.registry.define(&definition);
         }
         Ok(())

@@ -224,6 +224,38 @@ async fn pods_are_bound_once_and_deleted_gracefully() {
 }
 
 #[tokio::test]
+async fn a_binding_changes_three_places_and_nothing_else() {
+    let api = api().await;
+    api.post(PODS, pod("a")).await;
+    let waits = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False"}, {"type": "x.io/flt", "status": "True"}]}});
+    let (_, mut before) = api.patch(&format!("{PODS}/a/status"), "merge-patch", waits).await;
+    let bind = async |query: &str, uid: &str, node: &str| {
+        let binding = json!({"metadata": {"name": "a", "uid": uid}, "target": {"name": node}});
+        let (code, status) = api.post(&format!("{PODS}/a/binding{query}"), binding).await;
+        (code, status["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let (code, why) = bind("", "other", "n1").await;
+    assert!(code == 409 && why.contains("UID in precondition: other, UID in object meta: "), "{why}");
+    let (code, why) = bind("", "", "N 1").await;
+    assert!(code == 422 && why.contains("spec.nodeName: Invalid value: \"N 1\""), "{why}");
+    assert_eq!(bind("?dryRun=All", "", "n1").await.0, 201);
+    assert_eq!(api.get(&format!("{PODS}/a")).await.1, before, "nothing of it was kept");
+    assert_eq!(bind("", before["metadata"]["uid"].as_str().unwrap(), "n1").await.0, 201);
+    let (_, mut after) = api.get(&format!("{PODS}/a")).await;
+    assert_eq!((&after["spec"]["nodeName"], &after["metadata"]["generation"]), (&json!("n1"), &json!(2)));
+    let told = after["status"]["conditions"].as_array().unwrap();
+    assert_eq!(
+        told.iter().map(|c| [&c["type"], &c["status"]]).collect::<Vec<_>>(),
+        [["x.io/flt", "True"], ["PodScheduled", "True"]]
+    );
+    for pod in [&mut before, &mut after] {
+        (pod["spec"]["nodeName"], pod["status"]["conditions"]) = (Value::Null, Value::Null);
+        (pod["metadata"]["generation"], pod["metadata"]["resourceVersion"]) = (Value::Null, Value::Null);
+    }
+    assert_eq!(before, after);
+}
+
+#[tokio::test]
 async fn a_gated_pod_is_not_bound_and_its_gates_only_go() {
     let api = api().await;
     let mut gated = pod("a");

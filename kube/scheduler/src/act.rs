@@ -1,15 +1,52 @@
 //! What the scheduler writes: bindings, conditions, events, and who has to leave.
-use std::sync::Arc;
+//!
+//! Events wait in a line of their own, so that no binding waits for one: as upstream's broadcaster, what finds the line full is left out, and
+//! counted.
+use std::sync::{Arc, LazyLock};
 
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
+use prometheus::IntCounter;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use substrate_client::Brief;
+use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::preempt::Plan;
 use crate::queue::uid;
 use crate::storage::{Promise, SELECTED_NODE};
+
+/// Events that wait to be written, of some 600 bytes each; upstream's broadcaster keeps 1,000.
+const EVENTS_WAITING_MAX: usize = 5_000;
+/// Events that are written at once: fewer than bindings, which others wait for.
+const EVENTS_AT_ONCE: usize = 8;
+
+static LEFT_OUT: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
+    let help = "Events of the scheduler that were left out because too many waited to be written.";
+    prometheus::register_int_counter!("substrate_scheduler_events_dropped_total", help).ok()
+});
+
+/// A namespace and the text of an event.
+pub(crate) type Line = mpsc::Sender<(String, Box<RawValue>)>;
+
+/// The line of events, and what writes them in its order until the last sender is gone.
+pub(crate) fn events(client: Client) -> (Line, impl Future<Output = ()>) {
+    LazyLock::force(&LEFT_OUT); // none is counted, too
+    let (sender, mut line) = mpsc::channel::<(String, Box<RawValue>)>(EVENTS_WAITING_MAX);
+    let next = futures::stream::poll_fn(move |context| line.poll_recv(context));
+    let written = next.for_each_concurrent(EVENTS_AT_ONCE, move |(namespace, event)| {
+        let events = Brief::namespaced::<Event>(&client, &namespace);
+        async move {
+            if let Err(error) = events.create(&event).await {
+                debug!(event = event.get(), %error, "event not written");
+            }
+        }
+    });
+    (sender, written)
+}
 
 /// What was written.
 pub(crate) enum Done {
@@ -27,6 +64,7 @@ pub(crate) struct Failed {
 pub(crate) struct Writer {
     pub client: Client,
     pub name: String,
+    pub events: Line,
 }
 
 impl Writer {
@@ -49,7 +87,7 @@ impl Writer {
             Ok(_) => {
                 debug!(pod = %format_args!("{namespace}/{name}"), node, "bound");
                 let message = format!("Successfully assigned {namespace}/{name} to {node}");
-                self.event(pod, "Normal", "Scheduled", &message).await;
+                self.event(pod, "Normal", "Scheduled", &message);
                 Ok(Done::Written)
             }
             Err(error) => {
@@ -73,7 +111,7 @@ impl Writer {
             warn!(pod = name, %error, "condition not written");
         }
         if reason == "Unschedulable" {
-            self.event(pod, "Warning", "FailedScheduling", message).await;
+            self.event(pod, "Warning", "FailedScheduling", message);
         }
     }
 
@@ -116,7 +154,7 @@ impl Writer {
                 warn!(pod = name, %error, "not preempted; will be tried again");
                 return Err(Failed { uid: uid(pod).to_owned() });
             }
-            self.event(victim, "Normal", "Preempted", &message).await;
+            self.event(victim, "Normal", "Preempted", &message);
         }
         for other in less_important {
             let patch = json!({"metadata": {"uid": uid(other)}, "status": {"nominatedNodeName": null}});
@@ -153,8 +191,8 @@ impl Writer {
         }
     }
 
-    /// Events are a courtesy: one that cannot be written is only logged.
-    async fn event(&self, pod: &Pod, kind: &str, reason: &str, message: &str) {
+    /// Events are a courtesy: nobody waits for one.
+    fn event(&self, pod: &Pod, kind: &str, reason: &str, message: &str) {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let stamp = k8s_openapi::jiff::Timestamp::now();
@@ -168,13 +206,10 @@ impl Writer {
             "firstTimestamp": now(), "lastTimestamp": now(),
             "source": {"component": self.name}, "reportingComponent": self.name, "reportingInstance": "",
         });
-        let event: Event = match serde_json::from_value(event) {
-            Ok(event) => event,
-            Err(error) => return warn!(%error, "event not made"),
-        };
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        if let Err(error) = events.create(&PostParams::default(), &event).await {
-            debug!(pod = name, %error, "event not written");
+        let told = serde_json::value::to_raw_value(&event)
+            .is_ok_and(|event| self.events.try_send((namespace.to_owned(), event)).is_ok());
+        if let Some(count) = LEFT_OUT.as_ref().filter(|_| !told) {
+            count.inc();
         }
     }
 }
@@ -182,4 +217,25 @@ impl Writer {
 fn now() -> String {
     // Kubernetes writes whole seconds.
     k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, missing_docs)]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_finds_the_line_full_is_counted() {
+        // Nothing is written here, so nobody listens there.
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let (events, _written) = events(client.clone());
+        let writer = Writer { client, name: "flt".into(), events };
+        let left_out = || LEFT_OUT.as_ref().unwrap().get();
+        for _ in 0..EVENTS_WAITING_MAX {
+            writer.event(&Pod::default(), "Normal", "Scheduled", "");
+        }
+        assert_eq!(left_out(), 0);
+        writer.event(&Pod::default(), "Normal", "Scheduled", "");
+        assert_eq!(left_out(), 1);
+    }
 }

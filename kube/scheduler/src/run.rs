@@ -1,5 +1,5 @@
 //! The loop: caches in, bindings, conditions and events out.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use crate::act::{Done, Failed, Writer};
+use crate::act::{self, Done, Failed, Writer};
 use crate::filters::Failure;
 use crate::guarantee::Guarantee;
 use crate::preempt::{self, Plan, priority};
@@ -57,8 +57,10 @@ impl Default for Options {
 }
 
 /// Requests on their way at a time: more does not make the API server faster, and each holds a pod.
-const IN_FLIGHT_MAX: usize = 32;
+const IN_FLIGHT_MAX: usize = 48;
 
+/// Rounds are at least so far apart: each looks at everything, and in a burst one look at the sum of its changes does.
+const APART: Duration = Duration::from_millis(10);
 /// A round is made at least this often: far below `retry_unchanged`, and of no weight.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -77,8 +79,12 @@ pub async fn run(access: impl Into<Access>, options: Options) {
     let (mut pod_changes, mut node_changes) = (pods.changes(), nodes.changes());
     let back_off =
         BackOff { first: options.back_off_first, most: options.back_off_most, unchanged: options.retry_unchanged };
+    let (events, written) = act::events(client.clone());
+    let mut tasks = JoinSet::new(); // ends with this
+    tasks.spawn(written);
     let mut scheduler = Scheduler {
         client,
+        events,
         queue: Queue::new(back_off),
         tracker: Tracker::default(),
         kept: Kept::default(),
@@ -100,6 +106,7 @@ pub async fn run(access: impl Into<Access>, options: Options) {
             scheduler.tracker.guarantee(all);
         }
         let next = scheduler.round(pods.list(), nodes.list(), namespaces.list()).await;
+        let apart = tokio::time::Instant::now() + APART;
         // A pod that has just failed waits for a change; if none comes, the round after this pause finds it.
         let pause = next.map_or(PAUSE_MAX, |next| next.saturating_duration_since(Instant::now()).min(PAUSE_MAX));
         tokio::select! {
@@ -111,6 +118,7 @@ pub async fn run(access: impl Into<Access>, options: Options) {
             Some(done) = scheduler.in_flight.join_next() => scheduler.finished(done),
             () = tokio::time::sleep(pause) => {}
         }
+        tokio::time::sleep_until(apart).await;
     }
 }
 
@@ -153,6 +161,7 @@ impl Stored {
 
 struct Scheduler {
     client: Client,
+    events: act::Line,
     queue: Queue,
     tracker: Tracker,
     kept: Kept,
@@ -190,14 +199,14 @@ impl Scheduler {
         nodes: Vec<Arc<Node>>,
         namespaces: Vec<Arc<Namespace>>,
     ) -> Option<Instant> {
-        let by_uid: BTreeMap<&str, &Arc<Pod>> = pods.iter().map(|pod| (uid(pod), pod)).collect();
+        let by_uid: HashMap<&str, &Arc<Pod>> = pods.iter().map(|pod| (uid(pod), pod)).collect();
         self.assumed
             .retain(|uid, _| by_uid.get(uid.as_str()).is_some_and(|pod| node_name(pod).is_none() && !has_ended(pod)));
         self.tracker.sync(&nodes, &namespaces, &pods, self.assumed.values());
         if let Some(storage) = self.stored.news() {
             self.tracker.store(storage);
         }
-        let mut nominated = self.nominated(&by_uid);
+        let mut nominated = self.nominated(&pods, &by_uid);
         let cluster = self.tracker.generation();
         let (gated, waiting): (Vec<_>, Vec<_>) =
             pods.iter().filter(|pod| self.is_ours(pod)).cloned().partition(|pod| is_gated(pod));
@@ -225,7 +234,7 @@ impl Scheduler {
                 Ok(choice) => {
                     // Counted where it is now, not twice.
                     self.nominated.remove(uid(&pod));
-                    self.tracker.assume(pod.clone(), &choice.node);
+                    self.tracker.place(&pod, &choice.node);
                     self.assumed.insert(uid(&pod).to_owned(), (pod.clone(), choice.node.clone()));
                     self.make_room().await;
                     let writer = self.writer(&pod);
@@ -281,7 +290,7 @@ impl Scheduler {
     }
 
     /// Pods that wait for room on a node.
-    fn nominated(&mut self, by_uid: &BTreeMap<&str, &Arc<Pod>>) -> Vec<(Arc<Pod>, String)> {
+    fn nominated(&mut self, pods: &[Arc<Pod>], by_uid: &HashMap<&str, &Arc<Pod>>) -> Vec<(Arc<Pod>, String)> {
         let waits =
             |pod: &Pod| node_name(pod).is_none() && !has_ended(pod) && pod.metadata.deletion_timestamp.is_none();
         let seen = |pod: &Pod| pod.status.as_ref().and_then(|status| status.nominated_node_name.clone());
@@ -295,8 +304,8 @@ impl Scheduler {
             victims.retain(stays);
             !victims.is_empty() && by_uid.contains_key(pod.as_str())
         });
-        let told = by_uid.values().filter(|pod| waits(pod) && !self.assumed.contains_key(uid(pod)));
-        let told = told.filter_map(|pod| Some(((*pod).clone(), seen(pod).filter(|name| !name.is_empty())?)));
+        let told = pods.iter().filter(|pod| waits(pod) && !self.assumed.contains_key(uid(pod)));
+        let told = told.filter_map(|pod| Some((pod.clone(), seen(pod).filter(|name| !name.is_empty())?)));
         let all: Vec<(Arc<Pod>, String)> = self.nominated.values().cloned().chain(told).collect();
         let keys = all.iter().map(|(pod, node)| (uid(pod).to_owned(), node.clone())).collect();
         let before = std::mem::replace(&mut self.kept_room, keys);
@@ -367,7 +376,7 @@ impl Scheduler {
 
     /// What writes in the name that the pod has given.
     fn writer(&self, pod: &Pod) -> Writer {
-        Writer { client: self.client.clone(), name: scheduler_of(pod).to_owned() }
+        Writer { client: self.client.clone(), name: scheduler_of(pod).to_owned(), events: self.events.clone() }
     }
 
     fn is_ours(&self, pod: &Pod) -> bool {

@@ -14,6 +14,8 @@ use crate::view::{View, differs, has_ended, node_name};
 pub(crate) struct Tracker {
     view: View,
     nodes: HashMap<String, Arc<Node>>,
+    /// Those of the last look, as they came.
+    seen: Vec<Arc<Node>>,
     /// Where each pod is counted.
     pods: HashMap<String, (Arc<Pod>, String)>,
     generation: u64,
@@ -52,11 +54,6 @@ impl Tracker {
         self.generation += 1;
     }
 
-    /// Counts a pod on a node before it is seen there.
-    pub fn assume(&mut self, pod: Arc<Pod>, node: &str) {
-        self.place(pod, node);
-    }
-
     /// Makes the view that of these objects. `assumed` are pods that are not seen on their nodes yet.
     pub fn sync<'a>(
         &mut self,
@@ -67,23 +64,27 @@ impl Tracker {
     ) {
         self.sync_nodes(nodes);
         self.view.set_namespaces(namespaces);
-        let mut present: HashSet<String> = HashSet::with_capacity(pods.len());
+        let mut present: HashSet<&str> = HashSet::with_capacity(pods.len());
         for pod in pods.iter().filter(|pod| !has_ended(pod)) {
             if let Some(node) = node_name(pod) {
-                present.insert(uid(pod).to_owned());
-                self.place(pod.clone(), node);
+                present.insert(uid(pod));
+                self.place(pod, node);
             }
         }
         for (pod, node) in assumed {
-            if present.insert(uid(pod).to_owned()) {
-                self.place(pod.clone(), node);
+            if present.insert(uid(pod)) {
+                self.place(pod, node);
             }
         }
-        let gone: Vec<String> = self.pods.keys().filter(|uid| !present.contains(*uid)).cloned().collect();
+        let gone: Vec<String> = self.pods.keys().filter(|uid| !present.contains(uid.as_str())).cloned().collect();
         gone.iter().for_each(|uid| self.remove(uid));
     }
 
     fn sync_nodes(&mut self, nodes: &[Arc<Node>]) {
+        if nodes.len() == self.seen.len() && nodes.iter().zip(&self.seen).all(|(node, seen)| Arc::ptr_eq(node, seen)) {
+            return;
+        }
+        self.seen = nodes.to_vec();
         let mut present = HashSet::with_capacity(nodes.len());
         for node in nodes {
             let name = node.metadata.name.clone().unwrap_or_default();
@@ -107,17 +108,18 @@ impl Tracker {
         }
     }
 
-    fn place(&mut self, pod: Arc<Pod>, node: &str) {
-        let known = self.pods.get(uid(&pod));
-        if known.is_some_and(|(known, at)| Arc::ptr_eq(known, &pod) && at == node) {
+    /// Counts a pod on a node, whether it is seen there or not yet.
+    pub fn place(&mut self, pod: &Arc<Pod>, node: &str) {
+        let known = self.pods.get(uid(pod));
+        if known.is_some_and(|(known, at)| Arc::ptr_eq(known, pod) && at == node) {
             return;
         }
         let same = known.is_some_and(|(known, at)| at == node && known.metadata.labels == pod.metadata.labels);
         let before = self.generation;
-        self.remove(uid(&pod).to_owned().as_str());
+        self.remove(uid(pod));
         if self.nodes.contains_key(node) {
             self.view.assume(pod.clone(), node);
-            self.pods.insert(uid(&pod).to_owned(), (pod, node.to_owned()));
+            self.pods.insert(uid(pod).to_owned(), (pod.clone(), node.to_owned()));
             self.generation = if same { before } else { before + 1 };
         }
     }

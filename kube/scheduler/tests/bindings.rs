@@ -3,15 +3,18 @@
 mod world;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
+use substrate_apiserver::admission::{Admission, Request};
+use substrate_apiserver::status::Status;
 use substrate_scheduler::{FitStrategy, Guarantee, Options, Profile, Resources};
 use tokio::sync::watch;
-use world::{add_node, add_pod, by_node, cluster, cluster_by, cluster_with, pods, until};
+use world::{add_node, add_pod, by_node, cluster, cluster_by, cluster_of, cluster_with, pods, until};
 
 #[tokio::test]
 async fn a_burst_fills_the_nodes_exactly_and_the_rest_waits_for_room() {
@@ -59,6 +62,36 @@ async fn a_burst_fills_the_nodes_exactly_and_the_rest_waits_for_room() {
     let scheduled =
         |pod: &Pod| serde_json::to_string(&pod.status).unwrap().contains(r#""status":"True","type":"PodScheduled""#);
     assert!(all.iter().all(scheduled), "{:?}", all.iter().map(|pod| &pod.status).collect::<Vec<_>>());
+}
+
+/// Never answers who makes an event.
+struct NoEvents;
+
+#[async_trait::async_trait]
+impl Admission for NoEvents {
+    async fn admit(&self, request: &Request<'_>, _: &mut Value) -> Result<(), Status> {
+        if request.plural == "events" {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_binding_waits_for_an_event() {
+    let (client, _tasks) = cluster_of(Options::default(), vec![Arc::new(NoEvents)]).await;
+    for node in 0..20 {
+        add_node(&client, &format!("flt-{node}")).await;
+    }
+    // More than there may be requests on their way at a time.
+    for number in 0..70 {
+        add_pod(&client, &format!("p-{number}"), json!({})).await;
+    }
+    until("all are bound", async || match by_node(&client).await.get("") {
+        None => Ok(()),
+        waiting => Err(format!("{waiting:?}")),
+    })
+    .await;
 }
 
 #[tokio::test]

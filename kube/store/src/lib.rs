@@ -146,18 +146,12 @@ impl Store {
     /// [`Error::Exists`], [`Error::NotFound`], [`Error::Conflict`] by precondition; [`Error::TooLarge`];
     /// [`Error::DiskFull`] and [`Error::Disk`] when it could not be made durable, in which case it did not happen.
     pub async fn put(&self, key: &str, precondition: Precondition, value: Bytes) -> Result<Revision, Error> {
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(Error::TooLarge { key: key.to_owned(), bytes: value.len(), limit: VALUE_BYTES_MAX });
-        }
         self.write(key, precondition, Change::Put(value), true).await
     }
 
     /// As [`Store::put`] for what says no more than that something is as it was (a lease, a heartbeat): it survives the death of the process,
     /// and that of the machine once anything else was written. A disk is not worn out by it.
     pub async fn renew(&self, key: &str, precondition: Precondition, value: Bytes) -> Result<Revision, Error> {
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(Error::TooLarge { key: key.to_owned(), bytes: value.len(), limit: VALUE_BYTES_MAX });
-        }
         self.write(key, precondition, Change::Put(value), false).await
     }
 
@@ -173,6 +167,11 @@ impl Store {
         change: Change,
         sync: bool,
     ) -> Result<Revision, Error> {
+        if let Change::Put(value) = &change
+            && value.len() > VALUE_BYTES_MAX
+        {
+            return Err(Error::TooLarge { key: key.to_owned(), bytes: value.len(), limit: VALUE_BYTES_MAX });
+        }
         let (done, answer) = oneshot::channel();
         let write = Write { key: key.into(), precondition, change, sync, done };
         self.committer.send(write).await?;

@@ -6,7 +6,6 @@ use super::{Operation, Request};
 use crate::object;
 use crate::server::ApiServer;
 use crate::status::Status;
-use crate::verbs::read::decoded;
 
 /// Refuses what is to be made in a namespace that does not take anything.
 pub(super) fn admit(server: &ApiServer, request: &Request<'_>) -> Result<(), Status> {
@@ -20,8 +19,7 @@ pub(super) fn admit(server: &ApiServer, request: &Request<'_>) -> Result<(), Sta
         .store
         .get(&namespaces.key("", namespace))
         .ok_or_else(|| Status::not_found("", "namespaces", namespace))?;
-    let object = decoded(&namespaces, &entry)?;
-    if object::is_deleting(&object) {
+    if object::value_at(&entry.value, "metadata.deletionTimestamp").is_string() {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         let mut status = Status::forbidden(&kind.names.group, &kind.names.plural, request.name, &why);
         if let Some(details) = &mut status.details {

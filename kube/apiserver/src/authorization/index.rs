@@ -10,7 +10,7 @@ use crate::auth::User;
 use crate::server::ApiServer;
 use crate::status::Status;
 use crate::table::list;
-use crate::verbs::read::decoded;
+use crate::verbs::read;
 
 /// Something that a binding gives.
 struct Grant {
@@ -33,8 +33,7 @@ impl Index {
     pub(super) fn read(server: &ApiServer) -> Result<Self, Status> {
         let all = |plural: &str| -> Result<Vec<Value>, Status> {
             let kind = server.inner.registry.get(GROUP, "v1", plural).ok_or_else(Status::no_resource)?;
-            let page = server.inner.store.list(&kind.prefix(""), None, 0, None).map_err(Status::internal)?;
-            page.entries.iter().map(|entry| decoded(&kind, entry)).collect()
+            read::all(server, &kind, "")
         };
         let mut roles: HashMap<(String, String), Arc<Vec<Rule>>> = HashMap::new();
         for role in all("roles")?.iter().chain(&all("clusterroles")?) {

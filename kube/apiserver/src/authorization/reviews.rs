@@ -11,6 +11,7 @@
 use serde_json::{Value, json};
 
 use super::{Attributes, MASTERS, Rule, decide};
+use crate::audit::shown;
 use crate::auth::{User, token_user};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
@@ -29,15 +30,15 @@ pub fn answer(server: &ApiServer, call: &Call, sent: Value) -> Result<Value, Sta
     let mut review = call.kind.decode(sent).map_err(Status::bad_request)?.object;
     let (kind, spec) = (call.kind.names.kind.as_ref(), review["spec"].clone());
     let status = match kind {
-        "SelfSubjectReview" => json!({ "userInfo": told(&call.user) }),
+        "SelfSubjectReview" => json!({ "userInfo": shown(&call.user) }),
         "TokenReview" if text(&spec["token"]).is_empty() => {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
         "TokenReview" => {
             let audiences: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().map(text).collect();
             match token_user(server, text(&spec["token"]), &audiences) {
-                Ok((user, audiences)) if audiences.is_empty() => json!({ "authenticated": true, "user": told(&user) }),
-                Ok((user, of)) => json!({ "authenticated": true, "user": told(&user), "audiences": of }),
+                Ok((user, audiences)) if audiences.is_empty() => json!({ "authenticated": true, "user": shown(&user) }),
+                Ok((user, of)) => json!({ "authenticated": true, "user": shown(&user), "audiences": of }),
                 Err(why) => json!({ "user": {}, "error": why }),
             }
         }
@@ -103,10 +104,6 @@ fn question(call: &Call, kind: &str, spec: &Value) -> Result<(User, Attributes),
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
-}
-
-fn told(user: &User) -> Value {
-    json!({ "username": user.name, "groups": user.groups })
 }
 
 fn asked_about(spec: &Value) -> Option<User> {

@@ -2,7 +2,7 @@
 
 mod cluster_role;
 mod cluster_role_binding;
-mod role;
+pub mod role;
 mod role_binding;
 
 use super::Description;

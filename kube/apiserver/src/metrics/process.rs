@@ -3,8 +3,9 @@
 use std::fs::read_to_string;
 use std::io;
 
-use prometheus::core::Collector;
-use prometheus::{Counter, IntGauge};
+use prometheus::{Counter, IntGauge, Registry};
+
+use super::counted;
 
 /// Parts of a second in which the kernel tells times (`USER_HZ`, the same on every architecture).
 const HZ: f64 = 100.0;
@@ -20,26 +21,20 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn new() -> prometheus::Result<Self> {
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| counted(registry, IntGauge::new(name, help));
+        let cpu_seconds = Counter::new("process_cpu_seconds_total", "Seconds of a processor that the process used.");
         Ok(Self {
-            cpu_seconds: Counter::new("process_cpu_seconds_total", "Seconds of a processor that the process used.")?,
+            cpu_seconds: counted(registry, cpu_seconds)?,
             sizes: [
-                ("VmRSS:", 1024, IntGauge::new("process_resident_memory_bytes", "Memory that is in RAM.")?),
-                ("VmSize:", 1024, IntGauge::new("process_virtual_memory_bytes", "Memory that has an address.")?),
-                ("Threads:", 1, IntGauge::new("process_threads", "Threads of the process.")?),
+                ("VmRSS:", 1024, gauge("process_resident_memory_bytes", "Memory that is in RAM.")?),
+                ("VmSize:", 1024, gauge("process_virtual_memory_bytes", "Memory that has an address.")?),
+                ("Threads:", 1, gauge("process_threads", "Threads of the process.")?),
             ],
-            files: IntGauge::new("process_open_fds", "Files that are open.")?,
-            files_max: IntGauge::new("process_max_fds", "Files that may be open.")?,
-            begun: IntGauge::new("process_start_time_seconds", "When the process began, in seconds since 1970.")?,
+            files: gauge("process_open_fds", "Files that are open.")?,
+            files_max: gauge("process_max_fds", "Files that may be open.")?,
+            begun: gauge("process_start_time_seconds", "When the process began, in seconds since 1970.")?,
         })
-    }
-
-    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        let gauges = [&self.files, &self.files_max, &self.begun].into_iter();
-        let gauges = gauges.chain(self.sizes.iter().map(|(_, _, gauge)| gauge));
-        let mut all: Vec<Box<dyn Collector>> = gauges.map(|gauge| Box::new(gauge.clone()) as _).collect();
-        all.push(Box::new(self.cpu_seconds.clone()));
-        all
     }
 
     /// Looks anew.

@@ -192,14 +192,15 @@ fn text(given: &Value) -> Result<&str, Problem> {
     given.as_str().ok_or(Problem::Shape)
 }
 
-/// What `fill` writes, as field `number`: its length is known when it is written, so it is put before it then.
+/// What `fill` writes, as field `number`: its length is known when it is written, so it is put behind it and turned to its front then.
 fn nested(number: u32, out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<(), Error> {
     tag(number, 2, out);
     let start = out.len();
     fill(out)?;
-    let mut length = Vec::with_capacity(5);
-    put((out.len() - start) as u64, &mut length);
-    out.splice(start..start, length);
+    let end = out.len();
+    put((end - start) as u64, out);
+    let length = out.len() - end;
+    out[start..].rotate_right(length);
     Ok(())
 }
 

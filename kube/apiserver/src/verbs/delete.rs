@@ -91,11 +91,11 @@ pub async fn delete_collection(server: &ApiServer, call: &Call, sent: &[u8]) -> 
         server.inner.store.list(&call.kind.prefix(&call.route.namespace), None, 0, None).map_err(Status::internal)?;
     let mut items = Vec::new();
     for entry in &conversion::shown(server, &call.kind, page.entries).await? {
-        let object = decoded(&call.kind, entry)?;
-        if !selection.matches(&object) {
+        let name = object::value_at(&entry.value, "metadata.name");
+        if !selection.matches(&entry.value) {
             continue;
         }
-        match delete_one(server, call, &entry.key, meta(&object, "name"), &options).await {
+        match delete_one(server, call, &entry.key, name.as_str().unwrap_or_default(), &options).await {
             Ok((mut object, _)) => {
                 if matches!(call.kind.rules, Rules::Builtin(_)) {
                     // Of what they are the list says.

@@ -244,10 +244,8 @@ fn endpoint(server: &ApiServer, service: &Value, port: &str) -> Result<(Value, u
     let registry = &server.inner.registry;
     let slices = registry.get("discovery.k8s.io", "v1", "endpointslices").ok_or_else(none)?;
     let pods = registry.get("", "v1", "pods").ok_or_else(none)?;
-    let page = server.inner.store.list(&slices.prefix(namespace), None, 0, None).map_err(Status::internal)?;
     let mut found = Vec::new();
-    for entry in page.entries {
-        let slice = read::decoded(&slices, &entry)?;
+    for slice in read::all(server, &slices, namespace)? {
         if slice["metadata"]["labels"]["kubernetes.io/service-name"] != name {
             continue;
         }

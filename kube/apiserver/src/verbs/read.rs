@@ -44,9 +44,17 @@ pub fn decoded(kind: &Kind, entry: &Entry) -> Result<Value, Status> {
     Ok(object)
 }
 
+/// All objects of a kind, in a namespace or everywhere.
+pub fn all(server: &ApiServer, kind: &Kind, namespace: &str) -> Result<Vec<Value>, Status> {
+    let page = server.inner.store.list(&kind.prefix(namespace), None, 0, None).map_err(Status::internal)?;
+    page.entries.iter().map(|entry| decoded(kind, entry)).collect()
+}
+
 /// The metadata of a stored object, which are the same in all versions of its kind.
-pub fn metadata_of(entry: &Entry) -> Result<Value, Status> {
-    object::decode_metadata(&entry.value, entry.revision).map_err(Status::internal)
+pub fn metadata_of(entry: &Entry) -> Value {
+    let mut metadata = object::value_at(&entry.value, "metadata");
+    metadata["resourceVersion"] = entry.revision.to_string().into();
+    json!({ "metadata": metadata })
 }
 
 pub async fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
@@ -82,13 +90,10 @@ impl Selection {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    pub fn matches(&self, object: &Value) -> bool {
-        self.labels.matches(&object["metadata"]["labels"]) && self.fields.matches(object)
-    }
-
-    /// Whether a stored value is selected; it is parsed only when something is selected.
-    pub fn matches_stored(&self, stored: &[u8]) -> Result<bool, Status> {
-        Ok(self.is_everything() || self.matches(&object::decode(stored, 0).map_err(Status::internal)?))
+    /// Whether a stored value is selected; of it is read what the selectors name.
+    pub fn matches(&self, stored: &[u8]) -> bool {
+        (self.labels.is_empty() || self.labels.matches(&object::value_at(stored, "metadata.labels")))
+            && self.fields.matches(|path| object::value_at(stored, path))
     }
 }
 
@@ -179,17 +184,11 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
         page.entries = conversion::shown(server, &call.kind, page.entries).await?;
     }
     if !selection.is_everything() {
-        let mut kept = Vec::new();
-        for entry in page.entries {
-            if selection.matches_stored(&entry.value)? {
-                kept.push(entry);
-            }
+        page.entries.retain(|entry| selection.matches(&entry.value));
+        if limit > 0 && page.entries.len() > limit {
+            page.remaining = page.entries.len() - limit;
+            page.entries.truncate(limit);
         }
-        if limit > 0 && kept.len() > limit {
-            page.remaining = kept.len() - limit;
-            kept.truncate(limit);
-        }
-        page.entries = kept;
     }
     if !converts_first && view != View::Metadata {
         page.entries = conversion::shown(server, &call.kind, page.entries).await?;
@@ -206,8 +205,7 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
     match view {
         View::Object => Ok(body::json_bytes(StatusCode::OK, list_json(&call.kind, &page.entries, &metadata)?)),
         View::Metadata => {
-            let items: Vec<Value> =
-                page.entries.iter().map(|e| metadata_of(e).map(|o| table::partial(&o))).collect::<Result<_, _>>()?;
+            let items: Vec<Value> = page.entries.iter().map(|e| table::partial(&metadata_of(e))).collect();
             let list = json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items });
             Ok(body::json(StatusCode::OK, &list))
         }

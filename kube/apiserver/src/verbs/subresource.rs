@@ -1,7 +1,9 @@
 //! Subresources that are read and written like objects: status, scale, binding, finalize.
 
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
+use substrate_store::{Error, Precondition};
 
 use super::patch::{self, Said};
 use super::write::{self, Part};
@@ -9,11 +11,11 @@ use super::{Call, read};
 use crate::auth::account_tokens;
 use crate::body::{self, Body};
 use crate::custom::conversion;
-use crate::kinds::{Kind, Rules};
-use crate::object::meta;
+use crate::kinds::{Kind, NameRule, Rules};
+use crate::object::{self, meta};
 use crate::patch::PatchKind;
 use crate::server::ApiServer;
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 use crate::table;
 
 pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Result<Response<Body>, Status> {
@@ -100,7 +102,7 @@ async fn ephemeral(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> 
             let now = after.iter().find(|other| other["name"] == container["name"]);
             if now.is_none_or(|now| !unchanged(container, now)) {
                 let why = format!("existing ephemeral containers {} may not be changed", container["name"]);
-                let error = crate::status::FieldError::forbidden(FIELD, &why);
+                let error = FieldError::forbidden(FIELD, &why);
                 return Err(Status::invalid("", "Pod", &call.route.name, &[error]));
             }
         }
@@ -158,11 +160,7 @@ async fn scale(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Resu
         }
         let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
         if replicas < 0 {
-            let error = crate::status::FieldError::invalid(
-                "spec.replicas",
-                &json!(replicas),
-                "must be greater than or equal to 0",
-            );
+            let error = FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
             return Err(Status::invalid("autoscaling", "Scale", &call.route.name, &[error]));
         }
         let mut object = old.clone();
@@ -185,43 +183,66 @@ async fn bind(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Response<B
     let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
     let (group, plural, name) = (&call.kind.names.group, &call.kind.names.plural, &call.route.name);
     if node.is_empty() {
-        let error = crate::status::FieldError::required("target.name", "");
+        let error = FieldError::required("target.name", "");
         return Err(Status::invalid("", "Binding", name, &[error]));
     }
     let target = &binding["target"]["kind"];
     if !matches!(target.as_str(), None | Some("" | "Node")) {
-        let error = crate::status::FieldError::not_supported("target.kind", target, &["Node", "<empty>"]);
+        let error = FieldError::not_supported("target.kind", target, &["Node", "<empty>"]);
         return Err(Status::invalid("", "Binding", name, &[error]));
     }
     if !matches!(meta(&binding, "name"), "" | "*") && meta(&binding, "name") != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
-    write::update(server, call, Part::Internal, |old| {
-        let refuse = |why: String| Err(Status::conflict(group, &format!("{plural}/binding"), name, &why));
-        let uid = meta(&binding, "uid");
-        if !uid.is_empty() && uid != meta(old, "uid") {
-            return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(old, "uid")));
+    let dry_run = write::WriteOptions::of(call)?.dry_run;
+    let refuse = |why: String| Err(Status::conflict(group, &format!("{plural}/binding"), name, &why));
+    // What stands was judged when it came, and nothing else of it is changed here.
+    for _ in 0..write::TRIES {
+        let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+        // Its text is read and changed in a few places: it is no more than that, and pods are bound by the thousand.
+        let at = |path: &str| object::value_at(&entry.value, path);
+        let (uid, found) = (meta(&binding, "uid"), at("metadata.uid"));
+        if !uid.is_empty() && found != uid {
+            let found = found.as_str().unwrap_or_default();
+            return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"));
         }
-        if crate::object::is_deleting(old) {
+        if at("metadata.deletionTimestamp").is_string() {
             return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
         }
-        if let Some(given) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+        if let Some(given) = at("spec.nodeName").as_str().filter(|n| !n.is_empty()) {
             return refuse(format!("pod {name} is already assigned to node {given:?}"));
         }
-        if old["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        if at("spec.schedulingGates").as_array().is_some_and(|gates| !gates.is_empty()) {
             return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
         }
-        let mut pod = old.clone();
-        pod["spec"]["nodeName"] = node.clone().into();
-        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let mut conditions: Vec<Value> = conditions.into_iter().filter(|c| c["type"] != "PodScheduled").collect();
-        conditions.push(json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": crate::object::now() }));
-        pod["status"]["conditions"] = conditions.into();
-        Ok(pod)
-    })
-    .await?;
-    let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
-    Ok(body::json(StatusCode::CREATED, &status))
+        let wrong = NameRule::Subdomain.judge(&node);
+        if !wrong.is_empty() {
+            let error = |why: &String| FieldError::invalid("spec.nodeName", &node.as_str().into(), why);
+            return Err(Status::invalid("", "Pod", name, &wrong.iter().map(error).collect::<Vec<_>>()));
+        }
+        let mut conditions = at("status.conditions").as_array().cloned().unwrap_or_default();
+        conditions.retain(|c| c["type"] != "PodScheduled");
+        conditions.push(json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": object::now() }));
+        let changes = [
+            ("metadata.generation", (at("metadata.generation").as_i64().unwrap_or(1) + 1).into()),
+            ("spec.nodeName", node.as_str().into()),
+            ("status.conditions", conditions.into()),
+        ];
+        let put = |value: Bytes, (path, new): &(&str, Value)| object::put_at(&value, path, new);
+        let value = changes.iter().try_fold(entry.value.clone(), put);
+        let value = value.ok_or_else(|| Status::internal("the pod has no spec or no status"))?;
+        let known = Precondition::Revision(entry.revision);
+        match if dry_run { Ok(0) } else { server.inner.store.put(&call.key(), known, value).await } {
+            Ok(_) => {
+                let status =
+                    json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+                return Ok(body::json(StatusCode::CREATED, &status));
+            }
+            Err(Error::Conflict { .. }) => {}
+            Err(error) => return Err(write::write_error(&call.kind, name, error)),
+        }
+    }
+    Err(Status::stale(group, plural, name))
 }
 
 /// Writes a namespace's finalizers; with the last one gone it goes too.

@@ -83,7 +83,7 @@ pub async fn watch(server: &ApiServer, call: &Call) -> Result<Response<Body>, St
             let page = store.list(&prefix, None, 0, None).map_err(read::read_error)?;
             watch.watcher = store.watch(&prefix, page.revision).map_err(read::read_error)?;
             for entry in &conversion::shown(server, &call.kind, page.entries).await? {
-                if watch.selection.matches_stored(&entry.value)? {
+                if watch.selection.matches(&entry.value) {
                     watch.write("ADDED", entry, &mut out)?;
                 }
             }
@@ -176,11 +176,8 @@ impl Watch {
 
     /// An object that leaves the selection is deleted for this watcher, one that enters it is added.
     fn event(&self, event: &Event, out: &mut BytesMut) -> Result<(), Status> {
-        let now = event.kind != EventKind::Deleted && self.selection.matches_stored(&event.value)?;
-        let before = match &event.previous {
-            Some((_, value)) => self.selection.matches_stored(value)?,
-            None => false,
-        };
+        let now = event.kind != EventKind::Deleted && self.selection.matches(&event.value);
+        let before = event.previous.as_ref().is_some_and(|(_, value)| self.selection.matches(value));
         let (word, value) = match (before, now) {
             (false, false) => return Ok(()),
             (false, true) => ("ADDED", &event.value),
@@ -196,7 +193,7 @@ impl Watch {
             return self.put(word, &read::json_of(&self.kind, entry)?, out);
         }
         let shown = if self.view == View::Metadata {
-            table::partial(&read::metadata_of(entry)?)
+            table::partial(&read::metadata_of(entry))
         } else {
             let object = read::decoded(&self.kind, entry)?;
             let metadata = json!({ "resourceVersion": entry.revision.to_string() });

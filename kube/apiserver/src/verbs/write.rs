@@ -11,17 +11,20 @@ mod create;
 mod parts;
 mod update;
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
 use substrate_store::Error;
 
 pub use self::create::create;
-pub use self::update::update;
+pub use self::update::{TRIES, update};
 
-use super::read::decoded;
 use super::{Call, FieldValidation};
 use crate::authorization;
-use crate::body::Body;
+use crate::body::{self, Body, View};
+use crate::custom::conversion;
 use crate::kinds::{Errors, Kind, QUALIFIED_NAME, is_qualified_name};
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
@@ -66,15 +69,27 @@ impl WriteOptions {
 pub struct Written {
     pub object: Value,
     pub warnings: Vec<String>,
+    /// Its text, if it was written for the store: not to be written again.
+    text: Option<Bytes>,
 }
 
 impl Written {
     /// The response to whoever asked for the write.
     pub fn respond(&self, call: &Call, code: StatusCode) -> Result<Response<Body>, Status> {
-        let mut response = super::represent(call, code, &self.object)?;
+        let mut response = match &self.text {
+            Some(text) if call.wanted(false)?.0 == View::Object => body::json_bytes(code, text.clone()),
+            _ => super::represent(call, code, &self.object)?,
+        };
         super::warn(&mut response, &self.warnings);
         Ok(response)
     }
+}
+
+/// What is kept of an object, and that again if it is what is shown, too.
+async fn kept(server: &ApiServer, kind: &Kind, object: &Value) -> Result<(Bytes, Option<Bytes>), Status> {
+    let kept = conversion::kept(server, kind, object).await?;
+    let value = object::encode(&kept).map_err(Status::internal)?;
+    Ok((value.clone(), matches!(kept, Cow::Borrowed(_)).then_some(value)))
 }
 
 /// Whether an object that is being deleted has nothing left that holds it.
@@ -206,11 +221,6 @@ fn validate(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<(), Stat
     }
     let errors = errors.into_vec();
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&kind.names.group, &kind.names.kind, name, &errors)) }
-}
-
-fn all(server: &ApiServer, kind: &Kind) -> Result<Vec<Value>, Status> {
-    let page = server.inner.store.list(&kind.prefix(""), None, 0, None).map_err(Status::internal)?;
-    page.entries.iter().map(|entry| decoded(kind, entry)).collect()
 }
 
 /// What a refused write reads like.

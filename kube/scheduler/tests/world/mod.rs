@@ -2,12 +2,14 @@
 #![allow(dead_code)] // each test takes what it needs
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use substrate_apiserver::admission::Admission;
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
@@ -25,12 +27,16 @@ pub async fn cluster_with(guarantees: Option<Guaranteed>) -> (Client, tokio::tas
 }
 
 pub async fn cluster_by(options: Options) -> (Client, tokio::task::JoinSet<()>) {
+    cluster_of(options, Vec::new()).await
+}
+
+pub async fn cluster_of(options: Options, admission: Vec<Arc<dyn Admission>>) -> (Client, tokio::task::JoinSet<()>) {
     let server = ApiServer::new(ApiOptions {
         store: Store::memory().unwrap(),
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
         tokens: Tokens::default(),
         proxies: NodeProxies::default(),
-        admission: Vec::new(),
+        admission,
         version: "v1.34.0".into(),
     })
     .unwrap();

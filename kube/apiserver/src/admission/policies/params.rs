@@ -6,7 +6,7 @@ use super::super::Request;
 use crate::selector::Labels;
 use crate::server::ApiServer;
 use crate::status::Status;
-use crate::verbs::read::decoded;
+use crate::verbs::read::{self, decoded};
 
 /// The parameters with which a policy is asked, one after the other: `null` alone if it has none.
 ///
@@ -50,9 +50,8 @@ pub fn found(
                 Ok(labels) => labels,
                 Err(why) => return Ok(Err(format!("failed to configure binding: {why}"))),
             };
-            let page = server.inner.store.list(&kind.prefix(namespace), None, 0, None).map_err(Status::internal)?;
-            let all = page.entries.iter().map(|entry| decoded(&kind, entry)).collect::<Result<Vec<_>, _>>()?;
-            all.into_iter().filter(|object| labels.matches(&object["metadata"]["labels"])).collect()
+            let all = read::all(server, &kind, namespace)?.into_iter();
+            all.filter(|object| labels.matches(&object["metadata"]["labels"])).collect()
         }
     };
     if params.is_empty() && reference["parameterNotFoundAction"] != "Allow" {

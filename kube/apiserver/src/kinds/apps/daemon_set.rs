@@ -1,5 +1,6 @@
 //! Daemon sets: one pod on each node.
 
+use super::deployment::validate_update;
 use serde_json::{Value, json};
 
 use crate::kinds::validate::number_or_percent;
@@ -114,11 +115,6 @@ fn strategy(strategy: &Value, errors: &mut Errors) {
         }
         _ => errors.push(FieldError::not_supported("spec.updateStrategy", strategy, &["RollingUpdate", "OnDelete"])),
     }
-}
-
-fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
-    errors.immutable(&old["spec"]["selector"], &new["spec"]["selector"], "spec.selector");
-    workload::collisions_grow(old, new, errors);
 }
 
 fn cells(set: &Value, now: jiff::Timestamp) -> Vec<Value> {

@@ -84,7 +84,8 @@ fn strategy(strategy: &Value, errors: &mut Errors) {
     }
 }
 
-fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
+/// A selector stays.
+pub fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
     errors.immutable(&old["spec"]["selector"], &new["spec"]["selector"], "spec.selector");
     workload::collisions_grow(old, new, errors);
 }

@@ -1,11 +1,12 @@
 //! Limit ranges: what pods of a namespace may ask for.
 
+use crate::kinds::rbac::role::{COLUMNS, cells};
 use serde_json::{Value, json};
 
 use crate::kinds::{Builtin, Description, Errors};
 use crate::object::child;
 use crate::status::FieldError;
-use crate::table::{list, text};
+use crate::table::list;
 use substrate_client::quantity::Quantity;
 
 pub static KIND: Description = Description {
@@ -13,8 +14,6 @@ pub static KIND: Description = Description {
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "LimitRange", "limitranges"])
 };
-
-const COLUMNS: &str = "Name, Created At";
 
 /// Limits beyond defaults: a maximum is the default of containers, that or a minimum what is asked for.
 fn default(range: &mut Value) {
@@ -87,9 +86,4 @@ fn ordered(limit: &Value, i: usize, errors: &mut Errors) {
             }
         }
     }
-}
-
-fn cells(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
-    let _ = now;
-    vec![object["metadata"]["name"].clone(), text(&object["metadata"]["creationTimestamp"], "")]
 }

@@ -1,11 +1,12 @@
 //! Cluster roles: what may be done everywhere.
 
+use super::role::{COLUMNS, cells};
 use serde_json::Value;
 
 use super::role::policy_rules;
 use crate::kinds::{Builtin, Description, Errors, NameRule};
 use crate::status::FieldError;
-use crate::table::{list, text};
+use crate::table::list;
 
 pub static KIND: Description = Description {
     namespaced: false,
@@ -13,8 +14,6 @@ pub static KIND: Description = Description {
     rules: Builtin { validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"])
 };
-
-const COLUMNS: &str = "Name, Created At";
 
 fn validate(role: &Value, errors: &mut Errors) {
     policy_rules(role, true, errors);
@@ -30,9 +29,4 @@ fn validate(role: &Value, errors: &mut Errors) {
     for (i, selector) in selectors.iter().enumerate() {
         errors.label_selector(selector, &format!("aggregationRule.clusterRoleSelectors[{i}]"));
     }
-}
-
-fn cells(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
-    let _ = now;
-    vec![object["metadata"]["name"].clone(), text(&object["metadata"]["creationTimestamp"], "")]
 }

@@ -12,7 +12,8 @@ pub static KIND: Description = Description {
     ..Description::of(["rbac.authorization.k8s.io", "v1", "Role", "roles"])
 };
 
-const COLUMNS: &str = "Name, Created At";
+/// Headings of what has nothing to show but when it was made.
+pub const COLUMNS: &str = "Name, Created At";
 
 fn validate(role: &Value, errors: &mut Errors) {
     policy_rules(role, false, errors);
@@ -46,7 +47,8 @@ pub fn policy_rules(role: &Value, cluster: bool, errors: &mut Errors) {
     }
 }
 
-fn cells(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+/// A row of that.
+pub fn cells(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
     let _ = now;
     vec![object["metadata"]["name"].clone(), text(&object["metadata"]["creationTimestamp"], "")]
 }

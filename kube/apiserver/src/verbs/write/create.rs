@@ -6,15 +6,15 @@ use serde_json::Value;
 use substrate_store::Precondition;
 
 use super::parts::system_fields;
-use super::{WriteOptions, Written, after_write, all, place, understand, validate, write_error};
+use super::{WriteOptions, Written, after_write, kept, place, understand, validate, write_error};
 use crate::admission::{self, Operation, Request};
 use crate::apply::{self, Writer};
 use crate::auth::User;
-use crate::custom::conversion;
 use crate::kinds::Kind;
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
 use crate::status::Status;
+use crate::verbs::read::all;
 
 /// Creates `sent` in `namespace`.
 pub async fn create(
@@ -73,7 +73,7 @@ pub async fn create(
         // Before its addresses are looked at: they are taken by the object itself.
         exists()?;
         let lock = server.inner.addresses.lock().await;
-        let others = all(server, kind)?;
+        let others = all(server, kind, "")?;
         server.inner.addresses.assign(&mut object, &others)?;
         Some(lock)
     } else {
@@ -86,9 +86,9 @@ pub async fn create(
     }
     admission::charge(server, &request, &object).await?;
     if options.dry_run {
-        return Ok(Written { object, warnings });
+        return Ok(Written { object, warnings, text: None });
     }
-    let value = object::encode(conversion::kept(server, kind, &object).await?.as_ref()).map_err(Status::internal)?;
+    let (value, shown) = kept(server, kind, &object).await?;
     let revision = server
         .inner
         .store
@@ -100,7 +100,8 @@ pub async fn create(
     if kind.is("", "namespaces") {
         account_of(server, &name).await;
     }
-    Ok(Written { object, warnings })
+    let text = shown.map(|value| object::to_json(&value, revision));
+    Ok(Written { object, warnings, text })
 }
 
 /// A namespace brings the account that its pods run as: where pods need one, the first must not come before it. A controller makes it again

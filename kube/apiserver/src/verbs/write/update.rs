@@ -5,7 +5,7 @@ use substrate_store::{Error, Precondition};
 
 use super::parts::{count_generation, keep_addresses, merge_parts};
 use super::{
-    Part, WriteOptions, Written, after_delete, after_write, all, is_over, place, understand, validate, write_error,
+    Part, WriteOptions, Written, after_delete, after_write, is_over, kept, place, understand, validate, write_error,
 };
 use crate::admission::{self, Operation, Request};
 use crate::apply::{self, Writer};
@@ -14,10 +14,10 @@ use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
 use crate::verbs::Call;
-use crate::verbs::read::decoded;
+use crate::verbs::read::{all, decoded};
 
 /// Tries of a change that does not name a version (upstream: 5).
-const TRIES: usize = 8;
+pub const TRIES: usize = 8;
 
 /// Changes one object: `change` makes the new one from the present one.
 pub async fn update<F>(server: &ApiServer, call: &Call, part: Part, change: F) -> Result<Written, Status>
@@ -110,7 +110,7 @@ where
         let _lock = if of_service {
             let lock = server.inner.addresses.lock().await;
             let others: Vec<Value> =
-                all(server, kind)?.into_iter().filter(|o| o["metadata"]["uid"] != old["metadata"]["uid"]).collect();
+                all(server, kind, "")?.into_iter().filter(|o| o["metadata"]["uid"] != old["metadata"]["uid"]).collect();
             server.inner.addresses.assign(&mut object, &others)?;
             Some(lock)
         } else {
@@ -133,10 +133,9 @@ where
             metadata(&mut object).insert("managedFields".into(), managers);
         }
         if same || options.dry_run {
-            return Ok(Written { object, warnings });
+            return Ok(Written { object, warnings, text: None });
         }
-        let value =
-            object::encode(conversion::kept(server, kind, &object).await?.as_ref()).map_err(Status::internal)?;
+        let (value, shown) = kept(server, kind, &object).await?;
         let (store, key, known) = (&server.inner.store, call.key(), Precondition::Revision(entry.revision));
         let written = match renewal {
             _ if is_over(kind, &object) => store.delete(&key, entry.revision).await,
@@ -151,7 +150,8 @@ where
                 } else {
                     after_write(server, kind, &object);
                 }
-                return Ok(Written { object, warnings });
+                let text = shown.map(|value| object::to_json(&value, revision));
+                return Ok(Written { object, warnings, text });
             }
             Err(Error::Conflict { .. }) if unconditional => {}
             Err(error) => return Err(write_error(kind, &call.route.name, error)),
@@ -170,8 +170,8 @@ fn note(
     brought: Value,
 ) -> (Option<Value>, bool) {
     let subresource = call.route.subresource.as_str();
-    if options.applied || subresource == "binding" {
-        // Applying has noted its own, and who gives a pod its node owns nothing of it, as upstream.
+    if options.applied {
+        // Applying has noted its own.
         let moved = brought != stand;
         return (Some(brought).filter(Value::is_array), moved);
     }
