@@ -43,7 +43,7 @@ struct Bench {
     /// How many nodes are announced, for announce.
     #[arg(long, default_value_t = 1000)]
     count: u16,
-    /// One part of api alone: writes, reads, watchers, growth.
+    /// One part alone: of api writes, reads, watchers, growth; of purchases costs, which is no part of the whole.
     #[arg(long)]
     only: Option<String>,
     /// The folder of upstream's programs, for api and scheduling.
@@ -83,7 +83,11 @@ async fn main() -> Result<()> {
         ("ranking", _) => ranking::measure(),
         ("market", _) => market::measure().await?,
         ("scheduling", _) => scheduling::measure(&upstream("scheduling")?).await?,
-        ("purchases", Some(binary)) => purchases::measure(binary).await?,
+        ("purchases", Some(binary)) => match bench.only.as_deref() {
+            Some("costs") => purchases::costs::measure(binary).await?,
+            Some(other) => bail!("purchases has no part {other:?}; there is costs"),
+            None => purchases::measure(binary).await?,
+        },
         ("purchases", None) => bail!("purchases: --binary is missing: which fluidos?"),
         (other, _) => {
             bail!("there is no bench {other:?}; there are decisions, ranking, market, scheduling, api, purchases")

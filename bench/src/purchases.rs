@@ -8,6 +8,8 @@
 //! Buyers run on the same two cores, sign and verify; nginx's only send and read. Each purchase has a key of its own: the node
 //! listens to each for 20 requests a second. What the node's process takes of the processor is read from the kernel.
 
+pub mod costs;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,9 +1,7 @@
 //! Contract and Allocation objects, as both sides write and end them.
 
 use fluidos_identity::{NodeId, Signed};
-use fluidos_model::kinds::{
-    Allocation, AllocationPhase, AllocationSpec, Contract, ContractSpec, GenericRef, Phase, names,
-};
+use fluidos_model::kinds::{Allocation, AllocationSpec, Contract, ContractSpec, GenericRef, Phase, names};
 use fluidos_rear as rear;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -97,7 +95,8 @@ async fn begin(client: &Client, written: &Contract) -> Result<(), WriteError> {
     begun.map(|_| ()).map_err(|source| failed(written, source))
 }
 
-/// Writes the allocation of a contract, which goes with it. One that is there stays as it is.
+/// Writes the allocation of a contract, which goes with it. One that is there stays as it is. Nothing is said of how it stands: whoever uses it
+/// says that, and until then it is `Inactive`.
 pub(crate) async fn allocate(client: &Client, contract: &Contract) -> kube::Result<()> {
     let api = Brief::namespaced::<Allocation>(client, names::NAMESPACE);
     let contract_name = contract.name_any();
@@ -117,21 +116,8 @@ pub(crate) async fn allocate(client: &Client, contract: &Contract) -> kube::Resu
             allocation.labels_mut().insert(key.into(), value.clone());
         }
     }
-    let created = match api.create(&allocation).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
-        other => other?,
-    };
-    let status = json!({
-        "metadata": {"resourceVersion": created.resource_version},
-        "status": {
-            "status": AllocationPhase::Inactive,
-            "lastUpdateTime": jiff::Timestamp::now().to_string(),
-            "message": "not in use yet",
-        },
-    });
-    match api.patch_status(&name, &Patch::Merge(status)).await {
-        // Whoever uses it was faster, and knows better.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+    match api.create(&allocation).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         other => other.map(|_| ()),
     }
 }

@@ -119,6 +119,7 @@ const SWEEP_MOST: Duration = Duration::from_secs(10);
 pub struct Exporter {
     client: Client,
     caches: Caches,
+    copies: act::Copies,
     options: Options,
     books: Books,
     /// What buyers said about themselves when they reserved, by transaction: at most one per promise.
@@ -137,6 +138,7 @@ impl Exporter {
         let Access { client, caches } = access;
         Self {
             client,
+            copies: act::Copies::new(&caches),
             caches,
             options,
             books,
@@ -299,20 +301,20 @@ impl Exporter {
 
     /// The flavors that a peer may have now, each with what of it is sold to it: what is cut as it is wanted first, then the plans.
     async fn priced(&self, act: Act, peer: Option<NodeId>) -> Result<Vec<(Flavor, Sale)>, Unsold> {
-        let policies = act::policies(&self.client, &self.options.speakers).await?;
+        let policies = self.copies.policies(&self.options.speakers).await;
         let pool = self.books.glance().await.map_err(act::Error::from)?.unwrap_or_default();
-        let plans = act::shop(&self.client, &self.options).await?.plans;
-        let flavors = act::flavors(&self.client, self.options.key.id()).await?;
+        let shop = self.copies.shop(&self.options).await;
+        let flavors = self.copies.flavors(self.options.key.id()).await;
         let (buyer, now) = (peer.map(|node| node.to_string()), Timestamp::now());
         let rating = match &buyer {
-            Some(buyer) => act::rating(&self.client, buyer).await?,
+            Some(buyer) => self.copies.rating(buyer).await,
             None => None,
         };
         let asker = Asker { did: buyer.as_deref(), rating };
         let (mut sold, mut refused) = (Vec::new(), None);
         for flavor in flavors {
             let name = flavor.metadata.name.as_deref().unwrap_or_default();
-            let of_plan = plans.get(name);
+            let of_plan = shop.plans.get(name);
             // A flavor of a plan or service that is not sold any more: it goes in a moment.
             if of_plan.is_none() && service::is_fixed(&flavor) {
                 continue;
@@ -350,10 +352,10 @@ impl Exporter {
         buyer: &str,
         peer: Option<NodeId>,
     ) -> Result<Commitment, Refusal> {
-        let flavor = act::flavor(&self.client, &request.flavor_id, self.options.key.id()).await?;
+        let flavor = self.copies.flavor(&request.flavor_id, self.options.key.id()).await;
         let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: request.flavor_id.clone() })?;
-        let policies = act::policies(&self.client, &self.options.speakers).await?;
-        let shop = act::shop(&self.client, &self.options).await?;
+        let policies = self.copies.policies(&self.options.speakers).await;
+        let shop = self.copies.shop(&self.options).await;
         let of_plan = shop.plans.get(&request.flavor_id);
         if of_plan.is_none() && service::is_fixed(&flavor) {
             return Err(act::Error::NoFlavor { name: request.flavor_id.clone() }.into());
@@ -366,7 +368,7 @@ impl Exporter {
             None => (request.configuration.as_ref().map(plan::asked).transpose()?, None),
         };
         let transaction = request.transaction_id.clone();
-        let rating = act::rating(&self.client, buyer).await?;
+        let rating = self.copies.rating(buyer).await;
         let transaction = transaction.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         let held = self.books.change(|pool| {
             // The time of the try that counts, or a hold would begin in the past.
@@ -457,13 +459,13 @@ impl Seller for Exporter {
     }
 
     async fn list_offers(&self, query: &rear::OffersQuery, peer: &rear::Peer) -> Result<rear::OffersPage, Refusal> {
-        let shelves = act::offers(&self.client, &self.options).await?;
+        let shop = self.copies.shop(&self.options).await;
         let priced = match self.priced(Act::List, peer.node).await {
             Ok(priced) => priced,
             Err(Unsold::Sharing(_)) if peer.node.is_none() => return Ok(rear::OffersPage::default()),
             Err(unsold) => return Err(unsold.into()),
         };
-        Ok(plan::page(shelves, &priced, query))
+        Ok(plan::page(&shop.shelves, &priced, query))
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {

@@ -100,7 +100,8 @@ async fn many_buyers_at_once_are_never_sold_more_than_there_is() {
         "{failed:?}"
     );
     assert_eq!(most.load(Ordering::Relaxed), 4000, "in no version of the ledger more than there is");
-    assert!(versions.load(Ordering::Relaxed) >= 8, "four holds and four sales were seen");
+    // As it was opened, with holds, with sales: those that come together are written together.
+    assert!(versions.load(Ordering::Relaxed) >= 3, "holds and sales were seen");
     assert_eq!(seller.list::<Contract>().await.len(), 4);
     watching.abort();
     for buyer in &buyers {

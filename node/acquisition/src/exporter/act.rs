@@ -1,6 +1,11 @@
-//! What the exporter reads from the API, and what its failures are called on the wire.
+//! What the exporter reads, and what its failures are called on the wire.
+//!
+//! What is sold, by which rules and to whom is read from the copies of the process ([`Copies`]): each message of a purchase needs all of it, and
+//! twelve of the eighteen requests that a purchase made of the API asked for it. A rule that has changed counts as soon as the copies have it, as in
+//! the policy point. What is promised and signed is the Ledger's and the contracts', and is read there.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fluidos_identity::{NodeId, Speakers};
 use fluidos_model::kinds::{
@@ -12,6 +17,7 @@ use fluidos_rear::{Refusal, RefusalCode};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
+use substrate_client::{Cache, Caches};
 
 use crate::Options;
 use crate::contracts::WriteError;
@@ -68,33 +74,85 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Returns own flavors.
-pub(super) async fn flavors(client: &Client, own: NodeId) -> Result<Vec<Flavor>, Error> {
-    let api = Api::<Flavor>::namespaced(client.clone(), names::NAMESPACE);
-    let flavors = api.list(&Default::default()).await?.items;
-    Ok(flavors.into_iter().filter(|flavor| convert::did(&flavor.spec.owner) == Some(own)).collect())
+/// What is sold, and by which rules, as this process knows it.
+pub(super) struct Copies {
+    flavors: Cache<Flavor>,
+    policies: Cache<SharingPolicy>,
+    offers: Cache<Offer>,
+    blueprints: Cache<ServiceBlueprint>,
+    ratings: Cache<Rating>,
+    /// What offers and blueprints said when it was read last, and how often each had changed then.
+    shop: Mutex<Option<([u64; 2], Arc<Shop>)>>,
 }
 
-/// Returns an own flavor.
-pub(super) async fn flavor(client: &Client, name: &str, own: NodeId) -> Result<Option<Flavor>, Error> {
-    // The name is a peer's text: only one that can be a name is asked for.
-    let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    if !name.chars().all(named) {
-        return Ok(None);
+impl Copies {
+    /// Begins to follow them.
+    pub fn new(caches: &Caches) -> Self {
+        Self {
+            flavors: caches.namespaced(names::NAMESPACE),
+            policies: caches.namespaced(names::NAMESPACE),
+            offers: caches.namespaced(names::NAMESPACE),
+            blueprints: caches.namespaced(names::NAMESPACE),
+            ratings: caches.namespaced(names::NAMESPACE),
+            shop: Mutex::default(),
+        }
     }
-    let api = Api::<Flavor>::namespaced(client.clone(), names::NAMESPACE);
-    let flavor = api.get_opt(name).await?;
-    Ok(flavor.filter(|flavor| convert::did(&flavor.spec.owner) == Some(own)))
-}
 
-/// Returns what was seen of a buyer, 0 to 100; `None` is nothing yet.
-pub(super) async fn rating(client: &Client, buyer: &str) -> Result<Option<u8>, Error> {
-    // Who has proven no key is nobody of whom anything was seen.
-    let Ok(key) = buyer.parse::<NodeId>() else { return Ok(None) };
-    let api = Api::<Rating>::namespaced(client.clone(), names::NAMESPACE);
-    let known = api.get_opt(&names::known_cluster(&key.tag())).await?;
-    // Eight digits of a key can be made to measure; the whole key cannot.
-    Ok(known.filter(|known| known.spec.did == buyer).and_then(|known| known.status?.value))
+    /// Returns own flavors.
+    pub async fn flavors(&self, own: NodeId) -> Vec<Flavor> {
+        self.flavors.synced().await;
+        let flavors = self.flavors.list();
+        let owned = flavors.iter().filter(|flavor| convert::did(&flavor.spec.owner) == Some(own));
+        owned.map(|flavor| Flavor::clone(flavor)).collect()
+    }
+
+    /// Returns an own flavor. The name is a peer's text: of one that can be no name there is none.
+    pub async fn flavor(&self, name: &str, own: NodeId) -> Option<Flavor> {
+        self.flavors.synced().await;
+        let flavor = self.flavors.get(names::NAMESPACE, name)?;
+        (convert::did(&flavor.spec.owner) == Some(own)).then(|| Flavor::clone(&flavor))
+    }
+
+    /// Returns what was seen of a buyer, 0 to 100; `None` is nothing yet.
+    pub async fn rating(&self, buyer: &str) -> Option<u8> {
+        // Who has proven no key is nobody of whom anything was seen.
+        let key = buyer.parse::<NodeId>().ok()?;
+        self.ratings.synced().await;
+        let known = self.ratings.get(names::NAMESPACE, &names::known_cluster(&key.tag()))?;
+        // Eight digits of a key can be made to measure; the whole key cannot.
+        if known.spec.did == buyer { known.status.as_ref()?.value } else { None }
+    }
+
+    /// Returns the rules of all sharing policies by name; `None` is one that is not accepted. Who has handed its key over is still whom a policy
+    /// names by the old one.
+    pub async fn policies(&self, speakers: &Speakers) -> Vec<Option<Sharing>> {
+        self.policies.synced().await;
+        let mut policies = self.policies.list();
+        policies.retain(|policy| policy.metadata.deletion_timestamp.is_none());
+        let current = |did: &str| {
+            let named = did.parse::<NodeId>().ok()?;
+            Some(speakers.current(&named)).filter(|current| *current != named).map(|current| current.to_string())
+        };
+        let rules = policies.iter().map(|policy| policy.spec.rules(&policy.name_any()).ok());
+        rules.map(|rules| rules.map(|sharing| sharing.following(current))).collect()
+    }
+
+    /// Returns what is sold as it is.
+    pub async fn shop(&self, options: &Options) -> Arc<Shop> {
+        tokio::join!(self.offers.synced(), self.blueprints.synced());
+        // Before they are read: what changes meanwhile is read again.
+        let versions = [self.offers.version(), self.blueprints.version()];
+        // Nothing panics between two states of it.
+        let mut shop = self.shop.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, shop)) = shop.as_ref()
+            && *known == versions
+        {
+            return shop.clone();
+        }
+        let made = Arc::new(Shop::of(&self.offers.list(), &self.blueprints.list(), options));
+        *shop = Some((versions, made.clone()));
+        made
+    }
 }
 
 /// Returns the contracts by which this node sells.
@@ -105,62 +163,44 @@ pub(super) async fn sold(client: &Client, own: NodeId, speakers: &Speakers) -> R
     Ok(contracts.into_iter().filter(|contract| seller(contract) == Some(own)).collect())
 }
 
-/// Returns the rules of all sharing policies by name; `None` is one that is not accepted. Who has handed its key over is still whom a policy
-/// names by the old one.
-pub(super) async fn policies(client: &Client, speakers: &Speakers) -> Result<Vec<Option<Sharing>>, Error> {
-    let policies = listed(client).await?;
-    let rules = policies.iter().map(|policy| policy.spec.rules(&policy.name_any()).ok());
-    let current = |did: &str| {
-        let named = did.parse::<NodeId>().ok()?;
-        Some(speakers.current(&named)).filter(|current| *current != named).map(|current| current.to_string())
-    };
-    Ok(rules.map(|rules| rules.map(|sharing| sharing.following(current))).collect())
-}
-
-/// Returns the offers that are accepted, by name, each with its plans and the names of their flavors.
-pub(super) async fn offers(client: &Client, options: &Options) -> Result<Vec<Shelf>, Error> {
-    let mut offers = Api::<Offer>::namespaced(client.clone(), names::NAMESPACE).list(&Default::default()).await?.items;
-    offers.retain(|offer| offer.metadata.deletion_timestamp.is_none());
-    offers.sort_by_key(|offer| offer.name_any());
-    let (domain, tag) = (&options.identity.domain, options.key.id().tag());
-    let shelves = offers.into_iter().filter_map(|offer| {
-        let accepted = offer.status.as_ref().is_some_and(|status| status.accepted);
-        let name = offer.name_any();
-        let plans = offer.spec.plans(&name).ok().filter(|_| accepted)?;
-        let named = |plan: Plan| (names::plan_flavor(domain, &tag, &plan.offer, &plan.name), plan);
-        Some(Shelf { description: offer.spec.description, plans: plans.into_iter().map(named).collect(), name })
-    });
-    Ok(shelves.collect())
-}
-
-/// What is sold as it is, by the names of the flavors.
+/// What is sold as it is.
 pub(super) struct Shop {
-    /// Of fixed size: plans of offers, and services.
+    /// The offers that are accepted, by name.
+    pub shelves: Vec<Shelf>,
+    /// Of fixed size, by the names of the flavors: plans of offers, and services.
     pub plans: BTreeMap<String, Plan>,
-    /// Services.
+    /// Services, by the names of the flavors.
     pub recipes: BTreeMap<String, Recipe>,
 }
 
-/// Returns what is sold as it is.
-pub(super) async fn shop(client: &Client, options: &Options) -> Result<Shop, Error> {
-    let blueprints = Api::<ServiceBlueprint>::namespaced(client.clone(), names::NAMESPACE);
-    let (domain, tag) = (&options.identity.domain, options.key.id().tag());
-    let mut recipes = BTreeMap::new();
-    for blueprint in blueprints.list(&Default::default()).await?.items {
-        let accepted = blueprint.status.as_ref().is_some_and(|status| status.accepted);
-        if !accepted || blueprint.metadata.deletion_timestamp.is_some() {
-            continue;
+impl Shop {
+    fn of(offers: &[Arc<Offer>], blueprints: &[Arc<ServiceBlueprint>], options: &Options) -> Self {
+        let (domain, tag) = (&options.identity.domain, options.key.id().tag());
+        let mut recipes = BTreeMap::new();
+        for blueprint in blueprints {
+            let accepted = blueprint.status.as_ref().is_some_and(|status| status.accepted);
+            if !accepted || blueprint.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let name = blueprint.name_any();
+            // One that has changed since it was accepted is looked at again in a moment.
+            if let Ok(recipe) = Recipe::of(&name, &blueprint.spec) {
+                recipes.insert(names::service_flavor(domain, &tag, &name), recipe);
+            }
         }
-        let name = blueprint.name_any();
-        // One that has changed since it was accepted is looked at again in a moment.
-        if let Ok(recipe) = Recipe::of(&name, &blueprint.spec) {
-            recipes.insert(names::service_flavor(domain, &tag, &name), recipe);
-        }
+        let shelves = offers.iter().filter(|offer| offer.metadata.deletion_timestamp.is_none()).filter_map(|offer| {
+            let accepted = offer.status.as_ref().is_some_and(|status| status.accepted);
+            let name = offer.name_any();
+            let plans = offer.spec.plans(&name).ok().filter(|_| accepted)?;
+            let named = |plan: Plan| (names::plan_flavor(domain, &tag, &plan.offer, &plan.name), plan);
+            let description = offer.spec.description.clone();
+            Some(Shelf { description, plans: plans.into_iter().map(named).collect(), name })
+        });
+        let shelves: Vec<Shelf> = shelves.collect();
+        let mut plans: BTreeMap<String, Plan> = shelves.iter().flat_map(|shelf| shelf.plans.iter().cloned()).collect();
+        plans.extend(recipes.iter().map(|(name, recipe)| (name.clone(), recipe.plan.clone())));
+        Self { shelves, plans, recipes }
     }
-    let mut plans: BTreeMap<String, Plan> =
-        offers(client, options).await?.into_iter().flat_map(|shelf| shelf.plans).collect();
-    plans.extend(recipes.iter().map(|(name, recipe)| (name.clone(), recipe.plan.clone())));
-    Ok(Shop { plans, recipes })
 }
 
 /// Writes into each sharing policy whether it is accepted.

@@ -67,17 +67,17 @@ pub(super) fn listed(flavors: &[Flavor], sale: &Sale, wanted: &K8SliceSelector) 
 }
 
 /// Returns the page of offers that is asked for: those with a plan that the peer may have, with these.
-pub(super) fn page(shelves: Vec<act::Shelf>, priced: &[(Flavor, Sale)], query: &rear::OffersQuery) -> rear::OffersPage {
+pub(super) fn page(shelves: &[act::Shelf], priced: &[(Flavor, Sale)], query: &rear::OffersQuery) -> rear::OffersPage {
     let plan = |(name, plan): &(String, Plan)| {
         let of_plan = |(flavor, _): &&(Flavor, Sale)| flavor.metadata.name.as_ref() == Some(name);
         let (flavor, sale) = priced.iter().find(of_plan)?;
         let flavor = convert::wire_flavor(name, &for_sale(flavor, sale).spec);
         Some(rear::OfferedPlan { name: plan.name.clone(), description: plan.description.clone(), flavor })
     };
-    let offers = shelves.into_iter().filter(|shelf| query.after.as_ref().is_none_or(|after| shelf.name > *after));
+    let offers = shelves.iter().filter(|shelf| query.after.as_ref().is_none_or(|after| shelf.name > *after));
     let offers = offers.map(|shelf| {
         let plans: Vec<rear::OfferedPlan> = shelf.plans.iter().filter_map(plan).collect();
-        rear::Offer { id: shelf.name, description: bounded(&shelf.description, DESCRIPTION_LENGTH_MAX), plans }
+        rear::Offer { id: shelf.name.clone(), description: bounded(&shelf.description, DESCRIPTION_LENGTH_MAX), plans }
     });
     let mut offers: Vec<rear::Offer> = offers.filter(|offer| !offer.plans.is_empty()).take(query.limit + 1).collect();
     let more = offers.len() > query.limit;

@@ -31,10 +31,10 @@ impl Exporter {
             return Err(none());
         }
         let standing = renewals::of(&known, &signed, [buyer, seller]);
-        let policies = act::policies(&self.client, &self.options.speakers).await?;
+        let policies = self.copies.policies(&self.options.speakers).await;
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
         let commitment = plan::sold_as(&pool, contract_id).ok_or_else(none)?;
-        let rating = act::rating(&self.client, &commitment.buyer).await?;
+        let rating = self.copies.rating(&commitment.buyer).await;
         let asked = Asked { contract: &known, terms: &signed, renewals: &standing, renewal: &renewal, buyer, rating };
         let (from, until) = match decide(&asked, commitment, (&policies, &pool), Timestamp::now())? {
             Answer::Again => return standing.last.ok_or_else(none),
@@ -47,7 +47,7 @@ impl Exporter {
                 Flavor::new(&commitment.flavor, known.spec.flavor.spec.clone())
             }
             None => {
-                let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
+                let flavor = self.copies.flavor(&commitment.flavor, self.options.key.id()).await;
                 flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?
             }
         };

@@ -141,12 +141,12 @@ impl Exporter {
 
     /// By which rules something is sold on to a buyer; `None` is not. Nothing is, where a policy cannot be read.
     async fn rules(&self, buyer: &str) -> Result<Option<Rules>, Refusal> {
-        let policies = act::policies(&self.client, &self.options.speakers).await?;
+        let policies = self.copies.policies(&self.options.speakers).await;
         if policies.iter().flatten().all(|policy| policy.reselling.is_none()) {
             return Ok(None);
         }
         let pool = self.books.read().await.map_err(act::Error::from)?.unwrap_or_default();
-        let (rating, now) = (act::rating(&self.client, buyer).await?, Timestamp::now());
+        let (rating, now) = (self.copies.rating(buyer).await, Timestamp::now());
         let sale = sale(&policies, &pool, Asker { did: Some(buyer), rating }, now).map_err(own::not_sold)?;
         credit(&policies, &sale, &pool, buyer, now).map_err(own::not_sold)?;
         Ok(sale.reselling.clone().map(|reselling| Rules { pool, sale, reselling }))

@@ -33,7 +33,7 @@ impl Exporter {
                 format!("transaction {transaction} is not held for {origin}: it never was, or its time is over");
             Refusal::new(RefusalCode::Expired, detail)
         })?;
-        let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
+        let flavor = self.copies.flavor(&commitment.flavor, self.options.key.id()).await;
         let flavor = flavor.ok_or_else(|| act::Error::NoFlavor { name: commitment.flavor.clone() })?;
         if commitment.is_held() {
             self.decide(&Ask {

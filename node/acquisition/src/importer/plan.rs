@@ -302,7 +302,10 @@ fn bought(
                 let reason = format!("allocation of {name}: {}", status.message);
                 return write(status::ended(old, Phase::Failed, Step::Peer, &reason, now));
             }
-            phase => waits = Some(format!("allocation of {name} is {phase:?}, needed Active: {}", status.message)),
+            phase => {
+                let message = if status.message.is_empty() { "not in use yet" } else { &status.message };
+                waits = Some(format!("allocation of {name} is {phase:?}, needed Active: {message}"));
+            }
         }
     }
     match waits {

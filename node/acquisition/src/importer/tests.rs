@@ -319,7 +319,9 @@ fn what_is_bought_is_used_and_watched() {
     check(
         &bought(running(), Some(AllocationPhase::Inactive)),
         300,
-        expect!["write [Solved, Solved, TimedOut] Timed Out: allocation of contract-c is Inactive, needed Active: "],
+        expect![
+            "write [Solved, Solved, TimedOut] Timed Out: allocation of contract-c is Inactive, needed Active: not in use yet"
+        ],
     );
     check(
         &bought(running(), Some(AllocationPhase::Error)),

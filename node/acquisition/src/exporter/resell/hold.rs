@@ -242,7 +242,7 @@ impl Exporter {
     pub(in crate::exporter) async fn flavor_of(&self, commitment: &Commitment) -> Result<Flavor, act::Error> {
         let none = || act::Error::NoFlavor { name: commitment.flavor.clone() };
         if commitment.served_by.is_none() {
-            let flavor = act::flavor(&self.client, &commitment.flavor, self.options.key.id()).await?;
+            let flavor = self.copies.flavor(&commitment.flavor, self.options.key.id()).await;
             return flavor.ok_or_else(none);
         }
         let anchor = names::resale(&plan::anchor(&commitment.transaction, &commitment.buyer));
