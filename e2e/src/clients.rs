@@ -1,5 +1,6 @@
 //! Clients of others: programs that `cargo xtask clients` brings in fixed versions, played against a node of ours.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -34,6 +35,8 @@ pub struct Client<'a> {
 pub struct Told {
     /// Whether it says that it went well.
     pub is_ok: bool,
+    /// Its exit code; none when a signal ended it.
+    pub code: Option<i32>,
     /// Standard output.
     pub out: String,
     /// Standard error.
@@ -54,13 +57,32 @@ impl<'a> Client<'a> {
     /// # Errors
     /// When it cannot be run.
     pub fn run_in(&self, directory: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Result<Told> {
+        self.play(directory, variables, arguments, None)
+    }
+
+    /// Runs it with this input, whatever comes of it.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn given(&self, input: &str, arguments: &[&str]) -> Result<Told> {
+        self.play(&self.setup.directory, &[], arguments, Some(input))
+    }
+
+    fn play(&self, at: &Path, variables: &[(&str, &str)], arguments: &[&str], input: Option<&str>) -> Result<Told> {
         let mut command = self.setup.client(&self.program);
         // What a client writes beside its output, caches and copies, stays on the stage.
-        command.args(arguments).current_dir(directory).envs(variables.to_vec());
+        command.args(arguments).current_dir(at).envs(variables.to_vec());
         command.env("HOME", &self.setup.directory).env("TMPDIR", &self.setup.directory);
-        let output = command.stdin(Stdio::null()).output().with_context(|| self.program.display().to_string())?;
+        command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| self.program.display().to_string())?;
+        if let Some(mut stdin) = child.stdin.take() {
+            let _ = stdin.write_all(input.unwrap_or_default().as_bytes()); // it may end without reading all
+        }
+        let output = child.wait_with_output().with_context(|| self.program.display().to_string())?;
         Ok(Told {
             is_ok: output.status.success(),
+            code: output.status.code(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             error: String::from_utf8_lossy(&output.stderr).into_owned(),
         })

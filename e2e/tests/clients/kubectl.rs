@@ -30,11 +30,12 @@ fn verbs(version: &str, name: &str) {
     roll_outs(&kubectl);
     waits(&kubectl);
     copies(&kubectl);
+    crate::inside::play(&kubectl);
     drains(&kubectl);
     tells(&kubectl);
 }
 
-fn has(text: &str, words: &[&str]) {
+pub fn has(text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{word:?} is not in:\n{text}");
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod helm;
+mod inside;
 mod kube_rs;
 mod kubectl;
 mod protobuf;
