@@ -11,7 +11,7 @@ use fluidos_model::kinds::{
     Account, AccountPhase, AccountSpec, AccountStatus, Configuration, Contract, Direction, FlavorType, SignedTerms,
     names,
 };
-use fluidos_model::market::Conditions;
+use fluidos_model::market::{Amounts, Conditions};
 use fluidos_model::receipt::{Basis, Closed, Meter};
 use fluidos_model::service::size_of;
 use fluidos_rear as rear;
@@ -68,6 +68,11 @@ impl Kept {
         self.object.status.clone().unwrap_or_default()
     }
 
+    /// Where it stands.
+    pub fn phase(&self) -> AccountPhase {
+        self.object.status.as_ref().map(|status| status.phase).unwrap_or_default()
+    }
+
     pub fn sells(&self) -> bool {
         self.object.spec.direction == Direction::Sold
     }
@@ -99,7 +104,20 @@ impl Kept {
 
     /// The contract, and where its chain stands.
     pub fn basis(&self) -> Basis {
-        basis_of(&self.basis, &self.status())
+        match &self.object.status {
+            Some(status) => basis_of(&self.basis, status),
+            None => basis_of(&self.basis, &AccountStatus::default()),
+        }
+    }
+
+    /// What was bought, and on which conditions.
+    pub fn bought(&self) -> (&Amounts, &Conditions) {
+        (&self.basis.amounts, &self.basis.conditions)
+    }
+
+    /// When the contract ends by itself.
+    pub fn until(&self) -> Option<Timestamp> {
+        self.basis.until
     }
 
     /// The interval whose receipt comes next, if this party has measured it to its end.
@@ -110,7 +128,7 @@ impl Kept {
 
     /// Whether something is to be settled with the other party.
     pub fn is_due(&self) -> bool {
-        match self.status().phase {
+        match self.phase() {
             AccountPhase::Open | AccountPhase::Closing => {
                 self.meter.ended || !self.meter.closed.is_empty() || self.tell
             }
@@ -121,7 +139,8 @@ impl Kept {
 
     /// This node's clock, as the seller's was when the contract was made.
     pub fn clock(&self, now: Timestamp) -> Timestamp {
-        let ahead = SignedDuration::from_secs(self.status().clock_ahead_seconds);
+        let ahead = self.object.status.as_ref().map_or(0, |status| status.clock_ahead_seconds);
+        let ahead = SignedDuration::from_secs(ahead);
         now.checked_add(ahead).unwrap_or(now)
     }
 
@@ -246,15 +265,15 @@ impl Accounts {
         };
         let mut kept = self.kept_of(object.map_err(Error::api(format!("open account {name}")))?)?;
         if kept.object.status.is_none() {
-            let mut status = AccountStatus::default();
             let made = contract.metadata.creation_timestamp.as_ref().map_or(now, |made| made.0);
             let apart = kept.basis.issued.duration_since(made);
             // Terms of long ago are no sign of a slow clock: the contract may have been taken back.
             if direction == Direction::Bought && apart > CLOCK_APART {
-                status.clock_ahead_seconds = apart.as_secs();
+                let status = AccountStatus { clock_ahead_seconds: apart.as_secs(), ..AccountStatus::default() };
+                kept.object.status = Some(status);
+                self.write(&mut kept).await?;
             }
-            kept.object.status = Some(status);
-            self.write(&mut kept).await?;
+            // Of what begins now nothing is measured yet: its meter is written with the first thing that it measures.
         }
         all.insert(name, Arc::new(Mutex::new(kept)));
         Ok(())

@@ -43,7 +43,7 @@ impl Accounts {
         let entry = |(name, kept): (&String, &std::sync::Arc<tokio::sync::Mutex<crate::accounts::Kept>>)| {
             // One that is in use is not over.
             let (created, is_over) = kept.try_lock().map_or((None, false), |kept| {
-                let done = matches!(kept.status().phase, AccountPhase::Settled | AccountPhase::Unsettled);
+                let done = matches!(kept.phase(), AccountPhase::Settled | AccountPhase::Unsettled);
                 let created = kept.object.metadata.creation_timestamp.as_ref().map(|at| at.0);
                 (created, done && !kept.tell && kept.uninvoiced.is_none())
             });

@@ -222,7 +222,7 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
         if kept.uninvoiced.is_some_and(|at| at <= Instant::now()) {
             accounts.try_invoice(&mut kept).await;
         }
-        if kept.meter.ended && kept.status().phase != AccountPhase::Open {
+        if kept.meter.ended && kept.phase() != AccountPhase::Open {
             give_up(accounts, &mut kept, now).await;
             continue;
         }
@@ -236,7 +236,7 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
         {
             longer |= kept.renew(renewal);
         }
-        let until = kept.basis().until.filter(|until| *until <= clock);
+        let until = kept.until().filter(|until| *until <= clock);
         let gone = contract.is_none_or(|contract| contract.metadata.deletion_timestamp.is_some());
         if let Some(until) = until {
             kept.meter.end(until, End::Expired);
@@ -247,7 +247,7 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
             let reading = view.read(&mut kept, accounts.options.meters.as_ref(), first);
             kept.meter.look(clock, &reading);
         }
-        if kept.meter.ended && kept.status().phase == AccountPhase::Open {
+        if kept.meter.ended && kept.phase() == AccountPhase::Open {
             kept.object.status.get_or_insert_default().phase = AccountPhase::Closing;
         } else if before == (kept.meter.serving, kept.meter.closed.len())
             && !longer
@@ -264,7 +264,7 @@ async fn look(accounts: &Accounts, caches: &Caches, now: Timestamp, refused: &mu
 
 /// An account of which the other party has not been heard for too long is closed as it is.
 async fn give_up(accounts: &Accounts, kept: &mut Kept, now: Timestamp) {
-    if kept.status().phase != AccountPhase::Closing || !is_given_up(&kept.meter, now) {
+    if kept.phase() != AccountPhase::Closing || !is_given_up(&kept.meter, now) {
         return;
     }
     let status = kept.object.status.get_or_insert_default();

@@ -60,8 +60,8 @@ impl View {
         let in_use = self.used.get(kept.name()).is_some_and(|used| *used) && meters.is_up(&peer);
         let (to_peer, from_peer) = if first { packets(kept, meters.traffic(&peer)) } else { (None, None) };
         let none = Vec::new();
-        let per_use = kept.basis().conditions.business_model == BusinessModel::PayPerUse;
-        let bought = kept.basis().amounts;
+        let (bought, conditions) = kept.bought();
+        let (per_use, bought) = (conditions.business_model == BusinessModel::PayPerUse, bought.clone());
         // A service is used as long as it is there: how much of it is not measured.
         let whole = kept.is_service();
         let used_of =

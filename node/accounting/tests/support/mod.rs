@@ -208,8 +208,9 @@ impl Node {
 
     pub async fn phase(&self, phase: AccountPhase) {
         until(&format!("the account is {phase:?}"), async || {
-            let found = self.api::<Account>().get_opt(CONTRACT).await.unwrap().and_then(|account| account.status);
-            match found {
+            let found = self.api::<Account>().get_opt(CONTRACT).await.unwrap();
+            // Of one that has just begun nothing is written beside it.
+            match found.map(|account| account.status.unwrap_or_default()) {
                 Some(status) if status.phase == phase => Ok(()),
                 other => Err(format!("{other:?}")),
             }

@@ -175,7 +175,9 @@ fn living(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
     if let Some(reason) = revoked(view, contract) {
         return Next::Now(Action::Void { contract: boxed(), reason });
     }
-    if let Some(next) = renewing(view, contract, uid, now) {
+    // Opened once: all contracts are looked at whenever one of them changes.
+    let signed = terms::of_contract(contract).ok();
+    if let Some(next) = signed.as_ref().and_then(|signed| renewing(view, contract, signed, uid, now)) {
         return next;
     }
     if let Some(until) = until(contract).filter(|until| *until <= now) {
@@ -183,7 +185,7 @@ fn living(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
         return Next::Now(Action::Expire { contract: boxed() });
     }
     let later = until(contract).map_or(Next::Never, Next::At);
-    let Ok(signed) = terms::of_contract(contract) else { return later };
+    let Some(signed) = signed else { return later };
     let current = |key: &NodeId| view.speakers.current(key);
     let (buys, sells) = (current(&signed.value().buyer) == view.own, current(&signed.value().seller) == view.own);
     let said = contract.status.as_ref().is_some_and(|status| status.ends.is_some());
@@ -210,8 +212,13 @@ fn living(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Next {
 }
 
 /// What is to be done so that a contract goes on; `None` is nothing, now or ever.
-fn renewing(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Option<Next> {
-    let signed = terms::of_contract(contract).ok()?;
+fn renewing(
+    view: &View,
+    contract: &Contract,
+    signed: &Signed<rear::ContractTerms>,
+    uid: &str,
+    now: Timestamp,
+) -> Option<Next> {
     let parties = [signed.value().buyer, signed.value().seller].map(|named| view.speakers.current(&named));
     let [buyer, other] = parties;
     if buyer != view.own || has_orders(contract) || !is_needed(contract) {
@@ -220,7 +227,7 @@ fn renewing(view: &View, contract: &Contract, uid: &str, now: Timestamp) -> Opti
     // Whatever is due at its end comes first then.
     let by_end = |at: Timestamp| until(contract).filter(|end| *end > now).map_or(at, |end| end.min(at));
     let due = view.tries.get(uid).and_then(Try::due).filter(|due| *due > now);
-    match (renewal::next(view, contract, &signed, parties, now), due) {
+    match (renewal::next(view, contract, signed, parties, now), due) {
         (renewal::Next::Ask { .. } | renewal::Next::Stays { .. }, Some(due)) => Some(Next::At(by_end(due))),
         (renewal::Next::Ask { renewal }, None) => {
             let addresses = addresses(view, contract, other, false);
