@@ -66,8 +66,10 @@ impl Guarantees {
 
     /// Whether some of it is not kept any more.
     pub fn ends_in(&self, next: &[Guarantee]) -> bool {
+        // By name: there may be a thousand, and any of them may have changed.
+        let by_name: BTreeMap<&str, &Guarantee> = next.iter().map(|other| (other.name.as_str(), other)).collect();
         let less = |known: &Guarantee| {
-            let there = next.iter().find(|other| other.labels == known.labels && other.name == known.name);
+            let there = by_name.get(known.name.as_str()).filter(|other| other.labels == known.labels);
             let has = |name: &str| there.map_or(Quantity::ZERO, |other| other.amounts.get(name));
             known.amounts.0.iter().any(|(name, amount)| has(name) < *amount)
         };
