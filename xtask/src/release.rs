@@ -7,16 +7,32 @@
 //! Compiled for full RELRO, rustc calls functions of other crates through a table of addresses, in a form that no linker makes direct.
 //! Compiled for the partial one and linked with `-z relro -z now`, calls are direct, and the table that is left is as read-only.
 //!
-//! Both are work for `lld`, which comes with the toolchain on x86-64. Elsewhere the binary is linked as it comes, and is larger.
+//! Functions that an idle node runs stand side by side ([`order`]).
+//!
+//! All of it is work for `lld`, which comes with the toolchain on x86-64. Elsewhere the binary is linked as it comes, and is larger.
+
+pub mod order;
 
 use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
-use crate::machine::{output, run, target};
+use crate::machine::{output, root, run, target};
 
 /// Leaves the tables out. It adds to what the linker does by itself.
 const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) } } INSERT AFTER .text;\n";
+/// Set where rustc calls this program as its linker: the file that is told how many functions have a place.
+pub const LINKS: &str = "FLUIDOS_XTASK_LINKS";
+
+/// Whether the binary says what its functions are called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Symbols {
+    /// It does, for who looks into it.
+    Kept,
+    /// It does not, and its functions are in order.
+    Stripped,
+}
 
 /// Builds the binary and returns where it is.
 pub fn binary(debug: bool) -> Result<PathBuf> {
@@ -24,10 +40,19 @@ pub fn binary(debug: bool) -> Result<PathBuf> {
         run("cargo", &["build", "--locked", "--package", "fluidos"])?;
         return Ok(target().join("debug/fluidos"));
     }
+    link(Symbols::Stripped)
+}
+
+/// Builds the release binary and returns where it is.
+fn link(symbols: Symbols) -> Result<PathBuf> {
     let mut build: Vec<String> =
         ["rustc", "--locked", "--release", "--package", "fluidos", "--bin", "fluidos", "--"].map(str::to_owned).into();
+    let report = target().join("order.found");
+    let mut command = Command::new("cargo");
     if has_lld()? {
-        build.insert(1, "--config=build.rustflags=[\"-Crelro-level=partial\"]".into());
+        // Names of the newer mangling say of what type a function is made, which the order of functions needs.
+        let flags = "build.rustflags=[\"-Crelro-level=partial\",\"-Csymbol-mangling-version=v0\"]";
+        build.insert(1, format!("--config={flags}"));
         let script = target().join("no-unwind-tables.ld");
         std::fs::create_dir_all(target())?;
         std::fs::write(&script, SCRIPT)?;
@@ -35,9 +60,47 @@ pub fn binary(debug: bool) -> Result<PathBuf> {
             .extend(["-C", "link-arg=-fuse-ld=lld", "-C", "link-arg=-Wl,--icf=all,-z,relro,-z,now"].map(str::to_owned));
         build.extend(["-C", "link-arg=-Wl,--no-eh-frame-hdr", "-C"].map(str::to_owned));
         build.push(format!("link-arg=-Wl,-T,{}", script.display()));
+        match symbols {
+            Symbols::Kept => build.extend(["-C", "strip=none"].map(str::to_owned)),
+            Symbols::Stripped => {
+                // A list that has changed is another program to cargo.
+                build.push(format!("--cfg=order=\"{}\"", order::list_digest()?));
+                let this = std::env::current_exe().context("this program")?;
+                build.extend(["-C".into(), format!("linker={}", this.display())]);
+                command.env(LINKS, &report);
+            }
+        }
     }
-    run("cargo", &build.iter().map(String::as_str).collect::<Vec<_>>())?;
+    // What cargo has told this program about itself is not told on: build scripts look at it, and everything would be compiled anew.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
+    println!("\n$ cargo {}", build.join(" "));
+    let status = command.args(&build).current_dir(root()).status().context("cargo")?;
+    ensure!(status.success(), "cargo {}: {status}", build.join(" "));
+    if symbols == Symbols::Stripped {
+        tell(&std::fs::read_to_string(&report).unwrap_or_default());
+    }
     Ok(target().join("release/fluidos"))
+}
+
+/// Says how many functions are in order: a list that was made for another program orders little, and nothing else shows it.
+fn tell(report: &str) {
+    let numbers = report.split_once(' ').map(|(found, missing)| (found.parse::<u32>(), missing.parse::<u32>()));
+    match numbers {
+        Some((Ok(found), Ok(missing))) => {
+            println!(
+                "{found} functions are in the order in which an idle node runs them; {missing} of the list are no more"
+            );
+            if missing > found / 4 {
+                println!("the list is old, and an idle node takes more memory than it could: cargo xtask order");
+            }
+        }
+        _ => println!("functions are in no order: an idle node takes twice the memory that it could"),
+    }
 }
 
 /// Whether the toolchain brings `lld`, and links with it of itself.
