@@ -22,46 +22,58 @@ const STARTED: Duration = Duration::from_secs(10);
 
 /// How often is looked at whether there is something to give back …
 const LOOK: Duration = Duration::from_secs(60);
-/// … and how much it must be: to go through a heap takes the time of some milliseconds, in which nothing else allocates.
+/// … and how much more it must be than what could not be given back before: to go through a heap takes the time of some milliseconds, in
+/// which nothing else allocates.
 const WORTH_BYTES: usize = 16 << 20;
 
 /// Waits until the start is over, and gives back; then what becomes free, until dropped.
 pub async fn run() {
     tokio::time::sleep(STARTED).await;
     give_back();
-    let mut resident = resident_bytes();
+    let mut left = unused_bytes();
     loop {
         tokio::time::sleep(LOOK).await;
-        resident = trim_if_worth(resident);
+        left = trim_if_worth(left);
     }
 }
 
-/// Gives back free pages of the heap if much is free, and much has come since that was done last. Takes and returns what is resident then.
-fn trim_if_worth(before: usize) -> usize {
-    let resident = resident_bytes();
-    if resident < before.saturating_add(WORTH_BYTES) || free_bytes() < WORTH_BYTES {
-        return before.min(resident);
+/// Gives back free pages of the heap if there is more to give than what was `left` last time, between things that stay. Returns what is left now.
+fn trim_if_worth(left: usize) -> usize {
+    let unused = unused_bytes();
+    if unused < left.saturating_add(WORTH_BYTES) {
+        return left.min(unused);
     }
     trim();
-    let after = resident_bytes();
-    tracing::debug!(resident, after, "free memory is given back");
-    after
+    let left = unused_bytes();
+    tracing::debug!(unused, left, "free memory is given back");
+    left
 }
 
-/// Bytes of this process that are in memory (proc_pid_statm(5)); none if the kernel does not say.
-fn resident_bytes() -> usize {
+/// Bytes in memory that nothing is kept in: pages of no file less what the allocator has handed out. What it has free says nothing, as that
+/// counts what was given back, too.
+fn unused_bytes() -> usize {
+    anonymous_bytes().saturating_sub(handed_out_bytes())
+}
+
+/// Bytes of this process that are in memory and of no file (proc_pid_statm(5)); none if the kernel does not say.
+fn anonymous_bytes() -> usize {
     const PAGE: usize = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or_default() * PAGE
+    let mut pages = statm.split(' ').skip(1).map_while(|pages| pages.parse::<usize>().ok());
+    let (resident, of_files) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
+    resident.saturating_sub(of_files) * PAGE
 }
 
-/// Bytes that the heap has free, given back or not (mallinfo(3)). What is not counted is not trimmed.
-fn free_bytes() -> usize {
+/// Bytes that the allocator has handed out (mallinfo(3)). Where it cannot be asked all of it is, and nothing is trimmed.
+fn handed_out_bytes() -> usize {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it takes the allocator's own locks, and only reads.
-    return unsafe { libc::mallinfo2() }.fordblks;
+    {
+        // SAFETY: it takes the allocator's own locks, and only reads.
+        let told = unsafe { libc::mallinfo2() };
+        told.uordblks + told.hblkhd
+    }
     #[cfg(not(target_env = "gnu"))]
-    0
+    usize::MAX
 }
 
 fn give_back() {
@@ -152,17 +164,21 @@ Anonymous:             0 kB
 
     #[test]
     fn what_is_free_between_things_that_stay_is_given_back() {
-        let before = resident_bytes();
+        let (left, before) = (unused_bytes(), anonymous_bytes());
         let mut all: Vec<Option<Box<[u8]>>> = (0..65_536).map(|_| Some(vec![7; 1024].into())).collect();
-        let full = resident_bytes();
+        let full = anonymous_bytes();
         assert!(full > before + (48 << 20), "{before} {full}");
-        assert_eq!(trim_if_worth(full), full, "nothing has come since");
+        // Looked at while all of it is in use: there is nothing to give, and later no less.
+        let left = trim_if_worth(left);
+        assert!(anonymous_bytes() > before + (48 << 20), "{before} {left}");
         // One in a hundred stays.
         all.iter_mut().enumerate().filter(|(i, _)| i % 100 != 0).for_each(|(_, one)| drop(one.take()));
-        let kept = resident_bytes();
+        let kept = anonymous_bytes();
         assert!(kept > before + (48 << 20), "the allocator gives back by itself: {before} {kept}");
-        let after = trim_if_worth(before);
+        let left = trim_if_worth(left);
+        let after = anonymous_bytes();
         assert!(after < before + (24 << 20), "{before} {kept} {after}");
+        assert_eq!(trim_if_worth(left), left, "nothing has come since");
         assert!(all.iter().flatten().all(|one| one.iter().all(|byte| *byte == 7)));
     }
 

@@ -80,6 +80,7 @@ fn place<'a>(symbols: &'a HashSet<String>, list: &[u32]) -> (Vec<&'a str>, usize
 pub fn make() -> Result<()> {
     install(&[VALGRIND])?;
     let binary = super::link(super::Symbols::Kept)?;
+    let ours = symbols(&[&binary.display().to_string()])?;
     let directory = target().join("order");
     std::fs::create_dir_all(&directory)?;
     let out = directory.join("callgrind.out");
@@ -102,7 +103,7 @@ pub fn make() -> Result<()> {
         std::thread::sleep(lasts);
         let pid = node.pid();
         output("callgrind_control", &["--dump", &pid.to_string()])?;
-        ran(&PathBuf::from(format!("{}.{pid}.{number}", out.display())))
+        ran(&PathBuf::from(format!("{}.{pid}.{number}", out.display())), &ours)
     };
     println!("a node starts under callgrind: {} s", SETTLED.as_secs());
     let begun = phase(1, SETTLED)?;
@@ -119,23 +120,32 @@ pub fn make() -> Result<()> {
     Ok(())
 }
 
-/// The functions of the binary that ran, by what callgrind wrote.
-fn ran(file: &Path) -> Result<Vec<String>> {
+/// Which of these functions ran, by what callgrind wrote.
+fn ran(file: &Path, ours: &HashSet<String>) -> Result<Vec<String>> {
     // It is there when the command returns, but may not be whole.
     std::thread::sleep(Duration::from_secs(5));
     let text = std::fs::read(file).with_context(|| file.display().to_string())?;
-    Ok(functions(&String::from_utf8_lossy(&text)))
+    Ok(functions(&String::from_utf8_lossy(&text), ours))
 }
 
-fn functions(text: &str) -> Vec<String> {
+/// Those of the C library and of the loader are not ours to order; those of `ring`, which are no Rust, are.
+fn functions(text: &str, ours: &HashSet<String>) -> Vec<String> {
     let mut seen = HashSet::new();
     let names = text.lines().filter_map(|line| line.strip_prefix("fn=")).map(|name| {
         // A function that calls itself is told as `name'2`.
         name.split('\'').next().unwrap_or(name)
     });
-    // Those of the C library and of the loader are not ours to order.
-    let ours = names.filter(|name| name.starts_with("_ZN") || name.starts_with("_R"));
-    ours.filter(|name| seen.insert(*name)).map(str::to_owned).collect()
+    names.filter(|name| ours.contains(*name) && seen.insert(*name)).map(str::to_owned).collect()
+}
+
+/// The functions of programs, objects and libraries.
+fn symbols(files: &[&str]) -> Result<HashSet<String>> {
+    let told = output("nm", &[&["--defined-only", "--format=posix"], files].concat())?;
+    let function = |line: &str| {
+        let (name, rest) = line.split_once(' ')?;
+        rest.starts_with(['t', 'T', 'w', 'W']).then(|| name.to_owned())
+    };
+    Ok(told.lines().filter_map(function).collect())
 }
 
 /// The linker that rustc calls: links with the functions in order, and says in `FILE` how many have a place.
@@ -147,16 +157,7 @@ pub fn link_in_order(arguments: &[String], report: &Path) -> Result<()> {
         let path = Path::new(argument);
         path.extension().is_some_and(|end| end == "o" || end == "rlib") && path.is_file()
     });
-    let mut nm = vec!["--defined-only", "--format=posix"];
-    nm.extend(objects.map(String::as_str));
-    let symbols: HashSet<String> = output("nm", &nm)?
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split(' ');
-            let (name, kind) = (words.next()?, words.next()?);
-            matches!(kind, "t" | "T" | "w" | "W").then(|| name.to_owned())
-        })
-        .collect();
+    let symbols = symbols(&objects.map(String::as_str).collect::<Vec<_>>())?;
     let (sorted, missing) = sort(&symbols)?;
     let file = target().join("order.symbols");
     std::fs::write(&file, sorted.join("\n"))?;
@@ -165,6 +166,8 @@ pub fn link_in_order(arguments: &[String], report: &Path) -> Result<()> {
         .args(arguments)
         .arg(format!("-Wl,--symbol-ordering-file={}", file.display()))
         .arg("-Wl,--no-warn-symbol-ordering")
+        // What stands where, for who looks at which pages a node has mapped.
+        .arg(format!("-Wl,-Map={}", target().join("order.map").display()))
         .status()
         .context("cc")?;
     ensure!(status.success(), "cc: {status}");
@@ -197,7 +200,8 @@ mod tests {
 
     #[test]
     fn functions_are_read_from_what_callgrind_writes() {
-        let text = format!("fl=???\nfn={V0}\n0 12\ncfn={LEGACY}\nfn={V0}'2\nfn=malloc\nfn={LEGACY}\n");
-        assert_eq!(functions(&text), [V0, LEGACY]);
+        let ours = HashSet::from([LEGACY, V0, "ring_asm", "idle"].map(str::to_owned));
+        let text = format!("fl=???\nfn={V0}\n0 12\ncfn={LEGACY}\nfn={V0}'2\nfn=malloc\nfn={LEGACY}\nfn=ring_asm\n");
+        assert_eq!(functions(&text, &ours), [V0, LEGACY, "ring_asm"]);
     }
 }

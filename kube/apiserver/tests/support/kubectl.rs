@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use substrate_apiserver::tls::{Authority, serve};
+use tokio::io::AsyncReadExt as _;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -101,12 +102,19 @@ pub async fn websocket(
 ) -> Result<WebSocketStream<TcpStream>, (u16, String)> {
     let mut request = format!("ws://127.0.0.1:{port}{path}").into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    match tokio_tungstenite::client_async(request, stream).await {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap().into_std().unwrap();
+    // A handshake that is refused reads as much of the body as came with the head; the rest is read here.
+    let mut rest = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
+    match tokio_tungstenite::client_async(request, TcpStream::from_std(stream).unwrap()).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(response)) => {
-            let body = response.body().as_deref().unwrap_or_default();
-            Err((response.status().as_u16(), String::from_utf8_lossy(body).into_owned()))
+            let mut body = response.body().clone().unwrap_or_default();
+            // kubectl's proxy sends it in chunks, of which the last is empty.
+            while !body.ends_with(b"0\r\n\r\n") {
+                let read = tokio::time::timeout(Duration::from_secs(30), rest.read_buf(&mut body)).await;
+                assert!(read.unwrap().unwrap() > 0, "{path}: the body ends early: {}", String::from_utf8_lossy(&body));
+            }
+            Err((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
         }
         Err(other) => panic!("{path}: {other}"),
     }
