@@ -23,6 +23,7 @@ const LINES_MAX: usize = 900;
 
 /// The floors from below, and the rooms of each in the order in which one may use those before it.
 const FLOORS: &[&[&str]] = &[
+    &["engine/host", "engine/session", "engine/images", "engine/runtime"],
     &[
         "kube/store",
         "kube/client",
@@ -67,10 +68,12 @@ const STRANGERS: &[&[&str]] = &[
 ];
 
 /// Where `unsafe` may appear.
-const UNSAFE: &[&str] = &["kube/network/", "kube/kubelet/", "node/fabric/", "bin/"];
+const UNSAFE: &[&str] = &["engine/host/", "kube/network/", "node/fabric/", "bin/"];
 
 /// Crates that must not be among the (normal) dependencies of a room.
 const ABSENT: &[(&str, &[&str])] = &[
+    ("engine/images", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
+    ("engine/runtime", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("model", &["tokio", "kube-client", "kube-runtime", "mio"]),
     ("wire/rear", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("wire/door", &["kube", "kube-core", "kube-client", "k8s-openapi"]),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use substrate_kubelet::images::{ImageStore, Reference, Registry};
+use engine_images::{ImageStore, Reference, Registry};
 
 /// What is done with images.
 #[derive(clap::Subcommand, Clone, Debug)]

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|first| first == SUPERVISOR) {
         // Before any thread is started: it forks.
-        return substrate_kubelet::supervisor::main(&arguments[2..]);
+        return engine_runtime::supervisor::main(&arguments[2..]);
     }
     allocator::set_up();
     let program = arguments.first().map(std::path::Path::new).and_then(std::path::Path::file_name);

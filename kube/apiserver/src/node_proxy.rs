@@ -14,9 +14,9 @@ use std::sync::{Arc, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use engine_session::{ExecOptions, ExecOutput, ExecSession, TerminalSize};
 use futures::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 
 /// One container of one pod, as the API server resolved it: the container exists in the pod's spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,53 +46,6 @@ pub struct LogOptions {
     pub since_seconds: Option<i64>,
     /// Stop after so many bytes.
     pub limit_bytes: Option<u64>,
-}
-
-/// A command to run inside a running container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExecOptions {
-    /// Program and arguments; never empty.
-    pub command: Vec<String>,
-    /// Whether the caller will write to the command's standard input.
-    pub stdin: bool,
-    /// Whether the caller reads its standard output.
-    pub stdout: bool,
-    /// Whether the caller reads its standard error; never with `tty`.
-    pub stderr: bool,
-    /// Whether the command gets a terminal.
-    pub tty: bool,
-}
-
-/// The size of a terminal in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TerminalSize {
-    /// Columns.
-    pub width: u16,
-    /// Rows.
-    pub height: u16,
-}
-
-/// What a running command gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExecOutput {
-    /// Bytes of its standard output (of its terminal, with `tty`).
-    Stdout(Bytes),
-    /// Bytes of its standard error.
-    Stderr(Bytes),
-    /// Its exit code; the last message.
-    Exit(i32),
-    /// It could not be started or was lost, and why; the last message.
-    Failed(String),
-}
-
-/// A running command. Dropping the session ends the command.
-pub struct ExecSession {
-    /// Standard input; dropping the sender closes it. Bound: 16 chunks, so a slow command slows its caller.
-    pub stdin: mpsc::Sender<Bytes>,
-    /// New sizes of its terminal.
-    pub resize: mpsc::Sender<TerminalSize>,
-    /// Its output, ended by [`ExecOutput::Exit`] or [`ExecOutput::Failed`].
-    pub output: mpsc::Receiver<ExecOutput>,
 }
 
 /// A two-way byte stream to a port of a pod.

@@ -11,17 +11,17 @@ use substrate_network::NodeNetwork;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::Guests;
-use crate::cgroups::{self, Cgroups};
 use crate::events::Recorder;
-use crate::images::{self, ImageSource, ImageStore};
 use crate::manager::{Manager, Pods, sweep_all};
 use crate::node::{self, Reserve};
 use crate::pod::names::ClusterDns;
 use crate::pod::resources::Capacity;
 use crate::pod::tokens::Tokens;
 use crate::pod::worker;
-use crate::runtime::{self, OciRuntime, Runtime};
+use crate::{Guests, ImageSource};
+use engine_images::ImageStore;
+use engine_runtime::cgroups::{self, Cgroups};
+use engine_runtime::{OciRuntime, Runtime};
 
 /// What a kubelet is started with.
 pub struct Options {
@@ -41,7 +41,7 @@ pub struct Options {
     pub cluster_domain: String,
     /// Labels of the Node, beside the well-known ones.
     pub node_labels: BTreeMap<String, String>,
-    /// The command line that leads to [`crate::supervisor::main`].
+    /// The command line that leads to [`engine_runtime::supervisor::main`].
     pub supervisor: Vec<OsString>,
     /// Asked in order for images that are not here.
     pub image_sources: Vec<Arc<dyn ImageSource>>,
@@ -58,10 +58,10 @@ pub struct Options {
 pub enum Error {
     /// The image store.
     #[error(transparent)]
-    Images(#[from] images::Error),
+    Images(#[from] engine_images::Error),
     /// The runtime's directory.
     #[error(transparent)]
-    Runtime(#[from] runtime::Error),
+    Runtime(#[from] engine_runtime::Error),
     /// The machine's cgroups.
     #[error(transparent)]
     Cgroups(#[from] cgroups::Error),

@@ -13,23 +13,17 @@
 //! It knows no runtime but the built-in one (`oci`), and what [`pod::support`] lists it does not do; a pod that asks
 //! for it waits and says so. Memory and disk pressure are not watched, and pods are not evicted for them.
 
-pub mod capabilities;
-pub mod cgroups;
 mod events;
-pub mod files;
 mod guests;
-pub mod images;
+mod image_source;
 mod kubelet;
 mod manager;
 pub mod node;
 pub mod pod;
 mod proxy;
-pub mod rooted;
-pub mod runtime;
 mod stats;
-pub mod supervisor;
-mod sys;
 
 pub use guests::Guests;
+pub use image_source::ImageSource;
 pub(crate) use kubelet::Shared;
 pub use kubelet::{Error, Handle, Kubelet, Options, StopPods};

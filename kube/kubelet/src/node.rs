@@ -143,7 +143,7 @@ async fn report(shared: &Shared, ready: bool) -> Result<(), kube::Error> {
 
 fn labels(name: &str, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut labels = own.clone();
-    let arch = crate::images::architecture();
+    let arch = engine_images::architecture();
     for (key, value) in [("kubernetes.io/hostname", name), ("kubernetes.io/arch", arch), ("kubernetes.io/os", "linux")]
     {
         labels.insert(key.to_owned(), value.to_owned());
@@ -217,7 +217,7 @@ fn node_info() -> serde_json::Value {
     let pretty =
         release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
     json!({
-        "architecture": crate::images::architecture(),
+        "architecture": engine_images::architecture(),
         "operatingSystem": "linux",
         "osImage": pretty,
         "kernelVersion": read("/proc/sys/kernel/osrelease"),

@@ -21,7 +21,7 @@ use tokio::net::TcpSocket;
 use crate::kubelet::Handle;
 use crate::pod::PodDir;
 use crate::pod::plan::{restarts, runs_of};
-use crate::runtime::{self, ContainerStatus as Run};
+use engine_runtime::ContainerStatus as Run;
 
 /// A port that does not answer within this does not exist for a user at a terminal.
 const DIAL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -129,9 +129,9 @@ impl Handle {
     }
 }
 
-fn refused(error: runtime::Error) -> Error {
+fn refused(error: engine_runtime::Error) -> Error {
     match error {
-        runtime::Error::Refused(why) => Error::Internal(why),
+        engine_runtime::Error::Refused(why) => Error::Internal(why),
         e => Error::Internal(crate::pod::chain(&e)),
     }
 }

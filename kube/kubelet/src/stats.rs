@@ -13,21 +13,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use engine_runtime::cgroups::Usage;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kubelet::Handle;
-
-/// What something has used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Processor time since it began.
-    pub cpu: Duration,
-    /// Memory in bytes.
-    pub memory: u64,
-    /// … without what the kernel takes back first.
-    pub working_set: u64,
-}
 
 /// One pod and its containers that run.
 struct Measured {

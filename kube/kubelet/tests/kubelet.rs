@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
+#[path = "../../../engine/images/tests/support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use engine_images::{Error as ImageError, ImageStore, Reference};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret, Service};
@@ -24,9 +26,8 @@ use serde_json::{Value, json};
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::{ContainerTarget, ExecOptions, ExecOutput, LogOptions, NodeProxies, NodeProxy};
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
-use substrate_kubelet::images::{Error as ImageError, ImageSource, ImageStore, Reference};
 use substrate_kubelet::node::Reserve;
-use substrate_kubelet::{Guests, Handle, Kubelet, Options, StopPods};
+use substrate_kubelet::{Guests, Handle, ImageSource, Kubelet, Options, StopPods};
 use substrate_network::NodeNetwork;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -35,7 +36,7 @@ const NODE: &str = "flt-node";
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     if args.get(1).is_some_and(|a| a == "supervisor") {
-        return substrate_kubelet::supervisor::main(&args[2..]);
+        return engine_runtime::supervisor::main(&args[2..]);
     }
     // Nothing of this is seen on the machine's own network.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();

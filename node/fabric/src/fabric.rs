@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use engine_images::ImageStore;
 use fluidos_identity::{FabricPrefix, NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
 use fluidos_model::kinds::{Allocation, Contract, names};
@@ -13,7 +14,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Servic
 use kube::{Client, ResourceExt as _};
 use substrate_apiserver::node_proxy::NodeProxies;
 use substrate_client::{Cache, Caches};
-use substrate_kubelet::images::{ImageSource, ImageStore};
+use substrate_kubelet::ImageSource;
 use tokio::sync::watch;
 
 use crate::deal::Deal;

@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use engine_images::{BLOB_SIZE_MAX, Digest, Error, ImageStore, Reference};
 use fluidos_identity::NodeId;
 use fluidos_link::{Handler, LinkError, LinkStream, PeerInfo, RequestHandler, RequestRefusal};
 use fluidos_model::kinds::names;
@@ -26,7 +27,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use substrate_kubelet::images::{BLOB_SIZE_MAX, Digest, Error, ImageSource, ImageStore, Reference};
+use substrate_kubelet::ImageSource;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 
 use crate::deal::Deal;
@@ -178,7 +179,7 @@ fn images(pod: &Pod) -> BTreeSet<String> {
 }
 
 fn parse(reference: &str) -> Result<Reference, String> {
-    reference.parse().map_err(|error: substrate_kubelet::images::InvalidReference| error.to_string())
+    reference.parse().map_err(|error: engine_images::InvalidReference| error.to_string())
 }
 
 fn normal(reference: &str) -> Result<String, String> {

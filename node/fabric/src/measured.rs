@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine_images::{Image, ImageStore};
 use fluidos_model::kinds::names;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use substrate_kubelet::images::{Image, ImageStore};
 
 use self::plan::{Container, ready};
 use crate::deal::Deal;

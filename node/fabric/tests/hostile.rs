@@ -5,6 +5,7 @@ mod support;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use engine_images::Reference;
 use fluidos_identity::{NodeKey, jws_sign};
 use fluidos_link::{LinkStream, Links};
 use fluidos_model::kinds::KnownCluster;
@@ -13,7 +14,6 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use substrate_kubelet::images::Reference;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -6,13 +6,13 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use engine_images::Reference;
 use fluidos_model::kinds::{Allocation, Contract};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use substrate_apiserver::node_proxy::{ExecOptions, ExecOutput};
-use substrate_kubelet::images::Reference;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

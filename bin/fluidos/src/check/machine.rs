@@ -9,8 +9,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use substrate_kubelet::capabilities;
-use substrate_kubelet::cgroups::Cgroups;
+use engine_runtime::capabilities;
+use engine_runtime::cgroups::Cgroups;
 
 use super::Finding;
 

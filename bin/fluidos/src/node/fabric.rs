@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use engine_images::ImageStore;
 use fluidos_fabric::{Admit, Fabric, Options, PrefixOf, guests, network};
 use fluidos_identity::{NodeKey, Speakers, fabric_prefix};
 use fluidos_link::Links;
@@ -11,7 +12,6 @@ use fluidos_model::kinds::{Contract, names};
 use k8s_openapi::api::core::v1::Pod;
 use substrate_client::{Access, Cache};
 use substrate_kubelet::Guests;
-use substrate_kubelet::images::ImageStore;
 use substrate_network::NodeNetwork;
 
 use super::api::Api;

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use engine_images::{ImageStore, Registry};
 use fluidos_fabric::Admit;
 use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
-use substrate_kubelet::images::{ImageStore, Registry};
 use substrate_kubelet::{Handle, Kubelet, StopPods};
 use substrate_network::{Cidr, DnsOptions, DnsServer, NodeNetwork, ServiceCaches, ServiceProxy};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::runtime::ContainerStatus as Run;
+use engine_runtime::ContainerStatus as Run;
 
 /// A crashed container waits this long before its second restart, and twice as long each time after.
 const BACKOFF_FIRST: Duration = Duration::from_secs(10);
@@ -258,7 +258,7 @@ pub fn nanos(duration: Duration) -> i64 {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
     use super::*;
-    use crate::runtime::Finished;
+    use engine_runtime::Finished;
     use serde_json::json;
 
     const S: i64 = 1_000_000_000;

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::runtime::Runtime;
+use engine_runtime::Runtime;
 
 /// The first line of an answer is all that counts; longer ones are no HTTP.
 const ANSWER_MAX: usize = 4096;
@@ -279,7 +279,7 @@ async fn command(subject: &Subject, command: Vec<String>) -> Result<(), String> 
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
     use super::*;
-    use crate::runtime::OciRuntime;
+    use engine_runtime::OciRuntime;
     use serde_json::json;
     use tokio::net::TcpListener;
 

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use substrate_client::quantity::Quantity;
 
-use crate::cgroups::Limits;
+use engine_runtime::cgroups::Limits;
 
 /// Processes and threads in a pod: four times what a large database uses, and a small part of the kernel's 32768, so
 /// that one pod cannot take the machine's process ids.

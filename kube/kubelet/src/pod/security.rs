@@ -3,8 +3,8 @@
 use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
 
 use super::ConfigError;
-use crate::capabilities;
-use crate::runtime::{Seccomp, User};
+use engine_runtime::capabilities;
+use engine_runtime::{Seccomp, User};
 
 /// The rights of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]

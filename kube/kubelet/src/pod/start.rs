@@ -18,8 +18,8 @@ use super::environment::{self, Place, Sources};
 use super::plan::{Hold, backoff, nanos};
 use super::{ConfigError, PodDir, names, resources, runtime_class, security, support, volumes};
 use crate::Shared;
-use crate::images::{Image, Reference};
-use crate::runtime::{ContainerConfig, Mount, SandboxConfig};
+use engine_images::{Image, Reference};
+use engine_runtime::{ContainerConfig, Mount, SandboxConfig};
 
 /// The API server may be asked for no shorter life of a token.
 const TOKEN_SECONDS: i64 = 3600;
@@ -352,7 +352,7 @@ impl Starter<'_> {
                 self.shared.events.normal(self.pod, Some(name), "Started", format!("Started container {name}"));
                 Ok(config.id)
             }
-            Err(crate::runtime::Error::Refused(why)) => {
+            Err(engine_runtime::Error::Refused(why)) => {
                 // The runtime remembers it as a run that failed; the restart policy decides what comes next.
                 self.shared.events.warning(
                     self.pod,
@@ -369,7 +369,7 @@ impl Starter<'_> {
     async fn image(&self, spec: &Container, held: Option<&Hold>) -> Result<Image, Failure> {
         let (events, name) = (&self.shared.events, Some(spec.name.as_str()));
         let text = spec.image.clone().unwrap_or_default();
-        let reference: Reference = text.parse().map_err(|e: crate::images::InvalidReference| {
+        let reference: Reference = text.parse().map_err(|e: engine_images::InvalidReference| {
             let message = format!("Failed to apply default image tag \"{text}\": {}", e.why);
             events.warning(self.pod, name, "InspectFailed", message.clone());
             Failure { reason: "InvalidImageName", message, retry: Retry::Never }
@@ -573,7 +573,7 @@ fn token_sources(volume: &Volume) -> impl Iterator<Item = &k8s_openapi::api::cor
 fn new_id() -> std::io::Result<String> {
     let mut bytes = [0; 32];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(crate::images::hex(&bytes))
+    Ok(engine_images::hex(&bytes))
 }
 
 fn make_parent(path: &Path) -> std::io::Result<()> {

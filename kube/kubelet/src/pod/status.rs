@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::plan::{self, Crashes, Hold};
 use super::resize::Given;
 use super::resources::qos_class;
-use crate::runtime::ContainerStatus as Run;
+use engine_runtime::ContainerStatus as Run;
 
 /// Conditions that are there while a resize is not done.
 const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
@@ -292,7 +292,7 @@ pub fn whole_second(at: Timestamp) -> Timestamp {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
     use super::*;
-    use crate::runtime::Finished;
+    use engine_runtime::Finished;
     use serde_json::json;
 
     fn run(attempt: u32, exit: Option<i32>) -> Run {

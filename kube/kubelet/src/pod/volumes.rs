@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Po
 
 use super::ConfigError;
 use super::environment::{Place, Sources, field, resource};
-use crate::rooted::normal;
+use engine_host::rooted::normal;
 
 /// Files of a volume: relative path → content and mode.
 pub type Payload = BTreeMap<PathBuf, (Vec<u8>, u32)>;

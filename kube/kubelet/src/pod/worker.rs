@@ -17,7 +17,7 @@ use super::start::{self, Outcome, uid};
 use super::{PodDir, resize, resources, status};
 use crate::Shared;
 use crate::manager::Pods;
-use crate::runtime::{ContainerStatus as Run, Finished, Observed};
+use engine_runtime::{ContainerStatus as Run, Finished, Observed};
 
 /// Verdicts under way: a probe says a few per second, and the worker is never busy for longer than that.
 const VERDICTS: usize = 32;
@@ -236,7 +236,7 @@ impl Worker {
         if runs.is_empty() {
             return Ok(()); // what starts is given it
         }
-        let write = |path: &str, limits: &crate::cgroups::Limits| {
+        let write = |path: &str, limits: &engine_runtime::cgroups::Limits| {
             cgroups.create(path, limits).map(drop).map_err(|e| start::chain(&e))
         };
         let old = resources::pod_limits(&resize::with(&self.pod, &self.given));

@@ -1,4 +1,4 @@
-//! Reading a container's log file: the inverse of [the supervisor's writer](crate::supervisor).
+//! Reading a container's log file: the inverse of [the supervisor's writer](engine_runtime::supervisor).
 //!
 //! The file may be renamed to `.1` while it is read, and begun anew; a follower reads the old one to its end first.
 
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::pod::PodDir;
-use crate::runtime::Observed;
+use engine_runtime::Observed;
 
 /// Chunks under way to a slow reader.
 const QUEUE: usize = 8;
@@ -259,7 +259,7 @@ mod tests {
         let path = dir.path().join("0.log");
         let line = |n: u32| format!("2999-01-01T00:00:00.000000002Z stdout F {n}\n");
         std::fs::write(&path, line(1)).unwrap();
-        let run = |finished| crate::runtime::ContainerStatus {
+        let run = |finished| engine_runtime::ContainerStatus {
             id: "r".into(),
             name: "c".into(),
             attempt: 0,
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(next().await, "2\n");
         assert_eq!(next().await, "3\n");
         let ended =
-            crate::runtime::Finished { at_ns: 1, exit_code: 0, signal: 0, oom_killed: false, lost: false, error: None };
+            engine_runtime::Finished { at_ns: 1, exit_code: 0, signal: 0, oom_killed: false, lost: false, error: None };
         send.send_replace(Observed { alive: true, containers: vec![run(Some(ended))] });
         assert!(tokio::time::timeout(Duration::from_secs(5), stream.next()).await.unwrap().is_none());
     }

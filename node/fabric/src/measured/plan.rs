@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine_images::Image;
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::KnownClusterMeasurement;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use substrate_kubelet::images::Image;
 
 /// The attribute, as nodes claim it.
 pub(super) const ARCHITECTURE: &str = "arch";
@@ -93,8 +93,8 @@ mod tests {
         NodeKey::from_seed([2; 32]).unwrap().id()
     }
 
-    fn digest(of: &str) -> substrate_kubelet::images::Digest {
-        substrate_kubelet::images::Digest::of(of.as_bytes())
+    fn digest(of: &str) -> engine_images::Digest {
+        engine_images::Digest::of(of.as_bytes())
     }
 
     fn image(architecture: &str) -> BTreeMap<String, Image> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use engine_images::{Digest, ImageStore};
 use fluidos_fabric::{Fabric, Options};
 use fluidos_identity::{NodeId, NodeKey, fabric_prefix};
 use fluidos_link::Links;
@@ -26,7 +27,6 @@ use substrate_apiserver::node_proxy::{
 };
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
 use substrate_client::{Cache, Caches};
-use substrate_kubelet::images::{Digest, ImageStore};
 use substrate_store::Store;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;

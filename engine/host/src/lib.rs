@@ -1,0 +1,11 @@
+//! What the *host*'s operating system offers to an engine, each behind a safe function.
+//!
+//! ```text
+//! images, runtime ──▶ rooted: paths that cannot leave their root
+//!                     files:  whole or absent, also after the loss of power
+//!                     sys:    the system calls that no safe wrapper offers
+//! ```
+
+pub mod files;
+pub mod rooted;
+pub mod sys;

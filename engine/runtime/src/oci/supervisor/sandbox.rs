@@ -1,0 +1,50 @@
+//! What the containers of a pod share: the supervisor goes there first, and they are born there.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
+use nix::unistd::sethostname;
+
+use super::Context;
+use crate::SandboxConfig;
+
+/// Where the pod's shared memory is mounted, below the sandbox's directory.
+pub(super) const SHM: &str = "shm";
+/// What container engines give `/dev/shm`.
+const SHM_OPTIONS: &str = "mode=1777,size=67108864";
+
+/// Enters the pod's namespaces. Its mounts are seen by the pod's containers only and vanish with the last of them.
+pub(super) fn enter(dir: &Path, config: &SandboxConfig) -> io::Result<()> {
+    if let Some(path) = &config.netns {
+        let netns = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .context(|| format!("open network namespace {}", path.display()))?;
+        setns(netns, CloneFlags::CLONE_NEWNET).context(|| format!("join network namespace {}", path.display()))?;
+    }
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    flags.set(CloneFlags::CLONE_NEWUTS, config.hostname.is_some());
+    flags.set(CloneFlags::CLONE_NEWIPC, !config.host_ipc);
+    unshare(flags).context(|| "make the pod's namespaces".into())?;
+    if let Some(name) = &config.hostname {
+        sethostname(name).context(|| format!("set host name {name}"))?;
+    }
+    // What the machine unmounts goes away here too, and nothing of ours appears there.
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .context(|| "separate the mounts".into())?;
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    tmpfs(&dir.join(SHM), quiet | MsFlags::MS_NOEXEC, SHM_OPTIONS)?;
+    for (path, size_bytes) in &config.memory_volumes {
+        let size = if *size_bytes == 0 { String::new() } else { format!(",size={size_bytes}") };
+        tmpfs(path, quiet, &format!("mode=1777{size}"))?;
+    }
+    Ok(())
+}
+
+fn tmpfs(path: &PathBuf, flags: MsFlags, options: &str) -> io::Result<()> {
+    fs::create_dir_all(path).context(|| format!("create {}", path.display()))?;
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options)).context(|| format!("mount {}", path.display()))
+}
