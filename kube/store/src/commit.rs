@@ -77,7 +77,7 @@ fn run(
         }
         let revisions: Vec<Revision> = events.iter().map(|event| event.revision).collect();
         let keys = waker.note(&events);
-        state.write().unwrap_or_else(|poisoned| poisoned.into_inner()).apply(events);
+        state.write().unwrap_or_else(|poisoned| poisoned.into_inner()).apply(events, std::time::Instant::now());
         if let Some(last) = revisions.last() {
             newest.send_replace(*last);
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -12,6 +13,9 @@ use crate::{Change, Error, Precondition, Revision};
 pub(crate) const HISTORY_EVENTS_MAX: usize = 8_192;
 /// Bytes of values that the history may keep alive; on a device this is the smaller bound.
 pub(crate) const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What is as old goes with the next write, at the latest when it is twice as old. etcd's compaction by an API server has the same age. The
+/// pages of memory that a crowd of objects took are not given back while one of them holds a value that only the history keeps.
+const HISTORY_AGE: Duration = Duration::from_secs(300);
 
 /// The value of a key and the revision that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +79,8 @@ pub(crate) struct State {
     history_bytes: usize,
     /// Events up to and including this revision are forgotten.
     compacted: Revision,
+    /// The newest revision at a time; once that is long ago, what led to it is forgotten.
+    mark: Option<(Instant, Revision)>,
     revision: Revision,
 }
 
@@ -207,7 +213,7 @@ impl State {
     }
 
     /// Shows a group of events that are durable.
-    pub fn apply(&mut self, events: Vec<Event>) {
+    pub fn apply(&mut self, events: Vec<Event>, now: Instant) {
         for event in events {
             if let Some((_, value)) = &event.previous {
                 self.entries_bytes -= (event.key.len() + value.len()) as u64;
@@ -222,10 +228,53 @@ impl State {
             self.history_bytes += event.bytes();
             self.history.push_back(event);
         }
-        while self.history.len() > HISTORY_EVENTS_MAX || self.history_bytes > HISTORY_BYTES_MAX {
+        let (marked_at, marked) = *self.mark.get_or_insert((now, self.revision));
+        let aged = now.duration_since(marked_at) >= HISTORY_AGE;
+        if aged {
+            self.mark = Some((now, self.revision));
+        }
+        let is_old = |event: &Event| aged && event.revision <= marked;
+        while self.history.len() > HISTORY_EVENTS_MAX
+            || self.history_bytes > HISTORY_BYTES_MAX
+            || self.history.front().is_some_and(is_old)
+        {
             let Some(oldest) = self.history.pop_front() else { break };
             self.history_bytes -= oldest.bytes();
             self.compacted = oldest.revision;
         }
+        if aged {
+            self.history.shrink_to(self.history.len() * 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, missing_docs)]
+    use super::*;
+
+    fn write(state: &mut State, now: Instant) -> Revision {
+        let change = Change::Put(Bytes::from_static(b"value"));
+        let key: Arc<str> = format!("/key/{}", state.revision()).into();
+        let event = state.plan(&[], &key, Precondition::Absent, &change).unwrap();
+        state.apply(vec![event], now);
+        state.revision()
+    }
+
+    #[test]
+    fn history_goes_with_the_first_write_after_its_age() {
+        let (mut state, begun) = (State::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let first = write(&mut state, at(0));
+        let second = write(&mut state, at(200));
+        assert!(state.check_history(first - 1).is_ok(), "nothing is old yet");
+        let third = write(&mut state, at(300));
+        assert!(state.check_history(first - 1).is_err(), "300 s later the first is forgotten");
+        assert_eq!(state.events_after(first).map(|event| event.revision).collect::<Vec<_>>(), [second, third]);
+        write(&mut state, at(599));
+        assert!(state.check_history(first).is_ok(), "the second is 399 s old, the mark after it 299");
+        write(&mut state, at(600));
+        assert!(state.check_history(second).is_err() && state.check_history(third).is_ok());
+        assert!(state.get("/key/0").is_some(), "what is there stays there");
     }
 }
