@@ -78,12 +78,18 @@ pub(crate) enum Expr {
     Established,
     Protocol(Protocol),
     DestinationPort(u16),
+    /// First and last.
+    DestinationPorts(u16, u16),
+    SourceSet(String),
     DestinationSet(String),
     SourceDestinationSet(String),
     DestinationPortMap(String),
     PortMap(String),
     SourceMap(String),
+    DestinationMap(String),
     Jump(String),
+    /// Back to the rule after the one that led here.
+    Return,
     Accept,
     Drop,
     RejectReset,
@@ -160,6 +166,8 @@ pub(crate) enum Key {
 pub(crate) enum Value {
     None,
     Goto(String),
+    /// A chain that may return.
+    Jump(String),
     Endpoint(Ipv4Addr, u16),
 }
 
@@ -183,12 +191,16 @@ impl fmt::Display for Expr {
             Expr::Established => write!(f, "ct state established,related"),
             Expr::Protocol(protocol) => write!(f, "meta l4proto {}", protocol.name()),
             Expr::DestinationPort(port) => write!(f, "th dport {port}"),
+            Expr::DestinationPorts(first, last) => write!(f, "th dport {first}-{last}"),
+            Expr::SourceSet(set) => write!(f, "ip saddr @{set}"),
             Expr::DestinationSet(set) => write!(f, "ip daddr @{set}"),
             Expr::SourceDestinationSet(set) => write!(f, "ip saddr . ip daddr @{set}"),
             Expr::DestinationPortMap(map) => write!(f, "ip daddr . meta l4proto . th dport vmap @{map}"),
             Expr::PortMap(map) => write!(f, "meta l4proto . th dport vmap @{map}"),
             Expr::SourceMap(map) => write!(f, "ip saddr vmap @{map}"),
+            Expr::DestinationMap(map) => write!(f, "ip daddr vmap @{map}"),
             Expr::Jump(chain) => write!(f, "jump {chain}"),
+            Expr::Return => write!(f, "return"),
             Expr::Accept => write!(f, "accept"),
             Expr::RejectReset => write!(f, "reject with tcp reset"),
             Expr::RejectPort => write!(f, "reject with icmp port-unreachable"),
@@ -236,6 +248,7 @@ impl fmt::Display for Ruleset {
                 match value {
                     Value::None => writeln!(f, "  {}", key.join(" . "))?,
                     Value::Goto(chain) => writeln!(f, "  {} : goto {chain}", key.join(" . "))?,
+                    Value::Jump(chain) => writeln!(f, "  {} : jump {chain}", key.join(" . "))?,
                     Value::Endpoint(address, port) => writeln!(f, "  {} : {address} . {port}", key.join(" . "))?,
                 }
             }

@@ -18,7 +18,7 @@ use crate::netlink::Socket;
 use crate::nftables::{self, Ruleset};
 use crate::route::{Route, Routing};
 use crate::rules::{self, View};
-use crate::{Cidr, ConfinedPod, Error, FabricRoute, ServicePort, conntrack, namespace};
+use crate::{Cidr, ConfinedPod, Error, FabricRoute, Isolated, ServicePort, conntrack, namespace};
 
 /// What a node network is made with.
 #[derive(Clone, Debug)]
@@ -150,6 +150,12 @@ impl NodeNetwork {
         blocking("confine pods", confine).await
     }
 
+    /// Isolates exactly these pods. Connections that are open stay. A restart forgets it: until it is called again nobody is isolated.
+    pub async fn set_isolated(&self, pods: Vec<Isolated>) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        blocking("isolate pods", move || inner.state().change(|view| view.isolated = pods)).await
+    }
+
     /// Leads exactly these ranges to these devices, without translating this node's pod addresses on the way.
     ///
     /// A device that does not exist yet is an error of the kernel (`ENODEV`); call again when it does.
@@ -228,6 +234,7 @@ impl Inner {
             services: Vec::new(),
             fabric: Vec::new(),
             confined: saved.effective(),
+            isolated: Vec::new(),
         };
         let mut routing = Routing::open().map_err(|error| Error::netlink("open a routing socket", error))?;
         let nftables = Socket::open(SockProtocol::NetlinkNetFilter)

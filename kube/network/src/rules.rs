@@ -8,7 +8,8 @@
 //!                                                 │ dnat to one ready endpoint, by chance
 //!            ┌────────────────────────────────────┘
 //!            ▼ routed
-//!        forward: what is left with a Service address has no endpoint: reject.  A confined pod: only what it may reach
+//!        forward: what is left with a Service address has no endpoint: reject.  An isolated pod: what policies allow
+//!                 A confined pod: only what it may reach
 //!                 Another node's pod: its guests here; if trusted pods here, and through a Service pods elsewhere
 //!        input:   confined pods and trusted nodes may ask the cluster's DNS, nothing else of this machine
 //!            ▼
@@ -19,9 +20,12 @@
 //! address names a pod.
 //!
 //! One look-up in a map per new connection finds the Service, however many there are.
+mod isolation;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+pub use isolation::{Allowed, Isolated, Peers, Ports};
 use serde::{Deserialize, Serialize};
 
 use crate::Cidr;
@@ -88,6 +92,7 @@ pub(crate) struct View {
     pub services: Vec<ServicePort>,
     pub fabric: Vec<FabricRoute>,
     pub confined: Vec<ConfinedPod>,
+    pub isolated: Vec<Isolated>,
 }
 
 impl View {
@@ -174,6 +179,9 @@ pub(crate) fn plan(view: &View) -> Ruleset {
     }
     chains.extend([from_fabric(view), fabric_input(view), dns_only(view)]);
     chains.push(Chain { name: "nothing".into(), hook: None, rules: vec![vec![Expr::RejectProhibited]] });
+    let (of_isolated, ways) = isolation::plan(&view.isolated);
+    sets.extend(of_isolated);
+    chains.extend(ways);
     Ruleset { table: view.table(), chains, sets }
 }
 
@@ -241,6 +249,8 @@ fn forward(view: &View) -> Chain {
         vec![Expr::Established, Expr::Accept],
         vec![from_pod(), Expr::Destination(view.service_range), Expr::Jump("refuse".into())],
         vec![Expr::Out(view.gateway_device()), Expr::Jump("refuse".into())],
+        vec![from_pod(), Expr::SourceMap("egress".into())],
+        vec![Expr::OutPrefix(view.cable_prefix()), Expr::DestinationMap("ingress".into())],
         vec![from_pod(), Expr::SourceMap("confined".into())],
         vec![Expr::InSet("fabric".into()), Expr::Jump("from-fabric".into())],
     ];
@@ -250,6 +260,7 @@ fn forward(view: &View) -> Chain {
 fn input(view: &View) -> Chain {
     let rules = vec![
         vec![Expr::Established, Expr::Accept],
+        vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceMap("egress".into())],
         vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceMap("confined-input".into())],
         vec![Expr::InSet("fabric".into()), Expr::Jump("fabric-input".into())],
     ];

@@ -12,7 +12,7 @@ use fluidos_fabric::Admit;
 use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
 use substrate_kubelet::{Handle, Kubelet, StopPods};
-use substrate_network::{Cidr, DnsOptions, DnsServer, NodeNetwork, ServiceCaches, ServiceProxy};
+use substrate_network::{Cidr, DnsOptions, DnsServer, NodeNetwork, PolicyAgent, ServiceCaches, ServiceProxy};
 
 use super::Ranges;
 use super::api::Api;
@@ -51,10 +51,12 @@ impl Machine {
         })
         .await
         .context("the pods' network cannot be set up; it needs root (or: --no-agent runs no pods here)")?;
-        let caches = ServiceCaches::start(&api.access("kube-proxy").caches);
+        let copies = api.access("kube-proxy").caches;
+        let caches = ServiceCaches::start(&copies);
         let dns = DnsServer::bind(DnsOptions::for_network(&network)).await.context("cluster DNS")?;
         parts.spawn(dns.run(caches.clone()));
         parts.spawn(ServiceProxy::run(caches, network.clone()));
+        parts.spawn(PolicyAgent::run(copies, network.clone()));
         let gateway = network.gateway();
         let dns_address = network.dns_address();
         let images = ImageStore::open(up.data_dir.join("kubelet/images"))?;

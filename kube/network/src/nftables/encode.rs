@@ -169,6 +169,9 @@ fn encode_elements(table: &str, set: &Set, number: u32, elements: &[(Vec<Key>, V
                     Value::Goto(chain) => {
                         element.nest(2, |data| verdict(data, GOTO, Some(chain)));
                     }
+                    Value::Jump(chain) => {
+                        element.nest(2, |data| verdict(data, JUMP, Some(chain)));
+                    }
                     Value::Endpoint(address, port) => {
                         element.nest(2, |data| {
                             data.attr(1, &endpoint_bytes(*address, *port));
@@ -219,6 +222,7 @@ const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
+const RETURN: i32 = -5;
 
 fn verdict(data: &mut Message, code: i32, chain: Option<&str>) {
     data.nest(2, |verdict| {
@@ -248,9 +252,16 @@ fn meta(list: &mut Message, key: u32, register: u32) {
     });
 }
 
+const NOT_MORE: u32 = 3;
+const NOT_LESS: u32 = 5;
+
 fn compare(list: &mut Message, equal: bool, value: &[u8]) {
+    compare_by(list, u32::from(!equal), value);
+}
+
+fn compare_by(list: &mut Message, operation: u32, value: &[u8]) {
     element(list, "cmp", |data| {
-        data.be32(1, REGISTER).be32(2, u32::from(!equal)).nest(3, |inner| {
+        data.be32(1, REGISTER).be32(2, operation).nest(3, |inner| {
             inner.attr(1, value);
         });
     });
@@ -408,6 +419,15 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
             destination_port(list, REGISTER);
             compare(list, true, &port.to_be_bytes());
         }
+        Expr::DestinationPorts(first, last) => {
+            destination_port(list, REGISTER);
+            compare_by(list, NOT_LESS, &first.to_be_bytes());
+            compare_by(list, NOT_MORE, &last.to_be_bytes());
+        }
+        Expr::SourceSet(set) => {
+            source_address(list, REGISTER);
+            lookup(list, set, REGISTER, None);
+        }
         Expr::DestinationSet(set) => {
             destination_address(list, REGISTER);
             lookup(list, set, REGISTER, None);
@@ -432,7 +452,12 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
             source_address(list, REGISTER);
             lookup(list, map, REGISTER, Some(VERDICT_REGISTER));
         }
+        Expr::DestinationMap(map) => {
+            destination_address(list, REGISTER);
+            lookup(list, map, REGISTER, Some(VERDICT_REGISTER));
+        }
         Expr::Jump(chain) => decide(list, JUMP, Some(chain)),
+        Expr::Return => decide(list, RETURN, None),
         Expr::Accept => decide(list, ACCEPT, None),
         Expr::Drop => decide(list, DROP, None),
         Expr::RejectReset => reject(list, 1, 0),

@@ -18,7 +18,7 @@ use super::*;
 use crate::node::tests::{on_machine, serve, tcp_from};
 use crate::{Attachment, DnsOptions, DnsServer, namespace};
 
-async fn api_client() -> Client {
+pub(crate) async fn api_client() -> Client {
     let server = ApiServer::new(ApiOptions {
         store: Store::memory().unwrap(),
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
@@ -32,7 +32,7 @@ async fn api_client() -> Client {
     substrate_client::in_process(server.as_user(User::new("admin", &["system:masters"])))
 }
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match look().await {

@@ -1,0 +1,153 @@
+//! What isolated pods may send and receive, as rules. No effects.
+//!
+//! ```text
+//!  forward, input ─ from a pod ─▶ egress:  source      ─▶ out-ADDRESS ─┐ allowed: return, and what comes next decides
+//!  forward        ─ to a pod ───▶ ingress: destination ─▶ in-ADDRESS  ─┘ anything else: reject
+//! ```
+//! Peers that several rules share are one set. Connections that were let through before are not judged again.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use crate::Cidr;
+use crate::nftables::{Chain, Expr, Key, KeyKind, Protocol, Set, Value, ValueKind};
+
+/// A pod that may only do what is said here, in the directions that are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Isolated {
+    /// The pod's address.
+    pub address: Ipv4Addr,
+    /// From whom connections are taken; `None`: from everybody.
+    pub ingress: Option<Vec<Allowed>>,
+    /// To whom connections are opened; `None`: to everybody.
+    pub egress: Option<Vec<Allowed>>,
+}
+
+impl Isolated {
+    /// Isolated in no direction yet.
+    pub fn new(address: Ipv4Addr) -> Self {
+        Self { address, ingress: None, egress: None }
+    }
+}
+
+/// Connections that are allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Who is at the other end.
+    pub peers: Peers,
+    /// To which ports; empty: to all, by any protocol.
+    pub ports: Vec<Ports>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// Whoever it is.
+    Anybody,
+    /// One of these pods.
+    Pods(BTreeSet<Ipv4Addr>),
+    /// An address of a range, but of none of the exceptions.
+    Range {
+        /// The range.
+        range: Cidr,
+        /// What of it is left out.
+        except: Vec<Cidr>,
+    },
+}
+
+/// Ports of a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ports {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// First and last; `None`: all.
+    pub range: Option<(u16, u16)>,
+}
+
+/// A direction, as seen from the isolated pod.
+#[derive(Clone, Copy)]
+enum Direction {
+    Ingress,
+    Egress,
+}
+
+/// The maps that lead to the chains, the sets that these look into, and the chains.
+pub(super) fn plan(isolated: &[Isolated]) -> (Vec<Set>, Vec<Chain>) {
+    let mut shared: BTreeMap<&BTreeSet<Ipv4Addr>, String> = BTreeMap::new();
+    let (mut sets, mut chains) = (Vec::new(), Vec::new());
+    for (map, direction) in [("ingress", Direction::Ingress), ("egress", Direction::Egress)] {
+        let mut elements = Vec::new();
+        for pod in isolated {
+            let (allowed, name) = match direction {
+                Direction::Ingress => (&pod.ingress, format!("in-{}", pod.address)),
+                Direction::Egress => (&pod.egress, format!("out-{}", pod.address)),
+            };
+            let Some(allowed) = allowed else { continue };
+            elements.push((vec![Key::Address(pod.address)], Value::Jump(name.clone())));
+            let itself = match direction {
+                Direction::Ingress => Expr::Source(Cidr::host(pod.address)),
+                Direction::Egress => Expr::Destination(Cidr::host(pod.address)),
+            };
+            // Which no policy can refuse.
+            let mut rules = vec![vec![itself, Expr::Return]];
+            for allowed in allowed {
+                let peers = ends(&allowed.peers, direction, &mut shared);
+                let ports: Vec<Vec<Expr>> = match allowed.ports.as_slice() {
+                    [] => vec![Vec::new()],
+                    ports => ports.iter().map(to_ports).collect(),
+                };
+                rules.extend(ports.into_iter().map(|ports| [peers.clone(), ports, vec![Expr::Return]].concat()));
+            }
+            rules.push(vec![Expr::RejectProhibited]);
+            chains.push(Chain { name, hook: None, rules });
+        }
+        sets.push(Set { name: map.into(), key: &[KeyKind::Address], value: ValueKind::Verdict, elements });
+    }
+    sets.extend(shared.into_iter().map(|(addresses, name)| Set {
+        name,
+        key: &[KeyKind::Address],
+        value: ValueKind::None,
+        elements: addresses.iter().map(|address| (vec![Key::Address(*address)], Value::None)).collect(),
+    }));
+    (sets, chains)
+}
+
+/// That the other end is one of these.
+fn ends<'a>(
+    peers: &'a Peers,
+    direction: Direction,
+    shared: &mut BTreeMap<&'a BTreeSet<Ipv4Addr>, String>,
+) -> Vec<Expr> {
+    let is_in = |range: Cidr| match direction {
+        Direction::Ingress => Expr::Source(range),
+        Direction::Egress => Expr::Destination(range),
+    };
+    let is_not_in = |range: Cidr| match direction {
+        Direction::Ingress => Expr::SourceNot(range),
+        Direction::Egress => Expr::DestinationNot(range),
+    };
+    match peers {
+        Peers::Anybody => Vec::new(),
+        Peers::Pods(pods) if pods.len() == 1 => pods.iter().map(|address| is_in(Cidr::host(*address))).collect(),
+        Peers::Pods(pods) => {
+            let next = format!("peers-{}", shared.len());
+            let name = shared.entry(pods).or_insert(next).clone();
+            vec![match direction {
+                Direction::Ingress => Expr::SourceSet(name),
+                Direction::Egress => Expr::DestinationSet(name),
+            }]
+        }
+        Peers::Range { range, except } => {
+            let whole = (*range != Cidr::ANY).then(|| is_in(*range));
+            whole.into_iter().chain(except.iter().map(|range| is_not_in(*range))).collect()
+        }
+    }
+}
+
+fn to_ports(ports: &Ports) -> Vec<Expr> {
+    let range = match ports.range {
+        None => None,
+        Some((first, last)) if first == last => Some(Expr::DestinationPort(first)),
+        Some((first, last)) => Some(Expr::DestinationPorts(first, last)),
+    };
+    [Expr::Protocol(ports.protocol)].into_iter().chain(range).collect()
+}
