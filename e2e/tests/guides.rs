@@ -66,6 +66,14 @@ fn one_machine() {
 }
 
 #[test]
+fn network_policies() {
+    let told = walk("network-policies.md", "netp");
+    let welcome = told.matches("welcome").count();
+    assert_eq!(welcome, 2, "before the first policy and with the second:\n{told}");
+    expect(&told, &["visitors   app=web", "web.default.svc.cluster.local"]);
+}
+
+#[test]
 fn audit() {
     let told = walk("audit.md", "audi");
     expect(

@@ -10,7 +10,6 @@ use crate::table::{age, list};
 pub static KIND: Description = Description {
     short: &["netpol"],
     counts: true,
-    idle: "kube/network does not enforce them",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"])
 };
