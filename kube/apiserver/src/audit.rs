@@ -80,6 +80,11 @@ pub async fn during<T>(entry: Slot, work: impl Future<Output = T>) -> T {
     CURRENT.scope(entry, work).await
 }
 
+/// The entry of the request that is answered now, for who goes on with it.
+pub fn current() -> Option<Slot> {
+    CURRENT.try_with(Slot::clone).ok()
+}
+
 /// Adds to the event of the request that is answered now, if it is audited.
 fn add(to: impl FnOnce(&Entry, &mut Event)) {
     let _ = CURRENT.try_with(|slot| slot.get().map(|entry| to(entry, &mut entry.event())));

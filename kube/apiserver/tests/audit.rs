@@ -257,6 +257,37 @@ async fn what_a_webhook_does_is_noted() {
 }
 
 #[tokio::test]
+async fn that_a_webhook_was_not_heard_is_noted() {
+    let world =
+        world("omitStages: [RequestReceived]\nrules: [{level: Metadata, resources: [{group: \"\"}]}]\n", 1 << 20).await;
+    let rule =
+        json!({ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"] });
+    for kind in ["mutating", "validating"] {
+        let hook = |name: &str| {
+            json!({ "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"], "rules": [rule],
+            "failurePolicy": "Ignore", "clientConfig": { "url": "https://127.0.0.1:1/" } })
+        };
+        let other = json!({ "name": "other.flt.io", "sideEffects": "None", "admissionReviewVersions": ["v1"], "clientConfig": { "url": "https://127.0.0.1:1/" },
+            "rules": [{ "operations": ["*"], "apiGroups": ["apps"], "apiVersions": ["*"], "resources": ["*"] }] });
+        let configuration =
+            json!({ "metadata": { "name": "c" }, "webhooks": [other, hook("a.flt.io"), hook("b.flt.io")] });
+        let path = format!("/apis/admissionregistration.k8s.io/v1/{kind}webhookconfigurations");
+        assert_eq!(world.api.post(&path, configuration).await.0, 201);
+    }
+    assert_eq!(world.api.post(MAPS, config_map("m", "v")).await.0, 201);
+    let notes = world.events(1).await[0]["annotations"].clone();
+    // Of those that change something all are counted, of those that judge those that were asked.
+    for (key, name) in [
+        ("mutation.webhook.admission.k8s.io/round_0_index_1", "a.flt.io"),
+        ("mutation.webhook.admission.k8s.io/round_0_index_2", "b.flt.io"),
+        ("validating.webhook.admission.k8s.io/round_0_index_0", "a.flt.io"),
+        ("validating.webhook.admission.k8s.io/round_0_index_1", "b.flt.io"),
+    ] {
+        assert_eq!(notes[format!("failed-open.{key}")], name, "{notes}");
+    }
+}
+
+#[tokio::test]
 async fn no_token_is_written_whatever_the_policy_says() {
     let world = world("omitStages: [RequestReceived]\nrules: [{level: RequestResponse}]\n", 1 << 20).await;
     let api = &world.api;
