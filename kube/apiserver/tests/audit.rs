@@ -196,6 +196,36 @@ async fn every_answer_says_the_id_of_its_event() {
     assert_eq!((&events[0]["auditID"], &events[1]["auditID"]), (&json!("flt-mine"), &json!(made)));
 }
 
+#[tokio::test]
+async fn nothing_is_missing_when_the_process_ends() {
+    let world = world("omitStages: [RequestReceived]\nrules: [{level: Metadata}]\n", 1 << 20).await;
+    let watch = world.api.raw(Method::GET, &format!("{MAPS}?watch=1"), &[], "").await;
+    let never = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>();
+    let request = Request::post(MAPS).body(http_body_util::StreamBody::new(never)).unwrap();
+    let user = substrate_apiserver::auth::User::new("ada", &["system:masters"]);
+    let mut work = Box::pin(world.api.server.answer(Some(&user), request));
+    assert!(futures::poll!(&mut work).is_pending());
+    for name in 0..100 {
+        world.api.get(&format!("{MAPS}/{name}")).await;
+    }
+    let found = async || {
+        world.api.server.end_audit().await;
+        let found = lines(&world.directory.path().join("audit.log")); // at once
+        let last = found.iter().rev().take(2).map(|event| {
+            (
+                event["verb"].as_str().unwrap().to_owned(),
+                event["stage"].as_str().unwrap().to_owned(),
+                event["responseStatus"]["code"].as_u64().unwrap(),
+            )
+        });
+        (found.len(), last.collect::<Vec<_>>())
+    };
+    let last = |verb: &str, code| (verb.to_owned(), "ResponseComplete".to_owned(), code);
+    assert_eq!(found().await, (103, vec![last("create", 499), last("watch", 200)]));
+    drop((watch, work));
+    assert_eq!(found().await.0, 103, "each has one end");
+}
+
 /// Falls over everything that is called `fall`.
 struct Falls;
 
