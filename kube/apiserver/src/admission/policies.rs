@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Request;
-use super::conditions::{Conditions, POLICY};
+use super::conditions::{Conditions, POLICY, authorizer};
 use super::matching::{Scope, namespace_object};
 use super::webhooks::review;
 use crate::audit;
@@ -226,6 +226,7 @@ fn findings(
     for params in &params {
         let mut budget = Budget::default();
         let values = [now, old, &about, params, &namespace].map(|json| cel::Value::of(json, None));
+        let values = values.into_iter().chain([authorizer(server, request)]);
         let mut names: Vec<(&str, cel::Value<'_>)> = POLICY.into_iter().zip(values).collect();
         match policy.conditions.hold(&names, &mut budget) {
             Ok(true) => {}

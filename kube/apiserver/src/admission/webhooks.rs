@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::conditions::{Conditions, WEBHOOK};
+use super::conditions::{Conditions, WEBHOOK, authorizer};
 use super::matching::Scope;
 use super::{Operation, Request};
 use crate::audit;
@@ -161,9 +161,10 @@ impl Hook {
             return Ok(Some(shown));
         }
         let asked = review::question(server, "", request, &shown, object).await?;
-        let value = |json| cel::Value::of(json, None);
-        let names = [("object", &asked["object"]), ("oldObject", &asked["oldObject"]), ("request", &asked)];
-        match self.conditions.hold(&names.map(|(name, json)| (name, value(json))), &mut Budget::default()) {
+        let values = [&asked["object"], &asked["oldObject"], &asked].map(|json| cel::Value::of(json, None));
+        let values = values.into_iter().chain([authorizer(server, request)]);
+        let names: Vec<(&str, cel::Value<'_>)> = WEBHOOK.into_iter().zip(values).collect();
+        match self.conditions.hold(&names, &mut Budget::default()) {
             Ok(true) => Ok(Some(shown)),
             Ok(false) => Ok(None),
             Err(why) if self.fails => Err(Status::forbidden(request.group, request.plural, request.name, &why)),

@@ -192,7 +192,7 @@ pub fn user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User
 }
 
 /// The user of an account.
-fn account(namespace: &str, name: &str) -> User {
+pub fn account(namespace: &str, name: &str) -> User {
     let own = format!("system:serviceaccounts:{namespace}");
     User::new(&format!("system:serviceaccount:{namespace}:{name}"), &["system:serviceaccounts", &own])
 }
