@@ -169,6 +169,7 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
     discovery.withdraw().await;
     parts.shutdown().await;
     links.stop().await;
+    api.server.end_audit().await;
     Ok(())
 }
 

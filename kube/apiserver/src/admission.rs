@@ -31,9 +31,10 @@ use self::registered::Registered;
 use crate::auth::User;
 use crate::authorization::{MASTERS, escalation};
 use crate::kinds::Kind;
+use crate::schema;
 use crate::server::ApiServer;
 use crate::status::Status;
-use crate::verbs::read;
+use crate::verbs::{Call, read, write};
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,12 @@ pub enum Operation {
     Update,
     /// Its removal.
     Delete,
+    /// A connection to it: a terminal, a port, a proxy. The object is what is asked of it.
+    Connect,
 }
+
+/// Group, version and kind of what is sent to a subresource and is none of the resource's own kind, as a Scale.
+pub(crate) type Sent = [&'static str; 3];
 
 /// A write on its way.
 pub struct Request<'a> {
@@ -58,6 +64,8 @@ pub struct Request<'a> {
     pub subresource: &'a str,
     /// Everything else that is known of the kind.
     pub(crate) kind: &'a Kind,
+    /// What the object is, if it is none of that kind.
+    pub(crate) sent: Option<Sent>,
     /// Empty for cluster-scoped objects.
     pub namespace: &'a str,
     /// Empty while a name is still to be generated.
@@ -82,6 +90,55 @@ impl Request<'_> {
         let is_server = self.user.name == "system:apiserver" && self.user.groups.iter().any(|group| group == MASTERS);
         self.group == "admissionregistration.k8s.io" || is_server
     }
+}
+
+/// Asks everybody about what is not kept itself: a question, what is sent to a subresource, a connection (`object`, which they may change).
+///
+/// # Errors
+/// 400 for what is none of its kind, and what the first that refuses says.
+pub(crate) async fn ask(
+    server: &ApiServer,
+    call: &Call,
+    (operation, sent): (Operation, Option<Sent>),
+    object: &mut Value,
+    (old, dry_run): (Option<&Value>, bool),
+) -> Result<(), Status> {
+    let (kind, route) = (&call.kind, &call.route);
+    if let Some(sent) = sent {
+        *object = decoded(sent, object.take())?;
+        if operation == Operation::Create {
+            write::place(kind, &route.namespace, object)?;
+        }
+    }
+    let request = Request {
+        operation,
+        group: &kind.names.group,
+        plural: &kind.names.plural,
+        subresource: &route.subresource,
+        kind,
+        sent,
+        namespace: &route.namespace,
+        name: &route.name,
+        user: &call.user,
+        old,
+        dry_run,
+    };
+    mutate(server, &request, object).await?;
+    judge(server, &request, object).await
+}
+
+/// An object of a kind that is only sent.
+fn decoded([group, version, name]: Sent, object: Value) -> Result<Value, Status> {
+    let cannot =
+        |why| Status::bad_request(format!("{name} in version {version:?} cannot be handled as a {name}: {why}"));
+    let of = schema::lookup(group, version, name).ok_or_else(|| Status::internal(format!("no type of {name}")))?;
+    if !object.is_object() {
+        return Err(Status::bad_request("the object provided is unrecognized: it is no JSON object"));
+    }
+    let (mut object, _) = schema::decode(of, object).map_err(cannot)?;
+    object["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
+    object["kind"] = name.into();
+    Ok(object)
 }
 
 /// What is registered at the API itself, in memory.
@@ -110,24 +167,18 @@ pub trait Admission: Send + Sync {
     async fn admit(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status>;
 }
 
-/// Asks everybody who may change `object`; what the caller is to read is added to `warnings`. What is created, changed or deleted passes
-/// here once for each try to write it.
+/// Asks everybody who may change `object`. What is created, changed or deleted passes here once for each try to write it.
 ///
 /// # Errors
 /// What the first that refuses says.
-pub(crate) async fn mutate(
-    server: &ApiServer,
-    request: &Request<'_>,
-    object: &mut Value,
-    warnings: &mut Vec<String>,
-) -> Result<(), Status> {
+pub(crate) async fn mutate(server: &ApiServer, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
     namespace_lifecycle::admit(server, request)?;
     node_restriction::judge(server, request, object)?;
     plug_ins(server, request, object).await?;
     let mut pass = webhooks::Pass::default();
-    if webhooks::mutate(server, request, object, &mut pass, warnings).await? {
+    if webhooks::mutate(server, request, object, &mut pass).await? {
         plug_ins(server, request, object).await?;
-        webhooks::mutate(server, request, object, &mut pass, warnings).await?;
+        webhooks::mutate(server, request, object, &mut pass).await?;
     }
     Ok(())
 }
@@ -136,20 +187,15 @@ pub(crate) async fn mutate(
 ///
 /// # Errors
 /// What the first that refuses says.
-pub(crate) async fn judge(
-    server: &ApiServer,
-    request: &Request<'_>,
-    object: &Value,
-    warnings: &mut Vec<String>,
-) -> Result<(), Status> {
+pub(crate) async fn judge(server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if matches!(request.subresource, "" | "resize") {
         limit_ranger::judge(server, request, object)?;
     }
-    pod_security::judge(server, request, object, warnings)?;
+    pod_security::judge(server, request, object)?;
     escalation::judge(server, request, object)?;
     certificates::judge(server, request, object)?;
-    policies::validate(server, request, object, warnings).await?;
-    webhooks::validate(server, request, object, warnings).await
+    policies::validate(server, request, object).await?;
+    webhooks::validate(server, request, object).await
 }
 
 /// The steps of higher floors and the plug-ins that change.

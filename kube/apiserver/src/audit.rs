@@ -14,7 +14,7 @@
 pub mod log;
 pub mod policy;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -49,6 +49,8 @@ pub type Slot = Arc<OnceLock<Entry>>;
 pub struct Audit {
     policy: Policy,
     log: Arc<Log>,
+    /// What may not have had its last event.
+    open: Mutex<Vec<Weak<OnceLock<Entry>>>>,
 }
 
 /// What is known of one request.
@@ -78,6 +80,11 @@ pub fn id(headers: &HeaderMap) -> HeaderValue {
 /// Answers a request: what happens in `work` notes what it does in `entry`.
 pub async fn during<T>(entry: Slot, work: impl Future<Output = T>) -> T {
     CURRENT.scope(entry, work).await
+}
+
+/// The entry of the request that is answered now, for who goes on with it.
+pub fn current() -> Option<Slot> {
+    CURRENT.try_with(Slot::clone).ok()
 }
 
 /// Adds to the event of the request that is answered now, if it is audited.
@@ -128,7 +135,25 @@ pub fn shown(user: &User) -> Value {
 impl Audit {
     /// Audits by `policy` into `log`.
     pub fn new(policy: Policy, log: Log) -> Self {
-        Self { policy, log: Arc::new(log) }
+        Self { policy, log: Arc::new(log), open: Mutex::default() }
+    }
+
+    /// The end of the process: what is still going on has its last event, and everything is written.
+    pub async fn end(&self) {
+        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        open.iter().filter_map(Weak::upgrade).filter_map(|slot| slot.get().map(Entry::end)).for_each(drop);
+        self.log.flush().await;
+    }
+
+    /// Keeps an eye on an entry. What is over is looked for when there is no room: often enough to be few, and seldom enough to cost little.
+    fn watch(&self, slot: &Slot) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() == open.capacity() {
+            open.retain(|entry| entry.strong_count() > 0);
+            let left = open.len();
+            open.reserve(left + 16);
+        }
+        open.push(Arc::downgrade(slot));
     }
 
     /// Begins the entry of the request that is answered now, if the policy wants one. Nobody is who could not prove who it is.
@@ -165,7 +190,10 @@ impl Audit {
         let event = Event { json, sent: None, noted_bytes: 0, over: false };
         let entry = Entry { wanted, log: self.log.clone(), event: Mutex::new(event) };
         let line = entry.line(&entry.event(), Stage::RequestReceived);
-        let _ = CURRENT.try_with(|slot| drop(slot.set(entry)));
+        let _ = CURRENT.try_with(|slot| {
+            self.watch(slot);
+            drop(slot.set(entry));
+        });
         self.log.write(line).await;
     }
 }
@@ -211,6 +239,9 @@ impl Entry {
                     None if answer.is_some() => event.note(TRUNCATED.into(), "true".into()),
                     None => {}
                 }
+            }
+            if event.over {
+                return; // the process ends
             }
             event.over = stage != Stage::ResponseStarted;
             self.sent(&mut event);
@@ -275,13 +306,11 @@ impl Entry {
         }
         object
     }
-}
 
-impl Drop for Entry {
-    /// A stream has ended, or whoever asked has gone before it was answered.
-    fn drop(&mut self) {
+    /// A stream has ended, or whoever asked has gone before it was answered; or the process ends before either.
+    fn end(&self) {
         let mut event = self.event();
-        if event.over {
+        if std::mem::replace(&mut event.over, true) {
             return;
         }
         if event.json["responseStatus"].is_null() {
@@ -293,6 +322,12 @@ impl Drop for Entry {
         let line = self.line(&event, Stage::ResponseComplete);
         drop(event);
         self.log.write_now(line);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -31,6 +31,7 @@ use cel::common::ast::{EntryExpr, Expr, LiteralValue};
 use cel::parser::{Expression, PrattParser};
 use regex::Regex;
 
+pub use self::functions::rights::Check;
 pub use self::value::{Str, Value};
 
 /// Longer than any rule that is known.

@@ -8,8 +8,6 @@
 //!
 //! A *kind* is one declarative description ([`kinds`]); kinds of CustomResourceDefinitions are added while the server
 //! runs. Objects are kept as JSON text and parsed only where something must be understood.
-//!
-//! Not built (answers 404, 405, 415 or 501): attach, resize, proxies of pods and Services.
 
 mod addresses;
 pub mod admission;
@@ -39,6 +37,7 @@ pub mod status;
 mod table;
 pub mod tls;
 mod verbs;
+mod warnings;
 mod webhook;
 
 pub use audit::log::Target as AuditLog;

@@ -96,7 +96,7 @@ fn text_of(stored: &[u8]) -> &str {
 }
 
 /// The text at a path; what holds it is read up to there.
-fn text_at<'a>(json: &'a str, path: &str) -> Option<&'a str> {
+pub fn text_at<'a>(json: &'a str, path: &str) -> Option<&'a str> {
     struct Field<'n, 'f, 'de>(&'n str, &'f mut Option<&'de RawValue>);
 
     impl<'de> Visitor<'de> for Field<'_, '_, 'de> {

@@ -101,7 +101,8 @@ impl Place {
     }
 }
 
-fn decode(part: &str) -> String {
+/// A part of a path without its escapes.
+pub fn decode(part: &str) -> String {
     if !part.contains('%') {
         return part.to_owned();
     }
@@ -150,6 +151,12 @@ impl Query {
     /// All values of `key`, in order.
     pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// Puts `values` in the place of all of `key`.
+    pub fn set(&mut self, key: &str, values: impl IntoIterator<Item = String>) {
+        self.0.retain(|(k, _)| k != key);
+        self.0.extend(values.into_iter().map(|value| (key.to_owned(), value)));
     }
 
     /// Whether `key` is there and true, as Go's `strconv.ParseBool` reads it.

@@ -126,6 +126,13 @@ impl ApiServer {
         Ok(())
     }
 
+    /// The end of the process: waits until everything that was asked for is in the log, what is still going on, too.
+    pub async fn end_audit(&self) {
+        if let Some(audit) = self.inner.audit.get() {
+            audit.end().await;
+        }
+    }
+
     /// The address of the Service `kubernetes`, by which pods reach this server.
     pub fn service_address(&self) -> Ipv4Addr {
         self.inner.addresses.nth(1)

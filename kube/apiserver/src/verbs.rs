@@ -15,9 +15,10 @@ pub(crate) mod write;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::Value;
 
+use crate::admission::{self, Operation};
 use crate::audit;
 use crate::auth::User;
 use crate::authorization::reviews;
@@ -48,6 +49,10 @@ pub struct Call {
 impl Call {
     pub(crate) fn not_found(&self) -> Status {
         Status::not_found(&self.kind.names.group, &self.kind.names.plural, &self.route.name)
+    }
+
+    fn stale(&self) -> Status {
+        Status::stale(&self.kind.names.group, &self.kind.names.plural, &self.route.name)
     }
 
     /// Whether nothing is to be kept.
@@ -161,8 +166,10 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
         return subresource::answer(server, call, verb, sent).await;
     }
     if reviews::is_review(&call.kind.names.group) {
-        let answer = reviews::answer(server, call, body::parse(&call.headers, sent)?)?;
-        return represent(call, StatusCode::CREATED, &answer);
+        let mut review = call.kind.decode(body::parse(&call.headers, sent)?).map_err(Status::bad_request)?.object;
+        let dry_run = call.dry_run()?;
+        admission::ask(server, call, (Operation::Create, None), &mut review, (None, dry_run)).await?;
+        return represent(call, StatusCode::CREATED, &reviews::answer(server, call, review)?);
     }
     match verb {
         "get" => {
@@ -243,15 +250,4 @@ fn represent(call: &Call, code: StatusCode, object: &Value) -> Result<Response<B
             body::json(code, &table::table(&call.kind, std::slice::from_ref(object), metadata, include))
         }
     })
-}
-
-/// Adds `Warning` headers (RFC 9111 §5.5, code 299), at most a few.
-fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings.iter().take(8) {
-        let text: String =
-            warning.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').filter(|c| *c != '"' && *c != '\\').collect();
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-            response.headers_mut().append(http::header::WARNING, value);
-        }
-    }
 }

@@ -196,6 +196,36 @@ async fn every_answer_says_the_id_of_its_event() {
     assert_eq!((&events[0]["auditID"], &events[1]["auditID"]), (&json!("flt-mine"), &json!(made)));
 }
 
+#[tokio::test]
+async fn nothing_is_missing_when_the_process_ends() {
+    let world = world("omitStages: [RequestReceived]\nrules: [{level: Metadata}]\n", 1 << 20).await;
+    let watch = world.api.raw(Method::GET, &format!("{MAPS}?watch=1"), &[], "").await;
+    let never = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>();
+    let request = Request::post(MAPS).body(http_body_util::StreamBody::new(never)).unwrap();
+    let user = substrate_apiserver::auth::User::new("ada", &["system:masters"]);
+    let mut work = Box::pin(world.api.server.answer(Some(&user), request));
+    assert!(futures::poll!(&mut work).is_pending());
+    for name in 0..100 {
+        world.api.get(&format!("{MAPS}/{name}")).await;
+    }
+    let found = async || {
+        world.api.server.end_audit().await;
+        let found = lines(&world.directory.path().join("audit.log")); // at once
+        let last = found.iter().rev().take(2).map(|event| {
+            (
+                event["verb"].as_str().unwrap().to_owned(),
+                event["stage"].as_str().unwrap().to_owned(),
+                event["responseStatus"]["code"].as_u64().unwrap(),
+            )
+        });
+        (found.len(), last.collect::<Vec<_>>())
+    };
+    let last = |verb: &str, code| (verb.to_owned(), "ResponseComplete".to_owned(), code);
+    assert_eq!(found().await, (103, vec![last("create", 499), last("watch", 200)]));
+    drop((watch, work));
+    assert_eq!(found().await.0, 103, "each has one end");
+}
+
 /// Falls over everything that is called `fall`.
 struct Falls;
 
@@ -254,6 +284,37 @@ async fn what_a_webhook_does_is_noted() {
     let round = notes["mutation.webhook.admission.k8s.io/round_0_index_0"].as_str().unwrap();
     let expected = json!({ "configuration": "c", "webhook": "patch.flt.io", "mutated": true });
     assert_eq!(serde_json::from_str::<Value>(round).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn that_a_webhook_was_not_heard_is_noted() {
+    let world =
+        world("omitStages: [RequestReceived]\nrules: [{level: Metadata, resources: [{group: \"\"}]}]\n", 1 << 20).await;
+    let rule =
+        json!({ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"] });
+    for kind in ["mutating", "validating"] {
+        let hook = |name: &str| {
+            json!({ "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"], "rules": [rule],
+            "failurePolicy": "Ignore", "clientConfig": { "url": "https://127.0.0.1:1/" } })
+        };
+        let other = json!({ "name": "other.flt.io", "sideEffects": "None", "admissionReviewVersions": ["v1"], "clientConfig": { "url": "https://127.0.0.1:1/" },
+            "rules": [{ "operations": ["*"], "apiGroups": ["apps"], "apiVersions": ["*"], "resources": ["*"] }] });
+        let configuration =
+            json!({ "metadata": { "name": "c" }, "webhooks": [other, hook("a.flt.io"), hook("b.flt.io")] });
+        let path = format!("/apis/admissionregistration.k8s.io/v1/{kind}webhookconfigurations");
+        assert_eq!(world.api.post(&path, configuration).await.0, 201);
+    }
+    assert_eq!(world.api.post(MAPS, config_map("m", "v")).await.0, 201);
+    let notes = world.events(1).await[0]["annotations"].clone();
+    // Of those that change something all are counted, of those that judge those that were asked.
+    for (key, name) in [
+        ("mutation.webhook.admission.k8s.io/round_0_index_1", "a.flt.io"),
+        ("mutation.webhook.admission.k8s.io/round_0_index_2", "b.flt.io"),
+        ("validating.webhook.admission.k8s.io/round_0_index_0", "a.flt.io"),
+        ("validating.webhook.admission.k8s.io/round_0_index_1", "b.flt.io"),
+    ] {
+        assert_eq!(notes[format!("failed-open.{key}")], name, "{notes}");
+    }
 }
 
 #[tokio::test]

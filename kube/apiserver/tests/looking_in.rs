@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::SinkExt;
 use futures::stream::BoxStream;
 use serde_json::json;
+use substrate_apiserver::AuditLog;
 use substrate_apiserver::node_proxy::{
     ContainerTarget, Duplex, Error, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy,
 };
@@ -18,6 +20,7 @@ use support::Api;
 use support::kubectl::{message, start, websocket};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -134,6 +137,38 @@ async fn attach() {
     let (code, status) = api.get(&format!("{PODS}/web/attach?stdin=1")).await;
     let message = json!("cannot attach a container in a completed pod; current phase is Succeeded");
     assert_eq!((code, &status["message"]), (400, &message));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_in_the_audit_log_when_it_ends() {
+    let (kubectl, directory) = (start().await, tempfile::tempdir().unwrap());
+    kubectl.api.proxies.register("m1", Arc::new(Machine));
+    running(&kubectl.api, "web", "m1").await;
+    let path = directory.path().join("audit.log");
+    let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata, verbs: [get]}]}";
+    kubectl.api.server.audit(policy, AuditLog { path: path.clone(), bytes_max: 1 << 20, backups_max: 1 }).unwrap();
+    let (_proxy, port) = kubectl.proxy().await;
+    let mut socket =
+        websocket(port, &format!("{PODS}/web/attach?container=main&stdin=1"), "v5.channel.k8s.io").await.unwrap();
+    socket.send(Message::Binary(Bytes::from_static(b"\0hello"))).await.unwrap();
+    assert_eq!(message(&mut socket).await, Some((1, b"main: HELLO".to_vec())));
+    // The stages that are in the log of the session, once what was asked after it is there.
+    let stages = async |marker: &str, least: usize| loop {
+        kubectl.api.get(&format!("{PODS}/{marker}")).await;
+        let text = std::fs::read_to_string(&path).unwrap();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let events: Vec<serde_json::Value> = whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of_session = events.iter().filter(|event| event["objectRef"]["subresource"] == "attach");
+        let stages: Vec<String> = of_session.map(|event| event["stage"].as_str().unwrap().to_owned()).collect();
+        if events.iter().any(|event| event["objectRef"]["name"] == marker) && stages.len() >= least {
+            return stages;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(stages("first", 1).await, ["ResponseStarted"]);
+    drop(socket);
+    let done = tokio::time::timeout(Duration::from_secs(30), stages("second", 2)).await;
+    assert_eq!(done.unwrap_or_else(|_| panic!("30 s without an end")), ["ResponseStarted", "ResponseComplete"]);
 }
 
 /// What cannot be started is told where the end of a command is told.

@@ -214,7 +214,7 @@ async fn a_namespace_says_how_much_its_pods_may_have() {
     assert_eq!(response.status(), 201);
     let warning = response.headers()["warning"].to_str().unwrap();
     assert!(
-        warning.contains("would violate PodSecurity restricted:latest: privileged (container c must not"),
+        warning.contains(r#"would violate PodSecurity \"restricted:latest\": privileged (container \"c\" must not"#),
         "{warning}"
     );
 }

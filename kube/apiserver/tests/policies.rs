@@ -201,6 +201,86 @@ async fn parameters_are_objects_of_their_own() {
 }
 
 #[tokio::test]
+async fn a_policy_asks_who_may_what() {
+    let api = api().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
+    let mut scale = rule("apps", "deployments/scale", &["update"]);
+    scale["resourceNames"] = json!(["d"]);
+    let paths = json!({"nonResourceURLs": ["/odd/*"], "verbs": ["get"]});
+    for (name, kind, subject, rules) in [
+        (
+            "ada",
+            "",
+            json!({"kind": "User", "name": "ada"}),
+            json!([rule("", "configmaps", &["create", "shout"]), rule("", "secrets", &["get"])]),
+        ),
+        ("robot", "", json!({"kind": "ServiceAccount", "name": "robot", "namespace": "default"}), json!([scale])),
+        ("paths", "cluster", json!({"kind": "User", "name": "ada"}), json!([paths])),
+    ] {
+        let (at, of) = if kind.is_empty() {
+            (format!("{rbac}/namespaces/default/"), "Role")
+        } else {
+            (format!("{rbac}/cluster"), "ClusterRole")
+        };
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": of, "name": name});
+        assert_eq!(api.post(&format!("{at}roles"), json!({"metadata": {"name": name}, "rules": rules})).await.0, 201);
+        let binding = json!({"metadata": {"name": name}, "roleRef": role, "subjects": [subject]});
+        assert_eq!(api.post(&format!("{at}rolebindings"), binding).await.0, 201);
+    }
+    let ada = api.asked_by("ada", &[]);
+    let secrets = "authorizer.group('').resource('secrets')";
+    let scale =
+        "authorizer.serviceAccount('default', 'robot').group('apps').resource('deployments').namespace('default')";
+    for (expression, holds, why) in [
+        (format!("{secrets}.namespace('default').check('get').allowed()"), true, ""),
+        (
+            format!("{secrets}.namespace('default').fieldSelector('a=b').labelSelector('c').check('get').allowed()"),
+            true,
+            "",
+        ),
+        (format!("{secrets}.check('get').allowed()"), false, "failed expression"),
+        (format!("{secrets}.namespace('default').subresource('x').check('get').allowed()"), false, "failed expression"),
+        ("authorizer.requestResource.check('shout').allowed()".into(), true, ""),
+        ("authorizer.requestResource.check('create').reason().contains('ada')".into(), true, ""),
+        (
+            "authorizer.requestResource.name('b').namespace('other').check('shout').allowed()".into(),
+            false,
+            "failed expression",
+        ),
+        (
+            "authorizer.path('/odd/one').check('get').allowed() && !authorizer.path('/odd/one').check('put').errored()"
+                .into(),
+            true,
+            "",
+        ),
+        (format!("{scale}.subresource('scale').name('d').check('update').allowed()"), true, ""),
+        (format!("{scale}.subresource('scale').name('e').check('update').allowed()"), false, "failed expression"),
+        (
+            "authorizer.serviceAccount('default', 'no name').path('/').check('get').allowed()".into(),
+            false,
+            "Invalid service account name",
+        ),
+        ("authorizer.group('').check('get').allowed()".into(), false, "no such overload"),
+        ("authorizer.path('/').path('/').check('get').allowed()".into(), false, "no such overload"),
+        ("authorizer.requestResource.requestResource == null".into(), false, "no such key: requestResource"),
+        (
+            format!("['a', 'b', 'c'].all(n, {secrets}.namespace('default').name(n).check('get').allowed())"),
+            false,
+            "running out of cost budget",
+        ),
+    ] {
+        bind(&api, json!({"validations": [{"expression": expression}], "variables": []}), json!({})).await;
+        let (code, message) = told(&ada, "1").await;
+        assert!(code == if holds { 201 } else { 422 } && message.contains(why), "{expression}: {code} {message}");
+    }
+    // Who may, is not asked about.
+    let condition = json!([{"name": "c", "expression": "!authorizer.requestResource.check('shout').allowed()"}]);
+    bind(&api, json!({"validations": [{"expression": "false"}], "matchConditions": condition}), json!({})).await;
+    assert_eq!(told(&ada, "1").await.0, 201);
+}
+
+#[tokio::test]
 async fn what_cannot_be_evaluated_is_refused_with_its_path() {
     let api = api().await;
     let constraints = json!({"resourceRules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]});
@@ -245,8 +325,12 @@ async fn what_cannot_be_evaluated_is_refused_with_its_path() {
             "spec.variables[0].expression: Invalid value: \"variables.y\": compilation failed: ERROR: <input>: undefined field 'y'",
         ),
         (
-            json!({"validations": [{"expression": "authorizer.path('/').check('get').allowed()"}]}),
-            "undeclared reference to",
+            json!({"validations": [{"expression": "authorizer.check('get').allowed() && authorizer.other"}]}),
+            "undefined field 'other'",
+        ),
+        (
+            json!({"validations": [{"expression": "true", "messageExpression": "authorizer.path('/').check('get').reason()"}]}),
+            "undeclared reference to 'authorizer'",
         ),
     ] {
         let mut sent = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": constraints}});

@@ -180,15 +180,26 @@ async fn no_other_token_is_taken() {
 async fn a_request_of_another_type_is_refused_and_not_taken_for_less() {
     let (api, _directory) = start().await;
     for (spec, what) in [
-        (json!("x"), "spec is no object"),
-        (json!([]), "spec is no object"),
-        (json!({ "audiences": [5] }), "spec.audiences is no list of strings"),
-        (json!({ "audiences": "vault" }), "spec.audiences is no list of strings"),
-        (json!({ "expirationSeconds": "600" }), "spec.expirationSeconds is no whole number"),
-        (json!({ "boundObjectRef": "p" }), "spec.boundObjectRef is no object"),
+        (json!("x"), "string into Go struct field TokenRequest.spec of type v1.TokenRequestSpec"),
+        (json!([]), "array into Go struct field TokenRequest.spec of type v1.TokenRequestSpec"),
+        (json!({ "audiences": [5] }), "number into Go struct field TokenRequestSpec.spec.audiences of type string"),
+        (
+            json!({ "audiences": "vault" }),
+            "string into Go struct field TokenRequestSpec.spec.audiences of type []string",
+        ),
+        (
+            json!({ "expirationSeconds": "600" }),
+            "string into Go struct field TokenRequestSpec.spec.expirationSeconds of type int64",
+        ),
+        (
+            json!({ "boundObjectRef": "p" }),
+            "string into Go struct field TokenRequestSpec.spec.boundObjectRef of type v1.BoundObjectReference",
+        ),
     ] {
         let (code, status) = api.post(TOKEN, json!({ "spec": spec })).await;
-        let words = format!("TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {what}");
+        let words = format!(
+            "TokenRequest in version \"v1\" cannot be handled as a TokenRequest: json: cannot unmarshal {what}"
+        );
         assert_eq!((code, status["message"].as_str().unwrap_or_default()), (400, words.as_str()), "{spec}");
     }
     assert_eq!(api.post(TOKEN, json!({})).await.0, 201, "no spec at all is the usual one");

@@ -264,6 +264,8 @@ async fn conditions_say_who_is_asked() {
         (when(&["object.data.x == '1'", "false"], "Fail"), 201, 0),
         (when(&["object.data.x == '1'"], "Fail"), 403, 0),
         (when(&["object.data.x == '1'"], "Ignore"), 201, 0),
+        (when(&["authorizer.requestResource.check('any').allowed()"], "Fail"), 201, 1),
+        (when(&["authorizer.serviceAccount('a', 'b').path('/x').check('get').allowed()"], "Fail"), 201, 0),
     ] {
         configure(&api, MUTATING, vec![hook(&server, "/yes", change.clone())]).await;
         let (got, answer) = api.post(&format!("{MAPS}?dryRun=All"), config_map("a", "1")).await;

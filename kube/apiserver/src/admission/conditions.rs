@@ -2,16 +2,34 @@
 
 use serde_json::Value;
 
+use super::Request;
+use crate::authorization::Attributes;
 use crate::cel::{self, Budget, Fail, Program};
 use crate::kinds::Errors;
+use crate::server::ApiServer;
 use crate::status::FieldError;
 
-/// What conditions of webhooks may speak of; those of policies may also speak of parameters and the namespace.
-pub(crate) const WEBHOOK: [&str; 3] = ["object", "oldObject", "request"];
+/// What conditions of webhooks may speak of, and at the end the one field that something of it has; those of policies may also speak of
+/// parameters and the namespace.
+pub(crate) const WEBHOOK: [&str; 5] = ["object", "oldObject", "request", "authorizer", "authorizer.requestResource"];
 /// What expressions of policies may speak of.
-pub(crate) const POLICY: [&str; 5] = ["object", "oldObject", "request", "params", "namespaceObject"];
+pub(crate) const POLICY: [&str; 7] =
+    ["object", "oldObject", "request", "params", "namespaceObject", "authorizer", "authorizer.requestResource"];
 /// Conditions of one webhook or policy (as upstream).
 const MOST: usize = 64;
+
+/// `authorizer` of a request.
+pub(super) fn authorizer<'a>(server: &'a ApiServer, request: &Request<'_>) -> cel::Value<'a> {
+    let sub = if request.subresource.is_empty() { String::new() } else { format!("/{}", request.subresource) };
+    let asked = Attributes {
+        group: request.group.to_owned(),
+        resource: format!("{}{sub}", request.plural),
+        namespace: request.namespace.to_owned(),
+        name: request.name.to_owned(),
+        ..Attributes::default()
+    };
+    cel::Check::begin(server, request.user, asked)
+}
 
 /// Conditions, read.
 pub(super) struct Conditions(Vec<(String, Program)>);

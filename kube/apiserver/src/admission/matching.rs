@@ -18,6 +18,7 @@ impl Operation {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
         }
     }
 }
@@ -87,7 +88,9 @@ impl Scope {
     }
 
     fn selects_object(&self, request: &Request<'_>, object: &Value) -> bool {
-        let fits = |object: &Value| self.objects.matches(&object["metadata"]["labels"]);
+        // What can have no labels is selected by none.
+        let fits =
+            |object: &Value| object["metadata"].is_object() && self.objects.matches(&object["metadata"]["labels"]);
         let now = request.operation != Operation::Delete && fits(object);
         self.objects.is_empty() || now || request.old.is_some_and(fits)
     }

@@ -42,7 +42,7 @@ pub(crate) fn node_of(user: &User) -> Option<&str> {
 /// # Errors
 /// 403 for what is not the node's own.
 pub(super) fn judge(server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<(), Status> {
-    let Some(node) = node_of(request.user) else { return Ok(()) };
+    let Some(node) = node_of(request.user).filter(|_| request.operation != Operation::Connect) else { return Ok(()) };
     let name = if request.name.is_empty() { meta(object, "name") } else { request.name };
     let refuse = |why: String| Err(Status::forbidden(request.group, request.plural, name, &why));
     if node.is_empty() {
@@ -54,6 +54,17 @@ pub(super) fn judge(server: &ApiServer, request: &Request<'_>, object: &Value) -
             pod(node, own.as_ref(), request, object).or_else(refuse)
         }
         ("", "pods", "status") => pod_status(node, request, object).or_else(refuse),
+        ("", "pods", "eviction") => {
+            let pod =
+                find(server, "pods", request.namespace, name)?.ok_or_else(|| Status::not_found("", "pods", name))?;
+            match pod["spec"]["nodeName"] == node {
+                true => Ok(()),
+                false => refuse(format!("node {node} can only evict pods with spec.nodeName set to itself")),
+            }
+        }
+        ("", "serviceaccounts", "token") => {
+            token(server, node, (request.namespace, name), &object["spec"]["boundObjectRef"])
+        }
         ("", "pods", other) => {
             refuse(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))
         }
@@ -87,7 +98,7 @@ fn pod(node: &str, own: Option<&Value>, request: &Request<'_>, object: &Value) -
                 "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
             ));
         }
-        Operation::Create => {}
+        Operation::Create | Operation::Connect => {}
     }
     if !object["metadata"]["annotations"][MIRROR].is_string() {
         return Err(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"));
@@ -204,31 +215,11 @@ fn is_others(label: &str) -> bool {
     (within("kubernetes.io") || within("k8s.io")) && !own
 }
 
-/// Judges a node that evicts a pod, before a disruption is taken from its budget.
-///
-/// # Errors
-/// 403 if the pod is not bound to that node.
-pub(crate) fn eviction(user: &User, pod: &Value) -> Result<(), Status> {
-    match node_of(user) {
-        Some(node) if node.is_empty() || pod["spec"]["nodeName"] != node => {
-            let why = format!("node {node} can only evict pods with spec.nodeName set to itself");
-            Err(Status::forbidden("", "pods", meta(pod, "name"), &why))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Judges a node that asks for a token of an account in `namespace`, bound to `bound`.
 ///
 /// # Errors
 /// 403 if it is not bound to a pod of that node, with its UID.
-pub(crate) fn token(
-    server: &ApiServer,
-    user: &User,
-    (namespace, account): (&str, &str),
-    bound: &Value,
-) -> Result<(), Status> {
-    let Some(node) = node_of(user) else { return Ok(()) };
+fn token(server: &ApiServer, node: &str, (namespace, account): (&str, &str), bound: &Value) -> Result<(), Status> {
     let refuse = |why: &str| Err(Status::forbidden("", "serviceaccounts", account, why));
     let (name, uid) = (bound["name"].as_str().unwrap_or_default(), bound["uid"].as_str().unwrap_or_default());
     if bound["apiVersion"] != "v1" || bound["kind"] != "Pod" || name.is_empty() {
@@ -243,7 +234,7 @@ pub(crate) fn token(
             "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
         ));
     }
-    if node.is_empty() || pod["spec"]["nodeName"] != node {
+    if pod["spec"]["nodeName"] != node {
         return refuse("node requested token bound to a pod scheduled on a different node");
     }
     // A node makes those itself, in any namespace: else it could have a token of any account.

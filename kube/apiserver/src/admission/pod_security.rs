@@ -17,6 +17,7 @@ use crate::audit;
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
 use crate::verbs::read::decoded;
+use crate::warnings;
 
 const LABEL: &str = "pod-security.kubernetes.io/";
 /// What makes pods, and where their specification stands in it.
@@ -32,16 +33,11 @@ const MAKERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Refuses a pod that its namespace does not take, warns of one that it should not have and notes it, and refuses labels that mean nothing.
-pub(super) fn judge(
-    server: &ApiServer,
-    request: &Request<'_>,
-    object: &Value,
-    warnings: &mut Vec<String>,
-) -> Result<(), Status> {
-    if request.operation == Operation::Delete {
+pub(super) fn judge(server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    if !matches!(request.operation, Operation::Create | Operation::Update) {
         return Ok(());
     }
-    if request.is_namespace() {
+    if request.is_namespace() && request.subresource.is_empty() {
         return labels(request, object);
     }
     let place = match (request.group, request.plural, request.subresource) {
@@ -72,7 +68,7 @@ pub(super) fn judge(
     if let Some(why) = enforce.filter(|_| place == "/spec") {
         return Err(Status::forbidden(request.group, request.plural, request.name, &why));
     }
-    warnings.extend(warn.and_then(would));
+    warn.and_then(would).into_iter().for_each(warnings::tell);
     Ok(())
 }
 

@@ -13,15 +13,17 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Request;
-use super::conditions::{Conditions, POLICY};
+use super::conditions::{Conditions, POLICY, authorizer};
 use super::matching::{Scope, namespace_object};
 use super::webhooks::review;
 use crate::audit;
+use crate::authorization::reviews::is_review;
 use crate::cel::{self, Budget, Fail, Program, Str};
 use crate::kinds::Kind;
 use crate::object::meta;
 use crate::server::ApiServer;
 use crate::status::Status;
+use crate::warnings;
 
 /// Letters of what a policy notes in the audit log (upstream: 10 KiB).
 const ANNOTATION_MAX: usize = 10 * 1024;
@@ -143,14 +145,9 @@ pub(super) fn read_binding(binding: &Value) -> Vec<Binding> {
 ///
 /// # Errors
 /// What the first that denies says.
-pub(super) async fn validate(
-    server: &ApiServer,
-    request: &Request<'_>,
-    object: &Value,
-    warnings: &mut Vec<String>,
-) -> Result<(), Status> {
+pub(super) async fn validate(server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let bindings = server.inner.admitted.bindings.now(server)?;
-    if bindings.is_empty() || request.is_exempt() {
+    if bindings.is_empty() || request.is_exempt() || is_review(request.group) {
         return Ok(());
     }
     let policies = server.inner.admitted.policies.now(server)?;
@@ -171,7 +168,7 @@ pub(super) async fn validate(
             for finding in findings(server, request, &seen, policy, binding, &shown)? {
                 let who = format!("ValidatingAdmissionPolicy '{}' with binding '{}'", policy.name, binding.name);
                 if binding.warns {
-                    warnings.push(format!("Validation failed for {who}: {}", finding.message));
+                    warnings::tell(format!("Validation failed for {who}: {}", finding.message));
                 }
                 if binding.audits {
                     let actions = [("Deny", binding.denies), ("Warn", binding.warns), ("Audit", true)];
@@ -229,6 +226,7 @@ fn findings(
     for params in &params {
         let mut budget = Budget::default();
         let values = [now, old, &about, params, &namespace].map(|json| cel::Value::of(json, None));
+        let values = values.into_iter().chain([authorizer(server, request)]);
         let mut names: Vec<(&str, cel::Value<'_>)> = POLICY.into_iter().zip(values).collect();
         match policy.conditions.hold(&names, &mut budget) {
             Ok(true) => {}

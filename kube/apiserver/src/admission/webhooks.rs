@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::conditions::{Conditions, WEBHOOK};
+use super::conditions::{Conditions, WEBHOOK, authorizer};
 use super::matching::Scope;
 use super::{Operation, Request};
 use crate::audit;
@@ -27,6 +27,7 @@ use crate::object::{meta, metadata};
 use crate::patch::PatchKind;
 use crate::server::ApiServer;
 use crate::status::Status;
+use crate::warnings;
 use crate::webhook::Client;
 
 /// One webhook, read.
@@ -89,7 +90,6 @@ pub(super) async fn mutate(
     request: &Request<'_>,
     object: &mut Value,
     pass: &mut Pass,
-    warnings: &mut Vec<String>,
 ) -> Result<bool, Status> {
     let hooks = server.inner.admitted.mutating.now(server)?;
     if hooks.is_empty() || request.is_exempt() {
@@ -104,7 +104,8 @@ pub(super) async fn mutate(
             continue;
         }
         let Some(shown) = hook.wants(server, request, object).await? else { continue };
-        let Some(answer) = hook.ask(server, request, &shown, object, true, warnings).await? else { continue };
+        let turn = (true, u8::from(pass.second), index);
+        let Some(answer) = hook.ask(server, request, &shown, object, turn).await? else { continue };
         let mut mutated = false;
         if let Some(patch) = answer.patch {
             let patched = patched(server, request, &shown, object, &patch)
@@ -132,12 +133,7 @@ pub(super) async fn mutate(
 ///
 /// # Errors
 /// What the first that refuses, or a call that failed, says.
-pub(super) async fn validate(
-    server: &ApiServer,
-    request: &Request<'_>,
-    object: &Value,
-    warnings: &mut Vec<String>,
-) -> Result<(), Status> {
+pub(super) async fn validate(server: &ApiServer, request: &Request<'_>, object: &Value) -> Result<(), Status> {
     let hooks = server.inner.admitted.validating.now(server)?;
     if hooks.is_empty() || request.is_exempt() {
         return Ok(());
@@ -145,19 +141,11 @@ pub(super) async fn validate(
     let mut calls = Vec::new();
     for hook in hooks.iter() {
         if let Some(shown) = hook.wants(server, request, object).await? {
-            calls.push(async move {
-                let mut warnings = Vec::new();
-                let answer = hook.ask(server, request, &shown, object, false, &mut warnings).await;
-                (answer, warnings)
-            });
+            let turn = (false, 0, calls.len());
+            calls.push(async move { hook.ask(server, request, &shown, object, turn).await });
         }
     }
-    let mut verdict = Ok(());
-    for (answer, told) in join_all(calls).await {
-        warnings.extend(told);
-        verdict = verdict.and(answer.map(|_| ()));
-    }
-    verdict
+    join_all(calls).await.into_iter().try_for_each(|answer| answer.map(|_| ()))
 }
 
 impl Hook {
@@ -173,9 +161,10 @@ impl Hook {
             return Ok(Some(shown));
         }
         let asked = review::question(server, "", request, &shown, object).await?;
-        let value = |json| cel::Value::of(json, None);
-        let names = [("object", &asked["object"]), ("oldObject", &asked["oldObject"]), ("request", &asked)];
-        match self.conditions.hold(&names.map(|(name, json)| (name, value(json))), &mut Budget::default()) {
+        let values = [&asked["object"], &asked["oldObject"], &asked].map(|json| cel::Value::of(json, None));
+        let values = values.into_iter().chain([authorizer(server, request)]);
+        let names: Vec<(&str, cel::Value<'_>)> = WEBHOOK.into_iter().zip(values).collect();
+        match self.conditions.hold(&names, &mut Budget::default()) {
             Ok(true) => Ok(Some(shown)),
             Ok(false) => Ok(None),
             Err(why) if self.fails => Err(Status::forbidden(request.group, request.plural, request.name, &why)),
@@ -186,15 +175,15 @@ impl Hook {
         }
     }
 
-    /// What it answers, if it does not refuse; nothing if it cannot be asked and that does not matter.
+    /// What it answers, if it does not refuse; nothing if it cannot be asked and that does not matter. Its turn is whether it may change
+    /// something, in which round, and which of those asked then it is.
     async fn ask(
         &self,
         server: &ApiServer,
         request: &Request<'_>,
         shown: &Kind,
         object: &Value,
-        mutates: bool,
-        warnings: &mut Vec<String>,
+        (mutates, round, index): (bool, u8, usize),
     ) -> Result<Option<review::Answer>, Status> {
         let uid = uuid::Uuid::new_v4().to_string();
         let asked = review::question(server, &uid, request, shown, object).await?;
@@ -202,7 +191,7 @@ impl Hook {
         let answer = self.client.call(server, &asked).await;
         match answer.and_then(|review| review::answer(&self.name, &uid, mutates, &review)) {
             Ok(answer) => {
-                warnings.extend(answer.warnings.iter().cloned());
+                answer.warnings.iter().for_each(warnings::tell);
                 answer.annotations.iter().for_each(|(key, value)| audit::note(key, value));
                 answer.refusal.clone().map_or(Ok(Some(answer)), Err)
             }
@@ -212,6 +201,9 @@ impl Hook {
                     return Err(Status::internal(why));
                 }
                 tracing::warn!(why, "failing open");
+                let kind = if mutates { "mutation" } else { "validating" };
+                let key = format!("failed-open.{kind}.webhook.admission.k8s.io/round_{round}_index_{index}");
+                audit::note(key, &self.name);
                 Ok(None)
             }
         }
@@ -229,6 +221,9 @@ async fn patched(
     if request.operation == Operation::Delete {
         let why = "admission webhook attempted to modify the object, which is not supported for this operation";
         return Err(Status::bad_request(why));
+    }
+    if let Some(sent) = request.sent {
+        return super::decoded(sent, PatchKind::Json.apply(object, patch)?);
     }
     let kind = request.kind;
     let seen = PatchKind::Json.apply(&between(server, kind, shown, object).await?, patch)?;

@@ -83,6 +83,13 @@ impl Log {
         }
     }
 
+    /// Waits until everything is written that was to be.
+    pub async fn flush(&self) {
+        let all = self.room.clone().acquire_many_owned(QUEUE_KIB).await.ok();
+        let _ = self.lines.send((Vec::new(), all)); // behind those that had no room
+        let _ = self.room.acquire_many(QUEUE_KIB).await;
+    }
+
     fn send(&self, line: Vec<u8>, room: Option<OwnedSemaphorePermit>) {
         self.events.inc();
         let _ = self.lines.send((line, room)); // whoever writes ends with the last of these

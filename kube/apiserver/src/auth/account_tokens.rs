@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::User;
-use crate::admission::node_restriction;
+use crate::admission::{self, Operation};
 use crate::body;
 use crate::object;
 use crate::server::ApiServer;
@@ -192,7 +192,7 @@ pub fn user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User
 }
 
 /// The user of an account.
-fn account(namespace: &str, name: &str) -> User {
+pub fn account(namespace: &str, name: &str) -> User {
     let own = format!("system:serviceaccounts:{namespace}");
     User::new(&format!("system:serviceaccount:{namespace}:{name}"), &["system:serviceaccounts", &own])
 }
@@ -255,23 +255,17 @@ pub fn find(server: &ApiServer, plural: &str, namespace: &str, name: &str) -> Re
 ///
 /// # Errors
 /// 404 without the account or the bound object, 409 if that is another of its name, 422 for a life or an object that cannot be.
-pub fn request(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Value, Status> {
+pub async fn request(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Value, Status> {
     let issuer = server.inner.issuer.get().ok_or_else(Status::no_resource)?;
     let mut request = body::parse(&call.headers, sent)?;
-    if !request.is_object() {
-        return Err(Status::bad_request("the object provided is unrecognized: it is no JSON object"));
-    }
     let (namespace, name) = (&call.route.namespace, &call.route.name);
+    let (what, dry_run) = ((Operation::Create, Some(["authentication.k8s.io", "v1", "TokenRequest"])), call.dry_run()?);
+    admission::ask(server, call, what, &mut request, (None, dry_run)).await?;
     let account = find(server, "serviceaccounts", namespace, name)?.ok_or_else(|| call.not_found())?;
     let mut spec = match request["spec"].take() {
         Value::Null => json!({}),
         spec => spec,
     };
-    if let Some(what) = mistyped(&spec) {
-        let why = format!("TokenRequest in version \"v1\" cannot be handled as a TokenRequest: {what}");
-        return Err(Status::bad_request(why));
-    }
-    node_restriction::token(server, &call.user, (namespace, name), &spec["boundObjectRef"])?;
     let given: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let audiences = if given.is_empty() { json!([ISSUER]) } else { json!(given) };
     let life = spec["expirationSeconds"].as_i64().unwrap_or(LIFE.2);
@@ -300,28 +294,13 @@ pub fn request(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Value, St
     let claims = json!({
         "iss": ISSUER, "sub": format!("system:serviceaccount:{namespace}:{name}"), "aud": audiences, "iat": now,
         "nbf": now, "exp": now + life, "jti": uuid::Uuid::new_v4().to_string(), "kubernetes.io": about });
-    let token = if call.dry_run()? { String::new() } else { issuer.sign(&claims)? };
+    let token = if dry_run { String::new() } else { issuer.sign(&claims)? };
     let expires = jiff::Timestamp::from_second(now + life).map_err(Status::internal)?;
     (spec["audiences"], spec["expirationSeconds"]) = (claims["aud"].clone(), life.into());
-    request["apiVersion"] = "authentication.k8s.io/v1".into();
-    request["kind"] = "TokenRequest".into();
     request["metadata"] = json!({ "name": name, "namespace": namespace, "creationTimestamp": object::now() });
     request["spec"] = spec;
     request["status"] = json!({ "token": token, "expirationTimestamp": expires.to_string() });
     Ok(request)
-}
-
-/// What of a spec is not of its type. It must not pass for absent: a token for no audience that was understood would be one for this server.
-fn mistyped(spec: &Value) -> Option<&'static str> {
-    let is = |field: &str, right: fn(&Value) -> bool| spec[field].is_null() || right(&spec[field]);
-    let texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
-    match () {
-        () if !spec.is_object() => Some("spec is no object"),
-        () if !is("audiences", texts) => Some("spec.audiences is no list of strings"),
-        () if !is("expirationSeconds", Value::is_i64) => Some("spec.expirationSeconds is no whole number"),
-        () if !is("boundObjectRef", Value::is_object) => Some("spec.boundObjectRef is no object"),
-        () => None,
-    }
 }
 
 /// Notes the object that the token is bound to, and, for a pod, its node.

@@ -26,8 +26,7 @@ pub fn is_review(group: &str) -> bool {
 ///
 /// # Errors
 /// 422 for a question that cannot be understood.
-pub fn answer(server: &ApiServer, call: &Call, sent: Value) -> Result<Value, Status> {
-    let mut review = call.kind.decode(sent).map_err(Status::bad_request)?.object;
+pub fn answer(server: &ApiServer, call: &Call, mut review: Value) -> Result<Value, Status> {
     let (kind, spec) = (call.kind.names.kind.as_ref(), review["spec"].clone());
     let status = match kind {
         "SelfSubjectReview" => json!({ "userInfo": shown(&call.user) }),

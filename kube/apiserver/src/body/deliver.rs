@@ -12,7 +12,6 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, header};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::accept::{Format, Offer, negotiate};
@@ -73,20 +72,13 @@ impl Wishes {
         if self.accept.is_empty() {
             return Ok(None);
         }
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Head {
-            #[serde(rename = "apiVersion")]
-            api_version: String,
-            kind: String,
-        }
         // Only who names another format pays for a look into the text.
         let Ok((_, format)) = negotiate(&self.accept, Offer { protobuf: true, stream: false }) else { return Ok(None) };
         if format == Format::Json {
             return Ok(None);
         }
-        let head: Head = serde_json::from_slice(json)?;
-        let offer = Offer { protobuf: encode::is_known(&head.api_version, &head.kind), stream: false };
+        let (version, kind) = encode::kind_of(json);
+        let offer = Offer { protobuf: encode::is_known(&version, &kind), stream: false };
         // Whoever accepts nothing of it was refused before; a refusal comes in JSON then.
         match negotiate(&self.accept, offer) {
             Ok((_, Format::Protobuf)) => Ok(encode::encode(json)?.map(|bytes| (protobuf::MEDIA_TYPE, bytes.into()))),

@@ -316,9 +316,10 @@ fn lookup<'a>(operand: &Value<'a>, key: &Value<'a>) -> Result<Option<Value<'a>>,
         };
         return Ok(usize::try_from(index).ok().and_then(|index| items.get(index)));
     }
-    match operand.fields() {
-        Some(fields) => Ok(fields.get(key)),
-        None => no_overload(),
+    match (operand, operand.fields(), key) {
+        (_, Some(fields), _) => Ok(fields.get(key)),
+        (Value::Check(check), _, Value::Text(name)) => Ok(check.field(name)),
+        _ => no_overload(),
     }
 }
 

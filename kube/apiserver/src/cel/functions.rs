@@ -7,6 +7,7 @@ mod amounts;
 mod collections;
 mod formats;
 mod net;
+pub mod rights;
 mod standard;
 mod text;
 pub mod time;
@@ -29,8 +30,16 @@ type Function = for<'a, 'b, 'c> fn(&'b mut Run<'a, 'c>, &'b [Value<'a>]) -> Answ
 type Row = (&'static str, usize, usize, Function);
 
 static TABLE: LazyLock<HashMap<&'static str, (usize, usize, Function)>> = LazyLock::new(|| {
-    let rooms =
-        [standard::TABLE, text::TABLE, collections::TABLE, amounts::TABLE, net::TABLE, formats::TABLE, time::TABLE];
+    let rooms = [
+        standard::TABLE,
+        text::TABLE,
+        collections::TABLE,
+        amounts::TABLE,
+        net::TABLE,
+        formats::TABLE,
+        rights::TABLE,
+        time::TABLE,
+    ];
     rooms.iter().flat_map(|rows| rows.iter()).map(|(key, least, most, of)| (*key, (*least, *most, *of))).collect()
 });
 

@@ -137,7 +137,7 @@ fn what_is_not_known_is_refused_before_it_runs() {
         ("self.list.all(x, y > 1)", "undeclared reference to 'y'"),
         ("self.list.all(x, true) && x", "undeclared reference to 'x'"),
         ("self.list.sortBy(x, x)", "undeclared reference to 'sortBy'"),
-        ("authorizer.path('/')", "undeclared reference to 'path'"),
+        ("authorizer.path('/')", "undeclared reference to 'authorizer'"),
         ("sets.union([1], [2])", "undeclared reference to 'sets.union'"),
         ("'a'.substring()", "found no matching overload for 'substring' applied to 0 arguments"),
         ("self.", "compilation failed: ERROR: <input>:1:"),

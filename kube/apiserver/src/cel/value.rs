@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value as Json};
 use substrate_client::quantity::Quantity;
 
+use super::functions::rights::{Check, Decision};
 use super::functions::time;
 use crate::custom::schema::Schema;
 
@@ -75,6 +76,10 @@ pub enum Value<'a> {
     Cidr(IpAddr, u8),
     /// A named format.
     Format(&'static str),
+    /// A question about rights.
+    Check(Arc<Check<'a>>),
+    /// Its answer.
+    Decision(Arc<Decision>),
     /// What could not be computed; whoever asks for it fails so.
     Failed(Arc<str>),
 }
@@ -262,6 +267,8 @@ impl<'a> Value<'a> {
             Self::Ip(_) => "net.IP",
             Self::Cidr(..) => "net.CIDR",
             Self::Format(_) => "kubernetes.NamedFormat",
+            Self::Check(check) => check.type_name(),
+            Self::Decision(_) => "kubernetes.authorization.Decision",
             Self::Failed(_) => "error",
         }
     }

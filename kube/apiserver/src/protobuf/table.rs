@@ -21,6 +21,21 @@ pub struct Message {
     pub name: &'static str,
     text: &'static str,
     fields: OnceLock<Vec<Field>>,
+    places: OnceLock<Vec<Place>>,
+    list: OnceLock<Box<Message>>,
+}
+
+/// Numbers from a message to a field that JSON shows as its own: those of messages in messages that it does not show, and that of the field.
+pub const PATH_MAX: usize = 3;
+
+/// Where a name of JSON stands on the wire.
+pub struct Place {
+    /// In JSON.
+    pub name: &'static str,
+    /// The way to it; zeros at its end.
+    pub path: [u32; PATH_MAX],
+    /// What stands there.
+    pub field: &'static Field,
 }
 
 /// One field of a message.
@@ -88,7 +103,7 @@ pub enum Type {
 
 static TABLE: LazyLock<Vec<Message>> = LazyLock::new(|| {
     let all = sections(include_str!("messages.txt"));
-    all.map(|(name, text)| Message { name, text, fields: OnceLock::new() }).collect()
+    all.map(|(name, text)| Message::new(name, text)).collect()
 });
 
 /// All messages, in the order of their names.
@@ -103,6 +118,53 @@ pub fn named(name: &str) -> Option<&'static Message> {
 }
 
 impl Message {
+    fn new(name: &'static str, text: &'static str) -> Self {
+        Self { name, text, fields: OnceLock::new(), places: OnceLock::new(), list: OnceLock::new() }
+    }
+
+    /// A list of it: `ListMeta` and items.
+    pub fn list(&'static self) -> &'static Self {
+        self.list.get_or_init(|| {
+            let meta = named("meta.v1.ListMeta").map(|meta| (1, "metadata", How::One, meta));
+            let fields = meta.into_iter().chain([(2, "items", How::List, self)]);
+            let fields = fields.map(|(number, name, how, of)| Field { number, name, how, kind: Type::Message(of) });
+            Box::new(Self { fields: OnceLock::from(fields.collect::<Vec<_>>()), ..Self::new(self.name, "") })
+        })
+    }
+
+    /// Where a name of JSON stands.
+    pub fn place(&'static self, name: &str) -> Option<&'static Place> {
+        let all = self.places();
+        all.get(all.binary_search_by(|place| place.name.cmp(name)).ok()?)
+    }
+
+    /// Every name of JSON, in order.
+    pub fn places(&'static self) -> &'static [Place] {
+        self.places.get_or_init(|| {
+            let mut all = Vec::new();
+            self.add_places([0; PATH_MAX], 0, &mut all);
+            all.sort_unstable_by_key(|place| place.name);
+            all
+        })
+    }
+
+    fn add_places(&'static self, above: [u32; PATH_MAX], depth: usize, all: &mut Vec<Place>) {
+        for field in self.fields() {
+            let mut path = above;
+            let Some(own) = path.get_mut(depth) else { return };
+            *own = field.number;
+            match (field.how, &field.kind) {
+                (How::Inline, Type::Message(inner)) => inner.add_places(path, depth + 1, all),
+                _ => all.push(Place { name: field.name, path, field }),
+            }
+        }
+    }
+
+    /// Whether JSON shows fields as its own that are not.
+    pub fn is_nested(&'static self) -> bool {
+        self.fields().iter().any(|field| field.how == How::Inline)
+    }
+
     /// Its fields, in the order of their numbers.
     pub fn fields(&'static self) -> &'static [Field] {
         self.fields.get_or_init(|| {

@@ -106,6 +106,69 @@ fn what_is_written_reads_as_what_it_was() {
     }
 }
 
+/// The text of a value with the fields of its objects in reverse.
+fn turned(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let field = |(name, value): (&String, &Value)| format!("{}:{}", Value::from(name.as_str()), turned(value));
+            format!("{{{}}}", map.iter().rev().map(field).collect::<Vec<_>>().join(","))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(turned).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
+}
+
+/// Whether the fields of a message stand in the order of their numbers, and so do those of all in it.
+fn is_in_order(of: &'static Message, bytes: &[u8]) -> bool {
+    let (mut reader, mut last) = (super::wire::Reader::new(bytes), 0);
+    while let Some((number, wire)) = reader.next().unwrap() {
+        let field = of.field(number).unwrap();
+        let inner = match (&field.kind, wire) {
+            (Type::Message(inner), super::wire::Wire::Bytes(bytes)) if field.how != How::Map => {
+                is_in_order(inner, bytes)
+            }
+            _ => true,
+        };
+        if number < last || !inner {
+            return false;
+        }
+        last = number;
+    }
+    true
+}
+
+#[test]
+fn what_is_written_stands_in_order_whatever_the_text() {
+    for kind in crate::kinds::builtin() {
+        let (version, name) = (kind.names.api_version(), kind.names.kind.to_string());
+        let of = message(&version, &name).unwrap();
+        let mut object = Value::Object(sample(of, 6));
+        object["apiVersion"] = version.clone().into();
+        object["kind"] = name.clone().into();
+        object["metadata"]["labels"] = json!({ "b": "1", "a": "", "c\"": "x" });
+        let bytes = encode::encode(object.to_string().as_bytes()).unwrap().unwrap();
+        let odd = turned(&object).replacen('{', "{\"odd\":[{}],", 1);
+        assert_eq!(encode::encode(odd.as_bytes()).unwrap().unwrap(), bytes, "{name}");
+        let mut reader = super::wire::Reader::new(&bytes[4..]);
+        let raw = std::iter::from_fn(|| reader.next().unwrap()).find(|(number, _)| *number == 2);
+        let Some((_, super::wire::Wire::Bytes(raw))) = raw else { panic!("{name} has no content") };
+        assert!(is_in_order(of, raw), "{name}");
+        let list = json!({ "kind": format!("{name}List"), "apiVersion": version, "items": [object, object], "metadata": { "resourceVersion": "7" } });
+        let list = encode::encode(list.to_string().as_bytes()).unwrap().unwrap();
+        assert_eq!(list.windows(raw.len()).filter(|window| *window == raw).count(), 2, "{name}");
+    }
+}
+
+#[test]
+fn every_name_has_its_place() {
+    for message in messages() {
+        let mut names: Vec<&str> = names(message).into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        assert_eq!(message.places().iter().map(|place| place.name).collect::<Vec<_>>(), names, "{}", message.name);
+        assert!(names.is_sorted_by(|a, b| a < b), "{}: a name that is there twice", message.name);
+    }
+}
+
 #[test]
 fn what_has_two_shapes_and_what_says_nothing() {
     let schema = |of: Value| {

@@ -20,7 +20,7 @@ use crate::body::{self, Body};
 use crate::bounds::{self, Origin};
 use crate::route::{self, Place, Query, Route};
 use crate::status::Status;
-use crate::{discovery, openapi, verbs};
+use crate::{discovery, openapi, verbs, warnings};
 
 /// What a request asks for, before it is known who asks.
 pub struct Asked {
@@ -99,7 +99,7 @@ impl ApiServer {
         // A panic must cost its request only: in process it would end the client of every manager.
         let entry = audit::Slot::default();
         let work = audit::during(entry.clone(), self.seated(connection, &asked, request));
-        let answer = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+        let (answer, told) = warnings::during(std::panic::AssertUnwindSafe(work).catch_unwind()).await;
         let panicked = answer.is_err();
         let (answer, seat) = answer.unwrap_or_else(|_| {
             tracing::error!(method = %asked.method, path = asked.path, "request panicked");
@@ -118,6 +118,7 @@ impl ApiServer {
         }
         let mut response = wishes.dress(response).await;
         response.headers_mut().insert(audit::ID, asked.id.clone());
+        warnings::write(&told, response.headers_mut());
         metrics.ends(&asked, kinds, begun, response.status());
         if seat.is_none() && !asked.is_stream() {
             return response;
@@ -207,7 +208,7 @@ impl ApiServer {
             place => return discovery::answer(&self.inner.registry, request.headers(), &place),
         };
         let kind = self.kind(&route.group, &route.version, &route.plural)?;
-        let call = verbs::Call {
+        let mut call = verbs::Call {
             user,
             kind,
             route,
@@ -220,7 +221,7 @@ impl ApiServer {
         }
         if verbs::connect::is_stream(&call) {
             let upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
-            return verbs::connect::answer(self, &call, upgrade).await;
+            return verbs::connect::answer(self, &mut call, upgrade).await;
         }
         let sent = body::read(request.into_body()).await?;
         audit::sent(&call.headers, &sent);

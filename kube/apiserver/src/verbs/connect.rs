@@ -7,7 +7,7 @@
 
 use futures::{SinkExt, StreamExt};
 use http::header::HeaderValue;
-use http::{Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Frame;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -20,6 +20,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Message, handshake::derive_accept_key};
 
 use super::{Call, port_forward, read};
+use crate::admission::{self, Operation};
+use crate::audit;
 use crate::body::Body;
 use crate::node_proxy::{
     ContainerTarget, Error, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy, TerminalSize,
@@ -40,22 +42,64 @@ const CLOSE: u8 = 255;
 /// One message from a client; kubectl sends at most 32 KiB.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
+/// A subresource, and what admission is asked about: the kind of its options, and which parameters are its fields.
+type Asked = (&'static str, &'static str, &'static [&'static str]);
+
+const ASKED: [Asked; 3] = [
+    ("exec", "PodExecOptions", &["command", "container", "stderr", "stdin", "stdout", "tty"]),
+    ("attach", "PodAttachOptions", &["container", "stderr", "stdin", "stdout", "tty"]),
+    ("portforward", "PodPortForwardOptions", &["ports"]),
+];
+
 /// Whether a call is answered by a stream rather than an object.
 pub fn is_stream(call: &Call) -> bool {
     call.kind.is("", "pods") && matches!(call.route.subresource.as_str(), "log" | "exec" | "attach" | "portforward")
 }
 
 /// Answers such a call.
-pub async fn answer(server: &ApiServer, call: &Call, upgrade: Option<OnUpgrade>) -> Result<Response<Body>, Status> {
+pub async fn answer(server: &ApiServer, call: &mut Call, upgrade: Option<OnUpgrade>) -> Result<Response<Body>, Status> {
+    if let Some(asked) = ASKED.iter().find(|asked| asked.0 == call.route.subresource) {
+        admit(server, call, asked).await?;
+    }
+    let call = &*call;
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
     let pod = read::decoded(&call.kind, &entry)?;
     match (call.route.subresource.as_str(), call.method.as_str()) {
         ("log", "GET") => log(server, call, &pod).await,
         ("exec" | "attach", "GET" | "POST") => terminal(server, call, &pod, upgrade).await,
         ("portforward", "GET" | "POST") => port_forward(server, call, &pod, upgrade),
-        ("log" | "exec" | "attach" | "portforward", _) => Err(Status::method_not_allowed()),
-        (other, _) => Err(Status::not_implemented(&format!("pods/{other}"))),
+        _ => Err(Status::method_not_allowed()),
     }
+}
+
+/// Asks admission about what the query says, and lets it say what admission made of that.
+async fn admit(server: &ApiServer, call: &mut Call, (_, kind, fields): &Asked) -> Result<(), Status> {
+    if !matches!(call.method, Method::GET | Method::POST) {
+        return Err(Status::method_not_allowed());
+    }
+    let mut options = json!({});
+    for field in *fields {
+        let mut all = call.query.all(field);
+        let value: Value = match *field {
+            "command" => Some(all.collect()).filter(|all: &Value| *all != json!([])).unwrap_or_default(),
+            "container" => all.next().unwrap_or_default().into(),
+            "ports" => all.flat_map(|ports| ports.split(',')).filter_map(|port| port.parse::<u16>().ok()).collect(),
+            flag => call.query.flag(flag).into(),
+        };
+        // Go leaves out what is empty, but for the command.
+        if *field == "command" || ![json!(""), json!(false), json!([])].contains(&value) {
+            options[*field] = value;
+        }
+    }
+    let before = options.clone();
+    admission::ask(server, call, (Operation::Connect, Some(["", "v1", kind])), &mut options, (None, false)).await?;
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for field in fields.iter().filter(|field| options[**field] != before[**field]) {
+        let new = &options[*field];
+        let values = new.as_array().map(Vec::as_slice).unwrap_or(std::slice::from_ref(new));
+        call.query.set(field, values.iter().filter(|value| !value.is_null()).map(text));
+    }
+    Ok(())
 }
 
 /// The machine that runs `pod`, and the container that is meant.
@@ -259,7 +303,9 @@ impl Switch {
         self,
         serve: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
     ) -> Response<Body> {
+        let entry = audit::current(); // which ends with the stream
         tokio::spawn(async move {
+            let _entry = entry;
             match self.upgrade.await {
                 Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
                 Err(error) => tracing::debug!(%error, self.protocol, "the connection was not upgraded"),

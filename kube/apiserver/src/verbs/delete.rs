@@ -144,15 +144,18 @@ async fn delete_one(
             plural,
             subresource: "",
             kind,
+            sent: None,
             namespace: &namespace,
             name,
             user: &call.user,
             old: Some(&old),
             dry_run: options.dry_run,
         };
-        let (mut shown, mut warnings) = (old.clone(), Vec::new());
-        admission::mutate(server, &request, &mut shown, &mut warnings).await?;
-        admission::judge(server, &request, &old, &mut warnings).await?;
+        if call.route.subresource.is_empty() {
+            // Who evicts was judged as one who evicts.
+            admission::mutate(server, &request, &mut old.clone()).await?;
+            admission::judge(server, &request, &old).await?;
+        }
         mark(kind, options, &mut object);
         let over = is_over(kind, &object);
         if options.dry_run {

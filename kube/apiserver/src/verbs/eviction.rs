@@ -19,10 +19,9 @@ use substrate_store::{Error, Precondition};
 
 use super::read::decoded;
 use super::{Call, delete};
-use crate::admission::node_restriction;
+use crate::admission::{self, Operation};
 use crate::body::{self, Body};
 use crate::object::{self, meta};
-use crate::route::Route;
 use crate::selector::Labels;
 use crate::server::ApiServer;
 use crate::status::Status;
@@ -34,16 +33,17 @@ const TRIES: usize = 20;
 const DISRUPTED_MAX: usize = 2000;
 
 pub(super) async fn evict(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Response<Body>, Status> {
-    let eviction = body::parse(&call.headers, sent)?;
+    let mut eviction = body::parse(&call.headers, sent)?;
     let name = &call.route.name;
     let given = meta(&eviction, "name");
     if !given.is_empty() && given != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    let dry_run = call.dry_run()? || !list(&eviction["deleteOptions"]["dryRun"]).is_empty();
+    let what = (Operation::Create, Some(["policy", "v1", "Eviction"]));
+    admission::ask(server, call, what, &mut eviction, (None, dry_run)).await?;
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
     let pod = decoded(&call.kind, &entry)?;
-    node_restriction::eviction(&call.user, &pod)?;
-    let dry_run = call.dry_run()? || !list(&eviction["deleteOptions"]["dryRun"]).is_empty();
     if !goes_anyway(&pod) {
         take_disruption(server, call, &pod, dry_run).await?;
     }
@@ -55,7 +55,7 @@ pub(super) async fn evict(server: &ApiServer, call: &Call, sent: &[u8]) -> Resul
     let delete = Call {
         user: call.user.clone(),
         kind: call.kind.clone(),
-        route: Route { subresource: String::new(), ..call.route.clone() },
+        route: call.route.clone(),
         query: call.query.clone(),
         method: Method::DELETE,
         headers: http::HeaderMap::new(),

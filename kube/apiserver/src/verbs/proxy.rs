@@ -19,13 +19,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Call, connect, read};
+use crate::admission::{self, Operation};
+use crate::audit;
 use crate::body::{self, Body};
 use crate::object::meta;
+use crate::route::decode;
 use crate::server::ApiServer;
 use crate::status::Status;
 use crate::table::list;
@@ -73,7 +76,16 @@ where
     }
     let base = parts[..=at].join("/");
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    let Some(rest) = parts.get(at + 1) else {
+    let kind = match call.kind.names.plural.as_ref() {
+        "pods" => "PodProxyOptions",
+        "services" => "ServiceProxyOptions",
+        _ => "NodeProxyOptions",
+    };
+    let shown = parts.get(at + 1).map(|rest| format!("/{}", decode(rest))); // one place has one name to who judges it
+    let mut options = shown.as_ref().map_or(json!({}), |path| json!({ "path": path }));
+    admission::ask(server, call, (Operation::Connect, Some(["", "v1", kind])), &mut options, (None, false)).await?;
+    let changed = options["path"].as_str().filter(|path| shown.as_deref() != Some(path));
+    let Some(rest) = changed.map(|path| path.trim_start_matches('/')).or(parts.get(at + 1).copied()) else {
         let mut response = body::text(StatusCode::MOVED_PERMANENTLY, "");
         set(response.headers_mut(), header::LOCATION, &format!("{base}/{query}"));
         return Ok(response);
@@ -133,7 +145,9 @@ where
     let protocol = response.headers().get(header::UPGRADE).cloned().filter(|_| switches);
     if let (Some(caller), true) = (caller, switches) {
         let pod = hyper::upgrade::on(&mut response);
+        let entry = audit::current();
         tokio::spawn(async move {
+            let _entry = entry;
             if let (Ok(caller), Ok(pod)) = tokio::join!(caller, pod) {
                 // Either side may break it off.
                 let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(caller), &mut TokioIo::new(pod)).await;

@@ -8,6 +8,7 @@ use substrate_store::{Error, Precondition};
 use super::patch::{self, Said};
 use super::write::{self, Part};
 use super::{Call, read};
+use crate::admission::{self, Operation};
 use crate::auth::account_tokens;
 use crate::body::{self, Body};
 use crate::custom::conversion;
@@ -39,7 +40,7 @@ pub async fn answer(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) ->
         }
         ("scale", "update" | "patch") if listed => scale(server, call, verb, sent).await,
         ("token", "create") if listed => {
-            let answer = account_tokens::request(server, call, sent)?;
+            let answer = account_tokens::request(server, call, sent).await?;
             Ok(body::json(StatusCode::CREATED, &answer))
         }
         ("eviction", "create") if listed => super::eviction::evict(server, call, sent).await,
@@ -146,40 +147,65 @@ async fn scale(server: &ApiServer, call: &Call, verb: &str, sent: &[u8]) -> Resu
         (Some(_), _) => {
             serde_json::from_slice(sent).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?
         }
-        (None, Some(said)) => json!({ "spec": { "replicas": said.says("/spec/replicas") } }),
+        (None, Some(_)) => Value::Null,
         (None, None) => body::parse(&call.headers, sent)?,
     };
-    let written = write::update(server, call, Part::Internal, |old| {
-        let wanted = match patch {
-            Some(kind) => kind.apply(&scale_of(&call.kind, old)?, &sent)?,
-            None => sent.clone(),
+    // What is wanted of one state is asked about, and written if that still stands.
+    for _ in 0..write::TRIES {
+        let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+        let entry = conversion::shown_one(server, &call.kind, entry).await?;
+        let seen = read::decoded(&call.kind, &entry)?;
+        let before = scale_of(&call.kind, &seen)?;
+        let mut wanted = match (patch, &said) {
+            (Some(kind), _) => kind.apply(&before, &sent)?,
+            (None, Some(said)) => {
+                let mut wanted = before.clone();
+                wanted["metadata"]["resourceVersion"] = Value::Null;
+                wanted["spec"]["replicas"] = said.says("/spec/replicas").cloned().unwrap_or_default();
+                wanted
+            }
+            (None, None) => sent.clone(),
         };
         let version = meta(&wanted, "resourceVersion");
-        if patch.is_none() && !version.is_empty() && version != meta(old, "resourceVersion") {
-            return Err(Status::stale(&call.kind.names.group, &call.kind.names.plural, &call.route.name));
+        let unconditional = patch.is_some() || version.is_empty();
+        if !unconditional && version != meta(&seen, "resourceVersion") {
+            return Err(call.stale());
         }
+        let what = (Operation::Update, Some(["autoscaling", "v1", "Scale"]));
+        admission::ask(server, call, what, &mut wanted, (Some(&before), call.dry_run()?)).await?;
         let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
         if replicas < 0 {
             let error = FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
             return Err(Status::invalid("autoscaling", "Scale", &call.route.name, &[error]));
         }
-        let mut object = old.clone();
-        if let Some(said) = &said {
-            object = said.onto(call, old)?;
+        let written = write::update(server, call, Part::Internal, |old| {
+            if meta(old, "resourceVersion") != meta(&seen, "resourceVersion") {
+                return Err(call.stale());
+            }
+            let mut object = old.clone();
+            if let Some(said) = &said {
+                object = said.onto(call, old)?;
+            }
+            match &call.kind.rules {
+                Rules::Custom(custom) => custom.set_replicas(&mut object, replicas),
+                Rules::Builtin(_) => object["spec"]["replicas"] = replicas.into(),
+            }
+            Ok(object)
+        });
+        match written.await {
+            Err(status) if unconditional && status == call.stale() => {}
+            written => return Ok(body::json(StatusCode::OK, &scale_of(&call.kind, &written?.object)?)),
         }
-        match &call.kind.rules {
-            Rules::Custom(custom) => custom.set_replicas(&mut object, replicas),
-            Rules::Builtin(_) => object["spec"]["replicas"] = replicas.into(),
-        }
-        Ok(object)
-    })
-    .await?;
-    Ok(body::json(StatusCode::OK, &scale_of(&call.kind, &written.object)?))
+    }
+    Err(call.stale())
 }
 
 /// Gives a pod its node (`Binding`).
 async fn bind(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Response<Body>, Status> {
-    let binding = body::parse(&call.headers, sent)?;
+    let mut binding = body::parse(&call.headers, sent)?;
+    let dry_run = write::WriteOptions::of(call)?.dry_run;
+    let what = (Operation::Create, Some(["", "v1", "Binding"]));
+    admission::ask(server, call, what, &mut binding, (None, dry_run)).await?;
     let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
     let (group, plural, name) = (&call.kind.names.group, &call.kind.names.plural, &call.route.name);
     if node.is_empty() {
@@ -194,7 +220,6 @@ async fn bind(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Response<B
     if !matches!(meta(&binding, "name"), "" | "*") && meta(&binding, "name") != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
-    let dry_run = write::WriteOptions::of(call)?.dry_run;
     let refuse = |why: String| Err(Status::conflict(group, &format!("{plural}/binding"), name, &why));
     // What stands was judged when it came, and nothing else of it is changed here.
     for _ in 0..write::TRIES {

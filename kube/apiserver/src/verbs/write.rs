@@ -29,6 +29,7 @@ use crate::kinds::{Errors, Kind, QUALIFIED_NAME, is_qualified_name};
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
+use crate::warnings;
 
 /// Bytes of all annotations (`TotalAnnotationSizeLimitB` upstream).
 const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
@@ -40,7 +41,7 @@ pub enum Part {
     Main,
     /// `status` alone.
     Status,
-    /// The server itself changes it: scale, binding, finalize. No admission.
+    /// What comes by a subresource of its own, which has taken out of it what it may change.
     Internal,
 }
 
@@ -68,7 +69,6 @@ impl WriteOptions {
 /// An object as it is after a write.
 pub struct Written {
     pub object: Value,
-    pub warnings: Vec<String>,
     /// Its text, if it was written for the store: not to be written again.
     text: Option<Bytes>,
 }
@@ -76,12 +76,10 @@ pub struct Written {
 impl Written {
     /// The response to whoever asked for the write.
     pub fn respond(&self, call: &Call, code: StatusCode) -> Result<Response<Body>, Status> {
-        let mut response = match &self.text {
-            Some(text) if call.wanted(false)?.0 == View::Object => body::json_bytes(code, text.clone()),
-            _ => super::represent(call, code, &self.object)?,
-        };
-        super::warn(&mut response, &self.warnings);
-        Ok(response)
+        match &self.text {
+            Some(text) if call.wanted(false)?.0 == View::Object => Ok(body::json_bytes(code, text.clone())),
+            _ => super::represent(call, code, &self.object),
+        }
     }
 }
 
@@ -101,16 +99,17 @@ pub fn is_over(kind: &Kind, object: &Value) -> bool {
 }
 
 /// Decodes what was sent and deals with unknown fields as asked.
-pub fn understand(kind: &Kind, sent: Value, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+pub fn understand(kind: &Kind, sent: Value, validation: FieldValidation) -> Result<Value, Status> {
     let (object, unknown) = known(kind, sent)?;
     let unknown: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
     match validation {
         FieldValidation::Strict if !unknown.is_empty() => {
-            Err(cannot(kind, &format!("strict decoding error: {}", unknown.join(", "))))
+            return Err(cannot(kind, &format!("strict decoding error: {}", unknown.join(", "))));
         }
-        FieldValidation::Warn => Ok((object, unknown)),
-        _ => Ok((object, Vec::new())),
+        FieldValidation::Warn => unknown.into_iter().for_each(warnings::tell),
+        _ => {}
     }
+    Ok(object)
 }
 
 fn cannot(kind: &Kind, why: &str) -> Status {

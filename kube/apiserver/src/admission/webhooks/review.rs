@@ -39,6 +39,9 @@ pub async fn seen(
     shown: &Kind,
     object: &Value,
 ) -> Result<[Value; 2], Status> {
+    if request.sent.is_some() {
+        return Ok([object.clone(), request.old.cloned().unwrap_or_default()]); // it has no other version
+    }
     let now = match request.operation {
         Operation::Delete => Value::Null,
         _ => between(server, request.kind, shown, object).await?,
@@ -52,12 +55,17 @@ pub async fn seen(
 
 /// What is said of a request, without its objects.
 pub fn about(request: &Request<'_>, shown: &Kind) -> Value {
-    let (kind, resource) = names(shown);
-    let (request_kind, request_resource) = names(request.kind);
+    let (mut kind, resource) = names(shown);
+    let (mut request_kind, request_resource) = names(request.kind);
+    if let Some([group, version, name]) = request.sent {
+        kind = json!({ "group": group, "version": version, "kind": name });
+        request_kind = kind.clone();
+    }
     let options = match request.operation {
         Operation::Create => "CreateOptions",
         Operation::Update => "UpdateOptions",
         Operation::Delete => "DeleteOptions",
+        Operation::Connect => "",
     };
     let mut about = json!({
         "kind": kind, "resource": resource, "requestKind": request_kind, "requestResource": request_resource,
@@ -65,7 +73,9 @@ pub fn about(request: &Request<'_>, shown: &Kind) -> Value {
         "userInfo": { "username": request.user.name, "groups": request.user.groups },
         "options": { "kind": options, "apiVersion": "meta.k8s.io/v1" },
     });
-    if request.dry_run {
+    if options.is_empty() {
+        about["options"] = Value::Null;
+    } else if request.dry_run {
         about["options"]["dryRun"] = json!(["All"]);
     }
     if !request.subresource.is_empty() {

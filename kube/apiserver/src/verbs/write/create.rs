@@ -25,7 +25,7 @@ pub async fn create(
     sent: Value,
     options: WriteOptions,
 ) -> Result<Written, Status> {
-    let (mut object, mut warnings) = understand(kind, sent, options.validation)?;
+    let mut object = understand(kind, sent, options.validation)?;
     place(kind, namespace, &mut object)?;
     if kind.has_status && kind.names.kind != "Node" {
         // A node registers with its status; every other status is written by who observes it.
@@ -56,13 +56,14 @@ pub async fn create(
         plural: &kind.names.plural,
         subresource: "",
         kind,
+        sent: None,
         namespace,
         name: &name,
         user,
         old: None,
         dry_run: options.dry_run,
     };
-    admission::mutate(server, &request, &mut object, &mut warnings).await?;
+    admission::mutate(server, &request, &mut object).await?;
     validate(kind, &object, None)?;
     let name = meta(&object, "name").to_owned();
     let exists = || match server.inner.store.get(&kind.key(namespace, &name)) {
@@ -79,14 +80,14 @@ pub async fn create(
     } else {
         None
     };
-    admission::judge(server, &request, &object, &mut warnings).await?;
+    admission::judge(server, &request, &object).await?;
     exists()?;
     if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
         object["status"] = crate::custom::status(&object);
     }
     admission::charge(server, &request, &object).await?;
     if options.dry_run {
-        return Ok(Written { object, warnings, text: None });
+        return Ok(Written { object, text: None });
     }
     let (value, shown) = kept(server, kind, &object).await?;
     let revision = server
@@ -101,7 +102,7 @@ pub async fn create(
         account_of(server, &name).await;
     }
     let text = shown.map(|value| object::to_json(&value, revision));
-    Ok(Written { object, warnings, text })
+    Ok(Written { object, text })
 }
 
 /// A namespace brings the account that its pods run as: where pods need one, the first must not come before it. A controller makes it again

@@ -31,7 +31,7 @@ where
         let entry = conversion::shown_one(server, kind, entry).await?;
         let mut old = decoded(kind, &entry)?;
         let changed = change(&old)?;
-        let (mut object, mut warnings) = understand(kind, changed, options.validation).map_err(|status| {
+        let mut object = understand(kind, changed, options.validation).map_err(|status| {
             // Of a patch it is the patch that is wrong.
             if call.method == http::Method::PATCH && !call.applies() { status.of_patch() } else { status }
         })?;
@@ -81,15 +81,16 @@ where
             plural: &kind.names.plural,
             subresource: &call.route.subresource,
             kind,
+            sent: None,
             namespace: &call.route.namespace,
             name: &call.route.name,
             user: &call.user,
             old: Some(&old),
             dry_run: options.dry_run,
         };
-        let asked = part != Part::Internal || matches!(request.subresource, "ephemeralcontainers" | "resize");
+        let asked = request.subresource != "scale"; // which are asked about as what they are
         if asked {
-            admission::mutate(server, &request, &mut object, &mut warnings).await?;
+            admission::mutate(server, &request, &mut object).await?;
         }
         let of_service = kind.is("", "services") && part == Part::Main;
         if of_service {
@@ -117,7 +118,7 @@ where
             None
         };
         if asked {
-            admission::judge(server, &request, &object, &mut warnings).await?;
+            admission::judge(server, &request, &object).await?;
         }
         count_generation(kind, &old, &mut object);
         if kind.is("apiextensions.k8s.io", "customresourcedefinitions") && part == Part::Main {
@@ -133,7 +134,7 @@ where
             metadata(&mut object).insert("managedFields".into(), managers);
         }
         if same || options.dry_run {
-            return Ok(Written { object, warnings, text: None });
+            return Ok(Written { object, text: None });
         }
         let (value, shown) = kept(server, kind, &object).await?;
         let (store, key, known) = (&server.inner.store, call.key(), Precondition::Revision(entry.revision));
@@ -151,7 +152,7 @@ where
                     after_write(server, kind, &object);
                 }
                 let text = shown.map(|value| object::to_json(&value, revision));
-                return Ok(Written { object, warnings, text });
+                return Ok(Written { object, text });
             }
             Err(Error::Conflict { .. }) if unconditional => {}
             Err(error) => return Err(write_error(kind, &call.route.name, error)),
