@@ -108,6 +108,7 @@ mod tests {
             port: 53,
             node_port,
             endpoints: endpoints.iter().map(|last| (Ipv4Addr::new(10, 1, 0, *last), 53)).collect(),
+            by_client: false,
         };
         let end = |last| (Ipv4Addr::new(10, 1, 0, last), 53);
         let service = (Ipv4Addr::new(10, 96, 0, 1), 53);

@@ -97,6 +97,8 @@ pub(crate) enum Expr {
     RejectProhibited,
     /// To one of so many endpoints of a map, by chance.
     DnatRandom(u32, String),
+    /// To that of so many parts of a map which the source address falls to.
+    DnatByClient(u32, String),
     Dnat(Ipv4Addr, u16),
     Snat(Ipv4Addr),
     Masquerade,
@@ -206,6 +208,7 @@ impl fmt::Display for Expr {
             Expr::RejectPort => write!(f, "reject with icmp port-unreachable"),
             Expr::RejectProhibited => write!(f, "reject with icmp admin-prohibited"),
             Expr::DnatRandom(count, map) => write!(f, "dnat to numgen random mod {count} map @{map}"),
+            Expr::DnatByClient(parts, map) => write!(f, "dnat to jhash ip saddr mod {parts} map @{map}"),
             Expr::Dnat(address, port) => write!(f, "dnat to {address}:{port}"),
             Expr::Snat(address) => write!(f, "snat to {address}"),
             Expr::Masquerade => write!(f, "masquerade"),

@@ -56,7 +56,7 @@ impl ServiceProxy {
     /// Makes Services work on `network` until dropped. Rules that the kernel refuses are tried again, after 1 s and
     /// twice as long each time up to 30 s, and whenever something changes.
     ///
-    /// Limits: TCP and UDP; no session affinity, no traffic policies, no load balancer or external addresses.
+    /// Limits: TCP and UDP; no load balancer or external addresses; session affinity ends when endpoints change, and at no time.
     pub async fn run(caches: ServiceCaches, network: NodeNetwork) {
         caches.services.synced().await;
         caches.slices.synced().await;
@@ -66,7 +66,7 @@ impl ServiceProxy {
         let mut pause = PAUSE_MIN;
         loop {
             let slices = services::by_service(caches.slices.list());
-            let ports = services::ports(&caches.services.list(), &slices);
+            let ports = services::ports(&caches.services.list(), &slices, network.options().pod_cidr);
             let count = ports.len();
             match network.set_services(ports).await {
                 Ok(()) => {

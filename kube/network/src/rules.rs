@@ -20,6 +20,7 @@
 //! address names a pod.
 //!
 //! One look-up in a map per new connection finds the Service, however many there are.
+mod affinity;
 mod isolation;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,8 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
     /// Where connections go. Empty: they are refused.
     pub endpoints: Vec<(Ipv4Addr, u16)>,
+    /// Whether a client, by its address, always comes to the same endpoint.
+    pub by_client: bool,
 }
 
 /// All that the rules are made from.
@@ -126,6 +129,7 @@ pub(crate) fn plan(view: &View) -> Ruleset {
         let count = u32::try_from(service.endpoints.len()).unwrap_or(u32::MAX);
         let rules = match service.endpoints.as_slice() {
             [(address, port)] => vec![vec![Expr::Dnat(*address, *port)]],
+            _ if service.by_client => vec![vec![Expr::DnatByClient(affinity::PARTS, format!("ep-{number}"))]],
             _ => vec![vec![Expr::DnatRandom(count, format!("ep-{number}"))]],
         };
         // Rules need their protocol said before a port can be translated.
@@ -334,12 +338,16 @@ fn service_sets(view: &View) -> Vec<Set> {
         }
         hairpin.extend(service.endpoints.iter().map(|(address, _)| *address));
         if service.endpoints.len() > 1 {
-            let endpoints = (0..).zip(&service.endpoints);
+            let endpoints: Vec<(u32, &(Ipv4Addr, u16))> = match service.by_client {
+                true => affinity::shares(&service.endpoints),
+                false => (0..).zip(&service.endpoints).collect(),
+            };
             maps.push(Set {
                 name: format!("ep-{number}"),
                 key: &[KeyKind::Number],
                 value: ValueKind::Endpoint,
                 elements: endpoints
+                    .into_iter()
                     .map(|(index, (address, port))| (vec![Key::Number(index)], Value::Endpoint(*address, *port)))
                     .collect(),
             });

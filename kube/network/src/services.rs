@@ -1,7 +1,8 @@
 //! From Services and EndpointSlices to the ports that rules are made of. No effects.
 //!
 //! An endpoint is *used* if it is ready. If a Service has no ready endpoint, those that still serve while they terminate
-//! are used, so that a roll-out on one machine loses nothing (KEP-1669).
+//! are used, so that a roll-out on one machine loses nothing (KEP-1669). With the traffic policy `Local` only endpoints on this machine are
+//! used, of calls from pods (`internalTrafficPolicy`) or of those to a node port (`externalTrafficPolicy`).
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
+use crate::Cidr;
 use crate::nftables::Protocol;
 use crate::rules::ServicePort;
 
@@ -49,8 +51,9 @@ pub(crate) fn cluster_addresses(spec: &ServiceSpec) -> Vec<Ipv4Addr> {
     addresses.into_iter().collect()
 }
 
-/// The ports of all Services that this machine makes work.
-pub(crate) fn ports(services: &[Arc<Service>], slices: &Slices) -> Vec<ServicePort> {
+/// The ports of all Services that this machine makes work; pods of `here` are its own. One with a policy of its own for what comes from
+/// outside is two.
+pub(crate) fn ports(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> Vec<ServicePort> {
     let mut ports = Vec::new();
     for service in services {
         let elsewhere = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PROXY_NAME));
@@ -70,21 +73,39 @@ pub(crate) fn ports(services: &[Arc<Service>], slices: &Slices) -> Vec<ServicePo
             };
             let Ok(number) = u16::try_from(port.port) else { continue };
             let port_name = port.name.as_deref().unwrap_or_default();
-            ports.push(ServicePort {
+            let of_slices = slices_of(slices, service);
+            let used = |policy: &Option<String>| {
+                let only = (policy.as_deref() == Some("Local")).then_some(here);
+                endpoints(of_slices, port_name, protocol, only)
+            };
+            let inside = ServicePort {
                 name: format!("{namespace}/{name}:{port_name}"),
                 addresses: addresses.clone(),
                 protocol,
                 port: number,
                 node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
-                endpoints: endpoints(slices_of(slices, service), port_name, protocol),
-            });
+                endpoints: used(&spec.internal_traffic_policy),
+                by_client: spec.session_affinity.as_deref() == Some("ClientIP"),
+            };
+            let from_outside = used(&spec.external_traffic_policy);
+            if inside.node_port.is_none() || from_outside == inside.endpoints {
+                ports.push(inside);
+                continue;
+            }
+            ports.push(ServicePort { addresses: Vec::new(), endpoints: from_outside, ..inside.clone() });
+            ports.push(ServicePort { node_port: None, ..inside });
         }
     }
     ports.sort();
     ports
 }
 
-fn endpoints(slices: &[Arc<EndpointSlice>], port_name: &str, protocol: Protocol) -> Vec<(Ipv4Addr, u16)> {
+fn endpoints(
+    slices: &[Arc<EndpointSlice>],
+    port_name: &str,
+    protocol: Protocol,
+    only: Option<Cidr>,
+) -> Vec<(Ipv4Addr, u16)> {
     let mut ready = BTreeSet::new();
     let mut leaving = BTreeSet::new();
     for slice in slices {
@@ -94,7 +115,8 @@ fn endpoints(slices: &[Arc<EndpointSlice>], port_name: &str, protocol: Protocol)
         });
         let Some(number) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
         for endpoint in &slice.endpoints {
-            let Some(address) = address(endpoint) else { continue };
+            let in_use = |address: &Ipv4Addr| only.is_none_or(|range| range.contains(*address));
+            let Some(address) = address(endpoint).filter(in_use) else { continue };
             if is_ready(endpoint) {
                 ready.insert((address, number));
             } else if is_leaving(endpoint) {
@@ -161,7 +183,8 @@ pub(crate) mod tests {
     }
 
     fn check(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Vec<String> {
-        let ports = ports(services, &by_service(slices.to_vec()));
+        let here = "10.1.0.0/24".parse().unwrap();
+        let ports = ports(services, &by_service(slices.to_vec()), here);
         let show = |port: ServicePort| {
             let to: Vec<String> = port.endpoints.iter().map(|(address, port)| format!("{address}:{port}")).collect();
             let protocol = port.protocol.name();
@@ -199,6 +222,28 @@ pub(crate) mod tests {
         let web = service("d/web", "10.96.0.5", json!({}));
         let slices = [slice("d/web", &[("10.1.0.2", "unready"), ("10.1.0.9", "leaving")])];
         assert_eq!(check(&[web], &slices), ["d/web:http [10.96.0.5] tcp 80 None -> 10.1.0.9:8080"]);
+    }
+
+    #[test]
+    fn local_traffic_stays_on_the_machine() {
+        let of = |more: Value| {
+            let mut spec = json!({"ports": [{"name": "http", "port": 80, "nodePort": 30080}]});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let slices = [slice("d/web", &[("10.1.0.3", "ready"), ("10.9.0.4", "ready")])];
+            check(&[service("d/web", "10.96.0.5", spec)], &slices)
+        };
+        let both = "d/web:http [10.96.0.5] tcp 80 Some(30080) -> 10.1.0.3:8080 10.9.0.4:8080";
+        assert_eq!(of(json!({"internalTrafficPolicy": "Cluster", "externalTrafficPolicy": "Cluster"})), [both]);
+        let outside = [
+            "d/web:http [] tcp 80 Some(30080) -> 10.1.0.3:8080",
+            "d/web:http [10.96.0.5] tcp 80 None -> 10.1.0.3:8080 10.9.0.4:8080",
+        ];
+        assert_eq!(of(json!({"externalTrafficPolicy": "Local"})), outside);
+        let inside = [
+            "d/web:http [] tcp 80 Some(30080) -> 10.1.0.3:8080 10.9.0.4:8080",
+            "d/web:http [10.96.0.5] tcp 80 None -> 10.1.0.3:8080",
+        ];
+        assert_eq!(of(json!({"internalTrafficPolicy": "Local"})), inside);
     }
 
     #[test]

@@ -470,6 +470,15 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
             lookup(list, map, REGISTER, Some(REGISTER));
             nat(list, true);
         }
+        Expr::DnatByClient(parts, map) => {
+            source_address(list, REGISTER);
+            // jhash: from a register to a register, 4 bytes, modulus, seed (else the kernel draws one for each rule).
+            element(list, "hash", |data| {
+                data.be32(1, REGISTER).be32(2, REGISTER).be32(3, 4).be32(4, *parts).be32(5, 1);
+            });
+            lookup(list, map, REGISTER, Some(REGISTER));
+            nat(list, true);
+        }
         Expr::Dnat(address, port) => {
             immediate(list, QUARTER, &address.octets());
             immediate(list, QUARTER + 1, &port.to_be_bytes());

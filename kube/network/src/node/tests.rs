@@ -132,6 +132,7 @@ fn service(name: &str, address: [u8; 4], endpoints: &[(Ipv4Addr, u16)]) -> Servi
         port: 80,
         node_port: None,
         endpoints: endpoints.to_vec(),
+        by_client: false,
     }
 }
 
@@ -231,7 +232,10 @@ fn services_work_from_pods_and_machine_and_refuse_without_endpoints() {
         (udp_service.protocol, udp_service.port) = (Protocol::Udp, 53);
         let mut exposed = service("d/exposed", [10, 96, 0, 22], &two);
         exposed.node_port = Some(30080);
+        let mut sticky = service("d/sticky", [10, 96, 0, 24], &two);
+        sticky.by_client = true;
         let services = vec![
+            sticky,
             service("d/one", [10, 96, 0, 20], &two[..1]),
             udp_service,
             service("d/two", [10, 96, 0, 21], &two),
@@ -248,6 +252,9 @@ fn services_work_from_pods_and_machine_and_refuse_without_endpoints() {
         let seen: std::collections::BTreeSet<String> =
             (0..40).map(|_| tcp_from(&pods[0], at(21), 80).unwrap()).collect();
         assert_eq!(seen.len(), 2, "both endpoints are used: {seen:?}");
+        let seen: std::collections::BTreeSet<String> =
+            (0..40).map(|_| tcp_from(&pods[0], at(24), 80).unwrap()).collect();
+        assert_eq!(seen.len(), 1, "a client always comes to the same endpoint: {seen:?}");
         let neighbour = machine.neighbour();
         let reply = namespace::within(&neighbour, || Ok(tcp(Ipv4Addr::new(192, 0, 2, 1), 30080))).unwrap().unwrap();
         assert!(reply.ends_with(" 192.0.2.2"), "a node port keeps the caller's address: {reply}");

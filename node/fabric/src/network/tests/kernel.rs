@@ -214,6 +214,7 @@ fn a_service_here_is_called_there_and_served_at_a_third() {
             port: 80,
             node_port: None,
             endpoints: vec![(at_c.address, 6379)],
+            by_client: false,
         });
         let network = a.network.clone();
         a.here(async move { network.set_services(services.into()).await.unwrap() }).await;
@@ -379,6 +380,7 @@ fn a_pod_behind_a_reseller_reaches_its_owner_and_is_reached() {
             port: 80,
             node_port: None,
             endpoints: vec![(stand_in, 80)],
+            by_client: false,
         };
         let network = a.network.clone();
         a.here(async move { network.set_services(vec![service]).await.unwrap() }).await;
