@@ -4,6 +4,7 @@
 
 mod helm;
 mod inside;
+mod judged;
 mod kube_rs;
 mod kubectl;
 mod protobuf;

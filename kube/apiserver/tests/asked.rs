@@ -108,7 +108,7 @@ async fn everything_that_is_sent_to_an_object_is_asked_about() {
     for (method, path, body, asked, kind, at, value) in [
         (
             Method::POST,
-            format!("{NS}/pods/p/exec?command=ls&command=-l&container=main&stdin=1&tty=false"),
+            format!("{NS}/pods/p/exec?command=ls&command=-l&container=&container=main&stdin=1&tty=false"),
             &nothing,
             "CONNECT pods exec",
             "v1 PodExecOptions",

@@ -218,3 +218,44 @@ async fn a_namespace_says_how_much_its_pods_may_have() {
         "{warning}"
     );
 }
+
+#[tokio::test]
+async fn who_raises_the_level_of_a_namespace_is_told_of_its_pods() {
+    let api = api().await;
+    let level = "pod-security.kubernetes.io/enforce";
+    made(&api, "/api/v1/namespaces", json!({ "metadata": { "name": "safe" } })).await;
+    let mut privileged = pod("c", json!({}));
+    privileged["spec"]["containers"][0]["securityContext"] = json!({ "privileged": true });
+    for pod in [pod("a", json!({})), pod("b", json!({})), privileged] {
+        made(&api, "/api/v1/namespaces/safe/pods", pod).await;
+    }
+    let title = |level: &str| {
+        format!("existing pods in namespace \"safe\" violate the new PodSecurity enforce level \"{level}\"")
+    };
+    let restricted =
+        "allowPrivilegeEscalation != false, unrestricted capabilities, runAsNonRoot != true, seccompProfile";
+    // One after the other; a version is raised with its level, or it is another one.
+    for (labels, told) in [
+        (json!({ level: "privileged" }), vec![]),
+        (json!({ level: "baseline" }), vec![title("baseline:latest"), "c: privileged".into()]),
+        (json!({ level: "baseline", "x": "y" }), vec![]),
+        (
+            json!({ level: "restricted" }),
+            vec![
+                title("restricted:latest"),
+                format!("a (and 1 other pod): {restricted}"),
+                format!("c: privileged, {restricted}"),
+            ],
+        ),
+        (json!({ level: "baseline" }), vec![]),
+        (json!({ format!("{level}-version"): "v1.24" }), vec![title("baseline:v1.24"), "c: privileged".into()]),
+    ] {
+        let change = json!({ "metadata": { "labels": labels } }).to_string();
+        let kind = [("content-type", "application/merge-patch+json")];
+        let response = api.raw(Method::PATCH, "/api/v1/namespaces/safe", &kind, change).await;
+        let read =
+            |value: &http::HeaderValue| value.to_str().unwrap()[7..].strip_suffix('"').unwrap().replace("\\\"", "\"");
+        let found: Vec<String> = response.headers().get_all("warning").iter().map(read).collect();
+        assert_eq!((response.status().as_u16(), found), (200, told), "{labels}");
+    }
+}

@@ -6,19 +6,24 @@
 //! | `warn` | come with a warning | comes with a warning |
 //! | `audit` | are noted in the audit log | is noted there |
 //!
-//! Thin: pods that are there when a level is raised are not looked for.
+//! Who raises `enforce` is told of the pods that are there and would no longer be taken.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
 use substrate_pod_security::{Level, check};
 
-use super::{Operation, Request};
+use super::{Operation, Request, all};
 use crate::audit;
+use crate::object::meta;
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
 use crate::verbs::read::decoded;
 use crate::warnings;
 
+/// Pods of a namespace whose level is raised that are looked at (as upstream).
+const PODS_MAX: usize = 3000;
 const LABEL: &str = "pod-security.kubernetes.io/";
 /// What makes pods, and where their specification stands in it.
 const MAKERS: &[(&str, &str, &str)] = &[
@@ -38,7 +43,8 @@ pub(super) fn judge(server: &ApiServer, request: &Request<'_>, object: &Value) -
         return Ok(());
     }
     if request.is_namespace() && request.subresource.is_empty() {
-        return labels(request, object);
+        labels(request, object)?;
+        return tell_of_pods(server, request, object);
     }
     let place = match (request.group, request.plural, request.subresource) {
         ("", "pods", "" | "ephemeralcontainers") => "/spec",
@@ -85,6 +91,58 @@ fn level(namespace: &Value, mode: &str) -> Option<(Level, String)> {
     let version = labels[format!("{LABEL}{mode}-version")].as_str().unwrap_or("latest");
     let level = Level::parse(word).unwrap_or(Level::Restricted);
     (level != Level::Privileged).then(|| (level, version.to_owned()))
+}
+
+/// Warns of pods that would no longer be taken, in upstream's words: those that have the same against them in one line.
+fn tell_of_pods(server: &ApiServer, request: &Request<'_>, namespace: &Value) -> Result<(), Status> {
+    let (Some(old), Some((new, version))) = (request.old, level(namespace, "enforce")) else { return Ok(()) };
+    if level(old, "enforce").is_some_and(|(old, before)| before == version && old >= new) {
+        return Ok(());
+    }
+    let pods = all(server, ("", "v1", "pods"), request.name)?;
+    let mut found: BTreeMap<String, (&str, usize)> = BTreeMap::new();
+    for pod in pods.iter().take(PODS_MAX) {
+        let spec: PodSpec = serde_json::from_value(pod["spec"].clone()).map_err(Status::internal)?;
+        if let Err(why) = check(new, &version, &spec) {
+            found.entry(reasons(&why)).or_insert((meta(pod, "name"), 0)).1 += 1;
+        }
+    }
+    if pods.len() > PODS_MAX {
+        let count = pods.len();
+        warnings::tell(format!(
+            "new PodSecurity enforce level only checked against the first {PODS_MAX} of {count} existing pods"
+        ));
+    }
+    if !found.is_empty() {
+        let (name, new) = (request.name, format!("{new:?}").to_lowercase());
+        warnings::tell(format!(
+            "existing pods in namespace {name:?} violate the new PodSecurity enforce level \"{new}:{version}\""
+        ));
+    }
+    let mut lines: Vec<String> = found
+        .iter()
+        .map(|(reasons, (name, count))| match count {
+            1 => format!("{name}: {reasons}"),
+            2 => format!("{name} (and 1 other pod): {reasons}"),
+            _ => format!("{name} (and {} other pods): {reasons}", count - 1),
+        })
+        .collect();
+    lines.sort();
+    lines.into_iter().for_each(warnings::tell);
+    Ok(())
+}
+
+/// What is wrong with a pod, without what stands in brackets: which of its parts.
+fn reasons(why: &str) -> String {
+    let mut depth = 0;
+    let found = why.split_once("\": ").map_or(why, |(_, found)| found).chars();
+    let outside = found.filter(|c| {
+        depth += i32::from(*c == '(');
+        let is_outside = depth == 0;
+        depth -= i32::from(*c == ')');
+        is_outside
+    });
+    outside.collect::<String>().replace(" ,", ",").trim_end().to_owned()
 }
 
 fn labels(request: &Request<'_>, namespace: &Value) -> Result<(), Status> {

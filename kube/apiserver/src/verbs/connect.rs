@@ -79,10 +79,10 @@ async fn admit(server: &ApiServer, call: &mut Call, (_, kind, fields): &Asked) -
     }
     let mut options = json!({});
     for field in *fields {
-        let mut all = call.query.all(field);
+        let all = call.query.all(field);
         let value: Value = match *field {
             "command" => Some(all.collect()).filter(|all: &Value| *all != json!([])).unwrap_or_default(),
-            "container" => all.next().unwrap_or_default().into(),
+            "container" => call.query.get(field).unwrap_or_default().into(),
             "ports" => all.flat_map(|ports| ports.split(',')).filter_map(|port| port.parse::<u16>().ok()).collect(),
             flag => call.query.flag(flag).into(),
         };
