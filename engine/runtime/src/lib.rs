@@ -34,6 +34,9 @@ pub struct SandboxConfig {
     pub hostname: Option<String>,
     /// Whether to share the machine's System V and POSIX IPC.
     pub host_ipc: bool,
+    /// Whether the containers see each other's processes.
+    #[serde(default)]
+    pub share_processes: bool,
     /// Memory-backed volumes to mount for all containers: host directory → size in bytes (0: half of the machine).
     pub memory_volumes: BTreeMap<PathBuf, u64>,
 }
@@ -62,6 +65,17 @@ pub struct Mount {
     pub destination: PathBuf,
     /// Refuse writes.
     pub read_only: bool,
+    /// Whether what the machine mounts below the source later appears in the container, too.
+    #[serde(default)]
+    pub follows_host: bool,
+}
+
+impl Mount {
+    /// All of `source`, to be written to, as it is now.
+    pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
+        let (source, destination) = (source.into(), destination.into());
+        Self { source, sub_path: None, destination, read_only: false, follows_host: false }
+    }
 }
 
 /// Which system calls are refused.

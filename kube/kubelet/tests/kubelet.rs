@@ -5,6 +5,8 @@
 
 #[path = "../../../engine/images/tests/support/mod.rs"]
 mod support;
+#[path = "kubelet/volumes.rs"]
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -57,6 +59,10 @@ fn main() -> ExitCode {
         ("stale_copies_stop_before_ready", |w| Box::pin(stale_copies_stop_before_ready(w))),
         ("what_others_say_is_corrected", |w| Box::pin(what_others_say_is_corrected(w))),
         ("a_guest_waits_for_its_owner", |w| Box::pin(a_guest_waits_for_its_owner(w))),
+        ("host_paths", |w| Box::pin(volumes::host_paths(w))),
+        ("a_guest_gets_no_files_of_the_machine", |w| Box::pin(volumes::a_guest_gets_no_files_of_the_machine(w))),
+        ("sub_paths_are_expanded", |w| Box::pin(volumes::sub_paths_are_expanded(w))),
+        ("containers_see_each_other", |w| Box::pin(volumes::containers_see_each_other(w))),
         ("a_lost_supervisor_is_replaced", |w| Box::pin(a_lost_supervisor_is_replaced(w))),
     ];
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -208,7 +208,8 @@ fn finish(
     let args = args.iter().map(|a| text(a)).collect::<io::Result<Vec<_>>>()?;
     let env = env.iter().map(|e| text(e)).collect::<io::Result<Vec<_>>>()?;
     let path = CString::new(program.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    execve(&path, &args, &env).context(|| format!("exec: {}", program.display()))
+    execve(&path, &args, &env)
+        .map_err(|e| io::Error::other(format!("exec {}: {}", program.display(), words(&e.into()))))
 }
 
 fn streams(stdio: &Stdio) -> io::Result<()> {
@@ -248,7 +249,10 @@ fn environment(config: &ContainerConfig, who: &Identity, tty: bool) -> Vec<Strin
 /// Finds the program as a shell would, with the container's own PATH.
 fn look_up(program: &str, env: &[String]) -> io::Result<PathBuf> {
     if program.contains('/') {
+        let may_run = nix::unistd::access(program, nix::unistd::AccessFlags::X_OK).is_ok();
         return match fs::metadata(program) {
+            Ok(found) if found.is_dir() => Err(io::Error::other(format!("exec: {program:?}: is a directory"))),
+            Ok(_) if !may_run => Err(io::Error::other(format!("exec: {program:?}: permission denied"))),
             Ok(_) => Ok(PathBuf::from(program)),
             Err(e) => Err(io::Error::other(format!("exec: {program:?}: stat {program}: {}", words(&e)))),
         };
