@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         ("host_paths", |w| Box::pin(volumes::host_paths(w))),
         ("a_guest_gets_no_files_of_the_machine", |w| Box::pin(volumes::a_guest_gets_no_files_of_the_machine(w))),
         ("sub_paths_are_expanded", |w| Box::pin(volumes::sub_paths_are_expanded(w))),
+        ("claims_get_directories", |w| Box::pin(volumes::claims_get_directories(w))),
         ("containers_see_each_other", |w| Box::pin(volumes::containers_see_each_other(w))),
         ("a_lost_supervisor_is_replaced", |w| Box::pin(a_lost_supervisor_is_replaced(w))),
     ];

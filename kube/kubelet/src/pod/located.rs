@@ -11,7 +11,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{HostPathVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{
+    HostPathVolumeSource, Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Volume,
+};
+use kube::{Api, Client};
+use substrate_client::lookup::node_selector_term_matches;
+use substrate_client::volumes::is_for;
 
 /// Where a volume's data is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +25,96 @@ pub struct Located {
     pub path: PathBuf,
     /// Whether it is mounted read-only whatever a container says.
     pub read_only: bool,
+    /// Whether it is given to the pod's fsGroup.
+    pub grouped: bool,
+}
+
+/// Why the volume of a claim cannot be mounted; in the words of every kubelet.
+#[derive(Debug, thiserror::Error)]
+pub enum Unbound {
+    /// The claim is not there, or not bound: its volume is not known.
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: error processing PVC {claim}: {why}"
+    )]
+    Claim {
+        /// The pod's name of it.
+        volume: String,
+        /// Namespace and name.
+        claim: String,
+        /// What is missing.
+        why: String,
+    },
+    /// Its volume cannot be had here.
+    #[error("MountVolume.{step} failed for volume {name:?} : {why}")]
+    Volume {
+        /// What was being done.
+        step: &'static str,
+        /// Of the PersistentVolume.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A kind of volume that is not built.
+    #[error("not supported on this node: the kind of persistent volume {0:?}")]
+    Kind(String),
 }
 
 /// Whether the volume's data is not made by the kubelet for this pod.
 pub fn is_located(volume: &Volume) -> bool {
-    volume.host_path.is_some()
+    volume.host_path.is_some() || volume.persistent_volume_claim.is_some()
+}
+
+/// Finds the data of a claim in `namespace` on the node of that name.
+///
+/// # Errors
+/// It is not bound yet, or its volume is not on this node.
+pub async fn claimed(
+    client: &Client,
+    namespace: &str,
+    node: &str,
+    volume: &str,
+    source: &PersistentVolumeClaimVolumeSource,
+) -> Result<Located, Unbound> {
+    let title = &source.claim_name;
+    let unbound =
+        |why: String| Unbound::Claim { volume: volume.to_owned(), claim: format!("{namespace}/{title}"), why };
+    let fetch = |what: &str, e: kube::Error| unbound(format!("failed to fetch {what} from API server: {e}"));
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let claim = claims.get(title).await.map_err(|e| fetch("PVC", e))?;
+    let spec = claim.spec.as_ref();
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    let name = spec.and_then(|spec| spec.volume_name.as_ref()).filter(|name| !name.is_empty());
+    let Some(name) = name.filter(|_| phase == Some("Bound")) else {
+        return Err(unbound("PVC is not bound".to_owned()));
+    };
+    let found =
+        Api::<PersistentVolume>::all(client.clone()).get(name).await.map_err(|e| fetch(&format!("PV {name}"), e))?;
+    if is_for(&found, &claim) != Some(true) {
+        return Err(unbound(format!("PV {name} is bound to another claim")));
+    }
+    let failed = |step: &'static str| move |why: String| Unbound::Volume { step, name: name.clone(), why };
+    let here = Api::<Node>::all(client.clone()).get(node).await.map_err(|e| fetch(&format!("node {node}"), e))?;
+    let of = found.spec.unwrap_or_default();
+    let terms = of.node_affinity.and_then(|affinity| affinity.required).map(|required| required.node_selector_terms);
+    if terms.is_some_and(|terms| !terms.iter().any(|term| node_selector_term_matches(term, &here))) {
+        return Err(failed("NodeAffinity check")("no matching NodeSelectorTerms".to_owned()));
+    }
+    let read_only = source.read_only == Some(true);
+    match (&of.host_path, &of.local) {
+        _ if of.volume_mode.as_deref() == Some("Block") => Err(Unbound::Kind(name.clone())),
+        (Some(source), _) => {
+            let path = host_path(source).map_err(failed("SetUp"))?;
+            Ok(Located { path, read_only, grouped: false })
+        }
+        (None, Some(local)) => {
+            let path = PathBuf::from(&local.path);
+            match path.try_exists() {
+                Ok(true) => Ok(Located { path, read_only, grouped: !read_only }),
+                _ => Err(failed("NewMounter initialization")(format!("path {:?} does not exist", local.path))),
+            }
+        }
+        (None, None) => Err(Unbound::Kind(name.clone())),
+    }
 }
 
 /// Looks whether the machine has at the path what its type says, and makes what the type says shall be made.

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service, ServiceAccount, Volume};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, PersistentVolumeClaimVolumeSource, Pod, Secret, Service, ServiceAccount, Volume,
+};
 use kube::api::{Api, ListParams, PostParams};
 use tokio_util::sync::CancellationToken;
 
 use super::environment::{self, Place, Sources};
-use super::located::{Located, host_path, is_located};
+use super::located::{Located, Unbound, claimed, host_path, is_located};
 use super::plan::{Hold, backoff, nanos};
 use super::{ConfigError, PodDir, names, resources, runtime_class, security, support, volumes};
 use crate::Shared;
@@ -164,7 +166,7 @@ impl Starter<'_> {
         }
         runtime_class::check(&self.shared.client, self.pod).await.map_err(|why| self.no_sandbox(why))?;
         let mut sources = self.sources().await?;
-        sources.located = self.located()?;
+        sources.located = self.located().await?;
         self.tokens(&mut sources).await?;
         let (netns, pod_ip) = self.network().await?;
         outcome.pod_ip = Some(pod_ip.clone());
@@ -291,9 +293,13 @@ impl Starter<'_> {
     }
 
     /// Finds the volumes that are on the machine already.
-    fn located(&self) -> Result<BTreeMap<String, Located>, Failure> {
+    async fn located(&self) -> Result<BTreeMap<String, Located>, Failure> {
         let mut all = BTreeMap::new();
         for volume in self.of_pod() {
+            if let Some(source) = &volume.persistent_volume_claim {
+                let found = self.claimed(volume, source).await.inspect_err(|f| self.no_mount(f))?;
+                all.insert(volume.name.clone(), found);
+            }
             let Some(source) = &volume.host_path else { continue };
             // The API refused it to guests before (PodSecurity); what came another way gets none of the machine either.
             if self.shared.guests.as_ref().is_some_and(|guests| guests.is_guest(self.pod)) {
@@ -302,9 +308,28 @@ impl Starter<'_> {
                 return Err(Failure { reason: "NotSupported", message, retry: Retry::Never });
             }
             let path = host_path(source).map_err(|why| set_up(volume, why)).inspect_err(|f| self.no_mount(f))?;
-            all.insert(volume.name.clone(), Located { path, read_only: false });
+            all.insert(volume.name.clone(), Located { path, read_only: false, grouped: false });
         }
         Ok(all)
+    }
+
+    /// Finds the volume of a claim, and gives it to the pod's fsGroup.
+    async fn claimed(&self, volume: &Volume, source: &PersistentVolumeClaimVolumeSource) -> Result<Located, Failure> {
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or("default");
+        let found = claimed(&self.shared.client, namespace, &self.shared.node_name, &volume.name, source).await;
+        let found = found.map_err(|e| match e {
+            Unbound::Kind(_) => Failure { reason: "NotSupported", message: e.to_string(), retry: Retry::Never },
+            _ => Failure { reason: "ContainerCreating", message: e.to_string(), retry: Retry::Soon },
+        })?;
+        let context = self.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+        if let Some(group) = self.fs_group().filter(|_| found.grouped) {
+            let (path, only_if_other) = (found.path.clone(), policy == Some("OnRootMismatch"));
+            let given =
+                tokio::task::spawn_blocking(move || engine_host::group::give(&path, group, only_if_other)).await;
+            given.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(|e| set_up(volume, e))?;
+        }
+        Ok(found)
     }
 
     fn volumes(&self, sources: &Sources, place: &Place) -> Result<(), Failure> {

@@ -1,5 +1,12 @@
 //! What is inside a pod: volumes and shared namespaces.
 
+use std::os::unix::fs::MetadataExt;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{Patch, PatchParams};
+use substrate_client::{Access, Caches};
+
 use super::*;
 
 fn with(volumes: Value, mounts: Value, script: &str) -> Value {
@@ -99,4 +106,108 @@ pub(super) async fn containers_see_each_other(world: &mut World) {
     let pod = world.wait("shares", ended).await;
     assert!(world.logs(&pod, LogOptions::default()).await.contains("sleep 1234"));
     world.delete("shares").await;
+}
+
+/// A claim of the default class, as the scheduler leaves it when it has chosen this node.
+async fn claim(world: &World, name: &str, modes: &[&str]) -> PersistentVolumeClaim {
+    let claim = json!({"metadata": {"name": name, "annotations": {"volume.kubernetes.io/selected-node": NODE}},
+        "spec": {"accessModes": modes, "resources": {"requests": {"storage": "1Gi"}}}});
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(world.client.clone());
+    claims.create(&PostParams::default(), &serde_json::from_value(claim).unwrap()).await.unwrap()
+}
+
+async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: not seen within 20 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(super) async fn claims_get_directories(world: &mut World) {
+    let dir = world.dir.path().join("local");
+    let caches = Caches::new(world.client.clone());
+    let access = Access { client: world.client.clone(), caches };
+    let provisioner = tokio::spawn(substrate_kubelet::local_path::run(access, NODE.into(), dir.clone()));
+    let classes: Api<StorageClass> = Api::all(world.client.clone());
+    eventually("the default class", async || classes.get_opt("local-path").await.unwrap()).await;
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(world.client.clone());
+    let all: Api<PersistentVolume> = Api::all(world.client.clone());
+
+    // Not bound yet: the pod waits and says for what. Another machine's claim, and one that cannot be, get nothing.
+    let made = claim(world, "data", &["ReadWriteOnce"]).await;
+    assert_eq!(made.spec.as_ref().unwrap().storage_class_name.as_deref(), Some("local-path"));
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/data"}]);
+    let mut spec = with(volumes, mounts, "id -G; cat /data/kept 2>/dev/null; echo was here >> /data/kept");
+    spec["securityContext"] = json!({"fsGroup": 4321, "runAsUser": 1000});
+    world.create("first", spec.clone()).await;
+    world.wait("first", |p| waits(p, "ContainerCreating")).await;
+    let said = "FailedMount: Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[], failed to process volumes=[v]: error processing PVC default/data: PVC is not bound";
+    world.wait_event("first", said).await;
+    let many = claim(world, "many", &["ReadWriteMany"]).await;
+    let why = "ProvisioningFailed: failed to provision volume with StorageClass \"local-path\": a directory of one node is not ReadWriteMany";
+    world.wait_event("many", why).await;
+
+    let name = format!("pvc-{}", made.metadata.uid.clone().unwrap());
+    let volume = eventually("the volume", async || all.get_opt(&name).await.unwrap()).await;
+    let volume = serde_json::to_value(volume).unwrap();
+    assert_eq!(volume["spec"]["persistentVolumeReclaimPolicy"], "Delete");
+    assert_eq!(
+        volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["values"],
+        json!([NODE])
+    );
+    assert_eq!(all.list(&ListParams::default()).await.unwrap().items.len(), 1, "and none for {:?}", many.metadata.name);
+
+    // What the binder does.
+    let parameters = PatchParams::default();
+    claims.patch("data", &parameters, &Patch::Merge(json!({"spec": {"volumeName": name}}))).await.unwrap();
+    let bound = json!({"status": {"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}});
+    claims.patch_status("data", &parameters, &Patch::Merge(bound)).await.unwrap();
+    assert!(ends(world, "first").await.contains("4321"));
+    world.delete("first").await;
+    let kept = dir.join(&name).join("kept");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "was here\n");
+    assert_eq!((kept.metadata().unwrap().gid(), dir.metadata().unwrap().mode() & 0o777), (4321, 0o700));
+
+    // Another pod finds what the first one left, also where it may only read.
+    spec["volumes"][0]["persistentVolumeClaim"]["readOnly"] = json!(true);
+    spec["containers"][0]["args"] = json!(["cat /data/kept; touch /data/x 2>/dev/null || echo refused"]);
+    world.create("second", spec).await;
+    assert_eq!(ends(world, "second").await, "was here\nrefused\n");
+    world.delete("second").await;
+
+    // It grows by being asked for.
+    let more = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    claims.patch("data", &parameters, &Patch::Merge(more)).await.unwrap();
+    let grown = async || {
+        let status = claims.get("data").await.unwrap().status.unwrap_or_default();
+        let size = status.capacity.and_then(|list| list.get("storage").map(|q| q.0.clone()));
+        size.filter(|size| size == "2Gi")
+    };
+    eventually("more room", grown).await;
+    let capacity = all.get(&name).await.unwrap().spec.unwrap().capacity.unwrap();
+    assert_eq!(capacity["storage"].0, "2Gi");
+
+    // A volume that only says that it is ours leads to no directory of ours or others.
+    let victim = world.dir.path().join("victim");
+    std::fs::create_dir(&victim).unwrap();
+    let mut forged = volume.clone();
+    forged["metadata"] = json!({"name": "pvc-forged", "annotations": volume["metadata"]["annotations"]});
+    forged["spec"]["local"]["path"] = json!(victim);
+    forged["spec"]["claimRef"] = json!({"name": "gone", "namespace": "default", "uid": "gone"});
+    all.create(&PostParams::default(), &serde_json::from_value(forged).unwrap()).await.unwrap();
+    let released = Patch::Merge(json!({"status": {"phase": "Released"}}));
+    all.patch_status("pvc-forged", &parameters, &released).await.unwrap();
+
+    // The claim goes, and with it the directory.
+    claims.delete("data", &DeleteParams::default()).await.unwrap();
+    all.patch_status(&name, &parameters, &released).await.unwrap();
+    eventually("the end of the directory", async || (!dir.join(&name).exists()).then_some(())).await;
+    eventually("the end of the volume", async || all.get_opt(&name).await.unwrap().is_none().then_some(())).await;
+    assert!(victim.exists());
+    provisioner.abort();
 }
