@@ -46,6 +46,8 @@ fn main() -> ExitCode {
         ("mounts_stay_inside", |w| Box::pin(mounts_stay_inside(w))),
         ("mounts_follow_the_host", |w| Box::pin(mounts_follow_the_host(w))),
         ("processes_are_shared", |w| Box::pin(processes_are_shared(w))),
+        ("profiles_of_others", |w| Box::pin(profiles_of_others(w))),
+        ("settings_of_the_kernel", |w| Box::pin(settings_of_the_kernel(w))),
         ("memory_limit_kills", |w| Box::pin(memory_limit_kills(w))),
         ("survives_its_client", |w| Box::pin(survives_its_client(w))),
         ("dies_with_its_supervisor", |w| Box::pin(dies_with_its_supervisor(w))),
@@ -102,6 +104,7 @@ impl World {
             hostname: Some("flt-host".into()),
             host_ipc: false,
             share_processes: false,
+            sysctls: Default::default(),
             memory_volumes: Default::default(),
         }
     }
@@ -193,7 +196,10 @@ impl World {
     }
 
     async fn sweep(&self) {
-        self.runtime.remove(POD).await.unwrap();
+        // Also those of a case that failed: a supervisor outlives whoever started it.
+        for pod in self.runtime.list().await.unwrap() {
+            self.runtime.remove(&pod).await.unwrap();
+        }
         self.cgroups.remove("").unwrap();
         assert!(!self.dir.path().join("pods").join(POD).exists());
     }
@@ -511,17 +517,28 @@ async fn mounts_stay_inside(world: &World) {
     }
 }
 
+/// A mount of the machine that goes with its test, whatever becomes of it.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
 async fn mounts_follow_the_host(world: &World) {
-    use nix::mount::{MsFlags, mount, umount};
+    use nix::mount::{MsFlags, mount};
     let (none, volume) = (None::<&str>, world.dir.path().join("shared"));
     std::fs::create_dir(&volume).unwrap();
     mount(Some(&volume), &volume, none, MsFlags::MS_BIND, none).unwrap();
+    let _shared = Mounted(volume.clone());
     mount(none, &volume, none, MsFlags::MS_SHARED, none).unwrap();
     for name in ["later", "closed"] {
         std::fs::create_dir(volume.join(name)).unwrap();
     }
     let closed = volume.join("closed");
     mount(Some(&closed), &closed, none, MsFlags::MS_BIND, none).unwrap();
+    let _closed = Mounted(closed.clone());
     mount(none, &closed, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).unwrap();
     // A new pod: the supervisor of the first one was there before this place was shared.
     let pod = SandboxConfig { pod_uid: "flt-follow".into(), ..world.sandbox_config() };
@@ -534,13 +551,13 @@ async fn mounts_follow_the_host(world: &World) {
     ];
     world.runtime.start("flt-follow", &config).await.unwrap();
     mount(Some("tmpfs"), &volume.join("later"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    let _later = Mounted(volume.join("later"));
     std::fs::write(volume.join("later/seen"), "").unwrap();
     std::fs::write(world.dir.path().join("on"), "").unwrap();
     let mut seen = world.runtime.watch("flt-follow").await;
     let end = seen.wait_for(|o| o.containers.iter().any(|c| c.finished.is_some()));
     tokio::time::timeout(Duration::from_secs(20), end).await.unwrap().unwrap();
     let text = world.log(&config).await;
-    umount(&volume.join("later")).unwrap();
     assert_eq!(text, "/follows/later:\nseen\n\n/stays/later:\n");
 
     // What the machine itself had mounted read-only is so inside.
@@ -552,8 +569,6 @@ async fn mounts_follow_the_host(world: &World) {
     tokio::time::timeout(Duration::from_secs(20), end).await.unwrap().unwrap();
     let text = world.log(&config).await;
     world.runtime.remove("flt-follow").await.unwrap();
-    umount(&closed).unwrap();
-    umount(&volume).unwrap();
     assert!(text.contains("Read-only file system") && !text.contains("wrote"), "{text}");
 }
 
@@ -609,6 +624,60 @@ async fn processes_are_shared(world: &World) {
     ended(&again.id).await;
     assert_eq!(world.log(&again).await.lines().count(), 1);
     world.runtime.remove(SHARED).await.unwrap();
+}
+
+async fn profiles_of_others(world: &World) {
+    let profile = |default: &str, rules: serde_json::Value| {
+        Seccomp::Profile(json!({"defaultAction": default, "syscalls": rules}).to_string())
+    };
+    let names = ["mkdir", "mkdirat"];
+    let no_user = [json!({"index": 1, "value": 0o777, "op": "SCMP_CMP_NE"})];
+    for (seccomp, made, code) in [
+        (profile("SCMP_ACT_ALLOW", json!([])), true, 0),
+        (profile("SCMP_ACT_ALLOW", json!([{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 28}])), false, 1),
+        (
+            profile("SCMP_ACT_ALLOW", json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": no_user}])),
+            true,
+            0,
+        ),
+        (profile("SCMP_ACT_ALLOW", json!([{"names": names, "action": "SCMP_ACT_KILL_PROCESS"}])), false, 128 + 31),
+    ] {
+        for no_new_privs in [false, true] {
+            let mut config = world.container("");
+            config.args = ["mkdir", "/made"].map(String::from).to_vec();
+            (config.seccomp, config.no_new_privs) = (seccomp.clone(), no_new_privs);
+            let (ended, text) = world.output(&config).await;
+            assert_eq!(ended, code, "{seccomp:?}: {text}");
+            assert_eq!(text.is_empty(), made || code > 128, "{text}");
+            assert!(code != 1 || text.contains("No space left on device"), "{text}");
+        }
+    }
+    let mut config = world.container("true");
+    config.seccomp = Seccomp::Profile("{}".into());
+    let refused = world.runtime.start(POD, &config).await.unwrap_err().to_string();
+    assert!(refused.contains("seccomp profile: missing field `defaultAction`"), "{refused}");
+}
+
+async fn settings_of_the_kernel(world: &World) {
+    let mut config = SandboxConfig { pod_uid: "flt-sysctl".into(), ..world.sandbox_config() };
+    config.sysctls = [("kernel.shm_rmid_forced".to_owned(), "1".to_owned())].into();
+    world.runtime.sandbox(&config).await.unwrap();
+    let look = world.container("cat /proc/sys/kernel/shm_rmid_forced");
+    world.runtime.start("flt-sysctl", &look).await.unwrap();
+    let mut seen = world.runtime.watch("flt-sysctl").await;
+    let end = seen.wait_for(|o| o.containers.iter().all(|c| c.finished.is_some()));
+    tokio::time::timeout(Duration::from_secs(20), end).await.unwrap().unwrap();
+    assert_eq!(world.log(&look).await, "1\n");
+    world.runtime.remove("flt-sysctl").await.unwrap();
+    assert_eq!(
+        world.output(&world.container("cat /proc/sys/kernel/shm_rmid_forced")).await.1,
+        "0\n",
+        "not in another pod"
+    );
+    config.sysctls = [("kernel.no_such".to_owned(), "1".to_owned())].into();
+    let refused = world.runtime.sandbox(&config).await.unwrap_err().to_string();
+    assert!(refused.contains("open /proc/sys/kernel/no_such"), "{refused}");
+    world.runtime.remove("flt-sysctl").await.unwrap();
 }
 
 async fn memory_limit_kills(world: &World) {

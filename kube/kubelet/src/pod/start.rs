@@ -157,6 +157,10 @@ impl Starter<'_> {
             self.shared.events.warning(self.pod, None, "NotSupported", message.clone());
             return Err(Failure { reason: "NotSupported", message, retry: Retry::Never });
         }
+        if let Some(message) = security::forbidden_sysctl(self.pod) {
+            self.shared.events.warning(self.pod, None, "SysctlForbidden", message.clone());
+            return Err(Failure { reason: "SysctlForbidden", message, retry: Retry::Never });
+        }
         if let Some(guests) = &self.shared.guests
             && guests.is_guest(self.pod)
             && !guests.may_start(self.pod)
@@ -182,6 +186,7 @@ impl Starter<'_> {
             hostname: (!self.host_network()).then(|| names::hostname(self.pod)),
             host_ipc: self.pod.spec.as_ref().and_then(|s| s.host_ipc) == Some(true),
             share_processes: self.pod.spec.as_ref().and_then(|s| s.share_process_namespace) == Some(true),
+            sysctls: self.sysctls(),
             memory_volumes: self.memory_volumes(),
         };
         self.shared.runtime.sandbox(&config).await.map_err(|e| self.no_sandbox(chain(&e)))?;
@@ -345,6 +350,12 @@ impl Starter<'_> {
             made.map_err(|e| set_up(volume, e))?;
         }
         Ok(())
+    }
+
+    fn sysctls(&self) -> BTreeMap<String, String> {
+        let context = self.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+        let asked = context.iter().flat_map(|c| c.sysctls.iter().flatten());
+        asked.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect()
     }
 
     fn memory_volumes(&self) -> BTreeMap<PathBuf, u64> {
@@ -517,7 +528,8 @@ impl Starter<'_> {
     ) -> Result<ContainerConfig, Failure> {
         let Prepared { sources, place } = prepared;
         let env = environment::resolve(self.pod, spec, &image.config.env, sources, place).map_err(config_failure)?;
-        let rights = security::decide(self.pod, spec, &image.config.user).map_err(config_failure)?;
+        let profile = |name: &str| security::local_profile(&self.shared.dir.join("seccomp"), name);
+        let rights = security::decide(self.pod, spec, &image.config.user, &profile).map_err(config_failure)?;
         let expand = |list: &Option<Vec<String>>| -> Vec<String> {
             list.iter().flatten().map(|a| environment::expand(a, &env)).collect()
         };

@@ -18,9 +18,7 @@ pub fn unsupported(pod: &Pod) -> Option<String> {
             "setHostnameAsFQDN and hostnameOverride",
         ),
         (spec.resources.is_some(), "resources of a whole pod"),
-        (context.supplemental_groups_policy.as_deref() == Some("Strict"), "supplementalGroupsPolicy Strict"),
         (spec.host_users == Some(false), "user namespaces (hostUsers: false)"),
-        (context.sysctls.iter().flatten().next().is_some(), "sysctls"),
         (
             context.app_armor_profile.as_ref().is_some_and(|p| p.type_ == "Localhost"),
             "AppArmor profiles of type Localhost",

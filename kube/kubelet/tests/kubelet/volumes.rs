@@ -211,3 +211,27 @@ pub(super) async fn claims_get_directories(world: &mut World) {
     assert!(victim.exists());
     provisioner.abort();
 }
+
+pub(super) async fn kernels_settings_and_profiles(world: &mut World) {
+    let profiles = world.dir.path().join("node/seccomp");
+    std::fs::create_dir_all(&profiles).unwrap();
+    let script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; mkdir /made 2>/dev/null || echo refused";
+    let mut spec = with(json!([]), json!([]), script);
+    spec["securityContext"] = json!({"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}],
+        "seccompProfile": {"type": "Localhost", "localhostProfile": "no-mkdir.json"}});
+    world.create("confined", spec.clone()).await;
+    let pod = world.wait("confined", |p| waits(p, "CreateContainerConfigError")).await;
+    let why = main_status(&pod)["state"]["waiting"]["message"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("cannot load seccomp profile") && why.contains("no-mkdir.json"), "{why}");
+    let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]);
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}).to_string();
+    std::fs::write(profiles.join("no-mkdir.json"), profile).unwrap();
+    assert_eq!(ends(world, "confined").await, "80\nrefused\n");
+    world.delete("confined").await;
+
+    spec["securityContext"]["sysctls"][0]["name"] = json!("kernel.msgmax");
+    world.create("unsafe", spec).await;
+    world.wait("unsafe", |p| waits(p, "SysctlForbidden")).await;
+    world.wait_event("unsafe", "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted").await;
+    world.delete("unsafe").await;
+}

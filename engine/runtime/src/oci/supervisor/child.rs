@@ -177,9 +177,14 @@ fn finish(
         return Err(io::Error::other(format!("cannot give CAP_{name}: the node does not have it itself")));
     }
     let granted = config.capabilities & permitted;
-    let filter = config.seccomp == Seccomp::RuntimeDefault && !config.privileged;
-    if filter && !config.no_new_privs {
-        seccomp::install_runtime_default(granted)?;
+    let filters = match &config.seccomp {
+        _ if config.privileged => Vec::new(),
+        Seccomp::Unconfined => Vec::new(),
+        Seccomp::RuntimeDefault => seccomp::runtime_default(granted)?,
+        Seccomp::Profile(text) => seccomp::profile(text)?,
+    };
+    if !config.no_new_privs {
+        seccomp::install(&filters)?;
     }
     for capability in 0..64 {
         if granted & (1 << capability) == 0 && !sys::drop_bounding(capability)? {
@@ -197,8 +202,8 @@ fn finish(
     chdir(cwd).context(|| format!("chdir to cwd ({cwd})"))?;
     let env = environment(config, who, tty);
     let program = look_up(&args[0], &env)?;
-    if filter && config.no_new_privs {
-        seccomp::install_runtime_default(granted)?;
+    if config.no_new_privs {
+        seccomp::install(&filters)?;
     }
     // Nobody runs unwatched: with its supervisor gone, this process is killed too.
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
