@@ -7,5 +7,6 @@
 //! ```
 
 pub mod files;
+pub mod group;
 pub mod rooted;
 pub mod sys;

@@ -34,6 +34,12 @@ pub struct SandboxConfig {
     pub hostname: Option<String>,
     /// Whether to share the machine's System V and POSIX IPC.
     pub host_ipc: bool,
+    /// Whether the containers see each other's processes.
+    #[serde(default)]
+    pub share_processes: bool,
+    /// Settings of the kernel within the pod's namespaces: `net.ipv4.ip_unprivileged_port_start` → value.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
     /// Memory-backed volumes to mount for all containers: host directory → size in bytes (0: half of the machine).
     pub memory_volumes: BTreeMap<PathBuf, u64>,
 }
@@ -49,6 +55,9 @@ pub struct User {
     pub gid: Option<u32>,
     /// Further groups.
     pub groups: Vec<u32>,
+    /// Whether those are all: what the image's files say about its user does not count.
+    #[serde(default)]
+    pub only_these_groups: bool,
 }
 
 /// Something of the host made visible in a container.
@@ -62,15 +71,28 @@ pub struct Mount {
     pub destination: PathBuf,
     /// Refuse writes.
     pub read_only: bool,
+    /// Whether what the machine mounts below the source later appears in the container, too.
+    #[serde(default)]
+    pub follows_host: bool,
+}
+
+impl Mount {
+    /// All of `source`, to be written to, as it is now.
+    pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
+        let (source, destination) = (source.into(), destination.into());
+        Self { source, sub_path: None, destination, read_only: false, follows_host: false }
+    }
 }
 
 /// Which system calls are refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Seccomp {
     /// The runtime's own profile.
     RuntimeDefault,
     /// None.
     Unconfined,
+    /// A profile as text: the `seccomp` object of the OCI runtime specification.
+    Profile(String),
 }
 
 /// A container, decided in full.

@@ -44,6 +44,10 @@ fn main() -> ExitCode {
         ("confined_by_default", |w| Box::pin(confined_by_default(w))),
         ("users_and_privileges", |w| Box::pin(users_and_privileges(w))),
         ("mounts_stay_inside", |w| Box::pin(mounts_stay_inside(w))),
+        ("mounts_follow_the_host", |w| Box::pin(mounts_follow_the_host(w))),
+        ("processes_are_shared", |w| Box::pin(processes_are_shared(w))),
+        ("profiles_of_others", |w| Box::pin(profiles_of_others(w))),
+        ("settings_of_the_kernel", |w| Box::pin(settings_of_the_kernel(w))),
         ("memory_limit_kills", |w| Box::pin(memory_limit_kills(w))),
         ("survives_its_client", |w| Box::pin(survives_its_client(w))),
         ("dies_with_its_supervisor", |w| Box::pin(dies_with_its_supervisor(w))),
@@ -99,6 +103,8 @@ impl World {
             netns: None,
             hostname: Some("flt-host".into()),
             host_ipc: false,
+            share_processes: false,
+            sysctls: Default::default(),
             memory_volumes: Default::default(),
         }
     }
@@ -190,7 +196,10 @@ impl World {
     }
 
     async fn sweep(&self) {
-        self.runtime.remove(POD).await.unwrap();
+        // Also those of a case that failed: a supervisor outlives whoever started it.
+        for pod in self.runtime.list().await.unwrap() {
+            self.runtime.remove(&pod).await.unwrap();
+        }
         self.cgroups.remove("").unwrap();
         assert!(!self.dir.path().join("pods").join(POD).exists());
     }
@@ -224,6 +233,13 @@ async fn what_cannot_start_says_why(world: &World) {
     assert_eq!(refused.to_string(), "exec: \"nope\": executable file not found in $PATH");
     let status = world.ended(&config.id).await.finished.unwrap();
     assert_eq!((status.exit_code, status.error.as_deref()), (128, Some(refused.to_string().as_str())));
+
+    for (program, why) in [("/etc", "is a directory"), ("/proc/version", "permission denied")] {
+        let mut config = world.container("");
+        config.args = vec![program.into()];
+        let refused = world.runtime.start(POD, &config).await.unwrap_err();
+        assert_eq!(refused.to_string(), format!("exec: {program:?}: {why}"));
+    }
 
     let mut config = world.container("true");
     config.user.image_user = "ghost".into();
@@ -469,10 +485,9 @@ async fn mounts_stay_inside(world: &World) {
     std::fs::write(volume.join("file"), "content").unwrap();
     std::os::unix::fs::symlink("/etc", volume.join("evil")).unwrap();
     let mount = |sub: Option<&str>, to: &str, read_only| Mount {
-        source: volume.clone(),
         sub_path: sub.map(PathBuf::from),
-        destination: to.into(),
         read_only,
+        ..Mount::new(&volume, to)
     };
     let mut config = world.container(
         "cat /data/file; echo; touch /data/new 2>/dev/null || echo refused; cat /one; echo; touch /rw/made; ls /rw",
@@ -500,6 +515,169 @@ async fn mounts_stay_inside(world: &World) {
         ),
         Err(e) => assert!(e.to_string().contains("mount /stolen"), "{e}"),
     }
+}
+
+/// A mount of the machine that goes with its test, whatever becomes of it.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+async fn mounts_follow_the_host(world: &World) {
+    use nix::mount::{MsFlags, mount};
+    let (none, volume) = (None::<&str>, world.dir.path().join("shared"));
+    std::fs::create_dir(&volume).unwrap();
+    mount(Some(&volume), &volume, none, MsFlags::MS_BIND, none).unwrap();
+    let _shared = Mounted(volume.clone());
+    mount(none, &volume, none, MsFlags::MS_SHARED, none).unwrap();
+    for name in ["later", "closed"] {
+        std::fs::create_dir(volume.join(name)).unwrap();
+    }
+    let closed = volume.join("closed");
+    mount(Some(&closed), &closed, none, MsFlags::MS_BIND, none).unwrap();
+    let _closed = Mounted(closed.clone());
+    mount(none, &closed, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).unwrap();
+    // A new pod: the supervisor of the first one was there before this place was shared.
+    let pod = SandboxConfig { pod_uid: "flt-follow".into(), ..world.sandbox_config() };
+    world.runtime.sandbox(&pod).await.unwrap();
+    let mut config = world.container("until [ -e /go/on ]; do sleep 0.05; done; ls /follows/later /stays/later; true");
+    config.mounts = vec![
+        Mount { follows_host: true, ..Mount::new(&volume, "/follows") },
+        Mount::new(&volume, "/stays"),
+        Mount::new(world.dir.path(), "/go"),
+    ];
+    world.runtime.start("flt-follow", &config).await.unwrap();
+    mount(Some("tmpfs"), &volume.join("later"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    let _later = Mounted(volume.join("later"));
+    std::fs::write(volume.join("later/seen"), "").unwrap();
+    std::fs::write(world.dir.path().join("on"), "").unwrap();
+    let mut seen = world.runtime.watch("flt-follow").await;
+    let end = seen.wait_for(|o| o.containers.iter().any(|c| c.finished.is_some()));
+    tokio::time::timeout(Duration::from_secs(20), end).await.unwrap().unwrap();
+    let text = world.log(&config).await;
+    assert_eq!(text, "/follows/later:\nseen\n\n/stays/later:\n");
+
+    // What the machine itself had mounted read-only is so inside.
+    let mut config = world.container("touch /closed/x && echo wrote; true");
+    config.mounts = vec![Mount::new(&closed, "/closed")];
+    world.runtime.start("flt-follow", &config).await.unwrap();
+    let mut seen = world.runtime.watch("flt-follow").await;
+    let end = seen.wait_for(|o| o.containers.iter().all(|c| c.finished.is_some()));
+    tokio::time::timeout(Duration::from_secs(20), end).await.unwrap().unwrap();
+    let text = world.log(&config).await;
+    world.runtime.remove("flt-follow").await.unwrap();
+    assert!(text.contains("Read-only file system") && !text.contains("wrote"), "{text}");
+}
+
+async fn processes_are_shared(world: &World) {
+    const SHARED: &str = "flt-shared";
+    let config = SandboxConfig { pod_uid: SHARED.into(), share_processes: true, ..world.sandbox_config() };
+    world.runtime.sandbox(&config).await.unwrap();
+    let ended = async |id: &str| {
+        let mut seen = world.runtime.watch(SHARED).await;
+        let wait = seen.wait_for(|o| o.containers.iter().any(|c| c.id == id && c.finished.is_some()));
+        tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap().unwrap();
+    };
+    // An orphan is the first process's: `sleep 0` ends there and must not stay as a zombie.
+    let mut main = world.container("(sleep 0 & true); sleep 1000");
+    main.name = "main".into();
+    let pid = world.runtime.start(SHARED, &main).await.unwrap().pid.unwrap();
+
+    // With every right, one may trace the first process, and finds nothing there.
+    let mut other = world.container("until ! ps -o stat,comm | grep -q ^Z; do sleep 0.05; done; ps; ls -A /proc/1/root | wc -l; grep -E '^(Uid|CapPrm|CapBnd)' /proc/1/status; ls /proc/1/fd | wc -l; true");
+    (other.name, other.privileged) = ("other".into(), true);
+    world.runtime.start(SHARED, &other).await.unwrap();
+    ended(&other.id).await;
+    let text = world.log(&other).await;
+    assert!(text.contains("sleep 1000"), "{text}");
+    let nothing = "0\nUid:\t65535\t65535\t65535\t65535\nCapPrm:\t0000000000000000\nCapBnd:\t0000000000000000\n0\n";
+    assert!(text.ends_with(nothing), "{text}");
+
+    // What a container leaves behind goes with it, though it was no first process.
+    let mut leaves = world.container("sleep 777 & exit 0");
+    leaves.name = "leaves".into();
+    leaves.cgroups = world.cgroups.create("leaves", &Limits::default()).unwrap();
+    world.runtime.start(SHARED, &leaves).await.unwrap();
+    ended(&leaves.id).await;
+    let mut look =
+        world.container("n=0; while ps | grep -q '[s]leep 777' && [ $n -lt 100 ]; do n=$((n+1)); sleep 0.05; done; ps");
+    look.name = "look".into();
+    world.runtime.start(SHARED, &look).await.unwrap();
+    ended(&look.id).await;
+    let text = world.log(&look).await;
+    assert!(text.contains("sleep 1000") && !text.contains("sleep 777"), "{text}");
+
+    // The first process dies: everything inside dies with it, and the next container gets a new one.
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let inside = namespace(&pid.to_string()).unwrap();
+    let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().into_string().ok());
+    let status = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let is_first = |pid: &String| namespace(pid) == Some(inside.clone()) && status(pid).contains("\t1\nNSpgid");
+    let first: i32 = all.into_iter().find(is_first).unwrap().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL).unwrap();
+    ended(&main.id).await;
+    let again = world.container("cat /proc/1/comm; exit 0");
+    world.runtime.start(SHARED, &again).await.unwrap();
+    ended(&again.id).await;
+    assert_eq!(world.log(&again).await.lines().count(), 1);
+    world.runtime.remove(SHARED).await.unwrap();
+}
+
+async fn profiles_of_others(world: &World) {
+    let profile = |default: &str, rules: serde_json::Value| {
+        Seccomp::Profile(json!({"defaultAction": default, "syscalls": rules}).to_string())
+    };
+    let names = ["mkdir", "mkdirat"];
+    let no_user = [json!({"index": 1, "value": 0o777, "op": "SCMP_CMP_NE"})];
+    for (seccomp, made, code) in [
+        (profile("SCMP_ACT_ALLOW", json!([])), true, 0),
+        (profile("SCMP_ACT_ALLOW", json!([{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 28}])), false, 1),
+        (
+            profile("SCMP_ACT_ALLOW", json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": no_user}])),
+            true,
+            0,
+        ),
+        (profile("SCMP_ACT_ALLOW", json!([{"names": names, "action": "SCMP_ACT_KILL_PROCESS"}])), false, 128 + 31),
+    ] {
+        for no_new_privs in [false, true] {
+            let mut config = world.container("");
+            config.args = ["mkdir", "/made"].map(String::from).to_vec();
+            (config.seccomp, config.no_new_privs) = (seccomp.clone(), no_new_privs);
+            let (ended, text) = world.output(&config).await;
+            assert_eq!(ended, code, "{seccomp:?}: {text}");
+            assert_eq!(text.is_empty(), made || code > 128, "{text}");
+            assert!(code != 1 || text.contains("No space left on device"), "{text}");
+        }
+    }
+    let mut config = world.container("true");
+    config.seccomp = Seccomp::Profile("{}".into());
+    let refused = world.runtime.start(POD, &config).await.unwrap_err().to_string();
+    assert!(refused.contains("seccomp profile: missing field `defaultAction`"), "{refused}");
+}
+
+async fn settings_of_the_kernel(world: &World) {
+    let mut config = SandboxConfig { pod_uid: "flt-sysctl".into(), ..world.sandbox_config() };
+    config.sysctls = [("kernel.shm_rmid_forced".to_owned(), "1".to_owned())].into();
+    world.runtime.sandbox(&config).await.unwrap();
+    let look = world.container("cat /proc/sys/kernel/shm_rmid_forced");
+    world.runtime.start("flt-sysctl", &look).await.unwrap();
+    let mut seen = world.runtime.watch("flt-sysctl").await;
+    let end = seen.wait_for(|o| o.containers.iter().all(|c| c.finished.is_some()));
+    tokio::time::timeout(Duration::from_secs(20), end).await.unwrap().unwrap();
+    assert_eq!(world.log(&look).await, "1\n");
+    world.runtime.remove("flt-sysctl").await.unwrap();
+    assert_eq!(
+        world.output(&world.container("cat /proc/sys/kernel/shm_rmid_forced")).await.1,
+        "0\n",
+        "not in another pod"
+    );
+    config.sysctls = [("kernel.no_such".to_owned(), "1".to_owned())].into();
+    let refused = world.runtime.sandbox(&config).await.unwrap_err().to_string();
+    assert!(refused.contains("open /proc/sys/kernel/no_such"), "{refused}");
+    world.runtime.remove("flt-sysctl").await.unwrap();
 }
 
 async fn memory_limit_kills(world: &World) {

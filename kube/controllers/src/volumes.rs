@@ -10,8 +10,8 @@
 //! A volume *fits* a claim if it has its class, modes and selector and is not smaller; the smallest that fits is taken. One that is left
 //! (`Released`) is not given to another: what is on it belongs to somebody.
 //!
-//! Not built: provisioning (that is for provisioners, which see `volume.kubernetes.io/storage-provisioner`), deletion and recycling of what a
-//! volume stands for.
+//! Not built: recycling of what a volume stands for. Making and removing it is for provisioners (the kubelet's, `local_path`, and others,
+//! which see `volume.kubernetes.io/storage-provisioner`).
 //! Where a pod will be is the scheduler's to choose: with `WaitForFirstConsumer` it promises a volume to the claim, or names a node.
 mod act;
 mod plan;

@@ -17,6 +17,7 @@ mod events;
 mod guests;
 mod image_source;
 mod kubelet;
+pub mod local_path;
 mod manager;
 pub mod node;
 pub mod pod;

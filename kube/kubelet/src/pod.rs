@@ -11,6 +11,7 @@
 //! Limits: see [`support`], which says them to the user.
 
 pub mod environment;
+pub mod located;
 pub mod names;
 pub mod plan;
 mod probes;

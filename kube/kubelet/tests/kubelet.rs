@@ -5,6 +5,8 @@
 
 #[path = "../../../engine/images/tests/support/mod.rs"]
 mod support;
+#[path = "kubelet/volumes.rs"]
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -57,6 +59,12 @@ fn main() -> ExitCode {
         ("stale_copies_stop_before_ready", |w| Box::pin(stale_copies_stop_before_ready(w))),
         ("what_others_say_is_corrected", |w| Box::pin(what_others_say_is_corrected(w))),
         ("a_guest_waits_for_its_owner", |w| Box::pin(a_guest_waits_for_its_owner(w))),
+        ("host_paths", |w| Box::pin(volumes::host_paths(w))),
+        ("a_guest_gets_no_files_of_the_machine", |w| Box::pin(volumes::a_guest_gets_no_files_of_the_machine(w))),
+        ("sub_paths_are_expanded", |w| Box::pin(volumes::sub_paths_are_expanded(w))),
+        ("claims_get_directories", |w| Box::pin(volumes::claims_get_directories(w))),
+        ("kernels_settings_and_profiles", |w| Box::pin(volumes::kernels_settings_and_profiles(w))),
+        ("containers_see_each_other", |w| Box::pin(volumes::containers_see_each_other(w))),
         ("a_lost_supervisor_is_replaced", |w| Box::pin(a_lost_supervisor_is_replaced(w))),
     ];
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -543,9 +551,6 @@ async fn unsupported_pods_say_so(world: &mut World) {
     let pod = world.wait("init", |p| main_status(p)["state"]["waiting"]["reason"] == "NotSupported").await;
     assert_eq!(main_status(&pod)["state"]["waiting"]["message"], "not supported on this node: init containers");
     world.wait_event("init", "NotSupported: not supported on this node: init containers").await;
-    let localhost = json!({"securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}}, "containers": [{"name": "main", "image": "busy:1"}]});
-    world.create("profile", localhost).await;
-    world.wait("profile", |p| main_status(p)["state"]["waiting"]["reason"] == "NotSupported").await;
     world.delete("init").await;
     let class = json!({"metadata": {"name": "strong"}, "handler": "kata"});
     let class: RuntimeClass = serde_json::from_value(class).unwrap();

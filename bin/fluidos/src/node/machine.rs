@@ -81,6 +81,8 @@ impl Machine {
         })
         .await
         .context("kubelet")?;
+        let volumes = up.data_dir.join("volumes");
+        parts.spawn(substrate_kubelet::local_path::run(api.access("local-path-provisioner"), up.name.clone(), volumes));
         api.proxies.register(&up.name, Arc::new(kubelet.clone()));
         parts.spawn(peers.run());
         Ok(Self { gateway, packets, kubelet })

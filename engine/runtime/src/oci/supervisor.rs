@@ -16,6 +16,7 @@ mod child;
 mod containers;
 mod identity;
 mod log;
+mod processes;
 mod root;
 mod sandbox;
 mod seccomp;
@@ -134,7 +135,7 @@ fn serve(dir: &Path, launcher: &OsString) -> io::Result<()> {
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
-    server::serve(dir, &listener)
+    server::serve(dir, &listener, config.share_processes)
         .inspect_err(|e| note(dir, &format!("the supervisor of pod {} failed: {e}", config.pod_uid)))
 }
 

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, EnvVarSource, Pod
 use substrate_client::quantity::Quantity;
 
 use super::ConfigError;
+use super::located::Located;
 use super::resources::Capacity;
 
 /// Objects of a pod's namespace, as fetched; an absent key was not there.
@@ -25,6 +26,8 @@ pub struct Sources {
     pub services: Vec<Service>,
     /// Tokens by volume and path.
     pub tokens: BTreeMap<(String, String), String>,
+    /// Volumes that are mounted from where they are, by name.
+    pub located: BTreeMap<String, Located>,
 }
 
 /// What of a pod is only known on the node.
@@ -120,9 +123,38 @@ pub fn resolve(
     Ok(env.0)
 }
 
+/// `subPathExpr` with its variables replaced; unlike in a command, a name without a value refuses the container.
+///
+/// # Errors
+/// A variable that has no value, or a path that leads out; in the words of every kubelet.
+pub fn sub_path(expression: &str, env: &[(String, String)]) -> Result<String, ConfigError> {
+    let mut missing = BTreeSet::new();
+    let path = expand_with(expression, |name| {
+        let value = env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone()).filter(|v| !v.is_empty());
+        value.or_else(|| {
+            missing.insert(name.to_owned());
+            None
+        })
+    });
+    if !missing.is_empty() {
+        let names = missing.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(ConfigError::Invalid(format!("missing value for {names}")));
+    }
+    if path.starts_with('/') {
+        return Err(ConfigError::Invalid(format!("error SubPath `{path}` must not be an absolute path")));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(ConfigError::Invalid(format!("unable to provision SubPath `{path}`: must not contain '..'")));
+    }
+    Ok(path)
+}
+
 /// `$(NAME)` replaced by the variable's value; an unknown name stays as it is, `$$` is `$`.
 pub fn expand(text: &str, env: &[(String, String)]) -> String {
-    let look_up = |name: &str| env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+    expand_with(text, |name| env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone()))
+}
+
+fn expand_with(text: &str, mut look_up: impl FnMut(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -133,7 +165,7 @@ pub fn expand(text: &str, env: &[(String, String)]) -> String {
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|r| r.split_once(')')) {
             match look_up(name) {
-                Some(value) => out.push_str(value),
+                Some(value) => out.push_str(&value),
                 None => out.push_str(&format!("$({name})")),
             }
             rest = after;

@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service, ServiceAccount, Volume};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, PersistentVolumeClaimVolumeSource, Pod, Secret, Service, ServiceAccount, Volume,
+};
 use kube::api::{Api, ListParams, PostParams};
 use tokio_util::sync::CancellationToken;
 
 use super::environment::{self, Place, Sources};
+use super::located::{Located, Unbound, claimed, host_path, is_located};
 use super::plan::{Hold, backoff, nanos};
 use super::{ConfigError, PodDir, names, resources, runtime_class, security, support, volumes};
 use crate::Shared;
@@ -154,6 +157,10 @@ impl Starter<'_> {
             self.shared.events.warning(self.pod, None, "NotSupported", message.clone());
             return Err(Failure { reason: "NotSupported", message, retry: Retry::Never });
         }
+        if let Some(message) = security::forbidden_sysctl(self.pod) {
+            self.shared.events.warning(self.pod, None, "SysctlForbidden", message.clone());
+            return Err(Failure { reason: "SysctlForbidden", message, retry: Retry::Never });
+        }
         if let Some(guests) = &self.shared.guests
             && guests.is_guest(self.pod)
             && !guests.may_start(self.pod)
@@ -163,13 +170,12 @@ impl Starter<'_> {
         }
         runtime_class::check(&self.shared.client, self.pod).await.map_err(|why| self.no_sandbox(why))?;
         let mut sources = self.sources().await?;
+        sources.located = self.located().await?;
         self.tokens(&mut sources).await?;
         let (netns, pod_ip) = self.network().await?;
         outcome.pod_ip = Some(pod_ip.clone());
         let place = self.place_of(&pod_ip);
-        self.volumes(&sources, &place).inspect_err(|f| {
-            self.shared.events.warning(self.pod, None, "FailedMount", f.message.clone());
-        })?;
+        self.volumes(&sources, &place).inspect_err(|f| self.no_mount(f))?;
         self.etc(&pod_ip).map_err(|e| failed("CreatePodSandboxError", e.to_string()))?;
         let limits = resources::pod_limits(self.pod);
         let cgroup = format!("pod{}", uid(self.pod));
@@ -179,6 +185,8 @@ impl Starter<'_> {
             netns,
             hostname: (!self.host_network()).then(|| names::hostname(self.pod)),
             host_ipc: self.pod.spec.as_ref().and_then(|s| s.host_ipc) == Some(true),
+            share_processes: self.pod.spec.as_ref().and_then(|s| s.share_process_namespace) == Some(true),
+            sysctls: self.sysctls(),
             memory_volumes: self.memory_volumes(),
         };
         self.shared.runtime.sandbox(&config).await.map_err(|e| self.no_sandbox(chain(&e)))?;
@@ -281,17 +289,73 @@ impl Starter<'_> {
         Ok(())
     }
 
+    fn no_mount(&self, failure: &Failure) {
+        self.shared.events.warning(self.pod, None, "FailedMount", failure.message.clone());
+    }
+
+    fn of_pod(&self) -> impl Iterator<Item = &Volume> {
+        self.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten())
+    }
+
+    /// Finds the volumes that are on the machine already.
+    async fn located(&self) -> Result<BTreeMap<String, Located>, Failure> {
+        let mut all = BTreeMap::new();
+        for volume in self.of_pod() {
+            if let Some(source) = &volume.persistent_volume_claim {
+                let found = self.claimed(volume, source).await.inspect_err(|f| self.no_mount(f))?;
+                all.insert(volume.name.clone(), found);
+            }
+            let Some(source) = &volume.host_path else { continue };
+            // The API refused it to guests before (PodSecurity); what came another way gets none of the machine either.
+            if self.shared.guests.as_ref().is_some_and(|guests| guests.is_guest(self.pod)) {
+                let message = format!("volume {:?}: a guest gets no files of this machine", volume.name);
+                self.shared.events.warning(self.pod, None, "FailedMount", message.clone());
+                return Err(Failure { reason: "NotSupported", message, retry: Retry::Never });
+            }
+            let path = host_path(source).map_err(|why| set_up(volume, why)).inspect_err(|f| self.no_mount(f))?;
+            all.insert(volume.name.clone(), Located { path, read_only: false, grouped: false });
+        }
+        Ok(all)
+    }
+
+    /// Finds the volume of a claim, and gives it to the pod's fsGroup.
+    async fn claimed(&self, volume: &Volume, source: &PersistentVolumeClaimVolumeSource) -> Result<Located, Failure> {
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or("default");
+        let found = claimed(&self.shared.client, namespace, &self.shared.node_name, &volume.name, source).await;
+        let found = found.map_err(|e| match e {
+            Unbound::Kind(_) => Failure { reason: "NotSupported", message: e.to_string(), retry: Retry::Never },
+            _ => Failure { reason: "ContainerCreating", message: e.to_string(), retry: Retry::Soon },
+        })?;
+        let context = self.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+        if let Some(group) = self.fs_group().filter(|_| found.grouped) {
+            let (path, only_if_other) = (found.path.clone(), policy == Some("OnRootMismatch"));
+            let given =
+                tokio::task::spawn_blocking(move || engine_host::group::give(&path, group, only_if_other)).await;
+            given.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(|e| set_up(volume, e))?;
+        }
+        Ok(found)
+    }
+
     fn volumes(&self, sources: &Sources, place: &Place) -> Result<(), Failure> {
         let group = self.fs_group();
-        for volume in self.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+        for volume in self.of_pod().filter(|volume| !is_located(volume)) {
             let dir = self.dir.volume(&volume.name);
-            let made = match volumes::payload(self.pod, volume, sources, place).map_err(config_failure)? {
-                Some(files) => volumes::write(&dir, &files, group),
-                None => volumes::empty_dir(&dir, group),
+            let made = match volumes::payload(self.pod, volume, sources, place) {
+                Err(e @ ConfigError::Unsupported(_)) => return Err(config_failure(e)),
+                Err(e) => return Err(set_up(volume, e)),
+                Ok(Some(files)) => volumes::write(&dir, &files, group),
+                Ok(None) => volumes::empty_dir(&dir, group),
             };
-            made.map_err(|e| failed("CreateContainerConfigError", format!("volume {:?}: {e}", volume.name)))?;
+            made.map_err(|e| set_up(volume, e))?;
         }
         Ok(())
+    }
+
+    fn sysctls(&self) -> BTreeMap<String, String> {
+        let context = self.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+        let asked = context.iter().flat_map(|c| c.sysctls.iter().flatten());
+        asked.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect()
     }
 
     fn memory_volumes(&self) -> BTreeMap<PathBuf, u64> {
@@ -464,7 +528,8 @@ impl Starter<'_> {
     ) -> Result<ContainerConfig, Failure> {
         let Prepared { sources, place } = prepared;
         let env = environment::resolve(self.pod, spec, &image.config.env, sources, place).map_err(config_failure)?;
-        let rights = security::decide(self.pod, spec, &image.config.user).map_err(config_failure)?;
+        let profile = |name: &str| security::local_profile(&self.shared.dir.join("seccomp"), name);
+        let rights = security::decide(self.pod, spec, &image.config.user, &profile).map_err(config_failure)?;
         let expand = |list: &Option<Vec<String>>| -> Vec<String> {
             list.iter().flatten().map(|a| environment::expand(a, &env)).collect()
         };
@@ -486,7 +551,7 @@ impl Starter<'_> {
         let layers = layers.iter().filter_map(|p| p.file_name().map(|n| n.to_string_lossy().into_owned())).collect();
         let id = new_id().map_err(|e| failed("CreateContainerError", format!("find a new id: {e}")))?;
         let log = self.dir.log(&spec.name, attempt);
-        let mounts = self.mounts(spec, &id).map_err(|e| failed("CreateContainerError", e.to_string()))?;
+        let mounts = self.mounts(spec, &id, sources, &env)?;
         make_parent(&log).map_err(|e| failed("CreateContainerError", format!("{}: {e}", log.display())))?;
         let cgroup = format!("pod{}/{}", uid(self.pod), &id[..16]);
         let limits = resources::container_limits(spec);
@@ -528,16 +593,37 @@ impl Starter<'_> {
         })
     }
 
-    fn mounts(&self, spec: &Container, id: &str) -> std::io::Result<Vec<Mount>> {
-        let listed = spec.volume_mounts.iter().flatten();
-        let mut mounts: Vec<Mount> = listed
-            .map(|m| Mount {
-                source: self.dir.volume(&m.name),
-                sub_path: m.sub_path.clone().filter(|s| !s.is_empty()).map(PathBuf::from),
+    fn mounts(
+        &self,
+        spec: &Container,
+        id: &str,
+        sources: &Sources,
+        env: &[(String, String)],
+    ) -> Result<Vec<Mount>, Failure> {
+        let mut mounts = Vec::new();
+        for m in spec.volume_mounts.iter().flatten() {
+            let expression = m.sub_path_expr.as_ref().filter(|e| !e.is_empty());
+            let sub_path =
+                match expression.map(|e| environment::sub_path(e, env)).transpose().map_err(config_failure)? {
+                    None => m.sub_path.clone(),
+                    expanded => expanded,
+                };
+            let located = sources.located.get(&m.name);
+            mounts.push(Mount {
+                source: located.map_or_else(|| self.dir.volume(&m.name), |l| l.path.clone()),
+                sub_path: sub_path.filter(|s| !s.is_empty()).map(PathBuf::from),
                 destination: Path::new("/").join(&m.mount_path),
-                read_only: m.read_only == Some(true) || self.is_made_of_objects(&m.name),
-            })
-            .collect();
+                read_only: m.read_only == Some(true)
+                    || located.map_or_else(|| self.is_made_of_objects(&m.name), |l| l.read_only),
+                follows_host: m.mount_propagation.as_deref() == Some("HostToContainer"),
+            });
+        }
+        self.own_mounts(spec, id, &mut mounts).map_err(|e| failed("CreateContainerError", e.to_string()))?;
+        Ok(mounts)
+    }
+
+    /// Files that every container gets, unless the pod mounts something else there.
+    fn own_mounts(&self, spec: &Container, id: &str, mounts: &mut Vec<Mount>) -> std::io::Result<()> {
         let message = self.dir.termination(id);
         make_parent(&message)?;
         std::fs::write(&message, "")?;
@@ -551,10 +637,10 @@ impl Starter<'_> {
         ];
         for (destination, source) in own {
             if !mounts.iter().any(|m| m.destination == Path::new(destination)) {
-                mounts.push(Mount { source, sub_path: None, destination: destination.into(), read_only: false });
+                mounts.push(Mount::new(source, destination));
             }
         }
-        Ok(mounts)
+        Ok(())
     }
 
     /// ConfigMaps and the like cannot be written to from inside, whatever the pod says.
@@ -588,6 +674,12 @@ fn config_failure(e: ConfigError) -> Failure {
         ConfigError::Unsupported(_) => Failure { reason: "NotSupported", message: e.to_string(), retry: Retry::Never },
         e => Failure { reason: "CreateContainerConfigError", message: e.to_string(), retry: Retry::Soon },
     }
+}
+
+/// A volume that cannot be made: its pod is being created all the while, and its events say why.
+fn set_up(volume: &Volume, why: impl std::fmt::Display) -> Failure {
+    let message = format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name);
+    Failure { reason: "ContainerCreating", message, retry: Retry::Soon }
 }
 
 fn failed(reason: &'static str, message: String) -> Failure {

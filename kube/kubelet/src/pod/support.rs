@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe, Volume};
 
+use super::located::is_located;
 use crate::node::is_extended;
 
 /// The first thing `pod` asks for that is not built, in words; `None` when all of it is.
@@ -11,16 +12,13 @@ pub fn unsupported(pod: &Pod) -> Option<String> {
     let context = spec.security_context.clone().unwrap_or_default();
     let of_pod = [
         (spec.init_containers.iter().flatten().next().is_some(), "init containers"),
-        (spec.share_process_namespace == Some(true), "shareProcessNamespace"),
         (spec.active_deadline_seconds.is_some(), "activeDeadlineSeconds"),
         (
             spec.set_hostname_as_fqdn == Some(true) || spec.hostname_override.is_some(),
             "setHostnameAsFQDN and hostnameOverride",
         ),
         (spec.resources.is_some(), "resources of a whole pod"),
-        (context.supplemental_groups_policy.as_deref() == Some("Strict"), "supplementalGroupsPolicy Strict"),
         (spec.host_users == Some(false), "user namespaces (hostUsers: false)"),
-        (context.sysctls.iter().flatten().next().is_some(), "sysctls"),
         (
             context.app_armor_profile.as_ref().is_some_and(|p| p.type_ == "Localhost"),
             "AppArmor profiles of type Localhost",
@@ -41,7 +39,7 @@ fn volume(volume: &Volume) -> Option<String> {
         (None, Some(p)) => {
             p.sources.iter().flatten().any(|s| s.cluster_trust_bundle.is_some() || s.pod_certificate.is_some())
         }
-        (None, None) => !known,
+        (None, None) => !known && !is_located(volume),
     };
     odd.then(|| format!("the kind of volume {:?}", volume.name))
 }
@@ -62,8 +60,11 @@ pub fn container(container: &Container, host_network: bool) -> Option<String> {
         .is_some_and(|l| l.post_start.is_some() || l.pre_stop.is_some() || l.stop_signal.is_some());
     let checks = [
         (!host_network && ports.clone().any(|p| p.host_port.is_some_and(|p| p != 0)), "hostPort"),
-        (mounts.clone().any(|m| m.sub_path_expr.is_some()), "subPathExpr"),
-        (mounts.clone().any(|m| m.mount_propagation.as_deref().is_some_and(|p| p != "None")), "mountPropagation"),
+        (
+            mounts.clone().any(|m| m.mount_propagation.as_deref() == Some("Bidirectional")),
+            "mountPropagation Bidirectional",
+        ),
+        (mounts.clone().any(|m| m.recursive_read_only.as_deref() == Some("Enabled")), "recursiveReadOnly Enabled"),
         (container.volume_devices.iter().flatten().next().is_some(), "block volumes"),
         (context.app_armor_profile.is_some_and(|p| p.type_ == "Localhost"), "AppArmor profiles of type Localhost"),
         (context.proc_mount.as_deref().is_some_and(|p| p != "Default"), "procMount"),
@@ -105,7 +106,7 @@ mod tests {
             None
         );
         assert_eq!(check(json!({"containers": [c], "initContainers": [c]})).unwrap(), "init containers");
-        let path = json!({"containers": [c], "volumes": [{"name": "v", "hostPath": {"path": "/"}}]});
+        let path = json!({"containers": [c], "volumes": [{"name": "v", "iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t"}}]});
         assert_eq!(check(path).unwrap(), "the kind of volume \"v\"");
         let port = json!({"name": "c", "ports": [{"containerPort": 1, "hostPort": 1}]});
         assert_eq!(check(json!({"containers": [port]})).unwrap(), "hostPort (container c)");

@@ -177,9 +177,14 @@ fn finish(
         return Err(io::Error::other(format!("cannot give CAP_{name}: the node does not have it itself")));
     }
     let granted = config.capabilities & permitted;
-    let filter = config.seccomp == Seccomp::RuntimeDefault && !config.privileged;
-    if filter && !config.no_new_privs {
-        seccomp::install_runtime_default(granted)?;
+    let filters = match &config.seccomp {
+        _ if config.privileged => Vec::new(),
+        Seccomp::Unconfined => Vec::new(),
+        Seccomp::RuntimeDefault => seccomp::runtime_default(granted)?,
+        Seccomp::Profile(text) => seccomp::profile(text)?,
+    };
+    if !config.no_new_privs {
+        seccomp::install(&filters)?;
     }
     for capability in 0..64 {
         if granted & (1 << capability) == 0 && !sys::drop_bounding(capability)? {
@@ -197,8 +202,8 @@ fn finish(
     chdir(cwd).context(|| format!("chdir to cwd ({cwd})"))?;
     let env = environment(config, who, tty);
     let program = look_up(&args[0], &env)?;
-    if filter && config.no_new_privs {
-        seccomp::install_runtime_default(granted)?;
+    if config.no_new_privs {
+        seccomp::install(&filters)?;
     }
     // Nobody runs unwatched: with its supervisor gone, this process is killed too.
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
@@ -208,7 +213,8 @@ fn finish(
     let args = args.iter().map(|a| text(a)).collect::<io::Result<Vec<_>>>()?;
     let env = env.iter().map(|e| text(e)).collect::<io::Result<Vec<_>>>()?;
     let path = CString::new(program.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    execve(&path, &args, &env).context(|| format!("exec: {}", program.display()))
+    execve(&path, &args, &env)
+        .map_err(|e| io::Error::other(format!("exec {}: {}", program.display(), words(&e.into()))))
 }
 
 fn streams(stdio: &Stdio) -> io::Result<()> {
@@ -248,7 +254,10 @@ fn environment(config: &ContainerConfig, who: &Identity, tty: bool) -> Vec<Strin
 /// Finds the program as a shell would, with the container's own PATH.
 fn look_up(program: &str, env: &[String]) -> io::Result<PathBuf> {
     if program.contains('/') {
+        let may_run = nix::unistd::access(program, nix::unistd::AccessFlags::X_OK).is_ok();
         return match fs::metadata(program) {
+            Ok(found) if found.is_dir() => Err(io::Error::other(format!("exec: {program:?}: is a directory"))),
+            Ok(_) if !may_run => Err(io::Error::other(format!("exec: {program:?}: permission denied"))),
             Ok(_) => Ok(PathBuf::from(program)),
             Err(e) => Err(io::Error::other(format!("exec: {program:?}: stat {program}: {}", words(&e)))),
         };

@@ -20,6 +20,7 @@ use super::channel::Channel;
 use super::child::{self, Joined, Stdio};
 use super::identity::Identity;
 use super::log::{Log, Stream};
+use super::processes::{self, Shared};
 use super::root::Sources;
 use super::{STATUS_FILE, sandbox};
 use crate::cgroups::oom_kills;
@@ -39,6 +40,8 @@ pub(super) struct Containers {
     all: BTreeMap<String, Container>,
     /// Runs of an earlier supervisor of this pod: remembered, never running.
     earlier: BTreeMap<String, ContainerStatus>,
+    /// The process namespace that all share, if they do.
+    shared: Option<Shared>,
 }
 
 struct Container {
@@ -58,9 +61,9 @@ pub(super) struct Exec {
 }
 
 impl Containers {
-    pub fn new(dir: &Path) -> Self {
+    pub fn new(dir: &Path, share_processes: bool) -> Self {
         let earlier = remains(dir).into_iter().map(|status| (status.id.clone(), status)).collect();
-        Self { dir: dir.to_owned(), all: BTreeMap::new(), earlier }
+        Self { dir: dir.to_owned(), all: BTreeMap::new(), earlier, shared: share_processes.then(Shared::default) }
     }
 
     pub fn statuses(&self) -> Vec<ContainerStatus> {
@@ -92,8 +95,8 @@ impl Containers {
             started_at_ns: now_ns(),
             finished: None,
         };
-        let pids = config.beside.as_deref().map(|name| self.processes_of(name)).transpose();
-        let launched = pids.and_then(|pids| launch(&dir, &self.dir.join(sandbox::SHM), &config, pids));
+        let launched =
+            self.processes_for(&config).and_then(|pids| launch(&dir, &self.dir.join(sandbox::SHM), &config, pids));
         let (identity, streams, input, failed) = match launched {
             Ok((pid, identity, streams, input)) => {
                 status.pid = Some(pid);
@@ -118,6 +121,15 @@ impl Containers {
                 Err(format!("container {id}: its state cannot be written: {e}"))
             }
             (None, Ok(())) => Ok(status),
+        }
+    }
+
+    /// The process namespace that the container joins; none when it has one of its own, or sees the machine's.
+    fn processes_for(&mut self, config: &ContainerConfig) -> Result<Option<OwnedFd>, String> {
+        match (&config.beside, &mut self.shared) {
+            (Some(name), _) => self.processes_of(name).map(Some),
+            (None, Some(shared)) if !config.host_pid => shared.processes().map(Some).map_err(|e| e.to_string()),
+            _ => Ok(None),
         }
     }
 
@@ -219,7 +231,14 @@ impl Containers {
     /// Takes note of a reaped process; answers the container that it was.
     pub fn reaped(&mut self, pid: Pid, how: WaitStatus) -> Option<String> {
         let is_it = |c: &&mut Container| c.status.pid == Some(pid.as_raw()) && c.status.finished.is_none();
-        let container = self.all.values_mut().find(is_it)?;
+        let Some(container) = self.all.values_mut().find(is_it) else {
+            self.shared.iter_mut().for_each(|shared| shared.reaped(pid));
+            return None;
+        };
+        if self.shared.is_some() || container.config.host_pid || container.config.beside.is_some() {
+            // It was no first process, with which the kernel ends all others.
+            processes::end(&container.config.cgroups);
+        }
         // Everything it wrote is in the pipes by now; a stream that others hold open is read on.
         let log = &mut container.log;
         container.streams.retain_mut(|s| s.pump(log));

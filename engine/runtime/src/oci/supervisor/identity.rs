@@ -70,7 +70,7 @@ fn decide(user: &User, passwd: &str, group: &str) -> io::Result<Identity> {
     };
     let mut groups = user.groups.clone();
     // Membership by name counts only for the image's own user, as engines have it.
-    if let Some(f) = &entry {
+    if let Some(f) = entry.as_ref().filter(|_| !user.only_these_groups) {
         groups.extend(memberships(f[0], group));
     }
     groups.retain(|g| *g != gid);
@@ -140,7 +140,15 @@ mod tests {
 
     #[test]
     fn the_pod_overrides_the_image() {
-        let user = User { image_user: "web".into(), uid: Some(1000), gid: Some(2000), groups: vec![3000, 2000] };
+        let user = User {
+            image_user: "web".into(),
+            uid: Some(1000),
+            gid: Some(2000),
+            groups: vec![3000, 2000],
+            ..User::default()
+        };
         assert_eq!(check(&user), "1000:2000 [2000, 3000] /");
+        let strict = User { image_user: "web".into(), groups: vec![3000], only_these_groups: true, ..User::default() };
+        assert_eq!(check(&strict), "101:102 [102, 3000] /srv");
     }
 }

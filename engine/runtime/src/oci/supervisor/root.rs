@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::FsFlags;
 use nix::unistd::{chdir, pivot_root, symlinkat};
 
 use super::Context;
@@ -63,8 +64,9 @@ pub(super) struct Sources<'a> {
 /// Builds the root and makes it `/`. Runs in the container's first process, before it gives up any right.
 pub(super) fn enter(sources: &Sources<'_>, in_between: impl FnOnce(&Rooted) -> io::Result<()>) -> io::Result<()> {
     let config = sources.config;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .context(|| "make mounts private".into())?;
+    // Not private: what follows the machine's mounts could not be made from private ones. Nothing of ours goes there.
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .context(|| "separate the mounts".into())?;
     let root = sources.dir.join("root");
     overlay(sources, &root)?;
     let rooted = Rooted::open(&root)?;
@@ -138,16 +140,13 @@ fn system_mounts(rooted: &Rooted, sources: &Sources<'_>) -> io::Result<()> {
     filesystem(rooted, "mqueue", "/dev/mqueue", quiet, "")?;
     for name in DEVICES {
         let at = Path::new("/dev").join(name);
-        let mount = Mount { source: at.clone(), sub_path: None, destination: at, read_only: false };
-        bind_flags(rooted, &mount, MsFlags::MS_NOSUID).context(|| format!("give the device {name}"))?;
+        bind_flags(rooted, &Mount::new(&at, &at), MsFlags::MS_NOSUID).context(|| format!("give the device {name}"))?;
     }
     let dev = rooted.open_in(Path::new("/dev"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
     for (to, name) in LINKS {
         symlinkat(to, &dev, name)?;
     }
-    let shm =
-        Mount { source: sources.shm.to_owned(), sub_path: None, destination: "/dev/shm".into(), read_only: false };
-    bind_flags(rooted, &shm, quiet).context(|| "mount /dev/shm".into())
+    bind_flags(rooted, &Mount::new(sources.shm, "/dev/shm"), quiet).context(|| "mount /dev/shm".into())
 }
 
 fn filesystem(rooted: &Rooted, kind: &str, at: &str, flags: MsFlags, options: &str) -> io::Result<()> {
@@ -169,8 +168,24 @@ fn bind_flags(rooted: &Rooted, one: &Mount, flags: MsFlags) -> io::Result<()> {
     mount(Some(&through(&source)), &through(&target), None::<&str>, bound, None::<&str>)?;
     // The descriptor still names what is now covered: look again, and find the mount.
     let mounted = rooted.open_in(&one.destination, OFlag::O_PATH)?;
-    let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags;
+    if !one.follows_host {
+        let alone = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, &through(&mounted), None::<&str>, alone, None::<&str>)?;
+    }
+    let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags | kept(&mounted)?;
     Ok(mount(None::<&str>, &through(&mounted), None::<&str>, again, None::<&str>)?)
+}
+
+/// What the machine refuses at a place of its own stays refused: a remount that does not say it would allow it.
+fn kept(mounted: &OwnedFd) -> io::Result<MsFlags> {
+    const PAIRS: [(FsFlags, MsFlags); 4] = [
+        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+    ];
+    let found = nix::sys::statvfs::fstatvfs(mounted)?.flags();
+    Ok(PAIRS.iter().filter(|(is, _)| found.contains(*is)).map(|(_, keep)| *keep).collect())
 }
 
 fn source_of(one: &Mount) -> io::Result<OwnedFd> {

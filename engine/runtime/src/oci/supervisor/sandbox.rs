@@ -32,6 +32,10 @@ pub(super) fn enter(dir: &Path, config: &SandboxConfig) -> io::Result<()> {
     if let Some(name) = &config.hostname {
         sethostname(name).context(|| format!("set host name {name}"))?;
     }
+    for (name, value) in &config.sysctls {
+        let path = sysctl(name);
+        fs::write(&path, value).context(|| format!("open {}", path.display()))?;
+    }
     // What the machine unmounts goes away here too, and nothing of ours appears there.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .context(|| "separate the mounts".into())?;
@@ -42,6 +46,13 @@ pub(super) fn enter(dir: &Path, config: &SandboxConfig) -> io::Result<()> {
         tmpfs(path, quiet, &format!("mode=1777{size}"))?;
     }
     Ok(())
+}
+
+/// `net.ipv4.x` and `net/ipv4/x` are the same; the first separator says which of the two is meant.
+fn sysctl(name: &str) -> PathBuf {
+    let slashes = name.find(['.', '/']).is_some_and(|at| name[at..].starts_with('/'));
+    let inside = if slashes { name.to_owned() } else { name.replace('.', "/") };
+    Path::new("/proc/sys").join(inside)
 }
 
 fn tmpfs(path: &PathBuf, flags: MsFlags, options: &str) -> io::Result<()> {

@@ -17,6 +17,10 @@ use seccompiler::{
     SeccompRule,
 };
 
+mod profile;
+
+pub use profile::compile as profile;
+
 use crate::capabilities;
 use engine_host::sys;
 
@@ -108,18 +112,19 @@ const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
-/// Installs the profile for a process with these capabilities. Needs CAP_SYS_ADMIN or no_new_privs.
+/// Installs a profile; the kernel takes the strictest answer of its filters. Needs CAP_SYS_ADMIN or no_new_privs.
 ///
 /// # Errors
 /// The kernel has no seccomp, or refuses.
-pub fn install_runtime_default(capabilities: u64) -> io::Result<()> {
-    for program in compile(capabilities)? {
-        sys::install_seccomp(&program)?;
-    }
-    Ok(())
+pub fn install(programs: &[BpfProgram]) -> io::Result<()> {
+    programs.iter().try_for_each(sys::install_seccomp)
 }
 
-fn compile(granted: u64) -> io::Result<Vec<BpfProgram>> {
+/// The profile for a process with these capabilities.
+///
+/// # Errors
+/// The library does not know this architecture.
+pub fn runtime_default(granted: u64) -> io::Result<Vec<BpfProgram>> {
     let has = |name: &str| capabilities::bit(name).is_some_and(|bit| granted & bit != 0);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in ALLOWED.iter().chain(ALLOWED_HERE).chain(ALLOWED_NEW).chain([&IO_PGETEVENTS]) {
@@ -170,7 +175,7 @@ mod tests {
     #[test]
     fn the_profile_fits_the_kernels_limit() {
         for granted in [0, capabilities::default_set(), capabilities::all()] {
-            for program in compile(granted).unwrap() {
+            for program in runtime_default(granted).unwrap() {
                 assert!(program.len() < 4096, "{granted:x}: {} instructions", program.len());
             }
         }

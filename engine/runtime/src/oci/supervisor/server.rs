@@ -25,12 +25,13 @@ const CONNECTIONS_MAX: usize = 128;
 const UNSENT_MAX: usize = 1 << 20;
 
 /// Serves until the pod is shut down.
-pub(super) fn serve(dir: &Path, listener: &UnixListener) -> io::Result<()> {
+pub(super) fn serve(dir: &Path, listener: &UnixListener, share_processes: bool) -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let mut server = Server { containers: Containers::new(dir), connections: Vec::new(), shutdown: false };
+    let containers = Containers::new(dir, share_processes);
+    let mut server = Server { containers, connections: Vec::new(), shutdown: false };
     loop {
         let woken = server.wait(&signals, listener)?;
         if woken.children {

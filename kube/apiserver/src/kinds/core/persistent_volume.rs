@@ -10,7 +10,7 @@ pub static KIND: Description = Description {
     short: &["pv"],
     namespaced: false,
     has_status: true,
-    idle: "claims are bound to volumes, but the kubelet mounts none and none are provisioned",
+    idle: "of volumes, the kubelet mounts hostPath and local; the class `local-path` is provisioned, others are not",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "PersistentVolume", "persistentvolumes"])
 };

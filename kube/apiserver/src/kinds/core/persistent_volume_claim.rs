@@ -11,7 +11,7 @@ use substrate_client::quantity::Quantity;
 pub static KIND: Description = Description {
     short: &["pvc"],
     has_status: true,
-    idle: "claims are bound to volumes, but the kubelet mounts none and none are provisioned",
+    idle: "of volumes, the kubelet mounts hostPath and local; the class `local-path` is provisioned, others are not",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["", "v1", "PersistentVolumeClaim", "persistentvolumeclaims"])
 };

@@ -9,7 +9,7 @@ use crate::table::{age, text};
 pub static KIND: Description = Description {
     short: &["sc"],
     namespaced: false,
-    idle: "there are no volume drivers",
+    idle: "`local-path` is provisioned; there are no volume drivers",
     rules: Builtin { default, validate, validate_update, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["storage.k8s.io", "v1", "StorageClass", "storageclasses"])
 };
