@@ -65,12 +65,23 @@ impl Recorder {
             namespace: pod.metadata.namespace.clone(),
             uid: pod.metadata.uid.clone(),
             resource_version: pod.metadata.resource_version.clone(),
-            field_path: container.map(|c| format!("spec.containers{{{c}}}")),
+            field_path: container.map(|c| format!("spec.{}{{{c}}}", list_of(pod, c))),
         };
         tracing::debug!(pod = pod.metadata.name, reason, message, "event");
         if self.0.try_send(Said { object, warning, reason, message, at: Timestamp::now() }).is_err() {
             tracing::warn!(reason, "an event was dropped: too many are waiting");
         }
+    }
+}
+
+/// The list of the pod's spec that a container is in.
+fn list_of(pod: &Pod, container: &str) -> &'static str {
+    if crate::pod::init(pod).any(|c| c.name == container) {
+        "initContainers"
+    } else if crate::pod::ephemeral(pod).any(|c| c.name == container) {
+        "ephemeralContainers"
+    } else {
+        "containers"
     }
 }
 

@@ -11,6 +11,7 @@
 //! Limits: see [`support`], which says them to the user.
 
 pub mod environment;
+mod hooks;
 pub mod located;
 pub mod names;
 pub mod plan;
@@ -37,10 +38,15 @@ pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Containe
     all_containers(pod).find(|c| c.name == name)
 }
 
-/// Every container, the ephemeral ones last.
+/// Every container: those that come first, those that the pod is made of, the ephemeral ones.
 pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = Cow<'_, Container>> {
     let later = ephemeral(pod).map(|c| Cow::Owned(as_container(c)));
-    pod.spec.iter().flat_map(|s| &s.containers).map(Cow::Borrowed).chain(later)
+    init(pod).chain(pod.spec.iter().flat_map(|s| &s.containers)).map(Cow::Borrowed).chain(later)
+}
+
+/// Containers that come before the others, sidecars among them.
+pub(crate) fn init(pod: &Pod) -> impl Iterator<Item = &Container> {
+    pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten())
 }
 
 /// Containers that were added to look into the pod.

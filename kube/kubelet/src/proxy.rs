@@ -33,11 +33,11 @@ impl NodeProxy for Handle {
         target: &ContainerTarget,
         options: &LogOptions,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
-        let (pod, runs) = self.runs(target).await?;
+        let (known, runs) = self.runs(target).await?;
         let dir = PodDir::new(&self.shared.dir, &target.pod_uid);
         let attempts = logs::attempts(&dir, &target.container);
         let latest = runs.first().map(|r| r.attempt).or(attempts.last().copied());
-        let waits = runs.first().is_some_and(|r| r.finished.is_some() && restarts(&pod, r));
+        let waits = runs.first().is_some_and(|r| r.finished.is_some() && restarts(&known, r));
         let wanted = match options.previous {
             // A container that waits for its restart has no current run: its last one is the previous one too.
             true if !waits => attempts.iter().rev().find(|a| Some(**a) < latest).copied(),
@@ -47,7 +47,10 @@ impl NodeProxy for Handle {
             let ContainerTarget { container, pod, .. } = target;
             return Err(Error::BadRequest(match options.previous {
                 true => format!("previous terminated container \"{container}\" in pod \"{pod}\" not found"),
-                false => format!("container \"{container}\" in pod \"{pod}\" is waiting to start: ContainerCreating"),
+                false => {
+                    let why = crate::pod::status::not_yet(&known);
+                    format!("container \"{container}\" in pod \"{pod}\" is waiting to start: {why}")
+                }
             }));
         };
         let seen = self.shared.runtime.watch(&target.pod_uid).await;

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
+#[path = "kubelet/life.rs"]
+mod life;
 #[path = "../../../engine/images/tests/support/mod.rs"]
 mod support;
 #[path = "kubelet/volumes.rs"]
@@ -66,6 +68,13 @@ fn main() -> ExitCode {
         ("kernels_settings_and_profiles", |w| Box::pin(volumes::kernels_settings_and_profiles(w))),
         ("containers_see_each_other", |w| Box::pin(volumes::containers_see_each_other(w))),
         ("a_lost_supervisor_is_replaced", |w| Box::pin(a_lost_supervisor_is_replaced(w))),
+        ("init_containers_come_first", |w| Box::pin(life::init_containers_come_first(w))),
+        ("init_containers_run_again_in_a_new_sandbox", |w| {
+            Box::pin(life::init_containers_run_again_in_a_new_sandbox(w))
+        }),
+        ("sidecars_run_beside", |w| Box::pin(life::sidecars_run_beside(w))),
+        ("hooks_run_at_both_ends", |w| Box::pin(life::hooks_run_at_both_ends(w))),
+        ("deadlines_and_stop_signals", |w| Box::pin(life::deadlines_and_stop_signals(w))),
     ];
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for (name, case) in cases.iter().filter(|(name, _)| name.contains(&wanted)) {
@@ -546,12 +555,13 @@ async fn images_come_from_sources(world: &mut World) {
 }
 
 async fn unsupported_pods_say_so(world: &mut World) {
-    let spec = json!({"initContainers": [{"name": "i", "image": "busy:1"}], "containers": [{"name": "main", "image": "busy:1"}]});
-    world.create("init", spec).await;
-    let pod = world.wait("init", |p| main_status(p)["state"]["waiting"]["reason"] == "NotSupported").await;
-    assert_eq!(main_status(&pod)["state"]["waiting"]["message"], "not supported on this node: init containers");
-    world.wait_event("init", "NotSupported: not supported on this node: init containers").await;
-    world.delete("init").await;
+    let port = json!({"name": "main", "image": "busy:1", "ports": [{"containerPort": 80, "hostPort": 80}]});
+    world.create("port", json!({"containers": [port]})).await;
+    let pod = world.wait("port", |p| main_status(p)["state"]["waiting"]["reason"] == "NotSupported").await;
+    let told = "not supported on this node: hostPort (container main)";
+    assert_eq!(main_status(&pod)["state"]["waiting"]["message"], told);
+    world.wait_event("port", "NotSupported: not supported on this node: hostPort").await;
+    world.delete("port").await;
     let class = json!({"metadata": {"name": "strong"}, "handler": "kata"});
     let class: RuntimeClass = serde_json::from_value(class).unwrap();
     Api::all(world.client.clone()).create(&PostParams::default(), &class).await.unwrap();
@@ -648,10 +658,15 @@ async fn a_guest_waits_for_its_owner(world: &mut World) {
 async fn a_lost_supervisor_is_replaced(world: &mut World) {
     world.sh("lost", "sleep 1000").await;
     let pod = world.ready("lost").await;
+    kill_supervisor(world, &pod);
+    let pod = world.wait("lost", |p| main_status(p)["restartCount"] == 1 && condition(p, "Ready") == "True").await;
+    assert_eq!(main_status(&pod)["lastState"]["terminated"]["reason"], "ContainerStatusUnknown");
+}
+
+/// Ends the process that holds a pod's containers, and them with it.
+fn kill_supervisor(world: &World, pod: &Value) {
     let dir = world.dir.path().join("node/run").join(pod["metadata"]["uid"].as_str().unwrap());
     let socket = std::os::unix::net::UnixStream::connect(dir.join("socket")).unwrap();
     let pid = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials).unwrap().pid();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-    let pod = world.wait("lost", |p| main_status(p)["restartCount"] == 1 && condition(p, "Ready") == "True").await;
-    assert_eq!(main_status(&pod)["lastState"]["terminated"]["reason"], "ContainerStatusUnknown");
 }

@@ -296,8 +296,7 @@ pub fn resource(
     divisor: Option<&str>,
     place: &Place,
 ) -> Result<String, ConfigError> {
-    let containers = pod.spec.iter().flat_map(|s| &s.containers);
-    let mut candidates = containers.filter(|c| container.is_empty() || c.name == container);
+    let mut candidates = super::all_containers(pod).filter(|c| container.is_empty() || c.name == container);
     let container =
         candidates.next().ok_or_else(|| ConfigError::Missing(format!("{what}: no container {container}")))?;
     let (kind, name) = resource.split_once('.').unwrap_or(("", resource));

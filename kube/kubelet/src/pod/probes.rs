@@ -38,6 +38,8 @@ pub(super) enum Verdict {
     Failed(&'static str, String),
     /// The liveness or startup probe failed often enough: the run must end.
     Unhealthy(&'static str),
+    /// Its `preStop` hook came to an end.
+    Hooked(Result<(), String>),
 }
 
 /// One run to be probed.
@@ -189,7 +191,10 @@ impl Timing {
 async fn ask(subject: &Subject, probe: &Probe, timeout: Duration) -> Result<(), String> {
     let asked = async {
         if let Some(http) = &probe.http_get {
-            http_get(subject, http).await
+            match http_get(subject, http).await? {
+                200..400 => Ok(()),
+                code => Err(format!("HTTP probe failed with statuscode: {code}")),
+            }
         } else if let Some(tcp) = &probe.tcp_socket {
             let host = tcp.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(&subject.address);
             let address = format!("{host}:{}", port(&subject.container, &tcp.port)?);
@@ -206,7 +211,8 @@ async fn ask(subject: &Subject, probe: &Probe, timeout: Duration) -> Result<(), 
     }
 }
 
-async fn http_get(subject: &Subject, action: &HTTPGetAction) -> Result<(), String> {
+/// Asks for a page; its code.
+pub(super) async fn http_get(subject: &Subject, action: &HTTPGetAction) -> Result<u16, String> {
     let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(&subject.address);
     let port = port(&subject.container, &action.port)?;
     let path = action.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
@@ -237,11 +243,7 @@ async fn http_get(subject: &Subject, action: &HTTPGetAction) -> Result<(), Strin
     let line = String::from_utf8_lossy(&answer);
     let code =
         line.strip_prefix("HTTP/1.").and_then(|l| l.split(' ').nth(1)).and_then(|c| c.trim().parse::<u16>().ok());
-    match code {
-        Some(200..400) => Ok(()),
-        Some(code) => Err(format!("HTTP probe failed with statuscode: {code}")),
-        None => Err(format!("Get \"{url}\": the answer is not HTTP/1")),
-    }
+    code.ok_or_else(|| format!("Get \"{url}\": the answer is not HTTP/1"))
 }
 
 fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
@@ -256,7 +258,8 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
     number.and_then(|n| u16::try_from(n).ok()).ok_or_else(|| format!("the container has no port {port:?}"))
 }
 
-async fn command(subject: &Subject, command: Vec<String>) -> Result<(), String> {
+/// Runs a command inside; its output if it fails.
+pub(super) async fn command(subject: &Subject, command: Vec<String>) -> Result<(), String> {
     let options = ExecOptions { command, stdout: true, stderr: true, ..ExecOptions::default() };
     let mut session =
         subject.runtime.exec(&subject.pod_uid, &subject.run, &options).await.map_err(|e| e.to_string())?;

@@ -33,17 +33,23 @@ pub enum Decision {
 /// What a pod has: by its status, or by its spec if it has not run.
 pub fn given(pod: &Pod) -> Given {
     let told = |name: &str| {
-        let all = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let all =
+            pod.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
         all.filter(|told| told.name == name).find_map(|told| told.resources.clone())
     };
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    containers.map(|c| (c.name.clone(), told(&c.name).or(c.resources.clone()).unwrap_or_default())).collect()
+    lasting(pod).map(|c| (c.name.clone(), told(&c.name).or(c.resources.clone()).unwrap_or_default())).collect()
+}
+
+/// The containers that a resize may change; init containers that end are in it and never change.
+fn lasting(pod: &Pod) -> impl Iterator<Item = &Container> {
+    super::init(pod).chain(pod.spec.iter().flat_map(|spec| &spec.containers))
 }
 
 /// The pod with what its containers have.
 pub fn with(pod: &Pod, given: &Given) -> Pod {
     let mut pod = pod.clone();
-    for container in pod.spec.iter_mut().flat_map(|spec| &mut spec.containers) {
+    let spec = pod.spec.iter_mut();
+    for container in spec.flat_map(|spec| spec.init_containers.iter_mut().flatten().chain(&mut spec.containers)) {
         if let Some(own) = given.get(&container.name) {
             container.resources = Some(own.clone());
         }
@@ -53,8 +59,7 @@ pub fn with(pod: &Pod, given: &Given) -> Pod {
 
 /// Compares what a pod shall have with what it has, what the machine has `free` for pods, and what `others` have of it.
 pub fn decide<'a>(pod: &Pod, given: &Given, others: impl Iterator<Item = &'a Pod>, free: Capacity) -> Decision {
-    let changes: Vec<(String, bool)> =
-        pod.spec.iter().flat_map(|spec| &spec.containers).filter_map(|container| change(container, given)).collect();
+    let changes: Vec<(String, bool)> = lasting(pod).filter_map(|container| change(container, given)).collect();
     if changes.is_empty() {
         return Decision::Same;
     }

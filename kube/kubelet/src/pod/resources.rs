@@ -38,21 +38,32 @@ pub fn container_limits(container: &Container) -> Limits {
     }
 }
 
-/// The pod's limits: the sum where every container has one.
+/// The pod's limits, where every container has one: the sum, or what its beginning needs if that is more.
 pub fn pod_limits(pod: &Pod) -> Limits {
-    let all: Vec<Limits> = pod.spec.iter().flat_map(|s| &s.containers).map(container_limits).collect();
-    let sum = |of: fn(&Limits) -> Option<u64>| all.iter().map(of).sum::<Option<u64>>();
+    let most = |of: fn(&Limits) -> Option<u64>| {
+        let mut sidecars = 0;
+        let mut peak = 0;
+        for container in super::init(pod) {
+            let own = of(&container_limits(container))?;
+            peak = peak.max(sidecars + own);
+            if super::plan::is_sidecar(container) {
+                sidecars += own;
+            }
+        }
+        let sum = pod.spec.iter().flat_map(|s| &s.containers).map(|c| of(&container_limits(c))).sum::<Option<u64>>()?;
+        Some(peak.max(sidecars + sum))
+    };
     Limits {
-        cpu_request_milli: all.iter().map(|l| l.cpu_request_milli).sum(),
-        cpu_limit_milli: sum(|l| l.cpu_limit_milli),
-        memory_limit_bytes: sum(|l| l.memory_limit_bytes),
+        cpu_request_milli: most(|l| Some(l.cpu_request_milli)).unwrap_or(0),
+        cpu_limit_milli: most(|l| l.cpu_limit_milli),
+        memory_limit_bytes: most(|l| l.memory_limit_bytes),
         pids_max: Some(POD_PIDS_MAX),
     }
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, by the rules of the API.
 pub fn qos_class(pod: &Pod) -> &'static str {
-    let containers: Vec<&Container> = pod.spec.iter().flat_map(|s| &s.containers).collect();
+    let containers: Vec<&Container> = super::init(pod).chain(pod.spec.iter().flat_map(|s| &s.containers)).collect();
     let value = |c: &Container, limits: bool, name: &str| {
         let r = c.resources.as_ref()?;
         let list = if limits { r.limits.as_ref() } else { r.requests.as_ref() };
@@ -128,5 +139,19 @@ mod tests {
         assert_eq!(check(&[full, json!({"requests": {"cpu": 1}})]), "Burstable 1500 None None 938");
         let lower = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "0.1", "memory": "512Mi"}});
         assert_eq!(check(&[lower]), "Burstable 100 Some(1000) Some(1073741824) 500");
+    }
+
+    #[test]
+    fn a_pod_may_need_more_at_its_beginning() {
+        let limit = |name: &str, memory: &str, policy: Option<&str>| json!({"name": name, "restartPolicy": policy, "resources": {"limits": {"cpu": "1", "memory": memory}}});
+        let check = |init: serde_json::Value| {
+            let spec = json!({"initContainers": init, "containers": [limit("c", "10", None)]});
+            let limits = pod_limits(&serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap());
+            (limits.cpu_limit_milli, limits.memory_limit_bytes)
+        };
+        assert_eq!(check(json!([limit("i", "30", None)])), (Some(1000), Some(30)));
+        assert_eq!(check(json!([limit("s", "5", Some("Always")), limit("i", "30", None)])), (Some(2000), Some(35)));
+        assert_eq!(check(json!([limit("i", "1", None), limit("s", "5", Some("Always"))])), (Some(2000), Some(15)));
+        assert_eq!(check(json!([{"name": "i"}])), (None, None), "one without makes it boundless");
     }
 }

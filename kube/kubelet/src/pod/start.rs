@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::environment::{self, Place, Sources};
 use super::located::{Located, Unbound, claimed, host_path, is_located};
 use super::plan::{Hold, backoff, nanos};
-use super::{ConfigError, PodDir, names, resources, runtime_class, security, support, volumes};
+use super::{ConfigError, PodDir, hooks, names, probes, resources, runtime_class, security, support, volumes};
 use crate::Shared;
 use engine_images::{Image, Reference};
 use engine_runtime::{ContainerConfig, Mount, SandboxConfig};
@@ -38,6 +38,8 @@ pub(super) struct Outcome {
     pub sandbox: bool,
     /// Image ids by container.
     pub images: BTreeMap<String, String>,
+    /// Runs whose `postStart` hook failed, and their containers.
+    pub hooks_failed: Vec<(String, String)>,
     /// By container: the run that was started (or that failed to, as the runtime remembers), or why there is none.
     pub results: BTreeMap<String, Result<String, Hold>>,
 }
@@ -414,6 +416,29 @@ impl Starter<'_> {
         match self.shared.runtime.start(uid(self.pod), &config).await {
             Ok(_) => {
                 self.shared.events.normal(self.pod, Some(name), "Started", format!("Started container {name}"));
+                if let Some(hook) = spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) {
+                    let subject = probes::Subject {
+                        runtime: Arc::clone(&self.shared.runtime),
+                        pod_uid: uid(self.pod).to_owned(),
+                        run: config.id.clone(),
+                        address: prepared.place.pod_ip.clone(),
+                        container: spec.clone(),
+                    };
+                    let done = tokio::select! {
+                        done = hooks::run(&subject, hook) => done,
+                        () = cancel.cancelled() => Ok(()), // it is stopped anyway
+                    };
+                    if let Err(why) = done {
+                        tracing::info!(
+                            pod = self.pod.metadata.name,
+                            container = name,
+                            "the postStart hook failed: {why}"
+                        );
+                        let message = "PostStartHook failed".to_owned();
+                        self.shared.events.warning(self.pod, Some(name), "FailedPostStartHook", message);
+                        outcome.hooks_failed.push((config.id.clone(), name.to_owned()));
+                    }
+                }
                 Ok(config.id)
             }
             Err(engine_runtime::Error::Refused(why)) => {

@@ -1,11 +1,13 @@
-//! A pod's status in the API's words: phase, conditions, container states. Pure.
+//! A pod's status in the API's words: phase, container states and, in `conditions`, conditions. Pure.
+
+mod conditions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    Pod, PodCondition, PodIP, PodStatus,
+    Pod, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -13,9 +15,6 @@ use super::plan::{self, Crashes, Hold};
 use super::resize::Given;
 use super::resources::qos_class;
 use engine_runtime::ContainerStatus as Run;
-
-/// Conditions that are there while a resize is not done.
-const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// Everything a status depends on.
 pub struct View<'a> {
@@ -47,6 +46,8 @@ pub struct View<'a> {
     pub resizing: Option<&'a (&'static str, &'static str, String)>,
     /// The pod ends.
     pub stopping: bool,
+    /// Reason and message of the end, if it is the node that ends the pod.
+    pub ended: Option<(&'a str, &'a str)>,
     /// Now.
     pub now: Timestamp,
 }
@@ -54,16 +55,22 @@ pub struct View<'a> {
 /// The status as it is now.
 pub fn status(view: &View<'_>) -> PodStatus {
     let before = view.pod.status.clone().unwrap_or_default();
-    let containers: Vec<ContainerStatus> =
-        plan::container_names(view.pod).map(|name| container(view, name, &before)).collect();
-    let later = super::ephemeral(view.pod).map(|c| container(view, &c.name, &before)).collect();
+    let all = |names: &mut dyn Iterator<Item = &str>| -> Vec<ContainerStatus> {
+        names.map(|name| container(view, name, &before)).collect()
+    };
+    let containers = all(&mut plan::container_names(view.pod));
+    let init = all(&mut super::init(view.pod).map(|c| c.name.as_str()));
+    let later = all(&mut super::ephemeral(view.pod).map(|c| c.name.as_str()));
     let phase = phase(view);
-    let conditions = conditions(view, &containers, phase, &before);
+    let conditions = conditions::conditions(view, &init, &containers, phase, &before);
+    let some = |all: Vec<_>| Some(all).filter(|all| !all.is_empty());
+    let ended = view.ended.filter(|_| phase == "Failed");
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(containers),
-        ephemeral_container_statuses: Some(later).filter(|all: &Vec<_>| !all.is_empty()),
+        init_container_statuses: some(init),
+        ephemeral_container_statuses: some(later),
         host_ip: Some(view.host_ip.to_owned()),
         host_ips: Some(vec![HostIP { ip: view.host_ip.to_owned() }]),
         pod_ip: view.pod_ip.map(str::to_owned),
@@ -71,22 +78,29 @@ pub fn status(view: &View<'_>) -> PodStatus {
         qos_class: Some(qos_class(view.pod).to_owned()),
         start_time: before.start_time.or(Some(Time(whole_second(view.now)))),
         observed_generation: view.pod.metadata.generation,
-        reason: before.reason,
-        message: before.message,
+        reason: ended.map(|(reason, _)| reason.to_owned()).or(before.reason),
+        message: ended.map(|(_, message)| message.to_owned()).or(before.message),
         ..PodStatus::default()
     }
 }
 
 /// `Pending` until every container has run once, then what they came to.
 fn phase(view: &View<'_>) -> &'static str {
+    let stopped = !view.runs.iter().any(|r| r.finished.is_none());
+    if stopped && view.stopping && view.ended.is_some() {
+        return "Failed";
+    }
     let latest: Vec<Option<&Run>> =
         plan::container_names(view.pod).map(|n| plan::runs_of(view.runs, n).first().copied()).collect();
     if latest.iter().any(Option::is_none) {
-        return if view.stopping && latest.iter().all(Option::is_none) { "Failed" } else { "Pending" };
+        let failed = stopped && (view.stopping || plan::over(view.pod, view.runs));
+        return if failed { "Failed" } else { "Pending" };
     }
     let runs: Vec<&Run> = latest.into_iter().flatten().collect();
     let goes_on = |r: &&&Run| r.finished.is_none() || (!view.stopping && plan::restarts(view.pod, r));
-    if runs.iter().any(|r| goes_on(&r)) {
+    // A sidecar is waited for, an ephemeral container is not.
+    let served = super::init(view.pod).any(|c| plan::runs_of(view.runs, &c.name).iter().any(|r| r.finished.is_none()));
+    if served || runs.iter().any(|r| goes_on(&r)) {
         return "Running";
     }
     match runs.iter().all(|r| r.finished.as_ref().is_some_and(|f| f.exit_code == 0)) {
@@ -100,13 +114,13 @@ fn container(view: &View<'_>, name: &str, before: &PodStatus) -> ContainerStatus
     let runs = plan::runs_of(view.runs, name);
     let (latest, previous) = (runs.first().copied(), runs.get(1).copied());
     let hold = view.holds.get(name);
-    let told = [&before.container_statuses, &before.ephemeral_container_statuses];
+    let told = [&before.container_statuses, &before.init_container_statuses, &before.ephemeral_container_statuses];
     let earlier = told.into_iter().flatten().flatten().find(|c| c.name == name);
     let (state, last) = match latest {
         None => {
             let (reason, message) = match hold {
                 Some(hold) => (hold.reason.clone(), Some(hold.message.clone()).filter(|m| !m.is_empty())),
-                None => ("ContainerCreating".to_owned(), None),
+                None => (not_yet(view.pod).to_owned(), None),
             };
             // The runtime may have lost what the API still remembers.
             (waiting(reason, message), earlier.and_then(|c| c.last_state.clone()))
@@ -118,7 +132,7 @@ fn container(view: &View<'_>, name: &str, before: &PodStatus) -> ContainerStatus
             (running, previous.map(|r| terminated(view, r)))
         }
         Some(run) => {
-            let again = plan::restarts(view.pod, run) && !view.stopping;
+            let again = plan::restarts(view.pod, run) && !view.stopping && !plan::over(view.pod, view.runs);
             let delay = view.crashes.get(name).map(Crashes::delay).unwrap_or_default();
             match (again, hold) {
                 (true, Some(hold)) => {
@@ -133,6 +147,8 @@ fn container(view: &View<'_>, name: &str, before: &PodStatus) -> ContainerStatus
         }
     };
     let running = state.running.is_some();
+    let plain_init = super::init(view.pod).any(|c| c.name == name && !plan::is_sidecar(c));
+    let done = plain_init && state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
     let id = latest.map(|r| r.id.as_str()).unwrap_or_default();
     let given = latest.and_then(|_| view.given.get(name));
     ContainerStatus {
@@ -140,7 +156,7 @@ fn container(view: &View<'_>, name: &str, before: &PodStatus) -> ContainerStatus
         image: spec.as_ref().and_then(|c| c.image.clone()).unwrap_or_default(),
         image_id: view.images.get(name).cloned().or_else(|| earlier.map(|c| c.image_id.clone())).unwrap_or_default(),
         container_id: latest.map(container_id).or_else(|| earlier.and_then(|c| c.container_id.clone())),
-        ready: running && view.ready.contains(id),
+        ready: if plain_init { done } else { running && view.ready.contains(id) },
         started: Some(running && view.started.contains(id)),
         restart_count: latest
             .map_or_else(|| earlier.map_or(0, |c| c.restart_count), |r| i32::try_from(r.attempt).unwrap_or(i32::MAX)),
@@ -150,6 +166,11 @@ fn container(view: &View<'_>, name: &str, before: &PodStatus) -> ContainerStatus
         resources: given.cloned(),
         ..ContainerStatus::default()
     }
+}
+
+/// Why a container that has not run yet waits, if nothing went wrong.
+pub fn not_yet(pod: &Pod) -> &'static str {
+    if super::init(pod).next().is_some() { "PodInitializing" } else { "ContainerCreating" }
 }
 
 /// The words of every kubelet for a container in its back-off.
@@ -202,55 +223,6 @@ fn container_id(run: &Run) -> String {
     format!("oci://{}", run.id)
 }
 
-fn conditions(view: &View<'_>, containers: &[ContainerStatus], phase: &str, before: &PodStatus) -> Vec<PodCondition> {
-    let unready: Vec<&str> = containers.iter().filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
-    let over = matches!(phase, "Succeeded" | "Failed");
-    let not_ready = match (phase, unready.is_empty()) {
-        ("Succeeded", _) => Some(("PodCompleted", None)),
-        ("Failed", _) => Some(("PodFailed", None)),
-        (_, false) => {
-            Some(("ContainersNotReady", Some(format!("containers with unready status: [{}]", unready.join(" ")))))
-        }
-        (_, true) => None,
-    };
-    let old = before.conditions.clone().unwrap_or_default();
-    let gates = view.pod.spec.iter().flat_map(|s| s.readiness_gates.iter().flatten());
-    let missing_gate =
-        gates.map(|g| &g.condition_type).find(|t| !old.iter().any(|c| c.type_ == **t && c.status == "True"));
-    let gate = missing_gate.map(|t| {
-        (
-            "ReadinessGatesNotReady",
-            Some(format!("corresponding condition of pod readiness gate \"{t}\" does not exist or is not \"True\".")),
-        )
-    });
-    let mut own = vec![
-        ("PodReadyToStartContainers", view.sandbox && !over, None),
-        ("Initialized", true, Some(("PodCompleted", None)).filter(|_| phase == "Succeeded")),
-        ("Ready", not_ready.is_none() && gate.is_none(), not_ready.clone().or(gate)),
-        ("ContainersReady", not_ready.is_none(), not_ready),
-        ("PodScheduled", true, None),
-    ];
-    own.extend(view.resizing.map(|(kind, reason, message)| (*kind, true, Some((*reason, Some(message.clone()))))));
-    let is_own = |c: &&PodCondition| own.iter().any(|(t, ..)| *t == c.type_) || RESIZE.contains(&c.type_.as_str());
-    let mut all: Vec<PodCondition> = old.iter().filter(|c| !is_own(c)).cloned().collect();
-    for (type_, is, why) in own {
-        let status = if is { "True" } else { "False" };
-        let earlier = old.iter().find(|c| c.type_ == type_);
-        let unchanged = earlier.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
-        let (reason, message) = why.map_or((None, None), |(reason, message)| (Some(reason.to_owned()), message));
-        all.push(PodCondition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason,
-            message,
-            last_transition_time: unchanged.or(Some(Time(whole_second(view.now)))),
-            observed_generation: view.pod.metadata.generation,
-            ..PodCondition::default()
-        });
-    }
-    all
-}
-
 /// Whether the API's status says what ours does. Times and what others add do not count.
 pub fn agree(api: Option<&PodStatus>, own: &PodStatus) -> bool {
     let Some(api) = api else { return false };
@@ -271,7 +243,7 @@ pub fn agree(api: Option<&PodStatus>, own: &PodStatus) -> bool {
         )
     };
     let containers = |s: &PodStatus| -> Vec<_> {
-        let all = [&s.container_statuses, &s.ephemeral_container_statuses];
+        let all = [&s.init_container_statuses, &s.container_statuses, &s.ephemeral_container_statuses];
         all.into_iter().flatten().flatten().map(key).collect()
     };
     ours.iter().all(|(kind, status)| theirs.get(kind) == Some(status))
@@ -289,112 +261,4 @@ pub fn whole_second(at: Timestamp) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
-    use super::*;
-    use engine_runtime::Finished;
-    use serde_json::json;
-
-    fn run(attempt: u32, exit: Option<i32>) -> Run {
-        let finished = exit.map(|exit_code| Finished {
-            at_ns: 5,
-            exit_code,
-            signal: 0,
-            oom_killed: exit_code == 137,
-            lost: false,
-            error: None,
-        });
-        Run { id: format!("r{attempt}"), name: "c".into(), attempt, pid: None, started_at_ns: 1, finished }
-    }
-
-    fn check(policy: &str, runs: &[Run], ready: bool, hold: Option<Hold>) -> String {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
-            "spec": {"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]}}))
-        .unwrap();
-        let mut crashes = BTreeMap::<String, Crashes>::new();
-        runs.iter().for_each(|r| crashes.entry("c".into()).or_default().observe(r));
-        let ids: BTreeSet<String> = if ready { runs.iter().map(|r| r.id.clone()).collect() } else { BTreeSet::new() };
-        let status = status(&View {
-            pod: &pod,
-            runs,
-            crashes: &crashes,
-            holds: &hold.into_iter().map(|h| ("c".to_owned(), h)).collect(),
-            ready: &ids,
-            started: &ids,
-            messages: &BTreeMap::new(),
-            images: &BTreeMap::new(),
-            host_ip: "h",
-            pod_ip: Some("p"),
-            sandbox: true,
-            given: &Given::new(),
-            resizing: None,
-            stopping: false,
-            now: Timestamp::UNIX_EPOCH,
-        });
-        let c = &status.container_statuses.as_ref().unwrap()[0];
-        let word = |s: &ContainerState| match s {
-            ContainerState { running: Some(_), .. } => "running".to_owned(),
-            ContainerState { waiting: Some(w), .. } => w.reason.clone().unwrap(),
-            ContainerState { terminated: Some(t), .. } => format!("{}({})", t.reason.clone().unwrap(), t.exit_code),
-            _ => "-".to_owned(),
-        };
-        let is_ready = status.conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
-        let phase = status.phase.unwrap();
-        format!(
-            "{phase} {} last {} restarts {} ready {} {}",
-            word(c.state.as_ref().unwrap()),
-            word(c.last_state.as_ref().unwrap()),
-            c.restart_count,
-            is_ready.status,
-            is_ready.reason.unwrap_or_default()
-        )
-    }
-
-    #[test]
-    fn a_life() {
-        let check = |policy: &str, runs: &[Run], ready: bool| check(policy, runs, ready, None);
-        assert_eq!(
-            check("Always", &[], false),
-            "Pending ContainerCreating last - restarts 0 ready False ContainersNotReady"
-        );
-        assert_eq!(
-            check("Always", &[run(0, None)], false),
-            "Running running last - restarts 0 ready False ContainersNotReady"
-        );
-        assert_eq!(check("Always", &[run(0, None)], true), "Running running last - restarts 0 ready True ");
-        assert_eq!(
-            check("Always", &[run(0, Some(1)), run(1, None)], true),
-            "Running running last Error(1) restarts 1 ready True "
-        );
-        assert_eq!(
-            check("Always", &[run(0, Some(1)), run(1, Some(137))], true),
-            "Running CrashLoopBackOff last OOMKilled(137) restarts 1 ready False ContainersNotReady"
-        );
-        assert_eq!(
-            check("Never", &[run(0, Some(0))], true),
-            "Succeeded Completed(0) last - restarts 0 ready False PodCompleted"
-        );
-        assert_eq!(check("Never", &[run(0, Some(2))], true), "Failed Error(2) last - restarts 0 ready False PodFailed");
-        assert_eq!(
-            check("OnFailure", &[run(0, Some(2))], true),
-            "Running Error(2) last - restarts 0 ready False ContainersNotReady"
-        );
-    }
-
-    #[test]
-    fn a_hold_says_why() {
-        let hold = Hold { reason: "ImagePullBackOff".into(), message: "m".into(), retry_at_ns: None, failures: 2 };
-        assert_eq!(
-            check("Always", &[], false, Some(hold)),
-            "Pending ImagePullBackOff last - restarts 0 ready False ContainersNotReady"
-        );
-    }
-
-    #[test]
-    fn the_words_of_the_back_off() {
-        let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}})).unwrap();
-        let text = back_off_message(&pod, "c", std::time::Duration::from_secs(160));
-        assert_eq!(text, "back-off 2m40s restarting failed container=c pod=p_n(u)");
-    }
-}
+mod tests;

@@ -11,8 +11,6 @@ pub fn unsupported(pod: &Pod) -> Option<String> {
     let host_network = spec.host_network == Some(true);
     let context = spec.security_context.clone().unwrap_or_default();
     let of_pod = [
-        (spec.init_containers.iter().flatten().next().is_some(), "init containers"),
-        (spec.active_deadline_seconds.is_some(), "activeDeadlineSeconds"),
         (
             spec.set_hostname_as_fqdn == Some(true) || spec.hostname_override.is_some(),
             "setHostnameAsFQDN and hostnameOverride",
@@ -29,7 +27,12 @@ pub fn unsupported(pod: &Pod) -> Option<String> {
     let found = of_pod.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned());
     found
         .or_else(|| spec.volumes.iter().flatten().find_map(volume))
-        .or_else(|| spec.containers.iter().find_map(|c| container(c, host_network)))
+        .or_else(|| super::init(pod).chain(&spec.containers).find_map(|c| container(c, host_network)))
+        .or_else(|| spec.containers.iter().find(|c| c.restart_policy.is_some()).map(own_policy))
+}
+
+fn own_policy(container: &Container) -> String {
+    format!("a restart policy of its own (container {})", container.name)
 }
 
 fn volume(volume: &Volume) -> Option<String> {
@@ -54,10 +57,6 @@ pub fn container(container: &Container, host_network: bool) -> Option<String> {
     let other = listed
         .map(|(name, _)| name)
         .find(|n| !matches!(n.as_str(), "cpu" | "memory" | "ephemeral-storage") && !is_extended(n));
-    let hooks = container
-        .lifecycle
-        .as_ref()
-        .is_some_and(|l| l.post_start.is_some() || l.pre_stop.is_some() || l.stop_signal.is_some());
     let checks = [
         (!host_network && ports.clone().any(|p| p.host_port.is_some_and(|p| p != 0)), "hostPort"),
         (
@@ -68,8 +67,6 @@ pub fn container(container: &Container, host_network: bool) -> Option<String> {
         (container.volume_devices.iter().flatten().next().is_some(), "block volumes"),
         (context.app_armor_profile.is_some_and(|p| p.type_ == "Localhost"), "AppArmor profiles of type Localhost"),
         (context.proc_mount.as_deref().is_some_and(|p| p != "Default"), "procMount"),
-        (hooks, "lifecycle hooks"),
-        (container.restart_policy.is_some(), "a restart policy per container"),
     ];
     let found = checks.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned());
     let probes = [&container.readiness_probe, &container.liveness_probe, &container.startup_probe];
@@ -105,7 +102,10 @@ mod tests {
             check(json!({"containers": [c], "volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]})),
             None
         );
-        assert_eq!(check(json!({"containers": [c], "initContainers": [c]})).unwrap(), "init containers");
+        let port = json!({"name": "i", "ports": [{"containerPort": 1, "hostPort": 1}]});
+        assert_eq!(check(json!({"containers": [c], "initContainers": [port]})).unwrap(), "hostPort (container i)");
+        let own = json!({"name": "c", "restartPolicy": "Never"});
+        assert_eq!(check(json!({"containers": [own]})).unwrap(), "a restart policy of its own (container c)");
         let path = json!({"containers": [c], "volumes": [{"name": "v", "iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t"}}]});
         assert_eq!(check(path).unwrap(), "the kind of volume \"v\"");
         let port = json!({"name": "c", "ports": [{"containerPort": 1, "hostPort": 1}]});
