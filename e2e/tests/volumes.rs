@@ -25,7 +25,7 @@ spec:
       containers:
       - name: db
         image: busybox:1
-        command: [sh, -c, "echo start >> /data/log; sleep 1000"]
+        command: [sh, -c, "echo start >> /data/log; sleep 1234"]
         volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
   - metadata: {name: data}
@@ -66,7 +66,7 @@ fn a_claim_outlives_its_pods() {
     node.kubectl(&[&debug[..], &["--", "sleep", "1000"]].concat()).unwrap();
     node.kubectl(&["wait", "--for=condition=Ready", "pod/copy", "--timeout=60s"]).unwrap();
     let seen = node.kubectl(&["exec", "copy", "-c", "look", "--", "ps"]).unwrap();
-    assert!(seen.contains("echo start >> /data/log"), "{seen}");
+    assert!(seen.contains("sleep 1234"), "{seen}");
     node.kubectl(&["delete", "pod", "copy", "--timeout=60s"]).unwrap();
 
     // It grows, and goes when it is asked to.

@@ -587,13 +587,13 @@ async fn processes_are_shared(world: &World) {
     let pid = world.runtime.start(SHARED, &main).await.unwrap().pid.unwrap();
 
     // With every right, one may trace the first process, and finds nothing there.
-    let mut other = world.container("until ! ps -o stat,comm | grep -q ^Z; do sleep 0.05; done; ps; ls -A /proc/1/root | wc -l; grep -E '^(Uid|CapPrm|CapBnd)' /proc/1/status; ls /proc/1/fd | wc -l; true");
+    let mut other = world.container("until ! ps -o stat,comm | grep -q ^Z; do sleep 0.05; done; ps; ls -A /proc/1/root | wc -l; grep -E '^(Uid|CapPrm|CapBnd)' /proc/1/status; ls /proc/1/fd | wc -l; grep -c . /proc/1/mountinfo; true");
     (other.name, other.privileged) = ("other".into(), true);
     world.runtime.start(SHARED, &other).await.unwrap();
     ended(&other.id).await;
     let text = world.log(&other).await;
     assert!(text.contains("sleep 1000"), "{text}");
-    let nothing = "0\nUid:\t65535\t65535\t65535\t65535\nCapPrm:\t0000000000000000\nCapBnd:\t0000000000000000\n0\n";
+    let nothing = "0\nUid:\t65535\t65535\t65535\t65535\nCapPrm:\t0000000000000000\nCapBnd:\t0000000000000000\n0\n1\n";
     assert!(text.ends_with(nothing), "{text}");
 
     // What a container leaves behind goes with it, though it was no first process.
