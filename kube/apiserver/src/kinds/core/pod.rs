@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::kinds::description::Subresource;
 use crate::kinds::{Builtin, Description, Errors, pod_spec};
 use crate::status::FieldError;
-use crate::table::{age, text};
+use crate::table::{age, list, text};
 
 const SUBRESOURCES: &[Subresource] = &[
     ("attach", "PodAttachOptions", &["create", "get"]),
@@ -134,12 +134,28 @@ fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
 }
 
 fn cells(pod: &Value, now: jiff::Timestamp) -> Vec<Value> {
-    let status = &pod["status"];
-    let statuses = status["containerStatuses"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let total = pod["spec"]["containers"].as_array().map_or(0, Vec::len);
-    let ready = statuses.iter().filter(|s| s["ready"] == json!(true) && s["state"]["running"].is_object()).count();
-    let restarts: i64 = statuses.iter().filter_map(|s| s["restartCount"].as_i64()).sum();
-    let last = statuses.iter().filter_map(|s| s["lastState"]["terminated"]["finishedAt"].as_str()).max();
+    let (init, main) = (list(&pod["status"]["initContainerStatuses"]), list(&pod["status"]["containerStatuses"]));
+    let is_sidecar = |name: &Value| {
+        list(&pod["spec"]["initContainers"]).iter().any(|c| c["name"] == *name && c["restartPolicy"] == "Always")
+    };
+    let sidecars = || init.iter().filter(|c| is_sidecar(&c["name"]));
+    let begins = initializing(pod, init, is_sidecar);
+    // Until they have had their turn, what is told is of those that come first; then they are over, but for the sidecars.
+    let counted: Vec<&Value> = match begins {
+        Some(_) => init.iter().collect(),
+        None => sidecars().chain(main).collect(),
+    };
+    let ready = match begins {
+        Some(_) => sidecars().filter(|c| c["ready"] == true).count(),
+        None => {
+            let running = main.iter().filter(|c| c["ready"] == true && c["state"]["running"].is_object());
+            running.count() + sidecars().filter(|c| c["ready"] == true && c["started"] == true).count()
+        }
+    };
+    let total = list(&pod["spec"]["containers"]).len()
+        + list(&pod["spec"]["initContainers"]).iter().filter(|c| c["restartPolicy"] == "Always").count();
+    let restarts: i64 = counted.iter().filter_map(|c| c["restartCount"].as_i64()).sum();
+    let last = counted.iter().filter_map(|c| c["lastState"]["terminated"]["finishedAt"].as_str()).max();
     let restarts = match last {
         Some(at) if restarts > 0 => format!("{restarts} ({} ago)", crate::table::since(at, now)),
         _ => restarts.to_string(),
@@ -147,40 +163,68 @@ fn cells(pod: &Value, now: jiff::Timestamp) -> Vec<Value> {
     vec![
         pod["metadata"]["name"].clone(),
         format!("{ready}/{total}").into(),
-        reason(pod, statuses).into(),
+        reason(pod, begins, main).into(),
         restarts.into(),
         age(pod, now),
-        text(&status["podIP"], "<none>"),
+        text(&pod["status"]["podIP"], "<none>"),
         text(&pod["spec"]["nodeName"], "<none>"),
-        text(&status["nominatedNodeName"], "<none>"),
+        text(&pod["status"]["nominatedNodeName"], "<none>"),
         "<none>".into(),
     ]
 }
 
+/// How far init containers are, in the words of the STATUS column; `None` once the containers have had their turn.
+fn initializing(pod: &Value, init: &[Value], is_sidecar: impl Fn(&Value) -> bool) -> Option<String> {
+    let conditions = list(&pod["status"]["conditions"]);
+    if conditions.iter().any(|c| c["type"] == "Initialized" && c["status"] == "True") {
+        return None;
+    }
+    let is_done = |c: &Value| match is_sidecar(&c["name"]) {
+        true => c["started"] == true,
+        false => c["state"]["terminated"]["exitCode"] == 0,
+    };
+    let (place, container) = init.iter().enumerate().find(|(_, c)| !is_done(c))?;
+    let state = &container["state"];
+    let waits = given(&state["waiting"]).filter(|why| why != "PodInitializing");
+    Some(match state["terminated"].is_object() {
+        true => format!("Init:{}", ended(&state["terminated"])),
+        false => match waits {
+            Some(why) => format!("Init:{why}"),
+            None => format!("Init:{place}/{}", list(&pod["spec"]["initContainers"]).len()),
+        },
+    })
+}
+
+fn given(state: &Value) -> Option<String> {
+    state["reason"].as_str().filter(|r| !r.is_empty()).map(str::to_owned)
+}
+
+fn ended(terminated: &Value) -> String {
+    given(terminated).unwrap_or_else(|| match terminated["signal"].as_i64() {
+        Some(signal) if signal != 0 => format!("Signal:{signal}"),
+        _ => format!("ExitCode:{}", terminated["exitCode"].as_i64().unwrap_or(0)),
+    })
+}
+
 /// The STATUS column (`printPod` upstream): the most telling of phase, reason and container states.
-fn reason(pod: &Value, statuses: &[Value]) -> String {
+fn reason(pod: &Value, begins: Option<String>, statuses: &[Value]) -> String {
     let status = &pod["status"];
     let mut reason = status["phase"].as_str().unwrap_or_default().to_owned();
-    if let Some(given) = status["reason"].as_str().filter(|r| !r.is_empty()) {
-        reason = given.to_owned();
+    if let Some(given) = given(status) {
+        reason = given;
     }
-    let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let conditions = list(&status["conditions"]);
     if conditions.iter().any(|c| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated") {
         reason = "SchedulingGated".into();
     }
     let mut has_running = false;
-    for container in statuses.iter().rev() {
+    for container in statuses.iter().rev().filter(|_| begins.is_none()) {
         let state = &container["state"];
-        let given = |v: &Value| v["reason"].as_str().filter(|r| !r.is_empty()).map(str::to_owned);
         if let Some(waiting) = given(&state["waiting"]) {
             reason = waiting;
         } else if state["terminated"].is_object() {
-            let terminated = &state["terminated"];
-            reason = given(terminated).unwrap_or_else(|| match terminated["signal"].as_i64() {
-                Some(signal) if signal != 0 => format!("Signal:{signal}"),
-                _ => format!("ExitCode:{}", terminated["exitCode"].as_i64().unwrap_or(0)),
-            });
-        } else if container["ready"] == json!(true) && state["running"].is_object() {
+            reason = ended(&state["terminated"]);
+        } else if container["ready"] == true && state["running"].is_object() {
             has_running = true;
         }
     }
@@ -189,7 +233,56 @@ fn reason(pod: &Value, statuses: &[Value]) -> String {
         reason = if ready { "Running".into() } else { "NotReady".into() };
     }
     if crate::object::is_deleting(pod) {
-        reason = if status["reason"] == "NodeLost" { "Unknown".into() } else { "Terminating".into() };
+        return if status["reason"] == "NodeLost" { "Unknown".into() } else { "Terminating".into() };
     }
-    reason
+    begins.unwrap_or(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// READY, STATUS and RESTARTS of a pod with the init containers `a` and the sidecar `b`, and the container `c`.
+    fn told(init: Value, main: Value, initialized: bool) -> String {
+        let pod = json!({
+            "metadata": {"name": "p"},
+            "spec": {"initContainers": [{"name": "a"}, {"name": "b", "restartPolicy": "Always"}], "containers": [{"name": "c"}]},
+            "status": {"phase": "Pending", "initContainerStatuses": init, "containerStatuses": main,
+                "conditions": [{"type": "Initialized", "status": if initialized { "True" } else { "False" }}]},
+        });
+        let cells = cells(&pod, jiff::Timestamp::UNIX_EPOCH);
+        [&cells[1], &cells[2], &cells[3]].map(|cell| cell.as_str().unwrap_or_default().to_owned()).join(" ")
+    }
+
+    #[test]
+    fn how_far_init_containers_are() {
+        let waiting = json!([{"name": "c", "restartCount": 0, "state": {"waiting": {"reason": "PodInitializing"}}}]);
+        let one = |name: &str, state: Value, more: Value| {
+            let mut status = json!({"name": name, "restartCount": 0, "ready": false, "state": state});
+            more.as_object().into_iter().flatten().for_each(|(key, value)| status[key] = value.clone());
+            status
+        };
+        let running = || json!({"running": {"startedAt": "1970-01-01T00:00:00Z"}});
+        let later = || one("b", json!({"waiting": {"reason": "PodInitializing"}}), json!({}));
+        let done = || {
+            one(
+                "a",
+                json!({"terminated": {"exitCode": 0, "reason": "Completed"}}),
+                json!({"ready": true, "restartCount": 2}),
+            )
+        };
+        assert_eq!(told(json!([one("a", running(), json!({})), later()]), waiting.clone(), false), "0/2 Init:0/2 0");
+        let failed = one("a", json!({"terminated": {"exitCode": 3, "reason": "Error"}}), json!({"restartCount": 1}));
+        assert_eq!(told(json!([failed, later()]), waiting.clone(), false), "0/2 Init:Error 1");
+        let again = one("a", json!({"waiting": {"reason": "CrashLoopBackOff"}}), json!({"restartCount": 1}));
+        assert_eq!(told(json!([again, later()]), waiting.clone(), false), "0/2 Init:CrashLoopBackOff 1");
+        assert_eq!(
+            told(json!([done(), one("b", running(), json!({"started": false}))]), waiting.clone(), false),
+            "0/2 Init:1/2 2"
+        );
+        let beside = one("b", running(), json!({"started": true, "ready": true, "restartCount": 1}));
+        assert_eq!(told(json!([done(), beside.clone()]), waiting, true), "1/2 PodInitializing 1");
+        let main = json!([{"name": "c", "restartCount": 4, "ready": true, "state": running()}]);
+        assert_eq!(told(json!([done(), beside]), main, true), "2/2 Pending 5", "the phase is what the kubelet says");
+    }
 }
