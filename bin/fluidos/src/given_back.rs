@@ -3,7 +3,7 @@
 //! ```text
 //! ready ─ 10 s ─▶ free pages of the heap ─▶ the machine
 //!              ├▶ pages of the program itself, mapped since the start ran over them ─▶ the machine's cache of files
-//!              └ every minute, if many objects are gone ─▶ free pages of the heap ─▶ the machine
+//!              └ every minute, if objects are gone ─▶ free pages of the heap; if many, those of the program, too
 //! ```
 //! The allocator keeps what is freed between things that stay, and gives back only what is free at the end of its heaps: without being told, a
 //! node that had 10,000 pods once would keep their 200 MB.
@@ -23,8 +23,10 @@ const STARTED: Duration = Duration::from_secs(10);
 /// How often is looked at whether there is something to give back …
 const LOOK: Duration = Duration::from_secs(60);
 /// … and how much more it must be than what could not be given back before: to go through a heap takes the time of some milliseconds, in
-/// which nothing else allocates.
-const WORTH_BYTES: usize = 16 << 20;
+/// which nothing else allocates. The history of the store, which keeps what is gone for some minutes, is as much.
+const WORTH_BYTES: usize = 4 << 20;
+/// Who gives back as much has had a crowd of objects, and run what it does not run otherwise.
+const CROWD_BYTES: usize = 16 << 20;
 
 /// Waits until the start is over, and gives back; then what becomes free, until dropped.
 pub async fn run() {
@@ -33,7 +35,11 @@ pub async fn run() {
     let mut left = unused_bytes();
     loop {
         tokio::time::sleep(LOOK).await;
+        let before = anonymous_bytes();
         left = trim_if_worth(left);
+        if anonymous_bytes().saturating_add(CROWD_BYTES) < before {
+            unmap_program();
+        }
     }
 }
 
@@ -78,6 +84,10 @@ fn handed_out_bytes() -> usize {
 
 fn give_back() {
     trim();
+    unmap_program();
+}
+
+fn unmap_program() {
     let told = std::env::current_exe().and_then(|program| Ok((program, std::fs::read_to_string("/proc/self/smaps")?)));
     match told {
         Ok((program, smaps)) => unmap(&clean(&smaps, &program)),
