@@ -1,6 +1,6 @@
 //! What this kubelet does not do, said before anything is started. Pure.
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe, Volume};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe, Volume};
 
 use super::located::is_located;
 use crate::node::is_extended;
@@ -68,7 +68,9 @@ pub fn container(container: &Container, host_network: bool) -> Option<String> {
         (context.app_armor_profile.is_some_and(|p| p.type_ == "Localhost"), "AppArmor profiles of type Localhost"),
         (context.proc_mount.as_deref().is_some_and(|p| p != "Default"), "procMount"),
     ];
-    let found = checks.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned());
+    let hooks = container.lifecycle.iter().flat_map(|l| [&l.post_start, &l.pre_stop]).flatten();
+    let https_hook = hooks.filter_map(|h| h.http_get.as_ref()).any(is_https).then(|| "HTTPS hooks".to_owned());
+    let found = checks.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned()).or(https_hook);
     let probes = [&container.readiness_probe, &container.liveness_probe, &container.startup_probe];
     found
         .or_else(|| other.map(|name| format!("the resource {name}")))
@@ -76,9 +78,12 @@ pub fn container(container: &Container, host_network: bool) -> Option<String> {
         .map(|what| format!("{what} (container {})", container.name))
 }
 
+fn is_https(action: &HTTPGetAction) -> bool {
+    action.scheme.as_deref().is_some_and(|s| s != "HTTP")
+}
+
 fn probe(probe: &Probe) -> Option<String> {
-    let https = probe.http_get.as_ref().is_some_and(|h| h.scheme.as_deref().is_some_and(|s| s != "HTTP"));
-    match (probe.grpc.is_some(), https) {
+    match (probe.grpc.is_some(), probe.http_get.as_ref().is_some_and(is_https)) {
         (true, _) => Some("gRPC probes".to_owned()),
         (_, true) => Some("HTTPS probes".to_owned()),
         _ => None,
@@ -117,6 +122,9 @@ mod tests {
             None,
             "what a Node advertises is counted, by the scheduler"
         );
+        let hook = json!({"preStop": {"httpGet": {"port": 1, "scheme": "HTTPS"}}});
+        let hooked = json!({"name": "c", "lifecycle": hook});
+        assert_eq!(check(json!({"containers": [hooked]})).unwrap(), "HTTPS hooks (container c)");
         let pages = json!({"name": "c", "resources": {"limits": {"hugepages-2Mi": "1Gi"}}});
         assert_eq!(check(json!({"containers": [pages]})).unwrap(), "the resource hugepages-2Mi (container c)");
     }

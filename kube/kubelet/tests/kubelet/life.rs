@@ -76,12 +76,16 @@ pub async fn sidecars_run_beside(world: &mut World) {
     let ending = |name: &str| format!("trap 'echo {name} >> /v/ends; exit 0' TERM; touch /v/{name}; sleep 1000 & wait");
     let mut first = beside("first", &format!("sleep 1; {}", ending("first")));
     first["startupProbe"] = json!({"exec": {"command": ["test", "-e", "/v/first"]}, "periodSeconds": 1});
-    let brief = beside("brief", "test -e /v/again && exec sleep 1000; touch /v/again; exit 1");
+    let brief =
+        beside("brief", "test -e /v/again || { touch /v/again; exit 1; }; trap 'exit 0' TERM; sleep 1000 & wait");
     // The last one is asked to end first, and tells what the others had done by then.
     let last = beside("last", "trap 'cat /v/ends; exit 0' TERM; sleep 1000 & wait");
     let init = json!([last, first, beside("second", &ending("second")), brief]);
     let main = container("main", "test -e /v/first || exit 9; until test -e /v/again; do sleep 0.1; done; sleep 2");
-    world.create("beside", spec("Never", init, main)).await;
+    let mut pod = spec("Never", init, main);
+    // Once the grace is over all are asked at once.
+    pod["terminationGracePeriodSeconds"] = json!(30);
+    world.create("beside", pod).await;
     let pod = world.wait("beside", |p| main_status(p)["state"]["running"].is_object()).await;
     assert_eq!(init_status(&pod, 1)["started"], true);
     let pod = world.wait("beside", |p| init_status(p, 3)["restartCount"] == 1).await;
