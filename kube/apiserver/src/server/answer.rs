@@ -98,7 +98,8 @@ impl ApiServer {
         let going = metrics.begins(&asked, kinds);
         // A panic must cost its request only: in process it would end the client of every manager.
         let entry = audit::Slot::default();
-        let work = audit::during(entry.clone(), self.seated(connection, &asked, request));
+        // Boxed: it is large, and what is around it moves it. What is read in it may be deep, on what is left of the stack.
+        let work = audit::during(entry.clone(), Box::pin(self.seated(connection, &asked, request)));
         let (answer, told) = warnings::during(std::panic::AssertUnwindSafe(work).catch_unwind()).await;
         let panicked = answer.is_err();
         let (answer, seat) = answer.unwrap_or_else(|_| {
