@@ -74,7 +74,12 @@ fn init_containers_sidecars_and_hooks() {
     };
     is("app=shop", "0/2 Init:0/2");
     let name = node.kubectl(&["get", "pods", "-l", "app=shop", "-o", "jsonpath={.items[0].metadata.name}"]).unwrap();
-    assert_eq!(node.kubectl(&["logs", &name, "-c", "fetch"]).unwrap(), "fetching\n");
+    // Before it has started it has no log.
+    until("its log", LIMIT, || match node.kubectl(&["logs", &name, "-c", "fetch"]) {
+        Ok(log) if log == "fetching\n" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
     let early = node.kubectl(&["logs", &name, "-c", "web"]).unwrap_err().to_string();
     assert!(early.contains("waiting to start: PodInitializing"), "{early}");
     let described = node.kubectl(&["describe", "pod", &name]).unwrap();
