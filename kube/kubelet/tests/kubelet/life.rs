@@ -135,7 +135,8 @@ pub async fn hooks_run_at_both_ends(world: &mut World) {
 /// A pod may say how long it may live, a container how it is asked to end.
 pub async fn deadlines_and_stop_signals(world: &mut World) {
     let mut limited = spec("Always", json!([]), container("main", "sleep 1000"));
-    limited["activeDeadlineSeconds"] = json!(1);
+    // Counted from a whole second: more than two in any case, in which the container has started.
+    limited["activeDeadlineSeconds"] = json!(3);
     limited["terminationGracePeriodSeconds"] = json!(1);
     world.create("limited", limited).await;
     let pod = world.wait("limited", over).await;
