@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -50,6 +51,8 @@ pub enum Image {
     Redis,
     /// busybox with the redis client.
     RedisClient,
+    /// What other runtimes keep a pod's namespaces with: busybox that sleeps.
+    Pause,
 }
 
 impl Image {
@@ -60,12 +63,13 @@ impl Image {
             Self::Nginx => "docker.io/library/nginx:1",
             Self::Redis => "docker.io/library/redis:7",
             Self::RedisClient => "docker.io/library/redis-client:7",
+            Self::Pause => "docker.io/library/pause:1",
         }
     }
 
     fn programs(self) -> &'static [&'static str] {
         match self {
-            Self::Busybox => &["bin/busybox"],
+            Self::Busybox | Self::Pause => &["bin/busybox"],
             Self::Nginx => &["usr/sbin/nginx", "bin/busybox"],
             Self::Redis => &["usr/bin/redis-server", "usr/bin/redis-cli", "bin/busybox"],
             Self::RedisClient => &["usr/bin/redis-cli", "bin/busybox"],
@@ -76,6 +80,7 @@ impl Image {
         let path = "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         match self {
             Self::Busybox | Self::RedisClient => json!({ "Env": [path], "Cmd": ["sh"] }),
+            Self::Pause => json!({ "Env": [path], "Entrypoint": ["sleep", "2147483647"] }),
             Self::Nginx => {
                 json!({ "Env": [path], "Cmd": ["nginx", "-g", "daemon off;"], "ExposedPorts": { "80/tcp": {} } })
             }
@@ -90,12 +95,15 @@ impl Image {
     pub fn layout(self) -> Result<PathBuf> {
         let name = self.reference().rsplit('/').next().unwrap_or_default().replace(':', "-");
         let layout = root().join("target/images").join(name);
+        // Of this process one at a time; other processes have another place aside.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         if !layout.join("index.json").exists() {
             // Aside and then in place: a half packed image must not be taken for one, and several tests may pack at once.
             let aside = layout.with_extension(std::process::id().to_string());
             let _ = fs::remove_dir_all(&aside);
             if let Err(error) = self.pack(&aside) {
-                fs::remove_dir_all(&aside)?;
+                let _ = fs::remove_dir_all(&aside); // what came first is what there is to say
                 return Err(error.context(format!("pack {}", self.reference())));
             }
             if fs::rename(&aside, &layout).is_err() {
@@ -218,18 +226,21 @@ fn libraries(files: &Path, program: &Path) -> Result<BTreeSet<PathBuf>> {
     Ok(found)
 }
 
+/// Writes the OCI layout of an image that is one module or component of WebAssembly and nothing else.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn webassembly(layout: &Path, reference: &str, bytes: &[u8]) -> Result<()> {
+    let layer = blob(layout, bytes, "application/wasm")?;
+    let config = json!({ "architecture": "wasm", "os": "wasip2", "layerDigests": [layer["digest"]] });
+    name(layout, reference, &config, "application/vnd.wasm.config.v0+json", &layer)
+}
+
 fn write_layout(layout: &Path, rootfs: &Path, reference: &str, config: Value) -> Result<()> {
-    let blobs = layout.join("blobs/sha256");
-    fs::create_dir_all(&blobs)?;
     let mut archive = tar::Builder::new(Vec::new());
     archive.follow_symlinks(false);
     archive.append_dir_all(".", rootfs)?;
-    let put = |bytes: &[u8], media: &str| -> Result<Value> {
-        let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-        fs::write(blobs.join(&hex), bytes)?;
-        Ok(json!({ "mediaType": media, "digest": format!("sha256:{hex}"), "size": bytes.len() }))
-    };
-    let layer = put(&archive.into_inner()?, "application/vnd.oci.image.layer.v1.tar")?;
+    let layer = blob(layout, &archive.into_inner()?, "application/vnd.oci.image.layer.v1.tar")?;
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -239,11 +250,22 @@ fn write_layout(layout: &Path, rootfs: &Path, reference: &str, config: Value) ->
         "architecture": architecture, "os": "linux", "config": config,
         "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
     });
-    let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json")?;
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": [layer],
-    });
-    let mut manifest = put(manifest.to_string().as_bytes(), "application/vnd.oci.image.manifest.v1+json")?;
+    name(layout, reference, &config, "application/vnd.oci.image.config.v1+json", &layer)
+}
+
+fn blob(layout: &Path, bytes: &[u8], media: &str) -> Result<Value> {
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
+    let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    fs::write(blobs.join(&hex), bytes)?;
+    Ok(json!({ "mediaType": media, "digest": format!("sha256:{hex}"), "size": bytes.len() }))
+}
+
+fn name(layout: &Path, reference: &str, config: &Value, media: &str, layer: &Value) -> Result<()> {
+    let config = blob(layout, config.to_string().as_bytes(), media)?;
+    let media = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({ "schemaVersion": 2, "mediaType": media, "config": config, "layers": [layer] });
+    let mut manifest = blob(layout, manifest.to_string().as_bytes(), media)?;
     manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": reference });
     fs::write(layout.join("index.json"), json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string())?;
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;

@@ -1,6 +1,7 @@
 //! A LAN on this machine: a bridge in a network namespace of its own, and one namespace for each machine on it. The
 //! machine's own network is not touched. Everything goes when the value is dropped.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -135,6 +136,20 @@ impl Machine {
         let devices = run("ip", &["-n", &self.namespace, "-o", "link"])?;
         let names = devices.lines().filter_map(|line| line.split(": ").nth(1));
         Ok(names.filter_map(|name| name.strip_prefix("sb-")).map(str::to_owned).collect())
+    }
+
+    /// The processes of the containers of the nodes that run here, by their cgroups.
+    ///
+    /// # Errors
+    /// When the machine cannot be entered.
+    pub fn processes(&self) -> Result<BTreeSet<u32>> {
+        let groups: Vec<String> = self.instances()?.iter().map(|instance| format!("kubelet-{instance}")).collect();
+        let is_ours = |pid: &u32| {
+            let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default(); // it may have ended
+            groups.iter().any(|group| cgroups.contains(group))
+        };
+        let all = std::fs::read_dir("/proc")?.flatten();
+        Ok(all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect())
     }
 
     /// Whether its network namespace is there.

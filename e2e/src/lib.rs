@@ -11,11 +11,13 @@
 pub mod claim;
 pub mod clients;
 pub mod command;
+pub mod disk;
 pub mod http;
 pub mod images;
 pub mod lan;
 pub mod market;
 pub mod node;
+pub mod registry;
 pub mod stage;
 pub mod terminal;
 pub mod virtual_machine;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use fluidos_identity::{NodeKey, fabric_prefix};
 use serde_json::Value;
 
 use crate::lan::Machine;
@@ -80,8 +81,8 @@ pub fn binary() -> PathBuf {
 /// kubectl: what the PATH has, else what `cargo xtask` brought.
 pub fn kubectl() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).any(|directory| directory.join("kubectl").exists());
-    if on_path { "kubectl".into() } else { root().join("target/tools/kubectl") }
+    let on_path = std::env::split_paths(&path).map(|directory| directory.join("kubectl")).find(|file| file.exists());
+    on_path.unwrap_or_else(|| root().join("target/tools/kubectl"))
 }
 
 impl Setup {
@@ -96,7 +97,8 @@ impl Setup {
         }
     }
 
-    fn command(&self, program: &Path) -> Command {
+    /// A command on the machine of this node, whether it runs or not.
+    pub fn command(&self, program: &Path) -> Command {
         match &self.machine {
             Some(machine) => {
                 let enter = machine.enter();
@@ -113,6 +115,45 @@ impl Setup {
     /// # Errors
     /// When it ends or is not ready in time, with the end of its log.
     pub fn start(&self) -> Result<Node> {
+        let is_new = !self.directory.join("identity").exists();
+        let node = self.begin(&["up", "--name", &self.name])?;
+        if is_new && self.clashes()? {
+            drop(node);
+            self.reset()?;
+            return self.start();
+        }
+        Ok(node)
+    }
+
+    /// Makes it an agent of another node by an invitation, or again what it is already, and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Setup::start`].
+    pub fn join(&self, invitation: Option<&str>) -> Result<Node> {
+        match invitation {
+            Some(string) => self.begin(&["join", string, "--name", &self.name]),
+            None => self.begin(&["join"]),
+        }
+    }
+
+    /// Whether a neighbour has the same addresses among peers: two fresh keys have the same range once in a thousand pairs, and such nodes
+    /// exchange no packets, which no story is about.
+    fn clashes(&self) -> Result<bool> {
+        let range = |directory: &Path| -> Result<_> {
+            let key = NodeKey::open(&directory.join("identity/node.key")).map_err(|error| anyhow!("{error}"))?;
+            Ok(fabric_prefix(&key.id(), 0).v4_cidr())
+        };
+        let own = range(&self.directory)?;
+        for entry in self.directory.parent().into_iter().flat_map(std::fs::read_dir).flatten().flatten() {
+            let other = entry.path();
+            if other != self.directory && other.join("identity/node.key").exists() && range(&other)? == own {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn begin(&self, verb: &[&str]) -> Result<Node> {
         let log_path = self.directory.with_extension("log");
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -120,7 +161,13 @@ impl Setup {
             .open(&log_path)
             .with_context(|| log_path.display().to_string())?;
         let mut command = self.command(&self.program);
-        command.arg("up").args(["--name", &self.name]).arg("--data-dir").arg(&self.directory).args(&self.arguments);
+        command.args(verb).arg("--data-dir").arg(&self.directory).args(&self.arguments);
+        // The machine that tests may be short of disk: that is for it to mind, and not for the pods of a story that says nothing of it.
+        command.env("FLUIDOS_EVICTION_HARD", "memory.available<10Mi");
+        // Which runtime a machine happens to have is no part of a story that names none.
+        if !self.arguments.iter().any(|argument| argument == "--container-runtime-endpoint") {
+            command.env("FLUIDOS_DEFAULT_RUNTIME", "oci");
+        }
         // A group of its own: Ctrl-C at the terminal is the story's to handle, not the node's.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
         let begun = Instant::now();
@@ -209,6 +256,18 @@ impl Setup {
 }
 
 impl Node {
+    /// The string by which other machines join this node.
+    ///
+    /// # Errors
+    /// What `fluidos invite --agent` says.
+    pub fn invite(&self) -> Result<String> {
+        let output = self.setup.fluidos(&["invite", "--agent"])?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
     /// What kubectl prints.
     ///
     /// # Errors

@@ -86,12 +86,51 @@ impl Stage {
     pub fn start(&mut self, name: &str, arguments: &[&str]) -> Result<Node> {
         self.setup(name, arguments)?.start()
     }
+
+    /// A node called `farm` of so many machines, each of which runs pods and has the image; the agents beside the server are to be kept
+    /// as long as the story needs them.
+    ///
+    /// # Errors
+    /// When one of them does not become ready.
+    pub fn machines(&mut self, count: usize, image: &Path) -> Result<(Node, Vec<Node>)> {
+        let (node, agents) = together(&self.setups(count, &[])?)?;
+        for machine in agents.iter().chain([&node]) {
+            machine.setup.load(image)?;
+        }
+        Ok((node, agents))
+    }
+
+    /// The machines of a node called `farm`, not yet started: its server first, then its agents, all with these arguments of machines
+    /// that run pods.
+    ///
+    /// # Errors
+    /// When a machine cannot be made.
+    pub fn setups(&mut self, count: usize, arguments: &[&str]) -> Result<Vec<Setup>> {
+        let listen: &[&str] = if count > 1 { &["--no-mdns", "--api", "0.0.0.0:6443"] } else { &["--no-mdns"] };
+        let server = self.setup("farm", &[listen, arguments].concat())?;
+        let agents = (1..count).map(|number| self.setup(&format!("m{number}"), arguments));
+        std::iter::once(Ok(server)).chain(agents).collect()
+    }
+}
+
+/// Starts the machines of one node: the first is its server, the others join it.
+///
+/// # Errors
+/// When there is none, or one does not become ready.
+pub fn together(setups: &[Setup]) -> Result<(Node, Vec<Node>)> {
+    let (server, agents) = setups.split_first().context("a node without a machine")?;
+    let node = server.start()?;
+    let join = |agent: &Setup| agent.join(Some(&node.invite()?));
+    let agents = agents.iter().map(join).collect::<Result<_>>()?;
+    Ok((node, agents))
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
         let mut is_clean = true;
-        for setup in self.setups.iter().filter(|setup| setup.directory.join("identity").exists()) {
+        let has_run =
+            |setup: &&Setup| ["identity", "agent/agent.json"].iter().any(|part| setup.directory.join(part).exists());
+        for setup in self.setups.iter().filter(has_run) {
             if let Err(error) = setup.reset() {
                 eprintln!("{}: {error:#}", setup.name);
                 is_clean = false;

@@ -46,15 +46,8 @@ fn a_program_in_a_pod_asks_the_api_as_its_account() {
     node.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"]).unwrap();
 
     // The program is kubectl itself: it finds address, certificate and token where clients in a pod look.
-    let program = match kubectl() {
-        path if path.is_absolute() => path,
-        name => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .map(|directory| directory.join(&name))
-            .find(|path| path.exists())
-            .unwrap(),
-    };
     let put = ["exec", "-i", "client", "--", "sh", "-c", "cat > /kubectl && chmod 755 /kubectl"];
-    let status = node.setup.kubectl_command(&put).stdin(File::open(program).unwrap()).status().unwrap();
+    let status = node.setup.kubectl_command(&put).stdin(File::open(kubectl()).unwrap()).status().unwrap();
     assert!(status.success());
     let inside = |arguments: &[&str]| node.kubectl(&[&["exec", "client", "--", "/kubectl"], arguments].concat());
 

@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(420);
 const STORY: &str = r#"
 export KUBECONFIG=/node/kubeconfig
 fluidos check --pre --data-dir /node || exit
-fluidos up --name vm --data-dir /node --no-mdns > /ready 2> /log &
+fluidos up --name vm --data-dir /node --no-mdns --eviction-hard 'memory.available<10Mi' > /ready 2> /log &
 i=0; while ! grep -q '^ready' /ready && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done
 grep -q '^ready' /ready || { cat /log; exit; }
 fluidos image load /image --data-dir /node
@@ -55,15 +55,8 @@ tail -5 /log
 
 #[test]
 fn limits_hold_where_there_is_only_cgroup_v2() {
-    let kubectl = match kubectl() {
-        path if path.is_absolute() => path,
-        name => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .map(|directory| directory.join(&name))
-            .find(|path| path.exists())
-            .expect("kubectl on the PATH"),
-    };
     let (program, image) = (binary(), Image::Busybox.layout().unwrap());
-    let files = [(program.as_path(), "/bin/fluidos"), (&kubectl, "/bin/kubectl"), (&image, "/image")];
+    let files = [(program.as_path(), "/bin/fluidos"), (&kubectl(), "/bin/kubectl"), (&image, "/image")];
     let told = virtual_machine::story(STORY, &files, LIMIT).unwrap();
     for expected in [
         "✓ cgroups for memory and CPU",

@@ -31,6 +31,7 @@ fn walk(guide: &str, stage: &str) -> String {
         .current_dir(&setup.directory)
         .env("PATH", path)
         .env("BUSYBOX", Image::Busybox.layout().unwrap())
+        .env("FLUIDOS_DEFAULT_RUNTIME", "oci")
         .env("KUBECACHEDIR", setup.directory.join("kubectl-cache"))
         .stdin(std::process::Stdio::null())
         .stdout(writing.try_clone().unwrap())
@@ -66,11 +67,52 @@ fn one_machine() {
 }
 
 #[test]
+fn runtimes() {
+    let told = walk("runtimes.md", "runt");
+    expect(
+        &told,
+        &[
+            "handler \"\"\nhandler \"oci\"\n",
+            "handler \"process\"\n",
+            "✓ processes are confined by Landlock",
+            "\nopened\n",
+            "I am user 65532",
+            "\nkept\n",
+            "what was written does not run",
+            "the rest of the machine is not there",
+        ],
+    );
+}
+
+#[test]
 fn network_policies() {
     let told = walk("network-policies.md", "netp");
     let welcome = told.matches("welcome").count();
     assert_eq!(welcome, 2, "before the first policy and with the second:\n{told}");
     expect(&told, &["visitors   app=web", "web.default.svc.cluster.local"]);
+}
+
+#[test]
+fn expose() {
+    let told = walk("expose.md", "expo");
+    assert_eq!(told.matches("welcome").count(), 2, "by the balancer and by the machine's port:\n{told}");
+    expect(&told, &["LoadBalancer", "is used by default/web", "service/late condition met"]);
+}
+
+#[test]
+fn agents() {
+    let told = walk("agents.md", "agen");
+    expect(
+        &told,
+        &[
+            "ready name=shed server=https://192.168.77.1:6443 pods=100.",
+            "shed   Ready ",
+            "hello from hello",
+            "node/shed drained",
+            "its Node is at https://192.168.77.1:6443: kubectl delete node shed",
+            "node \"shed\" deleted",
+        ],
+    );
 }
 
 #[test]

@@ -4,38 +4,13 @@
 use std::time::Duration;
 
 use fluidos_e2e::images::Image;
-use fluidos_e2e::market::solver;
+use fluidos_e2e::market::{PAYS, SELLS, SELLS_ON, solver};
 use fluidos_e2e::node::Node;
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Prices of who sells, and of who sells on what it has not itself.
-const GRID: &str = r#"
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: SharingPolicy
-metadata: {name: standard, namespace: fluidos}
-spec: {price: {amount: "0.02", currency: EUR, period: hour, unit: cpu}}
-"#;
-const SHOP: &str = r#"
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: SharingPolicy
-metadata: {name: standard, namespace: fluidos}
-spec:
-  price: {amount: "0.05", currency: EUR, period: hour, unit: cpu}
-  reselling: {margin: 10%}
-"#;
-/// What may be paid, also for what is sold on and by somebody who does.
-const PAYS: &str = r#"
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: AcquisitionPolicy
-metadata: {name: household, namespace: fluidos}
-spec:
-  ceilings: [{currency: EUR, perHour: "1"}]
-  accepts: {resold: true}
-"#;
 
 /// A page at the provider, and at home what it calls and who calls it.
 const APP: &str = r#"
@@ -169,7 +144,7 @@ fn a_pod_runs_at_a_provider_whom_only_the_reseller_knows() {
     for image in [Image::Nginx, Image::Busybox] {
         farm.setup.load(&image.layout().unwrap()).unwrap();
     }
-    for (node, policy) in [(&grid, GRID), (&shop, SHOP), (&shop, PAYS), (&farm, PAYS)] {
+    for (node, policy) in [(&grid, SELLS), (&shop, SELLS_ON), (&shop, PAYS), (&farm, PAYS)] {
         node.apply(policy).unwrap();
     }
     let sold = buy(&farm, "shop");

@@ -4,79 +4,13 @@
 use std::time::Duration;
 
 use fluidos_e2e::images::Image;
+use fluidos_e2e::market::{PAYS, SELLS, SELLS_ON, cache, visitor};
 use fluidos_e2e::node::Node;
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-const SELLS: &str = r#"
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: SharingPolicy
-metadata: {name: standard, namespace: fluidos}
-spec: {price: {amount: "0.02", currency: EUR, period: hour, unit: cpu}}
-"#;
-const SELLS_ON: &str = r#"
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: SharingPolicy
-metadata: {name: standard, namespace: fluidos}
-spec:
-  price: {amount: "0.05", currency: EUR, period: hour, unit: cpu}
-  reselling: {margin: 10%}
-"#;
-const PAYS: &str = r#"
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: AcquisitionPolicy
-metadata: {name: household, namespace: fluidos}
-spec:
-  ceilings: [{currency: EUR, perHour: "1"}]
-  accepts: {resold: true}
-"#;
-const BUYS: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: home}
----
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: Solver
-metadata:
-  name: cache
-  namespace: fluidos
-  annotations: {fluidos.eu/namespace: home, fluidos.eu/service-name: cache}
-spec:
-  intentID: cache
-  findCandidate: true
-  reserveAndBuy: true
-  establishPeering: true
-  selector:
-    flavorType: Service
-    filters:
-      categoryFilter: {name: Match, data: {value: database}}
-      tagsFilter: {name: Match, data: {value: redis}}
-  configuration: {type: Service, data: {configurationData: {memory: 24mb}}}
-"#;
-/// Counts visits, once a second.
-const CLIENT: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: client, namespace: home}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: client
-    image: redis-client:7
-    command:
-    - sh
-    - -c
-    - |
-      while :; do echo "visits: $(timeout 2 redis-cli -h "$HOST" -p "$PORT" incr visits 2>&1)"; sleep 1; done
-    env:
-    - {name: HOST, valueFrom: {secretKeyRef: {name: cache, key: host}}}
-    - {name: PORT, valueFrom: {secretKeyRef: {name: cache, key: port}}}
-    - {name: REDISCLI_AUTH, valueFrom: {secretKeyRef: {name: cache, key: password}}}
-    resources: {requests: {cpu: 50m, memory: 16Mi}, limits: {cpu: 50m, memory: 16Mi}}
-"#;
 
 fn list(node: &Node, arguments: &[&str]) -> Vec<Value> {
     node.get(arguments).unwrap()["items"].as_array().unwrap().clone()
@@ -134,7 +68,7 @@ fn a_service_is_used_whose_provider_only_the_reseller_knows() {
     })
     .unwrap();
 
-    farm.apply(BUYS).unwrap();
+    farm.apply(&cache("home")).unwrap();
     until("it is bought and can be used", LIMIT, || {
         let status = farm.get(&["solver", "cache", "-n", "fluidos"]).unwrap()["status"].clone();
         let at_shop = || {
@@ -143,7 +77,7 @@ fn a_service_is_used_whose_provider_only_the_reseller_knows() {
         if status["solverPhase"]["phase"] == "Solved" { Ok(()) } else { Err(format!("{status} {}", at_shop())) }
     })
     .unwrap();
-    farm.apply(CLIENT).unwrap();
+    farm.apply(&visitor("home", ":")).unwrap();
     until("a pod of the buyer uses it", LIMIT, || if visits(&farm) >= 3 { Ok(()) } else { Err(logs(&farm)) }).unwrap();
     let known = farm.get(&["knownclusters", "-n", "fluidos"]).unwrap();
     assert_eq!(known["items"].as_array().unwrap().len(), 1, "farm knows shop alone: {known}");

@@ -4,59 +4,13 @@
 use std::time::Duration;
 
 use fluidos_e2e::images::Image;
+use fluidos_e2e::market::{cache, visitor};
 use fluidos_e2e::node::Node;
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-const SHOP: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: nodecore.fluidos.eu/v1alpha1
-kind: Solver
-metadata:
-  name: cache
-  namespace: fluidos
-  annotations: {fluidos.eu/namespace: shop, fluidos.eu/service-name: cache}
-spec:
-  intentID: cache
-  findCandidate: true
-  reserveAndBuy: true
-  establishPeering: true
-  selector:
-    flavorType: Service
-    filters:
-      categoryFilter: {name: Match, data: {value: database}}
-      tagsFilter: {name: Match, data: {value: redis}}
-  configuration: {type: Service, data: {configurationData: {memory: 24mb}}}
-"#;
-
-/// Counts visits, once a second; without the password it says what redis says.
-const CLIENT: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: client, namespace: shop}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: client
-    image: redis-client:7
-    command:
-    - sh
-    - -c
-    - |
-      echo "stranger: $(redis-cli -h "$HOST" -p "$PORT" ping 2>&1)"
-      while :; do echo "visits: $(timeout 2 redis-cli -h "$HOST" -p "$PORT" incr visits 2>&1)"; sleep 1; done
-    env:
-    - {name: HOST, valueFrom: {secretKeyRef: {name: cache, key: host}}}
-    - {name: PORT, valueFrom: {secretKeyRef: {name: cache, key: port}}}
-    - {name: REDISCLI_AUTH, valueFrom: {secretKeyRef: {name: cache, key: password}}}
-    resources: {requests: {cpu: 50m, memory: 16Mi}, limits: {cpu: 50m, memory: 16Mi}}
-"#;
 
 fn list(node: &Node, arguments: &[&str]) -> Vec<Value> {
     node.get(arguments).unwrap()["items"].as_array().unwrap().clone()
@@ -89,7 +43,7 @@ fn a_service_is_made_for_its_buyer_used_over_the_fabric_and_gone_with_the_contra
     })
     .unwrap();
 
-    farm.apply(SHOP).unwrap();
+    farm.apply(&cache("shop")).unwrap();
     until("it is bought and can be used", LIMIT, || {
         let status = farm.get(&["solver", "cache", "-n", "fluidos"]).unwrap()["status"].clone();
         if status["solverPhase"]["phase"] == "Solved" { Ok(()) } else { Err(status.to_string()) }
@@ -110,7 +64,7 @@ fn a_service_is_made_for_its_buyer_used_over_the_fabric_and_gone_with_the_contra
     let password = text.unwrap().trim().to_owned();
     assert_eq!(password.len(), 32, "its password is as long as the blueprint says: {secret}");
 
-    farm.apply(CLIENT).unwrap();
+    farm.apply(&visitor("shop", r#"echo "stranger: $(redis-cli -h "$HOST" -p "$PORT" ping 2>&1)""#)).unwrap();
     until("a pod of the buyer uses it", LIMIT, || {
         let said = logs(&farm);
         if said.contains("visits: 3") { Ok(()) } else { Err(said) }

@@ -43,9 +43,17 @@ fn field(node: &Node, of: &[&str], path: &str) -> String {
 
 #[test]
 fn a_claim_outlives_its_pods() {
+    a_claim_outlives_its_pods_with(1);
+}
+
+#[test]
+fn a_claim_outlives_its_pods_on_three_machines() {
+    a_claim_outlives_its_pods_with(3);
+}
+
+fn a_claim_outlives_its_pods_with(machines: usize) {
     let mut stage = Stage::new("volm").unwrap();
-    let node = stage.start("farm", &["--no-mdns"]).unwrap();
-    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    let (node, _agents) = stage.machines(machines, &Image::Busybox.layout().unwrap()).unwrap();
     node.apply(KEPT).unwrap();
     ready(&node);
     let log = |node: &Node| node.kubectl(&["exec", "db-0", "--", "cat", "/data/log"]).unwrap();

@@ -106,9 +106,17 @@ fn of(node: &Node, selector: &str, path: &str) -> String {
 
 #[test]
 fn work_that_ends_work_that_comes_again_and_work_with_a_name() {
+    work_that_ends_work_that_comes_again_and_work_with_a_name_with(1);
+}
+
+#[test]
+fn work_that_ends_work_that_comes_again_and_work_with_a_name_on_three_machines() {
+    work_that_ends_work_that_comes_again_and_work_with_a_name_with(3);
+}
+
+fn work_that_ends_work_that_comes_again_and_work_with_a_name_with(machines: usize) {
     let mut stage = Stage::new("work").unwrap();
-    let node = stage.start("farm", &["--no-mdns"]).unwrap();
-    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    let (node, _agents) = stage.machines(machines, &Image::Busybox.layout().unwrap()).unwrap();
     node.apply(WORK).unwrap();
 
     node.kubectl(&["wait", "--for=condition=Complete", "job/sum", "job/parts", "--timeout=60s"]).unwrap();
@@ -126,7 +134,8 @@ fn work_that_ends_work_that_comes_again_and_work_with_a_name() {
     let names = of(&node, "app=db", ".spec.hostname");
     assert_eq!(names, "db-0 db-0\ndb-1 db-1\ndb-2 db-2\n");
     node.kubectl(&["rollout", "status", "daemonset/log", "--timeout=60s"]).unwrap();
-    assert_eq!(of(&node, "app=log", ".spec.nodeName").matches(" farm\n").count(), 1);
+    let on = of(&node, "app=log", ".spec.nodeName");
+    assert!(on.matches(" farm\n").count() == 1 && on.lines().count() == machines, "one on each machine: {on}");
 
     // A roll-out replaces all of them, the last first, and can be taken back.
     let before = of(&node, "app=db", ".metadata.uid");
@@ -197,9 +206,17 @@ fn limits(node: &Node, container: &str) -> String {
 
 #[test]
 fn a_pod_is_resized_while_it_runs() {
+    a_pod_is_resized_while_it_runs_with(1);
+}
+
+#[test]
+fn a_pod_is_resized_while_it_runs_on_three_machines() {
+    a_pod_is_resized_while_it_runs_with(3);
+}
+
+fn a_pod_is_resized_while_it_runs_with(machines: usize) {
     let mut stage = Stage::new("size").unwrap();
-    let node = stage.start("farm", &["--no-mdns"]).unwrap();
-    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    let (node, _agents) = stage.machines(machines, &Image::Busybox.layout().unwrap()).unwrap();
     node.apply(SIZED).unwrap();
     node.kubectl(&["wait", "--for=condition=Ready", "pod/sized", "--timeout=60s"]).unwrap();
     assert_eq!(limits(&node, "kept"), "20000 67108864");
@@ -244,7 +261,8 @@ fn a_pod_is_resized_while_it_runs() {
     })
     .unwrap();
     // The kubelet says of its node what it has measured.
-    let raw = |path: &str| node.kubectl(&["get", "--raw", &format!("/api/v1/nodes/farm/proxy/{path}")]);
+    let on = field(&node, "pod/sized", ".spec.nodeName");
+    let raw = |path: &str| node.kubectl(&["get", "--raw", &format!("/api/v1/nodes/{on}/proxy/{path}")]);
     let summary: serde_json::Value = serde_json::from_str(&raw("stats/summary").unwrap()).unwrap();
     let pod = summary["pods"].as_array().unwrap().iter().find(|pod| pod["podRef"]["name"] == "sized").unwrap();
     let used = |of: &serde_json::Value| of["memory"]["workingSetBytes"].as_u64().unwrap();

@@ -1,11 +1,13 @@
 #!/bin/bash
-# build.sh DIR: builds kube-apiserver, kube-controller-manager and kube-scheduler v1.20.2 from Debian's source package into
-# DIR/bin (some 6 minutes on 2 cores, 3.5 GB). What is there stays.
+# build.sh DIR [PROGRAM…]: builds kube-apiserver, kube-controller-manager and kube-scheduler v1.20.2, or what is named (kubelet), from
+# Debian's source package into DIR/bin (some 6 minutes on 2 cores, 3.5 GB). What is there stays.
 # Debian has no newer one. Needs Debian 12 and root, for apt-get.
 set -euo pipefail
 W=$(mkdir -p "$1" && cd "$1" && pwd)
+shift
+[ $# != 0 ] || set -- kube-apiserver kube-controller-manager kube-scheduler
 wanted=()
-for program in kube-apiserver kube-controller-manager kube-scheduler; do
+for program in "$@"; do
   [ -x "$W/bin/$program" ] || wanted+=("cmd/$program")
 done
 [ ${#wanted[@]} = 0 ] && exit 0
@@ -20,7 +22,7 @@ END
 apt-get install -y -qq --no-install-recommends \
   golang-1.19-go golang-github-modern-go-reflect2-dev rsync make gcc dpkg-dev etcd-server >/dev/null
 APT_CONFIG=$W/apt/apt.conf apt-get update -qq
-APT_CONFIG=$W/apt/apt.conf apt-get source -qq kubernetes=1.20.5+really1.20.2-1.1+deb12u1
+[ -d "$W"/kubernetes-1.20* ] || APT_CONFIG=$W/apt/apt.conf apt-get source -qq kubernetes=1.20.5+really1.20.2-1.1+deb12u1
 cd "$W"/kubernetes-1.20*/
 # The vendored reflect2 predates the map iterators of Go 1.18: Debian's is newer.
 rm -f vendor/github.com/modern-go/reflect2/*.{go,s}

@@ -2,6 +2,8 @@
 
 mod announcers;
 mod main_job;
+mod network;
+mod pods;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -13,8 +15,9 @@ use serde_json::{Value, json};
 use crate::machine::{install, output, root, run, target};
 use crate::release;
 
-/// Those that the package `fluidos-bench` makes; the first two measure nodes in network namespaces from here.
-const NAMES: [&str; 8] = ["main-job", "announcers", "decisions", "ranking", "market", "scheduling", "purchases", "api"];
+/// Those that the package `fluidos-bench` makes; the first four measure nodes in network namespaces from here.
+const NAMES: [&str; 10] =
+    ["main-job", "pods", "network", "announcers", "decisions", "ranking", "market", "scheduling", "purchases", "api"];
 /// What a bench takes beside it.
 const NGINX: (&str, &str, &str) = ("nginx-light", "/usr/sbin/nginx", "the peer of the bench purchases");
 const ETCD: (&str, &str, &str) = ("etcd-server", "/usr/bin/etcd", "the peer of the benches api and scheduling");
@@ -22,7 +25,7 @@ const ETCD: (&str, &str, &str) = ("etcd-server", "/usr/bin/etcd", "the peer of t
 /// Options of the task.
 #[derive(clap::Args)]
 pub struct Bench {
-    /// Which: main-job, announcers, decisions, ranking, market, scheduling, purchases, api.
+    /// Which: main-job, pods, network, announcers, decisions, ranking, market, scheduling, purchases, api.
     name: String,
     /// Measure the debug build.
     #[arg(long)]
@@ -37,6 +40,8 @@ impl Bench {
         install(match self.name.as_str() {
             "purchases" => &[NGINX],
             "api" | "scheduling" => &[ETCD],
+            "pods" => &pods::PEERS,
+            "network" => &network::PEERS,
             _ => &[],
         })?;
         // Of what is built: the tree may go on while it is measured.
@@ -44,10 +49,10 @@ impl Bench {
         let profile = if self.debug { "debug" } else { "release" };
         let built = target().join(profile);
         let mut binary = built.join("fluidos");
-        if matches!(self.name.as_str(), "main-job" | "announcers" | "purchases") {
+        if matches!(self.name.as_str(), "main-job" | "pods" | "network" | "announcers" | "purchases") {
             binary = release::binary(self.debug)?;
         }
-        if self.name != "main-job" {
+        if !matches!(self.name.as_str(), "main-job" | "pods" | "network") {
             let mut build = vec!["build", "--locked", "--package", "fluidos-bench"];
             build.extend((!self.debug).then_some("--release"));
             run("cargo", &build)?;
@@ -56,13 +61,15 @@ impl Bench {
         println!("calibration: {calibration}");
         let figures = match self.name.as_str() {
             "main-job" => main_job::measure(&binary)?,
+            "pods" => pods::measure(&binary, &upstream(&["kubelet"])?)?,
+            "network" => network::measure(&binary)?,
             "announcers" => announcers::measure(&binary, &built.join("fluidos-bench"))?,
             name => {
                 let program = built.join("fluidos-bench");
                 let mut command = Command::new(program);
                 command.arg(name).arg("--binary").arg(&binary);
                 if matches!(name, "api" | "scheduling") {
-                    command.arg("--upstream").arg(upstream()?);
+                    command.arg("--upstream").arg(upstream(&[])?);
                 }
                 // What it says on its way is for who waits.
                 let output = command.stderr(Stdio::inherit()).output()?;
@@ -83,10 +90,11 @@ impl Bench {
     }
 }
 
-/// The folder of upstream's programs, built from Debian's source when they are not there.
-fn upstream() -> Result<PathBuf> {
+/// The folder of upstream's programs, these or the control plane's, built from Debian's source when they are not there.
+fn upstream(programs: &[&str]) -> Result<PathBuf> {
     let directory = target().join("real-kubernetes");
-    run("bash", &["xtask/real-kubernetes/build.sh", &directory.to_string_lossy()])?;
+    let script = ["xtask/real-kubernetes/build.sh", &directory.to_string_lossy()];
+    run("bash", &[&script[..], programs].concat())?;
     Ok(directory.join("bin"))
 }
 

@@ -71,7 +71,7 @@ impl Demo {
         );
         machine::install(&[])?;
         if std::env::var_os("FLUIDOS_BIN").is_none() {
-            machine::quiet("cargo", &["build", "--locked", "--package", "fluidos"])?;
+            machine::quiet("cargo", machine::BUILD)?;
         }
         let mut steps = Vec::new();
         let result = self.play(claim, &mut steps);

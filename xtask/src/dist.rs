@@ -8,17 +8,20 @@ use anyhow::{Context, Result};
 use crate::machine::{output, root, run};
 use crate::release;
 
+/// What a device has room for, with everything included.
+const BINARY_MAX_MIB: f64 = 40.0;
+
 /// Options of the task.
 #[derive(clap::Args)]
 pub struct Dist {
-    /// Pack the debug build: quicker to make, larger.
-    #[arg(long)]
-    pub debug: bool,
+    /// Pack this program instead of building one: cargo's debug build is quicker to make, and larger.
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
 }
 
 impl Dist {
     pub fn run(&self) -> Result<()> {
-        let binary = release::binary(self.debug)?;
+        let binary = self.program.clone().map_or_else(|| release::binary(false), Ok)?;
         let name = format!("fluidos-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
         let directory = root().join("target/dist").join(&name);
         let _ = fs::remove_dir_all(&directory);
@@ -26,6 +29,7 @@ impl Dist {
         fs::copy(&binary, directory.join("fluidos")).context("copy the binary")?;
         for (source, target) in [
             ("deploy/systemd/fluidos.service", "fluidos.service"),
+            ("deploy/systemd/fluidos-agent.service", "fluidos-agent.service"),
             ("examples/shop.yaml", "shop.yaml"),
             ("README.md", "README.md"),
             ("LICENSE", "LICENSE"),
@@ -40,7 +44,13 @@ impl Dist {
         let parent = root().join("target/dist").display().to_string();
         run("tar", &["-C", &parent, "-czf", &tar.display().to_string(), &name])?;
         let size = fs::metadata(&tar)?.len();
-        println!("{} ({:.1} MiB; the binary {:.1} MiB)", tar.display(), mib(size), mib(fs::metadata(&binary)?.len()));
+        let of_binary = mib(fs::metadata(&binary)?.len());
+        println!("{} ({:.1} MiB; the binary {of_binary:.1} MiB)", tar.display(), mib(size));
+        if self.program.is_none() && of_binary > BINARY_MAX_MIB {
+            eprintln!(
+                "warning: the binary is {of_binary:.1} MiB, over its limit of {BINARY_MAX_MIB}: look at profile.release in Cargo.toml"
+            );
+        }
         Ok(())
     }
 }

@@ -7,6 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// What builds the binary that the demo runs where none is named: with all of its features, which a released one may lack.
+pub const BUILD: &[&str] = &["build", "--locked", "--package", "fluidos", "--features", "wasm"];
+
 /// The root of the repository.
 pub fn root() -> PathBuf {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -20,11 +23,17 @@ pub fn target() -> PathBuf {
 
 /// Runs a command at the root and fails with it.
 pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    run_with(program, arguments, &[])
+}
+
+/// Runs a command at the root with further variables and fails with it.
+pub fn run_with(program: &str, arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<()> {
     let shown = format!("{program} {}", arguments.join(" "));
     println!("\n$ {shown}");
     let status = Command::new(program)
         .args(arguments)
         .env("PATH", path())
+        .envs(variables.iter().copied())
         .current_dir(root())
         .status()
         .with_context(|| format!("cannot run {shown}"))?;
@@ -68,7 +77,7 @@ pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
 }
 
 /// A Debian package, the file by which it is known to be there, and what it is for.
-type Package = (&'static str, &'static str, &'static str);
+pub type Package = (&'static str, &'static str, &'static str);
 
 /// What tests and the demo use.
 const PACKAGES: &[Package] = &[
@@ -106,7 +115,7 @@ pub fn tools() -> PathBuf {
 }
 
 /// The search path with our own tools, which come last: what the machine has counts more.
-fn path() -> OsString {
+pub fn path() -> OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":");
     path.push(tools());

@@ -37,7 +37,7 @@ pub enum Symbols {
 /// Builds the binary and returns where it is.
 pub fn binary(debug: bool) -> Result<PathBuf> {
     if debug {
-        run("cargo", &["build", "--locked", "--package", "fluidos"])?;
+        run("cargo", crate::machine::BUILD)?;
         return Ok(target().join("debug/fluidos"));
     }
     link(Symbols::Stripped)

@@ -1,9 +1,14 @@
 //! `cargo xtask test`: what the continuous integration runs, and nothing else.
 
+mod programs;
+
 use anyhow::Result;
 
-use crate::machine::{FOR_TESTS, install, run, schemathesis};
+use crate::machine::{FOR_TESTS, install, run, run_with, schemathesis};
 use crate::tidy::Tidy;
+
+/// The features that a released binary may lack.
+const ALL: &str = "fluidos/wasm";
 
 /// Options of the task.
 #[derive(clap::Args)]
@@ -28,16 +33,22 @@ impl Test {
         if !self.only {
             run("cargo", &["fmt", "--all", "--check"])?;
             Tidy::default().run()?;
-            run("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
         }
-        // The stories in e2e run the binary itself.
-        run("cargo", &["build", "--locked", "--package", "fluidos"])?;
+        let built = programs::build(ALL)?;
         // The story of two machines begins with what a user copies to them.
-        crate::dist::Dist { debug: true }.run()?;
-        run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
-        // The main job, whole: the same command that a newcomer runs.
-        run("cargo", &["xtask", "demo"])
+        crate::dist::Dist { program: Some(built.binary.clone()) }.run()?;
+        let outcome = built.run(|| if self.only { Ok(()) } else { lints() });
+        run("cargo", &["test", "--workspace", "--features", ALL, "--locked", "--doc"])?;
+        // The main job, whole: the same command that a newcomer runs, with the program that is here.
+        run_with("cargo", &["xtask", "demo"], &[("FLUIDOS_BIN", built.binary.as_os_str())])?;
+        outcome
     }
+}
+
+/// Looks for lints. Stories run beside and mostly wait, and have the processors first.
+fn lints() -> Result<()> {
+    let clippy = ["clippy", "--workspace", "--features", ALL, "--all-targets", "--locked", "--", "-D", "warnings"];
+    run("nice", &[["-n", "19", "cargo"].as_slice(), &clippy].concat())
 }
 
 /// The differential test, and that of controllers and scheduler. Not part of the others: it needs Debian 12, root, and a compiler of Go.

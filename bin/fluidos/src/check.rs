@@ -17,6 +17,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, with};
+use crate::node::runtimes;
 use crate::output::Output;
 
 /// What is checked.
@@ -100,7 +101,36 @@ fn before(check: &Check) -> Vec<Finding> {
         Finding::new(format!("--data-dir {}", check.data_dir.display()), directory(&check.data_dir)),
         Finding::new("kubectl", kubectl()).optional(),
     ]);
+    findings.extend(crate::cli::pods::usual_socket().map(|socket| container_runtime(&socket)));
+    findings.push(default_runtime(&check.data_dir));
     findings
+}
+
+/// Whether a container runtime that this machine has can run pods.
+fn container_runtime(socket: &Path) -> Finding {
+    let remedy = "pods of the handler cri wait until it is mended; the handler oci needs no container runtime";
+    let what = format!("the container runtime at {} runs pods (handler cri)", socket.display());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let found = runtime
+        .map_err(|e| e.to_string())
+        .and_then(|runtime| runtime.block_on(engine_cri::CriRuntime::look(socket)).map_err(|e| e.to_string()));
+    let wrong = found.map_or_else(Some, |found| found.unusable);
+    Finding::new(what, wrong.map(|why| (why, remedy))).optional()
+}
+
+/// Which runtime pods get that ask for none.
+fn default_runtime(data_dir: &Path) -> Finding {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let forecast = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(runtimes::forecast(&data_dir.join("kubelet"))));
+    match forecast {
+        Ok(handler) => Finding::new(format!("pods without a RuntimeClass are run by {handler}"), None),
+        Err(e) => Finding::new(
+            "pods without a RuntimeClass have a runtime",
+            Some((format!("{e:#}"), "--default-runtime says which")),
+        ),
+    }
 }
 
 fn directory(path: &Path) -> Option<(String, &'static str)> {

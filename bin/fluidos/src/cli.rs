@@ -2,6 +2,7 @@
 
 mod config;
 pub mod issuer;
+pub mod pods;
 pub mod up;
 
 use std::process::ExitCode;
@@ -17,7 +18,9 @@ use crate::credential::{self, Credential};
 use crate::exposure::{self, Exposure};
 use crate::identity::{self, Identity};
 use crate::image::{self, Image};
+use crate::invite::{self, Invite};
 use crate::invoice::{self, Invoices};
+use crate::join::{self, Join};
 use crate::log::{self, Log};
 use crate::look::{self, Look};
 use crate::node;
@@ -52,6 +55,16 @@ enum Verb {
     /// Run a node until it is told to stop.
     #[command(after_help = up::EXAMPLES)]
     Up(Box<Up>),
+    /// Print a string by which another machine of yours joins this node.
+    #[command(
+        after_help = "Examples:\n  fluidos invite --agent\n  fluidos invite --agent --ttl 30m --api-server https://192.0.2.7:6443"
+    )]
+    Invite(Invite),
+    /// Make this machine one more of a node, and run its pods until it is told to stop.
+    #[command(
+        after_help = "Examples:\n  fluidos join STRING --data-dir /var/lib/fluidos-agent --name shed\n  fluidos join --data-dir /var/lib/fluidos-agent    # again, after a restart"
+    )]
+    Join(Box<Join>),
     /// The images of this machine.
     #[command(
         subcommand,
@@ -158,6 +171,7 @@ fn of_machine(command: clap::Command, arguments: &[std::ffi::OsString]) -> Optio
     match matches.subcommand()? {
         ("up", _) => Some("up"),
         ("image", _) => Some("image"),
+        ("join", _) => Some("join"),
         ("identity", _) => Some("identity"),
         ("credential", _) => Some("credential"),
         ("serve", _) => Some("serve"),
@@ -193,6 +207,8 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
         };
     let result = match verb {
         Verb::Up(up) => node::up(&up),
+        Verb::Invite(invite) => invite::run(&connection, &invite),
+        Verb::Join(join) => join::run(&join),
         Verb::Image(image) => image::run(&image),
         Verb::Identity(identity) => identity::run(&identity),
         Verb::Credential(credential) => credential::run(&credential),

@@ -60,7 +60,7 @@ pub struct Connection {
 }
 
 /// As kubectl reads it: a number is seconds.
-fn timeout(text: &str) -> Result<Duration> {
+pub fn timeout(text: &str) -> Result<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| anyhow!("needed a time, as 10s, 2m, 1h"))?;
     match &text[digits.len()..] {

@@ -1,10 +1,14 @@
 //! `fluidos image`: the images of this machine. It works beside a running node and without one.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
+mod bar;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use engine_images::{ImageStore, Reference, Registry};
+use engine_images::{Caller, ImageStore, Reference, Registry};
+
+use bar::Bar;
 
 /// What is done with images.
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -19,10 +23,13 @@ pub enum Image {
         #[command(flatten)]
         place: Place,
     },
-    /// Pull an image from a registry, without credentials.
+    /// Pull an image from a registry. It is then for every pod of this node, whatever credentials it was pulled with.
     Pull {
         /// The image, as `docker.io/library/nginx:1.25`.
         reference: Reference,
+        /// Credentials: docker's config.json. Programs that give out credentials (credHelpers, credsStore) are not run.
+        #[arg(long, env = "FLUIDOS_REGISTRY_CONFIG", value_name = "FILE")]
+        registry_config: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
@@ -58,7 +65,9 @@ pub fn run(image: &Image) -> Result<()> {
     runtime.block_on(async {
         match image {
             Image::Load { file, name, place } => load(&place.data_dir, file, name.clone()).await,
-            Image::Pull { reference, place } => pull(&place.data_dir, reference).await,
+            Image::Pull { reference, registry_config, place } => {
+                pull(&place.data_dir, reference, registry_config.clone()).await
+            }
             Image::Ls { output, place } => list(&place.data_dir, output).await,
             Image::Rm { reference, place } => remove(&place.data_dir, reference).await,
         }
@@ -73,7 +82,9 @@ fn store(data_dir: &Path) -> Result<ImageStore> {
 }
 
 async fn load(data_dir: &Path, file: &Path, name: Option<Reference>) -> Result<()> {
-    let brought = store(data_dir)?.load(file, name).await.with_context(|| format!("image load {}", file.display()))?;
+    let bar = Bar::begin(&format!("loading {}", file.display()));
+    let brought =
+        store(data_dir)?.load_told(file, name, bar).await.with_context(|| format!("image load {}", file.display()))?;
     if brought.is_empty() {
         bail!("image load {}: it names no image; give one with --name", file.display());
     }
@@ -83,10 +94,10 @@ async fn load(data_dir: &Path, file: &Path, name: Option<Reference>) -> Result<(
     Ok(())
 }
 
-async fn pull(data_dir: &Path, reference: &Reference) -> Result<()> {
+async fn pull(data_dir: &Path, reference: &Reference, config: Option<PathBuf>) -> Result<()> {
     let store = store(data_dir)?;
-    eprintln!("pulling {reference}");
-    Registry.pull(reference, &store).await.with_context(|| format!("image pull {reference}"))?;
+    let registry = Registry::new(config).with_progress(Bar::begin(&format!("pulling {reference}")));
+    registry.pull(reference, &Caller::default(), &store).await.with_context(|| format!("image pull {reference}"))?;
     let size: u64 = store.blobs(reference).await?.iter().map(|b| b.size).sum();
     println!("{reference} ({})", human(size));
     Ok(())
@@ -101,7 +112,8 @@ async fn list(data_dir: &Path, output: &str) -> Result<()> {
     let width = images.iter().map(|i| i.reference.len()).max().unwrap_or(0).max("IMAGE".len());
     println!("{:<width$}  {:<19}  SIZE", "IMAGE", "DIGEST");
     for image in images {
-        println!("{:<width$}  {:.19}  {}", image.reference, image.digest.to_string(), human(image.size_bytes));
+        let owner = if image.realm.is_empty() { String::new() } else { format!("  for pods of {}", image.realm) };
+        println!("{:<width$}  {:.19}  {}{owner}", image.reference, image.digest.to_string(), human(image.size_bytes));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! ```
 
 mod accounting;
+pub mod agents;
 mod api;
 pub mod directory;
 pub mod encryption;
@@ -18,6 +19,7 @@ mod market;
 pub mod notary;
 mod parts;
 mod peers;
+pub mod runtimes;
 mod security;
 mod window;
 
@@ -50,6 +52,8 @@ pub struct Ranges {
     pub pods: (Ipv4Addr, u8),
     /// Base and prefix length.
     pub services: (Ipv4Addr, u8),
+    /// The first address of the /20 that is this node's among peers.
+    block: u32,
 }
 
 impl Ranges {
@@ -57,7 +61,17 @@ impl Ranges {
     /// peers, and a pod reaches either over the link without translation.
     pub fn of(first: &NodeId) -> Self {
         let base = u32::from(fabric_prefix(first, 0).v4);
-        Self { pods: (Ipv4Addr::from(base), 21), services: (Ipv4Addr::from(base + 0xf00), 24) }
+        Self { pods: (Ipv4Addr::from(base), 21), services: (Ipv4Addr::from(base + 0xf00), 24), block: base }
+    }
+
+    /// What is left of the /20 for agents, 256 addresses each.
+    fn agents(&self) -> Vec<(Ipv4Addr, u8)> {
+        let last = |(base, bits): (Ipv4Addr, u8)| u32::from(base) + (u32::MAX >> bits);
+        let free = |third: &u32| {
+            let (first, end) = (self.block + (third << 8), self.block + (third << 8) + 255);
+            [self.pods, self.services].iter().all(|taken| end < u32::from(taken.0) || last(*taken) < first)
+        };
+        (0..16).filter(free).map(|third| (Ipv4Addr::from(self.block + (third << 8)), 24)).collect()
     }
 
     /// The Service address of the cluster's DNS: the tenth, as everywhere.
@@ -68,7 +82,9 @@ impl Ranges {
     /// What the owner has said counts more.
     fn given(up: &Up, first: &NodeId) -> Self {
         let own = Self::of(first);
-        Self { pods: up.pod_cidr.unwrap_or(own.pods), services: up.service_cidr.unwrap_or(own.services) }
+        let masked = |(base, bits): (Ipv4Addr, u8)| (Ipv4Addr::from(u32::from(base) & !(u32::MAX >> bits)), bits);
+        let (pods, services) = (up.pod_cidr.map(masked), up.service_cidr.map(masked));
+        Self { pods: pods.unwrap_or(own.pods), services: services.unwrap_or(own.services), ..own }
     }
 }
 
@@ -108,9 +124,10 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
     let doors = Doors::open(up, &key).await?;
     let (links, rear) = (doors.links.clone(), doors.address()?);
     let mut parts = Parts::new(rooms);
-    controllers(&api, &mut parts);
+    controllers(up, &api, ranges, &mut parts);
     api.define(&fluidos_model::kinds::crds()).await?;
     scheduler(up, &api, &mut parts);
+    api.server.add_admission(agents::admission(api.access("fluidos-agents").caches.all()));
     api.server.add_admission(Arc::new(gate::Gate::new(api.access("fluidos-gate"))));
     let speakers = Speakers::default();
     let introductions = peers::introduce(up, &key, &api, &links, speakers.clone()).await?;
@@ -131,7 +148,7 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
         packets = started.packets.clone();
         machine = Some(started);
     }
-    api.serve(up, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
+    api.serve(up, &ranges, machine.as_ref().map(|m| m.gateway), &mut parts).await?;
     let location = up.location.clone().unwrap_or_default();
     parts.spawn_room(placement::run(api.access(placement::MANAGER), placement::Options { location }));
     let (window, offers) = tokio::sync::watch::channel(Vec::new());
@@ -156,7 +173,7 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
     if let Some(machine) = &machine {
         machine.ready().await;
     }
-    ready(up, &key, &api, rear)?;
+    ready(up, &key, &api, (rear, machine.as_ref()))?;
     parts.spawn(given_back::run());
     let stop = wait(up).await?;
     tracing::info!(?stop, "stopping");
@@ -173,12 +190,13 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
     Ok(())
 }
 
-fn controllers(api: &Api, parts: &mut Parts) {
+fn controllers(up: &Up, api: &Api, ranges: Ranges, parts: &mut Parts) {
     let client_for = api.client_for();
     let options = substrate_controllers::Options {
         root_certificate: Some(api.authority_pem()),
         signer: Some(api.signer()),
         minter: Some(api.minter()),
+        node_ranges: Some(agents::ranges((!up.no_agent).then_some(&up.name), &ranges)),
         caches: Some(api.access("shared-informers").caches),
         ..Default::default()
     };
@@ -194,9 +212,10 @@ fn scheduler(up: &Up, api: &Api, parts: &mut Parts) {
 
 /// The one line on standard output: everything serves.
 #[allow(clippy::print_stdout)] // it is what scripts wait for
-fn ready(up: &Up, key: &NodeKey, api: &Api, rear: SocketAddr) -> Result<()> {
+fn ready(up: &Up, key: &NodeKey, api: &Api, (rear, machine): (SocketAddr, Option<&machine::Machine>)) -> Result<()> {
+    let runtime = machine.map(|machine| format!(" runtime={}", machine.runtime)).unwrap_or_default();
     println!(
-        "ready name={} did={} api=https://{} rear=https://{} kubeconfig={}",
+        "ready name={} did={} api=https://{} rear=https://{} kubeconfig={}{runtime}",
         up.name,
         key.id(),
         api.address(),

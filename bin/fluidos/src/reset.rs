@@ -1,12 +1,15 @@
 //! `fluidos reset`: takes everything of a node off the machine.
 #![allow(clippy::print_stdout)] // the answer of a verb
 
+mod left;
+
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use fluidos_identity::NodeKey;
 
+use crate::join::{self, Membership};
 use crate::node::machine;
 
 /// What is taken off.
@@ -24,11 +27,14 @@ pub struct Reset {
 }
 
 /// The parts of a node's directory, but for its key.
-const PARTS: &[&str] = &["store", "format", "pki", "kubelet", "network", "kubeconfig", "kubectl-cache"];
+const PARTS: &[&str] = &["store", "format", "pki", "kubelet", "network", "volumes", "kubeconfig", "kubectl-cache"];
 
 /// Does what the verb says.
 pub fn run(reset: &Reset) -> Result<()> {
     let directory = &reset.data_dir;
+    if let Some(member) = Membership::find(directory)? {
+        return leave(reset, &member);
+    }
     if !directory.join("identity").exists() && !directory.join("store").exists() {
         bail!("--data-dir {}: no node has run there", directory.display());
     }
@@ -40,7 +46,10 @@ pub fn run(reset: &Reset) -> Result<()> {
             directory.display()
         );
     }
+    // Sealed objects are not read here: what is said then is less, and the same is asked.
+    let behind = store.as_ref().map(|store| left::behind(store, jiff::Timestamp::now())).unwrap_or_default();
     drop(store);
+    behind.iter().for_each(|line| println!("{line}"));
     if !reset.yes && !confirmed(directory, reset.identity)? {
         bail!("nothing was changed; --yes does not ask");
     }
@@ -50,12 +59,29 @@ pub fn run(reset: &Reset) -> Result<()> {
     for part in PARTS.iter().copied().chain(reset.identity.then_some(["identity", "log"]).into_iter().flatten()) {
         remove(&directory.join(part))?;
     }
-    println!("{pods} pods ended; network, images and objects of {} removed", directory.display());
+    println!("{pods} pods ended; network, images, volumes and objects of {} removed", directory.display());
     if reset.identity {
         println!("its key is gone too");
     } else if directory.join("identity").exists() {
         println!("its key is kept: did={}", NodeKey::load_or_create(&directory.join("identity"))?.id());
     }
+    Ok(())
+}
+
+/// An agent has no objects and no contracts, and its key is good for nothing without its Node.
+fn leave(reset: &Reset, member: &Membership) -> Result<()> {
+    let directory = &reset.data_dir;
+    let _lock = join::lock(directory)?;
+    if !reset.yes && !confirmed(directory, false)? {
+        bail!("nothing was changed; --yes does not ask");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pods = runtime.block_on(machine::leave(directory))?;
+    for part in ["kubelet", "network", "volumes", "agent"] {
+        remove(&directory.join(part))?;
+    }
+    println!("{pods} pods ended; network, images, volumes and key of {} removed", directory.display());
+    println!("its Node is at {}: kubectl delete node {}", member.server, member.name);
     Ok(())
 }
 
@@ -66,7 +92,7 @@ fn confirmed(directory: &Path, identity: bool) -> Result<bool> {
     }
     let key = if identity { ", its key included" } else { "" };
     println!(
-        "All pods, objects, images and contracts of the node in {} will be gone{key}. Type yes to go on:",
+        "All pods, objects, images, volumes and contracts of the node in {} will be gone{key}. Type yes to go on:",
         directory.display()
     );
     let mut answer = String::new();

@@ -258,7 +258,7 @@ fn tells(kubectl: &Client<'_>) {
     has(&kubectl.ok("auth whoami").unwrap(), &["system:masters"]);
     has(&kubectl.ok("describe deployment web").unwrap(), &["NewReplicaSet:", "RollingUpdateStrategy:"]);
     has(&kubectl.ok("describe node farm").unwrap(), &["Allocated resources:", "Non-terminated Pods:"]);
-    has(&kubectl.refused("top nodes").unwrap(), &["Metrics API not available"]);
+    has(&kubectl.ok("api-resources --api-group=metrics.k8s.io -o name").unwrap(), &["nodes.metrics", "pods.metrics"]);
     has(&kubectl.ok("cluster-info").unwrap(), &["Kubernetes control plane"]);
     has(&kubectl.ok("get --raw /readyz").unwrap(), &["ok"]);
     has(&kubectl.ok("version").unwrap(), &["Server Version: v1."]);

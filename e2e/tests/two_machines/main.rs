@@ -56,7 +56,9 @@ fn tar() -> PathBuf {
         .flatten()
         .map(|e| e.path())
         .find(|p| p.to_string_lossy().ends_with(".tar.gz"));
-    found.unwrap_or_else(|| panic!("{} has no tar; run: cargo xtask dist --debug", dist.display()))
+    found.unwrap_or_else(|| {
+        panic!("{} has no tar; run: cargo xtask dist --program target/debug/fluidos", dist.display())
+    })
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Reads images out of a directory or an archive in one pass, without unpacking it anywhere.
 //!
 //! ```text
-//! oci-layout, index.json, blobs/sha256/…       OCI image layout, as directory, tar or tar.gz
-//! manifest.json, CONFIG.json, LAYER/layer.tar  docker save, tar or tar.gz
+//! oci-layout, index.json, blobs/sha256/…       OCI image layout, as directory, tar, tar.gz or tar.zst
+//! manifest.json, CONFIG.json, LAYER/layer.tar  docker save, tar, tar.gz or tar.zst
 //! ```
 //!
 //! Blobs of a layout are verified against their names; parts of a Docker archive have none, so they get the
@@ -10,17 +10,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tar::EntryType;
 
 use super::blobs::{BLOB_SIZE_MAX, Blobs};
-use super::config::{DOCUMENT_SIZE_MAX, Descriptor, Index, LAYERS_MAX, Manifest};
+use super::config::{DOCUMENT_SIZE_MAX, Descriptor, Index, LAYERS_MAX, Manifest, architecture};
+use super::inflate::inflated;
 use super::metered::each_entry;
-use super::store::manifest_for_this_machine;
-use super::{Digest, Error, Reference};
+use super::{Digest, Error, Progress, Reference};
 
 /// Files in an archive: 100 layers of one image are 103 files; archives of a hundred images are rare.
 const ENTRIES_MAX: usize = 20_000;
@@ -48,9 +48,15 @@ struct DockerImage {
 }
 
 /// Puts the blobs of `file` into `blobs` and answers the names with their manifests.
-pub(super) fn load(blobs: &Blobs, file: &Path, hint: Option<Reference>) -> Result<Vec<(Reference, Digest)>, Error> {
+pub(super) fn load(
+    blobs: &Blobs,
+    file: &Path,
+    hint: Option<Reference>,
+    progress: &dyn Progress,
+) -> Result<Vec<(Reference, Digest)>, Error> {
     let what = file.display().to_string();
-    let contents = if file.is_dir() { read_dir(blobs, file)? } else { read_tar(blobs, file, &what)? };
+    let contents =
+        if file.is_dir() { read_dir(blobs, file, progress)? } else { read_tar(blobs, file, &what, progress)? };
     let docker: Option<Vec<DockerImage>> = match &contents.docker {
         Some(bytes) => Some(
             serde_json::from_slice(bytes)
@@ -71,7 +77,7 @@ pub(super) fn load(blobs: &Blobs, file: &Path, hint: Option<Reference>) -> Resul
     Ok(found)
 }
 
-fn read_dir(blobs: &Blobs, dir: &Path) -> Result<Contents, Error> {
+fn read_dir(blobs: &Blobs, dir: &Path, progress: &dyn Progress) -> Result<Contents, Error> {
     let mut contents = Contents::default();
     let index = dir.join("index.json");
     let file = File::open(&index).map_err(Error::io("read", &index))?;
@@ -82,18 +88,20 @@ fn read_dir(blobs: &Blobs, dir: &Path) -> Result<Contents, Error> {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let Ok(digest) = format!("sha256:{name}").parse::<Digest>() else { continue };
         if !blobs.has(&digest) {
-            let file = File::open(&path).map_err(Error::io("read", &path))?;
-            blobs.write(file, Some(&digest), BLOB_SIZE_MAX)?;
+            let from = File::open(&path).map_err(Error::io("read", &path))?;
+            let size = from.metadata().map_err(Error::io("read", &path))?.len();
+            progress.expects(1, size);
+            blobs.write(Told { from, progress, what: name, read: 0, size }, Some(&digest), BLOB_SIZE_MAX)?;
         }
     }
     Ok(contents)
 }
 
-fn read_tar(blobs: &Blobs, file: &Path, what: &str) -> Result<Contents, Error> {
-    let mut reader = BufReader::with_capacity(64 << 10, File::open(file).map_err(Error::io("open", file))?);
-    let gzip = reader.fill_buf().map_err(Error::io("read", file))?.starts_with(&[0x1f, 0x8b]);
-    let reader: Box<dyn Read> =
-        if gzip { Box::new(flate2::read::MultiGzDecoder::new(reader)) } else { Box::new(reader) };
+fn read_tar(blobs: &Blobs, file: &Path, what: &str, progress: &dyn Progress) -> Result<Contents, Error> {
+    let opened = File::open(file).map_err(Error::io("open", file))?;
+    let size = opened.metadata().map_err(Error::io("read", file))?.len();
+    progress.expects(1, size);
+    let reader = inflated(Told { from: opened, progress, what, read: 0, size }).map_err(Error::io("read", file))?;
     let failed = |e: io::Error| Error::invalid(what, format!("cannot be read as a tar: {e}"));
     let mut contents = Contents::default();
     let mut files = 0;
@@ -115,6 +123,24 @@ fn read_tar(blobs: &Blobs, file: &Path, what: &str) -> Result<Contents, Error> {
         Ok(())
     })?;
     Ok(contents)
+}
+
+/// Tells how much of a file has been read.
+struct Told<'a> {
+    from: File,
+    progress: &'a dyn Progress,
+    what: &'a str,
+    read: u64,
+    size: u64,
+}
+
+impl Read for Told<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(into)?;
+        self.read += read as u64;
+        self.progress.moved(self.what, self.read, self.size);
+        Ok(read)
+    }
 }
 
 fn take(blobs: &Blobs, contents: &mut Contents, path: PathBuf, mut from: impl Read) -> Result<(), Error> {
@@ -238,6 +264,26 @@ fn describe(
         platform: None,
         annotations: BTreeMap::new(),
     })
+}
+
+/// The manifest for this machine that `descriptor` leads to, through at most two levels of index.
+fn manifest_for_this_machine(blobs: &Blobs, what: &str, descriptor: &Descriptor) -> Result<Digest, Error> {
+    let mut at = descriptor.clone();
+    for _ in 0..3 {
+        if !at.is_index() {
+            Manifest::parse(what, &blobs.read(&at.digest, DOCUMENT_SIZE_MAX)?)?;
+            return Ok(at.digest);
+        }
+        let index: Index = serde_json::from_slice(&blobs.read(&at.digest, DOCUMENT_SIZE_MAX)?)
+            .map_err(|e| Error::invalid(what, format!("is no index: {e}")))?;
+        at = index
+            .manifests
+            .into_iter()
+            .filter(Descriptor::fits)
+            .min_by_key(Descriptor::rank)
+            .ok_or_else(|| Error::invalid(what, format!("has no manifest for linux/{}", architecture())))?;
+    }
+    Err(Error::invalid(what, "nests more than two indexes"))
 }
 
 fn document(what: &str, from: impl Read) -> Result<Vec<u8>, Error> {

@@ -128,6 +128,36 @@ impl Manifest {
     }
 }
 
+/// What a layer of bare WebAssembly is called in the directory that it becomes.
+pub(crate) const WASM_FILE: &str = "module.wasm";
+/// Layers that are bare WebAssembly: as the CNCF's "Wasm OCI Artifact layout" has it, and an older name.
+const WASM_LAYERS: [&str; 2] = ["application/wasm", "application/vnd.wasm.content.layer.v1+wasm"];
+
+/// Whether it is for WebAssembly, which runs on any machine (where a runtime for it is).
+fn is_wasm(os: &str, architecture: &str) -> bool {
+    ["wasi", "wasip1", "wasip2"].contains(&os) && ["wasm", "wasm32"].contains(&architecture)
+}
+
+impl ConfigFile {
+    /// How its image is run, and for which architecture it is. What names no program and has one layer of bare WebAssembly is that.
+    pub fn read(self, reference: &Reference, layers: &[Descriptor]) -> Result<(String, ImageConfig), Error> {
+        let is_bare = matches!(layers, [only] if WASM_LAYERS.contains(&only.media_type.as_str()));
+        let mut config = self.config.unwrap_or_default();
+        if is_bare && config.entrypoint.is_empty() {
+            config.entrypoint = vec![format!("/{WASM_FILE}")];
+        }
+        let fits = |have: &str, need: &str| have.is_empty() || have == need;
+        match (self.os.as_str(), self.architecture.as_str()) {
+            (os, of) if is_wasm(os, of) => Ok((String::new(), config)),
+            (os, of) if fits(os, "linux") && fits(of, architecture()) => Ok((self.architecture, config)),
+            (os, of) => {
+                let why = format!("is for {os}/{of}, needed linux/{} or wasi/wasm", architecture());
+                Err(Error::invalid(reference.to_string(), why))
+            }
+        }
+    }
+}
+
 /// This machine in the words of the OCI image specification (those of Go).
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -145,6 +175,12 @@ impl Descriptor {
 
     /// Whether this machine can run it; one without a platform may be.
     pub fn fits(&self) -> bool {
-        self.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == architecture())
+        let is_native = |p: &Platform| p.os == "linux" && p.architecture == architecture();
+        self.platform.as_ref().is_none_or(|p| is_native(p) || is_wasm(&p.os, &p.architecture))
+    }
+
+    /// The lower, the sooner it is chosen: programs of this machine's own come before WebAssembly.
+    pub fn rank(&self) -> u8 {
+        self.platform.as_ref().is_some_and(|p| is_wasm(&p.os, &p.architecture)).into()
     }
 }

@@ -5,28 +5,41 @@
 //! DIR/blobs/sha256/HEX      content, verified, written once
 //! DIR/references/HEX        "docker.io/library/nginx:latest" → digest of a manifest
 //! DIR/layers/HEX32          one layer, unpacked: a lower directory of overlayfs
+//! DIR/settling/HEX32        which of them may not be on the disk yet
 //! DIR/leases/OWNER.HEX      layers that containers stand on
+//! DIR/access/HEX            who may have an image that is not for everybody
 //! DIR/tmp/                  what is not verified yet
 //! ```
 //!
 //! Several processes may use one directory (the node and `image load` beside it): there is no state but these
 //! files, and a lock file keeps a collection from meeting a load.
 //!
-//! Limits: SHA-256 only; layers as tar or gzip (zstd is refused by name); one platform per image, this machine's.
+//! Limits: SHA-256 only; layers as tar, gzip or zstd; one platform per image, this machine's.
 
+mod access;
 mod archive;
 mod blobs;
+mod collect;
 mod config;
+mod credentials;
 mod digest;
+mod inflate;
 mod metered;
+mod names;
+mod progress;
 mod reference;
 mod registry;
+mod settle;
 mod store;
 mod unpack;
 
+pub use access::{Admitted, Caller, Found, Incoming};
 pub use blobs::BLOB_SIZE_MAX;
+pub use collect::Disk;
 pub use config::{Image, ImageConfig, architecture};
+pub use credentials::{CONFIG_SIZE_MAX, Credential, InvalidConfig, Keyring};
 pub use digest::{Digest, hex};
+pub use progress::Progress;
 pub use reference::{InvalidReference, Reference};
 pub use registry::Registry;
 pub use store::{Blob, Hold, ImageStore, Listed};
@@ -63,6 +76,16 @@ pub enum Error {
         what: String,
         /// The bound in bytes.
         max: u64,
+    },
+    /// The disk has no room for it; make room, or take a smaller image.
+    #[error("{}: {needed} bytes are needed and {free} are free; remove images that nobody uses (`image rm`) or make the disk larger", path.display())]
+    NoRoom {
+        /// The directory of the store.
+        path: PathBuf,
+        /// What can be written, in bytes.
+        free: u64,
+        /// What was to be written, in bytes.
+        needed: u64,
     },
     /// The blob is not in the store.
     #[error("blob {0} is not in the image store")]

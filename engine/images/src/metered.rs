@@ -114,7 +114,7 @@ mod tests {
                 let told = unpacked.err().map(|error| error.to_string()).unwrap_or_default();
                 assert_eq!(told.contains("over 1048576 bytes"), !fits, "{kind:?} of {bytes}: {told:.200}");
                 let blobs = Blobs::open(&target.path().join("store")).unwrap();
-                let told = load(&blobs, &path, None).err().map(|error| error.to_string()).unwrap_or_default();
+                let told = load(&blobs, &path, None, &()).err().map(|error| error.to_string()).unwrap_or_default();
                 assert_eq!(told.contains("over 1048576 bytes"), !fits, "{kind:?} of {bytes}: {told:.200}");
             }
         }

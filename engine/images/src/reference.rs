@@ -108,7 +108,9 @@ impl FromStr for Reference {
         if name.is_empty() || domain.len() + path.len() > NAME_MAX {
             return Err(bad("the name must have 1-255 characters"));
         }
-        let host = domain.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
+        // A colon without a port is no host: `host:/usr/bin/x` means something else.
+        let host = !domain.ends_with(':')
+            && domain.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
             && domain.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'[');
         if !host || !path.split('/').all(is_path_component) {
             return Err(bad("the repository name must be lower case letters, digits and separators"));
@@ -161,7 +163,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "UPPER", "a//b", "../etc", "a:", "a@sha256:12", "a b", "-a", &"a".repeat(300)] {
+        for text in
+            ["", "UPPER", "a//b", "../etc", "a:", "a@sha256:12", "a b", "-a", "host:/usr/bin/x", &"a".repeat(300)]
+        {
             assert!(text.parse::<Reference>().is_err(), "{text:?} was taken");
         }
     }

@@ -1,16 +1,30 @@
-//! A registry as a source of images, by the OCI distribution specification, without credentials.
+//! A registry as a source of images, by the OCI distribution specification.
 //!
-//! What a registry says is hostile like everything else: manifests and blobs are taken only under the digest of their
-//! bytes, sizes are bounded by the store. Registries on this machine (loopback) are spoken to without TLS.
+//! ```text
+//! credentials of the caller, the machine's, none ─▶ manifest ─▶ admitted ─▶ layers, three at a time ─▶ name
+//!              each in turn, until one is admitted
+//! ```
+//!
+//! What a registry says is hostile like everything else: manifests and blobs are taken only under the digest of their bytes, bounded in size and
+//! time. Registries on this machine (loopback) are spoken to without TLS; the authorities of all others are those of the machine.
 
-use futures::TryStreamExt;
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::manifest::OciDescriptor;
-use oci_client::secrets::RegistryAuth;
-use tokio_util::io::StreamReader;
+mod challenge;
+mod session;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::config::{DOCUMENT_SIZE_MAX, Descriptor, Index, Manifest, architecture};
-use super::{Digest, Error, ImageStore, Reference};
+use super::store::Blob;
+use super::{Admitted, Caller, Credential, Digest, Error, ImageStore, Keyring, Progress, Reference};
+use session::{Http, Refused, Session};
 
 /// What is understood, best first.
 const ACCEPTED: [&str; 4] = [
@@ -19,93 +33,178 @@ const ACCEPTED: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
-/// A registry that is not there must not hold up the next source for long.
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-/// And one that stops in the middle of a layer is given up.
-const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+/// Layers of an image that come at once, as docker does it.
+const LAYERS_AT_ONCE: usize = 3;
+/// A layer takes at most so long, and a second more for each of its KiB: slower is not slow but kept waiting.
+const BLOB_TIME: Duration = Duration::from_secs(300);
 
 /// Whatever registry a reference names.
-#[derive(Clone, Debug, Default)]
-pub struct Registry;
+#[derive(Clone, Default)]
+pub struct Registry {
+    config: Option<PathBuf>,
+    progress: Option<Arc<dyn Progress>>,
+}
 
 impl Registry {
-    /// Brings an image into the store and names it.
+    /// One that shows the credentials of `config`, too (docker's `config.json`), which is read at each pull.
+    pub fn new(config: Option<PathBuf>) -> Self {
+        Self { config, progress: None }
+    }
+
+    /// The same, with somebody who is told.
+    #[must_use]
+    pub fn with_progress(self, progress: Arc<dyn Progress>) -> Self {
+        Self { progress: Some(progress), ..self }
+    }
+
+    /// Brings an image into the store and names it for the caller. The machine's credentials are for its owner only.
     ///
     /// # Errors
-    /// The registry cannot be reached, does not have it, or delivers something else than it promised.
-    pub async fn pull(&self, reference: &Reference, store: &ImageStore) -> Result<(), Error> {
-        let said = |why: String| Error::Source { source_name: format!("registry {}", reference.domain()), why };
-        // reqwest takes the provider of the process and panics without one; another may have set it, to the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = oci_client::Client::try_from(ClientConfig {
-            protocol: if is_loopback(reference.domain()) { ClientProtocol::Http } else { ClientProtocol::Https },
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            ..ClientConfig::default()
-        })
-        .map_err(|e| said(e.to_string()))?;
-        let pulled = Pull { client, store, reference, said: &said };
-        let (digest, manifest) = pulled.manifest().await?;
-        for blob in manifest.blobs() {
-            pulled.blob(blob).await?;
+    /// The registry cannot be reached, does not have it, admits none of the credentials, or delivers something else than it promised.
+    pub async fn pull(&self, reference: &Reference, caller: &Caller, store: &ImageStore) -> Result<(), Error> {
+        let http = Http::new(reference)?;
+        let machine = if caller.realm.is_empty() { self.machine(reference).await? } else { Vec::new() };
+        let own = caller.credentials.iter().map(|credential| (Some(credential), Admitted::With(credential)));
+        let shared = machine.iter().map(|credential| (Some(credential), Admitted::Everybody));
+        let mut last = None;
+        for (credential, admitted) in own.chain(shared).chain([(None, Admitted::Everybody)]) {
+            let session = Session::new(&http, reference, credential);
+            match self.manifest(&session, reference).await {
+                Ok(manifest) => return self.layers(&session, reference, &manifest, caller, admitted, store).await,
+                Err(Refused::Failed(error)) => return Err(error),
+                // What the best credential was told says most.
+                Err(Refused::Denied(why)) => last = last.or(Some(why)),
+            }
         }
-        store.tag(reference, &digest).await
+        let why = last.unwrap_or_default();
+        Err(Error::Source { source_name: format!("registry {}", reference.domain()), why })
     }
-}
 
-struct Pull<'a> {
-    client: oci_client::Client,
-    store: &'a ImageStore,
-    reference: &'a Reference,
-    said: &'a (dyn Fn(String) -> Error + Sync),
-}
+    /// The machine's own credentials for an image.
+    async fn machine(&self, reference: &Reference) -> Result<Vec<Credential>, Error> {
+        use tokio::io::AsyncReadExt as _;
+        let Some(path) = &self.config else { return Ok(Vec::new()) };
+        let file = tokio::fs::File::open(path).await.map_err(Error::io("open", path))?;
+        let mut text = Vec::new();
+        let max = super::CONFIG_SIZE_MAX as u64 + 1;
+        file.take(max).read_to_end(&mut text).await.map_err(Error::io("read", path))?;
+        let mut keyring = Keyring::default();
+        let has_helpers = keyring.add(&text).map_err(|e| Error::invalid(path.display().to_string(), e.to_string()))?;
+        if has_helpers {
+            tracing::warn!(path = %path.display(), "credHelpers and credsStore are not run; only what is under \"auths\" counts");
+        }
+        Ok(keyring.find(reference))
+    }
 
-impl Pull<'_> {
-    /// The manifest for this machine, through an index if there is one.
-    async fn manifest(&self) -> Result<(Digest, Manifest), Error> {
-        let bytes = self.document(&self.reference.to_string(), self.reference.digest()).await?;
-        let what = format!("manifest of {}", self.reference);
-        let index: Option<Index> = serde_json::from_slice(&bytes).ok();
-        let Some(index) = index else { return Ok((self.keep(&bytes).await?, Manifest::parse(&what, &bytes)?)) };
-        let fitting = index.manifests.into_iter().find(|d| d.platform.is_some() && d.fits());
+    /// The bytes of the manifest for this machine, through an index if there is one.
+    async fn manifest(&self, session: &Session<'_>, reference: &Reference) -> Result<Vec<u8>, Refused> {
+        let name = reference.digest().map(ToString::to_string);
+        let name = name.or_else(|| reference.tag().map(str::to_owned)).unwrap_or_else(|| "latest".to_owned());
+        let bytes = document(session, &name, reference.digest()).await?;
+        let what = format!("manifest of {reference}");
+        let Ok(index) = serde_json::from_slice::<Index>(&bytes) else { return Ok(bytes) };
+        let fitting = index.manifests.into_iter().filter(|d| d.platform.is_some() && d.fits());
+        let fitting = fitting.min_by_key(Descriptor::rank);
         let chosen =
             fitting.ok_or_else(|| Error::invalid(&what, format!("has nothing for linux/{}", architecture())))?;
-        let by_digest = format!("{}@{}", self.reference.repository(), chosen.digest);
-        let bytes = self.document(&by_digest, Some(&chosen.digest)).await?;
-        Ok((self.keep(&bytes).await?, Manifest::parse(&what, &bytes)?))
+        document(session, &chosen.digest.to_string(), Some(&chosen.digest)).await
     }
 
-    async fn document(&self, name: &str, wanted: Option<&Digest>) -> Result<bytes::Bytes, Error> {
-        let name: oci_client::Reference = name.parse().map_err(|e| (self.said)(format!("{name}: {e}")))?;
-        let answer = self.client.pull_manifest_raw(&name, &RegistryAuth::Anonymous, &ACCEPTED).await;
-        let (bytes, _) = answer.map_err(|e| (self.said)(e.to_string()))?;
-        if bytes.len() as u64 > DOCUMENT_SIZE_MAX {
-            return Err(Error::TooLarge { what: format!("manifest {name}"), max: DOCUMENT_SIZE_MAX });
+    async fn layers(
+        &self,
+        session: &Session<'_>,
+        reference: &Reference,
+        manifest: &[u8],
+        caller: &Caller,
+        admitted: Admitted<'_>,
+        store: &ImageStore,
+    ) -> Result<(), Error> {
+        Manifest::parse(&format!("manifest of {reference}"), manifest)?;
+        let incoming = store.incoming(reference, manifest, caller, admitted).await?;
+        if let Some(progress) = &self.progress {
+            progress.expects(incoming.needed().len(), incoming.needed().iter().map(|blob| blob.size).sum());
         }
-        let observed = Digest::of(&bytes);
-        match wanted {
-            Some(wanted) if *wanted != observed => Err(Error::Corrupt { wanted: wanted.clone(), observed }),
-            _ => Ok(bytes),
+        let mut each: Vec<BoxFuture<'_, Result<(), Error>>> = Vec::new();
+        for blob in incoming.needed() {
+            each.push(Box::pin(incoming.take(blob, self.blob(session, reference, blob))));
+        }
+        let mut coming = futures::stream::iter(each).buffer_unordered(LAYERS_AT_ONCE);
+        let mut taken = Ok(());
+        while let Some(one) = coming.next().await {
+            taken = one;
+            if taken.is_err() {
+                break;
+            }
+        }
+        drop(coming); // half of a layer goes with whoever brought it
+        match taken {
+            Ok(()) => incoming.finish().await,
+            Err(error) => {
+                if matches!(error, Error::NoRoom { .. }) {
+                    drop(incoming); // what holds off who tidies up
+                    store.tidy().await?;
+                }
+                Err(error)
+            }
         }
     }
 
-    async fn keep(&self, bytes: &[u8]) -> Result<Digest, Error> {
-        let digest = Digest::of(bytes);
-        self.store.write(&digest, bytes).await?;
-        Ok(digest)
+    async fn blob(&self, session: &Session<'_>, reference: &Reference, blob: &Blob) -> Result<Arriving, Error> {
+        let answer = session.blob(&blob.digest).await.map_err(|refused| match refused {
+            Refused::Failed(error) => error,
+            Refused::Denied(why) => Error::Source { source_name: format!("registry {}", reference.domain()), why },
+        })?;
+        let chunks = futures::stream::try_unfold(answer, |mut answer: reqwest::Response| async move {
+            let chunk = answer.chunk().await.map_err(|e| std::io::Error::other(session::words(&e)))?;
+            Ok::<_, std::io::Error>(chunk.map(|chunk| (chunk, answer)))
+        });
+        let time = BLOB_TIME + Duration::from_secs(blob.size >> 10);
+        Ok(Arriving {
+            bytes: Box::pin(tokio_util::io::StreamReader::new(chunks.boxed())),
+            deadline: Box::pin(tokio::time::sleep(time)),
+            progress: self.progress.clone(),
+            what: blob.digest.hex().to_owned(),
+            size: blob.size,
+            arrived: 0,
+        })
     }
+}
 
-    async fn blob(&self, blob: &Descriptor) -> Result<(), Error> {
-        if self.store.has(&blob.digest) {
-            return Ok(());
+async fn document(session: &Session<'_>, name: &str, wanted: Option<&Digest>) -> Result<Vec<u8>, Refused> {
+    let bytes = session.document(&format!("manifests/{name}"), &ACCEPTED.join(", "), DOCUMENT_SIZE_MAX).await?;
+    let observed = Digest::of(&bytes);
+    match wanted {
+        Some(wanted) if *wanted != observed => Err(Error::Corrupt { wanted: wanted.clone(), observed }.into()),
+        _ => Ok(bytes),
+    }
+}
+
+/// The bytes of a blob as they come, in a bounded time.
+struct Arriving {
+    bytes: Pin<Box<dyn AsyncRead + Send>>,
+    deadline: Pin<Box<tokio::time::Sleep>>,
+    progress: Option<Arc<dyn Progress>>,
+    what: String,
+    size: u64,
+    arrived: u64,
+}
+
+impl AsyncRead for Arriving {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
         }
-        let name: oci_client::Reference =
-            self.reference.to_string().parse().map_err(|e| (self.said)(format!("{}: {e}", self.reference)))?;
-        let size =
-            i64::try_from(blob.size).map_err(|_| Error::invalid(blob.digest.to_string(), "has an absurd size"))?;
-        let descriptor = OciDescriptor { digest: blob.digest.to_string(), size, ..OciDescriptor::default() };
-        let answer = self.client.pull_blob_stream(&name, &descriptor).await.map_err(|e| (self.said)(e.to_string()))?;
-        self.store.write(&blob.digest, StreamReader::new(answer.stream.into_stream())).await.map(drop)
+        let before = into.filled().len();
+        std::task::ready!(self.bytes.as_mut().poll_read(context, into))?;
+        self.arrived += (into.filled().len() - before) as u64;
+        if let Some(progress) = &self.progress {
+            progress.moved(&self.what, self.arrived, self.size);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -119,79 +218,8 @@ fn is_loopback(domain: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
-    use super::*;
-    use serde_json::json;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    /// A registry with one image; `corrupt` makes it send another layer than it promised.
-    async fn registry(corrupt: bool) -> String {
-        let layer = b"layer".to_vec();
-        let config =
-            json!({"architecture": architecture(), "os": "linux", "config": {"Cmd": ["x"]}}).to_string().into_bytes();
-        let describe = |bytes: &[u8]| json!({"mediaType": "t", "digest": Digest::of(bytes), "size": bytes.len()});
-        let manifest = json!({"schemaVersion": 2, "mediaType": ACCEPTED[1], "config": describe(&config), "layers": [describe(&layer)]});
-        let manifest = manifest.to_string().into_bytes();
-        let mut entry = describe(&manifest);
-        entry["platform"] = json!({"os": "linux", "architecture": architecture()});
-        entry["mediaType"] = json!(ACCEPTED[1]);
-        let index =
-            json!({"schemaVersion": 2, "mediaType": ACCEPTED[0], "manifests": [entry]}).to_string().into_bytes();
-        let layer_sent = if corrupt { b"other".to_vec() } else { layer.clone() };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut request = vec![0; 8192];
-                let n = stream.read(&mut request).await.unwrap();
-                let text = String::from_utf8_lossy(&request[..n]).into_owned();
-                let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
-                let (kind, body) = if path.ends_with("/manifests/1") {
-                    (ACCEPTED[0], index.clone())
-                } else if path.ends_with(&Digest::of(&manifest).to_string()) {
-                    (ACCEPTED[1], manifest.clone())
-                } else if path.ends_with(&Digest::of(&config).to_string()) {
-                    ("c", config.clone())
-                } else if path.ends_with(&Digest::of(&layer).to_string()) {
-                    ("l", layer_sent.clone())
-                } else {
-                    ("x", Vec::new())
-                };
-                let status = if kind == "x" && path != "/v2/" { "404 Not Found" } else { "200 OK" };
-                let head = format!(
-                    "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                    body.len()
-                );
-                stream.write_all(head.as_bytes()).await.unwrap();
-                stream.write_all(&body).await.unwrap();
-            }
-        });
-        address
-    }
-
-    #[tokio::test]
-    async fn an_image_through_an_index() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = ImageStore::open(dir.path()).unwrap();
-        let reference: Reference = format!("{}/app:1", registry(false).await).parse().unwrap();
-        Registry.pull(&reference, &store).await.unwrap();
-        assert_eq!(store.find(&reference).await.unwrap().unwrap().config.cmd, ["x"]);
-        let absent: Reference = format!("{}/app:2", reference.domain()).parse().unwrap();
-        let refused = Registry.pull(&absent, &store).await.unwrap_err();
-        assert!(matches!(refused, Error::Source { .. }), "{refused}");
-    }
-
-    #[tokio::test]
-    async fn another_layer_than_promised_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = ImageStore::open(dir.path()).unwrap();
-        let reference: Reference = format!("{}/app:1", registry(true).await).parse().unwrap();
-        let refused = Registry.pull(&reference, &store).await;
-        assert!(refused.is_err(), "a forged layer was taken");
-        assert!(store.find(&reference).await.unwrap().is_none());
-    }
+    #![allow(missing_docs)]
+    use super::is_loopback;
 
     #[test]
     fn only_this_machine_is_spoken_to_without_tls() {

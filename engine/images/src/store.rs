@@ -1,21 +1,20 @@
-//! The store itself: names, collection, and the unpacked layers.
+//! The store itself: names, and the unpacked layers.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::blobs::{BLOB_SIZE_MAX, Blobs};
-use super::config::{ConfigFile, DOCUMENT_SIZE_MAX, Descriptor, Index, Manifest, architecture};
-use super::{Digest, Error, Image, Reference, archive, unpack};
-
-/// Half-written files older than this were left by a crash.
-const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+use super::collect::sweep;
+use super::config::{ConfigFile, DOCUMENT_SIZE_MAX, Manifest};
+use super::names::Named;
+use super::{Caller, Digest, Error, Found, Image, Progress, Reference, archive, settle, unpack};
 
 /// A blob of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +35,9 @@ pub struct Listed {
     pub digest: Digest,
     /// Manifest, configuration and layers in bytes.
     pub size_bytes: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Named {
-    reference: String,
-    digest: Digest,
+    /// Whose name it is; empty: the machine's owner's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub realm: String,
 }
 
 /// Keeps collections away: see [`ImageStore::hold`].
@@ -52,12 +48,14 @@ pub struct Hold {
 
 /// Images in one directory; cheap to clone. See the module for its layout.
 #[derive(Clone, Debug)]
-pub struct ImageStore(Arc<Inner>);
+pub struct ImageStore(pub(crate) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    root: PathBuf,
-    blobs: Blobs,
+pub(crate) struct Inner {
+    pub root: PathBuf,
+    pub blobs: Blobs,
+    /// Blobs that are being brought: of several that want one, one fetches it.
+    pub flights: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     /// One layer is unpacked once, however many pods wait for it.
     unpacking: tokio::sync::Mutex<()>,
 }
@@ -70,26 +68,46 @@ impl ImageStore {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
         use std::os::unix::fs::PermissionsExt;
         let root = root.into();
-        for dir in ["references", "layers", "leases"] {
+        for dir in ["references", "layers", "settling", "leases", "access"] {
             let path = root.join(dir);
             fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         }
         fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(Error::io("protect", &root))?;
         let blobs = Blobs::open(&root)?;
-        Ok(Self(Arc::new(Inner { root, blobs, unpacking: tokio::sync::Mutex::new(()) })))
+        let unpacking = tokio::sync::Mutex::new(());
+        let store = Self(Arc::new(Inner { root, blobs, flights: Mutex::default(), unpacking }));
+        settle::recover(&store)?;
+        Ok(store)
     }
 
-    /// Loads an OCI layout (directory or tar), an OCI archive or a Docker archive, each also gzipped, and
-    /// answers the names it brought. An archive without names brings `name_hint` if given.
+    /// Loads an OCI layout (directory or tar), an OCI archive or a Docker archive, each also compressed with gzip or zstd, and
+    /// answers the names it brought, which are for everybody. An archive without names brings `name_hint` if given.
     ///
     /// # Errors
     /// The file is none of these, is damaged, or names nothing this machine can run.
     pub async fn load(&self, file: impl Into<PathBuf>, name_hint: Option<Reference>) -> Result<Vec<Listed>, Error> {
+        self.load_told(file, name_hint, Arc::new(())).await
+    }
+
+    /// The same, with somebody who is told how far it is.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn load_told(
+        &self,
+        file: impl Into<PathBuf>,
+        name_hint: Option<Reference>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Vec<Listed>, Error> {
         let (store, file) = (self.clone(), file.into());
         blocking(move || {
             let _shared = store.lock(FlockArg::LockShared)?;
-            let images = archive::load(&store.0.blobs, &file, name_hint)?;
-            images.iter().map(|(reference, digest)| store.name(reference, digest)).collect()
+            let images = archive::load(&store.0.blobs, &file, name_hint, &*progress)?;
+            let named = images.iter().map(|(reference, digest)| {
+                store.open_to_all(reference, digest)?;
+                store.name("", reference, digest)
+            });
+            named.collect()
         })
         .await
     }
@@ -103,7 +121,7 @@ impl ImageStore {
         blocking(move || store.names()?.into_iter().map(|n| store.listed(n)).collect()).await
     }
 
-    /// Forgets a name, then every blob and layer that no name needs. What was not there is fine (`false`).
+    /// Forgets a name, whoever's it is, then every blob and layer that no name needs. What was not there is fine (`false`).
     ///
     /// # Errors
     /// A file cannot be removed.
@@ -111,12 +129,11 @@ impl ImageStore {
         let (store, reference) = (self.clone(), reference.clone());
         blocking(move || {
             let _alone = store.lock(FlockArg::LockExclusive)?;
-            let path = store.reference_path(&reference);
-            let there = match fs::remove_file(&path) {
-                Ok(()) => true,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => false,
-                Err(e) => return Err(Error::io("remove", path)(e)),
-            };
+            let text = reference.to_string();
+            let mut there = false;
+            for named in store.names()?.iter().filter(|named| named.reference == text) {
+                there |= store.forget(named)?;
+            }
             store.collect()?;
             Ok(there)
         })
@@ -146,10 +163,20 @@ impl ImageStore {
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::TooLarge`] (see [`BLOB_SIZE_MAX`]), or the disk does not take it.
-    pub async fn write(&self, digest: &Digest, mut from: impl AsyncRead + Unpin + Send) -> Result<u64, Error> {
-        if self.has(digest) {
-            return self.0.blobs.size(digest);
+    pub async fn write(&self, digest: &Digest, from: impl AsyncRead + Unpin + Send) -> Result<u64, Error> {
+        if !self.has(digest) {
+            self.put(digest, from, BLOB_SIZE_MAX).await?;
         }
+        self.0.blobs.size(digest)
+    }
+
+    /// The same, whether it is here or not, and at most so many bytes.
+    pub(crate) async fn put(
+        &self,
+        digest: &Digest,
+        mut from: impl AsyncRead + Unpin + Send,
+        max: u64,
+    ) -> Result<(), Error> {
         let mut sink = self.0.blobs.begin()?;
         let mut chunk = vec![0; 64 << 10];
         loop {
@@ -158,10 +185,10 @@ impl ImageStore {
                 break;
             }
             // A page-cache write: shorter than the hop to another thread would be.
-            sink.push(&chunk[..n], BLOB_SIZE_MAX)?;
+            sink.push(&chunk[..n], max)?;
         }
         let digest = digest.clone();
-        blocking(move || sink.finish(Some(&digest))).await.map(|(_, size)| size)
+        blocking(move || sink.finish(Some(&digest))).await.map(drop)
     }
 
     /// Names the image whose manifest is `digest`; all its blobs must be here.
@@ -172,7 +199,7 @@ impl ImageStore {
         let (store, reference, digest) = (self.clone(), reference.clone(), digest.clone());
         blocking(move || {
             let _shared = store.lock(FlockArg::LockShared)?;
-            store.name(&reference, &digest).map(drop)
+            store.name("", &reference, &digest).map(drop)
         })
         .await
     }
@@ -190,29 +217,58 @@ impl ImageStore {
         .await
     }
 
-    /// The image, if it is here. A reference by digest is found under any name.
+    /// The same of an image that was found.
+    ///
+    /// # Errors
+    /// It is not here any more.
+    pub async fn blobs_of_image(&self, image: &Image) -> Result<Vec<Blob>, Error> {
+        let (store, digest) = (self.clone(), image.digest.clone());
+        blocking(move || store.blobs_of(&digest)).await
+    }
+
+    /// The image, if it is here, whoever may have it: what the machine's owner asks. A reference by digest is found under any name.
     ///
     /// # Errors
     /// The store cannot be read or holds something broken.
     pub async fn find(&self, reference: &Reference) -> Result<Option<Image>, Error> {
         let (store, reference) = (self.clone(), reference.clone());
-        blocking(move || {
-            let Some(digest) = store.digest_of(&reference)? else { return Ok(None) };
-            let manifest = store.manifest(&digest)?;
-            let size_bytes = store.blobs_of(&digest)?.iter().map(|b| b.size).sum();
-            let bytes = store.0.blobs.read(&manifest.config.digest, DOCUMENT_SIZE_MAX)?;
-            let config: ConfigFile = serde_json::from_slice(&bytes)
-                .map_err(|e| Error::invalid(reference.to_string(), format!("has an unreadable configuration: {e}")))?;
-            let fits = |have: &str, need: &str| have.is_empty() || have == need;
-            if !fits(&config.os, "linux") || !fits(&config.architecture, architecture()) {
-                let why = format!("is for {}/{}, needed linux/{}", config.os, config.architecture, architecture());
-                return Err(Error::invalid(reference.to_string(), why));
-            }
-            let layers = manifest.layers.into_iter().map(|l| l.digest).collect();
-            let (architecture, config) = (config.architecture, config.config.unwrap_or_default());
-            Ok(Some(Image { reference, digest, architecture, config, layers, size_bytes }))
+        blocking(move || match store.digest_of(&reference)? {
+            Some(digest) => store.image(reference, digest).map(Some),
+            None => Ok(None),
         })
         .await
+    }
+
+    /// The image, if it is here and for this caller; its own names come before those of the machine's owner.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn find_for(&self, reference: &Reference, caller: &Caller) -> Result<Found, Error> {
+        let (store, reference, caller) = (self.clone(), reference.clone(), caller.clone());
+        blocking(move || {
+            let who = store.marked(&caller)?;
+            let mut found = Found::Absent;
+            for named in store.named(&reference, &caller.realm)? {
+                if store.may(&who, &named)? {
+                    store.used(&named);
+                    return Ok(Found::Here(Box::new(store.image(reference, named.digest)?)));
+                }
+                found = Found::Barred;
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    fn image(&self, reference: Reference, digest: Digest) -> Result<Image, Error> {
+        let manifest = self.manifest(&digest)?;
+        let size_bytes = self.blobs_of(&digest)?.iter().map(|b| b.size).sum();
+        let bytes = self.0.blobs.read(&manifest.config.digest, DOCUMENT_SIZE_MAX)?;
+        let config: ConfigFile = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::invalid(reference.to_string(), format!("has an unreadable configuration: {e}")))?;
+        let (architecture, config) = config.read(&reference, &manifest.layers)?;
+        let layers = manifest.layers.into_iter().map(|l| l.digest).collect();
+        Ok(Image { reference, digest, architecture, config, layers, size_bytes })
     }
 
     /// The image's layers as directories, lowest first; unpacks those that are not yet. They stay until
@@ -230,7 +286,10 @@ impl ImageStore {
             let names: Vec<&str> = layers.iter().map(layer_name).collect();
             engine_host::files::write_durably(&lease, names.join("\n").as_bytes(), 0o600)
                 .map_err(Error::io("write", &lease))?;
-            layers.iter().map(|digest| store.unpack(digest)).collect()
+            let mut made = Vec::new();
+            let paths = layers.iter().map(|digest| store.unpack(digest, &mut made)).collect();
+            settle::beside(&store, made);
+            paths
         })
         .await
     }
@@ -253,12 +312,18 @@ impl ImageStore {
         blocking(move || store.lock(FlockArg::LockShared).map(|lock| Hold { _lock: lock })).await
     }
 
+    /// Where each blob is a file `sha256/HEX`, for another program that wants an image.
+    pub fn blobs_dir(&self) -> PathBuf {
+        self.0.root.join("blobs")
+    }
+
     /// Which directory [`unpacked`](Self::unpacked) paths are below.
     pub fn layers_dir(&self) -> PathBuf {
         self.0.root.join("layers")
     }
 
-    fn unpack(&self, digest: &Digest) -> Result<PathBuf, Error> {
+    /// The layer's directory; a new one is added to `made`.
+    fn unpack(&self, digest: &Digest, made: &mut Vec<String>) -> Result<PathBuf, Error> {
         let path = self.layers_dir().join(layer_name(digest));
         if path.is_dir() {
             return Ok(path);
@@ -274,8 +339,12 @@ impl ImageStore {
             let _ = fs::remove_dir_all(&half); // the first error is the one to tell
             return Err(e);
         }
+        settle::begin(&self.0.root, layer_name(digest))?;
         match fs::rename(&half, &path) {
-            Ok(()) => Ok(path),
+            Ok(()) => {
+                made.push(layer_name(digest).to_owned());
+                Ok(path)
+            }
             Err(_) if path.is_dir() => {
                 let _ = fs::remove_dir_all(&half); // another process was faster
                 Ok(path)
@@ -284,97 +353,40 @@ impl ImageStore {
         }
     }
 
-    fn name(&self, reference: &Reference, digest: &Digest) -> Result<Listed, Error> {
-        let size_bytes = self.blobs_of(digest)?.iter().map(|b| b.size).sum();
-        let path = self.reference_path(reference);
-        let named = Named { reference: reference.to_string(), digest: digest.clone() };
-        let bytes = serde_json::to_vec(&named).map_err(|e| Error::invalid(reference.to_string(), e.to_string()))?;
-        engine_host::files::write_durably(&path, &bytes, 0o600).map_err(Error::io("write", path))?;
-        Ok(Listed { reference: named.reference, digest: named.digest, size_bytes })
+    pub(crate) fn access_dir(&self) -> PathBuf {
+        self.0.root.join("access")
     }
 
-    fn names(&self) -> Result<Vec<Named>, Error> {
-        let dir = self.0.root.join("references");
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
-            let path = entry.map_err(Error::io("list", &dir))?.path();
-            if path.extension().is_some() {
-                continue; // half-written
-            }
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(Error::io("read", path)(e)),
-            };
-            let named = serde_json::from_slice(&bytes)
-                .map_err(|e| Error::invalid(path.display().to_string(), format!("is no reference file: {e}")))?;
-            names.push(named);
-        }
-        names.sort_by(|a: &Named, b: &Named| a.reference.cmp(&b.reference));
-        Ok(names)
+    pub(crate) fn name(&self, realm: &str, reference: &Reference, digest: &Digest) -> Result<Listed, Error> {
+        let size_bytes = self.blobs_of(digest)?.iter().map(|b| b.size).sum();
+        let path = self.reference_path(realm, &reference.to_string());
+        let named = Named { reference: reference.to_string(), digest: digest.clone(), realm: realm.to_owned() };
+        let bytes = serde_json::to_vec(&named).map_err(|e| Error::invalid(reference.to_string(), e.to_string()))?;
+        engine_host::files::write_durably(&path, &bytes, 0o600).map_err(Error::io("write", path))?;
+        Ok(Listed { reference: named.reference, digest: named.digest, size_bytes, realm: named.realm })
     }
 
     fn listed(&self, named: Named) -> Result<Listed, Error> {
         let size_bytes = self.blobs_of(&named.digest)?.iter().map(|b| b.size).sum();
-        Ok(Listed { reference: named.reference, digest: named.digest, size_bytes })
+        Ok(Listed { reference: named.reference, digest: named.digest, size_bytes, realm: named.realm })
     }
 
     fn digest_of(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
-        if let Some(digest) = reference.digest() {
-            return Ok(self.names()?.into_iter().map(|n| n.digest).find(|d| d == digest));
-        }
-        let path = self.reference_path(reference);
-        match fs::read(&path) {
-            Ok(bytes) => {
-                let named: Named = serde_json::from_slice(&bytes)
-                    .map_err(|e| Error::invalid(path.display().to_string(), format!("is no reference file: {e}")))?;
-                Ok(Some(named.digest))
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io("read", path)(e)),
-        }
+        Ok(self.named(reference, "")?.into_iter().next().map(|named| named.digest))
     }
 
-    fn manifest(&self, digest: &Digest) -> Result<Manifest, Error> {
+    pub(crate) fn manifest(&self, digest: &Digest) -> Result<Manifest, Error> {
         Manifest::parse(&format!("manifest {digest}"), &self.0.blobs.read(digest, DOCUMENT_SIZE_MAX)?)
     }
 
-    fn blobs_of(&self, digest: &Digest) -> Result<Vec<Blob>, Error> {
+    pub(crate) fn blobs_of(&self, digest: &Digest) -> Result<Vec<Blob>, Error> {
         let manifest = self.manifest(digest)?;
         let own = Blob { digest: digest.clone(), size: self.0.blobs.size(digest)? };
         let rest = manifest.blobs().map(|d| Ok(Blob { digest: d.digest.clone(), size: self.0.blobs.size(&d.digest)? }));
         std::iter::once(Ok(own)).chain(rest).collect()
     }
 
-    /// Removes what no name needs. The caller holds the exclusive lock.
-    fn collect(&self) -> Result<(), Error> {
-        let mut blobs = HashSet::new();
-        for named in self.names()? {
-            blobs.extend(self.blobs_of(&named.digest)?.into_iter().map(|b| b.digest.hex().to_owned()));
-        }
-        let mut layers: HashSet<String> = blobs.iter().map(|hex| hex[..32].to_owned()).collect();
-        let leases = self.0.root.join("leases");
-        for entry in fs::read_dir(&leases).map_err(Error::io("list", &leases))? {
-            let path = entry.map_err(Error::io("list", &leases))?.path();
-            let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-            layers.extend(text.lines().map(str::to_owned));
-        }
-        sweep(&self.0.root.join("blobs/sha256"), |name| blobs.contains(name))?;
-        sweep(&self.layers_dir(), |name| layers.contains(name))?;
-        // Nobody writes there now but a process that did not ask for the lock; what is a day old has no author any more.
-        let tmp = self.0.root.join("tmp");
-        let is_new = |name: &str| {
-            let modified = fs::metadata(tmp.join(name)).and_then(|m| m.modified()).ok();
-            modified.and_then(|m| m.elapsed().ok()).is_none_or(|age| age < LEFT_BEHIND)
-        };
-        sweep(&tmp, is_new)
-    }
-
-    fn reference_path(&self, reference: &Reference) -> PathBuf {
-        self.0.root.join("references").join(Digest::of(reference.to_string().as_bytes()).hex())
-    }
-
-    fn lock(&self, how: FlockArg) -> Result<Flock<File>, Error> {
+    pub(crate) fn lock(&self, how: FlockArg) -> Result<Flock<File>, Error> {
         let path = self.0.root.join("lock");
         let file = File::options().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
         Flock::lock(file, how).map_err(|(_, e)| Error::io("lock", path)(e.into()))
@@ -386,38 +398,9 @@ fn layer_name(digest: &Digest) -> &str {
     &digest.hex()[..32]
 }
 
-fn sweep(dir: &Path, keep: impl Fn(&str) -> bool) -> Result<(), Error> {
-    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
-        let path = entry.map_err(Error::io("list", dir))?.path();
-        if path.file_name().and_then(|n| n.to_str()).is_some_and(&keep) {
-            continue;
-        }
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(Error::io("remove", path))?;
-    }
-    Ok(())
-}
-
-/// The manifest for this machine that `descriptor` leads to, through at most two levels of index.
-pub(super) fn manifest_for_this_machine(blobs: &Blobs, what: &str, descriptor: &Descriptor) -> Result<Digest, Error> {
-    let mut at = descriptor.clone();
-    for _ in 0..3 {
-        if !at.is_index() {
-            Manifest::parse(what, &blobs.read(&at.digest, DOCUMENT_SIZE_MAX)?)?;
-            return Ok(at.digest);
-        }
-        let index: Index = serde_json::from_slice(&blobs.read(&at.digest, DOCUMENT_SIZE_MAX)?)
-            .map_err(|e| Error::invalid(what, format!("is no index: {e}")))?;
-        at = index
-            .manifests
-            .into_iter()
-            .find(Descriptor::fits)
-            .ok_or_else(|| Error::invalid(what, format!("has no manifest for linux/{}", architecture())))?;
-    }
-    Err(Error::invalid(what, "nests more than two indexes"))
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(e) => Err(Error::invalid("image store", format!("a task was lost: {e}"))),

@@ -12,7 +12,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -25,26 +25,25 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 use tar::{Entry, EntryType};
 
 use super::Error;
+use super::config::WASM_FILE;
+use super::inflate::inflated;
 use super::metered::each_entry;
 use engine_host::rooted::{Rooted, normal};
 use engine_host::sys;
 
 /// Files in one layer: the largest distributions' root file systems have about 500,000.
 const ENTRIES_MAX: usize = 1_000_000;
-/// Unpacked bytes of one layer: a gzip bomb expands a thousandfold, honest layers three- to fivefold.
+/// Unpacked bytes of one layer: a gzip bomb expands a thousandfold, one of zstd more, honest layers three- to fivefold.
 const UNPACKED_MAX: u64 = 64 << 30;
 
-/// Unpacks the layer `blob` (tar, or gzip of it) into the empty directory `target`.
-pub(crate) fn unpack(what: &str, blob: File, target: &Path) -> Result<(), Error> {
-    let mut reader = BufReader::with_capacity(64 << 10, blob);
-    let magic = io::BufRead::fill_buf(&mut reader).map_err(Error::io("read", target))?;
-    let reader: Box<dyn Read> = match magic {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(reader)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            return Err(Error::invalid(what, "is compressed with zstd; tar and gzip are supported"));
-        }
-        _ => Box::new(reader),
-    };
+/// Unpacks the layer `blob` (tar, or gzip or zstd of it; or bare WebAssembly) into the empty directory `target`.
+pub(crate) fn unpack(what: &str, mut blob: File, target: &Path) -> Result<(), Error> {
+    if is_wasm(&mut blob).map_err(Error::io("read", target))? {
+        let path = target.join(WASM_FILE);
+        let written = File::create_new(&path).and_then(|mut to| io::copy(&mut blob, &mut to));
+        return written.map(drop).map_err(Error::io("write", path));
+    }
+    let reader = inflated(blob).map_err(Error::io("read", target))?;
     let root = Rooted::open(target).map_err(Error::io("open", target))?;
     let mut layer = Layer { root, directories: Vec::new() };
     let mut reader = reader.take(UNPACKED_MAX);
@@ -62,6 +61,14 @@ pub(crate) fn unpack(what: &str, blob: File, target: &Path) -> Result<(), Error>
         return Err(Error::TooLarge { what: what.to_owned(), max: UNPACKED_MAX });
     }
     layer.settle().map_err(|e| Error::invalid(what, e.to_string()))
+}
+
+/// No tar begins with a name of no length that is followed by letters.
+fn is_wasm(blob: &mut File) -> io::Result<bool> {
+    let mut magic = [0; 4];
+    let read = blob.read(&mut magic)?;
+    blob.rewind()?;
+    Ok(magic[..read] == *b"\0asm")
 }
 
 struct Layer {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use engine_images::{Digest, Error, ImageStore, Reference};
 use serde_json::json;
-use support::{Layer, layout, pack};
+use support::{Layer, busybox, layout, pack};
 use tar::EntryType::{Link, Symlink};
 use tempfile::tempdir;
 
@@ -108,6 +108,45 @@ async fn a_tag_needs_all_blobs() {
     assert!(matches!(&refused, Err(Error::NoBlob(d)) if *d == missing), "{refused:?}");
 }
 
+/// The CNCF's layout of artifacts: a layer that is the module itself, and a configuration that names no program.
+#[tokio::test]
+async fn bare_webassembly_is_an_image() {
+    let dir = tempdir().unwrap();
+    let store = ImageStore::open(dir.path().join("store")).unwrap();
+    let source = layout(&dir.path().join("src"), "native:1", json!({"Cmd": ["sh"]}), &[busybox().bytes()]);
+    let put = |kind: &str, bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        std::fs::write(source.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+        json!({"mediaType": kind, "digest": digest, "size": bytes.len()})
+    };
+    let layer = put("application/wasm", b"\0asm\x01\0\0\0");
+    let config =
+        put("application/vnd.wasm.config.v0+json", br#"{"os": "wasip2", "architecture": "wasm", "layerDigests": []}"#);
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]}).to_string();
+    let mut wasm = put("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+    let path = source.join("index.json");
+    let index: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mut native = index["manifests"][0].clone();
+    native["platform"] = json!({"os": "linux", "architecture": engine_images::architecture()});
+    wasm["platform"] = json!({"os": "wasip2", "architecture": "wasm"});
+    for (first, rest, entrypoint, files) in
+        [(wasm.clone(), vec![], vec!["/module.wasm"], 1), (wasm, vec![native], vec![], 3)]
+    {
+        let manifests = [vec![first], rest].concat();
+        let both = json!({"schemaVersion": 2, "manifests": manifests}).to_string();
+        let mut both = put("application/vnd.oci.image.index.v1+json", both.as_bytes());
+        both["annotations"] = json!({"org.opencontainers.image.ref.name": "either:1"});
+        std::fs::write(&path, json!({"schemaVersion": 2, "manifests": [both]}).to_string()).unwrap();
+        store.load(&source, None).await.unwrap();
+        let image = store.find(&reference("either:1")).await.unwrap().unwrap();
+        assert_eq!(image.config.entrypoint, entrypoint, "this machine's own comes first");
+        let root = store.unpacked(&image, "flt").await.unwrap().remove(0);
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), files);
+        let module = std::fs::read(root.join("module.wasm"));
+        assert_eq!(module.ok(), (files == 1).then(|| b"\0asm\x01\0\0\0".to_vec()));
+    }
+}
+
 async fn unpack(dir: &Path, layer: Vec<u8>) -> Result<std::path::PathBuf, Error> {
     let source = layout(&dir.join("src"), "x:1", json!({}), &[layer]);
     let store = ImageStore::open(dir.join("store")).unwrap();
@@ -167,4 +206,132 @@ async fn archives_that_are_none_are_refused_in_words() {
     let empty = store.load(dir.path().join("empty"), None).await.unwrap_err();
     assert!(empty.to_string().contains("neither index.json"), "{empty}");
     assert!(matches!(store.blobs(&reference("none")).await, Err(Error::NoImage(_))));
+}
+
+#[tokio::test]
+async fn zstd_is_taken_in_layers_and_archives() {
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+    let dir = tempdir().unwrap();
+    let words = b"words that come again ".repeat(5000);
+    let layer = Layer::new().dir("d/", 0o755).file("d/words", 0o644, &words).bytes();
+    let small = compress_to_vec(layer.as_slice(), CompressionLevel::Fastest);
+    assert!(small.len() < layer.len() / 2);
+    let root = unpack(dir.path(), small).await.unwrap();
+    assert_eq!(std::fs::read(root.join("d/words")).unwrap(), words);
+    let source = layout(&dir.path().join("plain"), "z:1", json!({}), &[layer]);
+    pack(&source, &dir.path().join("plain.tar"), false);
+    let archive = std::fs::File::open(dir.path().join("plain.tar")).unwrap();
+    std::fs::write(dir.path().join("small.tar.zst"), compress_to_vec(archive, CompressionLevel::Fastest)).unwrap();
+    let store = ImageStore::open(dir.path().join("other")).unwrap();
+    assert_eq!(store.load(dir.path().join("small.tar.zst"), None).await.unwrap()[0].reference, "docker.io/library/z:1");
+}
+
+/// A disk of so many MiB, as long as it lives. Needs root.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn new(path: std::path::PathBuf, mib: u32) -> Self {
+        std::fs::create_dir(&path).unwrap();
+        let size = format!("size={mib}m");
+        let mut mount = std::process::Command::new("mount");
+        assert!(mount.args(["-t", "tmpfs", "-o", &size, "flt-images"]).arg(&path).status().unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status(); // a test that fails says why
+    }
+}
+
+/// Bytes that no two images share.
+fn own(name: &str) -> Vec<u8> {
+    (0..1 << 14).flat_map(|n: u32| Digest::of(format!("{name}{n}").as_bytes()).hex().as_bytes().to_vec()).collect()
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_says_so_and_what_nobody_uses_goes() {
+    let dir = tempfile::Builder::new().prefix("flt-images-").tempdir().unwrap();
+    let disk = Disk::new(dir.path().join("disk"), 12);
+    let store = ImageStore::open(&disk.0).unwrap();
+    for (name, minutes) in [("stood-on", 60), ("old", 50), ("older", 55), ("new", 0)] {
+        let layer = Layer::new().file("f", 0o644, &own(name)).bytes();
+        let source = layout(&dir.path().join(name), &format!("{name}:1"), json!({}), &[layer]);
+        store.load(source, None).await.unwrap();
+        let file = disk.0.join("references").join(Digest::of(format!("docker.io/library/{name}:1").as_bytes()).hex());
+        let at = std::time::SystemTime::now() - std::time::Duration::from_secs(60 * minutes);
+        std::fs::File::options().append(true).open(file).unwrap().set_modified(at).unwrap();
+    }
+    let image = store.find(&reference("stood-on:1")).await.unwrap().unwrap();
+    store.unpacked(&image, "flt").await.unwrap();
+    let names = async || -> Vec<String> {
+        let short =
+            |listed: engine_images::Listed| listed.reference.trim_start_matches("docker.io/library/").to_owned();
+        store.list().await.unwrap().into_iter().map(short).collect()
+    };
+    let freed = store.evict(512 << 10).await.unwrap();
+    assert!(freed >= 512 << 10, "{freed}");
+    assert_eq!(names().await, ["new:1", "old:1", "stood-on:1"], "the one that was not used for longest");
+    // Who finds an image uses it.
+    let caller = engine_images::Caller::default();
+    store.find_for(&reference("old:1"), &caller).await.unwrap();
+    assert_eq!(store.evict(1 << 40).await.unwrap(), 0);
+    assert_eq!(names().await, ["new:1", "old:1", "stood-on:1"], "what is new or stood on stays");
+
+    // A pull that has no room says so before, and in the middle.
+    let manifest = |size: u64, layer: &[u8]| {
+        json!({"schemaVersion": 2, "config": {"mediaType": "c", "digest": Digest::of(layer), "size": size}, "layers": []}).to_string()
+    };
+    let (name, admitted) = (reference("large:1"), engine_images::Admitted::Everybody);
+    let told =
+        store.incoming(&name, manifest(100 << 20, b"x").as_bytes(), &caller, admitted).await.unwrap_err().to_string();
+    let path = disk.0.display().to_string();
+    assert!(told.starts_with(&path) && told.contains("104857600 bytes are needed and"), "{told}");
+    let large = own("large").repeat(2);
+    let incoming =
+        store.incoming(&name, manifest(large.len() as u64, &large).as_bytes(), &caller, admitted).await.unwrap();
+    let free = store.disk().unwrap().available;
+    std::fs::write(disk.0.join("filler"), vec![1; usize::try_from(free).unwrap() - (1 << 20)]).unwrap();
+    let taken = incoming.take(&incoming.needed()[0], async { Ok(large.as_slice()) }).await;
+    assert!(matches!(&taken, Err(Error::NoRoom { needed, .. }) if *needed == large.len() as u64), "{taken:?}");
+    assert_eq!(std::fs::read_dir(disk.0.join("tmp")).unwrap().count(), 0, "half of something stays");
+}
+
+#[tokio::test]
+async fn what_was_not_on_the_disk_when_the_machine_went_down_is_unpacked_anew() {
+    let dir = tempdir().unwrap();
+    let layer = Layer::new().file("a", 0o644, b"whole").bytes();
+    let source = layout(&dir.path().join("src"), "example/app:1", json!({}), &[layer]);
+    let root = dir.path().join("store");
+    let settling = || std::fs::read_dir(root.join("settling")).unwrap().flatten().next();
+    let settled = || {
+        let begun = std::time::Instant::now();
+        while settling().is_some() {
+            assert!(begun.elapsed().as_secs() < 30, "30 s without a sync");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    };
+    let unpacked = async |store: &ImageStore| {
+        let image = store.find(&reference("example/app:1")).await.unwrap().unwrap();
+        store.unpacked(&image, "pod").await.unwrap().remove(0)
+    };
+    let store = ImageStore::open(&root).unwrap();
+    store.load(&source, None).await.unwrap();
+    let path = unpacked(&store).await;
+    settled();
+    let note = root.join("settling").join(path.file_name().unwrap());
+    // As power that is cut leaves it: the file has its name, and nothing in it.
+    let cut = |boot: &str| {
+        std::fs::write(path.join("a"), "").unwrap();
+        std::fs::write(&note, boot).unwrap();
+        drop(ImageStore::open(&root).unwrap());
+    };
+    let this = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    cut(&this);
+    settled();
+    assert_eq!(std::fs::read(path.join("a")).unwrap(), b"", "what this boot has unpacked is what containers stand on");
+    cut("another");
+    assert!(!path.exists() && !note.exists());
+    assert_eq!(std::fs::read(unpacked(&store).await.join("a")).unwrap(), b"whole");
 }

@@ -85,11 +85,16 @@ pub fn first_name(set: u64) -> Option<&'static str> {
     NAMES.get(set.trailing_zeros() as usize).copied()
 }
 
-/// `default` less `drop` plus `add`, either of which may say `ALL`.
+/// The names in a set.
+pub fn names(set: u64) -> impl Iterator<Item = &'static str> {
+    NAMES.iter().enumerate().filter(move |(n, _)| set & (1 << n) != 0).map(|(_, name)| *name)
+}
+
+/// `base` less `drop` plus `add`, either of which may say `ALL`.
 ///
 /// # Errors
 /// The name that is none.
-pub fn resolve(add: &[String], drop: &[String]) -> Result<u64, String> {
+pub fn resolve(base: u64, add: &[String], drop: &[String]) -> Result<u64, String> {
     let set = |names: &[String]| {
         names.iter().try_fold(0, |set, name| match name.eq_ignore_ascii_case("ALL") {
             true => Ok(all()),
@@ -102,7 +107,7 @@ pub fn resolve(add: &[String], drop: &[String]) -> Result<u64, String> {
     let base = match (named(add), named(drop)) {
         (true, _) => all(),
         (false, true) => 0,
-        (false, false) => default_set(),
+        (false, false) => base,
     };
     let dropped = if named(drop) { 0 } else { drop_set };
     let added = if named(add) { 0 } else { add_set };
@@ -117,10 +122,15 @@ mod tests {
     #[test]
     fn added_and_dropped() {
         let names = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        assert_eq!(resolve(&[], &[]).unwrap(), 0xa804_25fb, "the set that containers have had for ten years");
-        assert_eq!(resolve(&names(&["NET_BIND_SERVICE"]), &names(&["ALL"])).unwrap(), 1 << 10);
-        assert_eq!(resolve(&names(&["ALL"]), &names(&["CAP_SYS_ADMIN"])).unwrap(), all() & !(1 << 21));
-        assert_eq!(resolve(&names(&["sys_time"]), &[]).unwrap(), default_set() | 1 << 25);
-        assert_eq!(resolve(&names(&["NOPE"]), &[]).unwrap_err(), "NOPE");
+        assert_eq!(
+            resolve(default_set(), &[], &[]).unwrap(),
+            0xa804_25fb,
+            "the set that containers have had for ten years"
+        );
+        assert_eq!(resolve(default_set(), &names(&["NET_BIND_SERVICE"]), &names(&["ALL"])).unwrap(), 1 << 10);
+        assert_eq!(resolve(default_set(), &names(&["ALL"]), &names(&["CAP_SYS_ADMIN"])).unwrap(), all() & !(1 << 21));
+        assert_eq!(resolve(default_set(), &names(&["sys_time"]), &[]).unwrap(), default_set() | 1 << 25);
+        assert_eq!(resolve(0, &names(&["CHOWN"]), &names(&["KILL"])).unwrap(), 1, "where nothing is usual");
+        assert_eq!(resolve(default_set(), &names(&["NOPE"]), &[]).unwrap_err(), "NOPE");
     }
 }

@@ -13,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Where every distribution mounts them.
+const MOUNT: &str = "/sys/fs/cgroup";
 /// Version 1 controllers that are used; a set of them may be mounted together, with a link for each name.
 const V1_CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
 const V2_CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -148,7 +150,7 @@ impl Cgroups {
     /// # Errors
     /// No cgroups are mounted, or a controller that limits need is missing.
     pub fn detect(parent: &str) -> Result<Self, Error> {
-        Self::at(Path::new("/sys/fs/cgroup"), parent)
+        Self::at(Path::new(MOUNT), parent)
     }
 
     fn at(mount: &Path, parent: &str) -> Result<Self, Error> {
@@ -258,15 +260,23 @@ impl Cgroups {
         Some(Usage { cpu, memory, working_set: memory.saturating_sub(idle) })
     }
 
+    /// How many processes and threads are in the cgroup and below, if it exists.
+    pub fn processes(&self, path: &str) -> Option<u64> {
+        fs::read_to_string(self.file(path, "pids", "pids.current")).ok()?.trim().parse().ok()
+    }
+
     /// Kills what is in the cgroup and below, and removes it; absence is fine.
     ///
     /// # Errors
     /// Processes do not go, or the kernel keeps the directory.
     pub fn remove(&self, path: &str) -> Result<(), Error> {
-        for dir in self.dirs(path) {
-            self.remove_dir(&dir)?;
+        let mut dirs = self.dirs(path);
+        if self.version == Version::V1 {
+            // Other programs that make a cgroup inside ours make it with all controllers, and leave what is above it.
+            let all = fs::read_dir(&self.mount).into_iter().flatten().flatten();
+            dirs.extend(all.map(|controller| controller.path().join(&self.parent).join(path)));
         }
-        Ok(())
+        dirs.iter().try_for_each(|dir| self.remove_dir(dir))
     }
 
     fn remove_dir(&self, dir: &Path) -> Result<(), Error> {
@@ -318,6 +328,16 @@ impl Cgroups {
             Version::V2 => self.mount.join(&self.parent).join(path).join(file),
         }
     }
+}
+
+/// How another program names the cgroup of a directory, whichever version: by its path in the tree (`/kubelet-x/podU`).
+pub fn path_in_tree(dir: &Path) -> Option<PathBuf> {
+    let inside = dir.strip_prefix(MOUNT).ok()?;
+    let mut parts = inside.components();
+    if !Path::new(MOUNT).join("cgroup.controllers").exists() {
+        parts.next(); // the controller
+    }
+    Some(Path::new("/").join(parts.as_path()))
 }
 
 /// How often the kernel says it killed for memory: `oom_kill N` in both versions' files.

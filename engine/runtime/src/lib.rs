@@ -1,8 +1,9 @@
 //! A *runtime* runs the containers of pods. The pod worker knows this trait and nothing of namespaces.
 //!
 //! ```text
-//! pod worker ──trait Runtime──▶ oci: one supervisor process per pod ──▶ containers
-//!                               (cri, process, wasm, vm: the same trait)
+//! pod worker ──trait Runtime──▶ Runtimes ──by handler──▶ oci: one supervisor process per pod ──▶ containers
+//!                                                        process: the same behind more fences
+//!                                                        (cri, wasm, vm: the same trait)
 //! ```
 //!
 //! A *sandbox* is what the containers of one pod share: network, host name, IPC, shared memory. It outlives the
@@ -10,9 +11,16 @@
 
 pub mod capabilities;
 pub mod cgroups;
+mod hosted;
+mod log_end;
 mod oci;
+pub mod process;
+mod runtimes;
 
-pub use oci::{OciRuntime, supervisor};
+pub use hosted::Hosted;
+pub use log_end::log_end;
+pub use oci::{OciRuntime, runner, supervisor};
+pub use runtimes::Runtimes;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,11 +31,31 @@ use engine_session::{ExecOptions, ExecSession};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+/// What a container has no business to read, unless it is privileged (the set of all container engines).
+pub const MASKED_PATHS: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// What it may read and not write.
+pub const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 /// What the containers of a pod share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxConfig {
     /// The pod's uid, which names the sandbox.
     pub pod_uid: String,
+    /// Which of the machine's [`Runtimes`] runs it, as its RuntimeClass says; none for the default.
+    #[serde(default)]
+    pub handler: Option<String>,
     /// The network namespace; none for the machine's own.
     pub netns: Option<PathBuf>,
     /// The host name inside; none with the machine's own network, where it is the machine's.
@@ -37,11 +65,17 @@ pub struct SandboxConfig {
     /// Whether the containers see each other's processes.
     #[serde(default)]
     pub share_processes: bool,
+    /// Whether its containers are confined as the handler [`process`] does it, whatever else is said.
+    #[serde(default)]
+    pub fenced: bool,
     /// Settings of the kernel within the pod's namespaces: `net.ipv4.ip_unprivileged_port_start` → value.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
     /// Memory-backed volumes to mount for all containers: host directory → size in bytes (0: half of the machine).
     pub memory_volumes: BTreeMap<PathBuf, u64>,
+    /// The pod's cgroup directories, for what a runtime keeps beside its containers.
+    #[serde(default)]
+    pub cgroups: Vec<PathBuf>,
 }
 
 /// A user as the supervisor can resolve it inside the image.
@@ -95,6 +129,29 @@ pub enum Seccomp {
     Profile(String),
 }
 
+/// What a container sees as `/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// An image's layers, unpacked on this machine.
+    Layers {
+        /// Where all `layers` are.
+        dir: PathBuf,
+        /// Names of lower directories below `dir`, lowest first.
+        layers: Vec<String>,
+    },
+    /// The machine's own programs, read-only, as [`process`] shows them. Only behind its fences.
+    Machine,
+    /// An image of a store of blobs, for a runtime that unpacks images itself ([`Runtime::takes_images`]).
+    Image {
+        /// What it is called, for people.
+        name: String,
+        /// The digest of its manifest: `sha256:HEX`.
+        digest: String,
+        /// Where each blob is a file `sha256/HEX`.
+        blobs: PathBuf,
+    },
+}
+
 /// A container, decided in full.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
@@ -104,12 +161,16 @@ pub struct ContainerConfig {
     pub name: String,
     /// 0 for the first run, then counted up.
     pub attempt: u32,
-    /// Where all `layers` are.
-    pub layers_dir: PathBuf,
-    /// Names of lower directories below `layers_dir`, lowest first.
-    pub layers: Vec<String>,
+    /// What is at `/` inside.
+    pub root: Root,
     /// Program and arguments; never empty.
     pub args: Vec<String>,
+    /// Words that this program is begun with in their place, to run them itself: see [`runner`]. Empty: the kernel runs `args`.
+    #[serde(default)]
+    pub runner: Vec<String>,
+    /// TCP ports that it is said to listen on, in order: what a runner that listens for it takes.
+    #[serde(default)]
+    pub ports: Vec<u16>,
     /// `NAME=value`.
     pub env: Vec<String>,
     /// Working directory; empty is `/`.
@@ -128,6 +189,9 @@ pub struct ContainerConfig {
     pub read_only_root: bool,
     /// Which system calls are refused.
     pub seccomp: Seccomp,
+    /// Whether it is confined as the handler [`process`] does it; always so in a fenced sandbox.
+    #[serde(default)]
+    pub fenced: bool,
     /// Whether it sees the machine's processes.
     pub host_pid: bool,
     /// The name of a container of the pod whose processes are its own, too.
@@ -214,6 +278,24 @@ pub enum Error {
     /// The supervisor refused; the message says what was observed and needed.
     #[error("{0}")]
     Refused(String),
+    /// No runtime of this machine has the name.
+    #[error("no runtime for {handler:?} is configured, needed one of: {}", known.join(", "))]
+    Handler {
+        /// What was asked for.
+        handler: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// Another program that runs containers did not do what it was asked for, or does not answer.
+    #[error("container runtime at {at}: {call}: {why}")]
+    Call {
+        /// Where it is.
+        at: String,
+        /// What it was asked for.
+        call: &'static str,
+        /// What it said.
+        why: String,
+    },
     /// A file of the runtime could not be read or written.
     #[error("{action} {}", path.display())]
     Io {
@@ -230,6 +312,11 @@ pub enum Error {
 /// Runs containers. Absence is never an error: stopping what is gone is `Ok`.
 #[async_trait]
 pub trait Runtime: Send + Sync {
+    /// Whether a container's root is to be a [`Root::Image`]; else it is [`Root::Layers`].
+    fn takes_images(&self) -> bool {
+        false
+    }
+
     /// Makes the sandbox, or finds the living one of the same pod.
     ///
     /// # Errors
@@ -260,6 +347,9 @@ pub trait Runtime: Send + Sync {
     /// # Errors
     /// The container does not run.
     async fn attach(&self, pod_uid: &str, id: &str, options: &ExecOptions) -> Result<ExecSession, Error>;
+
+    /// Where what a container has written beside its mounts is on this machine; none where that cannot be told.
+    async fn writable_layer(&self, pod_uid: &str, id: &str) -> Option<PathBuf>;
 
     /// Forgets a container that has ended, with its files (not its log).
     ///

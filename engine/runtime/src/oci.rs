@@ -1,4 +1,4 @@
-//! The built-in runtime: OCI images as containers, one [supervisor] process per pod.
+//! The built-in runtime: OCI images as containers, one [supervisor] process per pod. With more fences it is the handler `process`.
 //!
 //! ```text
 //! DIR/PODUID/sandbox.json  socket  containers/ID/{status.json, upper, work, root}
@@ -31,6 +31,8 @@ mod protocol;
 mod remains;
 pub mod supervisor;
 
+pub use supervisor::runner;
+
 /// A supervisor that starts a container answers within the 60 s it gives a child, and a little.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
 /// Killing takes the kernel milliseconds; a supervisor that takes longer is killed itself.
@@ -41,6 +43,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct OciRuntime {
     dir: PathBuf,
     supervisor: Vec<OsString>,
+    fenced: bool,
 }
 
 impl OciRuntime {
@@ -53,7 +56,17 @@ impl OciRuntime {
         let dir = dir.into();
         fs::create_dir_all(&dir).map_err(io_error("create", &dir))?;
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).map_err(io_error("protect", &dir))?;
-        Ok(Self { dir, supervisor })
+        // Loads the kernel's module while nobody else asks for it: of several containers that start at once after a boot, some would be told
+        // that there is no such file system while another's request is under way. A kernel without it says so where it is mounted.
+        let _ = rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC);
+        Ok(Self { dir, supervisor, fenced: false })
+    }
+
+    /// The handler [`process`](crate::process): all sandboxes that this one makes are fenced. They may be below the directory of one that
+    /// makes others.
+    #[must_use]
+    pub fn fenced(self) -> Self {
+        Self { fenced: true, ..self }
     }
 
     fn pod_dir(&self, pod_uid: &str) -> PathBuf {
@@ -119,6 +132,7 @@ impl Runtime for OciRuntime {
         let containers = dir.join(CONTAINERS_DIR);
         fs::create_dir_all(&containers).map_err(io_error("create", &containers))?;
         let path = dir.join(SANDBOX_FILE);
+        let config = &SandboxConfig { fenced: self.fenced, ..config.clone() };
         let bytes = serde_json::to_vec(config).map_err(|e| io_error("write", &path)(e.into()))?;
         engine_host::files::write_durably(&path, &bytes, 0o600).map_err(io_error("write", &path))?;
         self.spawn(&dir, config).await
@@ -199,6 +213,10 @@ impl Runtime for OciRuntime {
             }
         }
         remove_dir(&self.pod_dir(pod_uid))
+    }
+
+    async fn writable_layer(&self, pod_uid: &str, id: &str) -> Option<PathBuf> {
+        Some(self.pod_dir(pod_uid).join(CONTAINERS_DIR).join(id).join("upper"))
     }
 
     async fn list(&self) -> Result<Vec<String>, Error> {

@@ -7,6 +7,8 @@
 //!
 //! Whoever asks for one (an API server) and whoever runs it (a runtime, a peer's node) know nothing else of each other.
 
+pub mod carry;
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 

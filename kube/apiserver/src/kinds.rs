@@ -18,6 +18,7 @@ pub mod core;
 pub mod description;
 mod discovery;
 mod events;
+mod metrics;
 mod networking;
 mod node;
 pub(crate) mod pod_spec;
@@ -270,6 +271,7 @@ pub fn descriptions() -> impl Iterator<Item = &'static Description> {
         core::KINDS,
         discovery::KINDS,
         events::KINDS,
+        metrics::KINDS,
         networking::KINDS,
         node::KINDS,
         policy::KINDS,

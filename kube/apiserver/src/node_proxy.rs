@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The kubelet implements it for the machine it runs on, a virtual node implements it for the pods of a
-//! peer. [`NodeProxies`] finds the one that answers for a node's name.
+//! peer, [`crate::node_tunnel`] for a machine elsewhere. [`NodeProxies`] finds the one that answers for a node's name.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -15,11 +15,13 @@ use std::sync::{Arc, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use engine_session::{ExecOptions, ExecOutput, ExecSession, TerminalSize};
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::io::{AsyncRead, AsyncWrite};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// One container of one pod, as the API server resolved it: the container exists in the pod's spec.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerTarget {
     /// The pod's namespace.
     pub namespace: String,
@@ -32,7 +34,7 @@ pub struct ContainerTarget {
 }
 
 /// What of a container's log is wanted (`PodLogOptions`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogOptions {
     /// Keep the stream open and send what is written later.
     pub follow: bool,
@@ -53,7 +55,7 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// Why a node could not answer. The API server maps it to a `Status` (see `From` in `status.rs`).
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Error {
     /// The pod or container is not on this node, or its log is gone: 404.
     #[error("{0}")]
@@ -70,6 +72,50 @@ pub enum Error {
     /// Anything else: 500.
     #[error("{0}")]
     Internal(String),
+}
+
+impl Error {
+    /// The same with another reason.
+    pub(crate) fn map(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::NotFound(why) => Self::NotFound(change(why)),
+            Self::BadRequest(why) => Self::BadRequest(change(why)),
+            Self::Unavailable(why) => Self::Unavailable(change(why)),
+            Self::NotImplemented(why) => Self::NotImplemented(change(why)),
+            Self::Internal(why) => Self::Internal(change(why)),
+        }
+    }
+}
+
+/// Carries a log until it ends or who reads it goes. The reader never writes: what can be read is its end.
+pub async fn carry_log(
+    log: &mut BoxStream<'static, std::io::Result<Bytes>>,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) {
+    let (mut from, mut to) = tokio::io::split(stream);
+    let mut byte = [0];
+    let gone = from.read(&mut byte);
+    tokio::pin!(gone);
+    let mut watching = true;
+    loop {
+        // Losing the race loses nothing: `next` keeps what it has not returned.
+        tokio::select! {
+            chunk = log.next() => match chunk {
+                Some(Ok(chunk)) => {
+                    if to.write_all(&chunk).await.is_err() || to.flush().await.is_err() {
+                        return;
+                    }
+                }
+                Some(Err(error)) => return tracing::debug!(%error, "a log broke"),
+                None => return,
+            },
+            // A reader that only finishes its direction still reads; one that drops the stream resets it.
+            read = &mut gone, if watching => match read {
+                Ok(_) => watching = false,
+                Err(_) => return,
+            },
+        }
+    }
 }
 
 /// Answers for the pods of one node.
@@ -102,7 +148,24 @@ pub trait NodeProxy: Send + Sync {
 /// Which proxy answers for which node. Cheap to clone; all clones see the same table.
 #[derive(Clone, Default)]
 pub struct NodeProxies {
-    by_node: Arc<RwLock<HashMap<String, Arc<dyn NodeProxy>>>>,
+    by_node: Table,
+    /// Those behind connections; of a node that is in the other table none counts.
+    tunnels: Table,
+}
+
+type Table = Arc<RwLock<HashMap<String, Arc<dyn NodeProxy>>>>;
+
+/// A tunnel, until it is dropped.
+pub(crate) struct Held(NodeProxies, String, Arc<dyn NodeProxy>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut tunnels = self.0.tunnels.write().unwrap_or_else(|e| e.into_inner());
+        // A newer one of the same node stays.
+        if tunnels.get(&self.1).is_some_and(|proxy| Arc::ptr_eq(proxy, &self.2)) {
+            tunnels.remove(&self.1);
+        }
+    }
 }
 
 impl NodeProxies {
@@ -118,7 +181,19 @@ impl NodeProxies {
 
     /// Who answers for `node`.
     pub fn get(&self, node: &str) -> Option<Arc<dyn NodeProxy>> {
-        self.by_node.read().unwrap_or_else(|e| e.into_inner()).get(node).cloned()
+        let find = |table: &Table| table.read().unwrap_or_else(|e| e.into_inner()).get(node).cloned();
+        find(&self.by_node).or_else(|| find(&self.tunnels))
+    }
+
+    /// Whether somebody answers for `node` who is no tunnel.
+    pub(crate) fn is_registered(&self, node: &str) -> bool {
+        self.by_node.read().unwrap_or_else(|e| e.into_inner()).contains_key(node)
+    }
+
+    /// A tunnel answers for `node` until what is returned is dropped, or a newer one does.
+    pub(crate) fn hold(&self, node: &str, proxy: Arc<dyn NodeProxy>) -> Held {
+        self.tunnels.write().unwrap_or_else(|e| e.into_inner()).insert(node.to_owned(), proxy.clone());
+        Held(self.clone(), node.to_owned(), proxy)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<String, Arc<dyn NodeProxy>>> {

@@ -4,14 +4,15 @@
 //! ```text
 //! /openapi/v3                  where the document of each group version is, by a URL with its hash
 //! /openapi/v3/apis/apps/v1     the document; with `?hash=` of what it is now it may be kept for ever, with another one it is elsewhere
-//! /openapi/v2                  all of them as one, in the older form (Swagger 2.0)
+//! /openapi/v2                  all of them as one, in the older form (Swagger 2.0), JSON or protobuf
 //! ```
 //!
 //! Documents are made when they are asked for, and only the hashes of those that cannot change are kept: who has seen one says so
 //! (`If-None-Match`) and gets 304.
 //!
-//! Not built: descriptions of fields, the protobuf forms.
+//! Not built: descriptions of fields, the protobuf form of the newer documents.
 
+mod gnostic;
 mod schemas;
 mod v2;
 
@@ -42,8 +43,17 @@ pub fn answer(registry: &Registry, path: &str, query: &Query, headers: &HeaderMa
     let group_version = match path.trim_start_matches("/openapi/") {
         "v3" => return Ok(tagged(&index(registry).to_string(), None, headers)),
         "v2" => {
+            let document = v2::document(&registry.all());
+            if wants_gnostic(headers) {
+                let value = serde_json::from_str(&document).map_err(Status::internal)?;
+                let mut response = Response::new(body::full(gnostic::encode(&value).into()));
+                for (name, value) in [(header::CONTENT_TYPE, gnostic::MEDIA_TYPE), (header::VARY, "Accept")] {
+                    response.headers_mut().insert(name, HeaderValue::from_static(value));
+                }
+                return Ok(response);
+            }
             body::negotiate(headers, body::Offer::default())?;
-            return Ok(tagged(&v2::document(&registry.all()), None, headers));
+            return Ok(tagged(&document, None, headers));
         }
         other => other.strip_prefix("v3/").ok_or_else(Status::no_resource)?,
     };
@@ -63,6 +73,12 @@ pub fn answer(registry: &Registry, path: &str, query: &Query, headers: &HeaderMa
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(FOREVER));
     }
     Ok(response)
+}
+
+/// Whether the older document is wanted as protobuf, and nothing else before.
+fn wants_gnostic(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accept.split([',', ';']).next().is_some_and(|first| [gnostic::ASKED, gnostic::MEDIA_TYPE].contains(&first.trim()))
 }
 
 /// A document with its ETag, or nothing for who has it.

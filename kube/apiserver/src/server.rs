@@ -220,7 +220,7 @@ impl ApiServer {
         UserService { server: self.clone(), user }
     }
 
-    fn kind(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Kind>, Status> {
+    pub(crate) fn kind(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Kind>, Status> {
         self.inner.registry.get(group, version, plural).ok_or_else(Status::no_resource)
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod read;
 mod resize;
 mod spdy;
 mod subresource;
+mod terminal;
 mod watch;
 pub(crate) mod write;
 
@@ -29,6 +30,7 @@ use crate::route::{self, Query, Route};
 use crate::server::ApiServer;
 use crate::status::{FieldError, FieldReason, Status};
 use crate::table;
+use crate::usage;
 
 /// One request on a resource.
 pub struct Call {
@@ -83,7 +85,8 @@ impl Call {
     /// # Errors
     /// 406 when there is no such answer.
     fn wanted(&self, stream: bool) -> Result<(View, Format), Status> {
-        let protobuf = matches!(self.kind.rules, Rules::Builtin(_)) || self.route.subresource == "scale";
+        let has_messages = matches!(self.kind.rules, Rules::Builtin(_)) && self.kind.names.group != usage::GROUP;
+        let protobuf = has_messages || self.route.subresource == "scale";
         body::negotiate(&self.headers, Offer { protobuf, stream })
     }
 
@@ -171,6 +174,9 @@ pub async fn answer(server: &ApiServer, call: &Call, sent: &[u8]) -> Result<Resp
         admission::ask(server, call, (Operation::Create, None), &mut review, (None, dry_run)).await?;
         return represent(call, StatusCode::CREATED, &reviews::answer(server, call, review)?);
     }
+    if call.kind.names.group == usage::GROUP {
+        return usage::answer(server, call, verb).await;
+    }
     match verb {
         "get" => {
             if let Some(revision) = read::revision(call)? {
@@ -240,7 +246,7 @@ pub(crate) async fn update_object(
 }
 
 /// An object in the representation that was asked for.
-fn represent(call: &Call, code: StatusCode, object: &Value) -> Result<Response<Body>, Status> {
+pub(crate) fn represent(call: &Call, code: StatusCode, object: &Value) -> Result<Response<Body>, Status> {
     Ok(match call.wanted(false)?.0 {
         View::Object => body::json(code, object),
         View::Metadata => body::json(code, &table::partial(object)),
@@ -250,4 +256,26 @@ fn represent(call: &Call, code: StatusCode, object: &Value) -> Result<Response<B
             body::json(code, &table::table(&call.kind, std::slice::from_ref(object), metadata, include))
         }
     })
+}
+
+/// Objects that are not of the store, in the representation that was asked for.
+pub(crate) fn represent_list(call: &Call, objects: &[Value], metadata: Value) -> Result<Response<Body>, Status> {
+    let names = &call.kind.names;
+    let list = match call.wanted(false)?.0 {
+        View::Object => serde_json::json!({
+            "kind": format!("{}List", names.kind), "apiVersion": format!("{}/{}", names.group, names.version),
+            "metadata": metadata, "items": objects,
+        }),
+        View::Metadata => {
+            let items: Vec<Value> = objects.iter().map(table::partial).collect();
+            serde_json::json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
+            })
+        }
+        View::Table => {
+            let include = call.query.get("includeObject").unwrap_or("Metadata");
+            table::table(&call.kind, objects, metadata, include)
+        }
+    };
+    Ok(body::json(StatusCode::OK, &list))
 }

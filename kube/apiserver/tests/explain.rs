@@ -35,6 +35,37 @@ async fn kubectl_explains_every_kind() {
     }
 }
 
+/// A list is no kind that a document of its own tells of, so kubectl reads the older one, as protobuf, and judges by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_takes_a_list() {
+    let kubectl = start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("list.json");
+    let write = |more: Value| {
+        let config =
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "one" }, "data": { "a": "b" } });
+        let ports = json!([{ "port": 80, "targetPort": "web" }, { "port": 81, "targetPort": 8081, "name": "b" }]);
+        let mut service =
+            json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "two" }, "spec": { "ports": ports } });
+        service["spec"]["ports"][0]["name"] = "a".into();
+        service["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": [config, service] });
+        std::fs::write(&file, list.to_string()).unwrap();
+    };
+    write(json!({ "clusterIPs": 7, "portz": [] }));
+    let (_, told) = kubectl.run(&format!("apply -f {}", file.display())).await;
+    assert!(told.contains(r#"unknown field "portz" in io.k8s.api.core.v1.ServiceSpec"#), "{told}");
+    assert!(told.contains("clusterIPs") && told.contains(r#"got "integer""#), "{told}");
+    write(json!({}));
+    let made = kubectl.ok(&format!("apply -f {}", file.display())).await;
+    assert_eq!(made, "configmap/one created\nservice/two created\n");
+    // What is read can be given back.
+    let read = kubectl.ok("get configmap/one service/two -o json").await;
+    std::fs::write(&file, &read).unwrap();
+    let replaced = kubectl.ok(&format!("replace -f {}", file.display())).await;
+    assert_eq!(replaced, "configmap/one replaced\nservice/two replaced\n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_explains_a_custom_kind() {
     let kubectl = start().await;
@@ -139,5 +170,11 @@ async fn the_older_form_is_one_document_without_dangling_references() {
     assert_eq!((&last["in"], &patch["parameters"][0]["type"]), (&json!("body"), &json!("string")));
     assert_eq!(read(&api, "/openapi/v2", &tag).await.0, 304);
     let gnostic = [("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")];
-    assert_eq!(api.raw(Method::GET, "/openapi/v2", &gnostic, "").await.status(), 406);
+    let response = api.raw(Method::GET, "/openapi/v2", &gnostic, "").await;
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["content-type"].to_str().unwrap()),
+        (200, gnostic[0].1.replace('@', ".").as_str())
+    );
+    let newer = [("accept", "application/com.github.proto-openapi.spec.v3@v1.0+protobuf")];
+    assert_eq!(api.raw(Method::GET, "/openapi/v2", &newer, "").await.status(), 406);
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::SinkExt;
 use futures::stream::BoxStream;
+use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use substrate_apiserver::AuditLog;
 use substrate_apiserver::node_proxy::{
@@ -200,4 +200,19 @@ async fn a_command_that_does_not_start() {
     assert_eq!(message(&mut socket).await, None);
     let (code, told) = websocket(port, &exec("debug"), "v4.channel.k8s.io").await.err().unwrap();
     assert!(code == 400 && told.contains("is not running"), "{code} {told}");
+}
+
+/// A client may read before it knows its own channels, and lose what comes for them: a command that is over at once waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_told_nothing_before_it_reads() {
+    let kubectl = start().await;
+    kubectl.api.proxies.register("m1", Arc::new(Machine));
+    running(&kubectl.api, "web", "m1").await;
+    let (_proxy, port) = kubectl.proxy().await;
+    let failing = format!("{PODS}/web/exec?container=main&command=/no/such&stdout=1");
+    let mut socket = websocket(port, &failing, "v5.channel.k8s.io").await.unwrap();
+    assert!(matches!(socket.next().await, Some(Ok(Message::Ping(_)))));
+    let begun = std::time::Instant::now();
+    assert_eq!(message(&mut socket).await.unwrap().0, 3);
+    assert!(begun.elapsed() >= Duration::from_millis(20), "{:?} after the answer", begun.elapsed());
 }

@@ -218,3 +218,27 @@ async fn a_node_gets_tokens_of_its_own_pods() {
         "of another user"
     );
 }
+
+#[tokio::test]
+async fn a_node_makes_volumes_on_itself_alone() {
+    const VOLUMES: &str = "/api/v1/persistentvolumes";
+    let (api, node) = cluster().await;
+    let volume = |name: &str, on: &str, source: &str| {
+        let here = json!([{ "key": "kubernetes.io/hostname", "operator": "In", "values": [on] }]);
+        let affinity = json!({ "required": { "nodeSelectorTerms": [{ "matchExpressions": here }] } });
+        json!({ "metadata": { "name": name }, "spec": { "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"],
+            source: { "path": "/x" }, "nodeAffinity": affinity } })
+    };
+    let told = "node \"own\" is only allowed to write local volumes on itself";
+    assert_eq!(node.post(VOLUMES, volume("mine", "own", "local")).await.0, 201);
+    assert_eq!(refused(node.post(VOLUMES, volume("theirs", "other", "local")).await), told);
+    assert_eq!(refused(node.post(VOLUMES, volume("any", "own", "hostPath")).await), told);
+    assert_eq!(api.post(VOLUMES, volume("theirs", "other", "local")).await.0, 201);
+    let grow = json!({ "spec": { "capacity": { "storage": "2Gi" } } });
+    assert_eq!(node.patch(&format!("{VOLUMES}/mine"), "merge-patch", grow.clone()).await.0, 200);
+    assert_eq!(refused(node.patch(&format!("{VOLUMES}/theirs"), "merge-patch", grow).await), told);
+    assert_eq!(refused(node.delete(&format!("{VOLUMES}/theirs")).await), told);
+    assert_eq!(node.delete(&format!("{VOLUMES}/mine")).await.0, 200);
+    let class = json!({ "metadata": { "name": "now" }, "provisioner": "x", "volumeBindingMode": "Immediate" });
+    assert_eq!(node.post("/apis/storage.k8s.io/v1/storageclasses", class).await.0, 403);
+}

@@ -25,7 +25,7 @@ async fn every_kind_of_the_page_is_served_and_every_other_is_not() {
     let mut seen = 0;
     for line in page.lines() {
         if let Some(heading) =
-            line.strip_prefix("## ").filter(|heading| heading.ends_with("v1") || heading.ends_with("v2"))
+            line.strip_prefix("## ").filter(|heading| ["v1", "v2", "v1beta1"].iter().any(|end| heading.ends_with(end)))
         {
             group = heading;
         }
@@ -41,7 +41,7 @@ async fn every_kind_of_the_page_is_served_and_every_other_is_not() {
         assert_eq!((code, list["kind"].as_str()), (200, Some(format!("{kind}List").as_str())), "{root}/{plural}");
         seen += 1;
     }
-    assert_eq!(seen, 58);
+    assert_eq!(seen, 60);
     for path in ["/api/v1/componentstatuses", "/apis/resource.k8s.io/v1/resourceclaims", "/apis/batch/v1beta1/cronjobs"]
     {
         assert_eq!(api.get(path).await.0, 404, "{path}");

@@ -169,7 +169,10 @@ async fn the_roles_of_the_parts_belong_together() {
     let bound = |role: &Value| bindings.iter().any(|binding| binding["roleRef"]["name"] == role["metadata"]["name"]);
     let free = roles.iter().filter(|role| !bound(role)).map(|role| role["metadata"]["name"].as_str().unwrap());
     let free: Vec<&str> = free.filter(|name| !name.contains("aggregate-to") && !name.contains("-approver")).collect();
-    assert_eq!(free, ["admin", "edit", "system:auth-delegator", "view"], "every other role is somebody's");
+    let joining = "system:certificates.k8s.io:certificatesigningrequests:nodeclient";
+    let reading = "system:aggregated-metrics-reader";
+    let expected = ["admin", "edit", reading, "system:auth-delegator", joining, "system:node-bootstrapper", "view"];
+    assert_eq!(free, expected, "every other role is somebody's");
 }
 
 #[tokio::test]

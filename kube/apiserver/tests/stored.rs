@@ -307,12 +307,13 @@ async fn containers_are_added_to_a_pod_that_runs() {
 async fn a_foreign_api_is_not_served_and_says_so() {
     let api = api().await;
     let spec = json!({
-        "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+        "group": "custom.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
         "service": { "name": "metrics", "namespace": "kube-system" },
     });
     let path = "/apis/apiregistration.k8s.io/v1/apiservices";
-    let service = made(&api, path, json!({ "metadata": { "name": "v1beta1.metrics.k8s.io" }, "spec": spec })).await;
+    let service =
+        made(&api, path, json!({ "metadata": { "name": "v1beta1.custom.metrics.k8s.io" }, "spec": spec })).await;
     let condition = &service["status"]["conditions"][0];
     assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("NotBuilt")));
-    assert_eq!(api.get("/apis/metrics.k8s.io/v1beta1/pods").await.0, 404);
+    assert_eq!(api.get("/apis/custom.metrics.k8s.io/v1beta1/pods").await.0, 404);
 }

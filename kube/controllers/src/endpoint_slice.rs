@@ -12,3 +12,4 @@ mod act;
 mod plan;
 
 pub(crate) use act::run;
+pub(crate) use plan::SERVICE_NAME;

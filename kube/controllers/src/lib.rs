@@ -14,9 +14,11 @@
 //! | `volumes` | claims bound to volumes, and what is used from going |
 //! | `quota` | how much of its quotas a namespace uses |
 //! | `endpoint_slice` | where the pods of a Service are |
+//! | `load_balancer` | addresses of the machines for Services that want a balancer |
 //! | `namespace` | deletion of namespaces with all that is in them |
 //! | `garbage` | deletion of what is owned with its owners |
 //! | `node_life` | what is believed of silent nodes, and evictions by taints |
+//! | `node_ipam` | a range of addresses of pods for each node |
 //! | `pod_gc` | pods that nobody else would clear away |
 //! | `cluster_role` | roles that are the sum of others |
 //! | `service_account` | the account and the certificate in every namespace |
@@ -43,7 +45,9 @@ mod history;
 mod in_use;
 mod job;
 mod kinds;
+mod load_balancer;
 mod namespace;
+mod node_ipam;
 mod node_life;
 mod objects;
 mod pod_gc;
@@ -70,6 +74,7 @@ use tokio::task::JoinSet;
 use tracing::error;
 
 use crate::in_use::InUse;
+pub use crate::node_ipam::Ranges;
 pub use crate::token::Minter;
 
 /// How the controllers work.
@@ -87,6 +92,8 @@ pub struct Options {
     pub signer: Option<Signer>,
     /// Makes tokens that are kept in Secrets. Without it such Secrets stay empty.
     pub minter: Option<Minter>,
+    /// Ranges of addresses for pods of nodes. Without them nodes have none, or bring their own.
+    pub node_ranges: Option<Ranges>,
     /// The copies of the API that all parts of the process share; without them the controllers have their own.
     pub caches: Option<Caches>,
 }
@@ -101,6 +108,7 @@ impl Default for Options {
             root_certificate: None,
             signer: None,
             minter: None,
+            node_ranges: None,
             caches: None,
         }
     }
@@ -118,9 +126,13 @@ pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
     let client = client_for("replicaset-controller");
     tasks.spawn(replica_set::run(client, caches.replica_sets.clone(), caches.pods.clone()));
     tasks.spawn(endpoint_slice::run(client_for("endpointslice-controller"), caches.clone()));
+    tasks.spawn(load_balancer::run(client_for("service-controller"), caches.clone()));
     tasks.spawn(namespace::run(client_for("namespace-controller"), caches.clone()));
     tasks.spawn(garbage::run(client_for("generic-garbage-collector"), in_use.clone()));
     tasks.spawn(node_life::run(client_for("node-controller"), caches.clone(), options.node_grace));
+    if let Some(ranges) = options.node_ranges {
+        tasks.spawn(node_ipam::run(client_for("node-ipam-controller"), caches.nodes.clone(), ranges));
+    }
     tasks.spawn(cluster_role::run(client_for("clusterrole-aggregation-controller"), shared.all()));
     tasks.spawn(service_account::run_accounts(client_for("service-account-controller"), caches.clone()));
     if let Some(minter) = options.minter {

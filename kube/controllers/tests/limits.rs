@@ -88,7 +88,7 @@ async fn an_autoscaler_keeps_its_limits_and_says_that_nothing_is_measured() {
     assert_eq!(world.api::<Deployment>().get("web").await.unwrap().spec.unwrap().replicas, Some(2));
     let more = Patch::Merge(json!({"spec": {"maxReplicas": 5}}));
     world.api::<HorizontalPodAutoscaler>().patch("web", &PatchParams::default(), &more).await.unwrap();
-    reason("the server could not find the requested resource (get pods.metrics.k8s.io)").await;
+    reason("no metrics returned from resource metrics API").await;
     let nobody = Patch::Merge(json!({"spec": {"scaleTargetRef": {"name": "nobody"}}}));
     world.api::<HorizontalPodAutoscaler>().patch("web", &PatchParams::default(), &nobody).await.unwrap();
     reason("FailedGetScale").await;

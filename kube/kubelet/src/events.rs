@@ -48,16 +48,24 @@ impl Recorder {
         self.say(pod, container, false, reason, message);
     }
 
+    /// The node itself runs into something.
+    pub fn of_node(&self, node: &str, reason: &'static str, message: String) {
+        let name = Some(node.to_owned());
+        let kind = Some("Node".to_owned());
+        self.send(
+            ObjectReference { kind, uid: name.clone(), name, ..ObjectReference::default() },
+            true,
+            reason,
+            message,
+        );
+    }
+
     /// Something did not.
     pub fn warning(&self, pod: &Pod, container: Option<&str>, reason: &'static str, message: String) {
         self.say(pod, container, true, reason, message);
     }
 
-    fn say(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &'static str, mut message: String) {
-        if message.len() > MESSAGE_MAX {
-            let end = (0..=MESSAGE_MAX).rev().find(|n| message.is_char_boundary(*n)).unwrap_or(0);
-            message.truncate(end);
-        }
+    fn say(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &'static str, message: String) {
         let object = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -67,7 +75,15 @@ impl Recorder {
             resource_version: pod.metadata.resource_version.clone(),
             field_path: container.map(|c| format!("spec.{}{{{c}}}", list_of(pod, c))),
         };
-        tracing::debug!(pod = pod.metadata.name, reason, message, "event");
+        self.send(object, warning, reason, message);
+    }
+
+    fn send(&self, object: ObjectReference, warning: bool, reason: &'static str, mut message: String) {
+        if message.len() > MESSAGE_MAX {
+            let end = (0..=MESSAGE_MAX).rev().find(|n| message.is_char_boundary(*n)).unwrap_or(0);
+            message.truncate(end);
+        }
+        tracing::debug!(object = object.name, reason, message, "event");
         if self.0.try_send(Said { object, warning, reason, message, at: Timestamp::now() }).is_err() {
             tracing::warn!(reason, "an event was dropped: too many are waiting");
         }
@@ -90,7 +106,8 @@ async fn write_all(client: kube::Client, node: String, mut receive: mpsc::Receiv
     while let Some(said) = receive.recv().await {
         let uid = said.object.uid.clone().unwrap_or_default();
         let key = Key(uid, said.object.field_path.clone().unwrap_or_default(), said.reason, said.message.clone());
-        let namespace = said.object.namespace.clone().unwrap_or_default();
+        // What is in no namespace has its events in this one.
+        let namespace = said.object.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
         if let Some((name, count)) = known.get_mut(&key) {
             *count = count.saturating_add(1);
@@ -120,7 +137,7 @@ fn event(node: &str, said: &Said) -> Event {
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{name}.{:x}", said.at.as_nanosecond())),
-            namespace: said.object.namespace.clone(),
+            namespace: said.object.namespace.clone().or_else(|| Some("default".to_owned())),
             ..ObjectMeta::default()
         },
         involved_object: said.object.clone(),

@@ -1,27 +1,32 @@
 //! Putting it together: options in, a handle out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use substrate_network::NodeNetwork;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::events::Recorder;
+use crate::eviction::{self, plan::Signal};
 use crate::manager::{Manager, Pods, sweep_all};
 use crate::node::{self, Reserve};
 use crate::pod::names::ClusterDns;
 use crate::pod::resources::Capacity;
 use crate::pod::tokens::Tokens;
 use crate::pod::worker;
-use crate::{Guests, ImageSource};
+use crate::{Guests, ImageSource, static_pods};
+use engine_cri::{CriRuntime, network::Plugin};
 use engine_images::ImageStore;
 use engine_runtime::cgroups::{self, Cgroups};
-use engine_runtime::{OciRuntime, Runtime};
+use engine_runtime::{Hosted, OciRuntime, Runtime, Runtimes, process};
+
+/// Images pulled at once, each with a few layers: more would only divide the line (`maxParallelImagePulls`).
+const PULLS_MAX: usize = 4;
 
 /// What a kubelet is started with.
 pub struct Options {
@@ -43,6 +48,8 @@ pub struct Options {
     pub node_labels: BTreeMap<String, String>,
     /// The command line that leads to [`engine_runtime::supervisor::main`].
     pub supervisor: Vec<OsString>,
+    /// Handlers whose containers a runner of the same program runs, and the words that lead to it: see [`engine_runtime::runner`].
+    pub runners: Vec<(String, Vec<String>)>,
     /// Asked in order for images that are not here.
     pub image_sources: Vec<Arc<dyn ImageSource>>,
     /// Short hexadecimal digits, unique among the nodes of this machine and always the same for the same node.
@@ -51,6 +58,22 @@ pub struct Options {
     pub reserve: Reserve,
     /// Who knows the pods that run here for others; without, there are none.
     pub guests: Option<Arc<dyn Guests>>,
+    /// A directory of files with pods that run here whatever the API says.
+    pub static_pods: Option<PathBuf>,
+    /// When pods are ended because the machine runs out of something.
+    pub eviction: eviction::Options,
+    /// A container runtime of the machine, beside the built-in one.
+    pub container_runtime: Option<ContainerRuntime>,
+    /// The handler of pods whose RuntimeClass names none; without, the built-in one.
+    pub default_runtime: Option<String>,
+}
+
+/// Where a container runtime is.
+pub struct ContainerRuntime {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// What gives its pods their network.
+    pub plugin: Plugin,
 }
 
 /// Why a kubelet cannot start; the message says what to mend.
@@ -91,8 +114,14 @@ pub(crate) struct Shared {
     pub node_labels: BTreeMap<String, String>,
     pub client: kube::Client,
     pub runtime: Arc<dyn Runtime>,
+    /// The same, with the names of its handlers.
+    pub runtimes: Arc<Runtimes>,
     pub images: ImageStore,
     pub image_sources: Vec<Arc<dyn ImageSource>>,
+    /// Images that may be pulled at once.
+    pub pulls: Semaphore,
+    /// Bytes that a pull had no room for.
+    pub disk_full: watch::Sender<u64>,
     pub cgroups: Cgroups,
     pub network: Option<Arc<NodeNetwork>>,
     pub guests: Option<Arc<dyn Guests>>,
@@ -103,14 +132,41 @@ pub(crate) struct Shared {
     pub events: Recorder,
     pub dir: PathBuf,
     pub tokens: Tokens,
+    pub sampler: crate::stats::Sampler,
+    /// What of the machine is kept free for itself.
+    thresholds: eviction::plan::Thresholds,
+    /// The conditions of pressure that the Node has.
+    pub pressure: watch::Sender<BTreeSet<&'static str>>,
+    /// The static pod that a pod of the API shows, by uids.
+    shown: RwLock<BTreeMap<String, String>>,
 }
 
 impl Shared {
-    /// What pods may have of the machine.
+    /// Notes which static pod a pod of the API shows.
+    pub fn shown_as(&self, mirror: String, own: Option<String>) {
+        let mut all = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        match own {
+            Some(own) => drop(all.insert(mirror, own)),
+            None => drop(all.remove(&mirror)),
+        }
+    }
+
+    /// The uid that a pod of the API has on this machine.
+    pub fn uid_here(&self, uid: &str) -> String {
+        let all = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(uid).map_or(uid, String::as_str).to_owned()
+    }
+
+    /// What pods may have of the machine: all but what is reserved, and what must always be left.
     pub fn free(&self) -> Capacity {
+        let (all, kept) = (&self.capacity, &self.reserve);
+        let left = |signal, total: u64| self.thresholds.0.get(&signal).map_or(0, |least| least.of(total));
+        let memory = kept.memory_bytes.saturating_add(left(Signal::Memory, all.memory_bytes));
+        let storage = kept.storage_bytes.saturating_add(left(Signal::NodeFs, all.storage_bytes));
         Capacity {
-            cpu_milli: self.capacity.cpu_milli.saturating_sub(self.reserve.cpu_milli),
-            memory_bytes: self.capacity.memory_bytes.saturating_sub(self.reserve.memory_bytes),
+            cpu_milli: all.cpu_milli.saturating_sub(kept.cpu_milli),
+            memory_bytes: all.memory_bytes.saturating_sub(memory),
+            storage_bytes: all.storage_bytes.saturating_sub(storage),
         }
     }
 }
@@ -137,7 +193,9 @@ impl Kubelet {
         let dir = options.data_dir;
         let pods_dir = dir.join("pods");
         std::fs::create_dir_all(&pods_dir).map_err(|source| Error::Directory { path: pods_dir, source })?;
-        let runtime = OciRuntime::new(dir.join("run"), options.supervisor)?;
+        let found =
+            runtimes(&dir, options.supervisor, &options.runners, options.container_runtime, options.default_runtime);
+        let runtimes = Arc::new(found.await?);
         let cgroups = Cgroups::detect(&cgroup_parent(&options.instance))?;
         cgroups.prepare()?;
         let shared = Arc::new(Shared {
@@ -145,22 +203,38 @@ impl Kubelet {
             node_name: options.node_name,
             node_labels: options.node_labels,
             client: options.client,
-            runtime: Arc::new(runtime),
+            runtime: Arc::clone(&runtimes) as Arc<dyn Runtime>,
+            runtimes,
             images: ImageStore::open(dir.join("images"))?,
             image_sources: options.image_sources,
+            pulls: Semaphore::new(PULLS_MAX),
+            disk_full: watch::channel(0).0,
             cgroups,
             network: options.network,
             guests: options.guests,
             dns: ClusterDns { address: options.cluster_dns, domain: options.cluster_domain },
             host_ip: options.node_address.to_string(),
-            capacity: node::capacity(),
+            capacity: node::capacity(&dir),
             reserve: options.reserve,
             dir,
             tokens: Tokens::default(),
+            sampler: Default::default(),
+            thresholds: options.eviction.hard.clone(),
+            pressure: watch::channel(BTreeSet::new()).0,
+            shown: RwLock::default(),
         });
         let (recovered_in, recovered) = watch::channel(false);
-        let (manager, pods) = Manager::new(Arc::clone(&shared), recovered_in);
-        let tasks = vec![tokio::spawn(manager.run()), tokio::spawn(node::run(Arc::clone(&shared), recovered.clone()))];
+        let (evict, evictions) = mpsc::channel(1); // they go one after the other
+        let (statics_in, statics) = watch::channel(options.static_pods.is_none().then(Default::default));
+        let (manager, pods, mirrors) = Manager::new(Arc::clone(&shared), recovered_in, (statics.clone(), evictions));
+        let mut tasks =
+            vec![tokio::spawn(manager.run()), tokio::spawn(node::run(Arc::clone(&shared), recovered.clone()))];
+        tasks.push(tokio::spawn(crate::images::run(Arc::clone(&shared))));
+        if let Some(dir) = options.static_pods {
+            tasks.push(tokio::spawn(static_pods::watch(dir, shared.node_name.clone(), statics_in)));
+        }
+        tasks.push(tokio::spawn(eviction::run(Arc::clone(&shared), pods.clone(), evict, options.eviction)));
+        tasks.push(tokio::spawn(static_pods::keep(Arc::clone(&shared), statics, mirrors)));
         Ok(Handle { shared, pods, tasks: Arc::new(tokio::sync::Mutex::new(tasks)), recovered })
     }
 }
@@ -172,15 +246,45 @@ impl Kubelet {
     /// # Errors
     /// Something of it stays; the message says what.
     pub async fn purge(data_dir: &Path, instance: &str) -> Result<(), Error> {
+        if let Some(cri) = CriRuntime::again(&data_dir.join("cri"))? {
+            cri.purge().await?;
+        }
         if data_dir.join("run").exists() {
-            let runtime = OciRuntime::new(data_dir.join("run"), Vec::new())?;
-            for uid in runtime.list().await? {
-                runtime.remove(&uid).await?;
+            // Whoever else runs a pod, it stands on a supervisor.
+            let oci = OciRuntime::new(data_dir.join("run"), Vec::new())?;
+            for uid in oci.list().await? {
+                oci.remove(&uid).await?;
             }
         }
         Cgroups::detect(&cgroup_parent(instance))?.remove("")?;
         worker::remove_dir(data_dir).map_err(|source| Error::Directory { path: data_dir.to_owned(), source })
     }
+}
+
+/// The runtimes of a kubelet, each by the handler that RuntimeClasses name.
+async fn runtimes(
+    dir: &Path,
+    supervisor: Vec<OsString>,
+    runners: &[(String, Vec<String>)],
+    other: Option<ContainerRuntime>,
+    default: Option<String>,
+) -> Result<Runtimes, engine_runtime::Error> {
+    let oci = OciRuntime::new(dir.join("run"), supervisor)?;
+    let mut all = Runtimes::new(dir.join("handlers"), "oci", Arc::new(oci.clone()))?;
+    all.add(process::HANDLER, Arc::new(oci.clone().fenced()));
+    for (handler, words) in runners {
+        all.add(handler, Arc::new(Hosted::new(handler, oci.clone(), words, &dir.join(handler))?));
+    }
+    if let Some(ContainerRuntime { socket, plugin }) = other {
+        let cri = Arc::new(CriRuntime::new(engine_cri::Options { socket, dir: dir.join("cri"), plugin })?);
+        let own = all.handlers();
+        for handler in cri.handlers().await.iter().filter(|handler| !own.contains(handler)) {
+            all.add(handler, Arc::clone(&cri) as Arc<dyn Runtime>);
+        }
+        all.add(engine_cri::HANDLER, cri);
+    }
+    default.map_or(Ok(()), |handler| all.set_default(&handler))?;
+    Ok(all)
 }
 
 /// The name of a node's own cgroup.

@@ -10,21 +10,24 @@
 //!
 //! Reading order: [`pod`], [`runtime`], [`supervisor`], [`images`], [`node`].
 //!
-//! It knows no runtime but the built-in one (`oci`), and what [`pod::support`] lists it does not do; a pod that asks
-//! for it waits and says so. Memory and disk pressure are not watched, and pods are not evicted for them.
+//! It knows the built-in runtime (`oci`) and a container runtime of the machine (`cri`), and what [`pod::support`] lists it does not do; a pod that asks
+//! for it waits and says so.
 
 mod events;
+pub mod eviction;
 mod guests;
 mod image_source;
+mod images;
 mod kubelet;
 pub mod local_path;
 mod manager;
 pub mod node;
 pub mod pod;
 mod proxy;
+mod static_pods;
 mod stats;
 
 pub use guests::Guests;
 pub use image_source::ImageSource;
 pub(crate) use kubelet::Shared;
-pub use kubelet::{Error, Handle, Kubelet, Options, StopPods};
+pub use kubelet::{ContainerRuntime, Error, Handle, Kubelet, Options, StopPods};

@@ -5,6 +5,10 @@
 //!        here, not in the API  → stopped at once       ─▶ "recovered" ─▶ the Node may be Ready
 //!        in the API, deleted   → their workers end them
 //! ```
+//!
+//! Static pods have their workers without the API; of the API's pods those that show them (mirrors) have none.
+
+mod statics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,15 +18,19 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::watcher::{self, Event, watcher};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::Shared;
+use crate::eviction::Evicted;
 use crate::pod::worker::{self, Input};
+use crate::static_pods::{Mirrors, Said, Statics, is_own, shown};
 
 /// Pods that were deleted while we were away end within their grace, which is over by then; one that does not is hung
 /// in the kernel, and must not keep the machine from the rest of its work for ever.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether the place of a static pod is free.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The pods that have a worker, for those who ask about them.
 pub(crate) type Pods = watch::Receiver<BTreeMap<String, Arc<Pod>>>;
@@ -39,6 +47,11 @@ pub(crate) struct Manager {
     recovered: watch::Sender<bool>,
     /// Uids seen since the watch began anew.
     fresh: Option<BTreeSet<String>>,
+    statics: watch::Receiver<Said>,
+    /// Static pods that have a worker, or wait until the one before them has ended.
+    own: Statics,
+    mirrors: watch::Sender<Mirrors>,
+    evictions: mpsc::Receiver<Evicted>,
 }
 
 impl Drop for Manager {
@@ -48,9 +61,15 @@ impl Drop for Manager {
 }
 
 impl Manager {
-    pub fn new(shared: Arc<Shared>, recovered: watch::Sender<bool>) -> (Self, Pods) {
+    pub fn new(
+        shared: Arc<Shared>,
+        recovered: watch::Sender<bool>,
+        (statics, evictions): (watch::Receiver<Said>, mpsc::Receiver<Evicted>),
+    ) -> (Self, Pods, watch::Receiver<Mirrors>) {
         let (pods, receiver) = watch::channel(BTreeMap::new());
-        (Self { shared, workers: BTreeMap::new(), pods, recovered, fresh: None }, receiver)
+        let (mirrors, seen) = watch::channel(None);
+        let (workers, own) = (BTreeMap::new(), Statics::new());
+        (Self { shared, workers, pods, recovered, fresh: None, statics, own, mirrors, evictions }, receiver, seen)
     }
 
     /// Watches until dropped.
@@ -58,20 +77,43 @@ impl Manager {
         let api: Api<Pod> = Api::all(self.shared.client.clone());
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.shared.node_name));
         let mut events = std::pin::pin!(kube::runtime::WatchStreamExt::default_backoff(watcher(api, config)));
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Init) => self.fresh = Some(BTreeSet::new()),
-                Ok(Event::InitApply(pod)) => {
-                    if let (Some(fresh), Some(uid)) = (&mut self.fresh, &pod.metadata.uid) {
-                        fresh.insert(uid.clone());
+        let mut again = tokio::time::interval(AGAIN);
+        loop {
+            tokio::select! {
+                // What was not taken stays: the stream, and what changed.
+                event = events.next() => match event {
+                    Some(event) => self.heard(event).await,
+                    None => return,
+                },
+                Some((uid, why)) = self.evictions.recv() => {
+                    if let Some(worker) = self.workers.get(&uid) {
+                        worker.input.send_modify(|input| input.evicted = Some(why));
                     }
-                    self.apply(pod);
                 }
-                Ok(Event::InitDone) => self.settle().await,
-                Ok(Event::Apply(pod)) => self.apply(pod),
-                Ok(Event::Delete(pod)) => self.gone(pod.metadata.uid.as_deref().unwrap_or_default()),
-                Err(e) => tracing::warn!(node = self.shared.node_name, "watch pods: {e}"),
+                Ok(()) = self.statics.changed() => self.take_statics().await,
+                _ = again.tick(), if self.waits() => self.start_statics(),
             }
+        }
+    }
+
+    async fn heard(&mut self, event: Result<Event<Pod>, watcher::Error>) {
+        match event {
+            Ok(Event::Init) => {
+                self.fresh = Some(BTreeSet::new());
+            }
+            Ok(Event::InitApply(pod)) => {
+                if let (Some(fresh), Some(uid)) = (&mut self.fresh, &pod.metadata.uid) {
+                    fresh.insert(uid.clone());
+                }
+                self.apply(pod);
+            }
+            Ok(Event::InitDone) => self.settle().await,
+            Ok(Event::Apply(pod)) => self.apply(pod),
+            Ok(Event::Delete(pod)) if shown(&pod).is_some() => {
+                self.unshown(|mirror| mirror.metadata.uid == pod.metadata.uid)
+            }
+            Ok(Event::Delete(pod)) => self.gone(pod.metadata.uid.as_deref().unwrap_or_default()),
+            Err(e) => tracing::warn!(node = self.shared.node_name, "watch pods: {e}"),
         }
     }
 
@@ -81,18 +123,26 @@ impl Manager {
             tracing::warn!(pod = pod.metadata.name, "a pod of another node, or with a uid that is none, is not run");
             return;
         };
-        self.workers.retain(|_, w| !w.task.is_finished());
         let pod = Arc::new(pod);
-        let input = Input { pod: Arc::clone(&pod), gone: false };
-        match self.workers.get(&uid) {
-            Some(worker) => drop(worker.input.send_replace(input)),
+        if shown(&pod).is_some() {
+            return self.shows(pod);
+        }
+        self.give(&uid, Input { pod, gone: false, shown: None, evicted: None });
+    }
+
+    /// Gives a worker what it has to know; one that is not there begins.
+    fn give(&mut self, uid: &str, input: Input) {
+        self.workers.retain(|_, w| !w.task.is_finished());
+        let pod = Arc::clone(&input.pod);
+        match self.workers.get(uid) {
+            Some(worker) => worker.input.send_modify(|old| *old = Input { evicted: old.evicted.take(), ..input }),
             None => {
                 let (send, receive) = watch::channel(input);
                 let task = worker::spawn(Arc::clone(&self.shared), receive, self.pods.subscribe());
-                self.workers.insert(uid.clone(), Worker { input: send, task });
+                self.workers.insert(uid.to_owned(), Worker { input: send, task });
             }
         }
-        self.pods.send_modify(|pods| drop(pods.insert(uid, pod)));
+        self.pods.send_modify(|pods| drop(pods.insert(uid.to_owned(), pod)));
     }
 
     fn gone(&mut self, uid: &str) {
@@ -104,13 +154,17 @@ impl Manager {
 
     /// The list is complete: what is here and not in it goes.
     async fn settle(&mut self) {
-        let Some(fresh) = self.fresh.take() else { return };
+        let Some(mut fresh) = self.fresh.take() else { return };
+        self.unshown(|mirror| mirror.metadata.uid.as_ref().is_none_or(|uid| !fresh.contains(uid)));
+        fresh.extend(self.workers.keys().filter(|uid| is_own(uid)).cloned());
         let missing: Vec<String> = self.workers.keys().filter(|uid| !fresh.contains(*uid)).cloned().collect();
         missing.iter().for_each(|uid| self.gone(uid));
         if *self.recovered.borrow() {
             return;
         }
-        for uid in leftovers(&self.shared, &fresh).await {
+        // Of an earlier run's static pods the files know more; without files nobody does.
+        let files = self.statics.has_changed().is_ok();
+        for uid in leftovers(&self.shared, &fresh).await.into_iter().filter(|uid| !files || !is_own(uid)) {
             tracing::info!(uid, "a pod that is in the API no more is stopped");
             if let Err(why) = sweep_all(&self.shared, &uid).await {
                 tracing::warn!(uid, "stop a leftover pod: {why}");

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! start ─▶ Node (Ready=False, "recovering") ─▶ leftovers stopped ─▶ Ready=True ─▶ lease every 10 s, status every 5 min or when the API says something else
+//!                                                                                            (also of the images that are here)
 //! ```
 //!
 //! A machine that comes back must not be believed before it has stopped what was moved elsewhere meanwhile: Ready is
 //! reported only after the recovery of [`crate::manager`]. What others wrote on the Node (labels, taints) stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
+use engine_host::space;
+use engine_runtime::Runtimes;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
@@ -44,22 +48,45 @@ pub struct Reserve {
     pub cpu_milli: u64,
     /// Bytes.
     pub memory_bytes: u64,
+    /// Bytes of the disk.
+    pub storage_bytes: u64,
 }
 
-/// What the machine has: processors and memory, or what a cgroup above us leaves of it.
-pub fn capacity() -> Capacity {
+impl std::str::FromStr for Reserve {
+    type Err = String;
+
+    /// `cpu=500m,memory=1Gi,ephemeral-storage=2Gi`, each as it may be missing.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut reserve = Self::default();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (name, amount) = part.split_once('=').ok_or_else(|| format!("{part:?}: needed NAME=QUANTITY"))?;
+            let quantity: substrate_client::quantity::Quantity =
+                amount.parse().map_err(|e| format!("{part:?}: {e}"))?;
+            let (field, value) = match name {
+                "cpu" => (&mut reserve.cpu_milli, quantity.milli_value()),
+                "memory" => (&mut reserve.memory_bytes, quantity.value()),
+                "ephemeral-storage" => (&mut reserve.storage_bytes, quantity.value()),
+                _ => return Err(format!("{name:?}: needed cpu, memory or ephemeral-storage")),
+            };
+            *field = u64::try_from(value).map_err(|_| format!("{part:?}: needed a quantity that is not negative"))?;
+        }
+        Ok(reserve)
+    }
+}
+
+/// What the machine has: processors, memory, and the file system of `dir`; or what a cgroup above us leaves of it.
+pub fn capacity(dir: &Path) -> Capacity {
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text
-        .lines()
-        .find_map(|l| l.strip_prefix("MemTotal:"))
-        .and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-    Capacity { cpu_milli: cpus * 1000, memory_bytes: kib.unwrap_or(0) * 1024 }
+    let unread = |e: &std::io::Error| tracing::warn!("what the machine has cannot be read: {e}");
+    let memory = space::memory().inspect_err(unread).unwrap_or_default();
+    let (storage, _) = space::file_system(dir).inspect_err(unread).unwrap_or_default();
+    Capacity { cpu_milli: cpus * 1000, memory_bytes: memory.total, storage_bytes: storage.total }
 }
 
 /// Keeps the Node and its lease until dropped.
 pub(crate) async fn run(shared: std::sync::Arc<Shared>, mut recovered: watch::Receiver<bool>) {
     let mut ready = *recovered.borrow_and_update();
+    let mut pressure = shared.pressure.subscribe();
     let mut status_due = tokio::time::Instant::now();
     let mut lease_due = tokio::time::Instant::now();
     loop {
@@ -95,6 +122,7 @@ pub(crate) async fn run(shared: std::sync::Arc<Shared>, mut recovered: watch::Re
                 ready = *recovered.borrow_and_update();
                 status_due = tokio::time::Instant::now();
             }
+            Ok(()) = pressure.changed() => status_due = tokio::time::Instant::now(),
         }
     }
 }
@@ -106,7 +134,9 @@ async fn is_misjudged(shared: &Shared, ready: bool) -> bool {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let wanted = if ready { "True" } else { "False" };
     let agrees = conditions.iter().any(|c| c.type_ == "Ready" && c.status == wanted);
-    !agrees || is_advertised_anew(&node)
+    let images = node.status.as_ref().and_then(|status| status.images.clone()).unwrap_or_default();
+    let has_others = crate::images::told(shared).await.is_some_and(|told| told != images);
+    !agrees || has_others || is_advertised_anew(&node)
 }
 
 /// Whether an administrator has advertised something that pods are not given yet.
@@ -137,7 +167,11 @@ async fn report(shared: &Shared, ready: bool) -> Result<(), kube::Error> {
         let change = json!({"metadata": {"labels": labels}});
         api.patch(name, &PatchParams::default(), &Patch::Merge(&change)).await?;
     }
-    let status = json!({"status": status(shared, &found, ready)});
+    let mut status = status(shared, &found, ready);
+    if let Some(images) = crate::images::told(shared).await {
+        status["images"] = json!(images);
+    }
+    let status = json!({ "status": status });
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.map(drop)
 }
 
@@ -158,7 +192,8 @@ fn status(shared: &Shared, found: &Node, ready: bool) -> serde_json::Value {
         } else {
             format!("{}m", capacity.cpu_milli)
         };
-        json!({"cpu": cpu, "memory": format!("{}Ki", capacity.memory_bytes / 1024), "pods": PODS_MAX.to_string()})
+        let kib = |bytes: u64| format!("{}Ki", bytes / 1024);
+        json!({"cpu": cpu, "memory": kib(capacity.memory_bytes), "ephemeral-storage": kib(capacity.storage_bytes), "pods": PODS_MAX.to_string()})
     };
     let mut allocatable = resources(shared.free());
     for (name, amount) in advertised(found) {
@@ -171,8 +206,9 @@ fn status(shared: &Shared, found: &Node, ready: bool) -> serde_json::Value {
             {"type": "InternalIP", "address": shared.host_ip},
             {"type": "Hostname", "address": shared.node_name},
         ],
-        "conditions": conditions(found, ready),
-        "nodeInfo": node_info(),
+        "conditions": conditions(found, ready, &shared.pressure.borrow()),
+        "nodeInfo": node_info(shared.runtimes.default_handler()),
+        "runtimeHandlers": runtime_handlers(&shared.runtimes),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
     })
 }
@@ -189,17 +225,34 @@ pub(crate) fn is_extended(resource: &str) -> bool {
     resource.contains('/') && !resource.contains("kubernetes.io/") && !resource.starts_with("requests.")
 }
 
-fn conditions(found: &Node, ready: bool) -> Vec<serde_json::Value> {
+fn conditions(found: &Node, ready: bool, pressure: &BTreeSet<&str>) -> Vec<serde_json::Value> {
     let old = found.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let now = Time(whole_second(Timestamp::now()));
     let (is, reason, message) = match ready {
         true => ("True", "KubeletReady", "kubelet is posting ready status"),
         false => ("False", "KubeletNotReady", "the pods of an earlier run are being looked after"),
     };
+    let has = |kind, no: (&'static str, &'static str), yes: (&'static str, &'static str)| match pressure.contains(kind)
+    {
+        true => (kind, "True", yes.0, yes.1),
+        false => (kind, "False", no.0, no.1),
+    };
     let wanted = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        has(
+            "MemoryPressure",
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        ),
+        has(
+            "DiskPressure",
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+        ),
+        has(
+            "PIDPressure",
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        ),
         ("Ready", is, reason, message),
     ];
     let own = wanted.into_iter().map(|(kind, status, reason, message)| {
@@ -211,7 +264,14 @@ fn conditions(found: &Node, ready: bool) -> Vec<serde_json::Value> {
     own.chain(foreign).collect()
 }
 
-fn node_info() -> serde_json::Value {
+/// What RuntimeClasses may name here, and by the empty name what runs pods without one (KEP-3857).
+fn runtime_handlers(runtimes: &Runtimes) -> serde_json::Value {
+    let features = json!({"recursiveReadOnlyMounts": false, "userNamespaces": false});
+    let names = std::iter::once(String::new()).chain(runtimes.handlers());
+    names.map(|name| json!({"name": name, "features": features})).collect()
+}
+
+fn node_info(default_handler: &str) -> serde_json::Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let release = read("/etc/os-release");
     let pretty =
@@ -226,7 +286,7 @@ fn node_info() -> serde_json::Value {
         "systemUUID": read("/sys/class/dmi/id/product_uuid"),
         "kubeletVersion": VERSION,
         "kubeProxyVersion": "",
-        "containerRuntimeVersion": concat!("oci://", env!("CARGO_PKG_VERSION")),
+        "containerRuntimeVersion": format!("{default_handler}://{}", env!("CARGO_PKG_VERSION")),
     })
 }
 

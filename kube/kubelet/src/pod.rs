@@ -10,8 +10,12 @@
 //!
 //! Limits: see [`support`], which says them to the user.
 
+mod ask;
 pub mod environment;
 mod hooks;
+mod host_ports;
+pub mod image;
+pub mod last_words;
 pub mod located;
 pub mod names;
 pub mod plan;

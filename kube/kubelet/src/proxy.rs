@@ -33,6 +33,7 @@ impl NodeProxy for Handle {
         target: &ContainerTarget,
         options: &LogOptions,
     ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
+        let target = &self.here(target);
         let (known, runs) = self.runs(target).await?;
         let dir = PodDir::new(&self.shared.dir, &target.pod_uid);
         let attempts = logs::attempts(&dir, &target.container);
@@ -65,11 +66,13 @@ impl NodeProxy for Handle {
     }
 
     async fn exec(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
+        let target = &self.here(target);
         let (_, run) = self.running(target).await?;
         self.shared.runtime.exec(&target.pod_uid, &run, options).await.map_err(refused)
     }
 
     async fn attach(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
+        let target = &self.here(target);
         let (pod, run) = self.running(target).await?;
         // Whether there is a terminal is the container's matter, not the caller's.
         let tty = crate::pod::container(&pod, &target.container).is_some_and(|c| c.tty == Some(true));
@@ -82,6 +85,7 @@ impl NodeProxy for Handle {
     }
 
     async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error> {
+        let target = &self.here(target);
         let pod = self.pods.borrow().get(&target.pod_uid).cloned().ok_or_else(|| not_here(target))?;
         let host = pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -107,6 +111,11 @@ impl NodeProxy for Handle {
 }
 
 impl Handle {
+    /// The target by its uid on this machine: a static pod is asked for by that of its mirror.
+    fn here(&self, target: &ContainerTarget) -> ContainerTarget {
+        ContainerTarget { pod_uid: self.shared.uid_here(&target.pod_uid), ..target.clone() }
+    }
+
     /// The run of a container that goes on.
     async fn running(&self, target: &ContainerTarget) -> Result<(Arc<Pod>, String), Error> {
         let (pod, runs) = self.runs(target).await?;

@@ -7,17 +7,62 @@
 //! | `stats/summary` | the measurements, in JSON |
 //! | `metrics/resource` | the measurements, in the text format of Prometheus |
 //!
-//! Measured when asked, from the cgroups; nothing is kept. Memory that counts is the *working set*: what is used but for file pages that
+//! Measured when asked, from the cgroups. How fast CPU is used (`usageNanoCores`, over `usageWindowMilliseconds`, which upstream does not tell) is
+//! said by the [`Sampler`]. Memory that counts is the *working set*: what is used but for file pages that
 //! have not been looked at for a while, which the kernel takes back first.
 
+use std::collections::HashMap;
 use std::fmt::Write;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use engine_runtime::cgroups::Usage;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::Shared;
 use crate::kubelet::Handle;
+use crate::manager::Pods;
+
+/// Measurements are this far apart.
+const PERIOD: Duration = Duration::from_secs(15);
+/// A rate is over no less.
+const WINDOW_MIN: Duration = Duration::from_secs(10);
+/// Nobody has asked for so long: an autoscaler asks every 15 s, somebody who looks at `top` now and then.
+const ASKED_MAX: Duration = Duration::from_secs(300);
+
+/// CPU time that was used, by cgroup below the node's; `""` is the machine.
+type Used = HashMap<String, Duration>;
+
+/// Keeps two measurements while somebody asks: the first question begins it, and it ends five minutes after the last. An idle node is not
+/// measured.
+#[derive(Default)]
+pub(crate) struct Sampler(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    asked: Option<Instant>,
+    is_running: bool,
+    /// Older first, at most two.
+    samples: Vec<(Instant, Used)>,
+}
+
+impl Kept {
+    fn keep(&mut self, now: Instant, used: Used) {
+        self.samples.push((now, used));
+        let more = self.samples.len().saturating_sub(2);
+        self.samples.drain(..more);
+    }
+
+    /// Nanoseconds of CPU a second, and over which time: since the newest measurement that is old enough and knows it.
+    fn rate(&self, now: Instant, name: &str, used: Duration) -> Option<(u64, Duration)> {
+        let old_enough = self.samples.iter().rev().filter(|(at, _)| now.duration_since(*at) >= WINDOW_MIN);
+        let (at, before) = old_enough.filter_map(|(at, all)| Some((*at, *all.get(name)?))).next()?;
+        let window = now.duration_since(at);
+        let nanos = used.checked_sub(before)?.as_nanos() * 1_000_000_000 / window.as_nanos().max(1);
+        Some((u64::try_from(nanos).ok()?, window))
+    }
+}
 
 /// One pod and its containers that run.
 struct Measured {
@@ -26,8 +71,16 @@ struct Measured {
     uid: String,
     started_at: Option<Timestamp>,
     usage: Usage,
-    /// Name, when it was started, what it has used.
-    containers: Vec<(String, Timestamp, Usage)>,
+    /// Name, its cgroup, when it was started, what it has used.
+    containers: Vec<(String, String, Timestamp, Usage)>,
+}
+
+fn used(pods: &[Measured], machine: Option<&Usage>) -> Used {
+    let of_pod = |pod: &Measured| (format!("pod{}", pod.uid), pod.usage.cpu);
+    let of_containers =
+        |pod: &Measured| pod.containers.clone().into_iter().map(|(_, path, _, usage)| (path, usage.cpu));
+    let pods = pods.iter().flat_map(|pod| of_containers(pod).chain([of_pod(pod)]));
+    pods.chain(machine.map(|usage| (String::new(), usage.cpu))).collect()
 }
 
 impl Handle {
@@ -46,45 +99,56 @@ impl Handle {
         }
     }
 
-    async fn measure(&self) -> Vec<Measured> {
-        let pods: Vec<_> = self.pods.borrow().iter().map(|(uid, pod)| (uid.clone(), pod.clone())).collect();
-        let mut all = Vec::new();
-        for (uid, pod) in pods {
-            let Some(usage) = self.shared.cgroups.measure(&format!("pod{uid}")) else { continue };
-            let observed = self.shared.runtime.watch(&uid).await.borrow().clone();
-            let running = observed.containers.iter().filter(|run| run.finished.is_none());
-            let containers = running.filter_map(|run| {
-                let cgroup = format!("pod{uid}/{}", &run.id[..run.id.len().min(16)]);
-                let at = Timestamp::from_nanosecond(run.started_at_ns.into()).ok()?;
-                Some((run.name.clone(), at, self.shared.cgroups.measure(&cgroup)?))
-            });
-            let containers = containers.collect();
-            let started_at = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
-            let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
-            let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
-            all.push(Measured { namespace, name, uid, started_at, usage, containers });
+    /// Notes that somebody asks, and sees to it that there is something to compare with the next time.
+    fn asked(&self, now: Instant, used: Used) {
+        let mut kept = self.shared.sampler.0.lock().unwrap_or_else(|e| e.into_inner());
+        kept.asked = Some(now);
+        if kept.is_running {
+            return;
         }
-        all
+        kept.is_running = true;
+        kept.keep(now, used);
+        drop(kept);
+        // Not by a handle: that of a kubelet that has stopped would keep it.
+        let (shared, pods) = (Arc::downgrade(&self.shared), self.pods.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(PERIOD).await;
+                let Some(shared) = shared.upgrade() else { return };
+                let (pods, machine) = (measure(&shared, &pods).await, machine_now());
+                let mut kept = shared.sampler.0.lock().unwrap_or_else(|e| e.into_inner());
+                if kept.asked.is_none_or(|at| at.elapsed() > ASKED_MAX) {
+                    *kept = Kept::default();
+                    return;
+                }
+                kept.keep(Instant::now(), self::used(&pods, machine.as_ref().map(|(usage, _)| usage)));
+            }
+        });
     }
 
     async fn summary(&self) -> Value {
-        let now = second(Timestamp::now());
-        let part = |usage: &Usage| {
-            let cpu =
-                json!({"time": now, "usageCoreNanoSeconds": u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX)});
+        let (measured, machine) = (measure(&self.shared, &self.pods).await, machine_now());
+        let (now, at) = (second(Timestamp::now()), Instant::now());
+        self.asked(at, used(&measured, machine.as_ref().map(|(usage, _)| usage)));
+        let part = |usage: &Usage, path: &str| {
+            let nanos = u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX);
+            let mut cpu = json!({"time": now, "usageCoreNanoSeconds": nanos});
+            let kept = self.shared.sampler.0.lock().unwrap_or_else(|e| e.into_inner());
+            if let Some((rate, window)) = kept.rate(at, path, usage.cpu) {
+                cpu["usageNanoCores"] = rate.into();
+                cpu["usageWindowMilliseconds"] = u64::try_from(window.as_millis()).unwrap_or(u64::MAX).into();
+            }
             let memory = json!({"time": now, "usageBytes": usage.memory, "workingSetBytes": usage.working_set});
             (cpu, memory)
         };
-        let pods: Vec<Value> = self
-            .measure()
-            .await
+        let pods: Vec<Value> = measured
             .iter()
             .map(|pod| {
-                let containers = pod.containers.iter().map(|(name, at, usage)| {
-                    let (cpu, memory) = part(usage);
+                let containers = pod.containers.iter().map(|(name, path, at, usage)| {
+                    let (cpu, memory) = part(usage, path);
                     json!({"name": name, "startTime": second(*at), "cpu": cpu, "memory": memory})
                 });
-                let (cpu, memory) = part(&pod.usage);
+                let (cpu, memory) = part(&pod.usage, &format!("pod{}", pod.uid));
                 json!({"podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
                        "startTime": pod.started_at.map(second), "containers": containers.collect::<Vec<_>>(),
                        "cpu": cpu, "memory": memory})
@@ -92,8 +156,8 @@ impl Handle {
             .collect();
         let mut node = json!({"nodeName": self.shared.node_name});
         // What cannot be read is not there, rather than nothing.
-        if let Some((used, booted)) = machine_now() {
-            let (cpu, mut memory) = part(&used);
+        if let Some((used, booted)) = machine {
+            let (cpu, mut memory) = part(&used, "");
             memory["availableBytes"] = self.shared.capacity.memory_bytes.saturating_sub(used.working_set).into();
             (node["startTime"], node["cpu"], node["memory"]) = (json!(booted.map(second)), cpu, memory);
         }
@@ -102,7 +166,7 @@ impl Handle {
 
     async fn metrics(&self) -> String {
         let now = Timestamp::now().as_millisecond();
-        let pods = self.measure().await;
+        let pods = measure(&self.shared, &self.pods).await;
         let node = machine_now();
         let mut text = String::new();
         // Writing into a text cannot fail.
@@ -120,7 +184,7 @@ impl Handle {
             |value: &dyn Fn(&Usage) -> String| pods.iter().map(|pod| (of_pod(pod), value(&pod.usage))).collect();
         let each_container = |value: &dyn Fn(&Timestamp, &Usage) -> String| {
             let all = pods.iter().flat_map(|pod| pod.containers.iter().map(move |container| (pod, container)));
-            all.map(|(pod, (name, at, usage))| {
+            all.map(|(pod, (name, _, at, usage))| {
                 (format!("{{container={name:?},namespace={:?},pod={:?}}}", pod.namespace, pod.name), value(at, usage))
             })
             .collect()
@@ -139,6 +203,28 @@ impl Handle {
             writeln!(text, "# TYPE resource_scrape_error gauge\nresource_scrape_error {}", u8::from(node.is_none()));
         text
     }
+}
+
+async fn measure(shared: &Shared, pods: &Pods) -> Vec<Measured> {
+    let pods: Vec<_> = pods.borrow().iter().map(|(uid, pod)| (uid.clone(), pod.clone())).collect();
+    let mut all = Vec::new();
+    for (uid, pod) in pods {
+        let Some(usage) = shared.cgroups.measure(&format!("pod{uid}")) else { continue };
+        let observed = shared.runtime.watch(&uid).await.borrow().clone();
+        let running = observed.containers.iter().filter(|run| run.finished.is_none());
+        let containers = running.filter_map(|run| {
+            let cgroup = format!("pod{uid}/{}", &run.id[..run.id.len().min(16)]);
+            let at = Timestamp::from_nanosecond(run.started_at_ns.into()).ok()?;
+            let usage = shared.cgroups.measure(&cgroup)?;
+            Some((run.name.clone(), cgroup, at, usage))
+        });
+        let containers = containers.collect();
+        let started_at = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
+        let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
+        let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+        all.push(Measured { namespace, name, uid, started_at, usage, containers });
+    }
+    all
 }
 
 fn second(at: Timestamp) -> String {
@@ -188,5 +274,26 @@ mod tests {
         let (usage, booted) = machine(stat, memory);
         let wanted = Usage { cpu: Duration::from_millis(1740), memory: 700 * 1024, working_set: 400 * 1024 };
         assert_eq!((usage, booted.unwrap().as_second()), (wanted, 1_700_000_000));
+    }
+
+    #[test]
+    fn a_rate_is_over_ten_seconds_at_least() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let used = |millis: u64| HashMap::from([("pod".to_owned(), Duration::from_millis(millis))]);
+        let mut kept = Kept::default();
+        let rate =
+            |kept: &Kept, seconds: u64, millis: u64| kept.rate(at(seconds), "pod", Duration::from_millis(millis));
+        assert_eq!(rate(&kept, 100, 100), None);
+        kept.keep(at(0), used(1000));
+        assert_eq!(rate(&kept, 9, 9000), None, "too soon");
+        assert_eq!(rate(&kept, 10, 6000), Some((500_000_000, Duration::from_secs(10))));
+        kept.keep(at(15), used(2000));
+        assert_eq!(rate(&kept, 20, 6000), Some((250_000_000, Duration::from_secs(20))), "the older one");
+        assert_eq!(rate(&kept, 25, 12_000), Some((1_000_000_000, Duration::from_secs(10))));
+        assert_eq!(rate(&kept, 25, 1), None, "another of that name");
+        assert_eq!(kept.rate(at(25), "new", Duration::ZERO), None);
+        kept.keep(at(30), used(3000));
+        assert_eq!(kept.samples.len(), 2);
     }
 }

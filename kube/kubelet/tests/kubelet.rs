@@ -1,26 +1,36 @@
-//! The whole kubelet: a real API server in process, real containers, in a network namespace of its own. Needs root and
-//! busybox-static. Like `runtime.rs` it runs without the usual harness, because it is its own supervisor.
+//! The whole kubelet: a real API server in process, real containers, in a network namespace of its own; each case with the built-in runtime
+//! and with containerd ([`runtimes`]), both at once. Needs root and busybox-static. It runs without the usual harness, because it is its own
+//! supervisor.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
+#[path = "kubelet/evictions.rs"]
+mod evict;
 #[path = "kubelet/life.rs"]
 mod life;
-#[path = "../../../engine/images/tests/support/mod.rs"]
-mod support;
+#[path = "kubelet/probes.rs"]
+mod probes;
+#[path = "kubelet/processes.rs"]
+mod processes;
+#[path = "kubelet/runtimes.rs"]
+mod runtimes;
+#[path = "kubelet/statics.rs"]
+mod statics;
 #[path = "kubelet/volumes.rs"]
 mod volumes;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use engine_images::{Error as ImageError, ImageStore, Reference};
+use engine_conformance::images as support;
+use engine_images::{Admitted, Caller, Error as ImageError, ImageStore, Reference};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret, Service};
@@ -30,6 +40,7 @@ use serde_json::{Value, json};
 use substrate_apiserver::auth::{Tokens, User};
 use substrate_apiserver::node_proxy::{ContainerTarget, ExecOptions, ExecOutput, LogOptions, NodeProxies, NodeProxy};
 use substrate_apiserver::{ApiServer, Options as ApiOptions};
+use substrate_kubelet::eviction::Options as Eviction;
 use substrate_kubelet::node::Reserve;
 use substrate_kubelet::{Guests, Handle, ImageSource, Kubelet, Options, StopPods};
 use substrate_network::NodeNetwork;
@@ -42,9 +53,14 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|a| a == "supervisor") {
         return engine_runtime::supervisor::main(&args[2..]);
     }
+    if args.get(1).is_some_and(|a| a == "plugin") {
+        return engine_cri::network::plugin();
+    }
+    let Ok(handler) = std::env::var(runtimes::VARIABLE) else { return runtimes::both(&args[1..]) };
     // Nothing of this is seen on the machine's own network.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
     assert!(std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+    let handler = runtimes::Handler::start(&handler); // its streams are on this network, too
     let wanted = args.get(1).and_then(|a| a.to_str()).filter(|a| !a.starts_with('-')).unwrap_or("").to_owned();
     type Case = fn(&mut World) -> Pin<Box<dyn Future<Output = ()> + '_>>;
     let cases: &[(&str, Case)] = &[
@@ -67,7 +83,7 @@ fn main() -> ExitCode {
         ("claims_get_directories", |w| Box::pin(volumes::claims_get_directories(w))),
         ("kernels_settings_and_profiles", |w| Box::pin(volumes::kernels_settings_and_profiles(w))),
         ("containers_see_each_other", |w| Box::pin(volumes::containers_see_each_other(w))),
-        ("a_lost_supervisor_is_replaced", |w| Box::pin(a_lost_supervisor_is_replaced(w))),
+        ("a_lost_sandbox_is_replaced", |w| Box::pin(a_lost_sandbox_is_replaced(w))),
         ("init_containers_come_first", |w| Box::pin(life::init_containers_come_first(w))),
         ("init_containers_run_again_in_a_new_sandbox", |w| {
             Box::pin(life::init_containers_run_again_in_a_new_sandbox(w))
@@ -75,20 +91,42 @@ fn main() -> ExitCode {
         ("sidecars_run_beside", |w| Box::pin(life::sidecars_run_beside(w))),
         ("hooks_run_at_both_ends", |w| Box::pin(life::hooks_run_at_both_ends(w))),
         ("deadlines_and_stop_signals", |w| Box::pin(life::deadlines_and_stop_signals(w))),
+        ("last_words_come_from_the_log", |w| Box::pin(life::last_words_come_from_the_log(w))),
+        ("names_and_rules_of_ones_own", |w| Box::pin(life::names_and_rules_of_ones_own(w))),
+        ("what_a_pod_may_have_of_the_disk", |w| Box::pin(evict::what_a_pod_may_have_of_the_disk(w))),
+        ("one_container_out_of_memory", |w| Box::pin(evict::one_container_out_of_memory(w))),
+        ("memory_that_runs_out", |w| Box::pin(evict::memory_that_runs_out(w))),
+        ("process_ids_that_run_out", |w| Box::pin(evict::process_ids_that_run_out(w))),
+        ("a_full_disk", |w| Box::pin(evict::a_full_disk(w))),
+        ("static_pods_are_shown", |w| Box::pin(statics::static_pods_are_shown(w))),
+        ("static_pods_need_no_api", |w| Box::pin(statics::static_pods_need_no_api(w))),
+        ("probes_and_hooks_over_https", |w| Box::pin(probes::probes_and_hooks_over_https(w))),
+        ("probes_over_grpc", |w| Box::pin(probes::probes_over_grpc(w))),
+        ("programs_of_the_machine_run", |w| Box::pin(processes::programs_of_the_machine_run(w))),
+        ("images_run_behind_fences", |w| Box::pin(processes::images_run_behind_fences(w))),
+        ("programs_that_are_refused", |w| Box::pin(processes::programs_that_are_refused(w))),
+        ("sidecars_are_probed", |w| Box::pin(probes::sidecars_are_probed(w))),
     ];
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    for (name, case) in cases.iter().filter(|(name, _)| name.contains(&wanted)) {
-        let started = Instant::now();
-        let mut world = runtime.block_on(World::new());
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(case(&mut world))));
-        runtime.block_on(world.sweep());
-        if result.is_err() {
-            println!("test {name} ... FAILED");
-            return ExitCode::FAILURE;
+    let mut failed = Vec::new();
+    for (name, case) in cases.iter().filter(|(name, _)| handler.holds(name)) {
+        let full = format!("{}::{name}", handler.name());
+        if !full.contains(&wanted) {
+            continue;
         }
-        println!("test {name} ... ok ({} ms)", started.elapsed().as_millis());
+        let started = Instant::now();
+        let mut world = runtime.block_on(World::new(&handler));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(case(&mut world))));
+        let swept = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(world.sweep())));
+        if result.is_err() || swept.is_err() {
+            println!("test {full} ... FAILED");
+            failed.push(full);
+            continue;
+        }
+        println!("test {full} ... ok ({} ms)", started.elapsed().as_millis());
     }
-    ExitCode::SUCCESS
+    println!("{}: {} failed: {}", handler.name(), failed.len(), failed.join(", "));
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 struct World {
@@ -96,6 +134,14 @@ struct World {
     client: kube::Client,
     network: Arc<NodeNetwork>,
     handle: Handle,
+    eviction: Eviction,
+    handler: runtimes::Handler,
+}
+
+/// Looked at more often than usual; the machine that runs the test may be short of anything, unless a test says what must be left.
+fn evictions(hard: &str) -> Eviction {
+    let hard = hard.parse().unwrap();
+    Eviction { hard, interval: Duration::from_millis(500), transition: Duration::from_secs(2) }
 }
 
 /// Serves the image `carried:1` as a peer would, blob by blob.
@@ -107,12 +153,21 @@ impl ImageSource for Carrier {
         "carrier"
     }
 
-    async fn fetch(&self, reference: &Reference, _pod: &Pod, store: &ImageStore) -> Result<bool, ImageError> {
+    async fn fetch(
+        &self,
+        reference: &Reference,
+        _pod: &Pod,
+        caller: &Caller,
+        store: &ImageStore,
+    ) -> Result<bool, ImageError> {
         let Some(image) = self.0.find(reference).await? else { return Ok(false) };
-        for blob in self.0.blobs(reference).await? {
-            store.write(&blob.digest, self.0.open_blob(&blob.digest).await?).await?;
+        let mut manifest = Vec::new();
+        self.0.open_blob(&image.digest).await?.read_to_end(&mut manifest).await.unwrap();
+        let incoming = store.incoming(reference, &manifest, caller, Admitted::Everybody).await?;
+        for blob in incoming.needed() {
+            incoming.take(blob, self.0.open_blob(&blob.digest)).await?;
         }
-        store.tag(reference, &image.digest).await?;
+        incoming.finish().await?;
         Ok(true)
     }
 }
@@ -125,13 +180,17 @@ impl Guests for Confirmed {
         pod.metadata.name.as_deref() == Some("guest")
     }
 
+    fn owner(&self, pod: &Pod) -> Option<String> {
+        self.is_guest(pod).then(|| "somebody".to_owned())
+    }
+
     fn may_start(&self, _pod: &Pod) -> bool {
         self.0.exists()
     }
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(handler: &runtimes::Handler) -> Self {
         let dir = tempfile::Builder::new().prefix("flt-kubelet-").tempdir().unwrap();
         let server = ApiServer::new(ApiOptions {
             store: substrate_store::Store::memory().unwrap(),
@@ -145,7 +204,7 @@ impl World {
         server.bootstrap(None).await.unwrap();
         let client = substrate_client::in_process(server.as_user(User::new("flt", &["system:masters"])));
         let network = NodeNetwork::open(substrate_network::Options {
-            instance: "f17e".into(),
+            instance: handler.instance().into(),
             data_dir: dir.path().join("network"),
             pod_cidr: "100.99.0.0/24".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
@@ -161,15 +220,16 @@ impl World {
             &[support::busybox().bytes()],
         );
         carrier.load(carried, None).await.unwrap();
-        let handle = kubelet(dir.path(), &client, &network).await;
+        let eviction = evictions("");
+        let handle = kubelet(dir.path(), &client, &network, (&eviction, handler)).await;
         let config = json!({"Entrypoint": ["sh", "-c"], "Cmd": ["sleep 1000"], "Env": ["FROM=image"]});
         let source = support::layout(&dir.path().join("src"), "busy:1", config, &[support::busybox().bytes()]);
         handle.images().load(source, None).await.unwrap();
-        Self { dir, client, network, handle }
+        Self { dir, client, network, handle, eviction, handler: handler.clone() }
     }
 
     async fn restart(&mut self) {
-        self.handle = kubelet(self.dir.path(), &self.client, &self.network).await;
+        self.handle = kubelet(self.dir.path(), &self.client, &self.network, (&self.eviction, &self.handler)).await;
     }
 
     fn pods(&self) -> Api<Pod> {
@@ -185,6 +245,11 @@ impl World {
 
     async fn sh(&self, name: &str, script: &str) -> Pod {
         self.create(name, json!({"containers": [{"name": "main", "image": "busy:1", "args": [script]}]})).await
+    }
+
+    /// A directory of each pod that the runtime has something of.
+    fn sandboxes(&self) -> PathBuf {
+        self.handler.sandboxes(&self.dir.path().join("node"))
     }
 
     /// Waits until the pod satisfies `condition`; panics with its last status.
@@ -281,17 +346,34 @@ impl World {
         Arc::into_inner(self.network.clone());
         drop(self.handle);
         (*self.network).clone().destroy().await.unwrap();
-        let left = std::fs::read_dir(self.dir.path().join("node/run")).unwrap().count();
-        assert_eq!(left, 0, "sandboxes are left");
+        self.handler.swept(&self.dir.path().join("node")).await;
         for tree in ["memory", "pids", ""] {
-            let path = Path::new("/sys/fs/cgroup").join(tree).join("kubelet-f17e");
+            let path = Path::new("/sys/fs/cgroup").join(tree).join(format!("kubelet-{}", self.handler.instance()));
             assert!(!path.exists(), "{} is left", path.display());
         }
     }
 }
 
-async fn kubelet(dir: &Path, client: &kube::Client, network: &Arc<NodeNetwork>) -> Handle {
-    let handle = Kubelet::start(Options {
+async fn kubelet(
+    dir: &Path,
+    client: &kube::Client,
+    network: &Arc<NodeNetwork>,
+    how: (&Eviction, &runtimes::Handler),
+) -> Handle {
+    let handle = start(dir, client, network, how).await;
+    tokio::time::timeout(Duration::from_secs(40), handle.recovered())
+        .await
+        .expect("the kubelet did not recover within 40 s");
+    handle
+}
+
+async fn start(
+    dir: &Path,
+    client: &kube::Client,
+    network: &Arc<NodeNetwork>,
+    (eviction, handler): (&Eviction, &runtimes::Handler),
+) -> Handle {
+    Kubelet::start(Options {
         node_name: NODE.into(),
         node_address: network.gateway(),
         data_dir: dir.join("node"),
@@ -301,17 +383,18 @@ async fn kubelet(dir: &Path, client: &kube::Client, network: &Arc<NodeNetwork>) 
         cluster_domain: "cluster.local".into(),
         node_labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
         supervisor: vec![std::env::current_exe().unwrap().into(), "supervisor".into()],
+        runners: Vec::new(),
         image_sources: vec![Arc::new(Carrier(ImageStore::open(dir.join("carrier")).unwrap()))],
-        instance: "f17e".into(),
-        reserve: Reserve { cpu_milli: 100, memory_bytes: 0 },
+        instance: handler.instance().into(),
+        reserve: "cpu=100m,ephemeral-storage=1Mi".parse::<Reserve>().unwrap(),
         guests: Some(Arc::new(Confirmed(dir.join("confirmed")))),
+        static_pods: Some(dir.join("static")),
+        eviction: eviction.clone(),
+        container_runtime: handler.container_runtime(),
+        default_runtime: Some(handler.name().to_owned()),
     })
     .await
-    .unwrap();
-    tokio::time::timeout(Duration::from_secs(40), handle.recovered())
-        .await
-        .expect("the kubelet did not recover within 40 s");
-    handle
+    .unwrap()
 }
 
 fn condition<'a>(pod: &'a Value, kind: &str) -> &'a str {
@@ -338,6 +421,9 @@ async fn the_node_is_registered(world: &mut World) {
     assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], NODE);
     assert!(node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap().starts_with("v1.34"));
     assert!(node["status"]["allocatable"]["cpu"].as_str().unwrap().ends_with("900m"), "{node:#}");
+    let disk =
+        |of: &str| node["status"][of]["ephemeral-storage"].as_str().unwrap().trim_end_matches("Ki").parse::<u64>();
+    assert_eq!(disk("capacity").unwrap() - disk("allocatable").unwrap(), 1024, "what is reserved");
     let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
     assert!(!taints.iter().any(|t| t["key"] == "node.kubernetes.io/not-ready"), "{taints:?}");
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
@@ -428,8 +514,8 @@ async fn a_pod_lives_and_ends(world: &mut World) {
     let said = tokio::time::timeout(Duration::from_secs(5), follower.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(said, "bye\n", "it was asked before it was killed");
     world.wait_event("web", "Killing: Stopping container main").await;
-    for left in ["run", "pods"] {
-        assert!(!world.dir.path().join("node").join(left).join(uid).exists(), "{left}");
+    for left in [world.sandboxes().join(uid), world.dir.path().join("node/pods").join(uid)] {
+        assert!(!left.exists(), "{}", left.display());
     }
     assert!(world.network.attached().await.is_empty());
 }
@@ -518,7 +604,7 @@ async fn jobs_succeed_and_fail(world: &mut World) {
     assert!(ended["message"].as_str().unwrap().contains("executable file not found in $PATH"), "{ended}");
     // What has ended holds nothing of the machine, and its log can still be read.
     let deadline = Instant::now() + Duration::from_secs(10);
-    while std::fs::read_dir(world.dir.path().join("node/run")).unwrap().count() > 0 {
+    while std::fs::read_dir(world.sandboxes()).unwrap().count() > 0 {
         assert!(Instant::now() < deadline, "sandboxes of ended pods stay");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -555,12 +641,12 @@ async fn images_come_from_sources(world: &mut World) {
 }
 
 async fn unsupported_pods_say_so(world: &mut World) {
-    let port = json!({"name": "main", "image": "busy:1", "ports": [{"containerPort": 80, "hostPort": 80}]});
+    let port = json!({"name": "main", "image": "busy:1", "ports": [{"containerPort": 80, "hostPort": 80, "protocol": "SCTP"}]});
     world.create("port", json!({"containers": [port]})).await;
     let pod = world.wait("port", |p| main_status(p)["state"]["waiting"]["reason"] == "NotSupported").await;
-    let told = "not supported on this node: hostPort (container main)";
+    let told = "not supported on this node: hostPort for SCTP (container main)";
     assert_eq!(main_status(&pod)["state"]["waiting"]["message"], told);
-    world.wait_event("port", "NotSupported: not supported on this node: hostPort").await;
+    world.wait_event("port", "NotSupported: not supported on this node: hostPort for SCTP").await;
     world.delete("port").await;
     let class = json!({"metadata": {"name": "strong"}, "handler": "kata"});
     let class: RuntimeClass = serde_json::from_value(class).unwrap();
@@ -568,7 +654,8 @@ async fn unsupported_pods_say_so(world: &mut World) {
     let spec = json!({"runtimeClassName": "strong", "containers": [{"name": "main", "image": "busy:1"}]});
     world.create("strong", spec).await;
     let pod = world.wait("strong", |p| main_status(p)["state"]["waiting"]["reason"] == "CreatePodSandboxError").await;
-    let told = "no runtime for \"kata\" is configured (RuntimeClass \"strong\"), needed one of: oci";
+    let known = world.handler.handlers().join(", ");
+    let told = format!("no runtime for \"kata\" is configured (RuntimeClass \"strong\"), needed one of: {known}");
     assert_eq!(main_status(&pod)["state"]["waiting"]["message"], told);
     world.delete("strong").await;
 }
@@ -587,10 +674,15 @@ async fn unhealthy_containers_are_restarted(world: &mut World) {
 
 async fn a_restart_finds_what_runs(world: &mut World) {
     world.sh("steady", "echo once; sleep 1000").await;
-    world.sh("brief", "sleep 1; exit 4").await;
+    let told = world.dir.path().join("told");
+    let main = json!({"name": "main", "image": "busy:1", "args": ["until test -e /told/end; do sleep 0.1; done; rm /told/end; exit 4"],
+        "volumeMounts": [{"name": "told", "mountPath": "/told"}]});
+    let volume = json!({"name": "told", "hostPath": {"path": told, "type": "DirectoryOrCreate"}});
+    world.create("brief", json!({"volumes": [volume], "containers": [main]})).await;
     let before = world.ready("steady").await;
     world.ready("brief").await;
     world.handle.stop(StopPods::Keep).await;
+    std::fs::write(told.join("end"), "").unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     world.restart().await;
     let pod = world.wait("brief", |p| main_status(p)["restartCount"] == 1).await;
@@ -623,9 +715,9 @@ async fn stale_copies_stop_before_ready(world: &mut World) {
     world.create("evicted", spec).await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let uid = evicted["metadata"]["uid"].as_str().unwrap();
-    assert!(world.dir.path().join("node/run").join(uid).exists(), "it runs on without us");
+    assert!(world.sandboxes().join(uid).exists(), "it runs on without us");
     world.restart().await;
-    assert!(!world.dir.path().join("node/run").join(uid).exists(), "stopped before recovery is over");
+    assert!(!world.sandboxes().join(uid).exists(), "stopped before recovery is over");
     world.gone("deleted").await;
     let again = world.ready("evicted").await;
     assert_ne!(again["metadata"]["uid"], evicted["metadata"]["uid"]);
@@ -655,18 +747,10 @@ async fn a_guest_waits_for_its_owner(world: &mut World) {
     assert_eq!(main_status(&world.ready("guest").await)["containerID"], container);
 }
 
-async fn a_lost_supervisor_is_replaced(world: &mut World) {
+async fn a_lost_sandbox_is_replaced(world: &mut World) {
     world.sh("lost", "sleep 1000").await;
     let pod = world.ready("lost").await;
-    kill_supervisor(world, &pod);
+    world.handler.kill_sandbox(world, &pod);
     let pod = world.wait("lost", |p| main_status(p)["restartCount"] == 1 && condition(p, "Ready") == "True").await;
     assert_eq!(main_status(&pod)["lastState"]["terminated"]["reason"], "ContainerStatusUnknown");
-}
-
-/// Ends the process that holds a pod's containers, and them with it.
-fn kill_supervisor(world: &World, pod: &Value) {
-    let dir = world.dir.path().join("node/run").join(pod["metadata"]["uid"].as_str().unwrap());
-    let socket = std::os::unix::net::UnixStream::connect(dir.join("socket")).unwrap();
-    let pid = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials).unwrap().pid();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
 }

@@ -8,8 +8,8 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use crate::ServicePort;
-use crate::netlink::{ACK, Answer, DUMP, Message, REQUEST, Socket, attributes};
-use crate::nftables::Protocol;
+use engine_packets::netlink::{ACK, Answer, DUMP, Message, REQUEST, Socket, attributes};
+use engine_packets::nftables::Protocol;
 
 /// An address and a port.
 type End = (Ipv4Addr, u16);
@@ -27,7 +27,8 @@ pub(crate) fn stale(before: &[ServicePort], now: &[ServicePort]) -> BTreeSet<Sta
         let mut pairs = BTreeSet::new();
         for service in services.iter().filter(|service| service.protocol == Protocol::Udp) {
             for endpoint in &service.endpoints {
-                pairs.extend(service.addresses.iter().map(|a| Stale::Address((*a, service.port), *endpoint)));
+                let addresses = service.addresses.iter().chain(&service.external);
+                pairs.extend(addresses.map(|a| Stale::Address((*a, service.port), *endpoint)));
                 pairs.extend(service.node_port.map(|port| Stale::NodePort(port, *endpoint)));
             }
         }
@@ -107,6 +108,8 @@ mod tests {
             protocol,
             port: 53,
             node_port,
+            external: Vec::new(),
+            sources: None,
             endpoints: endpoints.iter().map(|last| (Ipv4Addr::new(10, 1, 0, *last), 53)).collect(),
             by_client: false,
         };

@@ -1,7 +1,7 @@
 //! What one node owns on its machine's network, and the pods attached to it.
 mod saved;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -10,15 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::libc::{EEXIST, ENODEV, ESRCH};
 use nix::sys::socket::SockProtocol;
+use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use self::saved::{Saved, load, save, state_path};
 use crate::address::Addresses;
-use crate::netlink::Socket;
-use crate::nftables::{self, Ruleset};
-use crate::route::{Route, Routing};
 use crate::rules::{self, View};
-use crate::{Cidr, ConfinedPod, Error, FabricRoute, Isolated, ServicePort, conntrack, namespace};
+use crate::{Cidr, ConfinedPod, Error, FabricRoute, Isolated, MachineRoute, ServicePort, conntrack, namespace};
+use engine_packets::netlink::Socket;
+use engine_packets::nftables::{self, Protocol, Ruleset};
+use engine_packets::route::{Route, Routing};
 
 /// What a node network is made with.
 #[derive(Clone, Debug)]
@@ -45,6 +46,19 @@ pub struct Attachment {
     pub prefix_len: u8,
     /// The machine's address for pods: way out and DNS.
     pub gateway: Ipv4Addr,
+}
+
+/// A port of the machine that leads to a pod (`hostPort`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostPort {
+    /// At this address of the machine only (`hostIP`). Without: at all but loopback ones.
+    pub address: Option<Ipv4Addr>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The machine's port. While it is taken, no program of the machine is reached there, and a node port of the same number counts more.
+    pub port: u16,
+    /// The pod's.
+    pub to: u16,
 }
 
 /// The network of one node, in the network namespace in which it was opened. Cheap to clone.
@@ -95,6 +109,13 @@ impl NodeNetwork {
     pub async fn detach(&self, pod_uid: &str) -> Result<(), Error> {
         let (inner, pod_uid) = (self.inner.clone(), pod_uid.to_owned());
         blocking("detach a pod", move || inner.detach(&pod_uid)).await
+    }
+
+    /// Leads exactly these ports of the machine to an attached pod, also after a restart, until it is detached. Of two pods that want the
+    /// same port one has it.
+    pub async fn publish(&self, pod_uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
+        let (inner, pod_uid) = (self.inner.clone(), pod_uid.to_owned());
+        blocking("publish a pod's ports", move || inner.publish(&pod_uid, ports)).await
     }
 
     /// The pods that have an address here, also those of earlier runs.
@@ -164,6 +185,13 @@ impl NodeNetwork {
         blocking("set routes", move || inner.set_routes(routes)).await
     }
 
+    /// Leads exactly these ranges to these machines. One that is not reached directly is an error of the kernel (`ENETUNREACH`); the others
+    /// are led all the same.
+    pub async fn set_machines(&self, routes: Vec<MachineRoute>) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        blocking("set routes to machines", move || inner.set_machines(routes)).await
+    }
+
     /// Puts the rules back if somebody has removed them (`nft flush ruleset`, a firewall's restart).
     pub async fn mend(&self) -> Result<(), Error> {
         let inner = self.inner.clone();
@@ -189,14 +217,27 @@ impl State {
     fn set_services(&mut self, services: Vec<ServicePort>) -> Result<(), Error> {
         let stale = conntrack::stale(&self.view.services, &services);
         self.change(|view| view.services = services)?;
+        self.forget(&stale);
+        Ok(())
+    }
+
+    /// What the saved list says.
+    fn publish(&mut self) -> Result<(), Error> {
+        let published = self.saved.published();
+        let stale = conntrack::stale(&self.view.published, &published);
+        self.change(|view| view.published = published)?;
+        self.forget(&stale);
+        Ok(())
+    }
+
+    fn forget(&mut self, stale: &BTreeSet<conntrack::Stale>) {
         if !stale.is_empty() {
             // The rules are right already; a kernel that cannot be asked forgets by itself after a while.
-            match conntrack::forget(&mut self.nftables, &stale) {
+            match conntrack::forget(&mut self.nftables, stale) {
                 Ok(count) => debug!(count, "UDP connections to gone endpoints forgotten"),
                 Err(error) => warn!(%error, "UDP connections to gone endpoints stay until they are idle"),
             }
         }
-        Ok(())
     }
 
     fn confine(&mut self) -> Result<(), Error> {
@@ -224,6 +265,7 @@ impl Inner {
             addresses: Addresses::new(options.pod_cidr),
             confined: Vec::new(),
             held: BTreeSet::new(),
+            host_ports: BTreeMap::new(),
         });
         let gateway = saved.addresses.gateway();
         let view = View {
@@ -233,8 +275,10 @@ impl Inner {
             gateway,
             services: Vec::new(),
             fabric: Vec::new(),
+            machines: Vec::new(),
             confined: saved.effective(),
             isolated: Vec::new(),
+            published: saved.published(),
         };
         let mut routing = Routing::open().map_err(|error| Error::netlink("open a routing socket", error))?;
         let nftables = Socket::open(SockProtocol::NetlinkNetFilter)
@@ -310,8 +354,24 @@ impl Inner {
         Ok(Attachment { netns, address, prefix_len: 32, gateway })
     }
 
+    fn publish(&self, pod_uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
+        let mut state = self.state();
+        if state.saved.host_ports.get(pod_uid).map_or(ports.is_empty(), |known| *known == ports) {
+            return Ok(());
+        }
+        let mut saved = state.saved.clone();
+        saved.host_ports.remove(pod_uid);
+        if !ports.is_empty() {
+            saved.host_ports.insert(pod_uid.to_owned(), ports);
+        }
+        save(&self.options, &saved)?;
+        state.saved = saved;
+        state.publish()
+    }
+
     fn detach(&self, pod_uid: &str) -> Result<(), Error> {
         check_uid(pod_uid)?;
+        self.publish(pod_uid, Vec::new())?;
         let mut state = self.state();
         if let Some(number) = state.saved.addresses.pods.get(pod_uid).copied() {
             let cable = self.cable(number);
@@ -350,6 +410,28 @@ impl Inner {
             state.routing.replace_route(self.fabric_route(route.to, device)).map_err(refused)?;
         }
         state.change(|view| view.fabric = wanted)
+    }
+
+    fn set_machines(&self, wanted: Vec<MachineRoute>) -> Result<(), Error> {
+        let mut state = self.state();
+        // The kernel finds the device by the other machine's address.
+        let route = |MachineRoute { to, via }| Route { gateway: Some(via), ..self.fabric_route(to, 0) };
+        let failed = |what, MachineRoute { to, via }: MachineRoute| {
+            move |error| Error::netlink(format!("{what} {to} via {via}"), error)
+        };
+        for stale in state.view.machines.clone().into_iter().filter(|known| !wanted.contains(known)) {
+            gone(state.routing.delete_route(route(stale))).map_err(failed("remove the route to", stale))?;
+        }
+        let mut done = Ok(());
+        let mut held = Vec::new();
+        for wanted in wanted {
+            match state.routing.replace_route(route(wanted)).map_err(failed("route", wanted)) {
+                Ok(()) => held.push(wanted),
+                Err(error) => done = Err(error),
+            }
+        }
+        state.change(|view| view.machines = held)?;
+        done
     }
 
     /// The machine's own packets carry the gateway's address, the only one of this node that others know.

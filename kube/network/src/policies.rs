@@ -20,8 +20,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use substrate_client::lookup::{Labels, label_selector_matches};
 
 use crate::Cidr;
-use crate::nftables::Protocol;
 use crate::rules::{Allowed, Isolated, Peers, Ports};
+use engine_packets::nftables::Protocol;
 
 /// What a policy can name, by its labels: a pod, or the cluster's DNS.
 struct Subject {

@@ -1,4 +1,4 @@
-//! Keeps the machine's rules in step with Services and EndpointSlices: what kube-proxy does.
+//! Keeps the machine's rules, and what it answers to health checks, in step with Services and EndpointSlices: what kube-proxy does.
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
@@ -6,6 +6,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use substrate_client::{Cache, Caches};
 use tracing::{debug, warn};
 
+use crate::health_check::{self, HealthChecks};
 use crate::{NodeNetwork, services};
 
 /// Services and where they lead: the shared copies that the proxy and the cluster's DNS read.
@@ -56,7 +57,7 @@ impl ServiceProxy {
     /// Makes Services work on `network` until dropped. Rules that the kernel refuses are tried again, after 1 s and
     /// twice as long each time up to 30 s, and whenever something changes.
     ///
-    /// Limits: TCP and UDP; no load balancer or external addresses; session affinity ends when endpoints change, and at no time.
+    /// Limits: TCP and UDP; session affinity ends when endpoints change, and at no time.
     pub async fn run(caches: ServiceCaches, network: NodeNetwork) {
         caches.services.synced().await;
         caches.slices.synced().await;
@@ -64,9 +65,13 @@ impl ServiceProxy {
         seen.services.mark_unchanged();
         seen.slices.mark_unchanged();
         let mut pause = PAUSE_MIN;
+        let mut checks = HealthChecks::new();
         loop {
+            let (services, here) = (caches.services.list(), network.options().pod_cidr);
             let slices = services::by_service(caches.slices.list());
-            let ports = services::ports(&caches.services.list(), &slices, network.options().pod_cidr);
+            let ports = services::ports(&services, &slices, here);
+            let health = health_check::plan(&services, &slices, here);
+            checks.set(health.clone()).await;
             let count = ports.len();
             match network.set_services(ports).await {
                 Ok(()) => {
@@ -76,6 +81,7 @@ impl ServiceProxy {
                         if let Err(error) = network.mend().await {
                             warn!(%error, "the rules could not be looked after");
                         }
+                        checks.set(health.clone()).await; // a port that was somebody's may be free
                     }
                 }
                 Err(error) => {

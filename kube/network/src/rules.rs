@@ -1,10 +1,10 @@
 //! The plan of a node's nftables rules: from what is wanted to a ruleset. No effects.
 //!
 //! ```text
-//!  from a pod, a fabric device          from the machine          from anywhere to a node port
+//!  from a pod, a fabric device          from the machine          from anywhere to a node port, an external address
 //!            │ prerouting                     │ output                     │ prerouting
 //!            ▼                                ▼                            ▼
-//!        services: address . protocol . port  ─▶ svc-…  ◀─ nodeports: protocol . port
+//!        services: address . protocol . port  ─▶ svc-…  ◀─ nodeports: protocol . port; external: address . protocol . port
 //!                                                 │ dnat to one ready endpoint, by chance
 //!            ┌────────────────────────────────────┘
 //!            ▼ routed
@@ -13,7 +13,8 @@
 //!                 Another node's pod: its guests here; if trusted pods here, and through a Service pods elsewhere
 //!        input:   confined pods and trusted nodes may ask the cluster's DNS, nothing else of this machine
 //!            ▼
-//!        postrouting: hairpin and fabric get the gateway's address, the way outside the machine's
+//!        postrouting: hairpin, fabric and what comes from outside for a pod of another machine get the gateway's address,
+//!                     the way outside the machine's; between pods of two machines nothing changes
 //! ```
 //!
 //! A packet from a pod that does not carry the pod's own address is dropped before all this, so a rule that names an
@@ -30,7 +31,7 @@ pub use isolation::{Allowed, Isolated, Peers, Ports};
 use serde::{Deserialize, Serialize};
 
 use crate::Cidr;
-use crate::nftables::{Chain, Expr, Hook, Key, KeyKind, Protocol, Ruleset, Set, Value, ValueKind};
+use engine_packets::nftables::{Chain, Expr, Hook, Key, KeyKind, Protocol, Ruleset, Set, Value, ValueKind};
 
 /// A pod that may open connections only to what is said here.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,6 +54,15 @@ pub struct FabricRoute {
     pub device: String,
     /// What may be reached from there.
     pub access: FabricAccess,
+}
+
+/// A range of addresses that pods of another machine of this cluster have. That machine is on a network with this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MachineRoute {
+    /// The range.
+    pub to: Cidr,
+    /// That machine.
+    pub via: Ipv4Addr,
 }
 
 /// What a node of the fabric may open connections to here. Never this machine's own addresses, its LAN, or anything else
@@ -79,6 +89,10 @@ pub struct ServicePort {
     pub port: u16,
     /// Its port at every address of the machine.
     pub node_port: Option<u16>,
+    /// Addresses outside of the cluster's ranges at which its port is answered, whoever calls: external ones and a load balancer's.
+    pub external: Vec<Ipv4Addr>,
+    /// Who may call there. `None`: everybody.
+    pub sources: Option<Vec<Cidr>>,
     /// Where connections go. Empty: they are refused.
     pub endpoints: Vec<(Ipv4Addr, u16)>,
     /// Whether a client, by its address, always comes to the same endpoint.
@@ -94,11 +108,19 @@ pub(crate) struct View {
     pub gateway: Ipv4Addr,
     pub services: Vec<ServicePort>,
     pub fabric: Vec<FabricRoute>,
+    pub machines: Vec<MachineRoute>,
     pub confined: Vec<ConfinedPod>,
     pub isolated: Vec<Isolated>,
+    /// Ports of the machine that lead to a pod each.
+    pub published: Vec<ServicePort>,
 }
 
 impl View {
+    /// All that is translated: the ports of pods come after those of Services.
+    fn ports(&self) -> impl Iterator<Item = &ServicePort> {
+        self.services.iter().chain(&self.published)
+    }
+
     /// Name of the device that has the gateway's address.
     pub fn gateway_device(&self) -> String {
         format!("sb-{}", self.instance)
@@ -125,7 +147,7 @@ pub(crate) fn plan(view: &View) -> Ruleset {
     let mut chains = vec![spoofed(view), prerouting(view), output(view), services(), postrouting(view)];
     chains.extend([forward(view), input(view), filter_output(view)]);
     chains.push(Chain { name: "refuse".into(), hook: None, rules: refuse() });
-    for (number, service) in view.services.iter().enumerate().filter(|(_, service)| !service.endpoints.is_empty()) {
+    for (number, service) in view.ports().enumerate().filter(|(_, service)| !service.endpoints.is_empty()) {
         let count = u32::try_from(service.endpoints.len()).unwrap_or(u32::MAX);
         let rules = match service.endpoints.as_slice() {
             [(address, port)] => vec![vec![Expr::Dnat(*address, *port)]],
@@ -135,6 +157,11 @@ pub(crate) fn plan(view: &View) -> Ruleset {
         // Rules need their protocol said before a port can be translated.
         let rules = rules.into_iter().map(|rule| [vec![Expr::Protocol(service.protocol)], rule].concat()).collect();
         chains.push(Chain { name: format!("svc-{number}"), hook: None, rules });
+        if let Some(sources) = &service.sources {
+            let from = |range: &Cidr| vec![Expr::Source(*range), Expr::Jump(format!("svc-{number}"))];
+            let rules = sources.iter().map(from).chain([vec![Expr::Drop]]).collect();
+            chains.push(Chain { name: format!("from-{number}"), hook: None, rules });
+        }
     }
     if view.dns_address().is_some() {
         let to_dns = |protocol| vec![Expr::Protocol(protocol), Expr::Dnat(view.gateway, 53)];
@@ -209,6 +236,7 @@ fn prerouting(view: &View) -> Chain {
     let rules = vec![
         vec![Expr::InPrefix(view.cable_prefix()), Expr::Jump("services".into())],
         vec![Expr::InSet("fabric".into()), Expr::Jump("services".into())],
+        vec![Expr::DestinationPortMap("external".into())],
         vec![Expr::DestinationLocal, Expr::PortMap("nodeports".into())],
     ];
     Chain { name: "prerouting".into(), hook: Some(Hook::NatPrerouting), rules }
@@ -218,6 +246,7 @@ fn output(view: &View) -> Chain {
     let rules = vec![
         // The route says whose Service address it is when several nodes use the same range.
         vec![Expr::Out(view.gateway_device()), Expr::Jump("services".into())],
+        vec![Expr::DestinationPortMap("external".into())],
         // From 127.0.0.0/8 the kernel would not send to a pod; the machine's other addresses work.
         vec![Expr::DestinationNot(Cidr::LOOPBACK), Expr::DestinationLocal, Expr::PortMap("nodeports".into())],
     ];
@@ -239,6 +268,11 @@ fn postrouting(view: &View) -> Chain {
         vec![Expr::OutSet("fabric".into()), Expr::Accept],
     ];
     rules.extend(fabric_ranges(view).into_iter().map(|range| vec![Expr::Destination(range), Expr::Accept]));
+    for machine in &view.machines {
+        // Its pods answer by the way that their machine knows: that of this one's range.
+        rules.push(vec![Expr::Destination(machine.to), Expr::Source(view.pod_range), Expr::Accept]);
+        rules.push(vec![Expr::Destination(machine.to), Expr::Snat(view.gateway)]);
+    }
     rules.push(vec![Expr::Source(view.pod_range), Expr::OutNot(view.gateway_device()), Expr::Masquerade]);
     Chain { name: "postrouting".into(), hook: Some(Hook::NatPostrouting), rules }
 }
@@ -253,6 +287,7 @@ fn forward(view: &View) -> Chain {
         vec![Expr::Established, Expr::Accept],
         vec![from_pod(), Expr::Destination(view.service_range), Expr::Jump("refuse".into())],
         vec![Expr::Out(view.gateway_device()), Expr::Jump("refuse".into())],
+        vec![Expr::DestinationPortMap("nowhere".into())],
         vec![from_pod(), Expr::SourceMap("egress".into())],
         vec![Expr::OutPrefix(view.cable_prefix()), Expr::DestinationMap("ingress".into())],
         vec![from_pod(), Expr::SourceMap("confined".into())],
@@ -264,6 +299,8 @@ fn forward(view: &View) -> Chain {
 fn input(view: &View) -> Chain {
     let rules = vec![
         vec![Expr::Established, Expr::Accept],
+        // Nothing else that listens here is what they mean.
+        vec![Expr::DestinationPortMap("nowhere".into())],
         vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceMap("egress".into())],
         vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceMap("confined-input".into())],
         vec![Expr::InSet("fabric".into()), Expr::Jump("fabric-input".into())],
@@ -291,6 +328,8 @@ fn from_fabric(view: &View) -> Chain {
     rules.push(vec![Expr::DestinationSet("guests".into()), Expr::RejectProhibited]);
     for from in trusted(view) {
         rules.push(vec![Expr::Source(from), Expr::OutPrefix(view.cable_prefix()), Expr::Accept]);
+        let elsewhere = view.machines.iter();
+        rules.extend(elsewhere.map(|machine| vec![Expr::Source(from), Expr::Destination(machine.to), Expr::Accept]));
         // A pod at one node calls a Service here whose pod is at another: that node knows only us.
         rules.push(vec![Expr::Source(from), Expr::OutSet("fabric".into()), Expr::Translated, Expr::Accept]);
     }
@@ -323,15 +362,26 @@ fn dns_only(view: &View) -> Chain {
 fn service_sets(view: &View) -> Vec<Set> {
     let mut services: BTreeMap<(Ipv4Addr, Protocol, u16), String> = BTreeMap::new();
     let mut nodeports: BTreeMap<(Protocol, u16), String> = BTreeMap::new();
+    let mut external: BTreeMap<(Ipv4Addr, Protocol, u16), String> = BTreeMap::new();
+    let mut nowhere: BTreeMap<(Ipv4Addr, Protocol, u16), String> = BTreeMap::new();
     let mut hairpin: BTreeSet<Ipv4Addr> = BTreeSet::new();
     let mut maps = Vec::new();
     if let Some(address) = view.dns_address() {
         services.insert((address, Protocol::Udp, 53), "dns".into());
         services.insert((address, Protocol::Tcp, 53), "dns".into());
     }
-    for (number, service) in view.services.iter().enumerate().filter(|(_, service)| !service.endpoints.is_empty()) {
+    for (number, service) in view.ports().enumerate() {
+        let at = |address: &Ipv4Addr| (*address, service.protocol, service.port);
+        if service.endpoints.is_empty() {
+            nowhere.extend(service.external.iter().map(|address| (at(address), "refuse".into())));
+            continue;
+        }
         for address in &service.addresses {
-            services.entry((*address, service.protocol, service.port)).or_insert(format!("svc-{number}"));
+            services.entry(at(address)).or_insert(format!("svc-{number}"));
+        }
+        let chain = if service.sources.is_none() { "svc" } else { "from" };
+        for address in &service.external {
+            external.entry(at(address)).or_insert(format!("{chain}-{number}"));
         }
         if let Some(port) = service.node_port {
             nodeports.entry((service.protocol, port)).or_insert(format!("svc-{number}"));
@@ -355,17 +405,9 @@ fn service_sets(view: &View) -> Vec<Set> {
     }
     let devices: BTreeSet<&String> = view.fabric.iter().map(|route| &route.device).collect();
     let mut sets = vec![
-        Set {
-            name: "services".into(),
-            key: &[KeyKind::Address, KeyKind::Protocol, KeyKind::Port],
-            value: ValueKind::Verdict,
-            elements: services
-                .into_iter()
-                .map(|((address, protocol, port), chain)| {
-                    (vec![Key::Address(address), Key::Protocol(protocol), Key::Port(port)], Value::Goto(chain))
-                })
-                .collect(),
-        },
+        by_address("services", services),
+        by_address("external", external),
+        by_address("nowhere", nowhere),
         Set {
             name: "nodeports".into(),
             key: &[KeyKind::Protocol, KeyKind::Port],
@@ -393,4 +435,17 @@ fn service_sets(view: &View) -> Vec<Set> {
     ];
     sets.extend(maps);
     sets
+}
+
+/// A map from address, protocol and port to a chain.
+fn by_address(name: &str, chains: BTreeMap<(Ipv4Addr, Protocol, u16), String>) -> Set {
+    let element = |((address, protocol, port), chain)| {
+        (vec![Key::Address(address), Key::Protocol(protocol), Key::Port(port)], Value::Goto(chain))
+    };
+    Set {
+        name: name.into(),
+        key: &[KeyKind::Address, KeyKind::Protocol, KeyKind::Port],
+        value: ValueKind::Verdict,
+        elements: chains.into_iter().map(element).collect(),
+    }
 }

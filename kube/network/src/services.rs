@@ -2,7 +2,8 @@
 //!
 //! An endpoint is *used* if it is ready. If a Service has no ready endpoint, those that still serve while they terminate
 //! are used, so that a roll-out on one machine loses nothing (KEP-1669). With the traffic policy `Local` only endpoints on this machine are
-//! used, of calls from pods (`internalTrafficPolicy`) or of those to a node port (`externalTrafficPolicy`).
+//! used, of calls from pods (`internalTrafficPolicy`) or of those to a node port, an external address or a load balancer's
+//! (`externalTrafficPolicy`); pods that call those are inside.
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use crate::Cidr;
-use crate::nftables::Protocol;
 use crate::rules::ServicePort;
+use engine_packets::nftables::Protocol;
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -51,6 +52,39 @@ pub(crate) fn cluster_addresses(spec: &ServiceSpec) -> Vec<Ipv4Addr> {
     addresses.into_iter().collect()
 }
 
+/// Addresses outside of the cluster's ranges at which a Service is answered, if a packet for one comes to this machine. A pod's own
+/// address is nobody else's.
+struct Outside {
+    /// For everybody: `externalIPs`, and a load balancer's addresses.
+    open: Vec<Ipv4Addr>,
+    /// A load balancer's addresses, if `loadBalancerSourceRanges` says who may call.
+    guarded: Vec<Ipv4Addr>,
+    /// These ranges; those of IPv6 let nobody in here.
+    sources: Option<Vec<Cidr>>,
+}
+
+impl Outside {
+    fn of(service: &Service, here: Cidr) -> Outside {
+        let spec = service.spec.as_ref();
+        let usable =
+            |text: &String| text.parse().ok().filter(|address| !forbidden(*address) && !here.contains(*address));
+        let mut open: BTreeSet<Ipv4Addr> =
+            spec.into_iter().flat_map(|spec| spec.external_ips.iter().flatten()).filter_map(usable).collect();
+        let balanced = spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+        let status = service.status.as_ref().filter(|_| balanced).and_then(|status| status.load_balancer.as_ref());
+        let ingress = status.into_iter().flat_map(|status| status.ingress.iter().flatten());
+        // Whose packets a `Proxy` sends with another address: they come by the node port.
+        let ingress = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
+        let mut guarded: BTreeSet<Ipv4Addr> = ingress.filter_map(|ingress| usable(ingress.ip.as_ref()?)).collect();
+        let ranges = spec.and_then(|spec| spec.load_balancer_source_ranges.as_deref()).unwrap_or_default();
+        if ranges.is_empty() {
+            open.append(&mut guarded);
+        }
+        let sources = Some(ranges.iter().filter_map(|range| range.trim().parse().ok()).collect());
+        Outside { open: open.into_iter().collect(), guarded: guarded.into_iter().collect(), sources }
+    }
+}
+
 /// The ports of all Services that this machine makes work; pods of `here` are its own. One with a policy of its own for what comes from
 /// outside is two.
 pub(crate) fn ports(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> Vec<ServicePort> {
@@ -62,6 +96,7 @@ pub(crate) fn ports(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> V
         if addresses.is_empty() {
             continue;
         }
+        let outside = Outside::of(service, here);
         let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
         let name = service.metadata.name.as_deref().unwrap_or_default();
         for port in spec.ports.iter().flatten() {
@@ -80,20 +115,34 @@ pub(crate) fn ports(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> V
             };
             let inside = ServicePort {
                 name: format!("{namespace}/{name}:{port_name}"),
-                addresses: addresses.clone(),
+                addresses: addresses.iter().chain(&outside.open).copied().collect(),
                 protocol,
                 port: number,
-                node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
+                node_port: None,
+                external: Vec::new(),
+                sources: None,
                 endpoints: used(&spec.internal_traffic_policy),
                 by_client: spec.session_affinity.as_deref() == Some("ClientIP"),
             };
-            let from_outside = used(&spec.external_traffic_policy);
-            if inside.node_port.is_none() || from_outside == inside.endpoints {
-                ports.push(inside);
+            let from_outside = ServicePort {
+                addresses: Vec::new(),
+                node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
+                external: outside.open.clone(),
+                endpoints: used(&spec.external_traffic_policy),
+                ..inside.clone()
+            };
+            if !outside.guarded.is_empty() {
+                let (external, sources) = (outside.guarded.clone(), outside.sources.clone());
+                ports.push(ServicePort { node_port: None, external, sources, ..from_outside.clone() });
+            }
+            if from_outside.endpoints == inside.endpoints {
+                ports.push(ServicePort { addresses: inside.addresses, ..from_outside });
                 continue;
             }
-            ports.push(ServicePort { addresses: Vec::new(), endpoints: from_outside, ..inside.clone() });
-            ports.push(ServicePort { node_port: None, ..inside });
+            if from_outside.node_port.is_some() || !from_outside.external.is_empty() {
+                ports.push(from_outside);
+            }
+            ports.push(inside);
         }
     }
     ports.sort();
@@ -130,10 +179,11 @@ fn endpoints(
 /// The endpoint's address, unless it is one that Kubernetes forbids for endpoints: connections of everybody would be led
 /// to what a machine offers only to itself.
 pub(crate) fn address(endpoint: &Endpoint) -> Option<Ipv4Addr> {
-    let address: Ipv4Addr = endpoint.addresses.first()?.parse().ok()?;
-    let forbidden =
-        address.is_loopback() || address.is_link_local() || address.is_unspecified() || address.is_multicast();
-    (!forbidden).then_some(address)
+    endpoint.addresses.first()?.parse().ok().filter(|address| !forbidden(*address))
+}
+
+fn forbidden(address: Ipv4Addr) -> bool {
+    address.is_loopback() || address.is_link_local() || address.is_unspecified() || address.is_multicast()
 }
 
 /// Absent means yes (`EndpointConditions.ready`).
@@ -189,11 +239,13 @@ pub(crate) mod tests {
             let to: Vec<String> = port.endpoints.iter().map(|(address, port)| format!("{address}:{port}")).collect();
             let protocol = port.protocol.name();
             format!(
-                "{} {:?} {protocol} {} {:?} -> {}",
+                "{} {:?} {protocol} {} {:?}{}{} -> {}",
                 port.name,
                 port.addresses,
                 port.port,
                 port.node_port,
+                if port.external.is_empty() { String::new() } else { format!(" outside {:?}", port.external) },
+                port.sources.map(|sources| format!(" for {sources:?}")).unwrap_or_default(),
                 to.join(" ")
             )
         };
@@ -244,6 +296,42 @@ pub(crate) mod tests {
             "d/web:http [10.96.0.5] tcp 80 None -> 10.1.0.3:8080",
         ];
         assert_eq!(of(json!({"internalTrafficPolicy": "Local"})), inside);
+    }
+
+    #[test]
+    fn addresses_outside_of_the_cluster() {
+        let of = |more: Value, balancer: Value| {
+            let mut spec = json!({"ports": [{"name": "http", "port": 80, "nodePort": 30080}], "type": "LoadBalancer"});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let mut web = Service::clone(&service("d/web", "10.96.0.5", spec));
+            web.status = serde_json::from_value(json!({"loadBalancer": {"ingress": balancer}})).unwrap();
+            check(&[Arc::new(web)], &[slice("d/web", &[("10.1.0.3", "ready"), ("10.9.0.4", "ready")])])
+        };
+        let balancer =
+            || json!([{"ip": "192.0.2.1", "ipMode": "VIP"}, {"ip": "192.0.2.9", "ipMode": "Proxy"}, {"hostname": "x"}]);
+        let (all, here) = ("10.1.0.3:8080 10.9.0.4:8080", "10.1.0.3:8080");
+        // What is a pod's, or the machine's own, is not taken.
+        let external = json!({"externalIPs": ["198.51.100.7", "10.1.0.9", "127.0.0.1"]});
+        let one =
+            "d/web:http [10.96.0.5, 192.0.2.1, 198.51.100.7] tcp 80 Some(30080) outside [192.0.2.1, 198.51.100.7]";
+        assert_eq!(of(external, balancer()), [format!("{one} -> {all}")]);
+        assert_eq!(
+            of(json!({"externalTrafficPolicy": "Local"}), balancer()),
+            [
+                format!("d/web:http [] tcp 80 Some(30080) outside [192.0.2.1] -> {here}"),
+                format!("d/web:http [10.96.0.5, 192.0.2.1] tcp 80 None -> {all}"),
+            ]
+        );
+        let guarded = |ranges: Value| of(json!({"loadBalancerSourceRanges": ranges}), balancer());
+        let for_some = |who: &str| {
+            let outside = format!("d/web:http [] tcp 80 None outside [192.0.2.1] for {who} -> {all}");
+            [outside, format!("d/web:http [10.96.0.5] tcp 80 Some(30080) -> {all}")]
+        };
+        let range: Cidr = "203.0.113.0/24".parse().unwrap();
+        assert_eq!(guarded(json!([" 203.0.113.0/24"])), for_some(&format!("[{range:?}]")));
+        assert_eq!(guarded(json!(["2001:db8::/32"])), for_some("[]"), "nobody of IPv4");
+        let plain = "d/web:http [10.96.0.5] tcp 80 Some(30080) -> 10.1.0.3:8080 10.9.0.4:8080";
+        assert_eq!(of(json!({"type": "NodePort"}), balancer()), [plain], "no balancer any more");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub const OFFLOAD_ENABLED: &str = "enabled";
 pub const GATE: &str = "fluidos.eu/placement";
 /// Label of a virtual node (`true`), and key of the taint that keeps off pods which nobody placed there.
 pub const VIRTUAL_NODE: &str = "fluidos.eu/virtual-node";
+/// Label of the Node of a machine that has joined (`true`): it runs pods of its owner, and none of others.
+pub const AGENT: &str = "fluidos.eu/agent";
 /// Label: the first 8 hex digits of the peer's key.
 pub const LABEL_PEER: &str = "fluidos.eu/peer";
 /// Annotation: the peer's DID.

@@ -19,6 +19,11 @@ pub fn is_guest(pod: &Pod) -> bool {
     contract_of(pod).is_some()
 }
 
+/// Who brings the images of a pod: the consumer on its contract. Those of a service that is sold are this node's own.
+pub fn brings_images(pod: &Pod) -> Option<String> {
+    pod.labels().get(names::LABEL_CONTRACT).filter(|_| !is_of_service(pod)).cloned()
+}
+
 /// Says whether a pod is of a service that is sold.
 fn is_of_service(pod: &Pod) -> bool {
     pod.labels().contains_key(names::LABEL_SERVICE)

@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use engine_images::{BLOB_SIZE_MAX, Digest, Error, ImageStore, Reference};
+use engine_images::{Admitted, BLOB_SIZE_MAX, Caller, Digest, Error, Found, Image, ImageStore, Reference};
 use fluidos_identity::NodeId;
 use fluidos_link::{Handler, LinkError, LinkStream, PeerInfo, RequestHandler, RequestRefusal};
 use fluidos_model::kinds::names;
@@ -44,8 +44,6 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const TRIES_MAX: u32 = 3;
 /// A manifest names its layers: 100 of them are 20 KiB.
 const MANIFEST_BYTES_MAX: u64 = 4 << 20;
-/// Layers of one image; overlayfs takes 500.
-const BLOBS_MAX: usize = 512;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct ImageRequest {
@@ -128,9 +126,20 @@ impl Shelf {
             let answer = self.0.links.request::<_, ImageAnswer>(&consumer, IMAGE, &request, ANSWER_TIMEOUT).await;
             return answer.map(|answer| answer.digest).map_err(|error| error.to_string());
         }
-        let reference = parse(&request.reference)?;
-        let blobs = self.store()?.blobs(&reference).await.map_err(|error| error.to_string())?;
-        blobs.first().map(|manifest| manifest.digest.clone()).ok_or_else(|| "the image is empty".into())
+        self.held(&pod, &parse(&request.reference)?).await.map(|image| image.digest)
+    }
+
+    /// An image of this node for one of its pods: as here, a private one only for a pod whose pull secrets its registry has admitted.
+    async fn held(&self, pod: &Pod, reference: &Reference) -> Result<Image, String> {
+        let asked = substrate_kubelet::pod::image::caller(&self.0.client, pod, reference, None).await;
+        let (caller, _) = asked.map_err(|error| error.to_string())?;
+        match self.store()?.find_for(reference, &caller).await.map_err(|error| error.to_string())? {
+            Found::Here(image) => Ok(*image),
+            Found::Barred => {
+                Err(format!("image {reference} is here, and the pod has no credential that was admitted to it"))
+            }
+            Found::Absent => Err(Error::NoImage(reference.to_string()).to_string()),
+        }
     }
 
     /// Opens a blob of one of the pod's images.
@@ -143,7 +152,8 @@ impl Shelf {
         }
         let store = self.store()?;
         for reference in images(&pod) {
-            let Ok(blobs) = store.blobs(&parse(&reference)?).await else { continue };
+            let Ok(image) = self.held(&pod, &parse(&reference)?).await else { continue };
+            let Ok(blobs) = store.blobs_of_image(&image).await else { continue };
             if let Some(blob) = blobs.iter().find(|blob| blob.digest == header.digest) {
                 let file = store.open_blob(&blob.digest).await.map_err(|error| error.to_string())?;
                 return Ok((blob.size, Source::Store(file)));
@@ -240,7 +250,13 @@ impl ImageSource for PeerImages {
         "the owner of the pod"
     }
 
-    async fn fetch(&self, reference: &Reference, pod: &Pod, store: &ImageStore) -> Result<bool, Error> {
+    async fn fetch(
+        &self,
+        reference: &Reference,
+        pod: &Pod,
+        caller: &Caller,
+        store: &ImageStore,
+    ) -> Result<bool, Error> {
         let (Some(contract), Some(origin)) = (pod.labels().get(names::LABEL_CONTRACT), Origin::of(pod)) else {
             return Ok(false);
         };
@@ -262,84 +278,56 @@ impl ImageSource for PeerImages {
         if reference.digest().is_some_and(|wanted| *wanted != answer.digest) {
             return Err(failed(format!("it gives {} for {reference}", answer.digest)));
         }
-        let _hold = store.hold().await?;
-        let get = |digest: Digest, size_max: u64| {
-            let header = BlobHeader { contract: contract.clone(), uid: origin.uid.clone(), digest };
-            async move { self.blob(consumer, &header, size_max, store).await }
+        let header = |digest: &Digest| BlobHeader {
+            contract: contract.clone(),
+            uid: origin.uid.clone(),
+            digest: digest.clone(),
         };
-        get(answer.digest.clone(), MANIFEST_BYTES_MAX).await?;
-        let manifest = manifest(store, &answer.digest).await.map_err(failed)?;
-        for (digest, size) in manifest {
-            get(digest, size).await?;
+        let manifest = self.manifest(consumer, &header(&answer.digest)).await?;
+        // Its owner brings it: nobody is admitted but the owner.
+        let incoming = store.incoming(reference, &manifest, caller, Admitted::Everybody).await?;
+        for blob in incoming.needed() {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                match incoming.take(blob, self.blob(consumer, &header(&blob.digest), blob.size)).await {
+                    Err(error) if tries < TRIES_MAX => {
+                        tracing::info!(digest = %blob.digest, %error, "a blob is asked for again")
+                    }
+                    other => break other?,
+                }
+            }
         }
-        store.tag(reference, &answer.digest).await?;
+        incoming.finish().await?;
         Ok(true)
     }
 }
 
 impl PeerImages {
-    /// Brings one blob, which has at most `size_max` bytes.
+    /// A manifest, whole and verified.
+    async fn manifest(&self, consumer: NodeId, header: &BlobHeader) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let from = self.blob(consumer, header, MANIFEST_BYTES_MAX).await?;
+        from.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes).await.map_err(|error| self.failed(header, error))?;
+        match Digest::of(&bytes) {
+            observed if observed == header.digest => Ok(bytes),
+            observed => Err(Error::Corrupt { wanted: header.digest.clone(), observed }),
+        }
+    }
+
+    /// The bytes of one blob, which has at most `size_max`.
     async fn blob(
         &self,
         consumer: NodeId,
         header: &BlobHeader,
         size_max: u64,
-        store: &ImageStore,
-    ) -> Result<(), Error> {
-        let mut tries = 0;
-        while !store.has(&header.digest) {
-            tries += 1;
-            match self.blob_once(consumer, header, size_max, store).await {
-                Err(error) if tries < TRIES_MAX => {
-                    tracing::info!(digest = %header.digest, %error, "a blob is asked for again")
-                }
-                other => other?,
-            }
-        }
-        Ok(())
+    ) -> Result<tokio::io::Take<Patient>, Error> {
+        let asked = ask(&self.0, consumer, header, size_max).await;
+        asked.map(|(size, bytes)| bytes.take(size)).map_err(|why| self.failed(header, why))
     }
 
-    async fn blob_once(
-        &self,
-        consumer: NodeId,
-        header: &BlobHeader,
-        size_max: u64,
-        store: &ImageStore,
-    ) -> Result<(), Error> {
-        let failed = |why: String| Error::Source {
-            source_name: self.name().to_owned(),
-            why: format!("{}: {why}", header.digest),
-        };
-        let (size, bytes) = ask(&self.0, consumer, header, size_max).await.map_err(failed)?;
-        let bytes = bytes.take(size);
-        store.write(&header.digest, bytes).await.map(drop)
-    }
-}
-
-/// Configuration and layers of a manifest with their sizes.
-async fn manifest(store: &ImageStore, digest: &Digest) -> Result<Vec<(Digest, u64)>, String> {
-    #[derive(Deserialize)]
-    struct Descriptor {
-        digest: Digest,
-        size: u64,
-    }
-    #[derive(Deserialize)]
-    struct Manifest {
-        config: Descriptor,
-        layers: Vec<Descriptor>,
-    }
-    let file = store.open_blob(digest).await.map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes).await.map_err(|error| error.to_string())?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| format!("manifest {digest}: {error}"))?;
-    let blobs: Vec<_> =
-        std::iter::once(manifest.config).chain(manifest.layers).map(|blob| (blob.digest, blob.size)).collect();
-    if blobs.len() > BLOBS_MAX {
-        return Err(format!("manifest {digest} names {} blobs, at most {BLOBS_MAX}", blobs.len()));
-    }
-    match blobs.iter().find(|(_, size)| *size > BLOB_SIZE_MAX) {
-        Some((digest, size)) => Err(format!("blob {digest} has {size} bytes, at most {BLOB_SIZE_MAX}")),
-        None => Ok(blobs),
+    fn failed(&self, header: &BlobHeader, why: impl std::fmt::Display) -> Error {
+        Error::Source { source_name: self.name().to_owned(), why: format!("{}: {why}", header.digest) }
     }
 }
 

@@ -4,10 +4,9 @@
 //! kubectl ─▶ consumer's API ─▶ RemoteNode ══ logs/1, exec/1, forward/1 ══▶ Door: contract, twin ─▶ provider's own NodeProxy
 //! ```
 //! Each stream has one header, one answer (a frame of JSON: yes, or why not), then bytes. For logs and ports these are the bytes
-//! themselves; for exec they are messages: one byte of type, four of length (big endian), and at most 64 KiB.
+//! themselves; for exec they are messages (`engine_session::carry`).
 
 mod door;
-mod exec;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,7 +167,7 @@ impl NodeProxy for RemoteNode {
         let ExecOptions { command, stdin, stdout, stderr, tty } = options.clone();
         let exec = Some(Exec { command, stdin, stdout, stderr, tty });
         let stream = self.open(EXEC, &Header { exec, ..self.header(target) }).await?;
-        Ok(exec::caller(stream))
+        Ok(engine_session::carry::caller(stream, "the provider"))
     }
 
     async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error> {

@@ -5,12 +5,12 @@ mod support;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use engine_images::Reference;
+use engine_images::{Admitted, Caller, Credential, Found, Reference};
 use fluidos_identity::{NodeKey, jws_sign};
 use fluidos_link::{LinkStream, Links};
 use fluidos_model::kinds::KnownCluster;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -351,13 +351,16 @@ async fn images_follow_their_pods_and_no_others_are_given() {
     let source = pair.grid.fabric.as_ref().unwrap().image_source();
     let wanted: Reference = "flt/app:1".parse().unwrap();
     assert!(pair.grid.images.find(&wanted).await.unwrap().is_none());
-    assert!(source.fetch(&wanted, &twin, &pair.grid.images).await.unwrap());
+    assert!(source.fetch(&wanted, &twin, &Caller::default(), &pair.grid.images).await.unwrap());
     let found = pair.grid.images.find(&wanted).await.unwrap().unwrap();
     assert_eq!(found.digest, pair.farm.images.find(&wanted).await.unwrap().unwrap().digest);
-    assert!(source.fetch(&wanted, &twin, &pair.grid.images).await.unwrap(), "what is there is not sent again");
+    assert!(
+        source.fetch(&wanted, &twin, &Caller::default(), &pair.grid.images).await.unwrap(),
+        "what is there is not sent again"
+    );
 
     let private: Reference = "private/app:1".parse().unwrap();
-    let refused = source.fetch(&private, &twin, &pair.grid.images).await.unwrap_err();
+    let refused = source.fetch(&private, &twin, &Caller::default(), &pair.grid.images).await.unwrap_err();
     assert!(refused.to_string().contains("does not name this image"), "{refused}");
     // Not even by the digest of its blobs.
     let hidden = pair.farm.images.blobs(&private).await.unwrap().pop().unwrap();
@@ -367,7 +370,44 @@ async fn images_follow_their_pods_and_no_others_are_given() {
     assert_eq!(blob.read().await, json!({"refused": "no image of the pod has this blob"}));
     // A pod that is no twin is not the fabric's business.
     let own: Pod = from(json!({"metadata": {"name": "own", "namespace": "shop"}}));
-    assert!(!source.fetch(&wanted, &own, &pair.grid.images).await.unwrap());
+    assert!(!source.fetch(&wanted, &own, &Caller::default(), &pair.grid.images).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_image_goes_with_a_pod_that_may_have_it_and_is_its_contracts_alone() {
+    let pair = Pair::ready().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (open, name): (Reference, Reference) = ("flt/app:1".parse().unwrap(), "flt/secret:1".parse().unwrap());
+    pair.farm.images.load(archive(directory.path(), &open.to_string()), Some(open.clone())).await.unwrap();
+    // Its registry has admitted Ada.
+    let digest = pair.farm.images.find(&open).await.unwrap().unwrap().digest;
+    let mut manifest = Vec::new();
+    pair.farm.images.open_blob(&digest).await.unwrap().read_to_end(&mut manifest).await.unwrap();
+    let ada = Credential::new("ada", "flt-one");
+    let caller = Caller { realm: String::new(), credentials: vec![ada.clone()] };
+    let incoming = pair.farm.images.incoming(&name, &manifest, &caller, Admitted::With(&ada)).await.unwrap();
+    incoming.finish().await.unwrap();
+
+    let config = json!({"auths": {"docker.io": {"username": "ada", "password": "flt-one"}}}).to_string();
+    let secret = json!({"metadata": {"name": "pull", "namespace": "shop"}, "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": config}});
+    pair.farm.create::<Secret>(secret).await;
+    for (pod_name, secrets) in [("bare", json!([])), ("keyed", json!([{"name": "pull"}]))] {
+        let change = |pod: &mut Value| {
+            pod["spec"]["containers"][0]["image"] = "flt/secret:1".into();
+            pod["spec"]["imagePullSecrets"] = secrets;
+        };
+        pair.farm.create::<Pod>(pod(pod_name, "grid", change)).await;
+    }
+    let source = pair.grid.fabric.as_ref().unwrap().image_source();
+    let guest = Caller { realm: CONTRACT.into(), credentials: Vec::new() };
+    let refused = source.fetch(&name, &pair.twin("bare").await, &guest, &pair.grid.images).await.unwrap_err();
+    assert!(refused.to_string().contains("the pod has no credential that was admitted to it"), "{refused}");
+    assert!(source.fetch(&name, &pair.twin("keyed").await, &guest, &pair.grid.images).await.unwrap());
+    for (caller, is_here) in [(guest, true), (Caller::default(), false)] {
+        let found = pair.grid.images.find_for(&name, &caller).await.unwrap();
+        assert_eq!(matches!(found, Found::Here(_)), is_here, "{caller:?}: {found:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

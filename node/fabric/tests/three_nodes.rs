@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use engine_images::Reference;
+use engine_images::{Caller, Reference};
 use fluidos_model::kinds::{Allocation, Contract};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
@@ -246,13 +246,13 @@ async fn a_pod_of_one_runs_at_a_third_whom_it_does_not_know() {
     let name: Reference = "docker.io/flt/app:1".parse().unwrap();
     farm.images.load(archive(directory.path(), &name.to_string()), Some(name.clone())).await.unwrap();
     let source = chain.grid.fabric.as_ref().unwrap().image_source();
-    assert!(source.fetch(&name, last, &chain.grid.images).await.unwrap());
+    assert!(source.fetch(&name, last, &Caller::default(), &chain.grid.images).await.unwrap());
     let digest = farm.images.find(&name).await.unwrap().unwrap().digest;
     assert_eq!(chain.grid.images.find(&name).await.unwrap().unwrap().digest, digest);
     assert!(!chain.shop.images.has(&digest) && chain.shop.images.find(&name).await.unwrap().is_none());
     let other: Reference = "docker.io/flt/other:1".parse().unwrap();
     farm.images.load(archive(directory.path(), &other.to_string()), Some(other.clone())).await.unwrap();
-    let refused = source.fetch(&other, last, &chain.grid.images).await.unwrap_err();
+    let refused = source.fetch(&other, last, &Caller::default(), &chain.grid.images).await.unwrap_err();
     assert!(refused.to_string().contains("does not name this image"), "{refused}");
 
     // Deleted by its owner it is gone everywhere.
@@ -305,8 +305,9 @@ async fn who_is_not_there_is_told_along_the_chain() {
     let ready = node.status.unwrap().conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
     assert_eq!(ready.reason.as_deref(), Some("ProviderCapacityMissing"));
     assert_eq!(ready.message.as_deref(), Some("what the provider has bought to serve it with is not ready"));
-    let node = chain.farm.nodes().get("shop").await.unwrap();
-    assert!(taints(&node).contains(&"node.kubernetes.io/not-ready:NoExecute".to_owned()), "{:?}", taints(&node));
+    // Its taints are written after its status.
+    let shop = || async { taints(&chain.farm.nodes().get("shop").await.unwrap()) };
+    until("a taint", shop, |taints| taints.contains(&"node.kubernetes.io/not-ready:NoExecute".to_owned())).await;
     let twin = chain.twins().get("web").await.unwrap();
     let patient = twin.spec.unwrap().tolerations.unwrap();
     assert!(patient.iter().all(|t| t.toleration_seconds.is_none()), "who gives a pod up is its owner: {patient:?}");

@@ -28,7 +28,7 @@ use fluidos_model::kinds::{Flavor, NodeIdentity, Offer, ServiceBlueprint, Sharin
 use fluidos_model::market::{Amounts, Location, Sharing};
 use futures::future::select_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::{Api, ResourceExt as _};
 use substrate_client::{Access, Cache, Pace};
 
@@ -69,7 +69,8 @@ pub async fn run(access: impl Into<Access>, mut options: Options) {
     let policies = caches.namespaced::<SharingPolicy>(names::NAMESPACE);
     let offers = caches.namespaced::<Offer>(names::NAMESPACE);
     let blueprints = caches.namespaced::<ServiceBlueprint>(names::NAMESPACE);
-    blueprints.synced().await;
+    let nodes = caches.all::<Node>();
+    tokio::join!(blueprints.synced(), nodes.synced());
     tokio::join!(flavors.synced(), books.synced(), identities.synced(), policies.synced(), offers.synced());
     let [ledger_changes, page_changes] = books.changes();
     let mut changes = [
@@ -80,6 +81,7 @@ pub async fn run(access: impl Into<Access>, mut options: Options) {
         policies.changes(),
         offers.changes(),
         blueprints.changes(),
+        nodes.changes(),
     ];
     let mut pace = Pace::default();
     loop {
@@ -98,6 +100,7 @@ pub async fn run(access: impl Into<Access>, mut options: Options) {
             policies: &rules,
             offers: offer_list.iter().map(AsRef::as_ref).collect(),
             blueprints: blueprint_list.iter().map(AsRef::as_ref).collect(),
+            handlers: plan::handlers(&nodes.list()),
             flavors: flavor_list.iter().map(AsRef::as_ref).collect(),
             identity: identity.as_deref(),
         };

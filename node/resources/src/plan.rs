@@ -1,7 +1,8 @@
 //! Every choice of the Local Resource Manager: a pure function from what is there to what is to be written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use fluidos_identity::NodeId;
 use fluidos_ledger::StandingError;
@@ -12,7 +13,8 @@ use fluidos_model::kinds::{
 use fluidos_model::market::{Amounts, Extended, Partitionability, Plan, Pool, Resource, Sharing, sale};
 use fluidos_model::service::{RECIPES_MAX, Recipe};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube::ResourceExt as _;
 
 use crate::Options;
 
@@ -21,8 +23,8 @@ const PARTITION: Partitionability = Partitionability {
     least: Amounts { cpu_milli: 0, memory_bytes: 0, pods: 0, storage_bytes: 0, extended: Extended::NONE },
     step: Amounts { cpu_milli: 1, memory_bytes: 1 << 20, pods: 1, storage_bytes: 0, extended: Extended::NONE },
 };
-/// Where a flavor says which plan it is.
-const PLAN_POINTER: &str = "/properties/additionalProperties/plan";
+/// Where a flavor says which handlers a RuntimeClass may name.
+const HANDLERS_PROPERTY: &str = "runtime-handlers";
 /// Plans of one node that are sold: a buyer looks at 64 flavors of a seller, and one of them is cut as it is wanted.
 const PLANS_MAX: usize = 63;
 /// So much of the key is in the flavor's name: 128 bits, which nobody else has.
@@ -40,6 +42,8 @@ pub struct View<'a> {
     pub offers: Vec<&'a Offer>,
     /// Services, by name.
     pub blueprints: Vec<&'a ServiceBlueprint>,
+    /// The handlers of RuntimeClasses that the machine of guests has, sorted.
+    pub handlers: Vec<String>,
     /// All flavors there are.
     pub flavors: Vec<&'a Flavor>,
     /// Who the node says it is.
@@ -292,6 +296,7 @@ fn of_plan(view: &View, plan: &Plan, pool: Option<&Pool>, now: Timestamp) -> Fla
     let price = price.map(FlavorPrice::from).unwrap_or_default();
     let available = sale.as_ref().is_some_and(|sale| !sale.free.is_zero());
     let mut spec = spec(view.options, &plan.amounts, &plan.whole(), price, available);
+    with_handlers(&mut spec, view);
     let data = &mut spec.flavor_type.type_data;
     data["properties"]["additionalProperties"][PLAN_PROPERTY] = plan.reference().into();
     if let Some(conditions) = sale.and_then(|sale| sale.conditions.text()) {
@@ -312,6 +317,7 @@ fn cut_as_wanted(view: &View, offer: &Amounts, pool: &Pool, now: Timestamp) -> F
     let mut offered = offer.resources().filter(|resource| offer.get(resource) != 0);
     let available = !offer.is_zero() && offered.all(|resource| is_had(&resource, &free));
     let mut spec = spec(view.options, &free, &blocks, price, available);
+    with_handlers(&mut spec, view);
     if let Some(conditions) = conditions {
         spec.flavor_type.type_data["policies"]["conditions"] = conditions;
     }
@@ -357,6 +363,24 @@ fn spec(
     }
 }
 
+/// Says by which handlers pods can be run.
+fn with_handlers(spec: &mut FlavorSpec, view: &View) {
+    if !view.handlers.is_empty() {
+        spec.flavor_type.type_data["properties"]["additionalProperties"][HANDLERS_PROPERTY] =
+            view.handlers.clone().into();
+    }
+}
+
+/// The handlers of the machines that run guests: own ones that are no agents.
+pub fn handlers(nodes: &[Arc<Node>]) -> Vec<String> {
+    let runs_guests =
+        |node: &&Arc<Node>| [names::VIRTUAL_NODE, names::AGENT].iter().all(|label| !node.labels().contains_key(*label));
+    let of = |node: &Arc<Node>| node.status.as_ref().and_then(|status| status.runtime_handlers.clone());
+    let all = nodes.iter().filter(runs_guests).filter_map(of).flatten().filter_map(|handler| handler.name);
+    let all: BTreeSet<String> = all.filter(|name| !name.is_empty()).collect();
+    all.into_iter().collect()
+}
+
 /// An owner adds properties (carbon, standards) to a flavor with `kubectl patch`: they are not ours to remove. A price stands in a
 /// SharingPolicy, and nowhere else: what is sold has one price.
 fn keep_what_others_say(spec: &mut FlavorSpec, known: &FlavorSpec) {
@@ -364,17 +388,25 @@ fn keep_what_others_say(spec: &mut FlavorSpec, known: &FlavorSpec) {
     if spec.flavor_type.type_identifier == FlavorType::Service {
         return; // all of it is the blueprint's
     }
-    let plan = spec.flavor_type.type_data.pointer(PLAN_POINTER).cloned();
+    let more = spec.flavor_type.type_data.pointer("/properties/additionalProperties");
+    let ours = [PLAN_PROPERTY, HANDLERS_PROPERTY].map(|name| (name, more.and_then(|more| more.get(name).cloned())));
     if let Some(properties) = known.flavor_type.type_data.get("properties").filter(|properties| properties.is_object())
     {
         spec.flavor_type.type_data["properties"] = properties.clone();
     }
-    // Which plan it is, is not theirs to say.
-    if let (Some(plan), Some(properties)) = (plan, spec.flavor_type.type_data["properties"].as_object_mut()) {
+    // Which plan it is and what runs its pods is not theirs to say.
+    let Some(properties) = spec.flavor_type.type_data["properties"].as_object_mut() else { return };
+    for (name, value) in ours {
+        let Some(value) = value else {
+            if let Some(more) = properties.get_mut("additionalProperties").and_then(|more| more.as_object_mut()) {
+                more.remove(name);
+            }
+            continue;
+        };
         let more = properties.entry("additionalProperties").or_insert_with(|| serde_json::json!({}));
         if !more.is_object() {
             *more = serde_json::json!({});
         }
-        more[PLAN_PROPERTY] = plan;
+        more[name] = value;
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
 use fluidos_identity::{NodeKey, Speakers};
-use fluidos_model::kinds::{AdditionalInformation, Flavor, FlavorSpec, NodeIdentity, Offer, SharingPolicySpec};
+use fluidos_model::kinds::{AdditionalInformation, Flavor, FlavorSpec, NodeIdentity, Offer, SharingPolicySpec, names};
 use fluidos_model::market::{Amounts, Extended, HoldRequest, Location, Pool, Sharing};
 use jiff::Timestamp;
 use serde_json::json;
@@ -56,6 +56,7 @@ fn lines(options: &Options, pool: Option<&Pool>, flavors: &[Flavor], second: i64
         policies: &[],
         offers: vec![],
         blueprints: vec![],
+        handlers: vec![],
         flavors: flavors.iter().collect(),
         identity: None,
     };
@@ -189,6 +190,7 @@ fn policies_say_what_is_offered_to_anybody() {
             pool: Some(Ok(&pool)),
             policies,
             blueprints: vec![],
+            handlers: vec![],
             offers: vec![],
             flavors: vec![],
             identity: None,
@@ -230,6 +232,7 @@ fn each_plan_of_an_offer_is_a_flavor_of_its_size() {
             policies: &[],
             offers,
             blueprints: vec![],
+            handlers: vec![],
             flavors,
             identity: None,
         };
@@ -289,4 +292,51 @@ fn what_was_offered_under_a_key_that_was_handed_over_is_taken_back_and_what_othe
     let handed_over = fluidos_identity::Standing::Current(key(2));
     speakers.set([(key(1), handed_over.clone()), (key(2), handed_over)].into(), BTreeMap::new());
     assert_eq!(withdrawn(&[old]), [format!("withdraw {}", flavor_name(&before))]);
+}
+
+#[test]
+fn a_flavor_says_what_can_run_its_pods() {
+    let node = |name: &str, label: Option<&str>, handlers: &[&str]| {
+        let labels: serde_json::Map<_, _> = label.map(|label| (label.to_owned(), json!("true"))).into_iter().collect();
+        let handlers: Vec<_> = handlers.iter().map(|name| json!({"name": name})).collect();
+        let node = json!({"metadata": {"name": name, "labels": labels}, "status": {"runtimeHandlers": handlers}});
+        std::sync::Arc::new(serde_json::from_value(node).unwrap())
+    };
+    let handlers = crate::plan::handlers(&[
+        node("farm", None, &["", "oci", "cri"]),
+        node("barn", None, &["oci"]),
+        node("shed", Some(names::AGENT), &["process"]),
+        node("peer", Some(names::VIRTUAL_NODE), &["kata"]),
+    ]);
+    assert_eq!(handlers, ["cri", "oci"], "guests run on machines of the server alone");
+
+    let options = options(Some(OFFER));
+    let pool = promised(&[]);
+    let planned = |handlers: &[String], flavors: &[Flavor]| {
+        let view = View {
+            options: &options,
+            pool: Some(Ok(&pool)),
+            policies: &[],
+            blueprints: vec![],
+            handlers: handlers.to_vec(),
+            offers: vec![],
+            flavors: flavors.iter().collect(),
+            identity: None,
+        };
+        let specs = plan(&view, at(1)).into_iter().filter_map(|action| match action {
+            Action::Offer { name, spec } | Action::Change { name, spec, .. } => Some(Flavor::new(&name, *spec)),
+            _ => None,
+        });
+        specs.collect::<Vec<Flavor>>()
+    };
+    let more = |flavor: &Flavor| flavor.spec.flavor_type.type_data["properties"]["additionalProperties"].clone();
+    let mut flavors = planned(&handlers, &[]);
+    assert_eq!(more(&flavors[0]), json!({"runtime-handlers": ["cri", "oci"]}));
+    // What the owner has added stays; what runs pods is the machines' to say.
+    flavors[0].spec.flavor_type.type_data["properties"]["additionalProperties"] =
+        json!({"TEE": true, "runtime-handlers": ["kata"]});
+    let again = planned(&handlers[1..], &flavors);
+    assert_eq!(more(&again[0]), json!({"TEE": true, "runtime-handlers": ["oci"]}));
+    let none = planned(&[], &again);
+    assert_eq!(more(&none[0]), json!({"TEE": true}));
 }

@@ -1,7 +1,8 @@
 //! The figures of the main job: what one node costs, and how long a user waits.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ pub fn round(value: f64) -> f64 {
 }
 
 /// Median, least and most.
-fn spread(mut values: Vec<f64>) -> Value {
+pub fn spread(mut values: Vec<f64>) -> Value {
     values.sort_by(f64::total_cmp);
     let text = json!({
         "p50": round(values[values.len() / 2]), "min": round(values[0]), "max": round(values[values.len() - 1]), "runs": values.len(),
@@ -49,7 +50,7 @@ fn spread(mut values: Vec<f64>) -> Value {
     text
 }
 
-fn stage(binary: &Path) -> Result<Stage> {
+pub fn stage(binary: &Path) -> Result<Stage> {
     let mut stage = Stage::new("bnch")?;
     stage.play(binary);
     Ok(stage)
@@ -164,9 +165,61 @@ fn pods(binary: &Path, figures: &mut serde_json::Map<String, Value>) -> Result<(
     Ok(())
 }
 
-/// Seen by one watch: from the event that it was created to the event that it is Ready. Times in objects have whole seconds.
-fn one_pod(farm: &Node, name: &str, node: &str) -> Result<f64> {
-    let manifest = format!(
+/// All pods of a node's API, as kubectl sees them change.
+pub struct Watch {
+    kubectl: Child,
+    events: mpsc::Receiver<(Instant, Value)>,
+}
+
+impl Watch {
+    pub fn open(node: &Node) -> Result<Self> {
+        let arguments = ["get", "pods", "--watch-only", "--output-watch-events", "-o", "json"];
+        let mut kubectl = node.setup.kubectl_command(&arguments).stdout(Stdio::piped()).spawn()?;
+        let stdout = kubectl.stdout.take().ok_or_else(|| anyhow!("no output"))?;
+        let (sender, events) = mpsc::channel();
+        std::thread::spawn(move || {
+            for event in serde_json::Deserializer::from_reader(stdout).into_iter::<Value>().map_while(Result::ok) {
+                if sender.send((Instant::now(), event)).is_err() {
+                    return;
+                }
+            }
+        });
+        std::thread::sleep(Duration::from_millis(500)); // it is open
+        Ok(Self { kubectl, events })
+    }
+
+    /// When each of these many pods, whose names begin so, was created and Ready. Times in objects have whole seconds.
+    pub fn ready(&self, prefix: &str, count: usize) -> Result<Vec<(Instant, Instant)>> {
+        let mut created: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut ready: BTreeMap<String, Instant> = BTreeMap::new();
+        while ready.len() < count {
+            let Ok((at, event)) = self.events.recv_timeout(LIMIT) else {
+                bail!("{} of {count} pods {prefix}… are ready after {LIMIT:?}", ready.len())
+            };
+            let pod = &event["object"];
+            let Some(name) = pod["metadata"]["name"].as_str().filter(|name| name.starts_with(prefix)) else { continue };
+            created.entry(name.to_owned()).or_insert(at);
+            let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+            if conditions.any(|c| c["type"] == "Ready" && c["status"] == "True") {
+                ready.entry(name.to_owned()).or_insert(at);
+            }
+        }
+        Ok(ready.into_iter().filter_map(|(name, at)| Some((*created.get(&name)?, at))).collect())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // It ends by nothing else.
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
+    }
+}
+
+/// Milliseconds from a pod's creation until it is Ready on a node.
+pub fn one_pod(farm: &Node, name: &str, node: &str) -> Result<f64> {
+    let watch = Watch::open(farm)?;
+    farm.apply(&format!(
         r#"
 apiVersion: v1
 kind: Pod
@@ -176,35 +229,9 @@ spec:
   nodeSelector: {{kubernetes.io/hostname: {node}}}
   containers: [{{name: a, image: "busybox:1", command: [sleep, "1000"]}}]
 "#
-    );
-    let arguments = ["get", "pods", "--watch-only", "--output-watch-events", "-o", "json"];
-    let mut watch = farm.setup.kubectl_command(&arguments).stdout(Stdio::piped()).spawn()?;
-    let stdout = watch.stdout.take().ok_or_else(|| anyhow!("no output"))?;
-    let (sender, events) = mpsc::channel();
-    std::thread::spawn(move || {
-        for event in serde_json::Deserializer::from_reader(stdout).into_iter::<Value>().map_while(Result::ok) {
-            if sender.send((Instant::now(), event)).is_err() {
-                return;
-            }
-        }
-    });
-    std::thread::sleep(Duration::from_millis(500)); // the watch is open
-    farm.apply(&manifest)?;
-    let mut created = None;
-    let taken = loop {
-        let Ok((at, event)) = events.recv_timeout(LIMIT) else { bail!("pod {name} is not ready within {LIMIT:?}") };
-        let pod = &event["object"];
-        if pod["metadata"]["name"] != name {
-            continue;
-        }
-        let created = *created.get_or_insert(at);
-        let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-        if conditions.any(|c| c["type"] == "Ready" && c["status"] == "True") {
-            break at - created;
-        }
-    };
-    watch.kill()?;
-    watch.wait()?;
+    ))?;
+    let times = watch.ready(name, 1)?;
     farm.kubectl(&["delete", "pod", name, "--wait=true"])?;
-    Ok(taken.as_secs_f64() * 1000.0)
+    let (created, ready) = times.first().ok_or_else(|| anyhow!("no pod {name}"))?;
+    Ok((*ready - *created).as_secs_f64() * 1000.0)
 }

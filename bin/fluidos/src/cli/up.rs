@@ -11,6 +11,7 @@ use fluidos_identity::NodeId;
 use fluidos_model::market::{Amounts, Location, Resource};
 
 use super::issuer::Issuer;
+use super::pods::Pods;
 
 /// Shown by `fluidos up --help`.
 pub const EXAMPLES: &str = "Examples:
@@ -79,6 +80,8 @@ pub struct Up {
     /// Do not run pods here: no kubelet, no Node for this machine, no root needed.
     #[arg(long, env = "FLUIDOS_NO_AGENT")]
     pub no_agent: bool,
+    #[command(flatten)]
+    pub pods: Pods,
     /// Which kinds are encrypted on the disk, and by which keys: an EncryptionConfiguration as kube-apiserver reads it, with providers
     /// aesgcm and identity.
     #[arg(long, env = "FLUIDOS_ENCRYPTION_CONFIG", value_name = "FILE")]
@@ -154,7 +157,8 @@ pub fn directory(text: &str) -> std::io::Result<PathBuf> {
     std::path::absolute(text)
 }
 
-fn name(text: &str) -> Result<String> {
+/// The name of a Node.
+pub fn name(text: &str) -> Result<String> {
     let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = text.as_bytes();
     let inside = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');

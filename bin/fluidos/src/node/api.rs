@@ -24,9 +24,9 @@ use substrate_client::{Access, Caches};
 use substrate_store::Store;
 use tokio::net::TcpListener;
 
-use super::encryption;
 use super::parts::Parts;
 use super::{Ranges, VERSION};
+use super::{agents, encryption, machine};
 use crate::cli::Up;
 
 /// The managers of FLUIDOS: their group, and the ClusterRole that it has.
@@ -189,17 +189,34 @@ impl Api {
     }
 
     /// Opens the door: for the owner, and for pods on the gateway of their network.
-    pub async fn serve(&mut self, up: &Up, gateway: Option<Ipv4Addr>, parts: &mut Parts) -> Result<()> {
+    pub async fn serve(
+        &mut self,
+        up: &Up,
+        ranges: &Ranges,
+        gateway: Option<Ipv4Addr>,
+        parts: &mut Parts,
+    ) -> Result<()> {
         let mut listeners: Vec<TcpListener> = self.listener.take().into_iter().collect();
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), self.address.ip()];
+        let reached = agents::reached(self.address, machine::address());
+        addresses.extend(reached.map(|address| address.ip()));
+        agents::tell(self.client("fluidos"), ranges, reached, &self.authority.certificate_pem).await?;
         if let Some(gateway) = gateway {
-            addresses.extend([IpAddr::from(gateway), self.server.service_address().into()]);
+            addresses.push(IpAddr::from(gateway));
             // Pods cannot reach an API on 127.0.0.1.
             if !self.address.ip().is_unspecified() {
                 listeners
                     .push(listen("pods' way to the API", SocketAddr::new(gateway.into(), self.address.port())).await?);
             }
-            let service = self.server.bootstrap(Some((gateway, self.address.port()))).await;
+        }
+        // Pods on agents reach it where agents do, if there are none here.
+        let of_agents = reached.and_then(|address| match address.ip() {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        });
+        if let Some(at) = gateway.or(of_agents) {
+            addresses.push(self.server.service_address().into());
+            let service = self.server.bootstrap(Some((at, self.address.port()))).await;
             service.context("publish the Service kubernetes")?;
         }
         let names = [

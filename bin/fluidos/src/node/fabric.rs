@@ -89,6 +89,10 @@ impl Guests for Confirmed {
         guests::is_guest(pod)
     }
 
+    fn owner(&self, pod: &Pod) -> Option<String> {
+        guests::brings_images(pod)
+    }
+
     fn may_start(&self, pod: &Pod) -> bool {
         self.0.is_confirmed(pod)
     }

@@ -12,13 +12,17 @@ use fluidos_fabric::Admit;
 use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
 use substrate_kubelet::{Handle, Kubelet, StopPods};
-use substrate_network::{Cidr, DnsOptions, DnsServer, NodeNetwork, PolicyAgent, ServiceCaches, ServiceProxy};
+use substrate_network::{
+    Cidr, DnsOptions, DnsServer, MachineRoutes, NodeNetwork, PolicyAgent, ServiceCaches, ServiceProxy,
+};
 
 use super::Ranges;
 use super::api::Api;
 use super::fabric;
 use super::parts::Parts;
+use super::runtimes;
 use crate::cli::Up;
+use crate::join::Membership;
 
 /// The machine that this process runs on.
 pub struct Machine {
@@ -26,6 +30,8 @@ pub struct Machine {
     pub gateway: Ipv4Addr,
     /// Counts packets.
     pub packets: fluidos_fabric::network::Handle,
+    /// What runs pods that name no handler.
+    pub runtime: String,
     kubelet: Handle,
 }
 
@@ -43,19 +49,17 @@ impl Machine {
         let instance = first.tag();
         let cidr =
             |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
-        let network = NodeNetwork::open(substrate_network::Options {
-            instance: instance.clone(),
-            data_dir: up.data_dir.join("network"),
-            pod_cidr: cidr(ranges.pods)?,
-            service_cidr: cidr(ranges.services)?,
-        })
-        .await
-        .context("the pods' network cannot be set up; it needs root (or: --no-agent runs no pods here)")?;
+        let network = open_network(&up.data_dir, &instance, ranges.pods, ranges.services)
+            .await
+            .context("the pods' network cannot be set up; it needs root (or: --no-agent runs no pods here)")?;
         let copies = api.access("kube-proxy").caches;
         let caches = ServiceCaches::start(&copies);
         let dns = DnsServer::bind(DnsOptions::for_network(&network)).await.context("cluster DNS")?;
         parts.spawn(dns.run(caches.clone()));
         parts.spawn(ServiceProxy::run(caches, network.clone()));
+        let mut all = vec![cidr(ranges.pods)?];
+        all.extend(ranges.agents().into_iter().filter_map(|(base, bits)| Cidr::new(base, bits)));
+        parts.spawn(MachineRoutes::run(copies.all(), up.name.clone(), all, network.clone()));
         parts.spawn(PolicyAgent::run(copies, network.clone()));
         let gateway = network.gateway();
         let dns_address = network.dns_address();
@@ -63,6 +67,7 @@ impl Machine {
         let dns = dns_address.unwrap_or(gateway);
         let peers = fabric::start(up, key.clone(), api, (links.clone(), speakers.clone()), Some(images), dns, admit)?;
         let packets = fabric::connect(key, api, (links.clone(), speakers.clone()), Some(network.clone()), parts);
+        let chosen = runtimes::choose(&up.pods, &up.data_dir.join("kubelet")).await?;
         let kubelet = Kubelet::start(substrate_kubelet::Options {
             node_name: up.name.clone(),
             node_address: address().unwrap_or(gateway),
@@ -73,11 +78,16 @@ impl Machine {
             cluster_domain: "cluster.local".into(),
             node_labels: BTreeMap::new(),
             supervisor: supervisor()?,
+            runners: runners(),
             // A peer's image comes from the peer; a registry may have the rest.
-            image_sources: vec![peers.image_source(), Arc::new(Registry)],
+            image_sources: vec![peers.image_source(), Arc::new(Registry::new(up.pods.registry_config.clone()))],
             instance,
-            reserve: Default::default(),
+            reserve: up.pods.reserve,
             guests: Some(Arc::new(fabric::Confirmed(peers.clone()))),
+            static_pods: up.pods.static_pods.clone(),
+            eviction: up.pods.eviction(),
+            container_runtime: chosen.container_runtime,
+            default_runtime: Some(chosen.handler.clone()),
         })
         .await
         .context("kubelet")?;
@@ -85,7 +95,7 @@ impl Machine {
         parts.spawn(substrate_kubelet::local_path::run(api.access("local-path-provisioner"), up.name.clone(), volumes));
         api.proxies.register(&up.name, Arc::new(kubelet.clone()));
         parts.spawn(peers.run());
-        Ok(Self { gateway, packets, kubelet })
+        Ok(Self { gateway, packets, kubelet, runtime: chosen.handler })
     }
 
     /// What tells the usage of its pods.
@@ -104,29 +114,42 @@ impl Machine {
     }
 }
 
-async fn open_network(directory: &Path, instance: &str, ranges: Ranges) -> Result<NodeNetwork> {
+/// The network of pods in `directory`, made or found.
+pub async fn open_network(
+    directory: &Path,
+    instance: &str,
+    pods: (Ipv4Addr, u8),
+    services: (Ipv4Addr, u8),
+) -> Result<NodeNetwork> {
     let cidr = |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
     let options = substrate_network::Options {
         instance: instance.to_owned(),
         data_dir: directory.join("network"),
-        pod_cidr: cidr(ranges.pods)?,
-        service_cidr: cidr(ranges.services)?,
+        pod_cidr: cidr(pods)?,
+        service_cidr: cidr(services)?,
     };
     Ok(NodeNetwork::open(options).await?)
 }
 
-/// Takes the pods and the network of the node in `directory` off the machine; how many pods there were. No node runs in it.
+/// Takes the pods and the network of the node or agent in `directory` off the machine; how many pods there were. Neither runs in it.
 pub async fn leave(directory: &Path) -> Result<usize> {
-    let identity = directory.join("identity");
-    let first = super::first_of(&identity, &NodeKey::load_or_create(&identity)?);
-    let instance = first.tag();
+    let (instance, ranges) = match Membership::find(directory)? {
+        Some(member) => (member.instance(), (member.pods()?, member.services()?)),
+        None => {
+            let identity = directory.join("identity");
+            let first = super::first_of(&identity, &NodeKey::load_or_create(&identity)?);
+            let ranges = Ranges::of(&first);
+            (first.tag(), (ranges.pods, ranges.services))
+        }
+    };
     let kubelet = directory.join("kubelet");
-    let pods = std::fs::read_dir(kubelet.join("run")).into_iter().flatten().count();
+    let count = |place: &str| std::fs::read_dir(kubelet.join(place)).into_iter().flatten().count();
+    let pods = count("run") + count("cri/pods");
     Kubelet::purge(&kubelet, &instance).await.context("end its pods")?;
     if directory.join("network").exists() {
         // Opening finds what there is; only what is found can be taken away.
-        let network =
-            open_network(directory, &instance, Ranges::of(&first)).await.context("find its network; it needs root")?;
+        let network = open_network(directory, &instance, ranges.0, ranges.1).await;
+        let network = network.context("find its network; it needs root")?;
         network.destroy().await.context("remove its network")?;
     }
     Ok(pods)
@@ -134,9 +157,25 @@ pub async fn leave(directory: &Path) -> Result<usize> {
 
 /// How a pod's supervisor is started: this program again. By its file, so that replacing the binary does not matter to
 /// what already runs.
-fn supervisor() -> Result<Vec<OsString>> {
+pub fn supervisor() -> Result<Vec<OsString>> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     Ok(vec![program.into_os_string(), crate::SUPERVISOR.into()])
+}
+
+/// The handlers of this program beside `oci`, and the words that begin it as what runs their containers.
+pub fn runners() -> Vec<(String, Vec<String>)> {
+    let all = [
+        #[cfg(feature = "wasm")]
+        ("wasm", crate::WASM_RUNNER),
+    ];
+    all.map(|(handler, word): (&str, &str)| (handler.to_owned(), vec![word.to_owned()])).into()
+}
+
+/// What a container runtime's pods get their network from: this program once more.
+pub fn network_plugin() -> Result<engine_cri::network::Plugin> {
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let command = vec![program.into_os_string(), crate::NETWORK_PLUGIN.into()];
+    Ok(engine_cri::network::Plugin { name: "fluidos".to_owned(), command })
 }
 
 /// The address by which others reach this machine: the one that the way to anywhere begins with. Nothing is sent.

@@ -11,6 +11,7 @@ use serde_json::json;
 /// Entries of a layer.
 pub struct Layer(tar::Builder<Vec<u8>>);
 
+#[allow(clippy::new_without_default)] // a layer of nothing is what `new` says
 impl Layer {
     pub fn new() -> Self {
         Self(tar::Builder::new(Vec::new()))
@@ -92,8 +93,9 @@ pub fn layout(dir: &Path, name: &str, config: serde_json::Value, layers: &[Vec<u
         })
         .collect();
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let ids: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
     let config =
-        json!({"architecture": arch, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": []}});
+        json!({"architecture": arch, "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": ids}});
     let (digest, size) = put(config.to_string().as_bytes());
     let manifest = json!({
         "schemaVersion": 2,

@@ -14,10 +14,12 @@
 mod channel;
 mod child;
 mod containers;
+mod fences;
 mod identity;
 mod log;
 mod processes;
 mod root;
+pub mod runner;
 mod sandbox;
 mod seccomp;
 mod server;
@@ -135,7 +137,7 @@ fn serve(dir: &Path, launcher: &OsString) -> io::Result<()> {
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
-    server::serve(dir, &listener, config.share_processes)
+    server::serve(dir, &listener, &config)
         .inspect_err(|e| note(dir, &format!("the supervisor of pod {} failed: {e}", config.pod_uid)))
 }
 

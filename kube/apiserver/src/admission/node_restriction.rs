@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Operation, Request};
 use crate::auth::User;
@@ -81,8 +81,29 @@ pub(super) fn judge(server: &ApiServer, request: &Request<'_>, object: &Value) -
         ("storage.k8s.io", "csinodes", _) if name != node => {
             refuse("can only access CSINode with the same name as the requesting node".into())
         }
+        ("", "persistentvolumes", _) => {
+            let after = request.operation == Operation::Delete || is_of(node, object);
+            match after && is_of(node, request.old.unwrap_or(object)) {
+                true => Ok(()),
+                false => refuse(format!("node {node:?} is only allowed to write local volumes on itself")),
+            }
+        }
+        ("storage.k8s.io", "storageclasses", _) if object["volumeBindingMode"] != "WaitForFirstConsumer" => {
+            refuse("a node may only make classes of volumes that wait for a first consumer".into())
+        }
         _ => Ok(()),
     }
+}
+
+/// Whether a volume is a directory of this node alone. Upstream's provisioners are no nodes.
+fn is_of(node: &str, volume: &Value) -> bool {
+    let spec = &volume["spec"];
+    let term = match spec["nodeAffinity"]["required"]["nodeSelectorTerms"].as_array().map(Vec::as_slice) {
+        Some([term]) if term["matchFields"].is_null() => &term["matchExpressions"],
+        _ => return false,
+    };
+    let here = json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]);
+    spec["local"].is_object() && *term == here
 }
 
 /// `own` is the node's object, if it has one.

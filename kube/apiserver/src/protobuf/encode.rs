@@ -392,13 +392,15 @@ fn close(begin: usize, out: &mut Vec<u8>) {
     out[begin..].rotate_right(length);
 }
 
-fn octets(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends a field of bytes, or of a message.
+pub fn octets(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
     tag(number, 2, out);
     put(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
-fn varint(number: u32, value: u64, out: &mut Vec<u8>) {
+/// Appends a field of a number.
+pub fn varint(number: u32, value: u64, out: &mut Vec<u8>) {
     tag(number, 0, out);
     put(value, out);
 }

@@ -20,7 +20,7 @@ use crate::body::{self, Body};
 use crate::bounds::{self, Origin};
 use crate::route::{self, Place, Query, Route};
 use crate::status::Status;
-use crate::{discovery, openapi, verbs, warnings};
+use crate::{discovery, node_tunnel, openapi, verbs, warnings};
 
 /// What a request asks for, before it is known who asks.
 pub struct Asked {
@@ -74,7 +74,7 @@ impl Asked {
     pub fn is_stream(&self) -> bool {
         let streams = ["attach", "exec", "log", "portforward", "proxy"];
         self.verb == Some("watch")
-            || self.path == "/snapshot"
+            || matches!(self.path.as_str(), "/snapshot" | node_tunnel::PATH)
             || self.route().is_some_and(|route| streams.contains(&route.subresource.as_str()))
     }
 
@@ -191,6 +191,9 @@ impl ApiServer {
             ("/version" | "/version/", _) => return self.public(path, query),
             ("/metrics", _) => return self.metrics(),
             ("/snapshot", _) => return Ok(self.snapshot()),
+            (node_tunnel::PATH, _) => {
+                return node_tunnel::turn(self, &user, &request.headers().clone(), request.extensions_mut().remove());
+            }
             ("/openid/v1/jwks", Some(issuer)) => return Ok(body::json(StatusCode::OK, &issuer.keys())),
             ("/.well-known/openid-configuration", Some(issuer)) => {
                 return Ok(body::json(StatusCode::OK, &issuer.configuration()));

@@ -5,7 +5,7 @@
 //! refused before tries SPDY, and shows how that ended. Port-forward is told of in [`super::port_forward`]. Not built: exec and attach
 //! over SPDY.
 
-use futures::{SinkExt, StreamExt};
+use futures::StreamExt;
 use http::header::HeaderValue;
 use http::{Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, StreamBody};
@@ -15,29 +15,19 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Message, handshake::derive_accept_key};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::{Call, port_forward, read};
+use super::{Call, port_forward, read, terminal};
 use crate::admission::{self, Operation};
 use crate::audit;
 use crate::body::Body;
-use crate::node_proxy::{
-    ContainerTarget, Error, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy, TerminalSize,
-};
+use crate::node_proxy::{ContainerTarget, Error, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy};
 use crate::object::meta;
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
 
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-/// v5 only: the peer has no more for the channel that the next byte names.
-const CLOSE: u8 = 255;
 
 /// One message from a client; kubectl sends at most 32 KiB.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -66,7 +56,7 @@ pub async fn answer(server: &ApiServer, call: &mut Call, upgrade: Option<OnUpgra
     let pod = read::decoded(&call.kind, &entry)?;
     match (call.route.subresource.as_str(), call.method.as_str()) {
         ("log", "GET") => log(server, call, &pod).await,
-        ("exec" | "attach", "GET" | "POST") => terminal(server, call, &pod, upgrade).await,
+        ("exec" | "attach", "GET" | "POST") => command(server, call, &pod, upgrade).await,
         ("portforward", "GET" | "POST") => port_forward(server, call, &pod, upgrade),
         _ => Err(Status::method_not_allowed()),
     }
@@ -212,7 +202,7 @@ fn log_options(call: &Call) -> Result<LogOptions, Status> {
 }
 
 /// A command in a container, or its first process.
-async fn terminal(
+async fn command(
     server: &ApiServer,
     call: &Call,
     pod: &Value,
@@ -250,7 +240,7 @@ async fn terminal(
         Err(why) if switch.protocol == PROTOCOLS[0] => failed(format!("unable to upgrade connection: {why}")),
         Err(why) => return Err(why.into()), // older clients show why they are refused, and try nothing else
     };
-    Ok(switch.socket(move |socket| carry(socket, session, attach)))
+    Ok(switch.socket(move |socket| terminal::carry(socket, session, attach)))
 }
 
 /// A session of what did not start.
@@ -361,78 +351,4 @@ fn port_forward(
         }
         other => Err(Status::bad_request(format!("unable to upgrade: {other:?}; needed is websocket or SPDY/3.1"))),
     }
-}
-
-/// Carries a session over a socket until the command ends or the caller goes. Who was `attached` is not told how it
-/// ended: the pod's status says so.
-async fn carry<S>(mut socket: WebSocketStream<S>, session: ExecSession, attached: bool)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let ExecSession { stdin, resize, mut output } = session;
-    let mut stdin = Some(stdin);
-    loop {
-        tokio::select! {
-            // Losing the race loses no message: `recv` and `next` both keep what they have not returned.
-            out = output.recv() => {
-                let (channel, data, last) = match out {
-                    Some(ExecOutput::Stdout(data)) => (STDOUT, data, false),
-                    Some(ExecOutput::Stderr(data)) => (STDERR, data, false),
-                    Some(ExecOutput::Exit(code)) => {
-                        (ERROR, exit_status(if attached { 0 } else { code }).to_string().into(), true)
-                    }
-                    Some(ExecOutput::Failed(why)) => (ERROR, Status::internal(why).to_value().to_string().into(), true),
-                    None => (ERROR, Status::internal("the command was lost").to_value().to_string().into(), true),
-                };
-                if socket.send(Message::Binary([&[channel], &data[..]].concat().into())).await.is_err() {
-                    return;
-                }
-                if last {
-                    // Without a code clients take the end for a failure.
-                    let _ = socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await;
-                    return;
-                }
-            }
-            message = socket.next() => {
-                let data = match message {
-                    Some(Ok(Message::Binary(data))) => data,
-                    Some(Ok(Message::Text(text))) => text.as_bytes().to_vec().into(),
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                    Some(Ok(_)) => continue,
-                };
-                match data.first() {
-                    Some(&STDIN) => {
-                        if let Some(sender) = &stdin && sender.send(data.slice(1..)).await.is_err() {
-                            stdin = None;
-                        }
-                    }
-                    Some(&RESIZE) => {
-                        if let Some(size) = terminal_size(&data[1..]) {
-                            let _ = resize.try_send(size); // only the newest size matters, and more will come
-                        }
-                    }
-                    Some(&CLOSE) if data.get(1) == Some(&STDIN) => stdin = None,
-                    _ => {}
-                }
-            }
-        }
-    }
-}
-
-fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
-    let size: Value = serde_json::from_slice(json).ok()?;
-    let side = |name: &str| u16::try_from(size[name].as_u64()?).ok();
-    Some(TerminalSize { width: side("Width")?, height: side("Height")? })
-}
-
-/// How the end of a command is told: success, or a failure that carries the exit code.
-fn exit_status(code: i32) -> Value {
-    if code == 0 {
-        return json!({ "metadata": {}, "status": "Success" });
-    }
-    json!({
-        "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
-        "message": format!("command terminated with non-zero exit code: exit status {code}"),
-        "details": { "causes": [{ "reason": "ExitCode", "message": code.to_string() }] },
-    })
 }

@@ -123,10 +123,13 @@ pub async fn websocket(
 /// The next message of a WebSocket: its channel and what is in it, `None` when it is closed.
 pub async fn message(socket: &mut WebSocketStream<TcpStream>) -> Option<(u8, Vec<u8>)> {
     use futures::StreamExt;
-    let next = tokio::time::timeout(Duration::from_secs(30), socket.next()).await;
-    match next.unwrap_or_else(|_| panic!("30 s without a message")) {
-        Some(Ok(Message::Binary(data))) => Some((data[0], data[1..].to_vec())),
-        Some(Ok(Message::Close(_))) | None => None,
-        other => panic!("{other:?}"),
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(30), socket.next()).await;
+        match next.unwrap_or_else(|_| panic!("30 s without a message")) {
+            Some(Ok(Message::Binary(data))) => return Some((data[0], data[1..].to_vec())),
+            Some(Ok(Message::Close(_))) | None => return None,
+            Some(Ok(Message::Ping(_))) => {}
+            other => panic!("{other:?}"),
+        }
     }
 }

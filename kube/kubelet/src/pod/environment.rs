@@ -308,6 +308,9 @@ pub fn resource(
     let amount = match (listed, kind, name) {
         (Some(amount), ..) => amount,
         (None, "limits", "cpu") => Quantity::millis(i64::try_from(place.capacity.cpu_milli).unwrap_or(i64::MAX)),
+        (None, "limits", "ephemeral-storage") => {
+            Quantity::bytes(i64::try_from(place.capacity.storage_bytes).unwrap_or(i64::MAX))
+        }
         (None, "limits", "memory") => Quantity::bytes(i64::try_from(place.capacity.memory_bytes).unwrap_or(i64::MAX)),
         (None, "requests", "cpu" | "memory") => Quantity::ZERO,
         _ => return Err(ConfigError::Unsupported(format!("{what}: resource {resource}"))),
@@ -391,7 +394,7 @@ mod tests {
         let place = Place {
             pod_ip: "10.1.0.2".into(),
             host_ip: "192.0.2.1".into(),
-            capacity: Capacity { cpu_milli: 4000, memory_bytes: 8 << 30 },
+            capacity: Capacity { cpu_milli: 4000, memory_bytes: 8 << 30, storage_bytes: 0 },
         };
         let container = pod.spec.as_ref().unwrap().containers[0].clone();
         let env = resolve(&pod, &container, &["PATH=/bin".into(), "A=image".into()], &sources(), &place);

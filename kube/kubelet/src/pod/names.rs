@@ -4,8 +4,10 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-/// The kernel's limit on a host name is 64 with the NUL; Kubernetes cuts at 63.
+/// Kubernetes cuts a pod's name at 63.
 const HOSTNAME_MAX: usize = 63;
+/// `__NEW_UTS_LEN` of Linux.
+const KERNEL_NAME_MAX: usize = 64;
 /// The C library reads three name servers (`resolv.conf(5)`); search domains are bounded by the API to 32.
 const NAMESERVERS_MAX: usize = 3;
 
@@ -21,13 +23,34 @@ pub struct ClusterDns {
 /// The pod's host name: its own word, or its name.
 pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
+    if let Some(own) = spec.and_then(|s| s.hostname_override.as_ref()) {
+        return own.clone();
+    }
     let name = spec.and_then(|s| s.hostname.as_deref()).or(pod.metadata.name.as_deref()).unwrap_or("pod");
     let cut: String = name.chars().take(HOSTNAME_MAX).collect();
     cut.trim_end_matches(['-', '.']).to_owned()
 }
 
-/// `hostname.subdomain.namespace.svc.domain`, for a pod with a subdomain.
+/// What the kernel of the pod calls itself: the host name, or with `setHostnameAsFQDN` the full one.
+///
+/// # Errors
+/// The name is longer than a kernel's may be, in upstream's words.
+pub fn kernel_name(pod: &Pod, domain: &str) -> Result<String, String> {
+    let full = pod.spec.as_ref().is_some_and(|s| s.set_hostname_as_fqdn == Some(true));
+    let name = full.then(|| full_name(pod, domain)).flatten().unwrap_or_else(|| hostname(pod));
+    match name.len() {
+        ..=KERNEL_NAME_MAX => Ok(name),
+        long => Err(format!(
+            "Failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({KERNEL_NAME_MAX} characters is the max, {long} characters requested)"
+        )),
+    }
+}
+
+/// `hostname.subdomain.namespace.svc.domain`, for a pod with a subdomain and no `hostnameOverride`, which stands alone (KEP-4762).
 pub fn full_name(pod: &Pod, domain: &str) -> Option<String> {
+    if pod.spec.as_ref().is_some_and(|s| s.hostname_override.is_some()) {
+        return None;
+    }
     let subdomain = pod.spec.as_ref().and_then(|s| s.subdomain.as_deref()).filter(|s| !s.is_empty())?;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     Some(format!("{}.{subdomain}.{namespace}.svc.{domain}", hostname(pod)))
@@ -167,5 +190,14 @@ mod tests {
         );
         assert!(hosts(&sub, "10.1.0.5", "d").contains("10.1.0.5\th.db.shop.svc.d\th\n"));
         assert!(hosts(&sub, "10.1.0.5", "d").ends_with("1.1.1.1\ta\tb\n"));
+        assert_eq!(kernel_name(&sub, "d").unwrap(), "h");
+        let full = json!({"containers": [], "subdomain": "db", "hostname": "h", "setHostnameAsFQDN": true});
+        assert_eq!(kernel_name(&pod(full.clone()), "d").unwrap(), "h.db.shop.svc.d");
+        let why = kernel_name(&pod(full), &"d".repeat(60)).unwrap_err();
+        assert!(why.ends_with("is too long (64 characters is the max, 74 characters requested)"), "{why}");
+        assert_eq!(kernel_name(&pod(json!({"containers": [], "setHostnameAsFQDN": true})), "d").unwrap(), "web-0");
+        let own = pod(json!({"containers": [], "subdomain": "db", "hostnameOverride": "a.b.example"}));
+        assert_eq!(kernel_name(&own, "d").unwrap(), "a.b.example");
+        assert!(hosts(&own, "10.1.0.5", "d").contains("10.1.0.5\ta.b.example\n"));
     }
 }

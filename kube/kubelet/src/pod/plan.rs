@@ -16,7 +16,7 @@ pub use stop::Asked;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use engine_runtime::ContainerStatus as Run;
 
@@ -173,18 +173,27 @@ pub fn plan(view: &View<'_>) -> Plan {
 
 /// Whether a container that ended like this runs again while its pod goes on. Ephemeral ones never do, sidecars always.
 pub fn restarts(pod: &Pod, run: &Run) -> bool {
+    let Some(spec) = &pod.spec else { return false };
     let init = super::init(pod).find(|c| c.name == run.name);
-    if init.is_none() && !container_names(pod).any(|name| name == run.name) {
-        return false;
-    }
-    let policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
-    let failed = run.finished.as_ref().is_some_and(|f| f.exit_code != 0);
+    let Some(own) = init.or_else(|| spec.containers.iter().find(|c| c.name == run.name)) else { return false };
+    let code = run.finished.as_ref().map_or(0, |f| f.exit_code);
+    let policy = own.restart_policy.as_deref().or(spec.restart_policy.as_deref()).unwrap_or("Always");
     match (init, policy) {
         (Some(init), _) if is_sidecar(init) => true,
+        _ if ruled(own, code) => true,
         (_, "Never") => false,
-        (Some(_), _) | (None, "OnFailure") => failed,
+        (Some(_), _) | (None, "OnFailure") => code != 0,
         _ => true,
     }
+}
+
+/// Whether a rule of its own starts a container again that ended with this code (KEP-5307).
+fn ruled(container: &Container, code: i32) -> bool {
+    let rules = container.restart_policy_rules.iter().flatten().filter(|rule| rule.action == "Restart");
+    rules.filter_map(|rule| rule.exit_codes.as_ref()).any(|codes| {
+        let listed = codes.values.iter().flatten().any(|value| *value == code);
+        listed == (codes.operator == "In")
+    })
 }
 
 /// When a finished run may be followed by the next.

@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    const FREE: Capacity = Capacity { cpu_milli: 2000, memory_bytes: 1 << 30 };
+    const FREE: Capacity = Capacity { cpu_milli: 2000, memory_bytes: 1 << 30, storage_bytes: 0 };
 
     fn amounts(cpu: &str, memory: &str) -> Value {
         json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}})

@@ -16,6 +16,8 @@ pub struct Capacity {
     pub cpu_milli: u64,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Room for what ends with its pod (`ephemeral-storage`), in bytes.
+    pub storage_bytes: u64,
 }
 
 /// A container's limits; a limit without a request is a request too.
@@ -120,7 +122,7 @@ mod tests {
         let score = oom_score_adj(
             &pod,
             &pod.spec.as_ref().unwrap().containers[0],
-            &Capacity { cpu_milli: 1000, memory_bytes: 1 << 30 },
+            &Capacity { cpu_milli: 1000, memory_bytes: 1 << 30, storage_bytes: 0 },
         );
         format!(
             "{} {} {:?} {:?} {score}",

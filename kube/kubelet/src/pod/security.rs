@@ -51,34 +51,43 @@ pub struct Rights {
 ///
 /// A pod that says nothing gets the RuntimeDefault filter (KEP-2413, on).
 ///
-/// `profile` answers the text of a Localhost profile.
+/// `profile` answers the text of a Localhost profile. Where it is `fenced` (the handler `process`) it has no capability that it does not
+/// name, and nobody is root unasked.
 ///
 /// # Errors
 /// It asks for something that cannot be had: a profile that is not there, an unknown capability, a user that is root although
-/// it must not be.
+/// it must not be, a way through the fences.
 pub fn decide(
     pod: &Pod,
     container: &Container,
     image_user: &str,
+    fenced: bool,
     profile: &dyn Fn(&str) -> Result<String, String>,
 ) -> Result<Rights, ConfigError> {
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let privileged = own.privileged == Some(true);
+    if fenced && (privileged || own.allow_privilege_escalation == Some(true)) {
+        let what = if privileged { "privileged" } else { "allowPrivilegeEscalation" };
+        let why = format!(
+            "{what}: true with the handler process, whose fences let nobody through; take it away, or use the handler oci"
+        );
+        return Err(ConfigError::Unsupported(why));
+    }
     let uid = id(own.run_as_user.or(of_pod.run_as_user), "runAsUser")?;
     let gid = id(own.run_as_group.or(of_pod.run_as_group), "runAsGroup")?;
     let mut groups = Vec::new();
     for group in of_pod.supplemental_groups.iter().flatten().chain(&of_pod.fs_group) {
         groups.extend(id(Some(*group), "a group")?);
     }
-    if own.run_as_non_root.or(of_pod.run_as_non_root) == Some(true) {
+    if own.run_as_non_root.or(of_pod.run_as_non_root) == Some(true) && !(fenced && uid.is_none()) {
         must_not_be_root(uid, image_user)?;
     }
     let (add, drop) =
         own.capabilities.map(|c| (c.add.unwrap_or_default(), c.drop.unwrap_or_default())).unwrap_or_default();
     let capabilities = match privileged {
         true => capabilities::all(),
-        false => capabilities::resolve(&add, &drop)
+        false => capabilities::resolve(if fenced { 0 } else { capabilities::default_set() }, &add, &drop)
             .map_err(|name| ConfigError::Invalid(format!("unknown capability {name:?}")))?,
     };
     Ok(Rights {
@@ -179,11 +188,20 @@ mod tests {
     use serde_json::json;
 
     fn check(of_pod: serde_json::Value, own: serde_json::Value, image_user: &str) -> Result<Rights, String> {
+        judged(of_pod, own, image_user, false)
+    }
+
+    fn judged(
+        of_pod: serde_json::Value,
+        own: serde_json::Value,
+        image_user: &str,
+        fenced: bool,
+    ) -> Result<Rights, String> {
         let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {"securityContext": of_pod,
             "containers": [{"name": "c", "securityContext": own}]}}))
         .unwrap();
         let profile = |name: &str| if name == "there" { Ok("{}".into()) } else { Err(format!("no {name}")) };
-        decide(&pod, &pod.spec.as_ref().unwrap().containers[0], image_user, &profile).map_err(|e| e.to_string())
+        decide(&pod, &pod.spec.as_ref().unwrap().containers[0], image_user, fenced, &profile).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -226,6 +244,18 @@ mod tests {
         let rights = check(json!({}), json!({}), "").unwrap();
         assert_eq!(rights.capabilities, capabilities::default_set());
         assert_eq!((rights.seccomp, rights.no_new_privs, rights.privileged), (Seccomp::RuntimeDefault, false, false));
+    }
+
+    #[test]
+    fn behind_fences_nothing_is_usual() {
+        let fenced = |own: serde_json::Value| judged(json!({"runAsNonRoot": true}), own, "", true);
+        assert_eq!(fenced(json!({})).unwrap().capabilities, 0, "who runs there is not root unasked");
+        assert_eq!(fenced(json!({"capabilities": {"add": ["NET_BIND_SERVICE"]}})).unwrap().capabilities, 1 << 10);
+        assert_eq!(fenced(json!({"runAsUser": 0})).unwrap_err(), "container's runAsUser breaks non-root policy");
+        for name in ["privileged", "allowPrivilegeEscalation"] {
+            let refused = fenced(json!({name: true})).unwrap_err();
+            assert!(refused.starts_with(&format!("not supported on this node: {name}: true with the handler process")));
+        }
     }
 
     #[test]

@@ -205,6 +205,7 @@ fn terminated(view: &View<'_>, run: &Run) -> ContainerState {
     let lost =
         finished.lost.then(|| "The container's supervisor was gone; how the container ended is not known".to_owned());
     let message = view.messages.get(&run.id).cloned().or_else(|| finished.error.clone()).or(lost);
+    let message = message.map(|said| super::last_words::cut(&said, super::all_containers(view.pod).count()));
     ContainerState {
         terminated: Some(ContainerStateTerminated {
             container_id: Some(container_id(run)),

@@ -1,7 +1,8 @@
 //! What this kubelet does not do, said before anything is started. Pure.
 
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe, Volume};
+use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
+use super::host_ports;
 use super::located::is_located;
 use crate::node::is_extended;
 
@@ -11,10 +12,6 @@ pub fn unsupported(pod: &Pod) -> Option<String> {
     let host_network = spec.host_network == Some(true);
     let context = spec.security_context.clone().unwrap_or_default();
     let of_pod = [
-        (
-            spec.set_hostname_as_fqdn == Some(true) || spec.hostname_override.is_some(),
-            "setHostnameAsFQDN and hostnameOverride",
-        ),
         (spec.resources.is_some(), "resources of a whole pod"),
         (spec.host_users == Some(false), "user namespaces (hostUsers: false)"),
         (
@@ -28,11 +25,6 @@ pub fn unsupported(pod: &Pod) -> Option<String> {
     found
         .or_else(|| spec.volumes.iter().flatten().find_map(volume))
         .or_else(|| super::init(pod).chain(&spec.containers).find_map(|c| container(c, host_network)))
-        .or_else(|| spec.containers.iter().find(|c| c.restart_policy.is_some()).map(own_policy))
-}
-
-fn own_policy(container: &Container) -> String {
-    format!("a restart policy of its own (container {})", container.name)
 }
 
 fn volume(volume: &Volume) -> Option<String> {
@@ -58,7 +50,6 @@ pub fn container(container: &Container, host_network: bool) -> Option<String> {
         .map(|(name, _)| name)
         .find(|n| !matches!(n.as_str(), "cpu" | "memory" | "ephemeral-storage") && !is_extended(n));
     let checks = [
-        (!host_network && ports.clone().any(|p| p.host_port.is_some_and(|p| p != 0)), "hostPort"),
         (
             mounts.clone().any(|m| m.mount_propagation.as_deref() == Some("Bidirectional")),
             "mountPropagation Bidirectional",
@@ -68,26 +59,11 @@ pub fn container(container: &Container, host_network: bool) -> Option<String> {
         (context.app_armor_profile.is_some_and(|p| p.type_ == "Localhost"), "AppArmor profiles of type Localhost"),
         (context.proc_mount.as_deref().is_some_and(|p| p != "Default"), "procMount"),
     ];
-    let hooks = container.lifecycle.iter().flat_map(|l| [&l.post_start, &l.pre_stop]).flatten();
-    let https_hook = hooks.filter_map(|h| h.http_get.as_ref()).any(is_https).then(|| "HTTPS hooks".to_owned());
-    let found = checks.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned()).or(https_hook);
-    let probes = [&container.readiness_probe, &container.liveness_probe, &container.startup_probe];
+    let port = (!host_network).then(|| ports.filter_map(host_ports::refused).next()).flatten().map(str::to_owned);
+    let found = checks.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned()).or(port);
     found
         .or_else(|| other.map(|name| format!("the resource {name}")))
-        .or_else(|| probes.into_iter().flatten().find_map(probe))
         .map(|what| format!("{what} (container {})", container.name))
-}
-
-fn is_https(action: &HTTPGetAction) -> bool {
-    action.scheme.as_deref().is_some_and(|s| s != "HTTP")
-}
-
-fn probe(probe: &Probe) -> Option<String> {
-    match (probe.grpc.is_some(), probe.http_get.as_ref().is_some_and(is_https)) {
-        (true, _) => Some("gRPC probes".to_owned()),
-        (_, true) => Some("HTTPS probes".to_owned()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -107,14 +83,15 @@ mod tests {
             check(json!({"containers": [c], "volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]})),
             None
         );
-        let port = json!({"name": "i", "ports": [{"containerPort": 1, "hostPort": 1}]});
-        assert_eq!(check(json!({"containers": [c], "initContainers": [port]})).unwrap(), "hostPort (container i)");
-        let own = json!({"name": "c", "restartPolicy": "Never"});
-        assert_eq!(check(json!({"containers": [own]})).unwrap(), "a restart policy of its own (container c)");
+        let port = json!({"name": "i", "ports": [{"containerPort": 1, "hostPort": 1, "protocol": "SCTP"}]});
+        assert_eq!(
+            check(json!({"containers": [c], "initContainers": [port]})).unwrap(),
+            "hostPort for SCTP (container i)"
+        );
         let path = json!({"containers": [c], "volumes": [{"name": "v", "iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t"}}]});
         assert_eq!(check(path).unwrap(), "the kind of volume \"v\"");
-        let port = json!({"name": "c", "ports": [{"containerPort": 1, "hostPort": 1}]});
-        assert_eq!(check(json!({"containers": [port]})).unwrap(), "hostPort (container c)");
+        let port = json!({"name": "c", "ports": [{"containerPort": 1, "hostPort": 1, "protocol": "SCTP"}]});
+        assert_eq!(check(json!({"containers": [port]})).unwrap(), "hostPort for SCTP (container c)");
         assert_eq!(check(json!({"containers": [port], "hostNetwork": true})), None);
         let counted = json!({"name": "c", "resources": {"limits": {"example.com/licence": "1"}}});
         assert_eq!(
@@ -122,9 +99,6 @@ mod tests {
             None,
             "what a Node advertises is counted, by the scheduler"
         );
-        let hook = json!({"preStop": {"httpGet": {"port": 1, "scheme": "HTTPS"}}});
-        let hooked = json!({"name": "c", "lifecycle": hook});
-        assert_eq!(check(json!({"containers": [hooked]})).unwrap(), "HTTPS hooks (container c)");
         let pages = json!({"name": "c", "resources": {"limits": {"hugepages-2Mi": "1Gi"}}});
         assert_eq!(check(json!({"containers": [pages]})).unwrap(), "the resource hugepages-2Mi (container c)");
     }

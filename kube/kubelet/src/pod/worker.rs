@@ -27,12 +27,11 @@ use super::start::{self, Outcome, uid};
 use super::{PodDir, resize, resources, status};
 use crate::Shared;
 use crate::manager::Pods;
+use crate::static_pods::is_static;
 use engine_runtime::{ContainerStatus as Run, Finished, Observed};
 
 /// Verdicts under way: a probe says a few per second, and the worker is never busy for longer than that.
 const VERDICTS: usize = 32;
-/// The API bounds `terminated.message` to this.
-const TERMINATION_MESSAGE_MAX: u64 = 4096;
 /// How often volumes made of API objects are written anew; the kubelet's default sync period.
 const REFRESH: Duration = Duration::from_secs(60);
 /// A resize that has not been done is looked at again this much later: others may have gone, memory may have been given back.
@@ -49,6 +48,10 @@ pub struct Input {
     pub pod: Arc<Pod>,
     /// It is in the API no more: whatever of it is here must go.
     pub gone: bool,
+    /// What the API shows of a static pod.
+    pub shown: Option<Arc<Pod>>,
+    /// Why the node ends it.
+    pub evicted: Option<String>,
 }
 
 /// Starts the task. It ends when nothing of the pod is left on this machine.
@@ -81,7 +84,9 @@ struct Worker {
     sandbox: bool,
     stopping: Option<Stopping>,
     /// Reason and message, if this node ends the pod while the API does not.
-    ended: Option<(&'static str, &'static str)>,
+    ended: Option<(&'static str, String)>,
+    /// It may run here.
+    admitted: bool,
     /// What the start under way is to start.
     begun: Vec<(String, u32)>,
     starting: Option<(JoinHandle<Outcome>, CancellationToken)>,
@@ -89,6 +94,10 @@ struct Worker {
     verdicts: mpsc::Receiver<(String, Verdict)>,
     verdicts_in: mpsc::Sender<(String, Verdict)>,
     written: Option<(PodStatus, tokio::time::Instant)>,
+    /// The uid under which the API shows a static pod.
+    shown: Option<String>,
+    /// How a static pod is while the API does not show it.
+    told: Option<PodStatus>,
     /// All pods of this machine.
     pods: Pods,
     /// What containers have of CPU and memory.
@@ -117,7 +126,11 @@ impl Worker {
         pods: Pods,
     ) -> Self {
         let (verdicts_in, verdicts) = mpsc::channel(VERDICTS);
-        let pod = Arc::clone(&input.borrow().pod);
+        let Input { pod, shown, .. } = input.borrow().clone();
+        let pod = match shown.and_then(|shown| shown.status.clone()) {
+            Some(status) if is_static(&pod) => Arc::new(Pod { status: Some(status), ..Pod::clone(&pod) }),
+            _ => pod,
+        };
         // A restarted kubelet finds the address where it was written.
         let pod_ip = pod.status.as_ref().and_then(|s| s.pod_ip.clone());
         let sandbox = observed.borrow().alive;
@@ -141,12 +154,15 @@ impl Worker {
             sandbox,
             stopping: None,
             ended: None,
+            admitted: false,
             begun: Vec::new(),
             starting: None,
             probing: BTreeMap::new(),
             verdicts,
             verdicts_in,
             written: None,
+            shown: None,
+            told: None,
             pods,
             given,
             resizing: None,
@@ -196,11 +212,12 @@ impl Worker {
 
     /// Looks, plans, acts and reports once.
     async fn turn(&mut self) -> Turn {
-        let Input { pod, gone } = self.input.borrow_and_update().clone();
-        self.pod = pod;
+        let Input { pod, gone, shown, evicted } = self.input.borrow_and_update().clone();
+        self.pod = if is_static(&pod) { self.as_shown(&pod, shown) } else { pod };
         if gone || self.pod.metadata.deletion_timestamp.is_some() {
             self.begin_stopping(gone);
         }
+        self.evict(evicted);
         if self.down {
             return if self.leaves(gone) { self.depart(gone).await } else { Turn::Wait(None) };
         }
@@ -280,10 +297,6 @@ impl Worker {
         if outcome.sandbox && !self.observed.borrow().alive {
             self.observed = self.shared.runtime.watch(uid(&self.pod)).await;
         }
-        for (run, container) in outcome.hooks_failed {
-            self.shared.events.normal(&self.pod, Some(&container), "Killing", "FailedPostStartHook".to_owned());
-            self.unhealthy.insert(run, plan::grace(&self.pod));
-        }
         for (container, result) in outcome.results {
             let held = match result {
                 Ok(run) if self.is_seen(&run).await => None,
@@ -294,6 +307,13 @@ impl Worker {
                 None => drop(self.holds.remove(&container)),
                 Some(hold) => drop(self.holds.insert(container, hold)),
             }
+        }
+        for (run, container, message) in outcome.hooks_failed {
+            self.shared.events.normal(&self.pod, Some(&container), "Killing", "FailedPostStartHook".to_owned());
+            self.unhealthy.insert(run, plan::grace(&self.pod));
+            // It runs again by the pod's policy; meanwhile this is why it does not.
+            let hold = Hold { reason: "PostStartHookError".into(), message, retry_at_ns: Some(0), failures: 1 };
+            self.holds.insert(container, hold);
         }
     }
 

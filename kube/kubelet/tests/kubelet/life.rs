@@ -60,7 +60,7 @@ pub async fn init_containers_run_again_in_a_new_sandbox(world: &mut World) {
     let init = json!([container("one", "echo once >> /v/times")]);
     world.create("lost", spec("Always", init, container("main", "cat /v/times; sleep 1000"))).await;
     let pod = world.ready("lost").await;
-    kill_supervisor(world, &pod);
+    world.handler.kill_sandbox(world, &pod);
     let pod = world.wait("lost", |p| main_status(p)["restartCount"] == 1 && condition(p, "Ready") == "True").await;
     assert_eq!(init_status(&pod, 0)["restartCount"], 1);
     assert_eq!(log_of(world, &pod, "main").await, "once\nonce\n");
@@ -130,6 +130,21 @@ pub async fn hooks_run_at_both_ends(world: &mut World) {
     assert!(main_status(&pod)["state"]["terminated"].is_object(), "{pod:#}");
     world.wait_event("spoilt", "FailedPostStartHook: PostStartHook failed").await;
     world.wait_event("spoilt", "Killing: FailedPostStartHook").await;
+
+    let mut main = container("main", "trap 'exit 0' TERM; sleep 1000 & wait");
+    main["lifecycle"] = json!({"postStart": say("echo s3cret; exit 1")});
+    world.create("again", spec("Always", json!([]), main)).await;
+    let pod = world.wait("again", |p| main_status(p)["state"]["waiting"]["reason"] == "PostStartHookError").await;
+    let said = main_status(&pod)["state"]["waiting"]["message"].as_str().unwrap();
+    assert!(
+        said.starts_with(
+            "Exec lifecycle hook ([sh -c echo s3cret; exit 1]) for Container \"main\" in Pod \"again_default("
+        ),
+        "{said}"
+    );
+    assert!(main_status(&pod)["lastState"]["terminated"].is_object(), "{pod:#}");
+    world.wait("again", |p| main_status(p)["restartCount"].as_u64() >= Some(1)).await;
+    world.delete("again").await;
 }
 
 /// A pod may say how long it may live, a container how it is asked to end.
@@ -164,4 +179,60 @@ pub async fn deadlines_and_stop_signals(world: &mut World) {
         tokio::time::timeout(Duration::from_secs(5), follower.next()).await.unwrap().unwrap().unwrap(),
         "usr1\n"
     );
+}
+
+/// What is told of an end is in the log where a failed container wrote no file.
+pub async fn last_words_come_from_the_log(world: &mut World) {
+    let ending = |policy: &str, script: &str| {
+        let mut main = container("main", script);
+        main["terminationMessagePolicy"] = json!(policy);
+        spec("Never", json!([]), main)
+    };
+    let message = |p: &Value| main_status(p)["state"]["terminated"]["message"].clone();
+    world.create("fell", ending("FallbackToLogsOnError", "echo one; echo two >&2; exit 3")).await;
+    world.create("wrote", ending("FallbackToLogsOnError", "echo one; echo file > /dev/termination-log; exit 3")).await;
+    world.create("well", ending("FallbackToLogsOnError", "echo one")).await;
+    world.create("silent", ending("File", "echo one; exit 3")).await;
+    let told = json!([
+        message(&world.wait("fell", over).await),
+        message(&world.wait("wrote", over).await),
+        message(&world.wait("well", over).await),
+        message(&world.wait("silent", over).await)
+    ]);
+    assert_eq!(told, json!(["one\ntwo\n", "file\n", null, null]));
+}
+
+/// How a pod calls itself, and what a container does by rules of its own.
+pub async fn names_and_rules_of_ones_own(world: &mut World) {
+    let named = |name: &str, own: Value| {
+        let mut pod = spec(
+            "Always",
+            json!([]),
+            container("main", "echo $HOSTNAME; cat /proc/sys/kernel/hostname /etc/hostname; sleep 1000"),
+        );
+        pod["subdomain"] = json!(name);
+        pod.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        pod
+    };
+    world.create("full", named("db", json!({"hostname": "h", "setHostnameAsFQDN": true, "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["far"]}]}))).await;
+    let pod = world.ready("full").await;
+    assert_eq!(log_of(world, &pod, "main").await, "h.db.default.svc.cluster.local\n".repeat(3));
+    let hosts = world.exec(&pod, &["cat", "/etc/hosts"]).await.0;
+    assert!(hosts.contains("\th.db.default.svc.cluster.local\th\n") && hosts.contains("192.0.2.7\tfar\n"), "{hosts}");
+    let long = "x".repeat(60);
+    world.create("long", named(&long, json!({"setHostnameAsFQDN": true}))).await;
+    world
+        .wait_event(
+            "long",
+            "FailedCreatePodSandBox: Failed to create pod sandbox: Failed to construct FQDN from pod hostname",
+        )
+        .await;
+
+    let mut main = container("main", "test -e /v/tried && exit 7; touch /v/tried; exit 42");
+    main["restartPolicy"] = json!("Never");
+    main["restartPolicyRules"] = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    world.create("ruled", spec("Always", json!([]), main)).await;
+    let pod = world.wait("ruled", over).await;
+    assert_eq!((&pod["status"]["phase"], &main_status(&pod)["restartCount"]), (&json!("Failed"), &json!(1)));
+    assert_eq!(main_status(&pod)["lastState"]["terminated"]["exitCode"], 42);
 }

@@ -34,8 +34,10 @@ pub(super) async fn host_paths(world: &mut World) {
         {"name": "file", "hostPath": {"path": dir.join("file"), "type": "File"}},
         {"name": "made", "hostPath": {"path": dir.join("made"), "type": "DirectoryOrCreate"}},
     ]);
+    // containerd refuses what is to follow a mount that is not shared, which a test finds on no machine for sure.
+    let follows = if world.handler.is_built_in() { "HostToContainer" } else { "None" };
     let mounts = json!([{"name": "dir", "mountPath": "/dir", "readOnly": true}, {"name": "file", "mountPath": "/file"},
-        {"name": "made", "mountPath": "/made", "mountPropagation": "HostToContainer"}]);
+        {"name": "made", "mountPath": "/made", "mountPropagation": follows}]);
     let script = "cat /dir/file /file; touch /dir/x 2>/dev/null || echo refused; echo said > /made/x";
     world.create("reads", with(volumes, mounts, script)).await;
     assert_eq!(ends(world, "reads").await, "of the machine\nof the machine\nrefused\n");

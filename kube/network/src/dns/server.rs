@@ -2,8 +2,8 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA, SRV, TXT};
@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use super::cache::Kept;
 use super::forward;
 use super::zone::{Answer, Records, Zone};
 use crate::proxy::ServiceCaches;
@@ -90,7 +91,12 @@ impl DnsServer {
             }
         };
         let (publish, zone) = watch::channel(Arc::new(Zone::new(&self.options.domain, &[], &Default::default())));
-        let answerer = Arc::new(Answerer { zone, options: self.options, slots: Semaphore::new(AT_A_TIME) });
+        let answerer = Arc::new(Answerer {
+            zone,
+            options: self.options,
+            kept: Mutex::default(),
+            slots: Semaphore::new(AT_A_TIME),
+        });
         let mut tasks = JoinSet::new();
         for (datagrams, streams) in self.sockets {
             tasks.spawn(serve_datagrams(Arc::new(datagrams), answerer.clone()));
@@ -110,7 +116,17 @@ impl DnsServer {
 struct Answerer {
     zone: watch::Receiver<Arc<Zone>>,
     options: DnsOptions,
+    kept: Mutex<Kept>,
     slots: Semaphore,
+}
+
+/// What is known of a message at once.
+enum Now {
+    /// It is no question: an answer to it could go round for ever.
+    Silence,
+    Answer(Vec<u8>),
+    /// The machine's resolvers have to be asked.
+    Ask(Message),
 }
 
 async fn serve_datagrams(socket: Arc<UdpSocket>, answerer: Arc<Answerer>) {
@@ -127,15 +143,26 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, answerer: Arc<Answerer>) {
                 continue;
             }
         };
+        let send = async move |socket: &UdpSocket, answer: Vec<u8>| {
+            if let Err(error) = socket.send_to(&answer, from).await {
+                debug!(%error, %from, "DNS answer not sent");
+            }
+        };
+        let question = &buffer[..length];
+        let message = match answerer.now(question, false) {
+            Now::Silence => continue,
+            Now::Answer(answer) => {
+                send(&socket, answer).await;
+                continue;
+            }
+            Now::Ask(message) => message,
+        };
         let Ok(permit) = answerer.slots.acquire().await else { return };
         permit.forget();
-        let question = buffer[..length].to_vec();
-        let (socket, answerer) = (socket.clone(), answerer.clone());
+        let (socket, answerer, question) = (socket.clone(), answerer.clone(), question.to_vec());
         tasks.spawn(async move {
-            if let Some(answer) = answerer.answer(&question, false).await
-                && let Err(error) = socket.send_to(&answer, from).await
-            {
-                debug!(%error, %from, "DNS answer not sent");
+            if let Some(answer) = answerer.ask(&message, &question, false).await {
+                send(&socket, answer).await;
             }
             answerer.slots.add_permits(1);
         });
@@ -185,27 +212,45 @@ async fn serve_stream(mut stream: TcpStream, answerer: &Answerer) -> io::Result<
 }
 
 impl Answerer {
-    /// The answer to a message. `None` to what is no question: an answer to it could go round for ever.
+    /// The answer to a message. `None` to what is no question.
     async fn answer(&self, bytes: &[u8], stream: bool) -> Option<Vec<u8>> {
+        match self.now(bytes, stream) {
+            Now::Silence => None,
+            Now::Answer(answer) => Some(answer),
+            Now::Ask(message) => self.ask(&message, bytes, stream).await,
+        }
+    }
+
+    fn now(&self, bytes: &[u8], stream: bool) -> Now {
+        let known = |answer: Option<Vec<u8>>| answer.map_or(Now::Silence, Now::Answer);
+        if let Some(kept) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).find(bytes, Instant::now()) {
+            return Now::Answer(kept);
+        }
         let message = match Message::from_vec(bytes) {
             Ok(message) => message,
-            Err(_) => return malformed(bytes),
+            Err(_) => return known(malformed(bytes)),
         };
         if message.metadata.message_type != MessageType::Query {
-            return None;
+            return Now::Silence;
         }
         let zone = self.zone.borrow().clone();
         match respond(&zone, &message) {
-            Some(response) => encode(&message, response, stream),
-            None => {
-                let options = &self.options;
-                let resolvers = forward::resolvers(&options.resolv_conf, &options.own);
-                match forward::ask(&resolvers, bytes, stream).await {
-                    Some(answer) => Some(answer),
-                    None => encode(&message, failure(&message, ResponseCode::ServFail), stream),
-                }
-            }
+            Some(response) => known(encode(&message, response, stream)),
+            None => Now::Ask(message),
         }
+    }
+
+    /// The answer of the machine's resolvers, kept for the next one who asks the same. What came by stream may be too large for a datagram.
+    async fn ask(&self, message: &Message, bytes: &[u8], stream: bool) -> Option<Vec<u8>> {
+        let options = &self.options;
+        let resolvers = forward::resolvers(&options.resolv_conf, &options.own);
+        let Some(answer) = forward::ask(&resolvers, bytes, stream).await else {
+            return encode(message, failure(message, ResponseCode::ServFail), stream);
+        };
+        if !stream {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).keep(bytes, &answer, Instant::now());
+        }
+        Some(answer)
     }
 }
 
@@ -242,6 +287,10 @@ fn respond(zone: &Zone, message: &Message) -> Option<Message> {
     response.metadata.authoritative = true;
     match answer {
         Answer::Elsewhere => return None,
+        Answer::Pod(address) => {
+            let records = Records { addresses: [address].into(), ..Records::default() };
+            response.add_answers(answers(query, &records));
+        }
         Answer::NoName => response.metadata.response_code = ResponseCode::NXDomain,
         Answer::Empty => {}
         Answer::Records(records) => {

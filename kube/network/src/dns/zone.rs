@@ -36,6 +36,8 @@ pub(crate) struct Zone {
 pub(crate) enum Answer<'a> {
     /// The name exists, with these records.
     Records(&'a Records),
+    /// The name is a pod's: its address.
+    Pod(Ipv4Addr),
     /// The name exists without records.
     Empty,
     /// There is no such name.
@@ -73,10 +75,17 @@ impl Zone {
             return Answer::Records(records);
         }
         let inside = name.strip_suffix(self.domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        match (inside, self.above.contains(name)) {
-            (false, _) => Answer::Elsewhere,
-            (true, true) => Answer::Empty,
-            (true, false) => Answer::NoName,
+        if !inside {
+            return Answer::Elsewhere;
+        }
+        let of_pods = name.strip_suffix(self.domain.as_str()).and_then(|rest| rest.strip_suffix("pod."));
+        let of_pods = of_pods.filter(|rest| rest.is_empty() || rest.ends_with('.'));
+        match of_pods.map(|rest| rest.trim_end_matches('.').split('.').collect::<Vec<_>>()).as_deref() {
+            Some([dashed, _]) => pod_address(dashed).map_or(Answer::NoName, Answer::Pod),
+            // The domain of pods, and that of each namespace.
+            Some([_]) => Answer::Empty,
+            _ if self.above.contains(name) => Answer::Empty,
+            _ => Answer::NoName,
         }
     }
 
@@ -139,6 +148,13 @@ impl Zone {
             }
         }
     }
+}
+
+/// The address in `10-1-0-2`.
+fn pod_address(dashed: &str) -> Option<Ipv4Addr> {
+    let written = dashed.replace('-', ".");
+    let address: Ipv4Addr = written.parse().ok()?;
+    (address.to_string() == written && !dashed.contains('.')).then_some(address)
 }
 
 /// The name that asks for an address's name (RFC 1035, section 3.5).
@@ -206,6 +222,22 @@ mod tests {
         check("2.0.1.10.in-addr.arpa", expect!["PTR db-0.db.shop.svc.cluster.local"]);
         check("all.shop.svc.cluster.local", expect!["A 10.1.0.4"]);
         check("empty.shop.svc.cluster.local", expect!["NoName"]);
+    }
+
+    #[test]
+    fn pods_by_their_address() {
+        check("10-1-0-2.shop.pod.cluster.local", expect!["Pod(10.1.0.2)"]);
+        for name in ["pod.cluster.local", "shop.pod.cluster.local"] {
+            check(name, expect!["Empty"]);
+        }
+        for name in [
+            "10-1-0.shop.pod.cluster.local",
+            "10-1-0-256.shop.pod.cluster.local",
+            "x.10-1-0-2.shop.pod.cluster.local",
+            "xpod.cluster.local",
+        ] {
+            check(name, expect!["NoName"]);
+        }
     }
 
     #[test]

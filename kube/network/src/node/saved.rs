@@ -1,5 +1,5 @@
 //! What a node network keeps in its data directory.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::Options;
+use super::{HostPort, Options};
 use crate::address::Addresses;
-use crate::{ConfinedPod, Error};
+use crate::{ConfinedPod, Error, ServicePort};
 
 /// What has to be known again after a restart, before anything runs: otherwise a pod would be free for a moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,9 +23,32 @@ pub(crate) struct Saved {
     /// Pods attached to be confined. One that `set_confined` says nothing of may reach nothing.
     #[serde(default)]
     pub held: BTreeSet<String>,
+    /// Ports of the machine, by the pod that has them.
+    #[serde(default)]
+    pub host_ports: BTreeMap<String, Vec<HostPort>>,
 }
 
 impl Saved {
+    /// The machine's ports that lead to pods, as what is translated.
+    pub fn published(&self) -> Vec<ServicePort> {
+        let of_pod = |(uid, ports): (&String, &Vec<HostPort>)| {
+            let address = self.addresses.address(*self.addresses.pods.get(uid)?);
+            let one = |port: &HostPort| ServicePort {
+                name: format!("pod {uid}"),
+                addresses: port.address.into_iter().collect(),
+                protocol: port.protocol,
+                port: port.port,
+                node_port: port.address.is_none().then_some(port.port),
+                external: port.address.into_iter().collect(),
+                sources: None,
+                endpoints: vec![(address, port.to)],
+                by_client: false,
+            };
+            Some(ports.iter().map(one).collect::<Vec<_>>())
+        };
+        self.host_ports.iter().filter_map(of_pod).flatten().collect()
+    }
+
     /// All pods to be confined now.
     pub fn effective(&self) -> Vec<ConfinedPod> {
         let told = |address: Ipv4Addr| self.confined.iter().any(|pod| pod.address == address);

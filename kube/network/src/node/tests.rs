@@ -10,7 +10,8 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 use crate::FabricAccess;
-use crate::nftables::Protocol;
+
+mod outside;
 
 /// Longer than any answer on one machine takes.
 const SOON: Duration = Duration::from_secs(3);
@@ -131,6 +132,8 @@ fn service(name: &str, address: [u8; 4], endpoints: &[(Ipv4Addr, u16)]) -> Servi
         protocol: Protocol::Tcp,
         port: 80,
         node_port: None,
+        external: Vec::new(),
+        sources: None,
         endpoints: endpoints.to_vec(),
         by_client: false,
     }
@@ -410,6 +413,63 @@ fn the_fabric_joins_pods_and_services_and_nothing_else() {
         };
         let error = network.set_routes(vec![missing]).await.unwrap_err();
         assert_eq!(error.errno(), Some(ENODEV));
+    });
+}
+
+#[test]
+fn pods_of_another_machine_are_reached_as_they_are() {
+    on_machine(async |machine| {
+        let network = NodeNetwork::open(machine.options()).await.unwrap();
+        let a = network.attach("flt-a").await.unwrap();
+        serve(&a.netns, "a", 80);
+        // The neighbour is another machine with one pod.
+        let there = Ipv4Addr::new(10, 78, 0, 2);
+        let neighbour = machine.neighbour();
+        namespace::within(&neighbour, move || {
+            let mut routing = Routing::open().unwrap();
+            routing.set_up(1).unwrap();
+            routing.add_address(1, there, 32).unwrap();
+            let (to, gateway) = ("10.77.0.0/24".parse().unwrap(), Some(Ipv4Addr::new(192, 0, 2, 1)));
+            routing.replace_route(Route { to, device: 0, gateway, source: Some(there), metric: None }).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        serve(&neighbour, "there", 80);
+        let mut ports = service("d/far", [10, 96, 0, 30], &[(there, 80)]);
+        ports.node_port = Some(30080);
+        network.set_services(vec![ports]).await.unwrap();
+        assert!(tcp_from(&a, there, 80).is_err(), "nobody has said where it is");
+        let route = |third, last| MachineRoute {
+            to: Cidr::new(Ipv4Addr::new(10, 78, third, 0), 24).unwrap(),
+            via: Ipv4Addr::new(192, 0, 2, last),
+        };
+        network.set_machines(vec![route(0, 2)]).await.unwrap();
+        assert_eq!(tcp_from(&a, there, 80).unwrap(), "there 10.77.0.2", "a pod keeps its address");
+        assert_eq!(tcp_from(&a, [10, 96, 0, 30].into(), 80).unwrap(), "there 10.77.0.2", "through a Service, too");
+        assert_eq!(tcp(there, 80).unwrap(), "there 10.77.0.1", "the machine has the gateway's");
+        let here = a.address;
+        let from_there = |address, port| namespace::within(&neighbour, move || Ok(tcp(address, port))).unwrap();
+        assert_eq!(from_there(here, 80).unwrap(), "a 10.78.0.2");
+        let node_port = from_there(Ipv4Addr::new(192, 0, 2, 1), 30080);
+        assert_eq!(node_port.unwrap(), "there 10.77.0.1", "who comes from outside comes back by this machine");
+        // A node of the fabric knows only this machine.
+        let one = Ipv4Addr::new(10, 88, 0, 2);
+        let (one_ns, one_route) = peer(&machine, "fab1", 0, one);
+        network.set_routes(vec![one_route.clone()]).await.unwrap();
+        let from_one =
+            |address: Ipv4Addr, port: u16| namespace::within(&one_ns, move || Ok(tcp(address, port))).unwrap();
+        assert_eq!(from_one(there, 80).unwrap(), "there 10.77.0.1", "a pod elsewhere calls a pod of another machine");
+        assert_eq!(from_one([10, 96, 0, 30].into(), 80).unwrap(), "there 10.77.0.1", "and a Service that leads there");
+        let only_guests = FabricRoute { access: FabricAccess::Guests, ..one_route };
+        network.set_routes(vec![only_guests]).await.unwrap();
+        assert_eq!(from_one(there, 80), Err(io::ErrorKind::HostUnreachable));
+        // One that is on no network of this machine, beside one that is.
+        let far = MachineRoute { via: Ipv4Addr::new(203, 0, 113, 1), ..route(1, 0) };
+        let error = network.set_machines(vec![route(0, 2), far]).await.unwrap_err();
+        assert_eq!(error.errno(), Some(nix::libc::ENETUNREACH), "{error}");
+        assert!(tcp_from(&a, there, 80).is_ok(), "the other is led on");
+        network.set_machines(Vec::new()).await.unwrap();
+        assert!(tcp_from(&a, there, 80).is_err());
     });
 }
 

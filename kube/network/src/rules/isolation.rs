@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::Cidr;
-use crate::nftables::{Chain, Expr, Key, KeyKind, Protocol, Set, Value, ValueKind};
+use engine_packets::nftables::{Chain, Expr, Key, KeyKind, Protocol, Set, Value, ValueKind};
 
 /// A pod that may only do what is said here, in the directions that are there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -63,8 +63,10 @@ impl Exporter {
 
 /// Returns what machines can give to contracts; `None` if there is none.
 fn deliverable(nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> Option<Amounts> {
-    let is_real = |node: &&Arc<Node>| !node.labels().contains_key(names::VIRTUAL_NODE);
-    let machines: Vec<&Arc<Node>> = nodes.iter().filter(is_real).filter(|node| allocatable(node).is_some()).collect();
+    // Guests run on the server's machine alone, so agents give nothing.
+    let gives =
+        |node: &&Arc<Node>| [names::VIRTUAL_NODE, names::AGENT].iter().all(|label| !node.labels().contains_key(*label));
+    let machines: Vec<&Arc<Node>> = nodes.iter().filter(gives).filter(|node| allocatable(node).is_some()).collect();
     if machines.is_empty() {
         return None;
     }

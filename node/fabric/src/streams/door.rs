@@ -5,13 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fluidos_link::{Handler, LinkStream, PeerInfo};
 use fluidos_model::kinds::names;
-use futures::StreamExt as _;
 use kube::ResourceExt as _;
 use serde_json::Value;
-use substrate_apiserver::node_proxy::{ContainerTarget, Error, ExecOptions, LogOptions, NodeProxy};
+use substrate_apiserver::node_proxy::{ContainerTarget, Error, ExecOptions, LogOptions, NodeProxy, carry_log};
 use tokio::io::AsyncWriteExt as _;
 
-use super::{Answer, EXEC, FORWARD, Header, LOGS, exec};
+use super::{Answer, EXEC, FORWARD, Header, LOGS};
 use crate::fabric::Shared;
 use crate::frames;
 use crate::twins::Origin;
@@ -107,7 +106,7 @@ impl Door {
                 }
                 let session = proxy.exec(&target, &ExecOptions { command, stdin, stdout, stderr, tty }).await?;
                 if yes(stream).await {
-                    exec::serve(session, stream).await;
+                    engine_session::carry::serve(session, stream).await;
                 }
             }
             (FORWARD, None, None, Some(port)) => {
@@ -126,38 +125,4 @@ impl Door {
 /// Whether the peer is still there to hear the yes.
 async fn yes(stream: &mut LinkStream) -> bool {
     frames::write(stream, "the answer", &Answer::Yes).await.is_ok()
-}
-
-/// Carries a log until it ends or the peer goes. The peer never writes: what can be read is its end.
-async fn carry_log(
-    log: &mut futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>,
-    stream: &mut LinkStream,
-) {
-    let (mut from, mut to) = tokio::io::split(stream);
-    let mut byte = [0];
-    let gone = tokio::io::AsyncReadExt::read(&mut from, &mut byte);
-    tokio::pin!(gone);
-    let mut watching = true;
-    loop {
-        // Losing the race loses nothing: `next` keeps what it has not returned.
-        tokio::select! {
-            chunk = log.next() => match chunk {
-                Some(Ok(chunk)) => {
-                    if to.write_all(&chunk).await.is_err() || to.flush().await.is_err() {
-                        return;
-                    }
-                }
-                Some(Err(error)) => {
-                    tracing::debug!(%error, "a log broke");
-                    return;
-                }
-                None => return,
-            },
-            // A peer that only finishes its direction still reads; one that drops the stream resets it.
-            read = &mut gone, if watching => match read {
-                Ok(_) => watching = false,
-                Err(_) => return,
-            },
-        }
-    }
 }

@@ -5,6 +5,8 @@
 //! exec   cgroups · setns pids ─clone─ setns mounts ────┴─▶ user, capabilities, seccomp · "ready" ▶ "go" · execve
 //! ```
 //!
+//! In a fenced sandbox Landlock comes before the user: the kernel asks for a right there, and paths are looked up.
+//!
 //! The order of the last part is the kernel's: without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes
 //! before capabilities are given up; with no_new_privs it comes last. The parent-death signal is cleared by every
 //! change of user and is set after it; the "go" of the supervisor closes the gap before it.
@@ -23,10 +25,12 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchown, setsid};
 
+use seccompiler::BpfProgram;
+
 use super::channel::{Channel, Word};
 use super::identity::{self, Identity};
 use super::root::{self, Sources};
-use super::{Context, seccomp};
+use super::{Context, fences, runner, seccomp};
 use crate::capabilities;
 use crate::{ContainerConfig, Seccomp};
 use engine_host::rooted::Rooted;
@@ -72,15 +76,32 @@ pub(super) fn init(channel: &Channel, sources: &Sources<'_>, stdio: Option<Stdio
 fn try_init(channel: &Channel, sources: &Sources<'_>, stdio: Option<Stdio>) -> io::Result<std::convert::Infallible> {
     let config = sources.config;
     prepare(config)?;
+    if !config.runner.is_empty() {
+        return runner::begin(channel, sources, stdio);
+    }
+    let who = enter_root(channel, sources, |_| Ok(()))?;
+    finish(channel, config, &config.args, &who, config.tty, stdio)
+}
+
+/// Goes where the container is; `in_between` sees its files and the machine's.
+pub(super) fn enter_root(
+    channel: &Channel,
+    sources: &Sources<'_>,
+    in_between: impl FnOnce(&Rooted) -> io::Result<()>,
+) -> io::Result<Identity> {
+    let config = sources.config;
     unshare(CloneFlags::CLONE_NEWCGROUP).context(|| "make a cgroup namespace".into())?;
     adjust_oom_score(config.oom_score_adj)?;
     let mut who = Identity::default();
     root::enter(sources, |rooted| {
-        who = identity::resolve(rooted, &config.user)?;
-        make_cwd(rooted, &config.cwd, &who)
+        let found = identity::resolve(rooted, &config.user)?;
+        who = if config.fenced { identity::unprivileged(found, &config.user) } else { found };
+        root::accounts(rooted, config, &mut who)?;
+        make_cwd(rooted, &config.cwd, &who)?;
+        in_between(rooted)
     })?;
     channel.say(Word::Identity(who.clone()))?;
-    finish(channel, config, &config.args, &who, config.tty, stdio)
+    Ok(who)
 }
 
 /// Joins a container and becomes a command in it. Runs as a process in between, whose sibling it starts.
@@ -170,6 +191,20 @@ fn finish(
         Some(stdio) if !tty => streams(&stdio)?,
         _ => terminal(channel, who)?,
     }
+    let filters = give_up(config, who)?;
+    let env = environment(config, who, tty);
+    let program = look_up(&args[0], &env)?;
+    ready(channel, config, &filters)?;
+    let text = |s: &str| CString::new(s).map_err(|_| io::Error::other("an argument or variable contains a NUL byte"));
+    let args = args.iter().map(|a| text(a)).collect::<io::Result<Vec<_>>>()?;
+    let env = env.iter().map(|e| text(e)).collect::<io::Result<Vec<_>>>()?;
+    let path = CString::new(program.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    execve(&path, &args, &env)
+        .map_err(|e| io::Error::other(format!("exec {}: {}", program.display(), words(&e.into()))))
+}
+
+/// Becomes the container's user with the container's rights; answers the filters that are still to come.
+pub(super) fn give_up(config: &ContainerConfig, who: &Identity) -> io::Result<Vec<BpfProgram>> {
     let permitted = sys::permitted_capabilities()?;
     let missing = config.capabilities & !permitted;
     if missing != 0 && !config.privileged {
@@ -191,6 +226,9 @@ fn finish(
             break;
         }
     }
+    if config.fenced {
+        fences::files(config)?;
+    }
     sys::prctl(libc::PR_SET_KEEPCAPS, 1)?;
     identity::become_user(who).context(|| format!("become user {}:{}", who.uid, who.gid))?;
     sys::prctl(libc::PR_SET_KEEPCAPS, 0)?;
@@ -200,24 +238,21 @@ fn finish(
     }
     let cwd = if config.cwd.is_empty() { "/" } else { config.cwd.as_str() };
     chdir(cwd).context(|| format!("chdir to cwd ({cwd})"))?;
-    let env = environment(config, who, tty);
-    let program = look_up(&args[0], &env)?;
+    Ok(filters)
+}
+
+/// The last steps before the program: after them nothing but what it may do itself is possible.
+pub(super) fn ready(channel: &Channel, config: &ContainerConfig, filters: &[BpfProgram]) -> io::Result<()> {
     if config.no_new_privs {
-        seccomp::install(&filters)?;
+        seccomp::install(filters)?;
     }
     // Nobody runs unwatched: with its supervisor gone, this process is killed too.
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
     channel.say(Word::Ready)?;
-    channel.wait_for_go()?;
-    let text = |s: &str| CString::new(s).map_err(|_| io::Error::other("an argument or variable contains a NUL byte"));
-    let args = args.iter().map(|a| text(a)).collect::<io::Result<Vec<_>>>()?;
-    let env = env.iter().map(|e| text(e)).collect::<io::Result<Vec<_>>>()?;
-    let path = CString::new(program.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    execve(&path, &args, &env)
-        .map_err(|e| io::Error::other(format!("exec {}: {}", program.display(), words(&e.into()))))
+    channel.wait_for_go()
 }
 
-fn streams(stdio: &Stdio) -> io::Result<()> {
+pub(super) fn streams(stdio: &Stdio) -> io::Result<()> {
     dup2_stdin(&stdio.input)?;
     dup2_stdout(&stdio.output)?;
     Ok(dup2_stderr(&stdio.error)?)

@@ -22,10 +22,10 @@ use super::identity::Identity;
 use super::log::{Log, Stream};
 use super::processes::{self, Shared};
 use super::root::Sources;
-use super::{STATUS_FILE, sandbox};
+use super::{STATUS_FILE, fences, sandbox};
 use crate::cgroups::oom_kills;
 use crate::oci::remains::{CONTAINERS_DIR, remains};
-use crate::{ContainerConfig, ContainerStatus, Finished};
+use crate::{ContainerConfig, ContainerStatus, Finished, SandboxConfig};
 use engine_host::files::write_durably;
 use engine_host::sys;
 
@@ -42,6 +42,8 @@ pub(super) struct Containers {
     earlier: BTreeMap<String, ContainerStatus>,
     /// The process namespace that all share, if they do.
     shared: Option<Shared>,
+    /// Whether the sandbox is.
+    fenced: bool,
 }
 
 struct Container {
@@ -61,9 +63,10 @@ pub(super) struct Exec {
 }
 
 impl Containers {
-    pub fn new(dir: &Path, share_processes: bool) -> Self {
+    pub fn new(dir: &Path, config: &SandboxConfig) -> Self {
         let earlier = remains(dir).into_iter().map(|status| (status.id.clone(), status)).collect();
-        Self { dir: dir.to_owned(), all: BTreeMap::new(), earlier, shared: share_processes.then(Shared::default) }
+        let shared = config.share_processes.then(Shared::default);
+        Self { dir: dir.to_owned(), all: BTreeMap::new(), earlier, shared, fenced: config.fenced }
     }
 
     pub fn statuses(&self) -> Vec<ContainerStatus> {
@@ -75,7 +78,9 @@ impl Containers {
     }
 
     /// Starts a container; one that could not be started is remembered as finished too.
-    pub fn start(&mut self, config: ContainerConfig) -> Result<ContainerStatus, String> {
+    pub fn start(&mut self, mut config: ContainerConfig) -> Result<ContainerStatus, String> {
+        config.fenced |= self.fenced;
+        config.no_new_privs |= config.fenced;
         let proper = config.id.len() == 64 && config.id.bytes().all(|b| b.is_ascii_hexdigit());
         let known = self.all.contains_key(&config.id) || self.earlier.contains_key(&config.id);
         if !proper || known || config.args.is_empty() {
@@ -95,8 +100,10 @@ impl Containers {
             started_at_ns: now_ns(),
             finished: None,
         };
-        let launched =
-            self.processes_for(&config).and_then(|pids| launch(&dir, &self.dir.join(sandbox::SHM), &config, pids));
+        let launched = fences::refused(&config)
+            .map_or(Ok(()), Err)
+            .and_then(|()| self.processes_for(&config))
+            .and_then(|pids| launch(&dir, &self.dir.join(sandbox::SHM), &config, pids));
         let (identity, streams, input, failed) = match launched {
             Ok((pid, identity, streams, input)) => {
                 status.pid = Some(pid);

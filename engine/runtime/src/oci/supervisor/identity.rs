@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use crate::User;
+use crate::{User, process};
 use engine_host::rooted::Rooted;
 
 /// No honest passwd file is larger; a bound for a hostile one.
@@ -28,6 +28,24 @@ pub(super) struct Identity {
 /// Finds out who `user` is in the image below `root`.
 pub(super) fn resolve(root: &Rooted, user: &User) -> io::Result<Identity> {
     decide(user, &read(root, "etc/passwd"), &read(root, "etc/group"))
+}
+
+/// The same where nobody is root without saying so: who would be gets a number that owns nothing, and so does a group that nobody asked
+/// for, with the memberships of the image's root. Pure.
+pub(super) fn unprivileged(mut who: Identity, user: &User) -> Identity {
+    if user.uid == Some(0) {
+        return who;
+    }
+    if who.uid == 0 {
+        let gid = user.gid.unwrap_or(process::USER);
+        who = Identity { uid: process::USER, gid, groups: user.groups.clone(), home: "/".to_owned() };
+    } else if who.gid == 0 && user.gid.is_none() {
+        who.gid = process::USER;
+        who.groups.retain(|g| *g != 0 || user.groups.contains(g));
+    }
+    who.groups.retain(|g| *g != who.gid);
+    who.groups.insert(0, who.gid);
+    who
 }
 
 /// Becomes that user. Needs the rights it gives up.
@@ -136,6 +154,21 @@ mod tests {
         assert_eq!(check(&image("web:www")), "101:102 [102, 103] /srv");
         assert_eq!(check(&image("web:9")), "101:9 [9, 103] /srv");
         assert_eq!(check(&image("nobody")), "unable to find user nobody: no matching entries in passwd file");
+    }
+
+    #[test]
+    fn nobody_is_root_unasked() {
+        let check = |user: &User| {
+            let i = unprivileged(decide(user, PASSWD, "disk:x:6:root\n").unwrap(), user);
+            format!("{}:{} {:?}", i.uid, i.gid, i.groups)
+        };
+        let image = |text: &str| User { image_user: text.to_owned(), ..User::default() };
+        assert_eq!(check(&image("")), "65532:65532 [65532]");
+        assert_eq!(check(&image("root")), "65532:65532 [65532]");
+        assert_eq!(check(&image("web")), "101:102 [102]");
+        assert_eq!(check(&image("7")), "7:65532 [65532]", "whose group would be root's");
+        assert_eq!(check(&User { uid: Some(0), ..image("web") }), "0:0 [0, 6]", "expressly");
+        assert_eq!(check(&User { gid: Some(9), groups: vec![6], ..image("") }), "65532:9 [9, 6]");
     }
 
     #[test]

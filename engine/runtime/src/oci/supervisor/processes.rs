@@ -50,7 +50,7 @@ impl Drop for Shared {
 impl Shared {
     /// The namespace; made when the first container asks, and anew when its first process was killed.
     pub fn processes(&mut self) -> io::Result<OwnedFd> {
-        if let Some((_, namespace)) = &self.0 {
+        if let Some((_, namespace)) = self.0.as_ref().filter(|(pid, _)| lives(*pid)) {
             return namespace.try_clone();
         }
         let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
@@ -82,6 +82,12 @@ impl Shared {
             self.0 = None;
         }
     }
+}
+
+/// Whether a process of ours has a memory yet. One that ends lets go of it, then ends who is in its namespace, and only then can be reaped:
+/// meanwhile nobody can be begun there (proc(5), `/proc/pid/statm`).
+fn lives(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/statm")).is_ok_and(|pages| !pages.starts_with("0 "))
 }
 
 fn first_process(ready: &OwnedFd) -> io::Result<Infallible> {

@@ -2,7 +2,7 @@
 //! and everything of it is gone with its last process.
 //!
 //! ```text
-//! overlay(layers, upper)  /proc /sys /dev /dev/pts /dev/shm /dev/mqueue  mounts of the pod  ─pivot_root─▶  masks
+//! overlay(layers, upper), or the machine's programs · /proc /sys /dev /dev/pts /dev/shm /dev/mqueue  mounts of the pod  ─pivot_root─▶  masks
 //! ```
 //!
 //! Image and volumes are hostile: a mount point is looked up with [`Rooted`] and mounted through its descriptor.
@@ -21,8 +21,11 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::FsFlags;
 use nix::unistd::{chdir, pivot_root, symlinkat};
 
+mod machine;
+
 use super::Context;
-use crate::{ContainerConfig, Mount};
+use super::identity::Identity;
+use crate::{ContainerConfig, Mount, Root};
 use engine_host::rooted::Rooted;
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -33,22 +36,8 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 ];
-/// What a container has no business to read (the set of all container engines).
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-/// What it may read and not write.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// What `/tmp` holds at most in a fenced pod, as its memory; a volume there has its own bound.
+const TMP_OPTIONS: &str = "mode=1777,size=64m";
 /// The gid of `tty`, as devpts is mounted everywhere.
 const DEVPTS_OPTIONS: &str = "newinstance,ptmxmode=0666,mode=0620,gid=5";
 
@@ -68,34 +57,6 @@ pub(super) fn enter(sources: &Sources<'_>, in_between: impl FnOnce(&Rooted) -> i
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
         .context(|| "separate the mounts".into())?;
     let root = sources.dir.join("root");
-    overlay(sources, &root)?;
-    let rooted = Rooted::open(&root)?;
-    system_mounts(&rooted, sources)?;
-    for one in &config.mounts {
-        bind(&rooted, one, config.privileged).context(|| format!("mount {}", one.destination.display()))?;
-    }
-    in_between(&rooted)?;
-    chdir(&root)?;
-    pivot_root(".", ".").context(|| "pivot_root".into())?;
-    umount2(".", MntFlags::MNT_DETACH).context(|| "let go of the machine's root".into())?;
-    chdir("/")?;
-    if !config.privileged {
-        for path in MASKED {
-            mask(path)?;
-        }
-        for path in READ_ONLY {
-            read_only(path)?;
-        }
-    }
-    if config.read_only_root {
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | device_flag(config);
-        mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context(|| "make the root read-only".into())?;
-    }
-    Ok(())
-}
-
-fn overlay(sources: &Sources<'_>, root: &Path) -> io::Result<()> {
-    let config = sources.config;
     for name in ["upper", "work", "root"] {
         let path = sources.dir.join(name);
         match fs::create_dir(&path) {
@@ -105,9 +66,43 @@ fn overlay(sources: &Sources<'_>, root: &Path) -> io::Result<()> {
             _ => {}
         }
     }
+    match &config.root {
+        Root::Layers { dir, layers } => overlay(sources, &root, dir, layers)?,
+        Root::Machine => machine::build(&root)?,
+        Root::Image { .. } => return Err(io::Error::other("the root is an image, needed its unpacked layers")),
+    }
+    let rooted = Rooted::open(&root)?;
+    if config.runner.is_empty() {
+        system_mounts(&rooted, sources)?; // a runner has what it needs, and what it runs knows nothing of Linux
+    }
+    for one in &config.mounts {
+        bind(&rooted, one, config).context(|| format!("mount {}", one.destination.display()))?;
+    }
+    in_between(&rooted)?;
+    chdir(&root)?;
+    pivot_root(".", ".").context(|| "pivot_root".into())?;
+    umount2(".", MntFlags::MNT_DETACH).context(|| "let go of the machine's root".into())?;
+    chdir("/")?;
+    if !config.privileged {
+        for path in crate::MASKED_PATHS {
+            mask(path)?;
+        }
+        for path in crate::READ_ONLY_PATHS {
+            read_only(path)?;
+        }
+    }
+    if config.read_only_root || matches!(config.root, Root::Machine) {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | device_flag(config);
+        mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context(|| "make the root read-only".into())?;
+    }
+    Ok(())
+}
+
+fn overlay(sources: &Sources<'_>, root: &Path, dir: &Path, layers: &[String]) -> io::Result<()> {
+    let config = sources.config;
     // Relative names keep the options within one page; overlayfs wants the topmost layer first.
-    chdir(&config.layers_dir).context(|| format!("enter {}", config.layers_dir.display()))?;
-    let lower = config.layers.iter().rev().map(String::as_str).collect::<Vec<_>>().join(":");
+    chdir(dir).context(|| format!("enter {}", dir.display()))?;
+    let lower = layers.iter().rev().map(String::as_str).collect::<Vec<_>>().join(":");
     let lower = if lower.is_empty() { sources.dir.join("root").display().to_string() } else { lower };
     let upper = sources.dir.join("upper");
     // The root directory's own mode comes from the upper directory: like an image's, not like mkdir's umask.
@@ -123,7 +118,7 @@ fn overlay(sources: &Sources<'_>, root: &Path) -> io::Result<()> {
         }
         other => other,
     };
-    mounted.context(|| format!("mount {} layers as overlay", config.layers.len()))
+    mounted.context(|| format!("mount {} layers as overlay", layers.len()))
 }
 
 fn system_mounts(rooted: &Rooted, sources: &Sources<'_>) -> io::Result<()> {
@@ -131,7 +126,9 @@ fn system_mounts(rooted: &Rooted, sources: &Sources<'_>) -> io::Result<()> {
     let config = sources.config;
     filesystem(rooted, "proc", "/proc", quiet, "")?;
     let sys = if config.privileged { quiet } else { quiet | MsFlags::MS_RDONLY };
-    filesystem(rooted, "sysfs", "/sys", sys, "")?;
+    if !matches!(config.root, Root::Machine) {
+        filesystem(rooted, "sysfs", "/sys", sys, "")?;
+    }
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         filesystem(rooted, "cgroup2", "/sys/fs/cgroup", sys, "")?;
     }
@@ -146,7 +143,13 @@ fn system_mounts(rooted: &Rooted, sources: &Sources<'_>) -> io::Result<()> {
     for (to, name) in LINKS {
         symlinkat(to, &dev, name)?;
     }
-    bind_flags(rooted, &Mount::new(sources.shm, "/dev/shm"), quiet).context(|| "mount /dev/shm".into())
+    bind_flags(rooted, &Mount::new(sources.shm, "/dev/shm"), quiet).context(|| "mount /dev/shm".into())?;
+    if config.fenced { filesystem(rooted, "tmpfs", "/tmp", quiet, TMP_OPTIONS) } else { Ok(()) }
+}
+
+/// What only the machine's own programs need: files that say who is who.
+pub(super) fn accounts(rooted: &Rooted, config: &ContainerConfig, who: &mut Identity) -> io::Result<()> {
+    if matches!(config.root, Root::Machine) { machine::accounts(rooted, who) } else { Ok(()) }
 }
 
 fn filesystem(rooted: &Rooted, kind: &str, at: &str, flags: MsFlags, options: &str) -> io::Result<()> {
@@ -154,10 +157,15 @@ fn filesystem(rooted: &Rooted, kind: &str, at: &str, flags: MsFlags, options: &s
     mount(Some(kind), &through(&target), Some(kind), flags, Some(options)).context(|| format!("mount {kind} on {at}"))
 }
 
-fn bind(rooted: &Rooted, one: &Mount, privileged: bool) -> io::Result<()> {
-    let nodev = if privileged { MsFlags::empty() } else { MsFlags::MS_NODEV };
-    let read_only = if one.read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-    bind_flags(rooted, one, nodev | read_only)
+pub(super) fn bind(rooted: &Rooted, one: &Mount, config: &ContainerConfig) -> io::Result<()> {
+    let flags = if one.read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+    let fenced = match (config.fenced, one.read_only) {
+        (true, true) => MsFlags::MS_NOSUID,
+        // What it has written it cannot run, or load.
+        (true, false) => MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        (false, _) => MsFlags::empty(),
+    };
+    bind_flags(rooted, one, flags | fenced | device_flag(config))
 }
 
 fn bind_flags(rooted: &Rooted, one: &Mount, flags: MsFlags) -> io::Result<()> {

@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::sethostname;
 
-use super::Context;
+use super::{Context, fences};
 use crate::SandboxConfig;
 
 /// Where the pod's shared memory is mounted, below the sandbox's directory.
@@ -45,7 +45,7 @@ pub(super) fn enter(dir: &Path, config: &SandboxConfig) -> io::Result<()> {
         let size = if *size_bytes == 0 { String::new() } else { format!(",size={size_bytes}") };
         tmpfs(path, quiet, &format!("mode=1777{size}"))?;
     }
-    Ok(())
+    if config.fenced { fences::scope(config) } else { Ok(()) }
 }
 
 /// `net.ipv4.x` and `net/ipv4/x` are the same; the first separator says which of the two is meant.

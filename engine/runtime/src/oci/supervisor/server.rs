@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use super::channel::received;
 use super::child::Stdio;
 use super::containers::{Containers, exit_code};
+use crate::SandboxConfig;
 use crate::oci::protocol::{ExecConfig, MESSAGE_SIZE_MAX, Request, Response};
 
 /// Connections: the kubelet holds one to watch and one per running exec; a pod with more execs than this is abused.
@@ -25,12 +26,12 @@ const CONNECTIONS_MAX: usize = 128;
 const UNSENT_MAX: usize = 1 << 20;
 
 /// Serves until the pod is shut down.
-pub(super) fn serve(dir: &Path, listener: &UnixListener, share_processes: bool) -> io::Result<()> {
+pub(super) fn serve(dir: &Path, listener: &UnixListener, config: &SandboxConfig) -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let containers = Containers::new(dir, share_processes);
+    let containers = Containers::new(dir, config);
     let mut server = Server { containers, connections: Vec::new(), shutdown: false };
     loop {
         let woken = server.wait(&signals, listener)?;

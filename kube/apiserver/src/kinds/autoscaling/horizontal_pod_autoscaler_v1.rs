@@ -14,7 +14,7 @@ pub static KIND: Description = Description {
     categories: &["all"],
     has_status: true,
     face: Some(&FACE),
-    idle: "a controller scales by it, but there is no metrics API unless a user brings one: its condition says so",
+    idle: "a controller scales by CPU and memory; metrics of kinds Pods, Object and External are not read, and its condition says so",
     rules: Builtin { default, validate, columns: COLUMNS, cells, ..Builtin::USUAL },
     ..Description::of(["autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers"])
 };

@@ -3,9 +3,35 @@
 use serde_json::{Value, json};
 
 use crate::kinds::description::Subresource;
-use crate::kinds::{Builtin, Description, Errors, pod_spec};
-use crate::status::FieldError;
+use crate::kinds::{Builtin, Decoded, Description, Errors, pod_spec};
+use crate::registry::Registry;
+use crate::status::{FieldError, Status};
 use crate::table::{age, list, text};
+
+/// Reads a pod of a file, in YAML or JSON, as the API would take it: completed by `complete`, no unknown fields, defaults filled in, judged.
+///
+/// # Errors
+/// What is wrong with it, in the words of the API.
+pub fn read(text: &[u8], complete: impl FnOnce(&mut Value)) -> Result<Value, String> {
+    let mut sent = crate::body::parse_yaml(text).map_err(|status| status.message)?;
+    if (sent["kind"].as_str(), sent["apiVersion"].as_str()) != (Some("Pod"), Some("v1")) {
+        return Err(format!("needed a Pod of v1, found {} of {}", sent["kind"], sent["apiVersion"]));
+    }
+    complete(&mut sent);
+    let kind = Registry::builtin().get("", "v1", "pods").ok_or("pods are not served")?;
+    let Decoded { object: mut pod, unknown } = kind.decode(sent)?;
+    if let Some(field) = unknown.first() {
+        return Err(format!("unknown field {field:?}"));
+    }
+    kind.default(&mut pod);
+    let mut errors = Errors::default();
+    kind.validate(&pod, None, &mut errors);
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    match errors.into_vec() {
+        none if none.is_empty() => Ok(pod),
+        wrong => Err(Status::invalid("", "Pod", name, &wrong).message),
+    }
+}
 
 const SUBRESOURCES: &[Subresource] = &[
     ("attach", "PodAttachOptions", &["create", "get"]),

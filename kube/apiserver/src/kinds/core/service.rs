@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::addresses::has_health_check;
 use crate::kinds::rules::{self, Check, Rule, check, unique};
 use crate::kinds::{Builtin, Description, Errors, LABEL, NameRule, name_is_label, pod_spec};
 use crate::status::FieldError;
@@ -88,6 +89,11 @@ fn validate(service: &Value, errors: &mut Errors) {
         let why = "may only be set for externally-accessible services";
         errors.push(FieldError::invalid("spec.externalTrafficPolicy", &spec["externalTrafficPolicy"], why));
     }
+    let health = &spec["healthCheckNodePort"];
+    if health.as_i64().is_some_and(|port| port != 0) && !has_health_check(spec) {
+        let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(FieldError::invalid("spec.healthCheckNodePort", health, why));
+    }
     let address = &spec["clusterIP"];
     if address.as_str().is_some_and(|ip| !matches!(ip, "" | "None")) {
         rules::ip(address).iter().for_each(|why| errors.push(FieldError::invalid("spec.clusterIPs[0]", address, why)));
@@ -127,6 +133,10 @@ fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
     let (before, after) = (&old["spec"]["clusterIP"], &new["spec"]["clusterIP"]);
     if before.is_string() && new["spec"]["type"] != "ExternalName" && before != after {
         errors.push(FieldError::invalid("spec.clusterIPs[0]", after, "may not change once set"));
+    }
+    let (before, after) = (&old["spec"]["healthCheckNodePort"], &new["spec"]["healthCheckNodePort"]);
+    if has_health_check(&old["spec"]) && has_health_check(&new["spec"]) && !before.is_null() && before != after {
+        errors.push(FieldError::invalid("spec.healthCheckNodePort", after, "field is immutable"));
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Part;
+use crate::addresses::has_health_check;
 use crate::kinds::Kind;
 use crate::object::{self, meta, metadata};
 
@@ -65,9 +66,21 @@ pub fn merge_parts(kind: &Kind, part: Part, old: &Value, object: &mut Value) {
     }
 }
 
-/// A Service keeps its addresses and ports when an update does not name them.
+/// A Service keeps its addresses and ports when an update does not name them, and gives back what its type has no use for any more, if the
+/// update does not speak of it.
 pub fn keep_addresses(old: &Value, object: &mut Value) {
     let spec = &mut object["spec"];
+    let (before, now) = (&old["spec"]["healthCheckNodePort"], spec["healthCheckNodePort"].as_i64().unwrap_or(0));
+    match (has_health_check(&old["spec"]), has_health_check(spec)) {
+        (true, true) if now == 0 => spec["healthCheckNodePort"] = before.clone(),
+        (true, false) if *before == now => spec["healthCheckNodePort"] = 0.into(),
+        _ => {}
+    }
+    let is_outside = |spec: &Value| matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer"));
+    let same_policy = old["spec"]["externalTrafficPolicy"] == spec["externalTrafficPolicy"];
+    if is_outside(&old["spec"]) && !is_outside(spec) && same_policy {
+        spec.as_object_mut().map(|spec| spec.remove("externalTrafficPolicy"));
+    }
     if spec["type"] == "ExternalName" {
         return;
     }

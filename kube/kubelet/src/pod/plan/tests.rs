@@ -236,3 +236,19 @@ fn hooks_use_the_grace_and_leave_two_seconds() {
     assert_eq!(check(Some(asked(30, true, Some(30))), 32), "kill r0 wake 33");
     assert_eq!(check(None, 30), "kill r0 wake 31", "no grace, no hook");
 }
+
+#[test]
+fn a_container_has_a_policy_and_rules_of_its_own() {
+    let check = |own: serde_json::Value, code: i32| {
+        let mut container = json!({"name": "c"});
+        container.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        let spec = json!({"restartPolicy": "Always", "containers": [container]});
+        restarts(&serde_json::from_value(json!({"spec": spec})).unwrap(), &run(0, 0, Some((1, code))))
+    };
+    assert!(check(json!({}), 0));
+    assert!(!check(json!({"restartPolicy": "Never"}), 1));
+    assert!(check(json!({"restartPolicy": "OnFailure"}), 1) && !check(json!({"restartPolicy": "OnFailure"}), 0));
+    let ruled = |operator: &str| json!({"restartPolicy": "Never", "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": operator, "values": [42, 43]}}]});
+    assert!(check(ruled("In"), 43) && !check(ruled("In"), 1));
+    assert!(check(ruled("NotIn"), 1) && !check(ruled("NotIn"), 42));
+}

@@ -48,6 +48,11 @@ pub(super) fn conditions(
         ("PodScheduled", true, None),
     ];
     own.extend(view.resizing.map(|(kind, reason, message)| (*kind, true, Some((*reason, Some(message.clone()))))));
+    let evicted = view.ended.filter(|(reason, _)| *reason == "Evicted" && phase == "Failed");
+    own.extend(
+        evicted
+            .map(|(_, message)| ("DisruptionTarget", true, Some(("TerminationByKubelet", Some(message.to_owned()))))),
+    );
     let is_own = |c: &&PodCondition| own.iter().any(|(t, ..)| *t == c.type_) || RESIZE.contains(&c.type_.as_str());
     let mut all: Vec<PodCondition> = old.iter().filter(|c| !is_own(c)).cloned().collect();
     for (type_, is, why) in own {

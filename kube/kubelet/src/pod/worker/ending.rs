@@ -1,12 +1,18 @@
 //! The end: of runs, of the pod, of what it leaves on the machine.
 
 use super::*;
+use crate::eviction;
 use crate::pod::hooks;
 
 /// SIGTERM, unless the container or its image says otherwise.
 const TERM: i32 = 15;
 /// How every kubelet words the end of `activeDeadlineSeconds`.
 const EXPIRED: (&str, &str) = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+
+/// How every kubelet calls it.
+const EVICTED: &str = "Evicted";
+/// What an evicted pod has for its end: what runs out does not wait (upstream's `immediateEvictionGracePeriodSeconds`).
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Ends the pod when its `activeDeadlineSeconds` are over; answers when that will be.
@@ -19,11 +25,27 @@ impl Worker {
         }
         if due <= now_ns() {
             self.shared.events.normal(&self.pod, None, EXPIRED.0, EXPIRED.1.to_owned());
-            self.ended = Some(EXPIRED);
+            self.ended = Some((EXPIRED.0, EXPIRED.1.to_owned()));
             self.begin_stopping(false);
             return None;
         }
         Some(due)
+    }
+
+    /// Ends the pod when the node wants it gone, or does not let it begin.
+    pub(super) fn evict(&mut self, evicted: Option<String>) {
+        let begun = !self.observed.borrow().containers.is_empty() || self.sandbox;
+        let new = !std::mem::replace(&mut self.admitted, true) && !begun && !is_told(&self.pod);
+        let refused = if new { eviction::refusal(&self.shared, &self.pod) } else { None };
+        if self.down || self.stopping.is_some() {
+            return;
+        }
+        let Some(why) = evicted.or(refused) else { return };
+        self.shared.events.warning(&self.pod, None, EVICTED, why.clone());
+        self.ended = Some((EVICTED, why));
+        self.begin_stopping(false);
+        let soon = now_ns().saturating_add(plan::nanos(EVICTION_GRACE));
+        self.stopping.iter_mut().for_each(|stopping| stopping.deadline_ns = stopping.deadline_ns.min(soon));
     }
 
     /// Whether the API wants the pod gone.
@@ -127,7 +149,7 @@ impl Worker {
             tracing::warn!(pod = self.pod.metadata.name, "remove the pod's files: {e}");
             return again;
         }
-        if gone {
+        if gone || is_static(&self.pod) {
             return Turn::Ended;
         }
         let meta = &self.pod.metadata;
@@ -154,6 +176,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether the pod has begun before, by what the API was told.
+fn is_told(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.container_statuses.as_ref().is_some_and(|all| !all.is_empty()))
 }
 
 /// Takes a pod off the machine: processes, namespaces, cgroups, address, volumes. Absence is fine.

@@ -1,6 +1,7 @@
 //! What runs and probes say.
 
 use super::*;
+use crate::pod::{ask, last_words};
 
 impl Worker {
     /// Takes note of what is new about the runs.
@@ -10,7 +11,7 @@ impl Worker {
             self.crashes.entry(run.name.clone()).or_default().observe(run);
             match &run.finished {
                 Some(finished) if !self.messages.contains_key(&run.id) => {
-                    self.note_end(&run.id, &run.name, finished);
+                    self.note_end(&run.id, &run.name, run.attempt, finished);
                     self.note_back_off(run);
                 }
                 None if !self.probing.contains_key(&run.id) => self.begin_probing(&run.id, &run.name),
@@ -22,19 +23,19 @@ impl Worker {
         self.messages.retain(|id, _| known(id));
     }
 
-    pub(super) fn note_end(&mut self, id: &str, container: &str, finished: &Finished) {
-        let path = PodDir::new(&self.shared.dir, uid(&self.pod)).termination(id);
-        let mut text = Vec::new();
-        if let Ok(file) = std::fs::File::open(path) {
-            let _ = std::io::Read::read_to_end(&mut std::io::Read::take(file, TERMINATION_MESSAGE_MAX), &mut text); // no words, then
-        }
+    pub(super) fn note_end(&mut self, id: &str, container: &str, attempt: u32, finished: &Finished) {
+        let dir = PodDir::new(&self.shared.dir, uid(&self.pod));
+        let policy = crate::pod::container(&self.pod, container).and_then(|c| c.termination_message_policy.clone());
+        let failed = finished.exit_code != 0 && policy.as_deref() == Some("FallbackToLogsOnError");
+        let log = failed.then(|| dir.log(container, attempt));
+        let words = last_words::read(&dir.termination(id), log.as_deref());
         self.probing.remove(id).into_iter().chain(self.hooking.remove(id)).for_each(|task| task.abort());
         self.ready.remove(id);
         self.started.remove(id);
         self.unhealthy.remove(id);
         self.asked.remove(id);
         // An empty message is kept too, as the mark that this end has been noted; the status leaves it out.
-        self.messages.insert(id.to_owned(), String::from_utf8_lossy(&text).into_owned());
+        self.messages.insert(id.to_owned(), words);
         let cgroup = format!("pod{}/{}", uid(&self.pod), &id[..id.len().min(16)]);
         let cgroups = self.shared.cgroups.clone();
         tokio::task::spawn_blocking(move || {
@@ -64,13 +65,13 @@ impl Worker {
     }
 
     /// A run as those see it who ask it something.
-    pub(super) fn subject(&self, id: &str, container: &str) -> Option<probes::Subject> {
+    pub(super) fn subject(&self, id: &str, container: &str) -> Option<ask::Subject> {
         let host = self.pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
         let address = match &self.pod_ip {
             Some(ip) if !host => ip.clone(),
             _ => self.shared.host_ip.clone(),
         };
-        Some(probes::Subject {
+        Some(ask::Subject {
             runtime: Arc::clone(&self.shared.runtime),
             pod_uid: uid(&self.pod).to_owned(),
             run: id.to_owned(),
@@ -105,6 +106,16 @@ impl Worker {
             Verdict::Failed(probe, why) => {
                 self.shared.events.warning(&self.pod, Some(&name), "Unhealthy", format!("{probe} probe failed: {why}"));
             }
+            Verdict::Warned(probe, what) => {
+                self.shared.events.warning(
+                    &self.pod,
+                    Some(&name),
+                    "ProbeWarning",
+                    format!("{probe} probe warning: {what}"),
+                );
+            }
+            // What ends anyway is not restarted.
+            Verdict::Unhealthy(_) if self.stopping.is_some() => {}
             Verdict::Unhealthy(probe) => {
                 let message = format!("Container {name} failed {probe} probe, will be restarted");
                 self.shared.events.normal(&self.pod, Some(&name), "Killing", message);

@@ -71,7 +71,7 @@ fn what_is_no_question_gets_no_answer() {
 fn answerer(resolv_conf: PathBuf) -> Arc<Answerer> {
     let (_, zone) = watch::channel(Arc::new(zone(2)));
     let options = DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own: vec![] };
-    Arc::new(Answerer { zone, options, slots: Semaphore::new(AT_A_TIME) })
+    Arc::new(Answerer { zone, options, kept: Mutex::default(), slots: Semaphore::new(AT_A_TIME) })
 }
 
 /// A port that is free for both: others of this machine take some for one of them.
@@ -110,4 +110,43 @@ async fn sockets_answer_and_a_machine_without_resolvers_fails_clearly() {
         stream.read_exact(&mut buffer[..length.into()]).await.unwrap();
         assert_eq!(Message::from_vec(&buffer[..length.into()]).unwrap().metadata.response_code, code, "{name}");
     }
+}
+
+#[test]
+fn the_machines_resolvers_are_asked_once_while_their_answer_holds() {
+    crate::node::tests::on_machine(async |_| {
+        let resolver = UdpSocket::bind("127.0.0.5:53").await.unwrap();
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = resolver.recv_from(&mut buffer).await {
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let message = Message::from_vec(&buffer[..length]).unwrap();
+                let mut answer = failure(&message, ResponseCode::NoError);
+                let name = message.queries[0].name().clone();
+                answer.add_answers([Record::from_rdata(name, 60, RData::A(A::new(192, 0, 2, 9)))]);
+                resolver.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        let file = tempfile::Builder::new().prefix("flt-resolv-").tempfile().unwrap();
+        std::fs::write(file.path(), "nameserver 127.0.0.5\n").unwrap();
+        let (server, _streams) = one_port_of_both().await;
+        let address = server.local_addr().unwrap();
+        tokio::spawn(serve_datagrams(server, answerer(file.path().to_owned())));
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(address).await.unwrap();
+        let mut buffer = [0; 4096];
+        for (id, name, times) in
+            [(1, "a.example.", 1), (2, "a.example.", 1), (3, "b.example.", 2), (4, "a.example.", 2)]
+        {
+            let mut message = question(name, RecordType::A);
+            message.metadata.id = id;
+            client.send(&message.to_vec().unwrap()).await.unwrap();
+            let length = tokio::time::timeout(Duration::from_secs(3), client.recv(&mut buffer)).await.unwrap().unwrap();
+            let answer = Message::from_vec(&buffer[..length]).unwrap();
+            assert_eq!((answer.metadata.id, answer.answers[0].data.to_string()), (id, "192.0.2.9".to_owned()));
+            assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), times, "question {id}");
+        }
+    });
 }

@@ -213,6 +213,8 @@ fn a_service_here_is_called_there_and_served_at_a_third() {
             protocol,
             port: 80,
             node_port: None,
+            external: Vec::new(),
+            sources: None,
             endpoints: vec![(at_c.address, 6379)],
             by_client: false,
         });
@@ -379,6 +381,8 @@ fn a_pod_behind_a_reseller_reaches_its_owner_and_is_reached() {
             protocol: Protocol::Tcp,
             port: 80,
             node_port: None,
+            external: Vec::new(),
+            sources: None,
             endpoints: vec![(stand_in, 80)],
             by_client: false,
         };

@@ -1,0 +1,149 @@
+//! What of all this the running kernel has: tried in a network namespace of its own, which ends with the thread that made it, so that
+//! nothing on the machine changes (but for modules that the kernel loads when it is asked for what they do).
+use std::io;
+use std::net::Ipv4Addr;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::SockProtocol;
+
+use crate::netlink::{DUMP, Message, REQUEST, Socket};
+use crate::nftables::{Chain, Expr, Hook, Key, KeyKind, Protocol, Ruleset, Set, Value, ValueKind, replace};
+use crate::route::Routing;
+
+/// Something that is asked of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// A bridge: a device to put an address on.
+    Bridge,
+    /// A cable between two namespaces (`veth`).
+    Cable,
+    /// Tables, chains and maps of nftables.
+    Rules,
+    /// Addresses that are translated (`nat`, `masq`), and connections that are known (`ct`).
+    Translation,
+    /// Whether an address is this machine's, and by which device it is reached (`fib`).
+    Lookup,
+    /// One of several, by chance (`numgen`).
+    Chance,
+    /// One of several, by who asks (`hash`).
+    Hash,
+    /// An answer to who is refused (`reject`).
+    Refusal,
+    /// The list of known connections.
+    Connections,
+}
+
+/// What is tried, in turn.
+const FEATURES: [Feature; 9] = [
+    Feature::Bridge,
+    Feature::Cable,
+    Feature::Rules,
+    Feature::Translation,
+    Feature::Lookup,
+    Feature::Chance,
+    Feature::Hash,
+    Feature::Refusal,
+    Feature::Connections,
+];
+
+/// What the kernel does not have, with its answer.
+///
+/// # Errors
+/// No network namespace can be made; it needs CAP_SYS_ADMIN.
+pub fn missing() -> io::Result<Vec<(Feature, io::Error)>> {
+    let work = || -> io::Result<_> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        Ok(FEATURES.into_iter().filter_map(|feature| Some((feature, tried(feature).err()?))).collect())
+    };
+    let thread = std::thread::Builder::new().name("probe".into()).spawn(work)?;
+    thread.join().map_err(|_| io::Error::other("the thread that tried it has ended without an answer"))?
+}
+
+fn tried(feature: Feature) -> io::Result<()> {
+    match feature {
+        Feature::Bridge => Routing::open()?.add_bridge("probe"),
+        Feature::Cable => {
+            let own = std::fs::File::open("/proc/thread-self/ns/net")?;
+            Routing::open()?.add_veth("probe0", "probe1", std::os::fd::AsFd::as_fd(&own))
+        }
+        Feature::Connections => {
+            const CTNETLINK_GET: u16 = (1 << 8) | 1;
+            let message = Message::new(CTNETLINK_GET, REQUEST | DUMP, &[2, 0, 0, 0]);
+            Socket::open(SockProtocol::NetlinkNetFilter)?.dump(message).map(drop)
+        }
+        feature => {
+            let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+            replace(&mut socket, &ruleset(rules(feature))).map_err(|(_, error)| error)
+        }
+    }
+}
+
+fn rules(feature: Feature) -> (Hook, Vec<Vec<Expr>>) {
+    let (somewhere, map) = (Ipv4Addr::new(192, 0, 2, 1), || "map".to_owned());
+    match feature {
+        Feature::Translation => {
+            let dnat = vec![Expr::Protocol(Protocol::Tcp), Expr::Dnat(somewhere, 1)];
+            (Hook::NatPrerouting, vec![vec![Expr::Established, Expr::Accept], dnat])
+        }
+        Feature::Lookup => (
+            Hook::RawPrerouting,
+            vec![vec![Expr::DestinationLocal, Expr::Accept], vec![Expr::SourceElsewhere, Expr::Drop]],
+        ),
+        Feature::Chance => (Hook::NatPrerouting, vec![vec![Expr::Protocol(Protocol::Tcp), Expr::DnatRandom(1, map())]]),
+        Feature::Hash => (Hook::NatPrerouting, vec![vec![Expr::Protocol(Protocol::Tcp), Expr::DnatByClient(1, map())]]),
+        Feature::Refusal => (Hook::FilterForward, vec![vec![Expr::RejectPort], vec![Expr::RejectProhibited]]),
+        _ => (Hook::FilterForward, vec![vec![Expr::Accept]]),
+    }
+}
+
+fn ruleset((hook, rules): (Hook, Vec<Vec<Expr>>)) -> Ruleset {
+    let map = Set {
+        name: "map".into(),
+        key: &[KeyKind::Number],
+        value: ValueKind::Endpoint,
+        elements: vec![(vec![Key::Number(0)], Value::Endpoint(Ipv4Addr::new(192, 0, 2, 1), 1))],
+    };
+    let chains = vec![Chain { name: "chain".into(), hook: Some(hook), rules }];
+    Ruleset { table: "probe".into(), chains, sets: vec![map] }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use super::*;
+
+    #[test]
+    fn this_kernel_has_all_and_nothing_is_left() {
+        let missing = missing().unwrap();
+        assert!(missing.is_empty(), "{missing:?}");
+        let links = Routing::open().unwrap().links().unwrap();
+        assert!(!links.iter().any(|(_, name)| name.starts_with("probe")), "{links:?}");
+    }
+
+    #[test]
+    fn it_is_really_tried() {
+        let tried_twice = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let twice = |feature| (tried(feature).is_ok(), tried(feature).is_ok());
+            // What is there already cannot be made.
+            let devices = [twice(Feature::Bridge), twice(Feature::Cable)];
+            tried(Feature::Hash).unwrap();
+            let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
+            (devices, crate::nftables::exists(&mut socket, "probe").unwrap())
+        });
+        assert_eq!(tried_twice.join().unwrap(), ([(true, false); 2], true));
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_an_error() {
+        // A map that no set is: the kernel does not take the rule.
+        let (hook, mut rules) = rules(Feature::Chance);
+        rules[0][1] = Expr::DnatRandom(1, "another".into());
+        let refused = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
+            replace(&mut socket, &ruleset((hook, rules))).unwrap_err().0
+        });
+        assert!(refused.join().unwrap().contains("rule of chain"));
+    }
+}
