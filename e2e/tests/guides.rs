@@ -100,6 +100,13 @@ fn expose() {
 }
 
 #[test]
+fn cni() {
+    let told = walk("cni.md", "cnin");
+    assert_eq!(told.matches("welcome").count(), 2, "before the policy and after it, over a restart:\n{told}");
+    expect(&told, &["   10.22.0.2   ", "can't connect to remote host", "\n0\n"]);
+}
+
+#[test]
 fn agents() {
     let told = walk("agents.md", "agen");
     expect(

@@ -93,6 +93,7 @@ pub const FOR_TESTS: &[Package] = &[
     #[cfg(target_arch = "x86_64")]
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "a virtual machine with Debian's kernel and cgroup v2"),
     ("kmod", "/sbin/depmod", "its modules"),
+    ("containernetworking-plugins", "/usr/lib/cni/bridge", "a network of the machine that tests put pods on"),
     ("dbus-daemon", "/usr/bin/dbus-daemon", "a message bus for avahi"),
     ("avahi-daemon", "/usr/sbin/avahi-daemon", "multicast DNS of others, which ours is held against"),
     ("avahi-utils", "/usr/bin/avahi-publish", "its tools"),

@@ -31,6 +31,7 @@ const FLOORS: &[&[&str]] = &[
         "engine/packets",
         "engine/runtime",
         "engine/conformance",
+        "engine/cni",
         "engine/cri",
         "engine/wasm",
     ],
@@ -84,6 +85,7 @@ const UNSAFE: &[&str] = &["engine/host/", "engine/wasm/src/code/mapped.rs", "kub
 const ABSENT: &[(&str, &[&str])] = &[
     ("engine/images", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("engine/runtime", &["kube", "kube-core", "kube-client", "k8s-openapi", "wasmtime"]),
+    ("engine/cni", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("engine/cri", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("engine/wasm", &["kube", "kube-core", "kube-client", "k8s-openapi"]),
     ("kube/kubelet", &["wasmtime"]),

@@ -158,7 +158,8 @@ impl Agent {
         pods: &Pods,
     ) -> Result<Self> {
         let (instance, name) = (member.instance(), member.name.clone());
-        let opened = machine::open_network(directory, &instance, member.pods()?, member.services()?).await;
+        let ranges = (member.pods()?, member.services()?);
+        let opened = machine::open_network(directory, &instance, ranges, pods.cni()?).await;
         let network = opened.context("the pods' network cannot be set up; it needs root")?;
         let mut tasks = JoinSet::new();
         let copies = Caches::new(client.clone());

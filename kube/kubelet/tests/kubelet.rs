@@ -208,6 +208,7 @@ impl World {
             data_dir: dir.path().join("network"),
             pod_cidr: "100.99.0.0/24".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
+            cni: None,
         })
         .await
         .unwrap();

@@ -35,6 +35,23 @@ pub enum Error {
         /// Who has it.
         interface: u32,
     },
+    /// The machine's network does not go with this node's.
+    #[error(
+        "the machine's network {network} gives pods addresses as {address}, which are in {range}, that of {whose} here: give the node another range, or the network other addresses"
+    )]
+    Plugged {
+        /// The network.
+        network: String,
+        /// What it gave.
+        address: Ipv4Addr,
+        /// The range of this node.
+        range: crate::Cidr,
+        /// What that is for.
+        whose: &'static str,
+    },
+    /// The machine's network refused.
+    #[error(transparent)]
+    Cni(#[from] engine_cni::Error),
     /// The kernel refused a netlink message.
     #[error("{what}: the kernel refused: {source}")]
     Netlink {

@@ -1,4 +1,5 @@
 //! What one node owns on its machine's network, and the pods attached to it.
+mod plugged;
 mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use nix::sys::socket::SockProtocol;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
+use self::plugged::{Plugged, Step};
 use self::saved::{Saved, load, save, state_path};
 use crate::address::Addresses;
 use crate::rules::{self, View};
@@ -33,6 +35,8 @@ pub struct Options {
     pub pod_cidr: Cidr,
     /// Addresses of Services; number 10 is the cluster's DNS.
     pub service_cidr: Cidr,
+    /// The network that the machine has for pods already. The node's own pods are put on it; guests and what passes between nodes are not.
+    pub cni: Option<engine_cni::Network>,
 }
 
 /// A pod's place on the network.
@@ -79,6 +83,8 @@ struct State {
     routing: Routing,
     nftables: Socket,
     saved: Saved,
+    /// Pods on the machine's network, by their uid.
+    plugged: BTreeMap<String, Plugged>,
     view: View,
     applied: Option<Ruleset>,
 }
@@ -98,6 +104,34 @@ impl NodeNetwork {
         blocking("attach a pod", move || inner.attach(&pod_uid, false)).await
     }
 
+    /// Gives a pod of this node its place: on the machine's network if this node was told to use that, else as [`attach`](Self::attach) does.
+    /// A second call answers the same. Plug-ins hear the pod's namespace and name in the API.
+    pub async fn attach_as(&self, pod_uid: &str, namespace: &str, name: &str) -> Result<Attachment, Error> {
+        let (inner, uid) = (self.inner.clone(), pod_uid.to_owned());
+        let names = (namespace.to_owned(), name.to_owned());
+        let step = blocking("attach a pod", move || inner.plan_plug(&uid, (&names.0, &names.1))).await?;
+        let (plugged, left) = match step {
+            Step::Done(attachment) => return Ok(attachment),
+            Step::Add { plugged, left } => (plugged, left),
+        };
+        if let Some(left) = left {
+            left.unplug().await?;
+        }
+        let (inner, begun) = (self.inner.clone(), plugged.clone());
+        blocking("make a pod's namespace", move || inner.before_plug(&begun)).await?;
+        let done = match plugged.plug().await {
+            Ok(added) => {
+                let (inner, plugged) = (self.inner.clone(), plugged.clone());
+                blocking("attach a pod", move || inner.after_plug(plugged, added)).await
+            }
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            self.inner.give_up(&plugged).await;
+        }
+        done
+    }
+
     /// Like [`attach`](Self::attach), for a pod that is to be confined: from the first moment, over restarts, and until
     /// [`set_confined`](Self::set_confined) names its address, it may reach nothing.
     pub async fn attach_confined(&self, pod_uid: &str) -> Result<Attachment, Error> {
@@ -108,6 +142,9 @@ impl NodeNetwork {
     /// Takes a pod off the network and frees its address. Absence is fine.
     pub async fn detach(&self, pod_uid: &str) -> Result<(), Error> {
         let (inner, pod_uid) = (self.inner.clone(), pod_uid.to_owned());
+        if let Some(plugged) = inner.plug_of(&pod_uid) {
+            plugged.unplug().await?;
+        }
         blocking("detach a pod", move || inner.detach(&pod_uid)).await
     }
 
@@ -120,12 +157,17 @@ impl NodeNetwork {
 
     /// The pods that have an address here, also those of earlier runs.
     pub async fn attached(&self) -> Vec<String> {
-        self.inner.state().saved.addresses.pods.keys().cloned().collect()
+        let state = self.inner.state();
+        state.saved.addresses.pods.keys().chain(state.plugged.keys()).cloned().collect()
     }
 
     /// Takes everything of this node off the machine: pods, device, rules, files.
     pub async fn destroy(self) -> Result<(), Error> {
         let inner = self.inner.clone();
+        let plugged: Vec<String> = inner.state().plugged.keys().cloned().collect();
+        for pod in plugged {
+            self.detach(&pod).await?;
+        }
         blocking("remove the node's network", move || inner.destroy()).await
     }
 
@@ -223,7 +265,7 @@ impl State {
 
     /// What the saved list says.
     fn publish(&mut self) -> Result<(), Error> {
-        let published = self.saved.published();
+        let published = self.published();
         let stale = conntrack::stale(&self.view.published, &published);
         self.change(|view| view.published = published)?;
         self.forget(&stale);
@@ -261,6 +303,8 @@ impl State {
 impl Inner {
     fn open(options: Options) -> Result<Inner, Error> {
         check(&options)?;
+        options.cni.as_ref().map_or(Ok(()), plugged::prepare)?;
+        let plugged = plugged::load(&options)?;
         let saved = load(&options)?.unwrap_or_else(|| Saved {
             addresses: Addresses::new(options.pod_cidr),
             confined: Vec::new(),
@@ -278,14 +322,16 @@ impl Inner {
             machines: Vec::new(),
             confined: saved.effective(),
             isolated: Vec::new(),
-            published: saved.published(),
+            published: Vec::new(),
+            plugged: BTreeSet::new(),
         };
         let mut routing = Routing::open().map_err(|error| Error::netlink("open a routing socket", error))?;
         let nftables = Socket::open(SockProtocol::NetlinkNetFilter)
             .map_err(|error| Error::netlink("open an nftables socket", error))?;
         open_gateway(&mut routing, &view)?;
         sysctl("net/ipv4/ip_forward", "1")?;
-        let mut state = State { routing, nftables, saved, view, applied: None };
+        let mut state = State { routing, nftables, saved, plugged, view, applied: None };
+        (state.view.plugged, state.view.published) = (state.plugged_addresses(), state.published());
         state.change(|_| {})?;
         info!(instance = options.instance, pods = %options.pod_cidr, services = %options.service_cidr, "network open");
         Ok(Inner { options, gateway, state: Mutex::new(state) })
@@ -306,6 +352,9 @@ impl Inner {
 
     fn attach(&self, pod_uid: &str, confined: bool) -> Result<Attachment, Error> {
         check_uid(pod_uid)?;
+        if let Some(there) = self.plugged(pod_uid).filter(|_| !confined) {
+            return Ok(there);
+        }
         let mut state = self.state();
         let mut saved = state.saved.clone();
         let known = saved.addresses.pods.contains_key(pod_uid);
@@ -372,6 +421,9 @@ impl Inner {
     fn detach(&self, pod_uid: &str) -> Result<(), Error> {
         check_uid(pod_uid)?;
         self.publish(pod_uid, Vec::new())?;
+        if self.plug_of(pod_uid).is_some() {
+            return self.after_unplug(pod_uid);
+        }
         let mut state = self.state();
         if let Some(number) = state.saved.addresses.pods.get(pod_uid).copied() {
             let cable = self.cable(number);

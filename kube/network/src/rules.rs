@@ -113,6 +113,8 @@ pub(crate) struct View {
     pub isolated: Vec<Isolated>,
     /// Ports of the machine that lead to a pod each.
     pub published: Vec<ServicePort>,
+    /// Addresses of this node's pods on the machine's own network, whose cables are not ours.
+    pub plugged: BTreeSet<Ipv4Addr>,
 }
 
 impl View {
@@ -202,6 +204,12 @@ pub(crate) fn plan(view: &View) -> Ruleset {
         value: ValueKind::None,
         elements: guests.into_iter().map(|address| (vec![Key::Address(address)], Value::None)).collect(),
     });
+    sets.push(Set {
+        name: "plugged".into(),
+        key: &[KeyKind::Address],
+        value: ValueKind::None,
+        elements: view.plugged.iter().map(|address| (vec![Key::Address(*address)], Value::None)).collect(),
+    });
     for (address, allowed) in &confined {
         let mut rules: Vec<Vec<Expr>> =
             allowed.iter().map(|range| vec![Expr::Destination(*range), Expr::Accept]).collect();
@@ -235,6 +243,7 @@ fn spoofed(view: &View) -> Chain {
 fn prerouting(view: &View) -> Chain {
     let rules = vec![
         vec![Expr::InPrefix(view.cable_prefix()), Expr::Jump("services".into())],
+        vec![Expr::SourceSet("plugged".into()), Expr::Jump("services".into())],
         vec![Expr::InSet("fabric".into()), Expr::Jump("services".into())],
         vec![Expr::DestinationPortMap("external".into())],
         vec![Expr::DestinationLocal, Expr::PortMap("nodeports".into())],
@@ -262,6 +271,11 @@ fn postrouting(view: &View) -> Chain {
     let mut rules = vec![
         // A pod that reaches itself through a Service would see its own address and answer without passing here.
         vec![cables(), Expr::SourceDestinationSet("hairpin".into()), Expr::Snat(view.gateway)],
+        vec![
+            Expr::DestinationSet("plugged".into()),
+            Expr::SourceDestinationSet("hairpin".into()),
+            Expr::Snat(view.gateway),
+        ],
         vec![cables(), Expr::Accept],
         // Other nodes know this node by its pod range only.
         vec![Expr::OutSet("fabric".into()), Expr::SourceNot(view.pod_range), Expr::Snat(view.gateway)],
@@ -289,7 +303,9 @@ fn forward(view: &View) -> Chain {
         vec![Expr::Out(view.gateway_device()), Expr::Jump("refuse".into())],
         vec![Expr::DestinationPortMap("nowhere".into())],
         vec![from_pod(), Expr::SourceMap("egress".into())],
+        vec![Expr::SourceSet("plugged".into()), Expr::SourceMap("egress".into())],
         vec![Expr::OutPrefix(view.cable_prefix()), Expr::DestinationMap("ingress".into())],
+        vec![Expr::DestinationSet("plugged".into()), Expr::DestinationMap("ingress".into())],
         vec![from_pod(), Expr::SourceMap("confined".into())],
         vec![Expr::InSet("fabric".into()), Expr::Jump("from-fabric".into())],
     ];
@@ -302,6 +318,7 @@ fn input(view: &View) -> Chain {
         // Nothing else that listens here is what they mean.
         vec![Expr::DestinationPortMap("nowhere".into())],
         vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceMap("egress".into())],
+        vec![Expr::SourceSet("plugged".into()), Expr::SourceMap("egress".into())],
         vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceMap("confined-input".into())],
         vec![Expr::InSet("fabric".into()), Expr::Jump("fabric-input".into())],
     ];
@@ -328,6 +345,7 @@ fn from_fabric(view: &View) -> Chain {
     rules.push(vec![Expr::DestinationSet("guests".into()), Expr::RejectProhibited]);
     for from in trusted(view) {
         rules.push(vec![Expr::Source(from), Expr::OutPrefix(view.cable_prefix()), Expr::Accept]);
+        rules.push(vec![Expr::Source(from), Expr::DestinationSet("plugged".into()), Expr::Accept]);
         let elsewhere = view.machines.iter();
         rules.extend(elsewhere.map(|machine| vec![Expr::Source(from), Expr::Destination(machine.to), Expr::Accept]));
         // A pod at one node calls a Service here whose pod is at another: that node knows only us.

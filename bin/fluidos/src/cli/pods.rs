@@ -33,6 +33,13 @@ pub struct Pods {
     /// Pods that there are stay where they are.
     #[arg(long, env = "FLUIDOS_DEFAULT_RUNTIME", value_name = "HANDLER", value_parser = ["oci", "cri"])]
     pub default_runtime: Option<String>,
+    /// The network of this machine's own pods: a directory with a CNI configuration, as /etc/cni/net.d, of which the first file counts. Without it
+    /// they are on this node's network. Services, policies and DNS hold on both; guests are always on this node's.
+    #[arg(long, env = "FLUIDOS_CNI_CONF_DIR", value_name = "DIR", value_parser = directory)]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where the plug-ins of that configuration are, in this order.
+    #[arg(long, env = "FLUIDOS_CNI_BIN_DIR", value_name = "DIR", value_delimiter = ',', default_value = "/opt/cni/bin,/usr/lib/cni", value_parser = directory)]
+    pub cni_bin_dir: Vec<PathBuf>,
 }
 
 /// Where container runtimes of distributions listen.
@@ -52,6 +59,14 @@ fn endpoint(text: &str) -> Result<PathBuf, String> {
 }
 
 impl Pods {
+    /// The network that this machine has for pods, if it is to be used.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn cni(&self) -> Result<Option<engine_cni::Network>, engine_cni::Error> {
+        self.cni_conf_dir.as_deref().map(|dir| engine_cni::Network::find(dir, &self.cni_bin_dir)).transpose()
+    }
+
     /// When pods have to go.
     pub fn eviction(&self) -> eviction::Options {
         eviction::Options { hard: self.eviction_hard.clone().unwrap_or_default(), ..Default::default() }

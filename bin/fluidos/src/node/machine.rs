@@ -49,7 +49,7 @@ impl Machine {
         let instance = first.tag();
         let cidr =
             |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
-        let network = open_network(&up.data_dir, &instance, ranges.pods, ranges.services)
+        let network = open_network(&up.data_dir, &instance, (ranges.pods, ranges.services), up.pods.cni()?)
             .await
             .context("the pods' network cannot be set up; it needs root (or: --no-agent runs no pods here)")?;
         let copies = api.access("kube-proxy").caches;
@@ -114,12 +114,12 @@ impl Machine {
     }
 }
 
-/// The network of pods in `directory`, made or found.
+/// The network of pods in `directory`, made or found; `cni` is that of the machine, if its own pods are to be there.
 pub async fn open_network(
     directory: &Path,
     instance: &str,
-    pods: (Ipv4Addr, u8),
-    services: (Ipv4Addr, u8),
+    (pods, services): ((Ipv4Addr, u8), (Ipv4Addr, u8)),
+    cni: Option<engine_cni::Network>,
 ) -> Result<NodeNetwork> {
     let cidr = |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
     let options = substrate_network::Options {
@@ -127,6 +127,7 @@ pub async fn open_network(
         data_dir: directory.join("network"),
         pod_cidr: cidr(pods)?,
         service_cidr: cidr(services)?,
+        cni,
     };
     Ok(NodeNetwork::open(options).await?)
 }
@@ -148,7 +149,7 @@ pub async fn leave(directory: &Path) -> Result<usize> {
     Kubelet::purge(&kubelet, &instance).await.context("end its pods")?;
     if directory.join("network").exists() {
         // Opening finds what there is; only what is found can be taken away.
-        let network = open_network(directory, &instance, ranges.0, ranges.1).await;
+        let network = open_network(directory, &instance, ranges, None).await;
         let network = network.context("find its network; it needs root")?;
         network.destroy().await.context("remove its network")?;
     }

@@ -29,10 +29,10 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// The machine's ports that lead to pods, as what is translated.
-    pub fn published(&self) -> Vec<ServicePort> {
+    /// The machine's ports that lead to pods, as what is translated; `address` tells a pod's, of which it has one while it is attached.
+    pub fn published(&self, address: impl Fn(&str) -> Option<Ipv4Addr>) -> Vec<ServicePort> {
         let of_pod = |(uid, ports): (&String, &Vec<HostPort>)| {
-            let address = self.addresses.address(*self.addresses.pods.get(uid)?);
+            let address = address(uid)?;
             let one = |port: &HostPort| ServicePort {
                 name: format!("pod {uid}"),
                 addresses: port.address.into_iter().collect(),

@@ -12,6 +12,7 @@ use super::*;
 use crate::FabricAccess;
 
 mod outside;
+mod plugged;
 
 /// Longer than any answer on one machine takes.
 const SOON: Duration = Duration::from_secs(3);
@@ -66,6 +67,7 @@ impl Machine {
             data_dir: self.dir.path().join("a1"),
             pod_cidr: "10.77.0.0/24".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
+            cni: None,
         }
     }
 }

@@ -17,7 +17,12 @@ impl Starter<'_> {
         };
         let guest = self.shared.guests.as_ref().is_some_and(|guests| guests.is_guest(self.pod));
         let uid = uid(self.pod);
-        let attached = if guest { network.attach_confined(uid).await } else { network.attach(uid).await };
+        let (namespace, name) = (&self.pod.metadata.namespace, &self.pod.metadata.name);
+        let (namespace, name) = (namespace.as_deref().unwrap_or("default"), name.as_deref().unwrap_or_default());
+        let attached = match guest {
+            true => network.attach_confined(uid).await,
+            false => network.attach_as(uid, namespace, name).await,
+        };
         let attached = attached.map_err(|e| self.no_sandbox(chain(&e)))?;
         network.publish(uid, host_ports::wanted(self.pod)).await.map_err(|e| self.no_sandbox(chain(&e)))?;
         Ok((Some(attached.netns), attached.address.to_string()))
