@@ -34,6 +34,9 @@ pub trait Address:
     /// As on the wire.
     fn bytes(self) -> Vec<u8>;
 
+    /// Of what [`bytes`](Self::bytes) gives; `None` for another number of them.
+    fn of_bytes(bytes: &[u8]) -> Option<Self>;
+
     /// Of this family, from either.
     fn of(address: IpAddr) -> Option<Self>;
 }
@@ -56,6 +59,10 @@ impl Address for Ipv4Addr {
 
     fn bytes(self) -> Vec<u8> {
         self.octets().to_vec()
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        <[u8; 4]>::try_from(bytes).ok().map(Self::from)
     }
 
     fn of(address: IpAddr) -> Option<Self> {
@@ -83,6 +90,10 @@ impl Address for Ipv6Addr {
 
     fn bytes(self) -> Vec<u8> {
         self.octets().to_vec()
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        <[u8; 16]>::try_from(bytes).ok().map(Self::from)
     }
 
     fn of(address: IpAddr) -> Option<Self> {

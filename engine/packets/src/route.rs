@@ -1,6 +1,6 @@
 //! Links, addresses and routes by netlink (`include/uapi/linux/rtnetlink.h`, `if_link.h`).
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::socket::SockProtocol;
@@ -129,16 +129,6 @@ impl Routing {
         let addresses = answers.iter().filter_map(|answer| {
             let local = answer.attributes(8).find(|(kind, _)| *kind == IFA_LOCAL)?.1;
             Some((answer.u32_at(4)?, Ipv4Addr::from(<[u8; 4]>::try_from(local).ok()?)))
-        });
-        Ok(addresses.collect())
-    }
-
-    /// All IPv6 addresses: link number and address.
-    pub fn addresses_v6(&mut self) -> io::Result<Vec<(u32, Ipv6Addr)>> {
-        let answers = self.0.dump(Message::new(GETADDR, REQUEST | DUMP, &[Ipv6Addr::FAMILY, 0, 0, 0, 0, 0, 0, 0]))?;
-        let addresses = answers.iter().filter_map(|answer| {
-            let address = answer.attributes(8).find(|(kind, _)| *kind == IFA_ADDRESS)?.1;
-            Some((answer.u32_at(4)?, Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?)))
         });
         Ok(addresses.collect())
     }

@@ -14,6 +14,7 @@ use world::{until, world};
 async fn nodes_get_ranges_and_who_gets_none_is_told_so() {
     let ranges = Ranges {
         reserved: [("own".to_owned(), "10.1.0.0/21".to_owned())].into(),
+        reserved_v6: [("own".to_owned(), "fd00:1::/80".to_owned())].into(),
         pool: vec!["10.1.8.0/24".to_owned()],
         not_for: Some("flt/virtual".to_owned()),
     };

@@ -5,14 +5,15 @@
 //!  load balancer ── GET / ──▶ machine:healthCheckNodePort   endpoints here: 200, none: 503
 //!                                   {"service": {"namespace": …, "name": …}, "localEndpoints": 2, "serviceProxyHealthy": true}
 //! ```
-//! Any path and method is answered so, as by kube-proxy. What is counted are the pods of this machine that are ready.
+//! Any path and method is answered so, as by kube-proxy. What is counted are the pods of this machine that are ready,
+//! and it is said over both families where the node has both.
 //!
-//! Limits: IPv4; pods in the machine's own network count for none, as in [`crate::services`]; that a program of the machine has the port is
+//! Limits: pods in the machine's own network count for none, as in [`crate::services`]; that a program of the machine has the port is
 //! said in the log and by no Event, and it is tried again until it is free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +22,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::Service;
-use tokio::net::TcpListener;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Ipv6V6Only;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
+
+use engine_packets::Address;
 
 use crate::Cidr;
 use crate::services::{Slices, address, is_ready, slices_of};
@@ -46,7 +51,7 @@ pub(crate) struct Health {
 }
 
 /// What is to be said at which port; pods of `here` are this machine's.
-pub(crate) fn plan(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> BTreeMap<u16, Health> {
+pub(crate) fn plan<A: Address>(services: &[Arc<Service>], slices: &Slices, here: Cidr<A>) -> BTreeMap<u16, Health> {
     let of = |service: &Arc<Service>| {
         let spec = service.spec.as_ref()?;
         let balanced = spec.type_.as_deref() == Some("LoadBalancer");
@@ -54,12 +59,36 @@ pub(crate) fn plan(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> BT
         let port = spec.health_check_node_port.and_then(|port| u16::try_from(port).ok());
         let port = port.filter(|port| *port != 0 && balanced && local)?;
         let endpoints = slices_of(slices, service).iter().flat_map(|slice| &slice.endpoints);
-        let ready = endpoints.filter(|endpoint| is_ready(endpoint)).filter_map(address);
+        let ready = endpoints.filter(|endpoint| is_ready(endpoint)).filter_map(address::<A>);
         let local = ready.filter(|address| here.contains(*address)).collect::<BTreeSet<_>>().len();
         let (namespace, name) = (service.metadata.namespace.clone()?, service.metadata.name.clone()?);
         Some((port, Health { namespace, name, local }))
     };
     services.iter().filter_map(of).collect()
+}
+
+/// What both families say together: a pod with two addresses is one.
+pub(crate) fn join(known: &mut BTreeMap<u16, Health>, more: BTreeMap<u16, Health>) {
+    for (port, health) in more {
+        let known = known.entry(port).or_insert_with(|| health.clone());
+        known.local = known.local.max(health.local);
+    }
+}
+
+/// A port of all addresses of the machine, also those of IPv6 if it is to be so.
+fn listen(port: u16, v6: bool) -> std::io::Result<TcpListener> {
+    /// As many as wait to be taken while all places are.
+    const BACKLOG: u32 = 128;
+    let (socket, address): (_, SocketAddr) = match v6 {
+        true => (TcpSocket::new_v6()?, (Ipv6Addr::UNSPECIFIED, port).into()),
+        false => (TcpSocket::new_v4()?, (Ipv4Addr::UNSPECIFIED, port).into()),
+    };
+    if v6 {
+        setsockopt(&socket, Ipv6V6Only, &false)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The ports at which this machine answers; they are closed when it is dropped.
@@ -69,13 +98,14 @@ pub(crate) struct HealthChecks {
     room: Arc<Semaphore>,
     /// How long a connection may last.
     patience: Duration,
+    v6: bool,
 }
 
 impl HealthChecks {
-    /// None yet.
-    pub(crate) fn new() -> Self {
+    /// None yet; over both families, or over IPv4 alone.
+    pub(crate) fn new(v6: bool) -> Self {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { open: BTreeMap::new(), tasks: JoinSet::new(), room, patience: CONNECTION }
+        Self { open: BTreeMap::new(), tasks: JoinSet::new(), room, patience: CONNECTION, v6 }
     }
 
     /// Answers as planned from now on, and nowhere else.
@@ -93,7 +123,7 @@ impl HealthChecks {
                 said.send_if_modified(|old| std::mem::replace(old, health.clone()) != health);
                 continue;
             }
-            match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+            match listen(port, self.v6) {
                 Ok(listener) => {
                     let (said, health) = watch::channel(health);
                     let task = self.tasks.spawn(serve(listener, health, self.room.clone(), self.patience));

@@ -19,7 +19,7 @@ fn local(more: Value) -> Arc<Service> {
 fn planned(services: &[Arc<Service>], endpoints: &[(&str, &str)]) -> BTreeMap<u16, Health> {
     plan(
         services,
-        &by_service(vec![slice("d/web", endpoints), slice("d/web", endpoints)]),
+        &by_service::<Ipv4Addr>(&[slice("d/web", endpoints), slice("d/web", endpoints)]),
         "10.1.0.0/24".parse().unwrap(),
     )
 }
@@ -66,7 +66,7 @@ fn ready_pods_of_this_machine_are_counted_for_balancers_of_local_endpoints() {
 #[test]
 fn a_machine_answers_as_kube_proxy_does() {
     on_machine(async |_machine| {
-        let mut checks = HealthChecks::new();
+        let mut checks = HealthChecks::new(false);
         checks.set(planned(&[local(json!({}))], &[("10.1.0.3", "ready"), ("10.1.0.7", "ready")])).await;
         for request in ["GET / HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.0\r\n\r\n"] {
             let (status, headers, body) = asked(request).await.unwrap();
@@ -98,7 +98,7 @@ fn a_machine_answers_as_kube_proxy_does() {
 #[test]
 fn who_connects_and_says_nothing_takes_no_room_for_long() {
     on_machine(async |_machine| {
-        let mut checks = HealthChecks::new();
+        let mut checks = HealthChecks::new(false);
         checks.patience = Duration::from_millis(300);
         checks.set(planned(&[local(json!({}))], &[("10.1.0.3", "ready")])).await;
         let idle: Vec<TcpStream> =

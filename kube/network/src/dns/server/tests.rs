@@ -8,7 +8,7 @@ fn zone(endpoints: usize) -> Zone {
     let services = [service("d/web", "10.96.0.5", json!({})), service("d/many", "None", json!({}))];
     let addresses: Vec<String> = (0..endpoints).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
     let endpoints: Vec<(&str, &str)> = addresses.iter().map(|address| (address.as_str(), "ready")).collect();
-    Zone::new("cluster.local", &services, &services::by_service(vec![slice("d/many", &endpoints)]))
+    Zone::new("cluster.local", &services, &services::all_by_service(&[slice("d/many", &endpoints)]))
 }
 
 fn question(name: &str, kind: RecordType) -> Message {
