@@ -158,7 +158,8 @@ impl Agent {
         pods: &Pods,
     ) -> Result<Self> {
         let (instance, name) = (member.instance(), member.name.clone());
-        let opened = machine::open_network(directory, &instance, member.pods()?, member.services()?).await;
+        let options = machine::options(directory, &instance, (member.pods()?, member.services()?), None)?;
+        let opened = machine::open_network(options).await;
         let network = opened.context("the pods' network cannot be set up; it needs root")?;
         let mut tasks = JoinSet::new();
         let copies = Caches::new(client.clone());
@@ -188,6 +189,7 @@ async fn kubelet(
     let options = substrate_kubelet::Options {
         node_name: member.name.clone(),
         node_address: address_towards(&member.server).or_else(machine::address).unwrap_or(gateway),
+        node_address_v6: None,
         data_dir: directory.join("kubelet"),
         client: client.clone(),
         network: Some(Arc::new(network)),

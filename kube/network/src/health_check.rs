@@ -6,14 +6,15 @@
 //!                                   {"service": {"namespace": …, "name": …}, "localEndpoints": 2, "serviceProxyHealthy": true}
 //! ```
 //! Any path and method is answered so, as by kube-proxy. What is counted are the pods of this machine that are ready,
-//! and it is said over both families where the node has both.
+//! and it is said over both families where the node has both (over IPv4 alone where
+//! `net.ipv6.bindv6only` is set).
 //!
 //! Limits: pods in the machine's own network count for none, as in [`crate::services`]; that a program of the machine has the port is
 //! said in the log and by no Event, and it is tried again until it is free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::Service;
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::Ipv6V6Only;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -75,20 +74,10 @@ pub(crate) fn join(known: &mut BTreeMap<u16, Health>, more: BTreeMap<u16, Health
     }
 }
 
-/// A port of all addresses of the machine, also those of IPv6 if it is to be so.
-fn listen(port: u16, v6: bool) -> std::io::Result<TcpListener> {
-    /// As many as wait to be taken while all places are.
-    const BACKLOG: u32 = 128;
-    let (socket, address): (_, SocketAddr) = match v6 {
-        true => (TcpSocket::new_v6()?, (Ipv6Addr::UNSPECIFIED, port).into()),
-        false => (TcpSocket::new_v4()?, (Ipv4Addr::UNSPECIFIED, port).into()),
-    };
-    if v6 {
-        setsockopt(&socket, Ipv6V6Only, &false)?;
-    }
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+/// All addresses of the machine; those of IPv6, too, if it is to be so and the machine lets one socket have both.
+fn everywhere(v6: bool) -> IpAddr {
+    let apart = || std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|apart| apart.trim() == "1");
+    if v6 && !apart() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 /// The ports at which this machine answers; they are closed when it is dropped.
@@ -123,7 +112,7 @@ impl HealthChecks {
                 said.send_if_modified(|old| std::mem::replace(old, health.clone()) != health);
                 continue;
             }
-            match listen(port, self.v6) {
+            match TcpListener::bind((everywhere(self.v6), port)).await {
                 Ok(listener) => {
                     let (said, health) = watch::channel(health);
                     let task = self.tasks.spawn(serve(listener, health, self.room.clone(), self.patience));

@@ -521,7 +521,7 @@ fn rules_that_somebody_removed_are_made_again() {
         serve(&a.netns, "a", 80);
         network.set_services(vec![service("d/s", [10, 96, 0, 20], &[(a.address, 80)])]).await.unwrap();
         let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
-        nftables::remove(&mut socket, "substrate-a1").unwrap();
+        nftables::remove::<Ipv4Addr>(&mut socket, "substrate-a1").unwrap();
         assert!(tcp(Ipv4Addr::new(10, 96, 0, 20), 80).is_err());
         network.mend().await.unwrap();
         assert_eq!(tcp(Ipv4Addr::new(10, 96, 0, 20), 80).unwrap(), "a 10.77.0.1");
