@@ -12,7 +12,19 @@ use serde::{Deserialize, Serialize};
 
 /// An address of one family: `Ipv4Addr` or `Ipv6Addr`, and nothing else.
 pub trait Address:
-    Copy + Ord + Hash + Debug + Display + FromStr + Into<IpAddr> + Serialize + DeserializeOwned + Send + Sync + sealed::Sealed + 'static
+    Copy
+    + Ord
+    + Hash
+    + Debug
+    + Display
+    + FromStr
+    + Into<IpAddr>
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + sealed::Sealed
+    + 'static
 {
     /// Its bits.
     const BITS: u8;
@@ -255,7 +267,10 @@ mod tests {
     #[test]
     fn ranges_of_the_other_family() {
         let range: Cidr<Ipv6Addr> = "fd00:1:2:3::/64".parse().unwrap();
-        assert_eq!((range.size(), range.nth(u32::MAX).unwrap().to_string()), (u64::MAX, "fd00:1:2:3::ffff:ffff".into()));
+        assert_eq!(
+            (range.size(), range.nth(u32::MAX).unwrap().to_string()),
+            (u64::MAX, "fd00:1:2:3::ffff:ffff".into())
+        );
         assert!(range.contains("fd00:1:2:3:ffff::1".parse().unwrap()));
         assert!(!range.contains("fd00:1:2:4::".parse().unwrap()));
         assert_eq!("fd00::/112".parse::<Cidr<Ipv6Addr>>().unwrap().nth(65536), None);

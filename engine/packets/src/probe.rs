@@ -73,9 +73,10 @@ pub fn ipv6() -> io::Result<()> {
     let work = || -> io::Result<()> {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-        for feature in FEATURES.into_iter().filter(|feature| {
-            !matches!(feature, Feature::Bridge | Feature::Cable | Feature::Connections)
-        }) {
+        for feature in FEATURES
+            .into_iter()
+            .filter(|feature| !matches!(feature, Feature::Bridge | Feature::Cable | Feature::Connections))
+        {
             let rules = rules(feature, Ipv6Addr::LOCALHOST);
             replace(&mut socket, &ruleset(rules, Ipv6Addr::LOCALHOST)).map_err(|(_, error)| error)?;
         }

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::socket::SockProtocol;
 
-use crate::{Address, Cidr};
 use crate::netlink::{ACK, CREATE, DUMP, EXCL, Message, REPLACE, REQUEST, Socket};
+use crate::{Address, Cidr};
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;

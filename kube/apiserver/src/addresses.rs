@@ -106,10 +106,12 @@ impl Addresses {
             without(spec, "healthCheckNodePort");
         }
         if kind == "ExternalName" {
-            families::without(spec, old.map(|old| &old["spec"])).map_err(|errors| Status::invalid("", "Service", &name, &errors))?;
+            families::without(spec, old.map(|old| &old["spec"]))
+                .map_err(|errors| Status::invalid("", "Service", &name, &errors))?;
             return Ok(());
         }
-        families::complete(self, spec, old.map(|old| &old["spec"])).map_err(|errors| Status::invalid("", "Service", &name, &errors))?;
+        families::complete(self, spec, old.map(|old| &old["spec"]))
+            .map_err(|errors| Status::invalid("", "Service", &name, &errors))?;
         if spec["clusterIP"] != "None" {
             self.give(spec, old.map(|old| &old["spec"]), others).map_err(|refused| match refused {
                 Refused::Invalid(error) => invalid(error),
@@ -176,7 +178,9 @@ impl Addresses {
                         )));
                     };
                     if taken.contains(&address) {
-                        return Err(refused(format!("failed to allocate IP {asked}: provided IP is already allocated")));
+                        return Err(refused(format!(
+                            "failed to allocate IP {asked}: provided IP is already allocated"
+                        )));
                     }
                 }
                 None => {

@@ -88,14 +88,20 @@ async fn a_cluster_of_one_family() {
             json!({"ipFamilyPolicy": "RequireDualStack"}),
             "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services",
         ),
-        (json!({"ipFamilies": ["IPv6"]}), "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"),
+        (
+            json!({"ipFamilies": ["IPv6"]}),
+            "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster",
+        ),
         (
             json!({"clusterIP": "fd00:9::77"}),
             "spec.clusterIPs[0]: Invalid value: [\"fd00:9::77\"]: IPv6 is not configured on this cluster",
         ),
     ] {
         let (code, answer) = api.post(SERVICES, service("refused", more.clone())).await;
-        assert_eq!((code, answer["message"].as_str().unwrap()), (422, &*format!("Service \"refused\" is invalid: {why}")));
+        assert_eq!(
+            (code, answer["message"].as_str().unwrap()),
+            (422, &*format!("Service \"refused\" is invalid: {why}"))
+        );
     }
 }
 
@@ -179,8 +185,14 @@ async fn the_second_family_comes_and_goes_and_the_first_stays() {
     for (spec, why) in [
         (json!({"clusterIPs": ["10.96.0.16"]}), "must be 'SingleStack' to release the secondary cluster IP"),
         (json!({"ipFamilies": ["IPv4"]}), "must be 'SingleStack' to release the secondary IP family"),
-        (json!({"clusterIPs": ["10.96.0.16", "fd00:9::99"]}), "spec.clusterIPs[1]: Invalid value: [\"10.96.0.16\",\"fd00:9::99\"]: may not change once set"),
-        (json!({"clusterIP": "10.96.0.99", "clusterIPs": ["10.96.0.99", "fd00:9::10"]}), "spec.clusterIPs[0]: Invalid value: [\"10.96.0.99\",\"fd00:9::10\"]: may not change once set"),
+        (
+            json!({"clusterIPs": ["10.96.0.16", "fd00:9::99"]}),
+            "spec.clusterIPs[1]: Invalid value: [\"10.96.0.16\",\"fd00:9::99\"]: may not change once set",
+        ),
+        (
+            json!({"clusterIP": "10.96.0.99", "clusterIPs": ["10.96.0.99", "fd00:9::10"]}),
+            "spec.clusterIPs[0]: Invalid value: [\"10.96.0.99\",\"fd00:9::10\"]: may not change once set",
+        ),
         (json!({"ipFamilies": ["IPv6", "IPv4"]}), "expected an IPv6 value as indicated by `ipFamilies[0]`"),
     ] {
         let refused = patch(spec.clone()).await.unwrap_err();
@@ -197,7 +209,11 @@ async fn the_second_family_comes_and_goes_and_the_first_stays() {
 
     made(&api, "headless", json!({"clusterIP": "None"})).await;
     let turned = json!({"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"]});
-    assert_eq!(patched(&api, "headless", turned).await.unwrap(), "PreferDualStack IPv6,IPv4 None", "has no address to keep");
+    assert_eq!(
+        patched(&api, "headless", turned).await.unwrap(),
+        "PreferDualStack IPv6,IPv4 None",
+        "has no address to keep"
+    );
 
     // Another type gives them back, and gets new ones.
     let away = json!({"spec": {"type": "ExternalName", "externalName": "a.org"}});

@@ -20,8 +20,8 @@ use crate::rules::{self, View};
 use crate::{
     Both, Cidr, ConfinedPod, Error, FabricRoute, Ipv6, Isolated, MachineRoute, ServicePort, conntrack, namespace,
 };
-use engine_packets::netlink::Socket;
 use engine_packets::Address;
+use engine_packets::netlink::Socket;
 use engine_packets::nftables::{self, Batch, Protocol, Ruleset};
 use engine_packets::route::{Route, Routing};
 

@@ -177,7 +177,12 @@ impl<A: Address> World<'_, A> {
     }
 
     /// What an egress rule allows. A port by name is that of each pod at the other end.
-    fn egress(&self, to: Option<&[NetworkPolicyPeer]>, ports: Option<&[NetworkPolicyPort]>, own: &str) -> Vec<Allowed<A>> {
+    fn egress(
+        &self,
+        to: Option<&[NetworkPolicyPeer]>,
+        ports: Option<&[NetworkPolicyPort]>,
+        own: &str,
+    ) -> Vec<Allowed<A>> {
         let mut allowed = Vec::new();
         for (peers, pods) in self.peers(to, own) {
             let by_number = resolve(ports, &[]);

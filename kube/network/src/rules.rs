@@ -198,8 +198,7 @@ pub(crate) fn plan<A: Address>(view: &View<A>) -> Ruleset<A> {
             })
             .collect(),
     });
-    let guests: BTreeSet<A> =
-        view.confined.iter().filter(|pod| !pod.own_cluster).map(|pod| pod.address).collect();
+    let guests: BTreeSet<A> = view.confined.iter().filter(|pod| !pod.own_cluster).map(|pod| pod.address).collect();
     sets.push(Set {
         name: "guests".into(),
         key: &[KeyKind::Address],

@@ -294,8 +294,12 @@ pub(crate) mod tests {
     fn each_family_has_its_own() {
         let of = |addresses: Value| {
             let port = json!([{"name": "http", "port": 80, "nodePort": 30080}]);
-            let web = service("d/web", addresses[0].as_str().unwrap(), json!({"clusterIPs": addresses, "ports": port,
-                "externalIPs": ["2001:db8::7", "fd00:1::7", "fe80::1", "::ffff:192.0.2.1", "192.0.2.7"]}));
+            let web = service(
+                "d/web",
+                addresses[0].as_str().unwrap(),
+                json!({"clusterIPs": addresses, "ports": port,
+                "externalIPs": ["2001:db8::7", "fd00:1::7", "fe80::1", "::ffff:192.0.2.1", "192.0.2.7"]}),
+            );
             let slices = [
                 slice("d/web", &[("10.1.0.3", "ready")]),
                 slice("d/web", &[("fd00:1::3", "ready"), ("::1", "ready"), ("::ffff:127.0.0.1", "ready")]),

@@ -19,7 +19,9 @@ fn choose(routed: Ipv6Addr, known: &str) -> Option<Ipv6Addr> {
     /// Temporary, failed, deprecated, tentative (`if_addr.h`).
     const NOT_LASTING: u8 = 0x01 | 0x08 | 0x20 | 0x40;
     let read = |line: &str| {
-        let [address, device, _, scope, flags, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+        let [address, device, _, scope, flags, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            return None;
+        };
         let lasting = scope == GLOBAL && u8::from_str_radix(flags, 16).ok()? & NOT_LASTING == 0;
         Some((Ipv6Addr::from_bits(u128::from_str_radix(address, 16).ok()?), device.to_owned(), lasting))
     };

@@ -16,11 +16,11 @@ use substrate_network::{
     Cidr, DnsOptions, DnsServer, Ipv6, MachineRoutes, NodeNetwork, PolicyAgent, ServiceCaches, ServiceProxy,
 };
 
-use super::{Ranges, address_v6};
 use super::api::Api;
 use super::fabric;
 use super::parts::Parts;
 use super::runtimes;
+use super::{Ranges, address_v6};
 use crate::cli::Up;
 use crate::join::Membership;
 

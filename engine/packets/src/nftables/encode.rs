@@ -2,8 +2,8 @@
 use std::io;
 
 use super::{Chain, Expr, Key, KeyKind, RuleText, Ruleset, Set, Value, ValueKind};
-use crate::{Address, Cidr};
 use crate::netlink::{CREATE, Message, REQUEST, Socket};
+use crate::{Address, Cidr};
 
 /// Replaces the table by the ruleset. On refusal nothing has changed, and the error names the refused part.
 pub fn replace<A: Address>(socket: &mut Socket, ruleset: &Ruleset<A>) -> Result<(), (String, io::Error)> {

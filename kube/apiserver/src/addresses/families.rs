@@ -43,7 +43,8 @@ pub(super) fn complete(of: &Addresses, spec: &mut Value, old: Option<&Value>) ->
     contradictions(spec)?;
     let single = spec["ipFamilyPolicy"] == "SingleStack";
     let mut errors = Vec::new();
-    for (field, one, many) in [("clusterIPs", "cluster IP", "cluster IPs"), ("ipFamilies", "IP family", "IP families")] {
+    for (field, one, many) in [("clusterIPs", "cluster IP", "cluster IPs"), ("ipFamilies", "IP family", "IP families")]
+    {
         let policy = |why: String| FieldError::invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], &why);
         let had = before.map_or(0, |old| count(&old[field]));
         if single && same(field, spec) {
@@ -51,7 +52,9 @@ pub(super) fn complete(of: &Addresses, spec: &mut Value, old: Option<&Value>) ->
                 list.truncate(1);
             }
         } else if single && count(&spec[field]) == 2 {
-            errors.push(policy(format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {many} are specified")));
+            errors.push(policy(format!(
+                "must be 'RequireDualStack' or 'PreferDualStack' when multiple {many} are specified"
+            )));
         } else if !single && (1..had).contains(&count(&spec[field])) {
             errors.push(policy(format!("must be 'SingleStack' to release the secondary {one}")));
         }
@@ -117,7 +120,11 @@ fn contradictions(spec: &Value) -> Result<(), Vec<FieldError>> {
     let mut errors = Vec::new();
     let first = addresses.as_array().and_then(|all| all.first());
     if text(address).is_empty() && first.is_some() {
-        errors.push(FieldError::invalid("spec.clusterIPs", addresses, "must be empty when `clusterIP` is not specified"));
+        errors.push(FieldError::invalid(
+            "spec.clusterIPs",
+            addresses,
+            "must be empty when `clusterIP` is not specified",
+        ));
     } else if first.is_some_and(|first| first != address) {
         errors.push(FieldError::invalid("spec.clusterIPs", addresses, "first value must match `clusterIP`"));
     }

@@ -138,13 +138,7 @@ fn ports(service: &Service, pod: &Pod) -> Ports {
     wanted.filter_map(port).collect()
 }
 
-fn slice(
-    service: &Service,
-    family: &str,
-    number: usize,
-    ports: &Ports,
-    endpoints: Vec<Endpoint>,
-) -> EndpointSlice {
+fn slice(service: &Service, family: &str, number: usize, ports: &Ports, endpoints: Vec<Endpoint>) -> EndpointSlice {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.retain(|key, _| key != HEADLESS);
     labels.insert(SERVICE_NAME.to_owned(), name(&service.metadata).to_owned());

@@ -59,8 +59,10 @@ mod tests {
             port
         };
         assert_eq!(ports(port(json!({}))), expected(None, Protocol::Tcp));
-        assert_eq!(ports(port(json!({"protocol": "UDP", "hostIP": "0.0.0.0"}))), expected(
-            Some(Ipv4Addr::UNSPECIFIED.into()), Protocol::Udp));
+        assert_eq!(
+            ports(port(json!({"protocol": "UDP", "hostIP": "0.0.0.0"}))),
+            expected(Some(Ipv4Addr::UNSPECIFIED.into()), Protocol::Udp)
+        );
         let at = Some(Ipv4Addr::new(192, 0, 2, 1).into());
         assert_eq!(ports(port(json!({"hostIP": "192.0.2.1"}))), expected(at, Protocol::Tcp));
         for (more, why) in [

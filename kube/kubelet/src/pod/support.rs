@@ -59,7 +59,10 @@ pub fn container(container: &Container, host_network: bool, dual: bool) -> Optio
         (context.app_armor_profile.is_some_and(|p| p.type_ == "Localhost"), "AppArmor profiles of type Localhost"),
         (context.proc_mount.as_deref().is_some_and(|p| p != "Default"), "procMount"),
     ];
-    let port = (!host_network).then(|| ports.filter_map(|port| host_ports::refused(port, dual)).next()).flatten().map(str::to_owned);
+    let port = (!host_network)
+        .then(|| ports.filter_map(|port| host_ports::refused(port, dual)).next())
+        .flatten()
+        .map(str::to_owned);
     let found = checks.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned()).or(port);
     found
         .or_else(|| other.map(|name| format!("the resource {name}")))

@@ -204,7 +204,8 @@ mod tests {
         let zone = zone();
         let text = match zone.answer(name) {
             Answer::Records(r) => {
-                let mut parts: Vec<String> = r.addresses.iter().map(|a| format!("{} {a}", if a.is_ipv4() { "A" } else { "AAAA" })).collect();
+                let mut parts: Vec<String> =
+                    r.addresses.iter().map(|a| format!("{} {a}", if a.is_ipv4() { "A" } else { "AAAA" })).collect();
                 parts.extend(r.services.iter().map(|(port, target)| format!("SRV {port} {target}")));
                 parts.extend(r.pointers.iter().map(|target| format!("PTR {target}")));
                 parts.extend(r.alias.iter().map(|target| format!("CNAME {target}")));
@@ -249,7 +250,9 @@ mod tests {
         let five = format!("5.{}1.0.0.0.0.0.d.f.ip6.arpa", zeros(23));
         check(&five, expect!["PTR p-0.pods.shop.svc.cluster.local"]);
         check("fd00-1--5.shop.pod.cluster.local", expect!["Pod(fd00:1::5)"]);
-        for name in ["fd00-01--5.shop.pod.cluster.local", "fd00:1::5.shop.pod.cluster.local", "fd00-1-5.shop.pod.cluster.local"] {
+        for name in
+            ["fd00-01--5.shop.pod.cluster.local", "fd00:1::5.shop.pod.cluster.local", "fd00-1-5.shop.pod.cluster.local"]
+        {
             check(name, expect!["NoName"]);
         }
     }

@@ -119,7 +119,10 @@ fn it_is_said_over_both_families() {
         assert_eq!(health[&31000].local, 2, "a pod with two addresses is one");
         checks.set(health).await;
         for address in ["127.0.0.1:31000", "[::1]:31000"] {
-            tokio::time::timeout(Duration::from_secs(3), tokio::net::TcpStream::connect(address)).await.unwrap().unwrap();
+            tokio::time::timeout(Duration::from_secs(3), tokio::net::TcpStream::connect(address))
+                .await
+                .unwrap()
+                .unwrap();
         }
     });
 }

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{HostPort, Options};
-use engine_packets::Address;
 use crate::address::Addresses;
 use crate::{ConfinedPod, Error, Ipv6, ServicePort};
+use engine_packets::Address;
 
 /// What has to be known again after a restart, before anything runs: otherwise a pod would be free for a moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]

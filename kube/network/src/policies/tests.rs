@@ -66,7 +66,8 @@ fn check(specs: &[Value]) -> Vec<String> {
             Arc::new(serde_json::from_value(policy).unwrap())
         })
         .collect();
-    let isolated = plan(&policies, &pods, &namespaces, "10.1.0.0/24".parse().unwrap(), Some(Ipv4Addr::new(10, 1, 0, 1)));
+    let isolated =
+        plan(&policies, &pods, &namespaces, "10.1.0.0/24".parse().unwrap(), Some(Ipv4Addr::new(10, 1, 0, 1)));
     isolated.iter().flat_map(|isolated| shown(isolated)).collect()
 }
 

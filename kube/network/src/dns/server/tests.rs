@@ -70,7 +70,8 @@ fn what_is_no_question_gets_no_answer() {
 
 fn answerer(resolv_conf: PathBuf) -> Arc<Answerer> {
     let (_, zone) = watch::channel(Arc::new(zone(2)));
-    let options = DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own: vec![], both_for: None };
+    let options =
+        DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own: vec![], both_for: None };
     Arc::new(Answerer { zone, options, kept: Mutex::default(), slots: Semaphore::new(AT_A_TIME) })
 }
 

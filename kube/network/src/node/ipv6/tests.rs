@@ -158,7 +158,8 @@ fn a_restart_keeps_both_and_what_began_with_one_keeps_one() {
         assert_eq!(network.attach("flt-a").await.unwrap(), a);
         network.detach("flt-a").await.unwrap();
         network.destroy().await.unwrap();
-        let mut socket = engine_packets::netlink::Socket::open(nix::sys::socket::SockProtocol::NetlinkNetFilter).unwrap();
+        let mut socket =
+            engine_packets::netlink::Socket::open(nix::sys::socket::SockProtocol::NetlinkNetFilter).unwrap();
         assert!(!engine_packets::nftables::exists::<Ipv6Addr>(&mut socket, "substrate-a1").unwrap());
 
         let network = NodeNetwork::open(machine.options()).await.unwrap();
@@ -221,13 +222,15 @@ fn services_of_the_other_family() {
                 ..service("d/not", 0x26, &two[..1])
             },
         ];
-        let old = ServicePort { addresses: vec![[10, 96, 0, 20].into()], ..crate::node::tests::one(&[(b.address, 8080)]) };
+        let old =
+            ServicePort { addresses: vec![[10, 96, 0, 20].into()], ..crate::node::tests::one(&[(b.address, 8080)]) };
         network.set_services(Both { v4: vec![old], v6: services.clone() }).await.unwrap();
         assert_eq!(call_from(a, at(0x20), 80).unwrap(), "b fd00:77::2");
         assert_eq!(tcp_from(a, [10, 96, 0, 20].into(), 80).unwrap(), "b 10.77.0.2", "IPv4 goes on beside it");
         assert_eq!(call((at(0x20), 80)).unwrap(), "b fd00:77::1");
         assert_eq!(call_from(b, at(0x20), 80).unwrap(), "b fd00:77::1", "hairpin: a pod reaches itself");
-        let answers = |address| (0..40).map(|_| call_from(a, address, 80).unwrap()).collect::<std::collections::BTreeSet<_>>();
+        let answers =
+            |address| (0..40).map(|_| call_from(a, address, 80).unwrap()).collect::<std::collections::BTreeSet<_>>();
         assert_eq!(answers(at(0x21)).len(), 2, "both endpoints are used");
         assert_eq!(answers(at(0x24)).len(), 1, "a client always comes to the same endpoint");
         let reply = neighbour_calls(&machine, MACHINE, 30080).unwrap();
@@ -261,19 +264,21 @@ fn ports_of_the_machine_lead_to_a_pod_in_both_families() {
         let port = |address: Option<IpAddr>, port| HostPort { address, protocol: Protocol::Tcp, port, to: 8080 };
         let lan: std::net::Ipv4Addr = [192, 0, 2, 1].into();
         let everywhere = std::net::Ipv4Addr::UNSPECIFIED.into();
-        let ports =
-            vec![port(None, 80), port(Some(MACHINE.into()), 81), port(Some(lan.into()), 82), port(Some(everywhere), 83)];
+        let ports = vec![
+            port(None, 80),
+            port(Some(MACHINE.into()), 81),
+            port(Some(lan.into()), 82),
+            port(Some(everywhere), 83),
+        ];
         network.publish("flt-a", ports).await.unwrap();
         drop(network);
         let network = NodeNetwork::open(options(&machine)).await.unwrap();
         let old = |port| namespace::within(&machine.neighbour(), move || Ok(tcp(lan, port))).unwrap().is_ok();
         let new = |port| neighbour_calls(&machine, MACHINE, port).is_ok();
-        assert_eq!([80, 81, 82, 83].map(|port| (old(port), new(port))), [
-            (true, true),
-            (false, true),
-            (true, false),
-            (true, false)
-        ]);
+        assert_eq!(
+            [80, 81, 82, 83].map(|port| (old(port), new(port))),
+            [(true, true), (false, true), (true, false), (true, false)]
+        );
         network.detach("flt-a").await.unwrap();
         assert_eq!([80, 81].map(new), [false, false]);
     });
