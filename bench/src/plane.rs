@@ -212,6 +212,7 @@ pub fn api_server(store: Store) -> Result<ApiServer> {
     Ok(ApiServer::new(Options {
         store,
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+        service_cidr_v6: None,
         tokens: Tokens::default(),
         proxies: NodeProxies::default(),
         admission: Vec::new(),

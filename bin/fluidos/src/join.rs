@@ -159,7 +159,9 @@ impl Agent {
     ) -> Result<Self> {
         let (instance, name) = (member.instance(), member.name.clone());
         let ranges = (member.pods()?, member.services()?);
-        let opened = machine::open_network(directory, &instance, ranges, pods.cni()?).await;
+        let options =
+            substrate_network::Options { cni: pods.cni()?, ..machine::options(directory, &instance, ranges, None)? };
+        let opened = machine::open_network(options).await;
         let network = opened.context("the pods' network cannot be set up; it needs root")?;
         let mut tasks = JoinSet::new();
         let copies = Caches::new(client.clone());
@@ -189,6 +191,7 @@ async fn kubelet(
     let options = substrate_kubelet::Options {
         node_name: member.name.clone(),
         node_address: address_towards(&member.server).or_else(machine::address).unwrap_or(gateway),
+        node_address_v6: None,
         data_dir: directory.join("kubelet"),
         client: client.clone(),
         network: Some(Arc::new(network)),

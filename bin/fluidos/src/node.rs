@@ -8,6 +8,7 @@
 //! ```
 
 mod accounting;
+mod address_v6;
 pub mod agents;
 mod api;
 pub mod directory;
@@ -23,7 +24,7 @@ pub mod runtimes;
 mod security;
 mod window;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use anyhow::{Context, Result};
 use fluidos_identity::{IdentityDirectory, NodeId, NodeKey, Shown, Speakers, fabric_prefix, first_key};
 use fluidos_orchestrator::{gate, placement};
 use substrate_kubelet::StopPods;
+use substrate_network::{Cidr, Ipv6};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -52,6 +54,8 @@ pub struct Ranges {
     pub pods: (Ipv4Addr, u8),
     /// Base and prefix length.
     pub services: (Ipv4Addr, u8),
+    /// Those of IPv6, if pods and Services have both families.
+    pub v6: Option<Ipv6>,
     /// The first address of the /20 that is this node's among peers.
     block: u32,
 }
@@ -61,7 +65,14 @@ impl Ranges {
     /// peers, and a pod reaches either over the link without translation.
     pub fn of(first: &NodeId) -> Self {
         let base = u32::from(fabric_prefix(first, 0).v4);
-        Self { pods: (Ipv4Addr::from(base), 21), services: (Ipv4Addr::from(base + 0xf00), 24), block: base }
+        Self { pods: (Ipv4Addr::from(base), 21), services: (Ipv4Addr::from(base + 0xf00), 24), v6: None, block: base }
+    }
+
+    /// The same in IPv6, where the node's own is a /64 (RFC 4193): pods in its first /80, Services in the first /112 of its second.
+    pub fn of_v6(first: &NodeId) -> Option<Ipv6> {
+        let base = fabric_prefix(first, 0).v6.to_bits();
+        let range = |from, bits| Cidr::new(Ipv6Addr::from_bits(from), bits);
+        Some(Ipv6 { pods: range(base, 80)?, services: range(base + (1 << 48), 112)? })
     }
 
     /// What is left of the /20 for agents, 256 addresses each.
@@ -119,7 +130,10 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
     notary::begin(up)?;
     let key = Arc::new(IdentityDirectory::key_to_run(&identity)?);
     let first = first_of(&identity, &key);
-    let ranges = Ranges::given(up, &first);
+    let mut ranges = Ranges::given(up, &first);
+    if !up.no_agent {
+        ranges.v6 = machine::dual(&up.data_dir, &first, ranges).await?;
+    }
     let mut api = Api::open(up, ranges).await?;
     let doors = Doors::open(up, &key).await?;
     let (links, rear) = (doors.links.clone(), doors.address()?);

@@ -5,11 +5,12 @@
 //!                                 ├─▶ netlink ─▶ the kernel, in the network namespace in which the socket was opened
 //!  links, addresses, routes ──────┘
 //! ```
-//! A **ruleset** is everything in one table; it is replaced in one transaction. Limits: IPv4.
+//! A **ruleset** is everything in one table; it is replaced in one transaction. All of it is there for
+//! IPv4 and for IPv6, in a type each.
 mod cidr;
 pub mod netlink;
 pub mod nftables;
 pub mod probe;
 pub mod route;
 
-pub use cidr::Cidr;
+pub use cidr::{Address, Cidr};

@@ -1,36 +1,36 @@
 //! A set of nftables rules as a value that can be compared and printed, and its replacement in one transaction.
 //!
-//! A **ruleset** is everything in one table. Replacing it is one batch: the kernel checks all of it, then switches at one
+//! A **ruleset** is everything in one table of one family. Replacing it, or those of both, is one batch: the kernel checks all of it, then switches at one
 //! moment, so no packet ever meets half of it.
 mod encode;
 
 use std::fmt;
 use std::net::Ipv4Addr;
 
-pub use encode::{exists, remove, replace};
+pub use encode::{Batch, exists, remove, replace};
 
-use crate::Cidr;
+use crate::{Address, Cidr};
 
-/// Everything in one table of family `ip`.
+/// Everything in one table of the family `ip` or `ip6`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ruleset {
+pub struct Ruleset<A = Ipv4Addr> {
     /// Its name.
     pub table: String,
     /// Its chains; those that are led to by another must be among them.
-    pub chains: Vec<Chain>,
+    pub chains: Vec<Chain<A>>,
     /// What rules look things up in.
-    pub sets: Vec<Set>,
+    pub sets: Vec<Set<A>>,
 }
 
 /// A list of rules, entered from a hook or from another rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
+pub struct Chain<A = Ipv4Addr> {
     /// Its name.
     pub name: String,
     /// Where packets enter it by themselves.
     pub hook: Option<Hook>,
     /// Rules in turn, each its steps in turn.
-    pub rules: Vec<Vec<Expr>>,
+    pub rules: Vec<Vec<Expr<A>>>,
 }
 
 /// Where a packet enters a table.
@@ -69,7 +69,7 @@ impl Hook {
 
 /// One step of a rule: a condition that the rest needs, or what happens to the packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expr {
+pub enum Expr<A = Ipv4Addr> {
     /// It came by a device whose name begins so.
     InPrefix(String),
     /// It leaves by this device.
@@ -83,13 +83,13 @@ pub enum Expr {
     /// It leaves by a device of the set.
     OutSet(String),
     /// From this range.
-    Source(Cidr),
+    Source(Cidr<A>),
     /// From elsewhere.
-    SourceNot(Cidr),
+    SourceNot(Cidr<A>),
     /// To this range.
-    Destination(Cidr),
+    Destination(Cidr<A>),
     /// To elsewhere.
-    DestinationNot(Cidr),
+    DestinationNot(Cidr<A>),
     /// The destination is an address of this machine.
     DestinationLocal,
     /// An answer to the source would not leave by the device that it came from.
@@ -100,6 +100,8 @@ pub enum Expr {
     Established,
     /// Of this protocol.
     Protocol(Protocol),
+    /// Asks or tells who has an address on the link (RFC 4861: neighbor solicitation and advertisement). IPv6 alone.
+    Neighbour,
     /// To this port.
     DestinationPort(u16),
     /// First and last.
@@ -137,9 +139,9 @@ pub enum Expr {
     /// To that of so many parts of a map which the source address falls to.
     DnatByClient(u32, String),
     /// To this address and port.
-    Dnat(Ipv4Addr, u16),
+    Dnat(A, u16),
     /// From this address.
-    Snat(Ipv4Addr),
+    Snat(A),
     /// From the address of the device by which it leaves.
     Masquerade,
 }
@@ -172,7 +174,7 @@ impl Protocol {
 
 /// A named set or map that rules look things up in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Set {
+pub struct Set<A = Ipv4Addr> {
     /// Its name.
     pub name: String,
     /// What is looked up.
@@ -180,7 +182,7 @@ pub struct Set {
     /// What is found.
     pub value: ValueKind,
     /// What is in it.
-    pub elements: Vec<(Vec<Key>, Value)>,
+    pub elements: Vec<(Vec<Key<A>>, Value<A>)>,
 }
 
 /// A part of a key.
@@ -211,9 +213,9 @@ pub enum ValueKind {
 
 /// A part of a key, with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
+pub enum Key<A = Ipv4Addr> {
     /// An address.
-    Address(Ipv4Addr),
+    Address(A),
     /// A protocol.
     Protocol(Protocol),
     /// A port.
@@ -226,7 +228,7 @@ pub enum Key {
 
 /// What is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum Value<A = Ipv4Addr> {
     /// That it is there.
     None,
     /// On in a chain, and not back.
@@ -234,11 +236,13 @@ pub enum Value {
     /// A chain that may return.
     Jump(String),
     /// An address and a port.
-    Endpoint(Ipv4Addr, u16),
+    Endpoint(A, u16),
 }
 
-impl fmt::Display for Expr {
+impl<A: Address> fmt::Display for Expr<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = A::WORD;
+        let icmp = if A::BITS == 32 { "icmp" } else { "icmpv6" };
         match self {
             Expr::InPrefix(name) => write!(f, "iifname {name}*"),
             Expr::Out(name) => write!(f, "oifname {name}"),
@@ -246,43 +250,47 @@ impl fmt::Display for Expr {
             Expr::OutNot(name) => write!(f, "oifname != {name}"),
             Expr::InSet(set) => write!(f, "iifname @{set}"),
             Expr::OutSet(set) => write!(f, "oifname @{set}"),
-            Expr::Source(range) => write!(f, "ip saddr {range}"),
-            Expr::SourceNot(range) => write!(f, "ip saddr != {range}"),
-            Expr::Destination(range) => write!(f, "ip daddr {range}"),
-            Expr::DestinationNot(range) => write!(f, "ip daddr != {range}"),
+            Expr::Source(range) => write!(f, "{ip} saddr {range}"),
+            Expr::SourceNot(range) => write!(f, "{ip} saddr != {range}"),
+            Expr::Destination(range) => write!(f, "{ip} daddr {range}"),
+            Expr::DestinationNot(range) => write!(f, "{ip} daddr != {range}"),
             Expr::DestinationLocal => write!(f, "fib daddr type local"),
             Expr::SourceElsewhere => write!(f, "fib saddr . iif oif missing"),
             Expr::Drop => write!(f, "drop"),
             Expr::Translated => write!(f, "ct status dnat"),
             Expr::Established => write!(f, "ct state established,related"),
+            Expr::Neighbour => write!(f, "icmpv6 type nd-neighbor-solicit-nd-neighbor-advert"),
             Expr::Protocol(protocol) => write!(f, "meta l4proto {}", protocol.name()),
             Expr::DestinationPort(port) => write!(f, "th dport {port}"),
             Expr::DestinationPorts(first, last) => write!(f, "th dport {first}-{last}"),
-            Expr::SourceSet(set) => write!(f, "ip saddr @{set}"),
-            Expr::DestinationSet(set) => write!(f, "ip daddr @{set}"),
-            Expr::SourceDestinationSet(set) => write!(f, "ip saddr . ip daddr @{set}"),
-            Expr::DestinationPortMap(map) => write!(f, "ip daddr . meta l4proto . th dport vmap @{map}"),
+            Expr::SourceSet(set) => write!(f, "{ip} saddr @{set}"),
+            Expr::DestinationSet(set) => write!(f, "{ip} daddr @{set}"),
+            Expr::SourceDestinationSet(set) => write!(f, "{ip} saddr . {ip} daddr @{set}"),
+            Expr::DestinationPortMap(map) => write!(f, "{ip} daddr . meta l4proto . th dport vmap @{map}"),
             Expr::PortMap(map) => write!(f, "meta l4proto . th dport vmap @{map}"),
-            Expr::SourceMap(map) => write!(f, "ip saddr vmap @{map}"),
-            Expr::DestinationMap(map) => write!(f, "ip daddr vmap @{map}"),
+            Expr::SourceMap(map) => write!(f, "{ip} saddr vmap @{map}"),
+            Expr::DestinationMap(map) => write!(f, "{ip} daddr vmap @{map}"),
             Expr::Jump(chain) => write!(f, "jump {chain}"),
             Expr::Return => write!(f, "return"),
             Expr::Accept => write!(f, "accept"),
             Expr::RejectReset => write!(f, "reject with tcp reset"),
-            Expr::RejectPort => write!(f, "reject with icmp port-unreachable"),
-            Expr::RejectProhibited => write!(f, "reject with icmp admin-prohibited"),
+            Expr::RejectPort => write!(f, "reject with {icmp} port-unreachable"),
+            Expr::RejectProhibited => write!(f, "reject with {icmp} admin-prohibited"),
             Expr::DnatRandom(count, map) => write!(f, "dnat to numgen random mod {count} map @{map}"),
-            Expr::DnatByClient(parts, map) => write!(f, "dnat to jhash ip saddr mod {parts} map @{map}"),
-            Expr::Dnat(address, port) => write!(f, "dnat to {address}:{port}"),
+            Expr::DnatByClient(parts, map) => write!(f, "dnat to jhash {ip} saddr mod {parts} map @{map}"),
+            Expr::Dnat(address, port) => match A::BITS {
+                32 => write!(f, "dnat to {address}:{port}"),
+                _ => write!(f, "dnat to [{address}]:{port}"),
+            },
             Expr::Snat(address) => write!(f, "snat to {address}"),
             Expr::Masquerade => write!(f, "masquerade"),
         }
     }
 }
 
-struct RuleText<'a>(&'a [Expr]);
+struct RuleText<'a, A>(&'a [Expr<A>]);
 
-impl fmt::Display for RuleText<'_> {
+impl<A: Address> fmt::Display for RuleText<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, expr) in self.0.iter().enumerate() {
             let space = if index == 0 { "" } else { " " };
@@ -292,7 +300,7 @@ impl fmt::Display for RuleText<'_> {
     }
 }
 
-impl fmt::Display for Key {
+impl<A: Address> fmt::Display for Key<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Key::Address(address) => write!(f, "{address}"),
@@ -305,13 +313,13 @@ impl fmt::Display for Key {
 }
 
 /// The words of `nft list`, for reading and for tests.
-impl fmt::Display for Ruleset {
+impl<A: Address> fmt::Display for Ruleset<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table ip {}", self.table)?;
+        writeln!(f, "table {} {}", A::WORD, self.table)?;
         for set in &self.sets {
             writeln!(f, "{} {}", if set.value == ValueKind::None { "set" } else { "map" }, set.name)?;
             for (key, value) in &set.elements {
-                let key: Vec<String> = key.iter().map(Key::to_string).collect();
+                let key: Vec<String> = key.iter().map(ToString::to_string).collect();
                 match value {
                     Value::None => writeln!(f, "  {}", key.join(" . "))?,
                     Value::Goto(chain) => writeln!(f, "  {} : goto {chain}", key.join(" . "))?,

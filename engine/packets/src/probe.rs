@@ -1,11 +1,12 @@
 //! What of all this the running kernel has: tried in a network namespace of its own, which ends with the thread that made it, so that
 //! nothing on the machine changes (but for modules that the kernel loads when it is asked for what they do).
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockProtocol;
 
+use crate::Address;
 use crate::netlink::{DUMP, Message, REQUEST, Socket};
 use crate::nftables::{Chain, Expr, Hook, Key, KeyKind, Protocol, Ruleset, Set, Value, ValueKind, replace};
 use crate::route::Routing;
@@ -59,6 +60,32 @@ pub fn missing() -> io::Result<Vec<(Feature, io::Error)>> {
     thread.join().map_err(|_| io::Error::other("the thread that tried it has ended without an answer"))?
 }
 
+/// Whether the kernel has IPv6 and can do to it what is done to IPv4: devices of this network namespace may have addresses, and rules of
+/// every sort are taken.
+///
+/// # Errors
+/// What is missing, or a network namespace could not be made to try it in.
+pub fn ipv6() -> io::Result<()> {
+    let off = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6")?;
+    if off.trim() != "0" {
+        return Err(io::Error::other("net.ipv6.conf.all.disable_ipv6 is set"));
+    }
+    let work = || -> io::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+        for feature in FEATURES
+            .into_iter()
+            .filter(|feature| !matches!(feature, Feature::Bridge | Feature::Cable | Feature::Connections))
+        {
+            let rules = rules(feature, Ipv6Addr::LOCALHOST);
+            replace(&mut socket, &ruleset(rules, Ipv6Addr::LOCALHOST)).map_err(|(_, error)| error)?;
+        }
+        Ok(())
+    };
+    let thread = std::thread::Builder::new().name("probe".into()).spawn(work)?;
+    thread.join().map_err(|_| io::Error::other("the thread that tried it has ended without an answer"))?
+}
+
 fn tried(feature: Feature) -> io::Result<()> {
     match feature {
         Feature::Bridge => Routing::open()?.add_bridge("probe"),
@@ -73,13 +100,16 @@ fn tried(feature: Feature) -> io::Result<()> {
         }
         feature => {
             let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-            replace(&mut socket, &ruleset(rules(feature))).map_err(|(_, error)| error)
+            replace(&mut socket, &ruleset(rules(feature, SOMEWHERE), SOMEWHERE)).map_err(|(_, error)| error)
         }
     }
 }
 
-fn rules(feature: Feature) -> (Hook, Vec<Vec<Expr>>) {
-    let (somewhere, map) = (Ipv4Addr::new(192, 0, 2, 1), || "map".to_owned());
+/// An address that is nobody's (RFC 5737).
+const SOMEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+fn rules<A: Address>(feature: Feature, somewhere: A) -> (Hook, Vec<Vec<Expr<A>>>) {
+    let map = || "map".to_owned();
     match feature {
         Feature::Translation => {
             let dnat = vec![Expr::Protocol(Protocol::Tcp), Expr::Dnat(somewhere, 1)];
@@ -96,12 +126,12 @@ fn rules(feature: Feature) -> (Hook, Vec<Vec<Expr>>) {
     }
 }
 
-fn ruleset((hook, rules): (Hook, Vec<Vec<Expr>>)) -> Ruleset {
+fn ruleset<A: Address>((hook, rules): (Hook, Vec<Vec<Expr<A>>>), somewhere: A) -> Ruleset<A> {
     let map = Set {
         name: "map".into(),
         key: &[KeyKind::Number],
         value: ValueKind::Endpoint,
-        elements: vec![(vec![Key::Number(0)], Value::Endpoint(Ipv4Addr::new(192, 0, 2, 1), 1))],
+        elements: vec![(vec![Key::Number(0)], Value::Endpoint(somewhere, 1))],
     };
     let chains = vec![Chain { name: "chain".into(), hook: Some(hook), rules }];
     Ruleset { table: "probe".into(), chains, sets: vec![map] }
@@ -121,6 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_is_asked_for_where_it_is_used() {
+        // /proc/sys/net is that of the thread that reads it.
+        let switched = |off: &'static str| {
+            let work = move || {
+                unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", off).unwrap();
+                ipv6().map_err(|error| error.to_string())
+            };
+            std::thread::spawn(work).join().unwrap()
+        };
+        assert_eq!(switched("0"), Ok(()));
+        assert_eq!(switched("1"), Err("net.ipv6.conf.all.disable_ipv6 is set".to_owned()));
+    }
+
+    #[test]
     fn it_is_really_tried() {
         let tried_twice = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -129,7 +174,7 @@ mod tests {
             let devices = [twice(Feature::Bridge), twice(Feature::Cable)];
             tried(Feature::Hash).unwrap();
             let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
-            (devices, crate::nftables::exists(&mut socket, "probe").unwrap())
+            (devices, crate::nftables::exists::<Ipv4Addr>(&mut socket, "probe").unwrap())
         });
         assert_eq!(tried_twice.join().unwrap(), ([(true, false); 2], true));
     }
@@ -137,12 +182,12 @@ mod tests {
     #[test]
     fn what_the_kernel_refuses_is_an_error() {
         // A map that no set is: the kernel does not take the rule.
-        let (hook, mut rules) = rules(Feature::Chance);
+        let (hook, mut rules) = rules(Feature::Chance, SOMEWHERE);
         rules[0][1] = Expr::DnatRandom(1, "another".into());
         let refused = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
-            replace(&mut socket, &ruleset((hook, rules))).unwrap_err().0
+            replace(&mut socket, &ruleset((hook, rules), SOMEWHERE)).unwrap_err().0
         });
         assert!(refused.join().unwrap().contains("rule of chain"));
     }

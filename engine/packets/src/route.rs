@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::socket::SockProtocol;
 
-use crate::Cidr;
 use crate::netlink::{ACK, CREATE, DUMP, EXCL, Message, REPLACE, REQUEST, Socket};
+use crate::{Address, Cidr};
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
@@ -30,7 +30,7 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 
-const AF_INET: u8 = 2;
+const IFA_F_NODAD: u8 = 2;
 const IFF_UP: u32 = 1;
 const TABLE_MAIN: u8 = 254;
 const SCOPE_LINK: u8 = 253;
@@ -40,15 +40,15 @@ const ROUTE_PROTOCOL: u8 = 115;
 
 /// A route to a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct Route<A = Ipv4Addr> {
     /// The range.
-    pub to: Cidr,
+    pub to: Cidr<A>,
     /// 0: that by which the gateway is reached.
     pub device: u32,
     /// Through which machine; none is needed on the same network.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<A>,
     /// Address that the machine's own packets on this route carry.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<A>,
     /// Of several to one range the least counts.
     pub metric: Option<u32>,
 }
@@ -112,18 +112,20 @@ impl Routing {
         self.0.execute(Message::new(NEWLINK, REQUEST | ACK, &link_header(index, IFF_UP)))
     }
 
-    /// Gives a link an address; one that it has is left.
-    pub fn add_address(&mut self, index: u32, address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
-        let mut fixed = [AF_INET, prefix_len, 0, 0, 0, 0, 0, 0];
+    /// Gives a link an address, which nobody else on the link has: an IPv6 one is of use at once, without asking for others (RFC 4862,
+    /// section 5.4). One that it has is left.
+    pub fn add_address<A: Address>(&mut self, index: u32, address: A, prefix_len: u8) -> io::Result<()> {
+        let flags = if A::BITS == 128 { IFA_F_NODAD } else { 0 };
+        let mut fixed = [A::FAMILY, prefix_len, flags, 0, 0, 0, 0, 0];
         fixed[4..8].copy_from_slice(&index.to_ne_bytes());
         let mut message = Message::new(NEWADDR, REQUEST | ACK | CREATE | REPLACE, &fixed);
-        message.attr(IFA_LOCAL, &address.octets()).attr(IFA_ADDRESS, &address.octets());
+        message.attr(IFA_LOCAL, &address.bytes()).attr(IFA_ADDRESS, &address.bytes());
         self.0.execute(message)
     }
 
     /// All IPv4 addresses: link number and address.
     pub fn addresses(&mut self) -> io::Result<Vec<(u32, Ipv4Addr)>> {
-        let answers = self.0.dump(Message::new(GETADDR, REQUEST | DUMP, &[AF_INET, 0, 0, 0, 0, 0, 0, 0]))?;
+        let answers = self.0.dump(Message::new(GETADDR, REQUEST | DUMP, &[Ipv4Addr::FAMILY, 0, 0, 0, 0, 0, 0, 0]))?;
         let addresses = answers.iter().filter_map(|answer| {
             let local = answer.attributes(8).find(|(kind, _)| *kind == IFA_LOCAL)?.1;
             Some((answer.u32_at(4)?, Ipv4Addr::from(<[u8; 4]>::try_from(local).ok()?)))
@@ -132,12 +134,12 @@ impl Routing {
     }
 
     /// Adds a route or replaces the one with the same range and metric.
-    pub fn replace_route(&mut self, route: Route) -> io::Result<()> {
+    pub fn replace_route<A: Address>(&mut self, route: Route<A>) -> io::Result<()> {
         self.0.execute(route_message(NEWROUTE, REQUEST | ACK | CREATE | REPLACE, route))
     }
 
     /// Removes a route. `ESRCH` if there is none.
-    pub fn delete_route(&mut self, route: Route) -> io::Result<()> {
+    pub fn delete_route<A: Address>(&mut self, route: Route<A>) -> io::Result<()> {
         self.0.execute(route_message(DELROUTE, REQUEST | ACK, route))
     }
 }
@@ -150,22 +152,22 @@ fn link_header(index: u32, flags: u32) -> [u8; 16] {
     header
 }
 
-fn route_message(kind: u16, flags: u16, route: Route) -> Message {
+fn route_message<A: Address>(kind: u16, flags: u16, route: Route<A>) -> Message {
     const UNICAST: u8 = 1;
     let scope = if route.gateway.is_some() { 0 } else { SCOPE_LINK };
-    let fixed = [AF_INET, route.to.prefix_len(), 0, 0, TABLE_MAIN, ROUTE_PROTOCOL, scope, UNICAST, 0, 0, 0, 0];
+    let fixed = [A::FAMILY, route.to.prefix_len(), 0, 0, TABLE_MAIN, ROUTE_PROTOCOL, scope, UNICAST, 0, 0, 0, 0];
     let mut message = Message::new(kind, flags, &fixed);
     if route.to.prefix_len() > 0 {
-        message.attr(RTA_DST, &route.to.network().octets());
+        message.attr(RTA_DST, &route.to.network().bytes());
     }
     if route.device != 0 {
         message.ne32(RTA_OIF, route.device);
     }
     if let Some(gateway) = route.gateway {
-        message.attr(RTA_GATEWAY, &gateway.octets());
+        message.attr(RTA_GATEWAY, &gateway.bytes());
     }
     if let Some(source) = route.source {
-        message.attr(RTA_PREFSRC, &source.octets());
+        message.attr(RTA_PREFSRC, &source.bytes());
     }
     if let Some(metric) = route.metric {
         message.ne32(RTA_PRIORITY, metric);

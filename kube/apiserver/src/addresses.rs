@@ -1,9 +1,10 @@
 //! Cluster addresses and node ports of Services: given out when a Service is written, free again when it is gone.
 //!
 //! What is taken is read from the Services themselves, under one lock, so there is no second truth to repair.
+mod families;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
@@ -16,23 +17,75 @@ const KEPT: u32 = 16;
 /// Ports of type `NodePort`, as upstream's default.
 const NODE_PORTS: std::ops::RangeInclusive<i64> = 30000..=32767;
 
-/// Gives out addresses of one range.
+/// Gives out addresses of a range, or of one in each family.
 pub struct Addresses {
-    base: u32,
-    size: u32,
+    v4: Range,
+    v6: Option<Range>,
     lock: Mutex<()>,
 }
 
-impl Addresses {
-    /// Addresses of `base/prefix_len`.
-    pub fn new(base: Ipv4Addr, prefix_len: u8) -> Self {
-        let size = 1u32.checked_shl(32 - u32::from(prefix_len)).unwrap_or(u32::MAX);
-        Self { base: u32::from(base) & !(size - 1), size, lock: Mutex::new(()) }
+/// A range of at most 2^31 addresses.
+#[derive(Clone, Copy)]
+struct Range {
+    base: IpAddr,
+    prefix_len: u8,
+    size: u32,
+}
+
+impl Range {
+    fn new(base: impl Into<IpAddr>, prefix_len: u8) -> Self {
+        let base = base.into();
+        let bits = if base.is_ipv4() { 32 } else { 128 };
+        // Of a larger one the beginning is used.
+        let host_bits = u32::from(bits - prefix_len.min(bits)).min(31);
+        let size = 1u32 << host_bits;
+        let base = match base {
+            IpAddr::V4(base) => Ipv4Addr::from_bits(base.to_bits() & !(size - 1)).into(),
+            IpAddr::V6(base) => Ipv6Addr::from_bits(base.to_bits() & !u128::from(size - 1)).into(),
+        };
+        Self { base, prefix_len, size }
     }
 
-    /// The n-th address of the range.
+    fn nth(&self, n: u32) -> IpAddr {
+        match self.base {
+            IpAddr::V4(base) => Ipv4Addr::from_bits(base.to_bits().wrapping_add(n)).into(),
+            IpAddr::V6(base) => Ipv6Addr::from_bits(base.to_bits().wrapping_add(n.into())).into(),
+        }
+    }
+
+    /// Whether it may be given away: neither the first, which names the network, nor the last.
+    fn gives(&self, address: IpAddr) -> bool {
+        let offset = match (self.base, address) {
+            (IpAddr::V4(base), IpAddr::V4(address)) => u128::from(address.to_bits().wrapping_sub(base.to_bits())),
+            (IpAddr::V6(base), IpAddr::V6(address)) => address.to_bits().wrapping_sub(base.to_bits()),
+            _ => return false,
+        };
+        offset > 0 && offset < u128::from(self.size - 1)
+    }
+}
+
+impl Addresses {
+    /// Addresses of `base/prefix_len`, and of such a range of IPv6 if Services may have both families.
+    pub fn new((base, prefix_len): (Ipv4Addr, u8), v6: Option<(Ipv6Addr, u8)>) -> Self {
+        let v6 = v6.map(|(base, prefix_len)| Range::new(base, prefix_len));
+        Self { v4: Range::new(base, prefix_len), v6, lock: Mutex::new(()) }
+    }
+
+    /// The n-th address of the range of IPv4.
     pub fn nth(&self, n: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.base + n)
+        match self.v4.nth(n) {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED, // its base is of IPv4
+        }
+    }
+
+    /// The range of a family that is configured.
+    fn range(&self, family: &str) -> Option<&Range> {
+        match family {
+            "IPv4" => Some(&self.v4),
+            "IPv6" => self.v6.as_ref(),
+            _ => None,
+        }
     }
 
     /// Held while a Service is completed and written, so that no two get the same.
@@ -40,11 +93,11 @@ impl Addresses {
         self.lock.lock().await
     }
 
-    /// Completes `service` with addresses and ports that none of `others` has.
+    /// Completes `service`, which was `old` before, with families, addresses and ports that none of `others` has.
     ///
     /// # Errors
-    /// 422 for an address or port that is taken or outside its range; 500 when none is left, or for such a `healthCheckNodePort`.
-    pub fn assign(&self, service: &mut Value, others: &[Value]) -> Result<(), Status> {
+    /// 422 for families that contradict each other or are not configured, and for an address or port that is taken or outside its range; 500 when none is left, or for such a `healthCheckNodePort`.
+    pub fn assign(&self, service: &mut Value, old: Option<&Value>, others: &[Value]) -> Result<(), Status> {
         let name = service["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let invalid = |error| Status::invalid("", "Service", &name, &[error]);
         let spec = &mut service["spec"];
@@ -53,37 +106,17 @@ impl Addresses {
             without(spec, "healthCheckNodePort");
         }
         if kind == "ExternalName" {
+            families::without(spec, old.map(|old| &old["spec"]))
+                .map_err(|errors| Status::invalid("", "Service", &name, &errors))?;
             return Ok(());
         }
-        match spec["clusterIP"].as_str() {
-            Some("None") => spec["clusterIPs"] = json!(["None"]),
-            Some(asked) if !asked.is_empty() => {
-                let inside = asked.parse::<Ipv4Addr>().is_ok_and(|a| {
-                    let offset = u32::from(a).wrapping_sub(self.base);
-                    offset > 0 && offset < self.size - 1
-                });
-                if !inside {
-                    let range = format!("{}/{}", self.nth(0), self.size.leading_zeros() + 1);
-                    let detail = format!(
-                        "failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of valid IPs is {range}"
-                    );
-                    return Err(invalid(FieldError::invalid("spec.clusterIPs", &json!([asked]), &detail)));
-                }
-                if others.iter().any(|o| o["spec"]["clusterIP"] == asked) {
-                    let detail = format!("failed to allocate IP {asked}: provided IP is already allocated");
-                    return Err(invalid(FieldError::invalid("spec.clusterIPs", &json!([asked]), &detail)));
-                }
-                spec["clusterIPs"] = json!([asked]);
-            }
-            _ => {
-                let taken: BTreeSet<&str> = others.iter().filter_map(|o| o["spec"]["clusterIP"].as_str()).collect();
-                let free = (KEPT..self.size - 1)
-                    .map(|n| self.nth(n).to_string())
-                    .find(|address| !taken.contains(address.as_str()))
-                    .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
-                spec["clusterIP"] = json!(free);
-                spec["clusterIPs"] = json!([free]);
-            }
+        families::complete(self, spec, old.map(|old| &old["spec"]))
+            .map_err(|errors| Status::invalid("", "Service", &name, &errors))?;
+        if spec["clusterIP"] != "None" {
+            self.give(spec, old.map(|old| &old["spec"]), others).map_err(|refused| match refused {
+                Refused::Invalid(error) => invalid(error),
+                Refused::Full => Status::internal("failed to allocate a serviceIP: range is full"),
+            })?;
         }
         if !matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
             for port in spec["ports"].as_array_mut().into_iter().flatten() {
@@ -109,6 +142,56 @@ impl Addresses {
         let given = node_port(&spec["healthCheckNodePort"], &mut taken)
             .map_err(|why| Status::internal(format!("failed to allocate {what} {asked}: {why}")))?;
         spec["healthCheckNodePort"] = json!(given);
+        Ok(())
+    }
+}
+
+enum Refused {
+    Invalid(FieldError),
+    Full,
+}
+
+impl Addresses {
+    /// An address for each family: the one that is asked for, or a free one.
+    fn give(&self, spec: &mut Value, old: Option<&Value>, others: &[Value]) -> Result<(), Refused> {
+        let texts = |field: &Value| -> Vec<String> {
+            field.as_array().into_iter().flatten().filter_map(|text| Some(text.as_str()?.to_owned())).collect()
+        };
+        let (families, mut given) = (texts(&spec["ipFamilies"]), texts(&spec["clusterIPs"]));
+        let own = old.map(|old| texts(&old["clusterIPs"])).unwrap_or_default();
+        // However they are written: an IPv6 address may be in many ways.
+        let of_others = others.iter().flat_map(|other| texts(&other["spec"]["clusterIPs"]));
+        let taken: BTreeSet<IpAddr> = of_others.filter_map(|address| address.parse().ok()).collect();
+        let asked = given.clone();
+        let refused = |why: String| Refused::Invalid(FieldError::invalid("spec.clusterIPs", &json!(asked), &why));
+        for (place, family) in families.iter().enumerate() {
+            // Which families are there was looked at before.
+            let Some(range) = self.range(family) else { continue };
+            match given.get(place) {
+                Some(kept) if own.contains(kept) => {}
+                Some(asked) => {
+                    let address = asked.parse::<IpAddr>().ok().filter(|address| range.gives(*address));
+                    let Some(address) = address else {
+                        let valid = format!("{}/{}", range.base, range.prefix_len);
+                        return Err(refused(format!(
+                            "failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of valid IPs is {valid}"
+                        )));
+                    };
+                    if taken.contains(&address) {
+                        return Err(refused(format!(
+                            "failed to allocate IP {asked}: provided IP is already allocated"
+                        )));
+                    }
+                }
+                None => {
+                    let mut free = (KEPT..range.size - 1).map(|n| range.nth(n));
+                    let free = free.find(|address| !taken.contains(address)).ok_or(Refused::Full)?;
+                    given.push(free.to_string());
+                }
+            }
+        }
+        spec["clusterIP"] = given.first().cloned().into();
+        spec["clusterIPs"] = json!(given);
         Ok(())
     }
 }
@@ -152,11 +235,11 @@ mod tests {
 
     #[test]
     fn each_service_gets_its_own() {
-        let addresses = Addresses::new(Ipv4Addr::new(10, 96, 0, 0), 16);
+        let addresses = Addresses::new((Ipv4Addr::new(10, 96, 0, 0), 16), None);
         let mut others = Vec::new();
         for _ in 0..3 {
             let mut service = json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
-            addresses.assign(&mut service, &others).unwrap();
+            addresses.assign(&mut service, None, &others).unwrap();
             others.push(service);
         }
         let given: Vec<_> = others
@@ -173,33 +256,33 @@ mod tests {
         );
         for asked in ["10.96.0.17", "10.97.0.1", "10.96.0.0", "x"] {
             let mut service = json!({"metadata": {"name": "b"}, "spec": {"type": "ClusterIP", "clusterIP": asked}});
-            assert_eq!(addresses.assign(&mut service, &others).unwrap_err().code, 422, "{asked}");
+            assert_eq!(addresses.assign(&mut service, None, &others).unwrap_err().code, 422, "{asked}");
         }
     }
 
     #[test]
     fn a_balancer_of_local_endpoints_gets_a_port_for_health_checks() {
-        let addresses = Addresses::new(Ipv4Addr::new(10, 96, 0, 0), 16);
+        let addresses = Addresses::new((Ipv4Addr::new(10, 96, 0, 0), 16), None);
         let of = |kind: &str, policy: &str, port: i64| {
             json!({"metadata": {"name": "a"}, "spec": {"type": kind, "externalTrafficPolicy": policy,
                 "ports": [{"port": 80}], "healthCheckNodePort": port}})
         };
         let mut first = of("LoadBalancer", "Local", 0);
-        addresses.assign(&mut first, &[]).unwrap();
+        addresses.assign(&mut first, None, &[]).unwrap();
         assert_eq!(first["spec"]["ports"][0]["nodePort"], 30000);
         assert_eq!(first["spec"]["healthCheckNodePort"], 30001);
         let others = [first];
         let mut second = of("LoadBalancer", "Local", 30100);
-        addresses.assign(&mut second, &others).unwrap();
+        addresses.assign(&mut second, None, &others).unwrap();
         assert_eq!(second["spec"]["ports"][0]["nodePort"], 30002, "a port for health checks is taken like others");
         assert_eq!(second["spec"]["healthCheckNodePort"], 30100);
         for (kind, policy) in [("LoadBalancer", "Cluster"), ("NodePort", "Local"), ("ClusterIP", "Cluster")] {
             let mut without = of(kind, policy, 0);
-            addresses.assign(&mut without, &others).unwrap();
+            addresses.assign(&mut without, None, &others).unwrap();
             assert!(without["spec"].get("healthCheckNodePort").is_none(), "{without}");
         }
         for (port, why) in [(30001, "30001: provided port is already allocated"), (80, "80: provided port is not in")] {
-            let refused = addresses.assign(&mut of("LoadBalancer", "Local", port), &others).unwrap_err();
+            let refused = addresses.assign(&mut of("LoadBalancer", "Local", port), None, &others).unwrap_err();
             assert_eq!(refused.code, 500);
             assert!(refused.message.contains(&format!("failed to allocate requested HealthCheck NodePort {why}")));
         }

@@ -24,7 +24,7 @@ mod node;
 pub(crate) mod pod_spec;
 mod policy;
 mod rbac;
-mod rules;
+pub(crate) mod rules;
 pub mod scheduling;
 mod storage;
 mod validate;

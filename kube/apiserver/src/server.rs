@@ -3,7 +3,7 @@
 pub(crate) mod answer;
 mod health;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::task::{Context, Poll};
 
@@ -37,6 +37,8 @@ pub struct Options {
     pub store: Store,
     /// Addresses of Services: base and prefix length.
     pub service_cidr: (Ipv4Addr, u8),
+    /// The same of IPv6, if Services may have both families.
+    pub service_cidr_v6: Option<(Ipv6Addr, u8)>,
     /// Bearer tokens that are accepted.
     pub tokens: Tokens,
     /// Who reaches the machines of pods.
@@ -81,7 +83,7 @@ impl ApiServer {
         let inner = Inner {
             store: options.store,
             registry,
-            addresses: Addresses::new(options.service_cidr.0, options.service_cidr.1),
+            addresses: Addresses::new(options.service_cidr, options.service_cidr_v6),
             tokens: options.tokens,
             issuer: OnceLock::new(),
             rights: Rights::default(),

@@ -7,7 +7,10 @@
 //! An endpoint is *ready* if its pod is and is not on its way out; *serving* if its pod is ready; *terminating* if its pod
 //! is on its way out (KEP-1672). Services without a selector are left to whoever made them.
 //!
-//! Limits: IPv4; no zones and hints.
+//! A Service has slices of each of its families (`spec.ipFamilies`), with the pods that have an address of it; the older Endpoints are of the
+//! first.
+//!
+//! Limits: no zones and hints.
 mod act;
 mod plan;
 

@@ -8,9 +8,11 @@
 //! (those of other owners) and those labelled `node.kubernetes.io/exclude-from-external-load-balancers` have none to give. Services with a
 //! `loadBalancerClass` are somebody else's.
 //!
-//! Limits: IPv4; a port that a program of the machine has is not known here: the Service wins.
+//! It gets those of its families (`spec.ipFamilies`).
+//!
+//! Limits: a port that a program of the machine has is not known here: the Service wins.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -41,7 +43,7 @@ pub(crate) async fn run(client: Client, caches: Caches) {
 /// What one Service should have.
 struct Plan {
     service: Arc<Service>,
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     /// Why there are none, in words for its owner.
     refused: Option<String>,
 }
@@ -101,22 +103,24 @@ fn plan(services: &[Arc<Service>], nodes: &[Arc<Node>], slices: &[Arc<EndpointSl
 }
 
 /// Who has a port of an address.
-type Taken = BTreeMap<(Ipv4Addr, String, i32), String>;
+type Taken = BTreeMap<(IpAddr, String, i32), String>;
 
 fn choose(
     service: &Service,
-    nodes: &BTreeMap<String, Vec<Ipv4Addr>>,
+    nodes: &BTreeMap<String, Vec<IpAddr>>,
     slices: &[Arc<EndpointSlice>],
     taken: &mut Taken,
-) -> Result<Vec<Ipv4Addr>, String> {
+) -> Result<Vec<IpAddr>, String> {
     let Some(spec) = &service.spec else { return Ok(Vec::new()) };
     let local = spec.external_traffic_policy.as_deref() == Some("Local");
     let with_endpoint = local.then(|| nodes_with_endpoint(service, slices));
     let has_endpoint = |node: &String| with_endpoint.as_ref().is_none_or(|nodes| nodes.contains(node));
-    let mut candidates: BTreeSet<Ipv4Addr> =
-        nodes.iter().filter(|(node, _)| has_endpoint(node)).flat_map(|(_, addresses)| addresses.clone()).collect();
+    let families = spec.ip_families.clone().unwrap_or_else(|| vec!["IPv4".to_owned()]);
+    let has_family = |address: &IpAddr| families.iter().any(|family| (family == "IPv4") == address.is_ipv4());
+    let of_nodes = nodes.iter().filter(|(node, _)| has_endpoint(node)).flat_map(|(_, addresses)| addresses.clone());
+    let mut candidates: BTreeSet<IpAddr> = of_nodes.filter(has_family).collect();
     if let Some(asked) = spec.load_balancer_ip.as_deref().filter(|asked| !asked.is_empty()) {
-        let all: BTreeSet<String> = nodes.values().flatten().map(Ipv4Addr::to_string).collect();
+        let all: BTreeSet<String> = nodes.values().flatten().map(IpAddr::to_string).collect();
         if !all.contains(asked) {
             let all: Vec<String> = all.into_iter().collect();
             return Err(format!("spec.loadBalancerIP {asked} is no node's address; there are: {}", all.join(", ")));
@@ -145,7 +149,7 @@ fn choose(
 }
 
 /// The nodes whose addresses are given away: those that are ready, or all if none is, for a restart should not move a balancer.
-fn offered(nodes: &[Arc<Node>]) -> BTreeMap<String, Vec<Ipv4Addr>> {
+fn offered(nodes: &[Arc<Node>]) -> BTreeMap<String, Vec<IpAddr>> {
     let excluded = |node: &Node| node.metadata.labels.iter().flatten().any(|(key, _)| key == EXCLUDED);
     let ready = |node: &Node| {
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -158,9 +162,9 @@ fn offered(nodes: &[Arc<Node>]) -> BTreeMap<String, Vec<Ipv4Addr>> {
 }
 
 /// The addresses by which others reach a machine: external ones, else its own.
-fn addresses_of(node: &Node) -> Vec<Ipv4Addr> {
+fn addresses_of(node: &Node) -> Vec<IpAddr> {
     let all = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-    let of = |kind: &str| -> Vec<Ipv4Addr> {
+    let of = |kind: &str| -> Vec<IpAddr> {
         all.iter().filter(|address| address.type_ == kind).filter_map(|address| address.address.parse().ok()).collect()
     };
     Some(of("ExternalIP")).filter(|external| !external.is_empty()).unwrap_or_else(|| of("InternalIP"))
@@ -182,7 +186,7 @@ fn balanced(service: &Service) -> bool {
 }
 
 /// The addresses that it has now.
-fn given(service: &Service) -> Vec<Ipv4Addr> {
+fn given(service: &Service) -> Vec<IpAddr> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
     ingress.iter().filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
@@ -226,7 +230,7 @@ mod tests {
 
     fn shown(services: &[Arc<Service>], nodes: &[Arc<Node>], slices: &[Arc<EndpointSlice>]) -> Vec<String> {
         let show = |plan: Plan| {
-            let addresses: Vec<String> = plan.addresses.iter().map(Ipv4Addr::to_string).collect();
+            let addresses: Vec<String> = plan.addresses.iter().map(IpAddr::to_string).collect();
             format!("{} {}{}", name(&plan.service.metadata), addresses.join(","), plan.refused.unwrap_or_default())
         };
         plan(services, nodes, slices).into_iter().map(show).collect()
@@ -247,6 +251,19 @@ mod tests {
         .unwrap();
         let local = service("web", 80, json!({"externalTrafficPolicy": "Local"}), &[]);
         assert_eq!(shown(&[local], &nodes(), &[Arc::new(slice)]), ["web 192.0.2.2"]);
+    }
+
+    #[test]
+    fn a_service_has_addresses_of_its_families() {
+        let mut both = Node::clone(&node("a", Some("192.0.2.1"), true, json!({})));
+        let more = json!({"type": "InternalIP", "address": "2001:db8::1"});
+        both.status.as_mut().unwrap().addresses.as_mut().unwrap().push(serde_json::from_value(more).unwrap());
+        let nodes = [Arc::new(both), node("b", Some("192.0.2.2"), true, json!({}))];
+        let told = |families: Value| shown(&[service("web", 80, json!({"ipFamilies": families}), &[])], &nodes, &[]);
+        assert_eq!(told(json!(null)), ["web 192.0.2.1,192.0.2.2"]);
+        assert_eq!(told(json!(["IPv4"])), ["web 192.0.2.1,192.0.2.2"]);
+        assert_eq!(told(json!(["IPv6"])), ["web 2001:db8::1"]);
+        assert_eq!(told(json!(["IPv6", "IPv4"])), ["web 192.0.2.1,192.0.2.2,2001:db8::1"]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::work::{Next, Rounds};
 pub struct Ranges {
     /// For nodes by their names.
     pub reserved: BTreeMap<String, String>,
+    /// What such a node gets of IPv6 beside it, if it has it.
+    pub reserved_v6: BTreeMap<String, String>,
     /// For all others, one each, in this order.
     pub pool: Vec<String>,
     /// Nodes with this label have no machine whose pods need addresses here.
@@ -49,7 +51,9 @@ pub(crate) async fn run(client: Client, nodes: Cache<Node>, ranges: Ranges) {
                 continue;
             };
             // Of exactly the Node that was read: two rounds never give two.
-            let spec = json!({ "podCIDR": range, "podCIDRs": [range] });
+            let v6 = ranges.reserved_v6.get(name(metadata)).filter(|_| ranges.reserved.contains_key(name(metadata)));
+            let all: Vec<&String> = [Some(range), v6].into_iter().flatten().collect();
+            let spec = json!({ "podCIDR": range, "podCIDRs": all });
             let patch = json!({ "metadata": { "resourceVersion": metadata.resource_version }, "spec": spec });
             let written = api.patch(name(metadata), &PatchParams::default(), &Patch::Merge(&patch)).await;
             next.judge("Node", metadata, written.map(drop));
@@ -96,6 +100,7 @@ mod tests {
     fn each_node_gets_a_range_that_nobody_has_the_oldest_first() {
         let ranges = Ranges {
             reserved: [("own".to_owned(), "10.1.0.0/21".to_owned())].into(),
+            reserved_v6: BTreeMap::new(),
             pool: ["10.1.8.0/24", "10.1.9.0/24", "10.1.10.0/24"].map(str::to_owned).to_vec(),
             not_for: Some("virtual".to_owned()),
         };

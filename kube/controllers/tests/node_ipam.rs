@@ -14,6 +14,7 @@ use world::{until, world};
 async fn nodes_get_ranges_and_who_gets_none_is_told_so() {
     let ranges = Ranges {
         reserved: [("own".to_owned(), "10.1.0.0/21".to_owned())].into(),
+        reserved_v6: [("own".to_owned(), "fd00:1::/80".to_owned())].into(),
         pool: vec!["10.1.8.0/24".to_owned()],
         not_for: Some("flt/virtual".to_owned()),
     };
@@ -34,6 +35,9 @@ async fn nodes_get_ranges_and_who_gets_none_is_told_so() {
     range("first", Some("10.1.8.0/24")).await;
     create(json!({ "metadata": { "name": "own" } })).await;
     range("own", Some("10.1.0.0/21")).await;
+    let both = async |name: &str| nodes.get(name).await.unwrap().spec.unwrap().pod_cidrs.unwrap();
+    assert_eq!(both("own").await, ["10.1.0.0/21", "fd00:1::/80"]);
+    assert_eq!(both("first").await, ["10.1.8.0/24"], "who has none of the other family reserved has one range");
     create(json!({ "metadata": { "name": "late" } })).await;
     let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
     until("it is told", async || {

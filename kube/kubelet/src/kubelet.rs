@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub struct Options {
     pub node_name: String,
     /// The address that pods report as `hostIP` and the Node as `InternalIP`.
     pub node_address: Ipv4Addr,
+    /// Its address of IPv6, if it has one and is to say so: then both are told.
+    pub node_address_v6: Option<Ipv6Addr>,
     /// Where everything of it is kept; one kubelet per directory.
     pub data_dir: PathBuf,
     /// Its client, with its own user.
@@ -127,6 +129,8 @@ pub(crate) struct Shared {
     pub guests: Option<Arc<dyn Guests>>,
     pub dns: ClusterDns,
     pub host_ip: String,
+    /// Both, where it has both.
+    pub host_ips: Vec<String>,
     pub capacity: Capacity,
     pub reserve: Reserve,
     pub events: Recorder,
@@ -214,6 +218,10 @@ impl Kubelet {
             guests: options.guests,
             dns: ClusterDns { address: options.cluster_dns, domain: options.cluster_domain },
             host_ip: options.node_address.to_string(),
+            host_ips: [options.node_address.to_string()]
+                .into_iter()
+                .chain(options.node_address_v6.map(|address| address.to_string()))
+                .collect(),
             capacity: node::capacity(&dir),
             reserve: options.reserve,
             dir,

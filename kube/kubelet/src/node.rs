@@ -199,13 +199,12 @@ fn status(shared: &Shared, found: &Node, ready: bool) -> serde_json::Value {
     for (name, amount) in advertised(found) {
         allocatable[name] = json!(amount);
     }
+    let hosts = shared.host_ips.iter().map(|address| json!({"type": "InternalIP", "address": address}));
+    let addresses: Vec<_> = hosts.chain([json!({"type": "Hostname", "address": shared.node_name})]).collect();
     json!({
         "capacity": resources(shared.capacity),
         "allocatable": allocatable,
-        "addresses": [
-            {"type": "InternalIP", "address": shared.host_ip},
-            {"type": "Hostname", "address": shared.node_name},
-        ],
+        "addresses": addresses,
         "conditions": conditions(found, ready, &shared.pressure.borrow()),
         "nodeInfo": node_info(shared.runtimes.default_handler()),
         "runtimeHandlers": runtime_handlers(&shared.runtimes),

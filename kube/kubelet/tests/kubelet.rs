@@ -195,6 +195,7 @@ impl World {
         let server = ApiServer::new(ApiOptions {
             store: substrate_store::Store::memory().unwrap(),
             service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+            service_cidr_v6: None,
             tokens: Tokens::default(),
             proxies: NodeProxies::default(),
             admission: Vec::new(),
@@ -209,6 +210,7 @@ impl World {
             pod_cidr: "100.99.0.0/24".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
             cni: None,
+            ipv6: None,
         })
         .await
         .unwrap();
@@ -377,6 +379,7 @@ async fn start(
     Kubelet::start(Options {
         node_name: NODE.into(),
         node_address: network.gateway(),
+        node_address_v6: None,
         data_dir: dir.join("node"),
         client: client.clone(),
         network: Some(Arc::clone(network)),

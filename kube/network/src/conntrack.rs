@@ -5,25 +5,25 @@
 //! help: its client sees the connection end. Numbers: `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
 
 use crate::ServicePort;
+use engine_packets::Address;
 use engine_packets::netlink::{ACK, Answer, DUMP, Message, REQUEST, Socket, attributes};
 use engine_packets::nftables::Protocol;
 
 /// An address and a port.
-type End = (Ipv4Addr, u16);
+type End<A> = (A, u16);
 
 /// Where a client called and where that led.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stale {
-    Address(End, End),
-    NodePort(u16, End),
+pub(crate) enum Stale<A> {
+    Address(End<A>, End<A>),
+    NodePort(u16, End<A>),
 }
 
 /// What UDP ports of Services led to before and do not lead to any more.
-pub(crate) fn stale(before: &[ServicePort], now: &[ServicePort]) -> BTreeSet<Stale> {
-    let pairs = |services: &[ServicePort]| {
+pub(crate) fn stale<A: Address>(before: &[ServicePort<A>], now: &[ServicePort<A>]) -> BTreeSet<Stale<A>> {
+    let pairs = |services: &[ServicePort<A>]| {
         let mut pairs = BTreeSet::new();
         for service in services.iter().filter(|service| service.protocol == Protocol::Udp) {
             for endpoint in &service.endpoints {
@@ -41,21 +41,21 @@ pub(crate) fn stale(before: &[ServicePort], now: &[ServicePort]) -> BTreeSet<Sta
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
-const FAMILY_IP: [u8; 4] = [2, 0, 0, 0];
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 
 /// Makes the kernel forget the connections that lead to what is stale. Answers how many.
-pub(crate) fn forget(socket: &mut Socket, stale: &BTreeSet<Stale>) -> io::Result<usize> {
+pub(crate) fn forget<A: Address>(socket: &mut Socket, stale: &BTreeSet<Stale<A>>) -> io::Result<usize> {
+    let family = [A::FAMILY, 0, 0, 0];
     let mut forgotten = 0;
-    for entry in socket.dump(Message::new(SUBSYSTEM | GET, REQUEST | DUMP, &FAMILY_IP))? {
+    for entry in socket.dump(Message::new(SUBSYSTEM | GET, REQUEST | DUMP, &family))? {
         let Some((original, called, led_to)) = udp_pair(&entry) else { continue };
         let is_stale = stale.contains(&Stale::Address(called, led_to))
             || (called != led_to && stale.contains(&Stale::NodePort(called.1, led_to)));
         if !is_stale {
             continue;
         }
-        let mut message = Message::new(SUBSYSTEM | DELETE, REQUEST | ACK, &FAMILY_IP);
+        let mut message = Message::new(SUBSYSTEM | DELETE, REQUEST | ACK, &family);
         message.nest(TUPLE_ORIGINAL, |tuple| {
             tuple.raw(original);
         });
@@ -69,35 +69,38 @@ pub(crate) fn forget(socket: &mut Socket, stale: &BTreeSet<Stale>) -> io::Result
     Ok(forgotten)
 }
 
-/// The original tuple as it came, where the client called, and who answers it. `None` if it is not UDP over IPv4.
-fn udp_pair(entry: &Answer) -> Option<(&[u8], End, End)> {
+/// The original tuple as it came, where the client called, and who answers it. `None` if it is not UDP over this family.
+fn udp_pair<A: Address>(entry: &Answer) -> Option<(&[u8], End<A>, End<A>)> {
     let tuple = |wanted: u16| entry.attributes(4).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let (original, reply) = (tuple(TUPLE_ORIGINAL)?, tuple(TUPLE_REPLY)?);
     Some((original, destination(original)?, source(reply)?))
 }
 
-fn source(tuple: &[u8]) -> Option<End> {
+fn source<A: Address>(tuple: &[u8]) -> Option<End<A>> {
     end(tuple, 1, 2)
 }
 
-fn destination(tuple: &[u8]) -> Option<End> {
+fn destination<A: Address>(tuple: &[u8]) -> Option<End<A>> {
     end(tuple, 2, 3)
 }
 
-fn end(tuple: &[u8], address: u16, port: u16) -> Option<End> {
+/// `address` is the attribute's number for IPv4; for IPv6 it is two more.
+fn end<A: Address>(tuple: &[u8], address: u16, port: u16) -> Option<End<A>> {
     let nested = |list, wanted| attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let (ip, protocol) = (nested(tuple, 1)?, nested(tuple, 2)?);
     if nested(protocol, 1)? != [17] {
         return None;
     }
-    let address: [u8; 4] = nested(ip, address)?.try_into().ok()?;
+    let address = A::of_bytes(nested(ip, if A::BITS == 32 { address } else { address + 2 })?)?;
     let port: [u8; 2] = nested(protocol, port)?.try_into().ok()?;
-    Some((address.into(), u16::from_be_bytes(port)))
+    Some((address, u16::from_be_bytes(port)))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

@@ -5,14 +5,16 @@
 //!  load balancer ── GET / ──▶ machine:healthCheckNodePort   endpoints here: 200, none: 503
 //!                                   {"service": {"namespace": …, "name": …}, "localEndpoints": 2, "serviceProxyHealthy": true}
 //! ```
-//! Any path and method is answered so, as by kube-proxy. What is counted are the pods of this machine that are ready.
+//! Any path and method is answered so, as by kube-proxy. What is counted are the pods of this machine that are ready,
+//! and it is said over both families where the node has both (over IPv4 alone where
+//! `net.ipv6.bindv6only` is set).
 //!
-//! Limits: IPv4; pods in the machine's own network count for none, as in [`crate::services`]; that a program of the machine has the port is
+//! Limits: pods in the machine's own network count for none, as in [`crate::services`]; that a program of the machine has the port is
 //! said in the log and by no Event, and it is tried again until it is free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ use k8s_openapi::api::core::v1::Service;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
+
+use engine_packets::Address;
 
 use crate::Cidr;
 use crate::services::{Slices, address, is_ready, slices_of};
@@ -46,7 +50,7 @@ pub(crate) struct Health {
 }
 
 /// What is to be said at which port; pods of `here` are this machine's.
-pub(crate) fn plan(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> BTreeMap<u16, Health> {
+pub(crate) fn plan<A: Address>(services: &[Arc<Service>], slices: &Slices, here: Cidr<A>) -> BTreeMap<u16, Health> {
     let of = |service: &Arc<Service>| {
         let spec = service.spec.as_ref()?;
         let balanced = spec.type_.as_deref() == Some("LoadBalancer");
@@ -54,12 +58,26 @@ pub(crate) fn plan(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> BT
         let port = spec.health_check_node_port.and_then(|port| u16::try_from(port).ok());
         let port = port.filter(|port| *port != 0 && balanced && local)?;
         let endpoints = slices_of(slices, service).iter().flat_map(|slice| &slice.endpoints);
-        let ready = endpoints.filter(|endpoint| is_ready(endpoint)).filter_map(address);
+        let ready = endpoints.filter(|endpoint| is_ready(endpoint)).filter_map(address::<A>);
         let local = ready.filter(|address| here.contains(*address)).collect::<BTreeSet<_>>().len();
         let (namespace, name) = (service.metadata.namespace.clone()?, service.metadata.name.clone()?);
         Some((port, Health { namespace, name, local }))
     };
     services.iter().filter_map(of).collect()
+}
+
+/// What both families say together: a pod with two addresses is one.
+pub(crate) fn join(known: &mut BTreeMap<u16, Health>, more: BTreeMap<u16, Health>) {
+    for (port, health) in more {
+        let known = known.entry(port).or_insert_with(|| health.clone());
+        known.local = known.local.max(health.local);
+    }
+}
+
+/// All addresses of the machine; those of IPv6, too, if it is to be so and the machine lets one socket have both.
+fn everywhere(v6: bool) -> IpAddr {
+    let apart = || std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|apart| apart.trim() == "1");
+    if v6 && !apart() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 /// The ports at which this machine answers; they are closed when it is dropped.
@@ -69,13 +87,14 @@ pub(crate) struct HealthChecks {
     room: Arc<Semaphore>,
     /// How long a connection may last.
     patience: Duration,
+    v6: bool,
 }
 
 impl HealthChecks {
-    /// None yet.
-    pub(crate) fn new() -> Self {
+    /// None yet; over both families, or over IPv4 alone.
+    pub(crate) fn new(v6: bool) -> Self {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { open: BTreeMap::new(), tasks: JoinSet::new(), room, patience: CONNECTION }
+        Self { open: BTreeMap::new(), tasks: JoinSet::new(), room, patience: CONNECTION, v6 }
     }
 
     /// Answers as planned from now on, and nowhere else.
@@ -93,7 +112,7 @@ impl HealthChecks {
                 said.send_if_modified(|old| std::mem::replace(old, health.clone()) != health);
                 continue;
             }
-            match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+            match TcpListener::bind((everywhere(self.v6), port)).await {
                 Ok(listener) => {
                     let (said, health) = watch::channel(health);
                     let task = self.tasks.spawn(serve(listener, health, self.room.clone(), self.patience));

@@ -20,10 +20,15 @@
 //! for another, and what claims another address than the one its cable leads to is dropped: a rule that names a pod's
 //! address names that pod.
 //!
-//! Limits: IPv4 only; IPv6 is switched off on the pods' cables so that it is no way around a rule.
+//! A node has both families where it is told ranges of both ([`Ipv6`]): then each pod but those that are confined has an address of each, and
+//! the same rules hold for both, in two tables that change together. Where a pod has no IPv6 address it is switched off on its cable, so that
+//! it is no way around a rule. Over IPv6 a pod's way out is the link-local address of its cable's other end, which is the same for all.
+//!
+//! Limits: pods of other machines and of other nodes are reached over IPv4.
 //!
 //! Needs root. `unsafe` is not used: sockets and namespaces go through `nix`.
 mod address;
+mod both;
 mod conntrack;
 mod dns;
 mod error;
@@ -37,6 +42,7 @@ mod proxy;
 mod rules;
 mod services;
 
+pub use both::{Both, Ipv6};
 pub use dns::{DnsOptions, DnsServer};
 pub use engine_packets::Cidr;
 pub use engine_packets::nftables::Protocol;

@@ -1,11 +1,12 @@
 //! What one node owns on its machine's network, and the pods attached to it.
+mod ipv6;
 mod plugged;
 mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,9 +19,12 @@ use self::plugged::{Plugged, Step};
 use self::saved::{Saved, load, save, state_path};
 use crate::address::Addresses;
 use crate::rules::{self, View};
-use crate::{Cidr, ConfinedPod, Error, FabricRoute, Isolated, MachineRoute, ServicePort, conntrack, namespace};
+use crate::{
+    Both, Cidr, ConfinedPod, Error, FabricRoute, Ipv6, Isolated, MachineRoute, ServicePort, conntrack, namespace,
+};
+use engine_packets::Address;
 use engine_packets::netlink::Socket;
-use engine_packets::nftables::{self, Protocol, Ruleset};
+use engine_packets::nftables::{self, Batch, Protocol, Ruleset};
 use engine_packets::route::{Route, Routing};
 
 /// What a node network is made with.
@@ -37,6 +41,8 @@ pub struct Options {
     pub service_cidr: Cidr,
     /// The network that the machine has for pods already. The node's own pods are put on it; guests and what passes between nodes are not.
     pub cni: Option<engine_cni::Network>,
+    /// The ranges of IPv6, if it is to have both families: what [`NodeNetwork::dual`] answers.
+    pub ipv6: Option<Ipv6>,
 }
 
 /// A pod's place on the network.
@@ -50,13 +56,15 @@ pub struct Attachment {
     pub prefix_len: u8,
     /// The machine's address for pods: way out and DNS.
     pub gateway: Ipv4Addr,
+    /// The pod's other address, if it has one; its prefix is of 128 bits.
+    pub address_v6: Option<Ipv6Addr>,
 }
 
 /// A port of the machine that leads to a pod (`hostPort`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HostPort {
-    /// At this address of the machine only (`hostIP`). Without: at all but loopback ones.
-    pub address: Option<Ipv4Addr>,
+    /// At this address of the machine only (`hostIP`). Without: at all of both families but loopback ones.
+    pub address: Option<IpAddr>,
     /// Its protocol.
     pub protocol: Protocol,
     /// The machine's port. While it is taken, no program of the machine is reached there, and a node port of the same number counts more.
@@ -86,8 +94,13 @@ struct State {
     /// Pods on the machine's network, by their uid.
     plugged: BTreeMap<String, Plugged>,
     view: View,
-    applied: Option<Ruleset>,
+    /// Of IPv6, where the node has both families.
+    view_v6: Option<View<Ipv6Addr>>,
+    applied: Option<Rules>,
 }
+
+/// What holds in the kernel: a table for each family.
+type Rules = Both<Ruleset, Option<Ruleset<Ipv6Addr>>>;
 
 impl NodeNetwork {
     /// Makes what the node needs on the machine, or finds what an earlier run left: the gateway device with its address
@@ -187,8 +200,11 @@ impl NodeNetwork {
     }
 
     /// Makes exactly these Services work. One transaction; on refusal the earlier ones stay.
-    pub async fn set_services(&self, services: Vec<ServicePort>) -> Result<(), Error> {
-        let inner = self.inner.clone();
+    pub async fn set_services(
+        &self,
+        services: impl Into<Both<Vec<ServicePort>, Vec<ServicePort<Ipv6Addr>>>>,
+    ) -> Result<(), Error> {
+        let (inner, services) = (self.inner.clone(), services.into());
         blocking("set Services", move || inner.state().set_services(services)).await
     }
 
@@ -214,9 +230,20 @@ impl NodeNetwork {
     }
 
     /// Isolates exactly these pods. Connections that are open stay. A restart forgets it: until it is called again nobody is isolated.
-    pub async fn set_isolated(&self, pods: Vec<Isolated>) -> Result<(), Error> {
-        let inner = self.inner.clone();
-        blocking("isolate pods", move || inner.state().change(|view| view.isolated = pods)).await
+    pub async fn set_isolated(
+        &self,
+        pods: impl Into<Both<Vec<Isolated>, Vec<Isolated<Ipv6Addr>>>>,
+    ) -> Result<(), Error> {
+        let (inner, pods) = (self.inner.clone(), pods.into());
+        let isolate = move || {
+            inner.state().change(|view, view_v6| {
+                view.isolated = pods.v4;
+                if let Some(view) = view_v6 {
+                    view.isolated = pods.v6;
+                }
+            })
+        };
+        blocking("isolate pods", isolate).await
     }
 
     /// Leads exactly these ranges to these devices, without translating this node's pod addresses on the way.
@@ -242,37 +269,59 @@ impl NodeNetwork {
 }
 
 impl State {
-    /// Changes the view and the kernel's rules with it, or neither.
-    fn change(&mut self, edit: impl FnOnce(&mut View)) -> Result<(), Error> {
-        let mut view = self.view.clone();
-        edit(&mut view);
-        let ruleset = rules::plan(&view);
-        if self.applied.as_ref() != Some(&ruleset) {
-            nftables::replace(&mut self.nftables, &ruleset)
-                .map_err(|(part, error)| Error::netlink(format!("nftables {}: {part}", ruleset.table), error))?;
-            self.applied = Some(ruleset);
+    /// Changes the views and the kernel's rules with them, in both families at one moment, or none of it.
+    fn change(&mut self, edit: impl FnOnce(&mut View, Option<&mut View<Ipv6Addr>>)) -> Result<(), Error> {
+        let (mut view, mut view_v6) = (self.view.clone(), self.view_v6.clone());
+        edit(&mut view, view_v6.as_mut());
+        let rules = Both { v4: rules::plan(&view), v6: view_v6.as_ref().map(rules::plan) };
+        if self.applied.as_ref() != Some(&rules) {
+            let mut batch = Batch::new();
+            batch.replace(&rules.v4);
+            if let Some(v6) = &rules.v6 {
+                batch.replace(v6);
+            }
+            batch
+                .run(&mut self.nftables)
+                .map_err(|(part, error)| Error::netlink(format!("nftables {}: {part}", rules.v4.table), error))?;
+            self.applied = Some(rules);
         }
-        self.view = view;
+        (self.view, self.view_v6) = (view, view_v6);
         Ok(())
     }
 
-    fn set_services(&mut self, services: Vec<ServicePort>) -> Result<(), Error> {
-        let stale = conntrack::stale(&self.view.services, &services);
-        self.change(|view| view.services = services)?;
+    fn set_services(&mut self, services: Both<Vec<ServicePort>, Vec<ServicePort<Ipv6Addr>>>) -> Result<(), Error> {
+        let stale = conntrack::stale(&self.view.services, &services.v4);
+        let known = self.view_v6.as_ref().map(|view| view.services.as_slice()).unwrap_or_default();
+        let stale_v6 = conntrack::stale(known, &services.v6);
+        self.change(|view, view_v6| {
+            view.services = services.v4;
+            if let Some(view) = view_v6 {
+                view.services = services.v6;
+            }
+        })?;
         self.forget(&stale);
+        self.forget(&stale_v6);
         Ok(())
     }
 
-    /// What the saved list says.
     fn publish(&mut self) -> Result<(), Error> {
-        let published = self.published();
-        let stale = conntrack::stale(&self.view.published, &published);
-        self.change(|view| view.published = published)?;
+        let now = self.published();
+        let now_v6 = if self.view_v6.is_some() { self.saved.published::<Ipv6Addr>(|_| None) } else { Vec::new() };
+        let stale = conntrack::stale(&self.view.published, &now);
+        let known = self.view_v6.as_ref().map(|view| view.published.as_slice()).unwrap_or_default();
+        let stale_v6 = conntrack::stale(known, &now_v6);
+        self.change(|view, view_v6| {
+            view.published = now;
+            if let Some(view) = view_v6 {
+                view.published = now_v6;
+            }
+        })?;
         self.forget(&stale);
+        self.forget(&stale_v6);
         Ok(())
     }
 
-    fn forget(&mut self, stale: &BTreeSet<conntrack::Stale>) {
+    fn forget<A: Address>(&mut self, stale: &BTreeSet<conntrack::Stale<A>>) {
         if !stale.is_empty() {
             // The rules are right already; a kernel that cannot be asked forgets by itself after a while.
             match conntrack::forget(&mut self.nftables, stale) {
@@ -283,18 +332,25 @@ impl State {
     }
 
     fn confine(&mut self) -> Result<(), Error> {
-        let confined = self.saved.effective();
-        self.change(|view| view.confined = confined)
+        let (confined, confined_v6) = (self.saved.effective(), self.saved.effective_v6());
+        self.change(|view, view_v6| {
+            view.confined = confined;
+            if let Some(view) = view_v6 {
+                view.confined = confined_v6;
+            }
+        })
     }
 
     fn mend(&mut self) -> Result<(), Error> {
         let table = self.view.table();
-        let there = nftables::exists(&mut self.nftables, &table)
-            .map_err(|error| Error::netlink(format!("nftables {table}: find the table"), error))?;
-        if !there {
+        let failed = |error| Error::netlink(format!("nftables {table}: find the table"), error);
+        let v4 = nftables::exists::<Ipv4Addr>(&mut self.nftables, &table).map_err(failed)?;
+        let has_v6 = self.view_v6.is_some();
+        let v6 = !has_v6 || nftables::exists::<Ipv6Addr>(&mut self.nftables, &table).map_err(failed)?;
+        if !(v4 && v6) {
             warn!(table, "the rules had been removed by somebody; they are made again");
             self.applied = None;
-            self.change(|_| {})?;
+            self.change(|_, _| {})?;
         }
         Ok(())
     }
@@ -310,7 +366,10 @@ impl Inner {
             confined: Vec::new(),
             held: BTreeSet::new(),
             host_ports: BTreeMap::new(),
+            ipv6: options.ipv6,
         });
+        // What was begun without stays so: the addresses of pods that run do not change.
+        let options = Options { ipv6: options.ipv6.filter(|ranges| saved.ipv6 == Some(*ranges)), ..options };
         let gateway = saved.addresses.gateway();
         let view = View {
             instance: options.instance.clone(),
@@ -325,15 +384,23 @@ impl Inner {
             published: Vec::new(),
             plugged: BTreeSet::new(),
         };
+        let view_v6 = options.ipv6.map(|ranges| ipv6::view(&view, ranges, &saved));
         let mut routing = Routing::open().map_err(|error| Error::netlink("open a routing socket", error))?;
         let nftables = Socket::open(SockProtocol::NetlinkNetFilter)
             .map_err(|error| Error::netlink("open an nftables socket", error))?;
         open_gateway(&mut routing, &view)?;
         sysctl("net/ipv4/ip_forward", "1")?;
-        let mut state = State { routing, nftables, saved, plugged, view, applied: None };
+        match &view_v6 {
+            Some(view) => ipv6::open(&mut routing, view)?,
+            None => ipv6::off(&view.gateway_device())?,
+        }
+        let mut state = State { routing, nftables, saved, plugged, view, view_v6, applied: None };
         (state.view.plugged, state.view.published) = (state.plugged_addresses(), state.published());
-        state.change(|_| {})?;
+        state.change(|_, _| {})?;
         info!(instance = options.instance, pods = %options.pod_cidr, services = %options.service_cidr, "network open");
+        if let Some(ranges) = &options.ipv6 {
+            info!(instance = options.instance, pods = %ranges.pods, services = %ranges.services, "network open for IPv6");
+        }
         Ok(Inner { options, gateway, state: Mutex::new(state) })
     }
 
@@ -392,15 +459,23 @@ impl Inner {
                 made.ok_or_else(|| refused("find")(io::Error::from_raw_os_error(ENODEV)))?
             }
         };
-        no_ipv6(&cable)?;
+        let address_v6 = state.view_v6.as_ref().and_then(|_| state.saved.address_v6(pod_uid));
+        match address_v6 {
+            Some(_) => ipv6::on(&cable)?,
+            None => ipv6::off(&cable)?,
+        }
         state.routing.set_up(link).map_err(refused("switch on"))?;
         let route =
             Route { to: Cidr::host(address), device: link, gateway: None, source: Some(self.gateway), metric: None };
         state.routing.replace_route(route).map_err(refused("route to"))?;
+        let gateway_v6 = state.view_v6.as_ref().map(|view| view.gateway);
+        if let (Some(address), Some(gateway)) = (address_v6, gateway_v6) {
+            ipv6::lead(&mut state.routing, link, address, gateway).map_err(refused("route IPv6 to"))?;
+        }
         let gateway = self.gateway;
-        namespace::within(&netns, move || set_up_pod(address, gateway))?;
+        namespace::within(&netns, move || set_up_pod(address, gateway, address_v6))?;
         debug!(pod = pod_uid, %address, "attached");
-        Ok(Attachment { netns, address, prefix_len: 32, gateway })
+        Ok(Attachment { netns, address, prefix_len: 32, gateway, address_v6 })
     }
 
     fn publish(&self, pod_uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
@@ -461,7 +536,7 @@ impl Inner {
             let device = device.ok_or_else(|| refused(io::Error::from_raw_os_error(ENODEV)))?;
             state.routing.replace_route(self.fabric_route(route.to, device)).map_err(refused)?;
         }
-        state.change(|view| view.fabric = wanted)
+        state.change(|view, _| view.fabric = wanted)
     }
 
     fn set_machines(&self, wanted: Vec<MachineRoute>) -> Result<(), Error> {
@@ -482,7 +557,7 @@ impl Inner {
                 Err(error) => done = Err(error),
             }
         }
-        state.change(|view| view.machines = held)?;
+        state.change(|view, _| view.machines = held)?;
         done
     }
 
@@ -508,7 +583,13 @@ impl Inner {
             }
         }
         let table = state.view.table();
-        nftables::remove(&mut state.nftables, &table)
+        let mut batch = Batch::new();
+        batch.remove::<Ipv4Addr>(&table);
+        if state.view_v6.is_some() {
+            batch.remove::<Ipv6Addr>(&table);
+        }
+        batch
+            .run(&mut state.nftables)
             .map_err(|(part, error)| Error::netlink(format!("nftables {table}: {part}"), error))?;
         state.applied = None;
         let net = self.options.data_dir.join("net");
@@ -524,20 +605,27 @@ impl Inner {
 /// The pod's end of the cable, as everywhere in Kubernetes.
 const POD_DEVICE: &str = "eth0";
 
-fn set_up_pod(address: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), Error> {
+fn set_up_pod(address: Ipv4Addr, gateway: Ipv4Addr, address_v6: Option<Ipv6Addr>) -> Result<(), Error> {
     let refused = |what: &'static str| move |error| Error::netlink(format!("{what} in the pod's namespace"), error);
     let mut routing = Routing::open().map_err(refused("open a routing socket"))?;
     // The loopback is number 1 in every namespace.
     routing.set_up(1).map_err(refused("switch on lo"))?;
     let device = routing.link(POD_DEVICE).map_err(refused("find eth0"))?;
     let device = device.ok_or_else(|| refused("find eth0")(io::Error::from_raw_os_error(ENODEV)))?;
-    no_ipv6(POD_DEVICE)?;
+    match address_v6 {
+        Some(_) => ipv6::on(POD_DEVICE)?,
+        None => ipv6::off(POD_DEVICE)?,
+    }
     routing.add_address(device, address, 32).map_err(refused("give eth0 its address"))?;
     routing.set_up(device).map_err(refused("switch on eth0"))?;
     let to_gateway = Route { to: Cidr::host(gateway), device, gateway: None, source: None, metric: None };
     routing.replace_route(to_gateway).map_err(refused("route to the gateway"))?;
     let default = Route { to: Cidr::ANY, device, gateway: Some(gateway), source: None, metric: None };
-    routing.replace_route(default).map_err(refused("route to everything"))
+    routing.replace_route(default).map_err(refused("route to everything"))?;
+    match address_v6 {
+        Some(address) => ipv6::set_up_pod(&mut routing, device, address).map_err(refused("set IPv6 up")),
+        None => Ok(()),
+    }
 }
 
 fn open_gateway(routing: &mut Routing, view: &View) -> Result<(), Error> {
@@ -559,7 +647,6 @@ fn open_gateway(routing: &mut Routing, view: &View) -> Result<(), Error> {
         gone(routing.delete_link(device)).map_err(refused("remove"))?;
         return Err(taken);
     }
-    no_ipv6(&name)?;
     routing.add_address(device, view.gateway, view.pod_range.prefix_len()).map_err(refused("give an address to"))?;
     routing.set_up(device).map_err(refused("switch on"))?;
     // Nodes in one namespace may have the same Service range: each gets a route of its own, the oldest device's wins.
@@ -618,14 +705,6 @@ fn sysctl(name: &str, value: &str) -> Result<(), Error> {
         return Ok(());
     }
     fs::write(&path, value).map_err(|error| Error::file("write", &path, error))
-}
-
-fn no_ipv6(device: &str) -> Result<(), Error> {
-    // A kernel without IPv6 has nothing to switch off.
-    if Path::new("/proc/sys/net/ipv6").exists() {
-        sysctl(&format!("net/ipv6/conf/{device}/disable_ipv6"), "1")?;
-    }
-    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(

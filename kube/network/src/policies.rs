@@ -11,7 +11,6 @@
 //! Judged is where a connection really ends, after the translation of Service addresses. The cluster's DNS is no pod here; it counts as
 //! one with the label `k8s-app: kube-dns` in `kube-system`, by which policies written for other clusters know it.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -21,27 +20,29 @@ use substrate_client::lookup::{Labels, label_selector_matches};
 
 use crate::Cidr;
 use crate::rules::{Allowed, Isolated, Peers, Ports};
+use engine_packets::Address;
 use engine_packets::nftables::Protocol;
 
 /// What a policy can name, by its labels: a pod, or the cluster's DNS.
-struct Subject {
+struct Subject<A> {
     namespace: String,
     labels: Option<Labels>,
-    address: Ipv4Addr,
+    address: A,
     /// Name, protocol, number.
     ports: Vec<(String, Protocol, u16)>,
 }
 
-/// Which pods of `range` are isolated, and what they may do all the same. `dns` is where the cluster's DNS answers.
-pub(crate) fn plan(
+/// Which pods of `range` are isolated, and what they may do all the same. `dns` is where the cluster's DNS answers, if it does in this family.
+/// Each family is judged by itself: a range of the other has nobody, so what names none but those allows nobody.
+pub(crate) fn plan<A: Address>(
     policies: &[Arc<NetworkPolicy>],
     pods: &[Arc<Pod>],
     namespaces: &[Arc<Namespace>],
-    range: Cidr,
-    dns: Ipv4Addr,
-) -> Vec<Isolated> {
-    let mut subjects: Vec<Subject> = pods.iter().filter_map(|pod| of_pod(pod)).collect();
-    subjects.push(of_dns(dns));
+    range: Cidr<A>,
+    dns: Option<A>,
+) -> Vec<Isolated<A>> {
+    let mut subjects: Vec<Subject<A>> = pods.iter().filter_map(|pod| of_pod(pod)).collect();
+    subjects.extend(dns.map(of_dns));
     let world = World {
         subjects,
         namespaces: namespaces
@@ -49,7 +50,7 @@ pub(crate) fn plan(
             .filter_map(|namespace| Some((namespace.metadata.name.as_deref()?, namespace.metadata.labels.as_ref())))
             .collect(),
     };
-    let mut isolated: BTreeMap<Ipv4Addr, Isolated> = BTreeMap::new();
+    let mut isolated: BTreeMap<A, Isolated<A>> = BTreeMap::new();
     for policy in policies {
         let Some(spec) = &policy.spec else { continue };
         let own = policy.metadata.namespace.as_deref().unwrap_or_default();
@@ -59,7 +60,7 @@ pub(crate) fn plan(
         let egress = asks("Egress") || (types.is_empty() && spec.egress.iter().flatten().next().is_some());
         let selected = world.subjects.iter().filter(|subject| {
             subject.namespace == own
-                && subject.address != dns
+                && Some(subject.address) != dns
                 && range.contains(subject.address)
                 && selects(spec.pod_selector.as_ref(), subject.labels.as_ref())
         });
@@ -84,7 +85,7 @@ pub(crate) fn plan(
     isolated.into_values().collect()
 }
 
-fn allow(peers: &Peers, ports: &[Ports]) -> Allowed {
+fn allow<A: Address>(peers: &Peers<A>, ports: &[Ports]) -> Allowed<A> {
     Allowed { peers: peers.clone(), ports: ports.to_vec() }
 }
 
@@ -97,13 +98,14 @@ fn selects(
 }
 
 /// A pod that has an address of its own; one that has ended keeps its address in its status, which another may have by now.
-fn of_pod(pod: &Pod) -> Option<Subject> {
+fn of_pod<A: Address>(pod: &Pod) -> Option<Subject<A>> {
     let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
     let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     if over || spec.host_network == Some(true) {
         return None;
     }
-    let address = status.pod_ip.as_deref()?.parse().ok()?;
+    let addresses = status.pod_ips.iter().flatten().map(|address| &address.ip).chain(&status.pod_ip);
+    let address = addresses.filter_map(|text| text.parse().ok()).next()?;
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let ports = containers.flat_map(|container| container.ports.iter().flatten()).filter_map(|port| {
         let number = u16::try_from(port.container_port).ok()?;
@@ -117,7 +119,7 @@ fn of_pod(pod: &Pod) -> Option<Subject> {
     })
 }
 
-fn of_dns(address: Ipv4Addr) -> Subject {
+fn of_dns<A>(address: A) -> Subject<A> {
     Subject {
         namespace: "kube-system".into(),
         labels: Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into()),
@@ -135,21 +137,21 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
     }
 }
 
-struct World<'a> {
-    subjects: Vec<Subject>,
+struct World<'a, A> {
+    subjects: Vec<Subject<A>>,
     /// Labels by name.
     namespaces: BTreeMap<&'a str, Option<&'a Labels>>,
 }
 
-impl World<'_> {
+impl<A: Address> World<'_, A> {
     /// Who a rule names: its pods together, and each range; with the pods, for ports that they name themselves.
-    fn peers(&self, named: Option<&[NetworkPolicyPeer]>, own: &str) -> Vec<(Peers, Vec<&Subject>)> {
+    fn peers(&self, named: Option<&[NetworkPolicyPeer]>, own: &str) -> Vec<(Peers<A>, Vec<&Subject<A>>)> {
         let named = named.unwrap_or_default();
         if named.is_empty() {
             return vec![(Peers::Anybody, Vec::new())];
         }
-        let mut found: Vec<(Peers, Vec<&Subject>)> = Vec::new();
-        let is_named = |subject: &&Subject| {
+        let mut found: Vec<(Peers<A>, Vec<&Subject<A>>)> = Vec::new();
+        let is_named = |subject: &&Subject<A>| {
             named.iter().filter(|peer| peer.ip_block.is_none()).any(|peer| {
                 let in_namespace = match &peer.namespace_selector {
                     Some(selector) => {
@@ -161,12 +163,12 @@ impl World<'_> {
                 in_namespace && selects(peer.pod_selector.as_ref(), subject.labels.as_ref())
             })
         };
-        let pods: Vec<&Subject> = self.subjects.iter().filter(is_named).collect();
+        let pods: Vec<&Subject<A>> = self.subjects.iter().filter(is_named).collect();
         if !pods.is_empty() {
             found.push((Peers::Pods(pods.iter().map(|pod| pod.address).collect()), pods));
         }
         for block in named.iter().filter_map(|peer| peer.ip_block.as_ref()) {
-            // A range of IPv6 has nobody here.
+            // A range of the other family has nobody here.
             let Ok(range) = block.cidr.parse() else { continue };
             let except = block.except.iter().flatten().filter_map(|range| range.parse().ok()).collect();
             found.push((Peers::Range { range, except }, Vec::new()));
@@ -175,12 +177,17 @@ impl World<'_> {
     }
 
     /// What an egress rule allows. A port by name is that of each pod at the other end.
-    fn egress(&self, to: Option<&[NetworkPolicyPeer]>, ports: Option<&[NetworkPolicyPort]>, own: &str) -> Vec<Allowed> {
+    fn egress(
+        &self,
+        to: Option<&[NetworkPolicyPeer]>,
+        ports: Option<&[NetworkPolicyPort]>,
+        own: &str,
+    ) -> Vec<Allowed<A>> {
         let mut allowed = Vec::new();
         for (peers, pods) in self.peers(to, own) {
             let by_number = resolve(ports, &[]);
             allowed.extend(by_number.iter().map(|ports| allow(&peers, ports)));
-            let mut by_name: BTreeMap<Ports, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+            let mut by_name: BTreeMap<Ports, BTreeSet<A>> = BTreeMap::new();
             for pod in pods {
                 let named =
                     ports.unwrap_or_default().iter().filter(|port| matches!(port.port, Some(IntOrString::String(_))));

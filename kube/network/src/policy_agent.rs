@@ -7,7 +7,7 @@ use substrate_client::{Cache, Caches};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::{NodeNetwork, policies};
+use crate::{Both, Ipv6, NodeNetwork, policies};
 
 /// A pod and the change of its address, its labels and its end come one after the other; a policy must not wait much longer than they do.
 const BURST: Duration = Duration::from_millis(10);
@@ -21,7 +21,7 @@ impl PolicyAgent {
     /// Makes NetworkPolicies hold on `network` until dropped, with the rights of the copies: list and watch of `networkpolicies`, and,
     /// once there is a policy, of `pods` and `namespaces`.
     ///
-    /// Limits: IPv4, TCP and UDP. A pod is isolated once its address is known, some 20 ms after it got it. Connections that are open when
+    /// Limits: TCP and UDP. A pod is isolated once its address is known, some 20 ms after it got it. Connections that are open when
     /// a policy comes stay. Pods in the machine's own network are neither isolated nor anybody's peer, and the machine reaches its pods.
     pub async fn run(caches: Caches, network: NodeNetwork) {
         let known: Cache<NetworkPolicy> = caches.all();
@@ -55,9 +55,12 @@ async fn follow(
             seen.mark_unchanged();
         }
         let known = known.list();
-        let range = network.options().pod_cidr;
-        let isolated = policies::plan(&known, &pods.list(), &namespaces.list(), range, network.gateway());
-        let (policies, count) = (known.len(), isolated.len());
+        let (pods, namespaces) = (pods.list(), namespaces.list());
+        let v4 = policies::plan(&known, &pods, &namespaces, network.options().pod_cidr, Some(network.gateway()));
+        let of_v6 = |ranges: &Ipv6| policies::plan(&known, &pods, &namespaces, ranges.pods, None);
+        let v6 = network.options().ipv6.as_ref().map(of_v6).unwrap_or_default();
+        let (policies, count) = (known.len(), v4.len());
+        let isolated = Both { v4, v6 };
         let applied = network.set_isolated(isolated).await;
         match &applied {
             Ok(()) if policies == 0 => return,

@@ -1,4 +1,5 @@
 //! Keeps the machine's rules, and what it answers to health checks, in step with Services and EndpointSlices: what kube-proxy does.
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
@@ -7,7 +8,7 @@ use substrate_client::{Cache, Caches};
 use tracing::{debug, warn};
 
 use crate::health_check::{self, HealthChecks};
-use crate::{NodeNetwork, services};
+use crate::{Both, NodeNetwork, services};
 
 /// Services and where they lead: the shared copies that the proxy and the cluster's DNS read.
 #[derive(Clone)]
@@ -65,14 +66,20 @@ impl ServiceProxy {
         seen.services.mark_unchanged();
         seen.slices.mark_unchanged();
         let mut pause = PAUSE_MIN;
-        let mut checks = HealthChecks::new();
+        let mut checks = HealthChecks::new(network.options().ipv6.is_some());
         loop {
-            let (services, here) = (caches.services.list(), network.options().pod_cidr);
-            let slices = services::by_service(caches.slices.list());
-            let ports = services::ports(&services, &slices, here);
-            let health = health_check::plan(&services, &slices, here);
+            let (services, all, here) = (caches.services.list(), caches.slices.list(), network.options());
+            let slices = services::by_service::<Ipv4Addr>(&all);
+            let v4 = services::ports(&services, &slices, here.pod_cidr);
+            let mut health = health_check::plan(&services, &slices, here.pod_cidr);
+            let mut v6 = Vec::new();
+            if let Some(here) = &here.ipv6 {
+                let slices = services::by_service::<Ipv6Addr>(&all);
+                v6 = services::ports(&services, &slices, here.pods);
+                health_check::join(&mut health, health_check::plan(&services, &slices, here.pods));
+            }
             checks.set(health.clone()).await;
-            let count = ports.len();
+            let (count, ports) = (v4.len() + v6.len(), Both { v4, v6 });
             match network.set_services(ports).await {
                 Ok(()) => {
                     debug!(ports = count, "Services set");

@@ -25,21 +25,23 @@ mod affinity;
 mod isolation;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub use isolation::{Allowed, Isolated, Peers, Ports};
 use serde::{Deserialize, Serialize};
 
 use crate::Cidr;
+use engine_packets::Address;
 use engine_packets::nftables::{Chain, Expr, Hook, Key, KeyKind, Protocol, Ruleset, Set, Value, ValueKind};
 
 /// A pod that may open connections only to what is said here.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ConfinedPod {
+#[serde(bound = "A: Address")]
+pub struct ConfinedPod<A: Address = Ipv4Addr> {
     /// The pod's address.
-    pub address: Ipv4Addr,
+    pub address: A,
     /// What it may reach. Judged after the translation of Service addresses.
-    pub allow_to: Vec<Cidr>,
+    pub allow_to: Vec<Cidr<A>>,
     /// Whether it may also reach this node's pods, its cluster's DNS and with them the Services that lead to pods.
     pub own_cluster: bool,
 }
@@ -47,9 +49,9 @@ pub struct ConfinedPod {
 /// A range of addresses that lies behind a device: pods and Services of another node. The device belongs to the fabric
 /// alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FabricRoute {
+pub struct FabricRoute<A = Ipv4Addr> {
     /// The range.
-    pub to: Cidr,
+    pub to: Cidr<A>,
     /// The device's name.
     pub device: String,
     /// What may be reached from there.
@@ -58,11 +60,11 @@ pub struct FabricRoute {
 
 /// A range of addresses that pods of another machine of this cluster have. That machine is on a network with this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MachineRoute {
+pub struct MachineRoute<A = Ipv4Addr> {
     /// The range.
-    pub to: Cidr,
+    pub to: Cidr<A>,
     /// That machine.
-    pub via: Ipv4Addr,
+    pub via: A,
 }
 
 /// What a node of the fabric may open connections to here. Never this machine's own addresses, its LAN, or anything else
@@ -78,11 +80,11 @@ pub enum FabricAccess {
 
 /// One port of a Service with the endpoints that are ready for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServicePort {
+pub struct ServicePort<A = Ipv4Addr> {
     /// `namespace/name:port`, for people.
     pub name: String,
     /// Its cluster addresses.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<A>,
     /// Its protocol.
     pub protocol: Protocol,
     /// Its port at the cluster addresses.
@@ -90,36 +92,37 @@ pub struct ServicePort {
     /// Its port at every address of the machine.
     pub node_port: Option<u16>,
     /// Addresses outside of the cluster's ranges at which its port is answered, whoever calls: external ones and a load balancer's.
-    pub external: Vec<Ipv4Addr>,
+    pub external: Vec<A>,
     /// Who may call there. `None`: everybody.
-    pub sources: Option<Vec<Cidr>>,
+    pub sources: Option<Vec<Cidr<A>>>,
     /// Where connections go. Empty: they are refused.
-    pub endpoints: Vec<(Ipv4Addr, u16)>,
+    pub endpoints: Vec<(A, u16)>,
     /// Whether a client, by its address, always comes to the same endpoint.
     pub by_client: bool,
 }
 
-/// All that the rules are made from.
+/// All that the rules of one family are made from. Those of IPv6 know pods and Services of this machine alone: no fabric and no other machines,
+/// and who is confined reaches nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct View {
+pub(crate) struct View<A: Address = Ipv4Addr> {
     pub instance: String,
-    pub pod_range: Cidr,
-    pub service_range: Cidr,
-    pub gateway: Ipv4Addr,
-    pub services: Vec<ServicePort>,
-    pub fabric: Vec<FabricRoute>,
-    pub machines: Vec<MachineRoute>,
-    pub confined: Vec<ConfinedPod>,
-    pub isolated: Vec<Isolated>,
+    pub pod_range: Cidr<A>,
+    pub service_range: Cidr<A>,
+    pub gateway: A,
+    pub services: Vec<ServicePort<A>>,
+    pub fabric: Vec<FabricRoute<A>>,
+    pub machines: Vec<MachineRoute<A>>,
+    pub confined: Vec<ConfinedPod<A>>,
+    pub isolated: Vec<Isolated<A>>,
     /// Ports of the machine that lead to a pod each.
-    pub published: Vec<ServicePort>,
+    pub published: Vec<ServicePort<A>>,
     /// Addresses of this node's pods on the machine's own network, whose cables are not ours.
-    pub plugged: BTreeSet<Ipv4Addr>,
+    pub plugged: BTreeSet<A>,
 }
 
-impl View {
+impl<A: Address> View<A> {
     /// All that is translated: the ports of pods come after those of Services.
-    fn ports(&self) -> impl Iterator<Item = &ServicePort> {
+    fn ports(&self) -> impl Iterator<Item = &ServicePort<A>> {
         self.services.iter().chain(&self.published)
     }
 
@@ -138,13 +141,14 @@ impl View {
     }
 
     /// The cluster's DNS: address number 10 of the Service range.
-    pub fn dns_address(&self) -> Option<Ipv4Addr> {
-        self.service_range.nth(10)
+    pub fn dns_address(&self) -> Option<A> {
+        // It listens on IPv4.
+        self.service_range.nth(10).filter(|_| A::BITS == 32)
     }
 }
 
 /// The rules for a view.
-pub(crate) fn plan(view: &View) -> Ruleset {
+pub(crate) fn plan<A: Address>(view: &View<A>) -> Ruleset<A> {
     let mut sets = service_sets(view);
     let mut chains = vec![spoofed(view), prerouting(view), output(view), services(), postrouting(view)];
     chains.extend([forward(view), input(view), filter_output(view)]);
@@ -160,7 +164,7 @@ pub(crate) fn plan(view: &View) -> Ruleset {
         let rules = rules.into_iter().map(|rule| [vec![Expr::Protocol(service.protocol)], rule].concat()).collect();
         chains.push(Chain { name: format!("svc-{number}"), hook: None, rules });
         if let Some(sources) = &service.sources {
-            let from = |range: &Cidr| vec![Expr::Source(*range), Expr::Jump(format!("svc-{number}"))];
+            let from = |range: &Cidr<A>| vec![Expr::Source(*range), Expr::Jump(format!("svc-{number}"))];
             let rules = sources.iter().map(from).chain([vec![Expr::Drop]]).collect();
             chains.push(Chain { name: format!("from-{number}"), hook: None, rules });
         }
@@ -196,8 +200,7 @@ pub(crate) fn plan(view: &View) -> Ruleset {
             })
             .collect(),
     });
-    let guests: BTreeSet<Ipv4Addr> =
-        view.confined.iter().filter(|pod| !pod.own_cluster).map(|pod| pod.address).collect();
+    let guests: BTreeSet<A> = view.confined.iter().filter(|pod| !pod.own_cluster).map(|pod| pod.address).collect();
     sets.push(Set {
         name: "guests".into(),
         key: &[KeyKind::Address],
@@ -211,7 +214,7 @@ pub(crate) fn plan(view: &View) -> Ruleset {
         elements: view.plugged.iter().map(|address| (vec![Key::Address(*address)], Value::None)).collect(),
     });
     for (address, allowed) in &confined {
-        let mut rules: Vec<Vec<Expr>> =
+        let mut rules: Vec<Vec<Expr<A>>> =
             allowed.iter().map(|range| vec![Expr::Destination(*range), Expr::Accept]).collect();
         rules.push(vec![Expr::RejectProhibited]);
         chains.push(Chain { name: format!("confined-{address}"), hook: None, rules });
@@ -224,8 +227,8 @@ pub(crate) fn plan(view: &View) -> Ruleset {
     Ruleset { table: view.table(), chains, sets }
 }
 
-fn confined_by_address(view: &View) -> BTreeMap<Ipv4Addr, BTreeSet<Cidr>> {
-    let mut confined: BTreeMap<Ipv4Addr, BTreeSet<Cidr>> = BTreeMap::new();
+fn confined_by_address<A: Address>(view: &View<A>) -> BTreeMap<A, BTreeSet<Cidr<A>>> {
+    let mut confined: BTreeMap<A, BTreeSet<Cidr<A>>> = BTreeMap::new();
     for pod in &view.confined {
         let allowed = confined.entry(pod.address).or_default();
         allowed.extend(pod.allow_to.iter().copied());
@@ -235,12 +238,25 @@ fn confined_by_address(view: &View) -> BTreeMap<Ipv4Addr, BTreeSet<Cidr>> {
 }
 
 /// Drops what a pod sends with an address that is not its own.
-fn spoofed(view: &View) -> Chain {
-    let rules = vec![vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceElsewhere, Expr::Drop]];
+fn spoofed<A: Address>(view: &View<A>) -> Chain<A> {
+    let from_pod = || Expr::InPrefix(view.cable_prefix());
+    let mut rules = Vec::new();
+    if let Some(on_the_link) = link_local() {
+        // The pod's other address, by which no rule knows it: with it it asks for its neighbour's device, and nothing else.
+        rules.push(vec![from_pod(), Expr::Neighbour, Expr::Accept]);
+        rules.push(vec![from_pod(), Expr::Source(on_the_link), Expr::Drop]);
+    }
+    rules.push(vec![from_pod(), Expr::SourceElsewhere, Expr::Drop]);
     Chain { name: "spoofed".into(), hook: Some(Hook::RawPrerouting), rules }
 }
 
-fn prerouting(view: &View) -> Chain {
+/// Addresses that are good on one cable (RFC 4291, section 2.5.6).
+fn link_local<A: Address>() -> Option<Cidr<A>> {
+    let address = A::of(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into())?;
+    Cidr::new(address, 10)
+}
+
+fn prerouting<A: Address>(view: &View<A>) -> Chain<A> {
     let rules = vec![
         vec![Expr::InPrefix(view.cable_prefix()), Expr::Jump("services".into())],
         vec![Expr::SourceSet("plugged".into()), Expr::Jump("services".into())],
@@ -251,22 +267,22 @@ fn prerouting(view: &View) -> Chain {
     Chain { name: "prerouting".into(), hook: Some(Hook::NatPrerouting), rules }
 }
 
-fn output(view: &View) -> Chain {
+fn output<A: Address>(view: &View<A>) -> Chain<A> {
     let rules = vec![
         // The route says whose Service address it is when several nodes use the same range.
         vec![Expr::Out(view.gateway_device()), Expr::Jump("services".into())],
         vec![Expr::DestinationPortMap("external".into())],
         // From 127.0.0.0/8 the kernel would not send to a pod; the machine's other addresses work.
-        vec![Expr::DestinationNot(Cidr::LOOPBACK), Expr::DestinationLocal, Expr::PortMap("nodeports".into())],
+        vec![Expr::DestinationNot(Cidr::loopback()), Expr::DestinationLocal, Expr::PortMap("nodeports".into())],
     ];
     Chain { name: "output".into(), hook: Some(Hook::NatOutput), rules }
 }
 
-fn services() -> Chain {
+fn services<A: Address>() -> Chain<A> {
     Chain { name: "services".into(), hook: None, rules: vec![vec![Expr::DestinationPortMap("services".into())]] }
 }
 
-fn postrouting(view: &View) -> Chain {
+fn postrouting<A: Address>(view: &View<A>) -> Chain<A> {
     let cables = || Expr::OutPrefix(view.cable_prefix());
     let mut rules = vec![
         // A pod that reaches itself through a Service would see its own address and answer without passing here.
@@ -291,11 +307,11 @@ fn postrouting(view: &View) -> Chain {
     Chain { name: "postrouting".into(), hook: Some(Hook::NatPostrouting), rules }
 }
 
-fn fabric_ranges(view: &View) -> BTreeSet<Cidr> {
+fn fabric_ranges<A: Address>(view: &View<A>) -> BTreeSet<Cidr<A>> {
     view.fabric.iter().map(|route| route.to).collect()
 }
 
-fn forward(view: &View) -> Chain {
+fn forward<A: Address>(view: &View<A>) -> Chain<A> {
     let from_pod = || Expr::InPrefix(view.cable_prefix());
     let rules = vec![
         vec![Expr::Established, Expr::Accept],
@@ -312,9 +328,10 @@ fn forward(view: &View) -> Chain {
     Chain { name: "forward".into(), hook: Some(Hook::FilterForward), rules }
 }
 
-fn input(view: &View) -> Chain {
+fn input<A: Address>(view: &View<A>) -> Chain<A> {
     let rules = vec![
         vec![Expr::Established, Expr::Accept],
+        vec![Expr::Neighbour, Expr::Accept],
         // Nothing else that listens here is what they mean.
         vec![Expr::DestinationPortMap("nowhere".into())],
         vec![Expr::InPrefix(view.cable_prefix()), Expr::SourceMap("egress".into())],
@@ -325,18 +342,18 @@ fn input(view: &View) -> Chain {
     Chain { name: "input".into(), hook: Some(Hook::FilterInput), rules }
 }
 
-fn filter_output(view: &View) -> Chain {
+fn filter_output<A: Address>(view: &View<A>) -> Chain<A> {
     let to_nowhere =
         vec![Expr::Out(view.gateway_device()), Expr::Destination(view.service_range), Expr::Jump("refuse".into())];
     Chain { name: "filter-output".into(), hook: Some(Hook::FilterOutput), rules: vec![to_nowhere] }
 }
 
-fn refuse() -> Vec<Vec<Expr>> {
+fn refuse<A: Address>() -> Vec<Vec<Expr<A>>> {
     vec![vec![Expr::Protocol(Protocol::Tcp), Expr::RejectReset], vec![Expr::RejectPort]]
 }
 
 /// What others may reach through this machine.
-fn from_fabric(view: &View) -> Chain {
+fn from_fabric<A: Address>(view: &View<A>) -> Chain<A> {
     let mut rules = Vec::new();
     for pod in &view.confined {
         let here = Cidr::host(pod.address);
@@ -355,19 +372,19 @@ fn from_fabric(view: &View) -> Chain {
     Chain { name: "from-fabric".into(), hook: None, rules }
 }
 
-fn fabric_input(view: &View) -> Chain {
-    let mut rules: Vec<Vec<Expr>> =
+fn fabric_input<A: Address>(view: &View<A>) -> Chain<A> {
+    let mut rules: Vec<Vec<Expr<A>>> =
         trusted(view).into_iter().map(|from| vec![Expr::Source(from), Expr::Jump("dns-only".into())]).collect();
     rules.push(vec![Expr::RejectProhibited]);
     Chain { name: "fabric-input".into(), hook: None, rules }
 }
 
 /// The ranges from which the cluster may be reached.
-fn trusted(view: &View) -> BTreeSet<Cidr> {
+fn trusted<A: Address>(view: &View<A>) -> BTreeSet<Cidr<A>> {
     view.fabric.iter().filter(|route| route.access == FabricAccess::Cluster).map(|route| route.to).collect()
 }
 
-fn dns_only(view: &View) -> Chain {
+fn dns_only<A: Address>(view: &View<A>) -> Chain<A> {
     let gateway = Cidr::host(view.gateway);
     let dns =
         |protocol| vec![Expr::Destination(gateway), Expr::Protocol(protocol), Expr::DestinationPort(53), Expr::Accept];
@@ -377,19 +394,19 @@ fn dns_only(view: &View) -> Chain {
 
 /// Of two Services that claim the same address or port the first in the list wins, so that the kernel never sees a
 /// duplicate; the API server does not let it come to that.
-fn service_sets(view: &View) -> Vec<Set> {
-    let mut services: BTreeMap<(Ipv4Addr, Protocol, u16), String> = BTreeMap::new();
+fn service_sets<A: Address>(view: &View<A>) -> Vec<Set<A>> {
+    let mut services: BTreeMap<(A, Protocol, u16), String> = BTreeMap::new();
     let mut nodeports: BTreeMap<(Protocol, u16), String> = BTreeMap::new();
-    let mut external: BTreeMap<(Ipv4Addr, Protocol, u16), String> = BTreeMap::new();
-    let mut nowhere: BTreeMap<(Ipv4Addr, Protocol, u16), String> = BTreeMap::new();
-    let mut hairpin: BTreeSet<Ipv4Addr> = BTreeSet::new();
+    let mut external: BTreeMap<(A, Protocol, u16), String> = BTreeMap::new();
+    let mut nowhere: BTreeMap<(A, Protocol, u16), String> = BTreeMap::new();
+    let mut hairpin: BTreeSet<A> = BTreeSet::new();
     let mut maps = Vec::new();
     if let Some(address) = view.dns_address() {
         services.insert((address, Protocol::Udp, 53), "dns".into());
         services.insert((address, Protocol::Tcp, 53), "dns".into());
     }
     for (number, service) in view.ports().enumerate() {
-        let at = |address: &Ipv4Addr| (*address, service.protocol, service.port);
+        let at = |address: &A| (*address, service.protocol, service.port);
         if service.endpoints.is_empty() {
             nowhere.extend(service.external.iter().map(|address| (at(address), "refuse".into())));
             continue;
@@ -406,7 +423,7 @@ fn service_sets(view: &View) -> Vec<Set> {
         }
         hairpin.extend(service.endpoints.iter().map(|(address, _)| *address));
         if service.endpoints.len() > 1 {
-            let endpoints: Vec<(u32, &(Ipv4Addr, u16))> = match service.by_client {
+            let endpoints: Vec<(u32, &(A, u16))> = match service.by_client {
                 true => affinity::shares(&service.endpoints),
                 false => (0..).zip(&service.endpoints).collect(),
             };
@@ -456,7 +473,7 @@ fn service_sets(view: &View) -> Vec<Set> {
 }
 
 /// A map from address, protocol and port to a chain.
-fn by_address(name: &str, chains: BTreeMap<(Ipv4Addr, Protocol, u16), String>) -> Set {
+fn by_address<A: Address>(name: &str, chains: BTreeMap<(A, Protocol, u16), String>) -> Set<A> {
     let element = |((address, protocol, port), chain)| {
         (vec![Key::Address(address), Key::Protocol(protocol), Key::Port(port)], Value::Goto(chain))
     };

@@ -5,7 +5,8 @@
 //! used, of calls from pods (`internalTrafficPolicy`) or of those to a node port, an external address or a load balancer's
 //! (`externalTrafficPolicy`); pods that call those are inside.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
@@ -13,6 +14,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use crate::Cidr;
 use crate::rules::ServicePort;
+use engine_packets::Address;
 use engine_packets::nftables::Protocol;
 
 /// The label by which a slice names its Service.
@@ -23,13 +25,23 @@ const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// EndpointSlices by namespace and Service.
 pub(crate) type Slices = BTreeMap<(String, String), Vec<Arc<EndpointSlice>>>;
 
-/// IPv4 slices, by the Service that they name.
-pub(crate) fn by_service(slices: Vec<Arc<EndpointSlice>>) -> Slices {
+/// Slices of addresses of the family, by the Service that they name.
+pub(crate) fn by_service<A: Address>(slices: &[Arc<EndpointSlice>]) -> Slices {
+    let family = if A::BITS == 32 { "IPv4" } else { "IPv6" };
+    sorted(slices.iter().filter(|slice| slice.address_type == family))
+}
+
+/// Slices of addresses of either family, by the Service that they name.
+pub(crate) fn all_by_service(slices: &[Arc<EndpointSlice>]) -> Slices {
+    sorted(slices.iter().filter(|slice| matches!(slice.address_type.as_str(), "IPv4" | "IPv6")))
+}
+
+fn sorted<'a>(slices: impl Iterator<Item = &'a Arc<EndpointSlice>>) -> Slices {
     let mut by_service = Slices::new();
-    for slice in slices.into_iter().filter(|slice| slice.address_type == "IPv4") {
+    for slice in slices {
         let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)).cloned();
         if let (Some(namespace), Some(service)) = (slice.metadata.namespace.clone(), service) {
-            by_service.entry((namespace, service)).or_default().push(slice);
+            by_service.entry((namespace, service)).or_default().push(Arc::clone(slice));
         }
     }
     by_service
@@ -42,40 +54,40 @@ pub(crate) fn slices_of<'a>(slices: &'a Slices, service: &Service) -> &'a [Arc<E
     slices.get(&(namespace, name)).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// The IPv4 cluster addresses of a Service; none if it is headless or only a name.
-pub(crate) fn cluster_addresses(spec: &ServiceSpec) -> Vec<Ipv4Addr> {
+/// The cluster addresses of a Service in the family; none if it is headless or only a name.
+pub(crate) fn cluster_addresses<A: Ord + FromStr>(spec: &ServiceSpec) -> Vec<A> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return Vec::new();
     }
     let texts = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-    let addresses: BTreeSet<Ipv4Addr> = texts.filter_map(|text| text.parse().ok()).collect();
+    let addresses: BTreeSet<A> = texts.filter_map(|text| text.parse().ok()).collect();
     addresses.into_iter().collect()
 }
 
 /// Addresses outside of the cluster's ranges at which a Service is answered, if a packet for one comes to this machine. A pod's own
 /// address is nobody else's.
-struct Outside {
+struct Outside<A> {
     /// For everybody: `externalIPs`, and a load balancer's addresses.
-    open: Vec<Ipv4Addr>,
+    open: Vec<A>,
     /// A load balancer's addresses, if `loadBalancerSourceRanges` says who may call.
-    guarded: Vec<Ipv4Addr>,
-    /// These ranges; those of IPv6 let nobody in here.
-    sources: Option<Vec<Cidr>>,
+    guarded: Vec<A>,
+    /// These ranges; those of the other family let nobody in here.
+    sources: Option<Vec<Cidr<A>>>,
 }
 
-impl Outside {
-    fn of(service: &Service, here: Cidr) -> Outside {
+impl<A: Address> Outside<A> {
+    fn of(service: &Service, here: Cidr<A>) -> Outside<A> {
         let spec = service.spec.as_ref();
         let usable =
-            |text: &String| text.parse().ok().filter(|address| !forbidden(*address) && !here.contains(*address));
-        let mut open: BTreeSet<Ipv4Addr> =
+            |text: &String| text.parse().ok().filter(|address: &A| !forbidden(*address) && !here.contains(*address));
+        let mut open: BTreeSet<A> =
             spec.into_iter().flat_map(|spec| spec.external_ips.iter().flatten()).filter_map(usable).collect();
         let balanced = spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
         let status = service.status.as_ref().filter(|_| balanced).and_then(|status| status.load_balancer.as_ref());
         let ingress = status.into_iter().flat_map(|status| status.ingress.iter().flatten());
         // Whose packets a `Proxy` sends with another address: they come by the node port.
         let ingress = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
-        let mut guarded: BTreeSet<Ipv4Addr> = ingress.filter_map(|ingress| usable(ingress.ip.as_ref()?)).collect();
+        let mut guarded: BTreeSet<A> = ingress.filter_map(|ingress| usable(ingress.ip.as_ref()?)).collect();
         let ranges = spec.and_then(|spec| spec.load_balancer_source_ranges.as_deref()).unwrap_or_default();
         if ranges.is_empty() {
             open.append(&mut guarded);
@@ -85,14 +97,14 @@ impl Outside {
     }
 }
 
-/// The ports of all Services that this machine makes work; pods of `here` are its own. One with a policy of its own for what comes from
+/// The ports of all Services that this machine makes work in one family, of which the slices are; pods of `here` are its own. One with a policy of its own for what comes from
 /// outside is two.
-pub(crate) fn ports(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> Vec<ServicePort> {
+pub(crate) fn ports<A: Address>(services: &[Arc<Service>], slices: &Slices, here: Cidr<A>) -> Vec<ServicePort<A>> {
     let mut ports = Vec::new();
     for service in services {
         let elsewhere = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PROXY_NAME));
         let Some(spec) = service.spec.as_ref().filter(|_| !elsewhere) else { continue };
-        let addresses = cluster_addresses(spec);
+        let addresses = cluster_addresses::<A>(spec);
         if addresses.is_empty() {
             continue;
         }
@@ -149,12 +161,12 @@ pub(crate) fn ports(services: &[Arc<Service>], slices: &Slices, here: Cidr) -> V
     ports
 }
 
-fn endpoints(
+fn endpoints<A: Address>(
     slices: &[Arc<EndpointSlice>],
     port_name: &str,
     protocol: Protocol,
-    only: Option<Cidr>,
-) -> Vec<(Ipv4Addr, u16)> {
+    only: Option<Cidr<A>>,
+) -> Vec<(A, u16)> {
     let mut ready = BTreeSet::new();
     let mut leaving = BTreeSet::new();
     for slice in slices {
@@ -164,7 +176,7 @@ fn endpoints(
         });
         let Some(number) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
         for endpoint in &slice.endpoints {
-            let in_use = |address: &Ipv4Addr| only.is_none_or(|range| range.contains(*address));
+            let in_use = |address: &A| only.is_none_or(|range| range.contains(*address));
             let Some(address) = address(endpoint).filter(in_use) else { continue };
             if is_ready(endpoint) {
                 ready.insert((address, number));
@@ -178,12 +190,18 @@ fn endpoints(
 
 /// The endpoint's address, unless it is one that Kubernetes forbids for endpoints: connections of everybody would be led
 /// to what a machine offers only to itself.
-pub(crate) fn address(endpoint: &Endpoint) -> Option<Ipv4Addr> {
-    endpoint.addresses.first()?.parse().ok().filter(|address| !forbidden(*address))
+pub(crate) fn address<A: FromStr + Into<IpAddr> + Copy>(endpoint: &Endpoint) -> Option<A> {
+    endpoint.addresses.first()?.parse().ok().filter(|address: &A| !forbidden(*address))
 }
 
-fn forbidden(address: Ipv4Addr) -> bool {
-    address.is_loopback() || address.is_link_local() || address.is_unspecified() || address.is_multicast()
+fn forbidden(address: impl Into<IpAddr>) -> bool {
+    let address = address.into();
+    let special = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        // An IPv4 address in the clothes of the other family (RFC 4291, section 2.5.5.2) is not judged as what it is.
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
+    };
+    special || address.is_loopback() || address.is_unspecified() || address.is_multicast()
 }
 
 /// Absent means yes (`EndpointConditions.ready`).
@@ -198,6 +216,8 @@ fn is_leaving(endpoint: &Endpoint) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -215,6 +235,7 @@ pub(crate) mod tests {
     /// Endpoints as `[address, state]`; states are `ready`, `unready`, `leaving`, or a hostname, which is ready.
     pub fn slice(service: &str, endpoints: &[(&str, &str)]) -> Arc<EndpointSlice> {
         let (namespace, name) = service.split_once('/').unwrap();
+        let family = if endpoints.iter().any(|(address, _)| address.contains(':')) { "IPv6" } else { "IPv4" };
         let endpoints: Vec<Value> = endpoints
             .iter()
             .map(|(address, state)| match *state {
@@ -227,14 +248,14 @@ pub(crate) mod tests {
             .collect();
         Arc::new(serde_json::from_value(json!({
             "metadata": {"namespace": namespace, "name": format!("{name}-1"), "labels": {SERVICE_NAME: name}},
-            "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints,
+            "addressType": family, "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints,
         }))
         .unwrap())
     }
 
     fn check(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Vec<String> {
-        let here = "10.1.0.0/24".parse().unwrap();
-        let ports = ports(services, &by_service(slices.to_vec()), here);
+        let here: Cidr = "10.1.0.0/24".parse().unwrap();
+        let ports = ports::<Ipv4Addr>(services, &by_service::<Ipv4Addr>(slices), here);
         let show = |port: ServicePort| {
             let to: Vec<String> = port.endpoints.iter().map(|(address, port)| format!("{address}:{port}")).collect();
             let protocol = port.protocol.name();
@@ -267,6 +288,32 @@ pub(crate) mod tests {
             check(&[web], &slices),
             ["d/web:http [10.96.0.5] tcp 80 Some(30080) -> 10.1.0.3:8080 10.1.0.4:8080"]
         );
+    }
+
+    #[test]
+    fn each_family_has_its_own() {
+        let of = |addresses: Value| {
+            let port = json!([{"name": "http", "port": 80, "nodePort": 30080}]);
+            let web = service(
+                "d/web",
+                addresses[0].as_str().unwrap(),
+                json!({"clusterIPs": addresses, "ports": port,
+                "externalIPs": ["2001:db8::7", "fd00:1::7", "fe80::1", "::ffff:192.0.2.1", "192.0.2.7"]}),
+            );
+            let slices = [
+                slice("d/web", &[("10.1.0.3", "ready")]),
+                slice("d/web", &[("fd00:1::3", "ready"), ("::1", "ready"), ("::ffff:127.0.0.1", "ready")]),
+            ];
+            let here = "fd00:1::/64".parse().unwrap();
+            let v6 = ports::<Ipv6Addr>(std::slice::from_ref(&web), &by_service::<Ipv6Addr>(&slices), here);
+            let v4 = check(&[web], &slices).len();
+            (v4, v6.into_iter().map(|port| (port.addresses, port.node_port, port.endpoints)).collect::<Vec<_>>())
+        };
+        let v6 = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        let told = vec![(vec![v6("fd00:9::5"), v6("2001:db8::7")], Some(30080), vec![(v6("fd00:1::3"), 8080)])];
+        assert_eq!(of(json!(["10.96.0.5", "fd00:9::5"])), (1, told.clone()));
+        assert_eq!(of(json!(["fd00:9::5"])), (0, told));
+        assert_eq!(of(json!(["10.96.0.5"])), (1, vec![]));
     }
 
     #[test]

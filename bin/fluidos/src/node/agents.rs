@@ -47,6 +47,7 @@ pub fn text((base, bits): (Ipv4Addr, u8)) -> String {
 pub fn ranges(own: Option<&str>, ranges: &Ranges) -> substrate_controllers::Ranges {
     substrate_controllers::Ranges {
         reserved: own.map(|own| (own.to_owned(), text(ranges.pods))).into_iter().collect(),
+        reserved_v6: own.zip(ranges.v6).map(|(own, v6)| (own.to_owned(), v6.pods.to_string())).into_iter().collect(),
         pool: ranges.agents().into_iter().map(text).collect(),
         not_for: Some(names::VIRTUAL_NODE.into()),
     }

@@ -85,6 +85,7 @@ impl Api {
         let server = ApiServer::new(Options {
             store,
             service_cidr: ranges.services,
+            service_cidr_v6: ranges.v6.map(|v6| (v6.services.network(), v6.services.prefix_len())),
             tokens: Tokens::default(),
             proxies: proxies.clone(),
             admission: Vec::new(),

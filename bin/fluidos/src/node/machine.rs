@@ -13,14 +13,14 @@ use fluidos_identity::{NodeId, NodeKey, Speakers};
 use fluidos_link::Links;
 use substrate_kubelet::{Handle, Kubelet, StopPods};
 use substrate_network::{
-    Cidr, DnsOptions, DnsServer, MachineRoutes, NodeNetwork, PolicyAgent, ServiceCaches, ServiceProxy,
+    Cidr, DnsOptions, DnsServer, Ipv6, MachineRoutes, NodeNetwork, PolicyAgent, ServiceCaches, ServiceProxy,
 };
 
-use super::Ranges;
 use super::api::Api;
 use super::fabric;
 use super::parts::Parts;
 use super::runtimes;
+use super::{Ranges, address_v6};
 use crate::cli::Up;
 use crate::join::Membership;
 
@@ -49,7 +49,8 @@ impl Machine {
         let instance = first.tag();
         let cidr =
             |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
-        let network = open_network(&up.data_dir, &instance, (ranges.pods, ranges.services), up.pods.cni()?)
+        let own = options(&up.data_dir, &instance, (ranges.pods, ranges.services), ranges.v6)?;
+        let network = open_network(substrate_network::Options { cni: up.pods.cni()?, ..own })
             .await
             .context("the pods' network cannot be set up; it needs root (or: --no-agent runs no pods here)")?;
         let copies = api.access("kube-proxy").caches;
@@ -71,6 +72,7 @@ impl Machine {
         let kubelet = Kubelet::start(substrate_kubelet::Options {
             node_name: up.name.clone(),
             node_address: address().unwrap_or(gateway),
+            node_address_v6: ranges.v6.and_then(|_| address_v6::find()),
             data_dir: up.data_dir.join("kubelet"),
             client: api.client(&format!("kubelet-{}", up.name)),
             network: Some(Arc::new(network)),
@@ -114,33 +116,45 @@ impl Machine {
     }
 }
 
-/// The network of pods in `directory`, made or found; `cni` is that of the machine, if its own pods are to be there.
-pub async fn open_network(
+/// The network of pods in `directory`; the ranges are those of pods and Services.
+pub fn options(
     directory: &Path,
     instance: &str,
     (pods, services): ((Ipv4Addr, u8), (Ipv4Addr, u8)),
-    cni: Option<engine_cni::Network>,
-) -> Result<NodeNetwork> {
+    ipv6: Option<Ipv6>,
+) -> Result<substrate_network::Options> {
     let cidr = |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
-    let options = substrate_network::Options {
+    Ok(substrate_network::Options {
         instance: instance.to_owned(),
         data_dir: directory.join("network"),
         pod_cidr: cidr(pods)?,
         service_cidr: cidr(services)?,
-        cni,
-    };
+        cni: None,
+        ipv6,
+    })
+}
+
+/// The network, made or found.
+pub async fn open_network(options: substrate_network::Options) -> Result<NodeNetwork> {
     Ok(NodeNetwork::open(options).await?)
+}
+
+/// The ranges of IPv6 that the node in `directory` has, if it has both families.
+pub async fn dual(directory: &Path, first: &NodeId, ranges: Ranges) -> Result<Option<Ipv6>> {
+    let Some(wanted) = Ranges::of_v6(first) else { return Ok(None) };
+    let options = options(directory, &first.tag(), (ranges.pods, ranges.services), None)?;
+    Ok(NodeNetwork::dual(&options, wanted).await?)
 }
 
 /// Takes the pods and the network of the node or agent in `directory` off the machine; how many pods there were. Neither runs in it.
 pub async fn leave(directory: &Path) -> Result<usize> {
-    let (instance, ranges) = match Membership::find(directory)? {
-        Some(member) => (member.instance(), (member.pods()?, member.services()?)),
+    let (instance, ranges, v6) = match Membership::find(directory)? {
+        Some(member) => (member.instance(), (member.pods()?, member.services()?), None),
         None => {
             let identity = directory.join("identity");
             let first = super::first_of(&identity, &NodeKey::load_or_create(&identity)?);
             let ranges = Ranges::of(&first);
-            (first.tag(), (ranges.pods, ranges.services))
+            (first.tag(), (ranges.pods, ranges.services), dual(directory, &first, ranges).await?)
         }
     };
     let kubelet = directory.join("kubelet");
@@ -149,7 +163,7 @@ pub async fn leave(directory: &Path) -> Result<usize> {
     Kubelet::purge(&kubelet, &instance).await.context("end its pods")?;
     if directory.join("network").exists() {
         // Opening finds what there is; only what is found can be taken away.
-        let network = open_network(directory, &instance, ranges, None).await;
+        let network = open_network(options(directory, &instance, ranges, v6)?).await;
         let network = network.context("find its network; it needs root")?;
         network.destroy().await.context("remove its network")?;
     }

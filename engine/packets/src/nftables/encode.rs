@@ -1,38 +1,20 @@
 //! Rulesets as netlink messages. Numbers: `include/uapi/linux/netfilter/nf_tables.h`.
 use std::io;
-use std::net::Ipv4Addr;
 
 use super::{Chain, Expr, Key, KeyKind, RuleText, Ruleset, Set, Value, ValueKind};
-use crate::Cidr;
 use crate::netlink::{CREATE, Message, REQUEST, Socket};
+use crate::{Address, Cidr};
 
 /// Replaces the table by the ruleset. On refusal nothing has changed, and the error names the refused part.
-pub fn replace(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), (String, io::Error)> {
+pub fn replace<A: Address>(socket: &mut Socket, ruleset: &Ruleset<A>) -> Result<(), (String, io::Error)> {
     let mut batch = Batch::new();
-    batch.push("make the table", table(NEWTABLE, &ruleset.table, CREATE));
-    batch.push("empty the table", table(DELTABLE, &ruleset.table, 0));
-    batch.push("make the table", table(NEWTABLE, &ruleset.table, CREATE));
-    for chain in &ruleset.chains {
-        batch.push(format!("chain {}", chain.name), encode_chain(&ruleset.table, chain));
-    }
-    for (number, set) in (1..).zip(&ruleset.sets) {
-        batch.push(format!("set {}", set.name), encode_set(&ruleset.table, set, number));
-        for elements in set.elements.chunks(ELEMENTS_MAX) {
-            batch.push(format!("elements of {}", set.name), encode_elements(&ruleset.table, set, number, elements));
-        }
-    }
-    for chain in &ruleset.chains {
-        for rule in &chain.rules {
-            let what = format!("rule of {}: {}", chain.name, RuleText(rule));
-            batch.push(what, encode_rule(&ruleset.table, &chain.name, rule));
-        }
-    }
+    batch.replace(ruleset);
     batch.run(socket)
 }
 
 /// Whether the table is there.
-pub fn exists(socket: &mut Socket, name: &str) -> io::Result<bool> {
-    let mut ask = table(GETTABLE, name, 0);
+pub fn exists<A: Address>(socket: &mut Socket, name: &str) -> io::Result<bool> {
+    let mut ask = table::<A>(GETTABLE, name, 0);
     ask.request_ack();
     match socket.execute(ask) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -41,15 +23,14 @@ pub fn exists(socket: &mut Socket, name: &str) -> io::Result<bool> {
 }
 
 /// Removes the table. Absence is fine.
-pub fn remove(socket: &mut Socket, name: &str) -> Result<(), (String, io::Error)> {
+pub fn remove<A: Address>(socket: &mut Socket, name: &str) -> Result<(), (String, io::Error)> {
     let mut batch = Batch::new();
-    batch.push("make the table", table(NEWTABLE, name, CREATE));
-    batch.push("remove the table", table(DELTABLE, name, 0));
+    batch.remove::<A>(name);
     batch.run(socket)
 }
 
-/// One list of elements is one attribute of at most 64 KiB; the largest element is under 64 bytes.
-const ELEMENTS_MAX: usize = 800;
+/// One list of elements is one attribute of at most 64 KiB; the largest element is under 160 bytes.
+const ELEMENTS_MAX: usize = 400;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = 0;
@@ -63,20 +44,52 @@ const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const APPEND: u16 = 0x800;
 
-struct Batch {
+/// Changes of tables that the kernel makes together or not at all.
+#[derive(Default)]
+pub struct Batch {
     messages: Vec<(String, Message)>,
 }
 
 impl Batch {
-    fn new() -> Batch {
-        Batch { messages: Vec::new() }
+    /// Of no change yet.
+    pub fn new() -> Batch {
+        Batch::default()
     }
 
     fn push(&mut self, what: impl Into<String>, message: Message) {
         self.messages.push((what.into(), message));
     }
 
-    fn run(self, socket: &mut Socket) -> Result<(), (String, io::Error)> {
+    /// Replaces a table by a ruleset.
+    pub fn replace<A: Address>(&mut self, ruleset: &Ruleset<A>) {
+        self.remove::<A>(&ruleset.table);
+        self.push("make the table", table::<A>(NEWTABLE, &ruleset.table, CREATE));
+        for chain in &ruleset.chains {
+            self.push(format!("chain {}", chain.name), encode_chain(&ruleset.table, chain));
+        }
+        for (number, set) in (1..).zip(&ruleset.sets) {
+            self.push(format!("set {}", set.name), encode_set(&ruleset.table, set, number));
+            for elements in set.elements.chunks(ELEMENTS_MAX) {
+                let what = format!("elements of {}", set.name);
+                self.push(what, encode_elements(&ruleset.table, set, number, elements));
+            }
+        }
+        for chain in &ruleset.chains {
+            for rule in &chain.rules {
+                let what = format!("rule of {}: {}", chain.name, RuleText(rule));
+                self.push(what, encode_rule(&ruleset.table, &chain.name, rule));
+            }
+        }
+    }
+
+    /// Removes a table. Absence is fine.
+    pub fn remove<A: Address>(&mut self, name: &str) {
+        self.push("make the table", table::<A>(NEWTABLE, name, CREATE));
+        self.push("remove the table", table::<A>(DELTABLE, name, 0));
+    }
+
+    /// Makes the changes. On refusal nothing has changed, and the error names the refused part.
+    pub fn run(self, socket: &mut Socket) -> Result<(), (String, io::Error)> {
         // The fixed part names the subsystem in the batch's own messages: family, version, subsystem (big endian).
         let edge = |kind| Message::new(kind, REQUEST, &[0, 0, 0, 10]);
         let (mut names, bodies): (Vec<String>, Vec<Message>) = self.messages.into_iter().unzip();
@@ -94,19 +107,23 @@ impl Batch {
     }
 }
 
-fn message(kind: u16, flags: u16) -> Message {
-    const FAMILY_IP: u8 = 2;
-    Message::new(SUBSYSTEM | kind, REQUEST | flags, &[FAMILY_IP, 0, 0, 0])
+fn message<A: Address>(kind: u16, flags: u16) -> Message {
+    Message::new(SUBSYSTEM | kind, REQUEST | flags, &[A::FAMILY, 0, 0, 0])
 }
 
-fn table(kind: u16, name: &str, flags: u16) -> Message {
-    let mut message = message(kind, flags);
+/// How many registers of 4 bytes an address fills.
+const fn words<A: Address>() -> u32 {
+    A::BITS as u32 / 32
+}
+
+fn table<A: Address>(kind: u16, name: &str, flags: u16) -> Message {
+    let mut message = message::<A>(kind, flags);
     message.text(1, name);
     message
 }
 
-fn encode_chain(table: &str, chain: &Chain) -> Message {
-    let mut message = message(NEWCHAIN, CREATE);
+fn encode_chain<A: Address>(table: &str, chain: &Chain<A>) -> Message {
+    let mut message = message::<A>(NEWCHAIN, CREATE);
     message.text(1, table).text(3, &chain.name);
     if let Some(hook) = chain.hook {
         let (kind, number, priority) = hook.parameters();
@@ -120,10 +137,10 @@ fn encode_chain(table: &str, chain: &Chain) -> Message {
 
 impl KeyKind {
     /// Number of the type in nft's own list, so that `nft list` prints it well, and length in bytes.
-    fn parameters(self) -> (u32, u32) {
+    fn parameters<A: Address>(self) -> (u32, u32) {
         match self {
             KeyKind::Number => (4, 4),
-            KeyKind::Address => (7, 4),
+            KeyKind::Address => (address_type::<A>(), 4 * words::<A>()),
             KeyKind::Protocol => (12, 1),
             KeyKind::Port => (13, 2),
             KeyKind::Interface => (41, 16),
@@ -131,15 +148,19 @@ impl KeyKind {
     }
 }
 
-fn encode_set(table: &str, set: &Set, number: u32) -> Message {
+fn address_type<A: Address>() -> u32 {
+    if A::BITS == 32 { 7 } else { 8 }
+}
+
+fn encode_set<A: Address>(table: &str, set: &Set<A>, number: u32) -> Message {
     const FLAG_MAP: u32 = 8;
     // Parts of a joined key fill whole registers of 4 bytes; nft joins the numbers of their types by 6 bits each.
     let joined = set.key.len() > 1;
     let (kind, length) = set.key.iter().fold((0, 0), |(kind, length), part| {
-        let (part_kind, part_length) = part.parameters();
+        let (part_kind, part_length) = part.parameters::<A>();
         ((kind << 6) | part_kind, length + if joined { part_length.next_multiple_of(4) } else { part_length })
     });
-    let mut message = message(NEWSET, CREATE);
+    let mut message = message::<A>(NEWSET, CREATE);
     message.text(1, table).text(2, &set.name);
     message.be32(3, if set.value == ValueKind::None { 0 } else { FLAG_MAP }).be32(4, kind).be32(5, length);
     match set.value {
@@ -148,15 +169,20 @@ fn encode_set(table: &str, set: &Set, number: u32) -> Message {
             message.be32(6, 0xffff_ff00);
         }
         ValueKind::Endpoint => {
-            message.be32(6, (7 << 6) | 13).be32(7, 8);
+            message.be32(6, (address_type::<A>() << 6) | 13).be32(7, 4 * words::<A>() + 4);
         }
     }
     message.be32(10, number);
     message
 }
 
-fn encode_elements(table: &str, set: &Set, number: u32, elements: &[(Vec<Key>, Value)]) -> Message {
-    let mut message = message(NEWSETELEM, CREATE);
+fn encode_elements<A: Address>(
+    table: &str,
+    set: &Set<A>,
+    number: u32,
+    elements: &[(Vec<Key<A>>, Value<A>)],
+) -> Message {
+    let mut message = message::<A>(NEWSETELEM, CREATE);
     message.text(1, table).text(2, &set.name).be32(4, number);
     message.nest(3, |list| {
         for (key, value) in elements {
@@ -184,11 +210,11 @@ fn encode_elements(table: &str, set: &Set, number: u32, elements: &[(Vec<Key>, V
     message
 }
 
-fn key_bytes(key: &[Key]) -> Vec<u8> {
+fn key_bytes<A: Address>(key: &[Key<A>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in key {
         match part {
-            Key::Address(address) => bytes.extend(address.octets()),
+            Key::Address(address) => bytes.extend(address.bytes()),
             Key::Protocol(protocol) => bytes.push(protocol.number()),
             Key::Port(port) => bytes.extend(port.to_be_bytes()),
             Key::Interface(name) => bytes.extend(interface_bytes(name)),
@@ -201,9 +227,9 @@ fn key_bytes(key: &[Key]) -> Vec<u8> {
     bytes
 }
 
-fn endpoint_bytes(address: Ipv4Addr, port: u16) -> Vec<u8> {
+fn endpoint_bytes<A: Address>(address: A, port: u16) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
-    [address.octets(), [high, low, 0, 0]].concat()
+    [address.bytes(), vec![high, low, 0, 0]].concat()
 }
 
 fn interface_bytes(name: &str) -> [u8; 16] {
@@ -233,8 +259,8 @@ fn verdict(data: &mut Message, code: i32, chain: Option<&str>) {
     });
 }
 
-fn encode_rule(table: &str, chain: &str, rule: &[Expr]) -> Message {
-    let mut message = message(NEWRULE, CREATE | APPEND);
+fn encode_rule<A: Address>(table: &str, chain: &str, rule: &[Expr<A>]) -> Message {
+    let mut message = message::<A>(NEWRULE, CREATE | APPEND);
     message.text(1, table).text(2, chain);
     message.nest(4, |list| rule.iter().for_each(|expr| encode_expr(list, expr)));
     message
@@ -274,33 +300,35 @@ fn payload(list: &mut Message, base: u32, offset: u32, length: u32, register: u3
     });
 }
 
-fn source_address(list: &mut Message, register: u32) {
-    payload(list, 1, 12, 4, register);
+fn source_address<A: Address>(list: &mut Message, register: u32) {
+    payload(list, 1, if A::BITS == 32 { 12 } else { 8 }, 4 * words::<A>(), register);
 }
 
-fn destination_address(list: &mut Message, register: u32) {
-    payload(list, 1, 16, 4, register);
+fn destination_address<A: Address>(list: &mut Message, register: u32) {
+    payload(list, 1, if A::BITS == 32 { 16 } else { 24 }, 4 * words::<A>(), register);
 }
 
 fn destination_port(list: &mut Message, register: u32) {
     payload(list, 2, 2, 2, register);
 }
 
-fn mask(list: &mut Message, mask: &[u8; 4]) {
+fn mask(list: &mut Message, mask: &[u8]) {
+    // An address has 16 bytes at most.
+    let length = if mask.len() == 4 { 4 } else { 16 };
     element(list, "bitwise", |data| {
-        data.be32(1, REGISTER).be32(2, REGISTER).be32(3, 4);
+        data.be32(1, REGISTER).be32(2, REGISTER).be32(3, length);
         data.nest(4, |inner| {
             inner.attr(1, mask);
         });
         data.nest(5, |inner| {
-            inner.attr(1, &[0; 4]);
+            inner.attr(1, &vec![0; mask.len()]);
         });
     });
 }
 
-fn in_range(list: &mut Message, range: Cidr, equal: bool) {
-    mask(list, &range.netmask().octets());
-    compare(list, equal, &range.network().octets());
+fn in_range<A: Address>(list: &mut Message, range: Cidr<A>, equal: bool) {
+    mask(list, &range.netmask().bytes());
+    compare(list, equal, &range.network().bytes());
 }
 
 fn lookup(list: &mut Message, set: &str, from: u32, to: Option<u32>) {
@@ -332,13 +360,12 @@ fn reject(list: &mut Message, kind: u32, code: u8) {
     });
 }
 
-/// Translates to the address in the first quarter and, for a destination, the port in the second.
-fn nat(list: &mut Message, destination: bool) {
-    const FAMILY_IP: u32 = 2;
+/// Translates to the address in the first quarters and, for a destination, the port in the one after.
+fn nat<A: Address>(list: &mut Message, destination: bool) {
     element(list, "nat", |data| {
-        data.be32(1, u32::from(destination)).be32(2, FAMILY_IP).be32(3, REGISTER);
+        data.be32(1, u32::from(destination)).be32(2, u32::from(A::FAMILY)).be32(3, REGISTER);
         if destination {
-            data.be32(5, QUARTER + 1);
+            data.be32(5, QUARTER + words::<A>());
         }
     });
 }
@@ -347,7 +374,7 @@ const META_IN: u32 = 6;
 const META_OUT: u32 = 7;
 const META_PROTOCOL: u32 = 16;
 
-fn encode_expr(list: &mut Message, expr: &Expr) {
+fn encode_expr<A: Address>(list: &mut Message, expr: &Expr<A>) {
     match expr {
         Expr::InPrefix(name) => {
             meta(list, META_IN, REGISTER);
@@ -374,11 +401,11 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
             lookup(list, set, REGISTER, None);
         }
         Expr::Source(range) | Expr::SourceNot(range) => {
-            source_address(list, REGISTER);
+            source_address::<A>(list, REGISTER);
             in_range(list, *range, matches!(expr, Expr::Source(_)));
         }
         Expr::Destination(range) | Expr::DestinationNot(range) => {
-            destination_address(list, REGISTER);
+            destination_address::<A>(list, REGISTER);
             in_range(list, *range, matches!(expr, Expr::Destination(_)));
         }
         Expr::DestinationLocal => {
@@ -415,6 +442,15 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
             meta(list, META_PROTOCOL, REGISTER);
             compare(list, true, &[protocol.number()]);
         }
+        Expr::Neighbour => {
+            const ICMPV6: u8 = 58;
+            meta(list, META_PROTOCOL, REGISTER);
+            compare(list, true, &[ICMPV6]);
+            // The first byte is the kind: 135 asks, 136 tells.
+            payload(list, 2, 0, 1, REGISTER);
+            compare_by(list, NOT_LESS, &[135]);
+            compare_by(list, NOT_MORE, &[136]);
+        }
         Expr::DestinationPort(port) => {
             destination_port(list, REGISTER);
             compare(list, true, &port.to_be_bytes());
@@ -425,22 +461,22 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
             compare_by(list, NOT_MORE, &last.to_be_bytes());
         }
         Expr::SourceSet(set) => {
-            source_address(list, REGISTER);
+            source_address::<A>(list, REGISTER);
             lookup(list, set, REGISTER, None);
         }
         Expr::DestinationSet(set) => {
-            destination_address(list, REGISTER);
+            destination_address::<A>(list, REGISTER);
             lookup(list, set, REGISTER, None);
         }
         Expr::SourceDestinationSet(set) => {
-            source_address(list, QUARTER);
-            destination_address(list, QUARTER + 1);
+            source_address::<A>(list, QUARTER);
+            destination_address::<A>(list, QUARTER + words::<A>());
             lookup(list, set, REGISTER, None);
         }
         Expr::DestinationPortMap(map) => {
-            destination_address(list, QUARTER);
-            meta(list, META_PROTOCOL, QUARTER + 1);
-            destination_port(list, QUARTER + 2);
+            destination_address::<A>(list, QUARTER);
+            meta(list, META_PROTOCOL, QUARTER + words::<A>());
+            destination_port(list, QUARTER + words::<A>() + 1);
             lookup(list, map, REGISTER, Some(VERDICT_REGISTER));
         }
         Expr::PortMap(map) => {
@@ -449,11 +485,11 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
             lookup(list, map, REGISTER, Some(VERDICT_REGISTER));
         }
         Expr::SourceMap(map) => {
-            source_address(list, REGISTER);
+            source_address::<A>(list, REGISTER);
             lookup(list, map, REGISTER, Some(VERDICT_REGISTER));
         }
         Expr::DestinationMap(map) => {
-            destination_address(list, REGISTER);
+            destination_address::<A>(list, REGISTER);
             lookup(list, map, REGISTER, Some(VERDICT_REGISTER));
         }
         Expr::Jump(chain) => decide(list, JUMP, Some(chain)),
@@ -461,32 +497,32 @@ fn encode_expr(list: &mut Message, expr: &Expr) {
         Expr::Accept => decide(list, ACCEPT, None),
         Expr::Drop => decide(list, DROP, None),
         Expr::RejectReset => reject(list, 1, 0),
-        Expr::RejectPort => reject(list, 0, 3),
-        Expr::RejectProhibited => reject(list, 0, 13),
+        Expr::RejectPort => reject(list, 0, if A::BITS == 32 { 3 } else { 4 }),
+        Expr::RejectProhibited => reject(list, 0, if A::BITS == 32 { 13 } else { 1 }),
         Expr::DnatRandom(count, map) => {
             element(list, "numgen", |data| {
                 data.be32(1, REGISTER).be32(2, *count).be32(3, 1).be32(4, 0);
             });
             lookup(list, map, REGISTER, Some(REGISTER));
-            nat(list, true);
+            nat::<A>(list, true);
         }
         Expr::DnatByClient(parts, map) => {
-            source_address(list, REGISTER);
-            // jhash: from a register to a register, 4 bytes, modulus, seed (else the kernel draws one for each rule).
+            source_address::<A>(list, REGISTER);
+            // jhash: from a register to a register, so many bytes, modulus, seed (else the kernel draws one for each rule).
             element(list, "hash", |data| {
-                data.be32(1, REGISTER).be32(2, REGISTER).be32(3, 4).be32(4, *parts).be32(5, 1);
+                data.be32(1, REGISTER).be32(2, REGISTER).be32(3, 4 * words::<A>()).be32(4, *parts).be32(5, 1);
             });
             lookup(list, map, REGISTER, Some(REGISTER));
-            nat(list, true);
+            nat::<A>(list, true);
         }
         Expr::Dnat(address, port) => {
-            immediate(list, QUARTER, &address.octets());
-            immediate(list, QUARTER + 1, &port.to_be_bytes());
-            nat(list, true);
+            immediate(list, QUARTER, &address.bytes());
+            immediate(list, QUARTER + words::<A>(), &port.to_be_bytes());
+            nat::<A>(list, true);
         }
         Expr::Snat(address) => {
-            immediate(list, QUARTER, &address.octets());
-            nat(list, false);
+            immediate(list, QUARTER, &address.bytes());
+            nat::<A>(list, false);
         }
         Expr::Masquerade => element(list, "masq", |_| {}),
     }

@@ -4,7 +4,7 @@
 pub mod hooks;
 pub mod kubectl;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -22,10 +22,20 @@ pub struct Api {
 }
 
 pub async fn api() -> Api {
+    api_of(None).await
+}
+
+/// Whose Services may have both families.
+pub async fn dual_api() -> Api {
+    api_of(Some(("fd00:9::".parse().unwrap(), 112))).await
+}
+
+async fn api_of(service_cidr_v6: Option<(Ipv6Addr, u8)>) -> Api {
     let proxies = NodeProxies::default();
     let server = ApiServer::new(Options {
         store: Store::memory().unwrap(),
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+        service_cidr_v6,
         tokens: Tokens::default(),
         proxies: proxies.clone(),
         admission: Vec::new(),

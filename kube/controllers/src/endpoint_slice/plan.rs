@@ -1,5 +1,6 @@
 //! The slices and Endpoints that should be. No effects.
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
@@ -23,6 +24,8 @@ pub(crate) const OLD_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 pub(crate) const OLD_MANAGER: &str = "endpoint-controller";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
+const IPV4: &str = "IPv4";
+
 /// Endpoints in one slice, as in Kubernetes: a change of one pod rewrites that many.
 const SLICE_MAX: usize = 100;
 /// Addresses in one Endpoints object, as in Kubernetes; beyond it only the slices are complete.
@@ -42,31 +45,49 @@ pub(crate) fn selector(service: &Service) -> Option<LabelSelector> {
 pub(crate) fn plan(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSlice>, Endpoints) {
     let Some(selector) = selector(service) else { return (Vec::new(), Endpoints::default()) };
     let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false);
-    let mut groups: BTreeMap<Ports, Vec<Endpoint>> = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| !has_ended(pod) && selects(&selector, pod.metadata.labels.as_ref())) {
-        if let Some(endpoint) = endpoint(service, pod, publish) {
-            groups.entry(ports(service, pod)).or_default().push(endpoint);
-        }
-    }
-    for endpoints in groups.values_mut() {
-        endpoints.sort_by(|a, b| a.addresses.cmp(&b.addresses));
-    }
+    let pods: Vec<&Arc<Pod>> =
+        pods.iter().filter(|pod| !has_ended(pod) && selects(&selector, pod.metadata.labels.as_ref())).collect();
     let mut slices: Vec<EndpointSlice> = Vec::new();
-    for (ports, endpoints) in &groups {
-        for chunk in endpoints.chunks(SLICE_MAX) {
-            slices.push(slice(service, slices.len(), ports, chunk.to_vec()));
+    let mut old = None;
+    for family in families(service) {
+        let mut groups: BTreeMap<Ports, Vec<Endpoint>> = BTreeMap::new();
+        for pod in &pods {
+            if let Some(endpoint) = endpoint(service, pod, family, publish) {
+                groups.entry(ports(service, pod)).or_default().push(endpoint);
+            }
         }
+        for endpoints in groups.values_mut() {
+            endpoints.sort_by(|a, b| a.addresses.cmp(&b.addresses));
+        }
+        let before = slices.len();
+        for (ports, endpoints) in &groups {
+            for chunk in endpoints.chunks(SLICE_MAX) {
+                slices.push(slice(service, family, slices.len() - before, ports, chunk.to_vec()));
+            }
+        }
+        if slices.len() == before {
+            // So that everybody sees that there is none, not that nobody has looked.
+            slices.push(slice(service, family, 0, &Ports::new(), Vec::new()));
+        }
+        old.get_or_insert(groups);
     }
-    if slices.is_empty() {
-        // So that everybody sees that there is none, not that nobody has looked.
-        slices.push(slice(service, 0, &Ports::new(), Vec::new()));
-    }
-    (slices, old_endpoints(service, groups))
+    (slices, old_endpoints(service, old.unwrap_or_default()))
 }
 
-fn endpoint(service: &Service, pod: &Pod, publish: bool) -> Option<Endpoint> {
+/// Those of a Service, of which the first is the one that the older Endpoints are of.
+fn families(service: &Service) -> Vec<&str> {
+    let said = service.spec.as_ref().and_then(|spec| spec.ip_families.as_deref()).unwrap_or_default();
+    match said {
+        [] => vec![IPV4],
+        said => said.iter().map(String::as_str).collect(),
+    }
+}
+
+fn endpoint(service: &Service, pod: &Pod, family: &str, publish: bool) -> Option<Endpoint> {
     let status = pod.status.as_ref()?;
-    let address = status.pod_ip.clone().filter(|ip| ip.parse::<std::net::Ipv4Addr>().is_ok())?;
+    let is_of = |text: &&String| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == (family == IPV4));
+    let all = status.pod_ips.iter().flatten().map(|address| &address.ip).chain(&status.pod_ip);
+    let address = all.filter(is_of).next()?.clone();
     let spec = pod.spec.as_ref()?;
     let terminating = pod.metadata.deletion_timestamp.is_some();
     let serving = is_ready(pod);
@@ -117,7 +138,7 @@ fn ports(service: &Service, pod: &Pod) -> Ports {
     wanted.filter_map(port).collect()
 }
 
-fn slice(service: &Service, number: usize, ports: &Ports, endpoints: Vec<Endpoint>) -> EndpointSlice {
+fn slice(service: &Service, family: &str, number: usize, ports: &Ports, endpoints: Vec<Endpoint>) -> EndpointSlice {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.retain(|key, _| key != HEADLESS);
     labels.insert(SERVICE_NAME.to_owned(), name(&service.metadata).to_owned());
@@ -131,15 +152,18 @@ fn slice(service: &Service, number: usize, ports: &Ports, endpoints: Vec<Endpoin
         port: Some(*number),
         app_protocol: None,
     };
+    // The family of a slice cannot change, so those of one are never named as those of the other.
+    let of = if family == IPV4 { String::new() } else { format!("/{family}/") };
+    let suffix = suffix(&format!("{}{of}", uid(&service.metadata)), number);
     EndpointSlice {
         metadata: ObjectMeta {
-            name: Some(format!("{}-{}", name(&service.metadata), suffix(uid(&service.metadata), number))),
+            name: Some(format!("{}-{suffix}", name(&service.metadata))),
             namespace: service.metadata.namespace.clone(),
             labels: Some(labels),
             owner_references: Some(vec![controller_reference("v1", "Service", &service.metadata)]),
             ..ObjectMeta::default()
         },
-        address_type: "IPv4".to_owned(),
+        address_type: family.to_owned(),
         endpoints,
         ports: Some(ports.iter().map(port).collect()).filter(|ports: &Vec<EndpointPort>| !ports.is_empty()),
     }
@@ -329,6 +353,35 @@ mod tests {
             web-ncbv2 [http=80] 10.1.0.2 ready
             old ready 10.1.0.2 unready "#]];
         check(&service(json!({"publishNotReadyAddresses": true})), &["10.1.0.2"], words);
+    }
+
+    #[test]
+    fn each_family_has_slices_of_its_own() {
+        let with = |families: Value| {
+            let both = |text: &str, v6: &str| {
+                let mut pod = Pod::clone(&pod(text));
+                let v4 = text.split(' ').next().unwrap();
+                let ips = json!([{ "ip": v4 }, { "ip": v6 }]);
+                pod.status.as_mut().unwrap().pod_ips = serde_json::from_value(ips).unwrap();
+                Arc::new(pod)
+            };
+            let pods = [both("10.1.0.3 ready", "fd00:1::3"), pod("10.1.0.2 ready")];
+            let (slices, old) = plan(&service(json!({"ipFamilies": families})), &pods);
+            let names: std::collections::BTreeSet<_> = slices.iter().map(|slice| &slice.metadata.name).collect();
+            assert_eq!(names.len(), slices.len());
+            let addresses =
+                |slice: &EndpointSlice| slice.endpoints.iter().map(|e| e.addresses[0].clone()).collect::<Vec<_>>();
+            let told: Vec<String> =
+                slices.iter().map(|slice| format!("{} {}", slice.address_type, addresses(slice).join(","))).collect();
+            let old = old.subsets.iter().flatten().flat_map(|subset| subset.addresses.iter().flatten());
+            (told, old.map(|address| address.ip.clone()).collect::<Vec<_>>().join(","))
+        };
+        let (v4, v6) = ("IPv4 10.1.0.2,10.1.0.3".to_owned(), "IPv6 fd00:1::3".to_owned());
+        let both = "10.1.0.2,10.1.0.3".to_owned();
+        assert_eq!(with(json!(null)), (vec![v4.clone()], both.clone()));
+        assert_eq!(with(json!(["IPv4", "IPv6"])), (vec![v4.clone(), v6.clone()], both));
+        assert_eq!(with(json!(["IPv6", "IPv4"])), (vec![v6.clone(), v4], "fd00:1::3".into()));
+        assert_eq!(with(json!(["IPv6"])), (vec![v6], "fd00:1::3".into()));
     }
 
     #[test]

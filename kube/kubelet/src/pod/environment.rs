@@ -33,10 +33,10 @@ pub struct Sources {
 /// What of a pod is only known on the node.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
-    /// The machine's address.
-    pub host_ip: String,
-    /// The pod's address.
-    pub pod_ip: String,
+    /// The machine's addresses; the first is its `hostIP`.
+    pub host_ips: Vec<String>,
+    /// The pod's addresses; the first is its `podIP`.
+    pub pod_ips: Vec<String>,
     /// The machine.
     pub capacity: Capacity,
 }
@@ -272,8 +272,10 @@ pub fn field(pod: &Pod, path: &str, place: &Place) -> Result<String, ConfigError
         "spec.serviceAccountName" => {
             spec.and_then(|s| s.service_account_name.clone()).unwrap_or_else(|| "default".to_owned())
         }
-        "status.hostIP" | "status.hostIPs" => place.host_ip.clone(),
-        "status.podIP" | "status.podIPs" => place.pod_ip.clone(),
+        "status.hostIP" => place.host_ips.first().cloned().unwrap_or_default(),
+        "status.hostIPs" => place.host_ips.join(","),
+        "status.podIP" => place.pod_ips.first().cloned().unwrap_or_default(),
+        "status.podIPs" => place.pod_ips.join(","),
         other => return Err(ConfigError::Unsupported(format!("field {other}"))),
     })
 }
@@ -348,7 +350,8 @@ fn service_variables(services: &[Service], all: bool) -> Vec<(String, String)> {
         }
         for (n, port) in ports.iter().enumerate() {
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
-            let url = format!("{}://{ip}:{}", protocol.to_lowercase(), port.port);
+            let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+            let url = format!("{}://{host}:{}", protocol.to_lowercase(), port.port);
             if n == 0 {
                 out.push((format!("{upper}_PORT"), url.clone()));
             }
@@ -392,8 +395,8 @@ mod tests {
     fn check(container: serde_json::Value) -> Result<BTreeMap<String, String>, String> {
         let pod = pod(container);
         let place = Place {
-            pod_ip: "10.1.0.2".into(),
-            host_ip: "192.0.2.1".into(),
+            pod_ips: vec!["10.1.0.2".into(), "fd00:1::2".into()],
+            host_ips: vec!["192.0.2.1".into(), "2001:db8::1".into()],
             capacity: Capacity { cpu_milli: 4000, memory_bytes: 8 << 30, storage_bytes: 0 },
         };
         let container = pod.spec.as_ref().unwrap().containers[0].clone();
@@ -410,6 +413,8 @@ mod tests {
                 {"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "conf", "key": "B"}}},
                 {"name": "SKIPPED", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "no", "optional": true}}},
                 {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "IPS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIPs"}}},
+                {"name": "HOSTS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIPs"}}},
                 {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
                 {"name": "MEM", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
                 {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
@@ -422,6 +427,8 @@ mod tests {
             ("PLAIN", "x1$(UNKNOWN)$(A)"),
             ("KEY", "two"),
             ("IP", "10.1.0.2"),
+            ("IPS", "10.1.0.2,fd00:1::2"),
+            ("HOSTS", "192.0.2.1,2001:db8::1"),
             ("LABEL", "web"),
             ("MEM", "64"),
             ("CPU", "4"),

@@ -1,5 +1,5 @@
 //! Ports of the machine that lead to a pod: `hostPort`, at one address of the machine (`hostIP`) or at all of them. No effects.
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use substrate_network::{HostPort, Protocol};
@@ -9,9 +9,12 @@ pub fn wanted(pod: &Pod) -> Vec<HostPort> {
     super::all_containers(pod).flat_map(|c| c.ports.clone().unwrap_or_default()).filter_map(|p| one(&p).ok()?).collect()
 }
 
-/// Why a port of a container cannot be had.
-pub fn refused(port: &ContainerPort) -> Option<&'static str> {
-    one(port).err()
+/// Why a port of a container cannot be had; `dual` says whether pods have both families.
+pub fn refused(port: &ContainerPort, dual: bool) -> Option<&'static str> {
+    match one(port) {
+        Ok(Some(HostPort { address: Some(IpAddr::V6(_)), .. })) if !dual => Some("hostIP of IPv6"),
+        other => other.err(),
+    }
 }
 
 fn one(port: &ContainerPort) -> Result<Option<HostPort>, &'static str> {
@@ -21,11 +24,11 @@ fn one(port: &ContainerPort) -> Result<Option<HostPort>, &'static str> {
         Some("UDP") => Protocol::Udp,
         Some(_) => return Err("hostPort for SCTP"),
     };
-    let address = match port.host_ip.as_deref().filter(|text| !text.is_empty()).map(str::parse::<Ipv4Addr>) {
-        Some(Err(_)) => return Err("hostIP of IPv6"),
+    let address = match port.host_ip.as_deref().filter(|text| !text.is_empty()).map(str::parse::<IpAddr>) {
+        Some(Err(_)) => return Err("hostIP that is no address"),
         // From there the kernel sends to no pod.
         Some(Ok(address)) if address.is_loopback() => return Err("hostIP of the loopback"),
-        Some(Ok(address)) => Some(address).filter(|address| !address.is_unspecified()),
+        Some(Ok(address)) => Some(address),
         None => None,
     };
     let port_of = |number: i32| u16::try_from(number).map_err(|_| "hostPort beyond 65535");
@@ -35,6 +38,8 @@ fn one(port: &ContainerPort) -> Result<Option<HostPort>, &'static str> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -54,16 +59,26 @@ mod tests {
             port
         };
         assert_eq!(ports(port(json!({}))), expected(None, Protocol::Tcp));
-        assert_eq!(ports(port(json!({"protocol": "UDP", "hostIP": "0.0.0.0"}))), expected(None, Protocol::Udp));
-        let at = Some(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(
+            ports(port(json!({"protocol": "UDP", "hostIP": "0.0.0.0"}))),
+            expected(Some(Ipv4Addr::UNSPECIFIED.into()), Protocol::Udp)
+        );
+        let at = Some(Ipv4Addr::new(192, 0, 2, 1).into());
         assert_eq!(ports(port(json!({"hostIP": "192.0.2.1"}))), expected(at, Protocol::Tcp));
         for (more, why) in [
             (json!({"protocol": "SCTP"}), "hostPort for SCTP"),
-            (json!({"hostIP": "2001:db8::1"}), "hostIP of IPv6"),
+            (json!({"hostIP": "::1"}), "hostIP of the loopback"),
+            (json!({"hostIP": "x"}), "hostIP that is no address"),
             (json!({"hostIP": "127.0.0.1"}), "hostIP of the loopback"),
         ] {
             assert!(ports(port(more.clone())).is_empty());
-            assert_eq!(refused(&serde_json::from_value(port(more)).unwrap()), Some(why));
+            assert_eq!(refused(&serde_json::from_value(port(more)).unwrap(), true), Some(why));
+        }
+        let v6 = || port(json!({"hostIP": "2001:db8::1"}));
+        let at = Some("2001:db8::1".parse::<Ipv6Addr>().unwrap().into());
+        assert_eq!(ports(v6()), expected(at, Protocol::Tcp));
+        for (dual, why) in [(true, None), (false, Some("hostIP of IPv6"))] {
+            assert_eq!(refused(&serde_json::from_value(v6()).unwrap(), dual), why);
         }
     }
 }

@@ -57,15 +57,13 @@ pub fn full_name(pod: &Pod, domain: &str) -> Option<String> {
 }
 
 /// The hosts file of a pod with an address of its own.
-pub fn hosts(pod: &Pod, pod_ip: &str, domain: &str) -> String {
+pub fn hosts(pod: &Pod, pod_ips: &[String], domain: &str) -> String {
     let mut text = String::from(
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
          fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
-    match full_name(pod, domain) {
-        Some(full) => text.push_str(&format!("{pod_ip}\t{full}\t{}\n", hostname(pod))),
-        None => text.push_str(&format!("{pod_ip}\t{}\n", hostname(pod))),
-    }
+    let full = full_name(pod, domain).map(|full| full + "\t").unwrap_or_default();
+    text.extend(pod_ips.iter().map(|address| format!("{address}\t{full}{}\n", hostname(pod))));
     text + &host_aliases(pod)
 }
 
@@ -184,12 +182,15 @@ mod tests {
     #[test]
     fn names() {
         let plain = pod(json!({"containers": []}));
-        assert!(hosts(&plain, "10.1.0.5", "d").ends_with("10.1.0.5\tweb-0\n"));
+        let one = ["10.1.0.5".to_owned()];
+        let both = ["10.1.0.5".to_owned(), "fd00::5".to_owned()];
+        assert!(hosts(&plain, &both, "d").ends_with("10.1.0.5\tweb-0\nfd00::5\tweb-0\n"));
+        assert!(hosts(&plain, &one, "d").ends_with("10.1.0.5\tweb-0\n"));
         let sub = pod(
             json!({"containers": [], "subdomain": "db", "hostname": "h", "hostAliases": [{"ip": "1.1.1.1", "hostnames": ["a", "b"]}]}),
         );
-        assert!(hosts(&sub, "10.1.0.5", "d").contains("10.1.0.5\th.db.shop.svc.d\th\n"));
-        assert!(hosts(&sub, "10.1.0.5", "d").ends_with("1.1.1.1\ta\tb\n"));
+        assert!(hosts(&sub, &one, "d").contains("10.1.0.5\th.db.shop.svc.d\th\n"));
+        assert!(hosts(&sub, &one, "d").ends_with("1.1.1.1\ta\tb\n"));
         assert_eq!(kernel_name(&sub, "d").unwrap(), "h");
         let full = json!({"containers": [], "subdomain": "db", "hostname": "h", "setHostnameAsFQDN": true});
         assert_eq!(kernel_name(&pod(full.clone()), "d").unwrap(), "h.db.shop.svc.d");
@@ -198,6 +199,6 @@ mod tests {
         assert_eq!(kernel_name(&pod(json!({"containers": [], "setHostnameAsFQDN": true})), "d").unwrap(), "web-0");
         let own = pod(json!({"containers": [], "subdomain": "db", "hostnameOverride": "a.b.example"}));
         assert_eq!(kernel_name(&own, "d").unwrap(), "a.b.example");
-        assert!(hosts(&own, "10.1.0.5", "d").contains("10.1.0.5\ta.b.example\n"));
+        assert!(hosts(&own, &one, "d").contains("10.1.0.5\ta.b.example\n"));
     }
 }

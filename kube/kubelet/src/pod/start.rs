@@ -37,8 +37,8 @@ const CONFIG_RETRY: Duration = Duration::from_secs(2);
 /// What the worker learns from a start, whether it succeeded or not.
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// The pod's address.
-    pub pod_ip: Option<String>,
+    /// The pod's addresses, that of IPv4 first.
+    pub pod_ips: Vec<String>,
     /// The sandbox exists.
     pub sandbox: bool,
     /// Image ids by container.
@@ -89,10 +89,10 @@ pub(super) async fn start(
 }
 
 /// Writes volumes again from what the API has now; answers whether the API could be asked.
-pub(super) async fn refresh(shared: &Shared, pod: &Pod, pod_ip: Option<&str>) -> Result<(), String> {
+pub(super) async fn refresh(shared: &Shared, pod: &Pod, pod_ips: &[String]) -> Result<(), String> {
     let starter = Starter { shared, pod, dir: PodDir::new(&shared.dir, uid(pod)) };
     let mut sources = starter.sources().await.map_err(|f| f.message)?;
-    let place = starter.place_of(pod_ip.unwrap_or_default());
+    let place = starter.place_of(pod_ips);
     starter.tokens(&mut sources).await.map_err(|f| f.message)?;
     starter.volumes(&sources, &place).map_err(|f| f.message)
 }
@@ -159,12 +159,18 @@ impl Starter<'_> {
         context.fs_group.and_then(|g| u32::try_from(g).ok())
     }
 
-    fn place_of(&self, pod_ip: &str) -> Place {
-        Place { host_ip: self.shared.host_ip.clone(), pod_ip: pod_ip.to_owned(), capacity: self.shared.capacity }
+    fn place_of(&self, pod_ips: &[String]) -> Place {
+        let host_ips = self.shared.host_ips.clone();
+        Place { host_ips, pod_ips: pod_ips.to_vec(), capacity: self.shared.capacity }
+    }
+
+    /// Whether pods have addresses of both families.
+    fn dual(&self) -> bool {
+        self.shared.network.as_ref().is_some_and(|network| network.options().ipv6.is_some())
     }
 
     async fn place(&self, outcome: &mut Outcome) -> Result<Prepared, Failure> {
-        if let Some(what) = support::unsupported(self.pod) {
+        if let Some(what) = support::unsupported(self.pod, self.dual()) {
             let message = format!("not supported on this node: {what}");
             self.shared.events.warning(self.pod, None, "NotSupported", message.clone());
             return Err(Failure { reason: "NotSupported", message, retry: Retry::Never });
@@ -186,12 +192,12 @@ impl Starter<'_> {
         let mut sources = self.sources().await?;
         sources.located = self.located().await?;
         self.tokens(&mut sources).await?;
-        let (netns, pod_ip) = self.network().await?;
-        outcome.pod_ip = Some(pod_ip.clone());
-        let place = self.place_of(&pod_ip);
+        let (netns, pod_ips) = self.network().await?;
+        outcome.pod_ips = pod_ips.clone();
+        let place = self.place_of(&pod_ips);
         self.volumes(&sources, &place).inspect_err(|f| self.no_mount(f))?;
         let hostname = Some(self.kernel_name()?).filter(|_| !self.host_network());
-        self.etc(&pod_ip).map_err(|e| failed("CreatePodSandboxError", e.to_string()))?;
+        self.etc(&pod_ips).map_err(|e| failed("CreatePodSandboxError", e.to_string()))?;
         let limits = resources::pod_limits(self.pod);
         let cgroup = format!("pod{}", uid(self.pod));
         let cgroups = self.shared.cgroups.create(&cgroup, &limits).map_err(|e| self.no_sandbox(chain(&e)))?;

@@ -34,10 +34,10 @@ pub struct View<'a> {
     pub messages: &'a BTreeMap<String, String>,
     /// Image ids by container.
     pub images: &'a BTreeMap<String, String>,
-    /// The machine's address.
-    pub host_ip: &'a str,
-    /// The pod's address, once it has one.
-    pub pod_ip: Option<&'a str>,
+    /// The machine's addresses.
+    pub host_ips: &'a [String],
+    /// The pod's addresses, once it has them.
+    pub pod_ips: &'a [String],
     /// Whether the sandbox exists.
     pub sandbox: bool,
     /// What containers have of CPU and memory.
@@ -63,18 +63,17 @@ pub fn status(view: &View<'_>) -> PodStatus {
     let later = all(&mut super::ephemeral(view.pod).map(|c| c.name.as_str()));
     let phase = phase(view);
     let conditions = conditions::conditions(view, &init, &containers, phase, &before);
-    let some = |all: Vec<_>| Some(all).filter(|all| !all.is_empty());
     let ended = view.ended.filter(|_| phase == "Failed");
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(containers),
-        init_container_statuses: some(init),
-        ephemeral_container_statuses: some(later),
-        host_ip: Some(view.host_ip.to_owned()),
-        host_ips: Some(vec![HostIP { ip: view.host_ip.to_owned() }]),
-        pod_ip: view.pod_ip.map(str::to_owned),
-        pod_ips: view.pod_ip.map(|ip| vec![PodIP { ip: ip.to_owned() }]),
+        init_container_statuses: some_of(init),
+        ephemeral_container_statuses: some_of(later),
+        host_ip: view.host_ips.first().cloned(),
+        host_ips: some_of(view.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        pod_ip: view.pod_ips.first().cloned(),
+        pod_ips: some_of(view.pod_ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
         qos_class: Some(qos_class(view.pod).to_owned()),
         start_time: before.start_time.or(Some(Time(whole_second(view.now)))),
         observed_generation: view.pod.metadata.generation,
@@ -82,6 +81,10 @@ pub fn status(view: &View<'_>) -> PodStatus {
         message: ended.map(|(_, message)| message.to_owned()).or(before.message),
         ..PodStatus::default()
     }
+}
+
+fn some_of<T>(all: Vec<T>) -> Option<Vec<T>> {
+    Some(all).filter(|all| !all.is_empty())
 }
 
 /// `Pending` until every container has run once, then what they came to.
@@ -248,7 +251,7 @@ pub fn agree(api: Option<&PodStatus>, own: &PodStatus) -> bool {
         all.into_iter().flatten().flatten().map(key).collect()
     };
     ours.iter().all(|(kind, status)| theirs.get(kind) == Some(status))
-        && (&api.phase, &api.pod_ip) == (&own.phase, &own.pod_ip)
+        && (&api.phase, &api.pod_ip, &api.pod_ips) == (&own.phase, &own.pod_ip, &own.pod_ips)
         && containers(api) == containers(own)
 }
 

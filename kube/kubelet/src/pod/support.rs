@@ -7,7 +7,7 @@ use super::located::is_located;
 use crate::node::is_extended;
 
 /// The first thing `pod` asks for that is not built, in words; `None` when all of it is.
-pub fn unsupported(pod: &Pod) -> Option<String> {
+pub fn unsupported(pod: &Pod, dual: bool) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let host_network = spec.host_network == Some(true);
     let context = spec.security_context.clone().unwrap_or_default();
@@ -24,7 +24,7 @@ pub fn unsupported(pod: &Pod) -> Option<String> {
     let found = of_pod.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned());
     found
         .or_else(|| spec.volumes.iter().flatten().find_map(volume))
-        .or_else(|| super::init(pod).chain(&spec.containers).find_map(|c| container(c, host_network)))
+        .or_else(|| super::init(pod).chain(&spec.containers).find_map(|c| container(c, host_network, dual)))
 }
 
 fn volume(volume: &Volume) -> Option<String> {
@@ -39,8 +39,8 @@ fn volume(volume: &Volume) -> Option<String> {
     odd.then(|| format!("the kind of volume {:?}", volume.name))
 }
 
-/// The same of one container.
-pub fn container(container: &Container, host_network: bool) -> Option<String> {
+/// The same of one container; `dual` says whether pods have addresses of both families.
+pub fn container(container: &Container, host_network: bool, dual: bool) -> Option<String> {
     let ports = container.ports.iter().flatten();
     let mounts = container.volume_mounts.iter().flatten();
     let context = container.security_context.clone().unwrap_or_default();
@@ -59,7 +59,10 @@ pub fn container(container: &Container, host_network: bool) -> Option<String> {
         (context.app_armor_profile.is_some_and(|p| p.type_ == "Localhost"), "AppArmor profiles of type Localhost"),
         (context.proc_mount.as_deref().is_some_and(|p| p != "Default"), "procMount"),
     ];
-    let port = (!host_network).then(|| ports.filter_map(host_ports::refused).next()).flatten().map(str::to_owned);
+    let port = (!host_network)
+        .then(|| ports.filter_map(|port| host_ports::refused(port, dual)).next())
+        .flatten()
+        .map(str::to_owned);
     let found = checks.iter().find(|(asked, _)| *asked).map(|(_, what)| (*what).to_owned()).or(port);
     found
         .or_else(|| other.map(|name| format!("the resource {name}")))
@@ -73,7 +76,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn check(spec: Value) -> Option<String> {
-        unsupported(&serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap())
+        unsupported(&serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap(), false)
     }
 
     #[test]

@@ -80,7 +80,8 @@ struct Worker {
     hooking: BTreeMap<String, AbortHandle>,
     messages: BTreeMap<String, String>,
     images: BTreeMap<String, String>,
-    pod_ip: Option<String>,
+    /// The pod's addresses, that of IPv4 first.
+    pod_ips: Vec<String>,
     sandbox: bool,
     stopping: Option<Stopping>,
     /// Reason and message, if this node ends the pod while the API does not.
@@ -131,8 +132,9 @@ impl Worker {
             Some(status) if is_static(&pod) => Arc::new(Pod { status: Some(status), ..Pod::clone(&pod) }),
             _ => pod,
         };
-        // A restarted kubelet finds the address where it was written.
-        let pod_ip = pod.status.as_ref().and_then(|s| s.pod_ip.clone());
+        // A restarted kubelet finds the addresses where they were written.
+        let known = pod.status.as_ref().and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+        let pod_ips = known.iter().map(|address| address.ip.clone()).collect();
         let sandbox = observed.borrow().alive;
         let down = is_over(&pod);
         let given = resize::given(&pod);
@@ -150,7 +152,7 @@ impl Worker {
             hooking: BTreeMap::new(),
             messages: BTreeMap::new(),
             images: BTreeMap::new(),
-            pod_ip,
+            pod_ips,
             sandbox,
             stopping: None,
             ended: None,
@@ -292,7 +294,9 @@ impl Worker {
     async fn learn(&mut self, outcome: Option<Outcome>) {
         self.starting = None;
         let Some(outcome) = outcome else { return };
-        self.pod_ip = outcome.pod_ip.or(self.pod_ip.take());
+        if !outcome.pod_ips.is_empty() {
+            self.pod_ips = outcome.pod_ips;
+        }
         self.images.extend(outcome.images);
         if outcome.sandbox && !self.observed.borrow().alive {
             self.observed = self.shared.runtime.watch(uid(&self.pod)).await;
@@ -329,7 +333,7 @@ impl Worker {
         {
             return;
         }
-        if let Err(why) = start::refresh(&self.shared, &self.pod, self.pod_ip.as_deref()).await {
+        if let Err(why) = start::refresh(&self.shared, &self.pod, &self.pod_ips).await {
             self.shared.events.warning(&self.pod, None, "FailedMount", why);
         }
     }

@@ -1,12 +1,12 @@
 //! The sockets of the cluster's DNS and the messages on them.
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 use super::cache::Kept;
 use super::forward;
 use super::zone::{Answer, Records, Zone};
+use crate::Cidr;
 use crate::proxy::ServiceCaches;
 use crate::services;
 
@@ -41,6 +42,8 @@ pub struct DnsOptions {
     pub resolv_conf: PathBuf,
     /// Addresses that lead to this server and so are no resolvers.
     pub own: Vec<Ipv4Addr>,
+    /// Who asks from here is told addresses of IPv6, too: nobody else (a pod of another machine or node) can use them.
+    pub both_for: Option<Cidr>,
 }
 
 impl DnsOptions {
@@ -52,6 +55,7 @@ impl DnsOptions {
             domain: "cluster.local".to_owned(),
             resolv_conf: "/etc/resolv.conf".into(),
             own,
+            both_for: network.options().ipv6.map(|_| network.options().pod_cidr),
         }
     }
 }
@@ -86,7 +90,7 @@ impl DnsServer {
         let make_zone = {
             let domain = self.options.domain.clone();
             move |caches: &ServiceCaches| {
-                let slices = services::by_service(caches.slices.list());
+                let slices = services::all_by_service(&caches.slices.list());
                 Arc::new(Zone::new(&domain, &caches.services.list(), &slices))
             }
         };
@@ -149,7 +153,7 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, answerer: Arc<Answerer>) {
             }
         };
         let question = &buffer[..length];
-        let message = match answerer.now(question, false) {
+        let message = match answerer.now(question, from.ip(), false) {
             Now::Silence => continue,
             Now::Answer(answer) => {
                 send(&socket, answer).await;
@@ -173,8 +177,8 @@ async fn serve_streams(listener: TcpListener, answerer: Arc<Answerer>) {
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok((stream, from)) => (stream, from.ip()),
             Err(error) => {
                 warn!(%error, "DNS stream not accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -185,7 +189,7 @@ async fn serve_streams(listener: TcpListener, answerer: Arc<Answerer>) {
         permit.forget();
         let answerer = answerer.clone();
         tasks.spawn(async move {
-            if let Err(error) = serve_stream(stream, &answerer).await {
+            if let Err(error) = serve_stream(stream, from, &answerer).await {
                 debug!(%error, "DNS stream ended");
             }
             answerer.slots.add_permits(1);
@@ -193,7 +197,7 @@ async fn serve_streams(listener: TcpListener, answerer: Arc<Answerer>) {
     }
 }
 
-async fn serve_stream(mut stream: TcpStream, answerer: &Answerer) -> io::Result<()> {
+async fn serve_stream(mut stream: TcpStream, from: IpAddr, answerer: &Answerer) -> io::Result<()> {
     // As many questions as a resolver sends in one go; after them it connects again.
     for _ in 0..100 {
         let length = match tokio::time::timeout(STREAM_IDLE, stream.read_u16()).await {
@@ -204,7 +208,7 @@ async fn serve_stream(mut stream: TcpStream, answerer: &Answerer) -> io::Result<
         };
         let mut question = vec![0; usize::from(length)];
         tokio::time::timeout(STREAM_IDLE, stream.read_exact(&mut question)).await??;
-        let Some(answer) = answerer.answer(&question, true).await else { return Ok(()) };
+        let Some(answer) = answerer.answer(&question, from, true).await else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
     }
@@ -213,15 +217,15 @@ async fn serve_stream(mut stream: TcpStream, answerer: &Answerer) -> io::Result<
 
 impl Answerer {
     /// The answer to a message. `None` to what is no question.
-    async fn answer(&self, bytes: &[u8], stream: bool) -> Option<Vec<u8>> {
-        match self.now(bytes, stream) {
+    async fn answer(&self, bytes: &[u8], from: IpAddr, stream: bool) -> Option<Vec<u8>> {
+        match self.now(bytes, from, stream) {
             Now::Silence => None,
             Now::Answer(answer) => Some(answer),
             Now::Ask(message) => self.ask(&message, bytes, stream).await,
         }
     }
 
-    fn now(&self, bytes: &[u8], stream: bool) -> Now {
+    fn now(&self, bytes: &[u8], from: IpAddr, stream: bool) -> Now {
         let known = |answer: Option<Vec<u8>>| answer.map_or(Now::Silence, Now::Answer);
         if let Some(kept) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).find(bytes, Instant::now()) {
             return Now::Answer(kept);
@@ -234,7 +238,8 @@ impl Answerer {
             return Now::Silence;
         }
         let zone = self.zone.borrow().clone();
-        match respond(&zone, &message) {
+        let both = matches!((self.options.both_for, from), (Some(range), IpAddr::V4(from)) if range.contains(from));
+        match respond(&zone, &message, both) {
             Some(response) => known(encode(&message, response, stream)),
             None => Now::Ask(message),
         }
@@ -272,8 +277,8 @@ fn failure(question: &Message, code: ResponseCode) -> Message {
     response
 }
 
-/// The response to a message, without effects. `None` if somebody else has to be asked.
-fn respond(zone: &Zone, message: &Message) -> Option<Message> {
+/// The response to a message, without effects; `both` says whether addresses of IPv6 are told. `None` if somebody else has to be asked.
+fn respond(zone: &Zone, message: &Message, both: bool) -> Option<Message> {
     if message.metadata.op_code != OpCode::Query {
         return Some(failure(message, ResponseCode::NotImp));
     }
@@ -289,14 +294,14 @@ fn respond(zone: &Zone, message: &Message) -> Option<Message> {
         Answer::Elsewhere => return None,
         Answer::Pod(address) => {
             let records = Records { addresses: [address].into(), ..Records::default() };
-            response.add_answers(answers(query, &records));
+            response.add_answers(answers(query, &records, both));
         }
         Answer::NoName => response.metadata.response_code = ResponseCode::NXDomain,
         Answer::Empty => {}
         Answer::Records(records) => {
-            response.add_answers(answers(query, records));
+            response.add_answers(answers(query, records, both));
             if query.query_type() == RecordType::SRV {
-                response.add_additionals(targets(zone, records));
+                response.add_additionals(targets(zone, records, both));
             }
         }
     }
@@ -306,13 +311,12 @@ fn respond(zone: &Zone, message: &Message) -> Option<Message> {
     Some(response)
 }
 
-fn answers(query: &Query, records: &Records) -> Vec<Record> {
+fn answers(query: &Query, records: &Records, both: bool) -> Vec<Record> {
     let owner = query.name();
     let wanted = |kind| query.query_type() == kind || query.query_type() == RecordType::ANY;
     let mut data = Vec::new();
-    if wanted(RecordType::A) {
-        data.extend(records.addresses.iter().map(|address| RData::A(A(*address))));
-    }
+    let addresses = records.addresses.iter().filter_map(|address| told(*address, both));
+    data.extend(addresses.filter(|address| wanted(address.record_type())));
     if wanted(RecordType::SRV) {
         let name = |(port, target): &(u16, String)| Some((*port, Name::from_ascii(format!("{target}.")).ok()?));
         let services = records.services.iter().filter_map(name);
@@ -331,12 +335,19 @@ fn answers(query: &Query, records: &Records) -> Vec<Record> {
     data.into_iter().map(|data| Record::from_rdata(owner.clone(), TTL_S, data)).collect()
 }
 
+fn told(address: IpAddr, both: bool) -> Option<RData> {
+    match address {
+        IpAddr::V4(address) => Some(RData::A(A(address))),
+        IpAddr::V6(address) => both.then_some(RData::AAAA(AAAA(address))),
+    }
+}
+
 /// The addresses of what SRV records name, so that nobody has to ask again.
-fn targets(zone: &Zone, records: &Records) -> Vec<Record> {
+fn targets(zone: &Zone, records: &Records, both: bool) -> Vec<Record> {
     let mut additional = Vec::new();
     for (_, target) in &records.services {
         if let (Answer::Records(found), Ok(name)) = (zone.answer(target), Name::from_ascii(format!("{target}."))) {
-            let addresses = found.addresses.iter().map(|address| RData::A(A(*address)));
+            let addresses = found.addresses.iter().filter_map(|address| told(*address, both));
             additional.extend(addresses.map(|data| Record::from_rdata(name.clone(), TTL_S, data)));
         }
     }

@@ -3,7 +3,7 @@
 //! A **zone** is a table from a name to its records. A name exists if it has records or if one below it has; a question
 //! for an existing name without the records asked for is answered empty, for another name `NXDOMAIN`.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -14,7 +14,7 @@ use crate::services::{self, Slices};
 /// What a name means.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Records {
-    pub addresses: BTreeSet<Ipv4Addr>,
+    pub addresses: BTreeSet<IpAddr>,
     /// Port and name of the target.
     pub services: BTreeSet<(u16, String)>,
     pub pointers: BTreeSet<String>,
@@ -37,7 +37,7 @@ pub(crate) enum Answer<'a> {
     /// The name exists, with these records.
     Records(&'a Records),
     /// The name is a pod's: its address.
-    Pod(Ipv4Addr),
+    Pod(IpAddr),
     /// The name exists without records.
     Empty,
     /// There is no such name.
@@ -47,7 +47,7 @@ pub(crate) enum Answer<'a> {
 }
 
 impl Zone {
-    /// The zone `domain` (lower case, no last dot) of these Services.
+    /// The zone `domain` (lower case, no last dot) of these Services, and of slices of both families.
     pub fn new(domain: &str, all: &[Arc<Service>], slices: &Slices) -> Zone {
         let mut zone = Zone { domain: domain.to_owned(), ..Zone::default() };
         zone.at(&format!("dns-version.{domain}")).text = Some("1.1.0".to_owned());
@@ -108,7 +108,7 @@ impl Zone {
             self.at(&full).alias = Some(target).filter(|target| !target.is_empty());
             return;
         }
-        let addresses = services::cluster_addresses(spec);
+        let addresses = services::cluster_addresses::<IpAddr>(spec);
         if spec.cluster_ip.as_deref() == Some("None") {
             let unready_too = spec.publish_not_ready_addresses.unwrap_or(false);
             self.add_headless(&full, slices, unready_too);
@@ -130,9 +130,9 @@ impl Zone {
     fn add_headless(&mut self, full: &str, slices: &[Arc<EndpointSlice>], unready_too: bool) {
         for slice in slices {
             for endpoint in slice.endpoints.iter().filter(|endpoint| unready_too || services::is_ready(endpoint)) {
-                let Some(address) = services::address(endpoint) else { continue };
+                let Some(address) = services::address::<IpAddr>(endpoint) else { continue };
                 let hostname = endpoint.hostname.clone().filter(|name| !name.is_empty());
-                let hostname = hostname.unwrap_or_else(|| address.to_string().replace('.', "-"));
+                let hostname = hostname.unwrap_or_else(|| address.to_string().replace(['.', ':'], "-"));
                 let target = format!("{hostname}.{full}");
                 self.at(full).addresses.insert(address);
                 self.at(&target).addresses.insert(address);
@@ -150,17 +150,26 @@ impl Zone {
     }
 }
 
-/// The address in `10-1-0-2`.
-fn pod_address(dashed: &str) -> Option<Ipv4Addr> {
-    let written = dashed.replace('-', ".");
-    let address: Ipv4Addr = written.parse().ok()?;
-    (address.to_string() == written && !dashed.contains('.')).then_some(address)
+/// The address in `10-1-0-2` or `fd00--2`.
+fn pod_address(dashed: &str) -> Option<IpAddr> {
+    let written = |mark| dashed.replace('-', mark);
+    let v4 = written(".").parse::<Ipv4Addr>().ok().filter(|v4| v4.to_string() == written(".")).map(IpAddr::V4);
+    let v6 = || written(":").parse::<Ipv6Addr>().ok().filter(|v6| v6.to_string() == written(":")).map(IpAddr::V6);
+    v4.or_else(v6).filter(|_| !dashed.contains(['.', ':']))
 }
 
-/// The name that asks for an address's name (RFC 1035, section 3.5).
-fn reverse(address: Ipv4Addr) -> String {
-    let [a, b, c, d] = address.octets();
-    format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+/// The name that asks for an address's name (RFC 1035, section 3.5; RFC 3596, section 2.5).
+fn reverse(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(address) => {
+            let digits = address.octets().into_iter().rev().map(|byte| format!("{:x}.{:x}.", byte & 0xf, byte >> 4));
+            digits.collect::<String>() + "ip6.arpa"
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,20 +187,25 @@ mod tests {
             service("shop/db", "None", json!({"ports": [{"name": "http", "port": 80}]})),
             service("shop/all", "None", json!({"publishNotReadyAddresses": true})),
             service("shop/empty", "None", json!({})),
+            service("shop/both", "10.96.0.6", json!({"clusterIPs": ["10.96.0.6", "fd00:9::6"]})),
+            service("shop/pods", "None", json!({})),
             service("shop/out", "", json!({"type": "ExternalName", "externalName": "Example.org."})),
         ];
         let slices = [
             slice("shop/db", &[("10.1.0.2", "db-0"), ("10.1.0.3", "ready"), ("10.1.0.4", "unready")]),
             slice("shop/all", &[("10.1.0.4", "unready")]),
+            slice("shop/pods", &[("10.1.0.5", "p-0"), ("10.1.0.6", "ready")]),
+            slice("shop/pods", &[("fd00:1::5", "p-0"), ("fd00:1::6", "ready")]),
         ];
-        Zone::new("cluster.local", &services, &services::by_service(slices.to_vec()))
+        Zone::new("cluster.local", &services, &services::all_by_service(&slices))
     }
 
     fn check(name: &str, expected: Expect) {
         let zone = zone();
         let text = match zone.answer(name) {
             Answer::Records(r) => {
-                let mut parts: Vec<String> = r.addresses.iter().map(|a| format!("A {a}")).collect();
+                let mut parts: Vec<String> =
+                    r.addresses.iter().map(|a| format!("{} {a}", if a.is_ipv4() { "A" } else { "AAAA" })).collect();
                 parts.extend(r.services.iter().map(|(port, target)| format!("SRV {port} {target}")));
                 parts.extend(r.pointers.iter().map(|target| format!("PTR {target}")));
                 parts.extend(r.alias.iter().map(|target| format!("CNAME {target}")));
@@ -222,6 +236,25 @@ mod tests {
         check("2.0.1.10.in-addr.arpa", expect!["PTR db-0.db.shop.svc.cluster.local"]);
         check("all.shop.svc.cluster.local", expect!["A 10.1.0.4"]);
         check("empty.shop.svc.cluster.local", expect!["NoName"]);
+    }
+
+    #[test]
+    fn addresses_of_both_families() {
+        check("both.shop.svc.cluster.local", expect!["A 10.96.0.6, AAAA fd00:9::6"]);
+        check("pods.shop.svc.cluster.local", expect!["A 10.1.0.5, A 10.1.0.6, AAAA fd00:1::5, AAAA fd00:1::6"]);
+        check("p-0.pods.shop.svc.cluster.local", expect!["A 10.1.0.5, AAAA fd00:1::5"]);
+        check("fd00-1--6.pods.shop.svc.cluster.local", expect!["AAAA fd00:1::6"]);
+        let zeros = |count| "0.".repeat(count);
+        let six = format!("6.{}9.0.0.0.0.0.d.f.ip6.arpa", zeros(23));
+        check(&six, expect!["PTR both.shop.svc.cluster.local"]);
+        let five = format!("5.{}1.0.0.0.0.0.d.f.ip6.arpa", zeros(23));
+        check(&five, expect!["PTR p-0.pods.shop.svc.cluster.local"]);
+        check("fd00-1--5.shop.pod.cluster.local", expect!["Pod(fd00:1::5)"]);
+        for name in
+            ["fd00-01--5.shop.pod.cluster.local", "fd00:1::5.shop.pod.cluster.local", "fd00-1-5.shop.pod.cluster.local"]
+        {
+            check(name, expect!["NoName"]);
+        }
     }
 
     #[test]

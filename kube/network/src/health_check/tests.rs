@@ -19,8 +19,8 @@ fn local(more: Value) -> Arc<Service> {
 fn planned(services: &[Arc<Service>], endpoints: &[(&str, &str)]) -> BTreeMap<u16, Health> {
     plan(
         services,
-        &by_service(vec![slice("d/web", endpoints), slice("d/web", endpoints)]),
-        "10.1.0.0/24".parse().unwrap(),
+        &by_service::<Ipv4Addr>(&[slice("d/web", endpoints), slice("d/web", endpoints)]),
+        "10.1.0.0/24".parse::<Cidr>().unwrap(),
     )
 }
 
@@ -66,7 +66,7 @@ fn ready_pods_of_this_machine_are_counted_for_balancers_of_local_endpoints() {
 #[test]
 fn a_machine_answers_as_kube_proxy_does() {
     on_machine(async |_machine| {
-        let mut checks = HealthChecks::new();
+        let mut checks = HealthChecks::new(false);
         checks.set(planned(&[local(json!({}))], &[("10.1.0.3", "ready"), ("10.1.0.7", "ready")])).await;
         for request in ["GET / HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.0\r\n\r\n"] {
             let (status, headers, body) = asked(request).await.unwrap();
@@ -98,7 +98,7 @@ fn a_machine_answers_as_kube_proxy_does() {
 #[test]
 fn who_connects_and_says_nothing_takes_no_room_for_long() {
     on_machine(async |_machine| {
-        let mut checks = HealthChecks::new();
+        let mut checks = HealthChecks::new(false);
         checks.patience = Duration::from_millis(300);
         checks.set(planned(&[local(json!({}))], &[("10.1.0.3", "ready")])).await;
         let idle: Vec<TcpStream> =
@@ -106,5 +106,23 @@ fn who_connects_and_says_nothing_takes_no_room_for_long() {
         let (status, ..) = asked("GET / HTTP/1.0\r\n\r\n").await.unwrap();
         assert_eq!(status, "HTTP/1.0 200 OK", "its turn comes");
         drop(idle);
+    });
+}
+
+#[test]
+fn it_is_said_over_both_families() {
+    on_machine(async |_machine| {
+        let mut checks = HealthChecks::new(true);
+        let mut health = planned(&[local(json!({}))], &[("10.1.0.3", "ready")]);
+        let v6 = by_service::<Ipv6Addr>(&[slice("d/web", &[("fd00:1::3", "ready"), ("fd00:1::4", "ready")])]);
+        join(&mut health, plan(&[local(json!({}))], &v6, "fd00:1::/80".parse::<Cidr<Ipv6Addr>>().unwrap()));
+        assert_eq!(health[&31000].local, 2, "a pod with two addresses is one");
+        checks.set(health).await;
+        for address in ["127.0.0.1:31000", "[::1]:31000"] {
+            tokio::time::timeout(Duration::from_secs(3), tokio::net::TcpStream::connect(address))
+                .await
+                .unwrap()
+                .unwrap();
+        }
     });
 }

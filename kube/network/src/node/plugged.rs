@@ -17,7 +17,7 @@ use engine_cni::{Added, Network, Pod};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
-use super::{Attachment, Inner, Options, POD_DEVICE, State, absent, check_uid, namespace, sysctl};
+use super::{Attachment, Inner, Options, POD_DEVICE, State, absent, check_uid, ipv6, namespace, sysctl};
 use crate::{Error, ServicePort};
 use engine_packets::route::Routing;
 
@@ -116,7 +116,7 @@ impl State {
     /// The rules for the pods on the machine's network, and for ports that lead to them.
     pub(super) fn replug(&mut self) -> Result<(), Error> {
         let addresses = self.plugged_addresses();
-        self.change(|view| view.plugged = addresses)?;
+        self.change(|view, _| view.plugged = addresses)?;
         self.publish()
     }
 
@@ -126,13 +126,7 @@ impl State {
 
     /// The ports of the machine that lead to pods.
     pub(super) fn published(&self) -> Vec<ServicePort> {
-        self.saved.published(|uid| self.address_of(uid))
-    }
-
-    /// The address of a pod, whoever gave it.
-    fn address_of(&self, pod_uid: &str) -> Option<Ipv4Addr> {
-        let own = self.saved.addresses.pods.get(pod_uid).map(|number| self.saved.addresses.address(*number));
-        own.or_else(|| self.plugged.get(pod_uid).and_then(Plugged::address))
+        self.saved.published(|uid| self.plugged.get(uid).and_then(Plugged::address))
     }
 }
 
@@ -141,7 +135,13 @@ impl Inner {
     pub(super) fn plugged(&self, pod_uid: &str) -> Option<Attachment> {
         let netns = self.namespace_path(pod_uid);
         let address = self.state().plugged.get(pod_uid)?.address()?;
-        namespace::exists(&netns).then_some(Attachment { netns, address, prefix_len: 32, gateway: self.gateway })
+        namespace::exists(&netns).then_some(Attachment {
+            netns,
+            address,
+            prefix_len: 32,
+            gateway: self.gateway,
+            address_v6: None,
+        })
     }
 
     /// What is to be done for a pod that may be on the machine's network.
@@ -172,6 +172,8 @@ impl Inner {
         namespace::remove(netns)?;
         namespace::create(netns)?;
         namespace::within(netns, || {
+            // Of devices that are to come: what no rule sees must be no way around one.
+            ipv6::off("default")?;
             let refused =
                 |what: &'static str| move |error| Error::netlink(format!("{what} in the pod's namespace"), error);
             let mut routing = Routing::open().map_err(refused("open a routing socket"))?;
@@ -197,7 +199,7 @@ impl Inner {
         let mut state = self.state();
         state.plugged.insert(uid, plugged);
         state.replug()?;
-        Ok(Attachment { netns, address, prefix_len: 32, gateway: self.gateway })
+        Ok(Attachment { netns, address, prefix_len: 32, gateway: self.gateway, address_v6: None })
     }
 
     /// Nothing is left of a pod on the machine's network but what its plug-ins have to take away, which they did.

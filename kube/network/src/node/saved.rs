@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,8 @@ use tracing::warn;
 
 use super::{HostPort, Options};
 use crate::address::Addresses;
-use crate::{ConfinedPod, Error, ServicePort};
+use crate::{ConfinedPod, Error, Ipv6, ServicePort};
+use engine_packets::Address;
 
 /// What has to be known again after a restart, before anything runs: otherwise a pod would be free for a moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,27 +27,53 @@ pub(crate) struct Saved {
     /// Ports of the machine, by the pod that has them.
     #[serde(default)]
     pub host_ports: BTreeMap<String, Vec<HostPort>>,
+    /// The ranges of IPv6 with which it began; what began without has none for ever.
+    #[serde(default)]
+    pub ipv6: Option<Ipv6>,
 }
 
 impl Saved {
-    /// The machine's ports that lead to pods, as what is translated; `address` tells a pod's, of which it has one while it is attached.
-    pub fn published(&self, address: impl Fn(&str) -> Option<Ipv4Addr>) -> Vec<ServicePort> {
+    /// The pod's address of IPv6. None without ranges, and for those that are to be confined: what they may reach is said of IPv4 alone.
+    pub fn address_v6(&self, uid: &str) -> Option<Ipv6Addr> {
+        let number = self.addresses.pods.get(uid).filter(|_| !self.held.contains(uid))?;
+        self.ipv6?.pods.nth(*number)
+    }
+
+    /// The machine's ports that lead to pods, as what is translated in one family; `plugged` tells the address of a pod on the machine's network.
+    pub fn published<A: Address>(&self, plugged: impl Fn(&str) -> Option<Ipv4Addr>) -> Vec<ServicePort<A>> {
         let of_pod = |(uid, ports): (&String, &Vec<HostPort>)| {
-            let address = address(uid)?;
-            let one = |port: &HostPort| ServicePort {
-                name: format!("pod {uid}"),
-                addresses: port.address.into_iter().collect(),
-                protocol: port.protocol,
-                port: port.port,
-                node_port: port.address.is_none().then_some(port.port),
-                external: port.address.into_iter().collect(),
-                sources: None,
-                endpoints: vec![(address, port.to)],
-                by_client: false,
+            let own = |number: &u32| self.addresses.address(*number);
+            let v4 = || self.addresses.pods.get(uid).map(own).or_else(|| plugged(uid)).map(IpAddr::V4);
+            let address = A::of(if A::BITS == 32 { v4()? } else { self.address_v6(uid)?.into() })?;
+            let one = |port: &HostPort| {
+                let at = port.address.map(A::of);
+                // At an address of the other family.
+                let at = if at == Some(None) { return None } else { at.flatten() };
+                // Of its family, all.
+                let at = at.filter(|at| at.number() != 0);
+                Some(ServicePort {
+                    name: format!("pod {uid}"),
+                    addresses: at.into_iter().collect(),
+                    protocol: port.protocol,
+                    port: port.port,
+                    node_port: at.is_none().then_some(port.port),
+                    external: at.into_iter().collect(),
+                    sources: None,
+                    endpoints: vec![(address, port.to)],
+                    by_client: false,
+                })
             };
-            Some(ports.iter().map(one).collect::<Vec<_>>())
+            Some(ports.iter().filter_map(one).collect::<Vec<_>>())
         };
         self.host_ports.iter().filter_map(of_pod).flatten().collect()
+    }
+
+    /// Confined pods that have an address of IPv6 all the same: what they may reach is said of IPv4, so over IPv6 it is nothing.
+    pub fn effective_v6(&self) -> Vec<ConfinedPod<Ipv6Addr>> {
+        let is_confined = |number: u32| self.confined.iter().any(|pod| pod.address == self.addresses.address(number));
+        let confined = self.addresses.pods.iter().filter(|(_, number)| is_confined(**number));
+        let addresses = confined.filter_map(|(uid, _)| self.address_v6(uid));
+        addresses.map(|address| ConfinedPod { address, allow_to: Vec::new(), own_cluster: false }).collect()
     }
 
     /// All pods to be confined now.

@@ -15,9 +15,9 @@ mod outside;
 mod plugged;
 
 /// Longer than any answer on one machine takes.
-const SOON: Duration = Duration::from_secs(3);
+pub(crate) const SOON: Duration = Duration::from_secs(3);
 /// Long enough that what is let through would have arrived.
-const NEVER: Duration = Duration::from_millis(400);
+pub(crate) const NEVER: Duration = Duration::from_millis(400);
 
 /// A machine of its own with a neighbour on its LAN: 192.0.2.1 and 192.0.2.2.
 pub(crate) struct Machine {
@@ -57,7 +57,7 @@ impl Machine {
         .unwrap();
     }
 
-    fn neighbour(&self) -> PathBuf {
+    pub(crate) fn neighbour(&self) -> PathBuf {
         self.dir.path().join("flt-neighbour")
     }
 
@@ -68,6 +68,7 @@ impl Machine {
             pod_cidr: "10.77.0.0/24".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
             cni: None,
+            ipv6: None,
         }
     }
 }
@@ -96,7 +97,7 @@ pub(crate) fn serve(netns: &Path, name: &'static str, port: u16) {
     .unwrap();
 }
 
-fn tcp(address: Ipv4Addr, port: u16) -> Result<String, io::ErrorKind> {
+pub(crate) fn tcp(address: Ipv4Addr, port: u16) -> Result<String, io::ErrorKind> {
     let to = SocketAddr::V4(SocketAddrV4::new(address, port));
     let mut stream = TcpStream::connect_timeout(&to, SOON).map_err(|error| error.kind())?;
     stream.set_read_timeout(Some(SOON)).unwrap();
@@ -116,7 +117,7 @@ fn udp(address: Ipv4Addr, port: u16, wait: Duration) -> Result<String, io::Error
 }
 
 /// A call made in a pod.
-fn from(
+pub(crate) fn from(
     pod: &Attachment,
     call: impl FnOnce() -> Result<String, io::ErrorKind> + Send + 'static,
 ) -> Result<String, io::ErrorKind> {
@@ -125,6 +126,11 @@ fn from(
 
 pub(crate) fn tcp_from(pod: &Attachment, address: Ipv4Addr, port: u16) -> Result<String, io::ErrorKind> {
     from(pod, move || tcp(address, port))
+}
+
+/// A Service of no address yet.
+pub(crate) fn one(endpoints: &[(Ipv4Addr, u16)]) -> ServicePort {
+    ServicePort { addresses: Vec::new(), ..service("d/old", [0; 4], endpoints) }
 }
 
 fn service(name: &str, address: [u8; 4], endpoints: &[(Ipv4Addr, u16)]) -> ServicePort {
@@ -517,7 +523,7 @@ fn rules_that_somebody_removed_are_made_again() {
         serve(&a.netns, "a", 80);
         network.set_services(vec![service("d/s", [10, 96, 0, 20], &[(a.address, 80)])]).await.unwrap();
         let mut socket = Socket::open(SockProtocol::NetlinkNetFilter).unwrap();
-        nftables::remove(&mut socket, "substrate-a1").unwrap();
+        nftables::remove::<Ipv4Addr>(&mut socket, "substrate-a1").unwrap();
         assert!(tcp(Ipv4Addr::new(10, 96, 0, 20), 80).is_err());
         network.mend().await.unwrap();
         assert_eq!(tcp(Ipv4Addr::new(10, 96, 0, 20), 80).unwrap(), "a 10.77.0.1");

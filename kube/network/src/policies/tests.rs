@@ -1,5 +1,7 @@
 //! Policies in, what each pod may do out.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -18,13 +20,13 @@ fn pod(name: &str, last: u8, more: Value) -> Arc<Pod> {
     Arc::new(serde_json::from_value(pod).unwrap())
 }
 
-fn shown(isolated: &Isolated) -> Vec<String> {
+fn shown<A: Address>(isolated: &Isolated<A>) -> Vec<String> {
     let ports = |ports: &Ports| match ports.range {
         None => ports.protocol.name().to_owned(),
         Some((first, last)) if first == last => format!("{}/{first}", ports.protocol.name()),
         Some((first, last)) => format!("{}/{first}-{last}", ports.protocol.name()),
     };
-    let one = |allowed: &Allowed| {
+    let one = |allowed: &Allowed<A>| {
         let peers = match &allowed.peers {
             Peers::Anybody => "anybody".to_owned(),
             Peers::Pods(pods) => pods.iter().map(|pod| pod.to_string()).collect::<Vec<_>>().join(","),
@@ -35,7 +37,7 @@ fn shown(isolated: &Isolated) -> Vec<String> {
         let ports: Vec<String> = allowed.ports.iter().map(ports).collect();
         format!("{peers} {}", ports.join(",")).trim_end().to_owned()
     };
-    let way = |name: &str, allowed: &Option<Vec<Allowed>>| {
+    let way = |name: &str, allowed: &Option<Vec<Allowed<A>>>| {
         allowed
             .as_ref()
             .map(|all| format!("{} {name} [{}]", isolated.address, all.iter().map(one).collect::<Vec<_>>().join("; ")))
@@ -64,8 +66,9 @@ fn check(specs: &[Value]) -> Vec<String> {
             Arc::new(serde_json::from_value(policy).unwrap())
         })
         .collect();
-    let isolated = plan(&policies, &pods, &namespaces, "10.1.0.0/24".parse().unwrap(), Ipv4Addr::new(10, 1, 0, 1));
-    isolated.iter().flat_map(shown).collect()
+    let isolated =
+        plan(&policies, &pods, &namespaces, "10.1.0.0/24".parse().unwrap(), Some(Ipv4Addr::new(10, 1, 0, 1)));
+    isolated.iter().flat_map(|isolated| shown(isolated)).collect()
 }
 
 #[test]
@@ -140,4 +143,25 @@ fn policies_add_up_and_dns_is_known_by_its_usual_labels() {
         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
         "ports": [{"protocol": "UDP", "port": 53}, {"port": "dns-tcp"}]}]});
     assert_eq!(check(&[dns]), ["10.1.0.3 out [10.1.0.1 udp/53; 10.1.0.1 tcp/53]"]);
+}
+
+#[test]
+fn the_other_family_is_judged_by_its_own_addresses() {
+    let both = |name: &str, last: u8| {
+        let ips = json!([{"ip": format!("10.1.0.{last}")}, {"ip": format!("fd00:1::{last}")}]);
+        pod(name, last, json!({"status": {"podIPs": ips}}))
+    };
+    let pods = [both("shop/web", 2), both("shop/db", 3), pod("shop/guest", 4, json!({}))];
+    let plan = |spec: Value| -> Vec<String> {
+        let policy = json!({"metadata": {"namespace": "shop", "name": "p"}, "spec": spec});
+        let policies = [Arc::new(serde_json::from_value(policy).unwrap())];
+        let range = "fd00:1::/80".parse().unwrap();
+        plan::<Ipv6Addr>(&policies, &pods, &[], range, None).iter().flat_map(|isolated| shown(isolated)).collect()
+    };
+    assert_eq!(plan(json!({"podSelector": {}})), ["fd00:1::2 in []", "fd00:1::3 in []"]);
+    let db = |from: Value| plan(json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"from": from}]}));
+    assert_eq!(db(json!([{"podSelector": {}}])), ["fd00:1::3 in [fd00:1::2,fd00:1::3]"]);
+    assert_eq!(db(json!([{"ipBlock": {"cidr": "0.0.0.0/0"}}])), ["fd00:1::3 in []"], "which is nobody here");
+    let block = json!([{"ipBlock": {"cidr": "2001:db8::/32", "except": ["2001:db8:1::/48", "10.0.0.0/8"]}}]);
+    assert_eq!(db(block), ["fd00:1::3 in [2001:db8::/32 but 2001:db8:1::/48]"]);
 }

@@ -6,15 +6,16 @@
 //! Nothing is remembered: an endpoint that goes takes along its own parts only, one that comes takes a share of all others (rendezvous
 //! hashing), and a restart of the node changes nothing. So there is no time after which a client may come to another endpoint.
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::Ipv4Addr;
+
+use engine_packets::Address;
 
 /// Enough that 20 endpoints have about the same share, and a map of 3 KiB.
 pub(super) const PARTS: u32 = 256;
 
 /// The endpoint of each part.
-pub(super) fn shares(endpoints: &[(Ipv4Addr, u16)]) -> Vec<(u32, &(Ipv4Addr, u16))> {
+pub(super) fn shares<A: Address>(endpoints: &[(A, u16)]) -> Vec<(u32, &(A, u16))> {
     // Of the same state each time, so the same endpoints have the same parts.
-    let weight = |part: u32, endpoint: &(Ipv4Addr, u16)| {
+    let weight = |part: u32, endpoint: &(A, u16)| {
         let mut hasher = DefaultHasher::new();
         (part, endpoint).hash(&mut hasher);
         hasher.finish()
@@ -25,6 +26,8 @@ pub(super) fn shares(endpoints: &[(Ipv4Addr, u16)]) -> Vec<(u32, &(Ipv4Addr, u16
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

@@ -9,48 +9,49 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::Cidr;
+use engine_packets::Address;
 use engine_packets::nftables::{Chain, Expr, Key, KeyKind, Protocol, Set, Value, ValueKind};
 
 /// A pod that may only do what is said here, in the directions that are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Isolated {
+pub struct Isolated<A = Ipv4Addr> {
     /// The pod's address.
-    pub address: Ipv4Addr,
+    pub address: A,
     /// From whom connections are taken; `None`: from everybody.
-    pub ingress: Option<Vec<Allowed>>,
+    pub ingress: Option<Vec<Allowed<A>>>,
     /// To whom connections are opened; `None`: to everybody.
-    pub egress: Option<Vec<Allowed>>,
+    pub egress: Option<Vec<Allowed<A>>>,
 }
 
-impl Isolated {
+impl<A> Isolated<A> {
     /// Isolated in no direction yet.
-    pub fn new(address: Ipv4Addr) -> Self {
+    pub fn new(address: A) -> Self {
         Self { address, ingress: None, egress: None }
     }
 }
 
 /// Connections that are allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allowed {
+pub struct Allowed<A = Ipv4Addr> {
     /// Who is at the other end.
-    pub peers: Peers,
+    pub peers: Peers<A>,
     /// To which ports; empty: to all, by any protocol.
     pub ports: Vec<Ports>,
 }
 
 /// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Peers {
+pub enum Peers<A = Ipv4Addr> {
     /// Whoever it is.
     Anybody,
     /// One of these pods.
-    Pods(BTreeSet<Ipv4Addr>),
+    Pods(BTreeSet<A>),
     /// An address of a range, but of none of the exceptions.
     Range {
         /// The range.
-        range: Cidr,
+        range: Cidr<A>,
         /// What of it is left out.
-        except: Vec<Cidr>,
+        except: Vec<Cidr<A>>,
     },
 }
 
@@ -71,8 +72,8 @@ enum Direction {
 }
 
 /// The maps that lead to the chains, the sets that these look into, and the chains.
-pub(super) fn plan(isolated: &[Isolated]) -> (Vec<Set>, Vec<Chain>) {
-    let mut shared: BTreeMap<&BTreeSet<Ipv4Addr>, String> = BTreeMap::new();
+pub(super) fn plan<A: Address>(isolated: &[Isolated<A>]) -> (Vec<Set<A>>, Vec<Chain<A>>) {
+    let mut shared: BTreeMap<&BTreeSet<A>, String> = BTreeMap::new();
     let (mut sets, mut chains) = (Vec::new(), Vec::new());
     for (map, direction) in [("ingress", Direction::Ingress), ("egress", Direction::Egress)] {
         let mut elements = Vec::new();
@@ -91,7 +92,7 @@ pub(super) fn plan(isolated: &[Isolated]) -> (Vec<Set>, Vec<Chain>) {
             let mut rules = vec![vec![itself, Expr::Return]];
             for allowed in allowed {
                 let peers = ends(&allowed.peers, direction, &mut shared);
-                let ports: Vec<Vec<Expr>> = match allowed.ports.as_slice() {
+                let ports: Vec<Vec<Expr<A>>> = match allowed.ports.as_slice() {
                     [] => vec![Vec::new()],
                     ports => ports.iter().map(to_ports).collect(),
                 };
@@ -112,16 +113,16 @@ pub(super) fn plan(isolated: &[Isolated]) -> (Vec<Set>, Vec<Chain>) {
 }
 
 /// That the other end is one of these.
-fn ends<'a>(
-    peers: &'a Peers,
+fn ends<'a, A: Address>(
+    peers: &'a Peers<A>,
     direction: Direction,
-    shared: &mut BTreeMap<&'a BTreeSet<Ipv4Addr>, String>,
-) -> Vec<Expr> {
-    let is_in = |range: Cidr| match direction {
+    shared: &mut BTreeMap<&'a BTreeSet<A>, String>,
+) -> Vec<Expr<A>> {
+    let is_in = |range: Cidr<A>| match direction {
         Direction::Ingress => Expr::Source(range),
         Direction::Egress => Expr::Destination(range),
     };
-    let is_not_in = |range: Cidr| match direction {
+    let is_not_in = |range: Cidr<A>| match direction {
         Direction::Ingress => Expr::SourceNot(range),
         Direction::Egress => Expr::DestinationNot(range),
     };
@@ -137,13 +138,13 @@ fn ends<'a>(
             }]
         }
         Peers::Range { range, except } => {
-            let whole = (*range != Cidr::ANY).then(|| is_in(*range));
+            let whole = (*range != Cidr::any()).then(|| is_in(*range));
             whole.into_iter().chain(except.iter().map(|range| is_not_in(*range))).collect()
         }
     }
 }
 
-fn to_ports(ports: &Ports) -> Vec<Expr> {
+fn to_ports<A: Address>(ports: &Ports) -> Vec<Expr<A>> {
     let range = match ports.range {
         None => None,
         Some((first, last)) if first == last => Some(Expr::DestinationPort(first)),

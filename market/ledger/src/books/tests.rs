@@ -30,6 +30,7 @@ async fn api() -> (Access, Access, Arc<Counted>) {
     let server = ApiServer::new(Options {
         store: Store::memory().unwrap(),
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+        service_cidr_v6: None,
         tokens: Tokens::default(),
         proxies: NodeProxies::default(),
         admission: Vec::new(),

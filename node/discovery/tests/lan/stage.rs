@@ -326,6 +326,7 @@ pub async fn api() -> Client {
     let server = ApiServer::new(ApiOptions {
         store: Store::memory().unwrap(),
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+        service_cidr_v6: None,
         tokens: Tokens::default(),
         proxies: NodeProxies::default(),
         admission: Vec::new(),

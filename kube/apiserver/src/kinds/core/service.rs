@@ -1,4 +1,4 @@
-//! Services. Cluster addresses and node ports are given out by [`crate::addresses`].
+//! Services. Families, cluster addresses and node ports are given out, and judged, by [`crate::addresses`].
 
 use serde_json::{Value, json};
 
@@ -29,8 +29,6 @@ fn default(service: &mut Value) {
         return;
     }
     pod_spec::set(spec, "internalTrafficPolicy", "Cluster");
-    pod_spec::set(spec, "ipFamilies", json!(["IPv4"]));
-    pod_spec::set(spec, "ipFamilyPolicy", "SingleStack");
     if spec["type"] == "NodePort" {
         pod_spec::set(spec, "externalTrafficPolicy", "Cluster");
     }
@@ -94,10 +92,6 @@ fn validate(service: &Value, errors: &mut Errors) {
         let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.push(FieldError::invalid("spec.healthCheckNodePort", health, why));
     }
-    let address = &spec["clusterIP"];
-    if address.as_str().is_some_and(|ip| !matches!(ip, "" | "None")) {
-        rules::ip(address).iter().for_each(|why| errors.push(FieldError::invalid("spec.clusterIPs[0]", address, why)));
-    }
     ports(spec, kind, errors);
 }
 
@@ -130,10 +124,6 @@ fn ports(spec: &Value, kind: &str, errors: &mut Errors) {
 }
 
 fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
-    let (before, after) = (&old["spec"]["clusterIP"], &new["spec"]["clusterIP"]);
-    if before.is_string() && new["spec"]["type"] != "ExternalName" && before != after {
-        errors.push(FieldError::invalid("spec.clusterIPs[0]", after, "may not change once set"));
-    }
     let (before, after) = (&old["spec"]["healthCheckNodePort"], &new["spec"]["healthCheckNodePort"]);
     if has_health_check(&old["spec"]) && has_health_check(&new["spec"]) && !before.is_null() && before != after {
         errors.push(FieldError::invalid("spec.healthCheckNodePort", after, "field is immutable"));

@@ -75,7 +75,7 @@ pub async fn create(
         exists()?;
         let lock = server.inner.addresses.lock().await;
         let others = all(server, kind, "")?;
-        server.inner.addresses.assign(&mut object, &others)?;
+        server.inner.addresses.assign(&mut object, None, &others)?;
         Some(lock)
     } else {
         None

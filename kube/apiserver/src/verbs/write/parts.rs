@@ -84,8 +84,16 @@ pub fn keep_addresses(old: &Value, object: &mut Value) {
     if spec["type"] == "ExternalName" {
         return;
     }
-    if spec["clusterIP"].as_str().unwrap_or_default().is_empty() && old["spec"]["clusterIP"].is_string() {
-        spec["clusterIP"] = old["spec"]["clusterIP"].clone();
+    let (before, named) = (&old["spec"], |spec: &Value| !spec["clusterIP"].as_str().unwrap_or_default().is_empty());
+    if named(before) && spec["clusterIPs"] == before["clusterIPs"] && spec["clusterIP"] != before["clusterIP"] {
+        // A client that knows of one address says so of it alone.
+        spec["clusterIPs"] = if named(spec) { serde_json::json!([spec["clusterIP"]]) } else { Value::Null };
+    }
+    if !named(spec) && named(before) {
+        spec["clusterIP"] = before["clusterIP"].clone();
+    }
+    if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) && !before["clusterIPs"].is_null() {
+        spec["clusterIPs"] = before["clusterIPs"].clone();
     }
     for port in spec["ports"].as_array_mut().into_iter().flatten() {
         let same = |o: &&Value| o["port"] == port["port"] && o["protocol"] == port["protocol"];

@@ -112,7 +112,7 @@ where
             let lock = server.inner.addresses.lock().await;
             let others: Vec<Value> =
                 all(server, kind, "")?.into_iter().filter(|o| o["metadata"]["uid"] != old["metadata"]["uid"]).collect();
-            server.inner.addresses.assign(&mut object, &others)?;
+            server.inner.addresses.assign(&mut object, Some(&old), &others)?;
             Some(lock)
         } else {
             None

@@ -15,7 +15,7 @@ impl Starter<'_> {
         let spec = crate::pod::container(self.pod, name);
         let spec =
             &*spec.ok_or_else(|| failed("CreateContainerConfigError", format!("the pod has no container {name}")))?;
-        if let Some(what) = support::container(spec, self.host_network()) {
+        if let Some(what) = support::container(spec, self.host_network(), self.dual()) {
             let message = format!("not supported on this node: {what}");
             self.shared.events.warning(self.pod, Some(name), "NotSupported", message.clone());
             return Err(Failure { reason: "NotSupported", message, retry: Retry::Never });
@@ -38,7 +38,7 @@ impl Starter<'_> {
                         runtime: Arc::clone(&self.shared.runtime),
                         pod_uid: uid(self.pod).to_owned(),
                         run: config.id.clone(),
-                        address: prepared.place.pod_ip.clone(),
+                        address: prepared.place.pod_ips.first().cloned().unwrap_or_default(),
                         container: spec.clone(),
                     };
                     let done = tokio::select! {

@@ -7,9 +7,9 @@ use crate::static_pods::is_static;
 const TOKEN_SECONDS: i64 = 3600;
 
 impl Starter<'_> {
-    pub(super) async fn network(&self) -> Result<(Option<PathBuf>, String), Failure> {
+    pub(super) async fn network(&self) -> Result<(Option<PathBuf>, Vec<String>), Failure> {
         if self.host_network() {
-            return Ok((None, self.shared.host_ip.clone()));
+            return Ok((None, self.shared.host_ips.clone()));
         }
         let Some(network) = &self.shared.network else {
             let message = "this node has no pod network; only pods with hostNetwork run here".to_owned();
@@ -25,7 +25,8 @@ impl Starter<'_> {
         };
         let attached = attached.map_err(|e| self.no_sandbox(chain(&e)))?;
         network.publish(uid, host_ports::wanted(self.pod)).await.map_err(|e| self.no_sandbox(chain(&e)))?;
-        Ok((Some(attached.netns), attached.address.to_string()))
+        let addresses = [attached.address.to_string()].into_iter().chain(attached.address_v6.map(|v6| v6.to_string()));
+        Ok((Some(attached.netns), addresses.collect()))
     }
 
     /// Fetches what the pod refers to. What is not there is simply absent: whether that matters is decided later.
@@ -111,7 +112,7 @@ impl Starter<'_> {
         asked.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect()
     }
 
-    pub(super) fn etc(&self, pod_ip: &str) -> std::io::Result<()> {
+    pub(super) fn etc(&self, pod_ips: &[String]) -> std::io::Result<()> {
         let dir = self.dir.etc("");
         std::fs::create_dir_all(&dir)?;
         let machine = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -120,7 +121,7 @@ impl Starter<'_> {
         let (hosts, hostname) = match self.host_network() {
             true => (machine("/etc/hosts") + &names::host_aliases(self.pod), machine("/etc/hostname")),
             false => (
-                names::hosts(self.pod, pod_ip, &self.shared.dns.domain),
+                names::hosts(self.pod, pod_ips, &self.shared.dns.domain),
                 names::kernel_name(self.pod, &self.shared.dns.domain).map_err(std::io::Error::other)? + "\n",
             ),
         };

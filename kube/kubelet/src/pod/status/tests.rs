@@ -31,8 +31,8 @@ fn check(policy: &str, runs: &[Run], ready: bool, hold: Option<Hold>) -> String 
         started: &ids,
         messages: &BTreeMap::new(),
         images: &BTreeMap::new(),
-        host_ip: "h",
-        pod_ip: Some("p"),
+        host_ips: &["h".to_owned()],
+        pod_ips: &["p".to_owned(), "q".to_owned()],
         sandbox: true,
         given: &Given::new(),
         resizing: None,
@@ -40,6 +40,9 @@ fn check(policy: &str, runs: &[Run], ready: bool, hold: Option<Hold>) -> String 
         ended: None,
         now: Timestamp::UNIX_EPOCH,
     });
+    let (first, all) = (status.pod_ip.clone(), status.pod_ips.clone().unwrap_or_default());
+    let all: Vec<String> = all.into_iter().map(|pod| pod.ip).collect();
+    assert_eq!((first.as_deref(), all.join(",").as_str()), (Some("p"), "p,q"));
     let c = &status.container_statuses.as_ref().unwrap()[0];
     let word = |s: &ContainerState| match s {
         ContainerState { running: Some(_), .. } => "running".to_owned(),
@@ -121,8 +124,8 @@ fn initializing(policy: &str, runs: &[Run], started: &[&str]) -> String {
         started: &started,
         messages: &BTreeMap::new(),
         images: &BTreeMap::new(),
-        host_ip: "h",
-        pod_ip: None,
+        host_ips: &[],
+        pod_ips: &[],
         sandbox: true,
         given: &Given::new(),
         resizing: None,

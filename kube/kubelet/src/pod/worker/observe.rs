@@ -67,7 +67,7 @@ impl Worker {
     /// A run as those see it who ask it something.
     pub(super) fn subject(&self, id: &str, container: &str) -> Option<ask::Subject> {
         let host = self.pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
-        let address = match &self.pod_ip {
+        let address = match self.pod_ips.first() {
             Some(ip) if !host => ip.clone(),
             _ => self.shared.host_ip.clone(),
         };

@@ -8,7 +8,7 @@ fn zone(endpoints: usize) -> Zone {
     let services = [service("d/web", "10.96.0.5", json!({})), service("d/many", "None", json!({}))];
     let addresses: Vec<String> = (0..endpoints).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
     let endpoints: Vec<(&str, &str)> = addresses.iter().map(|address| (address.as_str(), "ready")).collect();
-    Zone::new("cluster.local", &services, &services::by_service(vec![slice("d/many", &endpoints)]))
+    Zone::new("cluster.local", &services, &services::all_by_service(&[slice("d/many", &endpoints)]))
 }
 
 fn question(name: &str, kind: RecordType) -> Message {
@@ -21,7 +21,7 @@ fn question(name: &str, kind: RecordType) -> Message {
 
 #[test]
 fn answers_have_authority_and_the_case_of_the_question() {
-    let response = respond(&zone(0), &question("WEB.d.svc.Cluster.local.", RecordType::A)).unwrap();
+    let response = respond(&zone(0), &question("WEB.d.svc.Cluster.local.", RecordType::A), true).unwrap();
     assert_eq!(response.metadata.id, 77);
     assert!(response.metadata.authoritative && response.metadata.recursion_available);
     assert_eq!(response.answers.len(), 1);
@@ -35,16 +35,16 @@ fn absence_says_how_long_it_may_be_remembered() {
         ("d.svc.cluster.local.", RecordType::A, ResponseCode::NoError),
         ("nobody.d.svc.cluster.local.", RecordType::A, ResponseCode::NXDomain),
     ] {
-        let response = respond(&zone(0), &question(name, kind)).unwrap();
+        let response = respond(&zone(0), &question(name, kind), true).unwrap();
         assert_eq!((response.metadata.response_code, response.answers.len()), (code, 0), "{name}");
         assert_eq!(response.authorities[0].record_type(), RecordType::SOA);
     }
-    assert!(respond(&zone(0), &question("example.org.", RecordType::A)).is_none());
+    assert!(respond(&zone(0), &question("example.org.", RecordType::A), true).is_none());
 }
 
 #[test]
 fn a_service_record_brings_the_address() {
-    let response = respond(&zone(0), &question("_http._tcp.web.d.svc.cluster.local.", RecordType::SRV)).unwrap();
+    let response = respond(&zone(0), &question("_http._tcp.web.d.svc.cluster.local.", RecordType::SRV), true).unwrap();
     assert_eq!(response.answers[0].data.to_string(), "0 100 80 web.d.svc.cluster.local.");
     assert_eq!(response.additionals[0].data.to_string(), "10.96.0.5");
 }
@@ -52,7 +52,7 @@ fn a_service_record_brings_the_address() {
 #[test]
 fn a_datagram_too_large_is_cut_and_a_stream_is_not() {
     let message = question("many.d.svc.cluster.local.", RecordType::A);
-    let response = respond(&zone(600), &message).unwrap();
+    let response = respond(&zone(600), &message, true).unwrap();
     let datagram = encode(&message, response.clone(), false).unwrap();
     assert!(datagram.len() <= 512, "{}", datagram.len());
     assert!(Message::from_vec(&datagram).unwrap().metadata.truncation);
@@ -70,7 +70,8 @@ fn what_is_no_question_gets_no_answer() {
 
 fn answerer(resolv_conf: PathBuf) -> Arc<Answerer> {
     let (_, zone) = watch::channel(Arc::new(zone(2)));
-    let options = DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own: vec![] };
+    let options =
+        DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own: vec![], both_for: None };
     Arc::new(Answerer { zone, options, kept: Mutex::default(), slots: Semaphore::new(AT_A_TIME) })
 }
 
@@ -149,4 +150,31 @@ fn the_machines_resolvers_are_asked_once_while_their_answer_holds() {
             assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), times, "question {id}");
         }
     });
+}
+
+#[tokio::test]
+async fn addresses_of_ipv6_are_for_those_who_can_use_them() {
+    let of = |range: Option<&str>| {
+        let web = service("d/web", "10.96.0.5", json!({"clusterIPs": ["10.96.0.5", "fd00:9::5"]}));
+        let (_, zone) = watch::channel(Arc::new(Zone::new("cluster.local", &[web], &Default::default())));
+        let both_for = range.map(|range| range.parse().unwrap());
+        let (resolv_conf, own) = ("/nonexistent".into(), vec![]);
+        let options = DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own, both_for };
+        Answerer { zone, options, kept: Mutex::default(), slots: Semaphore::new(AT_A_TIME) }
+    };
+    let told = async |range: Option<&str>, from: &str| {
+        let mut told = Vec::new();
+        for (name, kind) in [("web", RecordType::A), ("web", RecordType::AAAA), ("fd00--1.x.pod", RecordType::AAAA)] {
+            let name = if name == "web" { "web.d.svc.cluster.local.".into() } else { format!("{name}.cluster.local.") };
+            let bytes = question(&name, kind).to_vec().unwrap();
+            let answer = of(range).answer(&bytes, from.parse().unwrap(), false).await.unwrap();
+            let answer = Message::from_vec(&answer).unwrap();
+            assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+            told.extend(answer.answers.iter().map(|record| record.data.to_string()));
+        }
+        told
+    };
+    assert_eq!(told(Some("10.1.0.0/24"), "10.1.0.7").await, ["10.96.0.5", "fd00:9::5", "fd00::1"]);
+    assert_eq!(told(Some("10.1.0.0/24"), "10.2.0.7").await, ["10.96.0.5"], "a pod of another node");
+    assert_eq!(told(None, "10.1.0.7").await, ["10.96.0.5"]);
 }

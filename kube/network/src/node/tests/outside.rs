@@ -68,7 +68,12 @@ fn ports_of_the_machine_lead_to_their_pod_until_it_goes() {
         for (pod, name) in [(&a, "a"), (&b, "b")] {
             serve(&pod.netns, name, 8080);
         }
-        let port = |address, protocol, port| HostPort { address, protocol, port, to: 8080 };
+        let port = |address: Option<Ipv4Addr>, protocol, port| HostPort {
+            address: address.map(IpAddr::V4),
+            protocol,
+            port,
+            to: 8080,
+        };
         let ports =
             vec![port(None, Protocol::Tcp, 80), port(Some(EXTERNAL), Protocol::Tcp, 81), port(None, Protocol::Udp, 53)];
         network.publish("flt-a", ports.clone()).await.unwrap();

@@ -106,6 +106,10 @@ fn services_policies_and_ports_hold_on_the_machine_s_network() {
         );
         network.set_isolated(Vec::new()).await.unwrap();
 
+        // By what the kernel gives devices of itself, past all rules.
+        let inside = namespace::within(&a.netns, || Ok(fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap()));
+        assert!(!inside.unwrap().contains("eth0"));
+
         // A guest is on this node's own network, where it is confined.
         let guest = network.attach_confined("flt-guest").await.unwrap();
         serve(&guest.netns, "guest", 8080);

@@ -133,6 +133,7 @@ async fn start(seed: u8, dir: PathBuf, runtime: tokio::runtime::Handle, has_pods
         data_dir: dir,
         pod_cidr: own.pods,
         service_cidr: own.services,
+        ipv6: None,
     })
     .await
     .unwrap();
@@ -158,6 +159,7 @@ async fn api() -> Client {
     let server = ApiServer::new(ApiOptions {
         store: Store::memory().unwrap(),
         service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
+        service_cidr_v6: None,
         tokens: Tokens::default(),
         proxies: NodeProxies::default(),
         admission: Vec::new(),
