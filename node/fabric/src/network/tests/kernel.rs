@@ -219,7 +219,7 @@ fn a_service_here_is_called_there_and_served_at_a_third() {
             by_client: false,
         });
         let network = a.network.clone();
-        a.here(async move { network.set_services(services.into()).await.unwrap() }).await;
+        a.here(async move { network.set_services(Vec::from(services)).await.unwrap() }).await;
         // C sees A's gateway, the only address of A's side that it knows.
         let gateway = a.network.gateway().to_string();
         let call = || tcp(&at_b, address, 80, SOON);
