@@ -143,6 +143,8 @@ mod tests {
             reserve: Default::default(),
             eviction_hard: None,
             container_runtime_endpoint: endpoint.map(Path::to_owned),
+            cni_conf_dir: None,
+            cni_bin_dir: Vec::new(),
             default_runtime: default.map(str::to_owned),
         }
     }

@@ -89,6 +89,7 @@ async fn on_machine() {
         data_dir: directory.path().join("network"),
         pod_cidr: "10.79.0.0/24".parse().unwrap(),
         service_cidr: "10.97.0.0/16".parse().unwrap(),
+        cni: None,
         ipv6: None,
     })
     .await
