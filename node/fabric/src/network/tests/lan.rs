@@ -133,6 +133,7 @@ async fn start(seed: u8, dir: PathBuf, runtime: tokio::runtime::Handle, has_pods
         data_dir: dir,
         pod_cidr: own.pods,
         service_cidr: own.services,
+        cni: None,
         ipv6: None,
     })
     .await
