@@ -42,7 +42,7 @@ impl Saved {
     /// The machine's ports that lead to pods, as what is translated in one family.
     pub fn published<A: Address>(&self) -> Vec<ServicePort<A>> {
         let of_pod = |(uid, ports): (&String, &Vec<HostPort>)| {
-            let v4 = || Some(self.addresses.address(*self.addresses.pods.get(uid)?)).map(IpAddr::V4);
+            let v4 = || Some(IpAddr::V4(self.addresses.address(*self.addresses.pods.get(uid)?)));
             let address = A::of(if A::BITS == 32 { v4()? } else { self.address_v6(uid)?.into() })?;
             let one = |port: &HostPort| {
                 let at = port.address.map(A::of);
