@@ -104,8 +104,8 @@ fn of_pod<A: Address>(pod: &Pod) -> Option<Subject<A>> {
     if over || spec.host_network == Some(true) {
         return None;
     }
-    let addresses = status.pod_ips.iter().flatten().map(|address| &address.ip).chain(&status.pod_ip);
-    let address = addresses.filter_map(|text| text.parse().ok()).next()?;
+    let mut addresses = status.pod_ips.iter().flatten().map(|address| &address.ip).chain(&status.pod_ip);
+    let address = addresses.find_map(|text| text.parse().ok())?;
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let ports = containers.flat_map(|container| container.ports.iter().flatten()).filter_map(|port| {
         let number = u16::try_from(port.container_port).ok()?;

@@ -86,8 +86,8 @@ fn families(service: &Service) -> Vec<&str> {
 fn endpoint(service: &Service, pod: &Pod, family: &str, publish: bool) -> Option<Endpoint> {
     let status = pod.status.as_ref()?;
     let is_of = |text: &&String| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == (family == IPV4));
-    let all = status.pod_ips.iter().flatten().map(|address| &address.ip).chain(&status.pod_ip);
-    let address = all.filter(is_of).next()?.clone();
+    let mut all = status.pod_ips.iter().flatten().map(|address| &address.ip).chain(&status.pod_ip);
+    let address = all.find(is_of)?.clone();
     let spec = pod.spec.as_ref()?;
     let terminating = pod.metadata.deletion_timestamp.is_some();
     let serving = is_ready(pod);

@@ -68,7 +68,7 @@ fn check(specs: &[Value]) -> Vec<String> {
         .collect();
     let isolated =
         plan(&policies, &pods, &namespaces, "10.1.0.0/24".parse().unwrap(), Some(Ipv4Addr::new(10, 1, 0, 1)));
-    isolated.iter().flat_map(|isolated| shown(isolated)).collect()
+    isolated.iter().flat_map(shown).collect()
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn the_other_family_is_judged_by_its_own_addresses() {
         let policy = json!({"metadata": {"namespace": "shop", "name": "p"}, "spec": spec});
         let policies = [Arc::new(serde_json::from_value(policy).unwrap())];
         let range = "fd00:1::/80".parse().unwrap();
-        plan::<Ipv6Addr>(&policies, &pods, &[], range, None).iter().flat_map(|isolated| shown(isolated)).collect()
+        plan::<Ipv6Addr>(&policies, &pods, &[], range, None).iter().flat_map(shown).collect()
     };
     assert_eq!(plan(json!({"podSelector": {}})), ["fd00:1::2 in []", "fd00:1::3 in []"]);
     let db = |from: Value| plan(json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"from": from}]}));
