@@ -152,8 +152,15 @@ impl Source {
             Kind::Module => engine.precompile_module(&bytes),
             Kind::Component => engine.precompile_component(&bytes),
         };
-        let compiled = compiled.with_context(|| format!("{name} cannot be compiled"))?;
         drop(bytes);
+        let compiled = match compiled {
+            Ok(compiled) => compiled,
+            Err(why) => {
+                drop(code);
+                answer.read_to_end(&mut Vec::new())?; // so that nothing of it is there when the container has ended
+                return Err(why.context(format!("{name} cannot be compiled")));
+            }
+        };
         code.write_all(&(compiled.len() as u64).to_le_bytes())?;
         code.write_all(&compiled)?;
         drop((code, compiled));
