@@ -29,7 +29,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use engine_packets::Address;
 
-use crate::Cidr;
+use crate::here::Here;
 use crate::services::{Slices, address, is_ready, slices_of};
 
 /// Connections of all Services together; a load balancer has one or two. Who comes when they are all taken waits.
@@ -50,7 +50,7 @@ pub(crate) struct Health {
 }
 
 /// What is to be said at which port; pods of `here` are this machine's.
-pub(crate) fn plan<A: Address>(services: &[Arc<Service>], slices: &Slices, here: Cidr<A>) -> BTreeMap<u16, Health> {
+pub(crate) fn plan<A: Address>(services: &[Arc<Service>], slices: &Slices, here: &Here<A>) -> BTreeMap<u16, Health> {
     let of = |service: &Arc<Service>| {
         let spec = service.spec.as_ref()?;
         let balanced = spec.type_.as_deref() == Some("LoadBalancer");

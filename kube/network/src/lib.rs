@@ -33,6 +33,7 @@ mod conntrack;
 mod dns;
 mod error;
 mod health_check;
+mod here;
 mod machines;
 mod namespace;
 mod node;

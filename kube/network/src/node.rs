@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use self::plugged::{Plugged, Step};
 use self::saved::{Saved, load, save, state_path};
 use crate::address::Addresses;
+use crate::here::Here;
 use crate::rules::{self, View};
 use crate::{
     Both, Cidr, ConfinedPod, Error, FabricRoute, Ipv6, Isolated, MachineRoute, ServicePort, conntrack, namespace,
@@ -125,7 +126,7 @@ impl NodeNetwork {
         let step = blocking("attach a pod", move || inner.plan_plug(&uid, (&names.0, &names.1))).await?;
         let (plugged, left) = match step {
             Step::Done(attachment) => return Ok(attachment),
-            Step::Add { plugged, left } => (plugged, left),
+            Step::Add(both) => *both,
         };
         if let Some(left) = left {
             left.unplug().await?;
@@ -182,6 +183,12 @@ impl NodeNetwork {
             self.detach(&pod).await?;
         }
         blocking("remove the node's network", move || inner.destroy()).await
+    }
+
+    /// Which pods are this machine's, in each family that it has.
+    pub(crate) fn here(&self) -> Both<Here<Ipv4Addr>, Option<Here<Ipv6Addr>>> {
+        let v4 = Here::new(self.inner.options.pod_cidr, self.inner.state().plugged_addresses());
+        Both { v4, v6: self.inner.options.ipv6.map(|ranges| Here::of(ranges.pods)) }
     }
 
     /// The machine's address for pods, where the cluster's DNS listens.

@@ -18,7 +18,7 @@ use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, Network
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use substrate_client::lookup::{Labels, label_selector_matches};
 
-use crate::Cidr;
+use crate::here::Here;
 use crate::rules::{Allowed, Isolated, Peers, Ports};
 use engine_packets::Address;
 use engine_packets::nftables::Protocol;
@@ -32,13 +32,13 @@ struct Subject<A> {
     ports: Vec<(String, Protocol, u16)>,
 }
 
-/// Which pods of `range` are isolated, and what they may do all the same. `dns` is where the cluster's DNS answers, if it does in this family.
+/// Which pods of `here` are isolated, and what they may do all the same. `dns` is where the cluster's DNS answers, if it does in this family.
 /// Each family is judged by itself: a range of the other has nobody, so what names none but those allows nobody.
 pub(crate) fn plan<A: Address>(
     policies: &[Arc<NetworkPolicy>],
     pods: &[Arc<Pod>],
     namespaces: &[Arc<Namespace>],
-    range: Cidr<A>,
+    here: &Here<A>,
     dns: Option<A>,
 ) -> Vec<Isolated<A>> {
     let mut subjects: Vec<Subject<A>> = pods.iter().filter_map(|pod| of_pod(pod)).collect();
@@ -61,7 +61,7 @@ pub(crate) fn plan<A: Address>(
         let selected = world.subjects.iter().filter(|subject| {
             subject.namespace == own
                 && Some(subject.address) != dns
-                && range.contains(subject.address)
+                && here.contains(subject.address)
                 && selects(spec.pod_selector.as_ref(), subject.labels.as_ref())
         });
         for target in selected {

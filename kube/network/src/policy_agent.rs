@@ -7,7 +7,7 @@ use substrate_client::{Cache, Caches};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::{Both, Ipv6, NodeNetwork, policies};
+use crate::{Both, NodeNetwork, policies};
 
 /// A pod and the change of its address, its labels and its end come one after the other; a policy must not wait much longer than they do.
 const BURST: Duration = Duration::from_millis(10);
@@ -56,9 +56,10 @@ async fn follow(
         }
         let known = known.list();
         let (pods, namespaces) = (pods.list(), namespaces.list());
-        let v4 = policies::plan(&known, &pods, &namespaces, network.options().pod_cidr, Some(network.gateway()));
-        let of_v6 = |ranges: &Ipv6| policies::plan(&known, &pods, &namespaces, ranges.pods, None);
-        let v6 = network.options().ipv6.as_ref().map(of_v6).unwrap_or_default();
+        let here = network.here();
+        let v4 = policies::plan(&known, &pods, &namespaces, &here.v4, Some(network.gateway()));
+        let of_v6 = |here| policies::plan(&known, &pods, &namespaces, here, None);
+        let v6 = here.v6.as_ref().map(of_v6).unwrap_or_default();
         let (policies, count) = (known.len(), v4.len());
         let isolated = Both { v4, v6 };
         let applied = network.set_isolated(isolated).await;

@@ -68,15 +68,16 @@ impl ServiceProxy {
         let mut pause = PAUSE_MIN;
         let mut checks = HealthChecks::new(network.options().ipv6.is_some());
         loop {
-            let (services, all, here) = (caches.services.list(), caches.slices.list(), network.options());
+            let (services, all) = (caches.services.list(), caches.slices.list());
+            let here = network.here();
             let slices = services::by_service::<Ipv4Addr>(&all);
-            let v4 = services::ports(&services, &slices, here.pod_cidr);
-            let mut health = health_check::plan(&services, &slices, here.pod_cidr);
+            let v4 = services::ports(&services, &slices, &here.v4);
+            let mut health = health_check::plan(&services, &slices, &here.v4);
             let mut v6 = Vec::new();
-            if let Some(here) = &here.ipv6 {
+            if let Some(here) = &here.v6 {
                 let slices = services::by_service::<Ipv6Addr>(&all);
-                v6 = services::ports(&services, &slices, here.pods);
-                health_check::join(&mut health, health_check::plan(&services, &slices, here.pods));
+                v6 = services::ports(&services, &slices, here);
+                health_check::join(&mut health, health_check::plan(&services, &slices, here));
             }
             checks.set(health.clone()).await;
             let (count, ports) = (v4.len() + v6.len(), Both { v4, v6 });

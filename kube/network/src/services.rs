@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use crate::Cidr;
+use crate::here::Here;
 use crate::rules::ServicePort;
 use engine_packets::Address;
 use engine_packets::nftables::Protocol;
@@ -76,7 +77,7 @@ struct Outside<A> {
 }
 
 impl<A: Address> Outside<A> {
-    fn of(service: &Service, here: Cidr<A>) -> Outside<A> {
+    fn of(service: &Service, here: &Here<A>) -> Outside<A> {
         let spec = service.spec.as_ref();
         let usable =
             |text: &String| text.parse().ok().filter(|address: &A| !forbidden(*address) && !here.contains(*address));
@@ -99,7 +100,7 @@ impl<A: Address> Outside<A> {
 
 /// The ports of all Services that this machine makes work in one family, of which the slices are; pods of `here` are its own. One with a policy of its own for what comes from
 /// outside is two.
-pub(crate) fn ports<A: Address>(services: &[Arc<Service>], slices: &Slices, here: Cidr<A>) -> Vec<ServicePort<A>> {
+pub(crate) fn ports<A: Address>(services: &[Arc<Service>], slices: &Slices, here: &Here<A>) -> Vec<ServicePort<A>> {
     let mut ports = Vec::new();
     for service in services {
         let elsewhere = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PROXY_NAME));
@@ -165,7 +166,7 @@ fn endpoints<A: Address>(
     slices: &[Arc<EndpointSlice>],
     port_name: &str,
     protocol: Protocol,
-    only: Option<Cidr<A>>,
+    only: Option<&Here<A>>,
 ) -> Vec<(A, u16)> {
     let mut ready = BTreeSet::new();
     let mut leaving = BTreeSet::new();
@@ -176,7 +177,7 @@ fn endpoints<A: Address>(
         });
         let Some(number) = port.and_then(|port| u16::try_from(port.port?).ok()) else { continue };
         for endpoint in &slice.endpoints {
-            let in_use = |address: &A| only.is_none_or(|range| range.contains(*address));
+            let in_use = |address: &A| only.is_none_or(|here| here.contains(*address));
             let Some(address) = address(endpoint).filter(in_use) else { continue };
             if is_ready(endpoint) {
                 ready.insert((address, number));
@@ -255,7 +256,7 @@ pub(crate) mod tests {
 
     fn check(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Vec<String> {
         let here: Cidr = "10.1.0.0/24".parse().unwrap();
-        let ports = ports::<Ipv4Addr>(services, &by_service::<Ipv4Addr>(slices), here);
+        let ports = ports::<Ipv4Addr>(services, &by_service::<Ipv4Addr>(slices), &Here::of(here));
         let show = |port: ServicePort| {
             let to: Vec<String> = port.endpoints.iter().map(|(address, port)| format!("{address}:{port}")).collect();
             let protocol = port.protocol.name();
@@ -305,7 +306,7 @@ pub(crate) mod tests {
                 slice("d/web", &[("fd00:1::3", "ready"), ("::1", "ready"), ("::ffff:127.0.0.1", "ready")]),
             ];
             let here = "fd00:1::/64".parse().unwrap();
-            let v6 = ports::<Ipv6Addr>(std::slice::from_ref(&web), &by_service::<Ipv6Addr>(&slices), here);
+            let v6 = ports::<Ipv6Addr>(std::slice::from_ref(&web), &by_service::<Ipv6Addr>(&slices), &Here::of(here));
             let v4 = check(&[web], &slices).len();
             (v4, v6.into_iter().map(|port| (port.addresses, port.node_port, port.endpoints)).collect::<Vec<_>>())
         };

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::Cidr;
 use crate::node::tests::on_machine;
 use crate::services::by_service;
 use crate::services::tests::{service, slice};
@@ -20,7 +21,7 @@ fn planned(services: &[Arc<Service>], endpoints: &[(&str, &str)]) -> BTreeMap<u1
     plan(
         services,
         &by_service::<Ipv4Addr>(&[slice("d/web", endpoints), slice("d/web", endpoints)]),
-        "10.1.0.0/24".parse::<Cidr>().unwrap(),
+        &Here::of("10.1.0.0/24".parse::<Cidr>().unwrap()),
     )
 }
 
@@ -115,7 +116,7 @@ fn it_is_said_over_both_families() {
         let mut checks = HealthChecks::new(true);
         let mut health = planned(&[local(json!({}))], &[("10.1.0.3", "ready")]);
         let v6 = by_service::<Ipv6Addr>(&[slice("d/web", &[("fd00:1::3", "ready"), ("fd00:1::4", "ready")])]);
-        join(&mut health, plan(&[local(json!({}))], &v6, "fd00:1::/80".parse::<Cidr<Ipv6Addr>>().unwrap()));
+        join(&mut health, plan(&[local(json!({}))], &v6, &Here::of("fd00:1::/80".parse::<Cidr<Ipv6Addr>>().unwrap())));
         assert_eq!(health[&31000].local, 2, "a pod with two addresses is one");
         checks.set(health).await;
         for address in ["127.0.0.1:31000", "[::1]:31000"] {

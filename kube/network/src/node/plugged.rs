@@ -55,7 +55,7 @@ pub(crate) enum Step {
     /// Nothing more.
     Done(Attachment),
     /// To be added; what an earlier run left is to be taken away before.
-    Add { plugged: Plugged, left: Option<Plugged> },
+    Add(Box<(Plugged, Option<Plugged>)>),
 }
 
 fn directory(options: &Options) -> PathBuf {
@@ -161,7 +161,7 @@ impl Inner {
             netns: self.namespace_path(pod_uid),
         };
         let left = self.state().plugged.get(pod_uid).cloned();
-        Ok(Step::Add { plugged: Plugged { network: network.clone(), pod, added: None }, left })
+        Ok(Step::Add(Box::new((Plugged { network: network.clone(), pod, added: None }, left))))
     }
 
     /// Its note and its namespace, empty but for the loopback.

@@ -66,8 +66,13 @@ fn check(specs: &[Value]) -> Vec<String> {
             Arc::new(serde_json::from_value(policy).unwrap())
         })
         .collect();
-    let isolated =
-        plan(&policies, &pods, &namespaces, "10.1.0.0/24".parse().unwrap(), Some(Ipv4Addr::new(10, 1, 0, 1)));
+    let isolated = plan(
+        &policies,
+        &pods,
+        &namespaces,
+        &Here::of("10.1.0.0/24".parse().unwrap()),
+        Some(Ipv4Addr::new(10, 1, 0, 1)),
+    );
     isolated.iter().flat_map(shown).collect()
 }
 
@@ -155,7 +160,7 @@ fn the_other_family_is_judged_by_its_own_addresses() {
     let plan = |spec: Value| -> Vec<String> {
         let policy = json!({"metadata": {"namespace": "shop", "name": "p"}, "spec": spec});
         let policies = [Arc::new(serde_json::from_value(policy).unwrap())];
-        let range = "fd00:1::/80".parse().unwrap();
+        let range = &Here::of("fd00:1::/80".parse().unwrap());
         plan::<Ipv6Addr>(&policies, &pods, &[], range, None).iter().flat_map(shown).collect()
     };
     assert_eq!(plan(json!({"podSelector": {}})), ["fd00:1::2 in []", "fd00:1::3 in []"]);

@@ -65,6 +65,7 @@ fn services_policies_and_ports_hold_on_the_machine_s_network() {
         assert_eq!((a.address, b.address), (Ipv4Addr::new(10, 22, 0, 2), Ipv4Addr::new(10, 22, 0, 3)));
         assert_eq!(network.attach_as("flt-a", "default", "a").await.unwrap(), a, "once");
         assert_eq!(network.attach("flt-a").await.unwrap(), a, "by whoever asks");
+        assert!(network.here().v4.contains(a.address), "policies are to hold for it");
         assert_eq!(tcp_from(&a, b.address, 8080).unwrap(), "b 10.22.0.2");
         assert_eq!(tcp_from(&a, Ipv4Addr::LOCALHOST, 8080).unwrap(), "a 127.0.0.1");
 
