@@ -75,20 +75,11 @@ impl Network {
         self.configuration.kinds().any(|kind| kind == "bridge")
     }
 
-    /// Gives a pod its place. Its namespace is there and empty.
+    /// Gives a pod its place. Its namespace is there and empty. Whoever is refused calls [`del`](Self::del), which undoes what was done before.
     ///
     /// # Errors
-    /// A plug-in refuses, is not back in time or gives no IPv4 address; what the others have done is then undone.
+    /// A plug-in refuses, is not back in time or gives no IPv4 address.
     pub async fn add(&self, pod: &Pod) -> Result<Added, Error> {
-        let done = self.add_all(pod).await;
-        if done.is_err() {
-            // The plug-in's own words are what the owner needs; what remains is found again by who takes the pod away.
-            let _ = self.del(pod, None).await;
-        }
-        done
-    }
-
-    async fn add_all(&self, pod: &Pod) -> Result<Added, Error> {
         let mut before = None;
         for input in self.configuration.plugins() {
             let answer = self.call("ADD", input.kind, pod, input.with(before.as_ref())).await?;

@@ -10,6 +10,7 @@
 //! be so before a second thread exists. Needs root and busybox-static; [`containerd`] needs Debian's packages, which are downloaded and not
 //! installed. Claim nothing that does not hold: a case that is left out is named in what the test prints.
 
+// A case fails by a panic, and its name is what is printed.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod cases;
