@@ -16,6 +16,8 @@ use engine_conformance::{Claim, Handler, Own, POD, Words, World, images};
 use engine_cri::network::Plugin;
 use engine_cri::{CriRuntime, Options};
 use engine_runtime::{Error, Mount, Root, Runtime, SandboxConfig};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
 fn main() -> ExitCode {
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|a| a == "plugin") {
         return engine_cri::network::plugin();
     }
+    alone();
     let own: &[(&str, &[&str], Own<Cri>)] = &[
         ("refusals_are_cris", &[], |_, w| Box::pin(refusals_are_cris(w))),
         ("parts_of_volumes_are_mounts", &[], |_, w| Box::pin(parts_of_volumes_are_mounts(w))),
@@ -39,6 +42,17 @@ fn main() -> ExitCode {
     let pause = images::layout(&dir.path().join("pause"), "pause:1", pause, &[images::busybox().bytes()]);
     containerd.load(&pause, "docker.io/library/pause:1");
     engine_conformance::run(&[Rc::new(Cri { containerd: Mutex::new(containerd) })], own)
+}
+
+/// Gives this program a directory of networks of its own: another containerd of the machine puts those of its pods into the same one, and
+/// what is looked for here is what this one has left.
+fn alone() {
+    const NETWORKS: &str = "/run/netns";
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    std::fs::create_dir_all(NETWORKS).unwrap();
+    mount(Some("flt-networks"), NETWORKS, Some("tmpfs"), MsFlags::empty(), none).unwrap();
 }
 
 struct Cri {
