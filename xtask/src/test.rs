@@ -57,11 +57,11 @@ fn real_kubernetes() -> Result<()> {
     let root = directory.display().to_string();
     run("bash", &["xtask/real-kubernetes/build.sh", &root])?;
     for (test, wrong) in [
-        ("real", "the two servers answer differently"),
-        ("real_controllers", "controllers and scheduler of upstream do not work on our API"),
+        ("real::", "the two servers answer differently"),
+        ("real_controllers::", "controllers and scheduler of upstream do not work on our API"),
     ] {
         let status = std::process::Command::new("cargo")
-            .args(["test", "--package", "substrate-apiserver", "--test", test, "--", "--ignored", "--nocapture"])
+            .args(["test", "--package", "substrate-apiserver", "--test", "apiserver", "--", "--ignored", "--nocapture", test])
             .env("FLT_REAL_KUBERNETES", directory.join("bin"))
             .status()?;
         anyhow::ensure!(status.success(), "{wrong}");
@@ -72,7 +72,7 @@ fn real_kubernetes() -> Result<()> {
 /// Writes the page of what is served.
 pub fn reference() -> Result<()> {
     let status = std::process::Command::new("cargo")
-        .args(["test", "--quiet", "--package", "substrate-apiserver", "--test", "reference"])
+        .args(["test", "--quiet", "--package", "substrate-apiserver", "--test", "apiserver", "reference::"])
         .env("FLT_BLESS", "1")
         .status()?;
     anyhow::ensure!(status.success(), "the kinds that are served do not build");
