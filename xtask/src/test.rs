@@ -61,7 +61,17 @@ fn real_kubernetes() -> Result<()> {
         ("real_controllers::", "controllers and scheduler of upstream do not work on our API"),
     ] {
         let status = std::process::Command::new("cargo")
-            .args(["test", "--package", "substrate-apiserver", "--test", "apiserver", "--", "--ignored", "--nocapture", test])
+            .args([
+                "test",
+                "--package",
+                "substrate-apiserver",
+                "--test",
+                "apiserver",
+                "--",
+                "--ignored",
+                "--nocapture",
+                test,
+            ])
             .env("FLT_REAL_KUBERNETES", directory.join("bin"))
             .status()?;
         anyhow::ensure!(status.success(), "{wrong}");

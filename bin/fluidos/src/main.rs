@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         return engine_cri::network::plugin();
     }
     allocator::set_up();
+    output::end_with_the_reader();
     #[cfg(feature = "wasm")]
     if arguments.get(1).is_some_and(|first| first == WASM_RUNNER) {
         return engine_wasm::main(&arguments[2..]); // before a thread, too

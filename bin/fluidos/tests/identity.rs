@@ -42,6 +42,21 @@ fn a_node_is_known_by_its_first_key_through_two_rotations() {
 }
 
 #[test]
+fn who_reads_no_more_is_not_told_of_a_broken_pipe() {
+    let stage = Stage::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut show = std::process::Command::new(env!("CARGO_BIN_EXE_fluidos"));
+    show.args(["identity", "show", "--data-dir", "node"]).current_dir(stage.directory.path()).stdout(writer);
+    let ended = show.output().unwrap();
+    assert_eq!(
+        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()),
+        (Some(141), ""),
+        "as by SIGPIPE"
+    );
+}
+
+#[test]
 fn a_running_node_keeps_its_key() {
     let stage = Stage::new();
     let running = substrate_store::Store::open(&stage.directory.path().join("node/store")).unwrap();
