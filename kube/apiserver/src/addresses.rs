@@ -124,9 +124,15 @@ impl Addresses {
             }
             return Ok(());
         }
+        // A balancer that is reached by its own addresses alone needs none but those it asks for.
+        let for_all = kind == "NodePort" || spec["allocateLoadBalancerNodePorts"] != false;
         let mut taken: BTreeSet<i64> = others.iter().flat_map(node_ports).collect();
         for (i, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
             let asked = port["nodePort"].clone();
+            if !for_all && asked.as_i64().unwrap_or(0) == 0 {
+                without(port, "nodePort");
+                continue;
+            }
             let given = node_port(&asked, &mut taken).map_err(|why| match asked.as_i64() {
                 None | Some(0) => Status::internal(format!("failed to allocate a nodePort: {why}")),
                 Some(_) => invalid(FieldError::invalid(format!("spec.ports[{i}].nodePort"), &asked, why)),
@@ -258,6 +264,15 @@ mod tests {
             let mut service = json!({"metadata": {"name": "b"}, "spec": {"type": "ClusterIP", "clusterIP": asked}});
             assert_eq!(addresses.assign(&mut service, None, &others).unwrap_err().code, 422, "{asked}");
         }
+    }
+
+    #[test]
+    fn a_balancer_may_do_without_ports_of_machines() {
+        let addresses = Addresses::new((Ipv4Addr::new(10, 96, 0, 0), 16), None);
+        let mut service = json!({"metadata": {"name": "a"}, "spec": {"type": "LoadBalancer",
+            "allocateLoadBalancerNodePorts": false, "ports": [{"port": 80}, {"port": 443, "nodePort": 30443}]}});
+        addresses.assign(&mut service, None, &[]).unwrap();
+        assert_eq!(service["spec"]["ports"], json!([{"port": 80}, {"port": 443, "nodePort": 30443}]));
     }
 
     #[test]

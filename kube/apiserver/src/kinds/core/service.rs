@@ -29,8 +29,11 @@ fn default(service: &mut Value) {
         return;
     }
     pod_spec::set(spec, "internalTrafficPolicy", "Cluster");
-    if spec["type"] == "NodePort" {
+    if matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
         pod_spec::set(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if spec["type"] == "LoadBalancer" {
+        pod_spec::set(spec, "allocateLoadBalancerNodePorts", true);
     }
     for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         pod_spec::set(port, "protocol", "TCP");
@@ -81,6 +84,10 @@ fn validate(service: &Value, errors: &mut Errors) {
     if kind != "LoadBalancer" && spec["loadBalancerSourceRanges"].as_array().is_some_and(|ranges| !ranges.is_empty()) {
         let why = "may only be used when `type` is 'LoadBalancer'";
         errors.push(FieldError::forbidden("spec.loadBalancerSourceRanges", why));
+    }
+    if kind != "LoadBalancer" && !spec["allocateLoadBalancerNodePorts"].is_null() {
+        let why = "may only be used when `type` is 'LoadBalancer'";
+        errors.push(FieldError::forbidden("spec.allocateLoadBalancerNodePorts", why));
     }
     let from_outside = matches!(kind, "LoadBalancer" | "NodePort") || !spec["externalIPs"].is_null();
     if !from_outside && !spec["externalTrafficPolicy"].is_null() {

@@ -81,6 +81,10 @@ pub fn keep_addresses(old: &Value, object: &mut Value) {
     if is_outside(&old["spec"]) && !is_outside(spec) && same_policy {
         spec.as_object_mut().map(|spec| spec.remove("externalTrafficPolicy"));
     }
+    let allocate = "allocateLoadBalancerNodePorts";
+    if spec["type"] != "LoadBalancer" && old["spec"][allocate] == spec[allocate] {
+        spec.as_object_mut().map(|spec| spec.remove(allocate));
+    }
     if spec["type"] == "ExternalName" {
         return;
     }
