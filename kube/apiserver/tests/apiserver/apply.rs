@@ -1,9 +1,10 @@
 //! Server-side apply and who manages which fields, asked over HTTP.
 
-use crate::support::{Api, api, config_map, pod};
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+
+use crate::support::{Api, api, config_map, pod};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";

@@ -1,8 +1,5 @@
 //! What webhooks and policies are asked about beside objects: subresources, connections, questions; and what callers are told.
 
-use crate::support;
-use crate::support::hooks::Server;
-use crate::support::{Api, pod};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -12,6 +9,10 @@ use http::{Method, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use substrate_apiserver::auth::account_tokens::Issuer;
+
+use crate::support;
+use crate::support::hooks::Server;
+use crate::support::{Api, pod};
 
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1";
 const NS: &str = "/api/v1/namespaces/default";

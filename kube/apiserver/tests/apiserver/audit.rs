@@ -1,10 +1,8 @@
 //! The audit log: what the policy asks for is in the file, and no token is.
 
-use crate::support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support::{Api, api, config_map, pod};
 use base64::Engine;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -13,6 +11,9 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use substrate_apiserver::status::Status;
 use substrate_apiserver::{AuditLog, admission};
+
+use crate::support;
+use crate::support::{Api, api, config_map, pod};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::support::api;
 use futures::future::BoxFuture;
 use futures::{FutureExt, poll};
 use http::{Method, Request, Response};
@@ -16,6 +15,8 @@ use substrate_apiserver::tls::{Authority, serve};
 use substrate_apiserver::{ApiServer, Body};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::Service;
+
+use crate::support::api;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const AT_WORK: usize = 64;

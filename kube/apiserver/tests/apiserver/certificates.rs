@@ -9,7 +9,7 @@ use substrate_apiserver::tls::Authority;
 use substrate_client::certificates::Request;
 use x509_parser::pem::parse_x509_pem;
 
-use self::support::{Api, api};
+use crate::support::{Api, api};
 
 const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";

@@ -1,13 +1,14 @@
 //! Custom kinds whose versions a webhook converts: a real server, over TLS, that keeps a temperature in degrees of two scales.
 
-use crate::support::hooks::Server;
-use crate::support::{Api, api, events};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Method, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
+
+use crate::support::hooks::Server;
+use crate::support::{Api, api, events};
 
 const OVENS: &str = "/apis/x.io/v1/namespaces/default/ovens";
 const OLD_OVENS: &str = "/apis/x.io/v1alpha1/namespaces/default/ovens";

@@ -1,9 +1,10 @@
 //! Custom kinds: served when they are defined, gone when they are not.
 
-use crate::support::api;
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+
+use crate::support::api;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const ROCKETS: &str = "/apis/x.io/v1/namespaces/default/rockets";

@@ -1,10 +1,11 @@
 //! The real kubectl explains every kind, from what the server tells of it; documents are known by their hash.
 
-use crate::support::kubectl::start;
-use crate::support::{Api, api};
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+
+use crate::support::kubectl::start;
+use crate::support::{Api, api};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_explains_every_kind() {

@@ -1,10 +1,11 @@
 //! What strangers send: bytes that are almost right, in every place that reads some. Whatever it is, it is answered, it is the sender's
 //! fault, and the server serves on.
 
-use crate::support::{Api, api, pod};
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+
+use crate::support::{Api, api, pod};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";

@@ -1,8 +1,9 @@
 //! What each kind fills in, refuses and shows. What is expected here is what a real kube-apiserver answers
 //! (`cargo xtask test --real-kubernetes` compares), but for what is newer than the one that is built from Debian.
 
-use crate::support::{Api, api};
 use serde_json::{Value, json};
+
+use crate::support::{Api, api};
 
 const APPS: &str = "/apis/apps/v1/namespaces/default";
 const BATCH: &str = "/apis/batch/v1/namespaces/default";

@@ -1,8 +1,9 @@
 //! The real kubectl against a server over TLS: what it sends in protobuf is what it means.
 
+use serde_json::{Value, json};
+
 use crate::support;
 use crate::support::kubectl::{Kubectl, start};
-use serde_json::{Value, json};
 
 /// Runs `kubectl ARGS --dry-run=client` and then `kubectl ARGS`; the stored object has everything that the first
 /// printed.

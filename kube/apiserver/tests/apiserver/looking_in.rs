@@ -1,12 +1,9 @@
 //! The real kubectl looks into a pod whose machine is this test.
 
-use crate::support;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::Api;
-use crate::support::kubectl::{message, start, websocket};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -19,6 +16,10 @@ use substrate_apiserver::node_proxy::{
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
+
+use crate::support;
+use crate::support::Api;
+use crate::support::kubectl::{message, start, websocket};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 

@@ -1,9 +1,10 @@
 //! What is counted, and whether the server is well.
 
-use crate::support::{Api, api, config_map};
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::json;
+
+use crate::support::{Api, api, config_map};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

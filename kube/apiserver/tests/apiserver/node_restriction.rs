@@ -1,7 +1,8 @@
 //! A node changes what is its own, and nothing else (NodeRestriction).
 
-use crate::support::{Api, api, pod};
 use serde_json::{Value, json};
+
+use crate::support::{Api, api, pod};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const NODES: &str = "/api/v1/nodes";

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Api, api};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -21,6 +20,8 @@ use substrate_apiserver::node_tunnel::{PATH, PROTOCOL, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use crate::support::{Api, api};
 
 /// A machine that tells its name, and what it was asked.
 struct Machine(&'static str);

@@ -1,8 +1,9 @@
 //! Plug-ins of admission that look at a namespace: limits, quotas, security, classes.
 
-use crate::support::{Api, api};
 use http::Method;
 use serde_json::{Value, json};
+
+use crate::support::{Api, api};
 
 const CORE: &str = "/api/v1/namespaces/default";
 

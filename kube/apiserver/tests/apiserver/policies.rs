@@ -1,8 +1,9 @@
 //! Validating admission policies and match conditions.
 
-use crate::support::{Api, api, config_map};
 use http::Method;
 use serde_json::{Value, json};
+
+use crate::support::{Api, api, config_map};
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

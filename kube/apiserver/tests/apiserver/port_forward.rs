@@ -1,12 +1,10 @@
 //! The real kubectl forwards ports of a pod whose machine is this test.
 
-use crate::support;
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::kubectl::{Kubectl, message, start, websocket};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::SinkExt;
@@ -18,6 +16,9 @@ use substrate_apiserver::node_proxy::{
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
+
+use crate::support;
+use crate::support::kubectl::{Kubectl, message, start, websocket};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::{Api, api, config_map, pod};
 use http::{Method, Response};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use substrate_apiserver::Body;
+
+use crate::support::{Api, api, config_map, pod};
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const METADATA: &str = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";

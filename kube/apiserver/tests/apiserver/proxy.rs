@@ -1,12 +1,9 @@
 //! HTTP through the API server to pods, whose machine is this test.
 
-use crate::support;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::Api;
-use crate::support::kubectl::start;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -18,6 +15,10 @@ use substrate_apiserver::node_proxy::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::support;
+use crate::support::Api;
+use crate::support::kubectl::start;
 
 const CORE: &str = "/api/v1/namespaces/default";
 

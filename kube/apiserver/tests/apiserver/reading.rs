@@ -2,11 +2,12 @@
 
 use std::io::Read as _;
 
-use crate::support::{api, config_map, events};
 use flate2::read::GzDecoder;
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+
+use crate::support::{api, config_map, events};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

@@ -10,7 +10,6 @@
 //! and values that Go shows in its own syntax. A difference that is expected and does not come is a failure, too.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
-use crate::support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -27,6 +26,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use substrate_apiserver::tls::Authority;
+
+use crate::support;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,16 +7,17 @@
 //! No controller and no scheduler of ours runs: what comes of a Deployment here, theirs made.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use crate::support;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::{Api, api};
 use serde_json::{Value, json};
 use substrate_apiserver::tls::{self, Authority};
+
+use crate::support;
+use crate::support::{Api, api};
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const NAMESPACE: &str = "/api/v1/namespaces/flt";

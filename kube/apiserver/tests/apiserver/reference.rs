@@ -1,8 +1,9 @@
 //! The page that says what is served is made from what is served.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use crate::support;
 use std::path::Path;
+
+use crate::support;
 
 #[test]
 fn the_page_is_what_the_kinds_say() {

@@ -1,7 +1,8 @@
 //! `pods/resize`: what may be changed of a pod that runs, and what is refused in which words.
 
-use crate::support::{Api, api};
 use serde_json::{Value, json};
+
+use crate::support::{Api, api};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 

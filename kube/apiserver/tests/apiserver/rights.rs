@@ -1,9 +1,10 @@
 //! Who may do what: roles and bindings, reviews, impersonation, and that nobody gives away more than it has.
 
-use crate::support::{Api, api, pod};
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+
+use crate::support::{Api, api, pod};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const PODS: &str = "/api/v1/namespaces/default/pods";

@@ -1,7 +1,8 @@
 //! Rules in CEL of custom kinds: what they let pass, what they say, and when they are asked.
 
-use crate::support::{Api, api};
 use serde_json::{Value, json};
+
+use crate::support::{Api, api};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const ROCKETS: &str = "/apis/x.io/v1/namespaces/default/rockets";

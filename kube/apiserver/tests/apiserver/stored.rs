@@ -1,7 +1,8 @@
 //! Kinds beside the workloads: what they fill in and refuse, their two faces, priorities, evictions and decisions.
 
-use crate::support::{Api, api, pod};
 use serde_json::{Value, json};
+
+use crate::support::{Api, api, pod};
 
 const CORE: &str = "/api/v1/namespaces/default";
 

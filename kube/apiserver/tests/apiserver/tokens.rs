@@ -1,7 +1,5 @@
 //! Tokens of service accounts: what they say, for whom and how long they are good, and when no longer.
 
-use crate::support;
-use crate::support::{Api, pod};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL;
 use http::{Method, Request, header};
@@ -9,6 +7,9 @@ use http_body_util::{BodyExt, Full};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Value, json};
 use substrate_apiserver::auth::account_tokens::{Issuer, for_secret};
+
+use crate::support;
+use crate::support::{Api, pod};
 
 const NS: &str = "/api/v1/namespaces/default";
 const TOKEN: &str = "/api/v1/namespaces/default/serviceaccounts/robot/token";

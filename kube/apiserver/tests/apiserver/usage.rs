@@ -1,9 +1,7 @@
 //! `metrics.k8s.io`: what kubelets say, for whom it is asked. The kubelets are this test.
 
-use crate::support;
 use std::sync::Arc;
 
-use crate::support::Api;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -11,6 +9,9 @@ use serde_json::{Value, json};
 use substrate_apiserver::node_proxy::{
     ContainerTarget, Duplex, Error, ExecOptions, ExecSession, LogOptions, NodeProxy,
 };
+
+use crate::support;
+use crate::support::Api;
 
 const METRICS: &str = "/apis/metrics.k8s.io/v1beta1";
 

@@ -1,9 +1,10 @@
 //! What the verbs do to objects, in the words and codes of upstream.
 
-use crate::support::{api, config_map, pod};
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+
+use crate::support::{api, config_map, pod};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";

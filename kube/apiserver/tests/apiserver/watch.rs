@@ -1,8 +1,9 @@
 //! Watches: nothing missed, nothing repeated, and a clear word when the past is gone.
 
-use crate::support::{api, config_map, events};
 use http::Method;
 use serde_json::{Value, json};
+
+use crate::support::{api, config_map, events};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

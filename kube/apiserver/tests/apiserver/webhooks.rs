@@ -1,8 +1,5 @@
 //! Webhooks, asked over TLS: a real server in the test answers as its path says.
 
-use crate::support;
-use crate::support::hooks::Server;
-use crate::support::{Api, api, config_map};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -11,6 +8,10 @@ use futures::future::BoxFuture;
 use http::{Method, Response};
 use http_body_util::Full;
 use serde_json::{Value, json};
+
+use crate::support;
+use crate::support::hooks::Server;
+use crate::support::{Api, api, config_map};
 
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

@@ -3,7 +3,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::world::{add_node, add_pod, by_node, cluster, cluster_by, cluster_of, cluster_with, pods, until};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -12,6 +11,8 @@ use substrate_apiserver::admission::{Admission, Request};
 use substrate_apiserver::status::Status;
 use substrate_scheduler::{FitStrategy, Guarantee, Options, Profile, Resources};
 use tokio::sync::watch;
+
+use crate::world::{add_node, add_pod, by_node, cluster, cluster_by, cluster_of, cluster_with, pods, until};
 
 #[tokio::test]
 async fn a_burst_fills_the_nodes_exactly_and_the_rest_waits_for_room() {

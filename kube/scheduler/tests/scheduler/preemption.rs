@@ -1,10 +1,11 @@
 //! Pods that make others leave, over a real API server in process.
-use crate::world::{add_node, add_pod, cluster, pods, until};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+
+use crate::world::{add_node, add_pod, cluster, pods, until};
 
 async fn add_class(client: &Client, name: &str, value: i32, policy: &str) {
     let class = json!({"metadata": {"name": name}, "value": value, "preemptionPolicy": policy});

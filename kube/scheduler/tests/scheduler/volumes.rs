@@ -1,10 +1,11 @@
 //! A pod whose claim waits for it, over a real API server in process; the story is the controller that binds.
-use crate::world::{add_node, add_pod, cluster, pods, until};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+
+use crate::world::{add_node, add_pod, cluster, pods, until};
 
 #[tokio::test]
 async fn the_volume_is_chosen_with_the_node_and_the_pod_waits_until_it_is_bound() {

@@ -1,6 +1,5 @@
 //! Buyers that race, forge and replay; sellers that die or lose their answers.
 
-use crate::support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use jiff::Timestamp;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::json;
 
+use crate::support;
 use crate::support::{Node, until};
 
 fn request(seller: &Node, transaction: &str, cpu_milli: u64) -> rear::ReserveRequest {

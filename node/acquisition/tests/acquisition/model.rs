@@ -9,7 +9,6 @@
 //! ```
 //! After each step the ledger is what the model says in *some* order of the messages; after a kill each of them may have happened or not.
 
-use crate::support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fluidos_identity::{NodeKey, Signed};
@@ -21,6 +20,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRng;
 
+use crate::support;
 use crate::support::Node;
 use crate::support::fuse::{Fuse, fused};
 

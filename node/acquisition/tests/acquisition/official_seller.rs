@@ -1,6 +1,5 @@
 //! A Solver buys from an official FLUIDOS node: a server made of their own messages, over plain HTTP.
 
-use crate::support;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::support;
 use crate::support::fuse::{Fuse, fused};
 use crate::support::{Node, until};
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::support::Node;
 use fluidos_acquisition::exporter::Exporter;
 use fluidos_door::{Host, Limits};
 use fluidos_identity::NodeKey;
@@ -14,6 +13,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::process::Command;
+
+use crate::support::Node;
 
 /// Each operation gets so many requests, of which many are wrong on purpose.
 const EXAMPLES: &str = "40";

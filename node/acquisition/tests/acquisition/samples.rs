@@ -7,8 +7,9 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::support::Node;
 use fluidos_model::kinds::{Allocation, Broker, KnownCluster, Reservation, ServiceBlueprint, Solver};
+
+use crate::support::Node;
 
 /// Creates an object as a user's tool does, which knows no types of ours, and compares what the API has made of it.
 async fn accepted<K>(client: &Client, kind: &str, name: &str, spec: Value)

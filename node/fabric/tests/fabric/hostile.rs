@@ -1,6 +1,5 @@
 //! Peers that lie, repeat themselves, or ask for what is not theirs.
 
-use crate::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use engine_images::{Admitted, Caller, Credential, Found, Reference};
@@ -13,6 +12,8 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::*;
 
 /// A provider that works as it should, and peers that only have keys and links.
 struct Stage {

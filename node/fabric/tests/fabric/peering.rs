@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::support::*;
 use fluidos_identity::NodeId;
 use fluidos_link::LinkStream;
 use fluidos_model::kinds::{Allocation, Contract};
@@ -11,6 +10,8 @@ use kube::api::{DeleteParams, ListParams, LogParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
+
+use crate::support::*;
 
 const BACK: &str = "contract-farm-1";
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::support::*;
 use engine_images::{Caller, Reference};
 use fluidos_model::kinds::{Allocation, Contract};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
@@ -12,6 +11,8 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use substrate_apiserver::node_proxy::{ExecOptions, ExecOutput};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::*;
 
 const SOLD: &str = "contract-sold-1";
 const BOUGHT: &str = "contract-bought-1";

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::support::*;
 use fluidos_model::kinds::{Allocation, AllocationPhase, Contract, Ledger};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
@@ -11,6 +10,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use substrate_apiserver::node_proxy::{ExecOptions, ExecOutput, TerminalSize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_contract_becomes_a_node_of_exactly_its_size_and_goes_with_it() {

@@ -13,8 +13,9 @@ use futures::future::join_all;
 use jiff::SignedDuration;
 use kube::api::DeleteParams;
 
-use crate::support::{Node, deal, until};
 use fuse::{Fuse, fused};
+
+use crate::support::{Node, deal, until};
 
 /// Pairs of nodes at the same time: most of the time is waiting.
 const LANES: usize = 4;

@@ -1,6 +1,5 @@
 //! Nodes that lose their disk, get an old copy of it, or lie: real REAR over TLS on loopback.
 
-use crate::support;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use k8s_openapi::api::core::v1::Event;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
+use crate::support;
 use crate::support::{Node, deal, until};
 
 /// What a stranger is told who asks what is sold.
