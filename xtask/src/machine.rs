@@ -26,15 +26,28 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
     run_with(program, arguments, &[])
 }
 
+/// A command at the root that finds what is installed for tests. It hears nothing of the package that cargo runs this program for: a build that
+/// did would make anew what depends on `ring`, whose build looks at these variables, and so would the next that is begun by hand.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let of_package = |name: &OsString| {
+        let name = name.to_string_lossy();
+        ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|begin| name.starts_with(begin))
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| of_package(name)) {
+        command.env_remove(name);
+    }
+    command.env("PATH", path()).current_dir(root());
+    command
+}
+
 /// Runs a command at the root with further variables and fails with it.
 pub fn run_with(program: &str, arguments: &[&str], variables: &[(&str, &OsStr)]) -> Result<()> {
     let shown = format!("{program} {}", arguments.join(" "));
     println!("\n$ {shown}");
-    let status = Command::new(program)
+    let status = command(program)
         .args(arguments)
-        .env("PATH", path())
         .envs(variables.iter().copied())
-        .current_dir(root())
         .status()
         .with_context(|| format!("cannot run {shown}"))?;
     if !status.success() {
@@ -47,8 +60,8 @@ pub fn run_with(program: &str, arguments: &[&str], variables: &[(&str, &OsStr)])
 fn aside(program: &str, arguments: &[&str]) -> Result<()> {
     let shown = format!("{program} {}", arguments.join(" "));
     eprintln!("\n$ {shown}");
-    let mut command = Command::new(program);
-    command.args(arguments).env("PATH", path()).current_dir(root()).stdout(std::io::stderr());
+    let mut command = command(program);
+    command.args(arguments).stdout(std::io::stderr());
     let status = command.status().with_context(|| format!("cannot run {shown}"))?;
     if !status.success() {
         bail!("{shown}: {status}");
@@ -64,12 +77,7 @@ pub fn quiet(program: &str, arguments: &[&str]) -> Result<()> {
 /// What a command prints.
 pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let shown = format!("{program} {}", arguments.join(" "));
-    let output = Command::new(program)
-        .args(arguments)
-        .env("PATH", path())
-        .current_dir(root())
-        .output()
-        .with_context(|| format!("cannot run {shown}"))?;
+    let output = command(program).args(arguments).output().with_context(|| format!("cannot run {shown}"))?;
     if !output.status.success() {
         bail!("{shown}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     }

@@ -14,11 +14,10 @@
 pub mod order;
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::machine::{output, root, run, target};
+use crate::machine::{command, output, run, target};
 
 /// Leaves the tables out. It adds to what the linker does by itself.
 const SCRIPT: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) } } INSERT AFTER .text;\n";
@@ -48,7 +47,7 @@ fn link(symbols: Symbols) -> Result<PathBuf> {
     let mut build: Vec<String> =
         ["rustc", "--locked", "--release", "--package", "fluidos", "--bin", "fluidos", "--"].map(str::to_owned).into();
     let report = target().join("order.found");
-    let mut command = Command::new("cargo");
+    let mut command = command("cargo");
     if has_lld()? {
         // Names of the newer mangling say of what type a function is made, which the order of functions needs.
         let flags = "build.rustflags=[\"-Crelro-level=partial\",\"-Csymbol-mangling-version=v0\"]";
@@ -79,7 +78,7 @@ fn link(symbols: Symbols) -> Result<PathBuf> {
         }
     }
     println!("\n$ cargo {}", build.join(" "));
-    let status = command.args(&build).current_dir(root()).status().context("cargo")?;
+    let status = command.args(&build).status().context("cargo")?;
     ensure!(status.success(), "cargo {}: {status}", build.join(" "));
     if symbols == Symbols::Stripped {
         tell(&std::fs::read_to_string(&report).unwrap_or_default());

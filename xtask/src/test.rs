@@ -4,7 +4,7 @@ mod programs;
 
 use anyhow::Result;
 
-use crate::machine::{FOR_TESTS, install, run, run_with, schemathesis};
+use crate::machine::{FOR_TESTS, command, install, run, run_with, schemathesis};
 use crate::tidy::Tidy;
 
 /// The features that a released binary may lack.
@@ -60,7 +60,7 @@ fn real_kubernetes() -> Result<()> {
         ("real::", "the two servers answer differently"),
         ("real_controllers::", "controllers and scheduler of upstream do not work on our API"),
     ] {
-        let status = std::process::Command::new("cargo")
+        let status = command("cargo")
             .args([
                 "test",
                 "--package",
@@ -81,7 +81,7 @@ fn real_kubernetes() -> Result<()> {
 
 /// Writes the page of what is served.
 pub fn reference() -> Result<()> {
-    let status = std::process::Command::new("cargo")
+    let status = command("cargo")
         .args(["test", "--quiet", "--package", "substrate-apiserver", "--test", "apiserver", "reference::"])
         .env("FLT_BLESS", "1")
         .status()?;

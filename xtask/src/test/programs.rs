@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use crate::machine::{path, root, target};
+use crate::machine::{command, path, root, target};
 
 /// The longest program takes two minutes on two cores; one that is not back by then hangs, and is ended with what it has said.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -97,9 +97,9 @@ pub struct Built {
 /// When one does not build.
 pub fn build(features: &str) -> Result<Built> {
     println!("\n$ cargo test --workspace --features {features} --locked --no-run");
-    let mut command = Command::new("cargo");
+    let mut command = command("cargo");
     command.args(["test", "--workspace", "--features", features, "--locked", "--no-run"]);
-    command.arg("--message-format=json-render-diagnostics").env("PATH", path()).current_dir(root());
+    command.arg("--message-format=json-render-diagnostics");
     let output = command.stderr(Stdio::inherit()).output().context("cargo test --no-run")?;
     if !output.status.success() {
         bail!("cargo test --no-run: {}", output.status);
