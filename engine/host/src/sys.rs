@@ -200,6 +200,9 @@ mod tests {
     #![allow(clippy::unwrap_used, missing_docs)]
     use std::fs::File;
     use std::os::fd::AsFd;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use nix::libc;
 
     use super::has_writer;
 
@@ -212,8 +215,8 @@ mod tests {
         assert!(has_writer(reader.as_fd()).unwrap());
         drop(writer);
         assert!(!has_writer(reader.as_fd()).unwrap());
-        // It is given back: who comes now does not wait for it.
-        drop(File::options().append(true).open(&path).unwrap());
+        // It is given back: who comes now does not wait for it, and is not told that he would.
+        drop(File::options().append(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap());
         assert!(!has_writer(reader.as_fd()).unwrap());
     }
 }
