@@ -1,4 +1,5 @@
-//! Containers that misbehave, and a machine that is switched off: contained, reported, cleaned, and up again, as kubectl sees it.
+//! Containers that misbehave, and a machine that is switched off: contained, reported, cleaned, and up again, as kubectl sees it; on the only
+//! machine of a node, and on the last of three.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: calm}
 spec:
+  nodeName: MACHINE
   terminationGracePeriodSeconds: 0
   containers:
   - name: c
@@ -34,6 +36,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: forks}
 spec:
+  nodeName: MACHINE
   terminationGracePeriodSeconds: 1
   containers:
   - name: c
@@ -45,6 +48,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: floods}
 spec:
+  nodeName: MACHINE
   terminationGracePeriodSeconds: 1
   restartPolicy: Never
   containers:
@@ -56,6 +60,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: leaves}
 spec:
+  nodeName: MACHINE
   terminationGracePeriodSeconds: 1
   volumes: [{name: v, emptyDir: {}}]
   containers:
@@ -66,7 +71,12 @@ spec:
     command: [sh, -c, "mount -t tmpfs left /v && mkdir /v/deep && mount -t tmpfs left /v/deep && trap '' TERM && (setsid sh -c 'trap \"\" TERM; sleep 1000' &) ; (sleep 0 &) ; echo up; while true; do sleep 1; done"]
 "#;
 
-/// The processes of a node's containers.
+/// The machine that the story is about: the only one, or the last of the agents.
+fn machine_of<'a>(node: &'a Node, agents: &'a [Node]) -> &'a Setup {
+    &agents.last().unwrap_or(node).setup
+}
+
+/// The processes of a machine's containers.
 fn processes(setup: &Setup) -> BTreeSet<u32> {
     setup.machine.as_ref().unwrap().processes().unwrap()
 }
@@ -109,12 +119,21 @@ fn traces(setup: &Setup, uid: &str) -> Vec<String> {
 
 #[test]
 fn containers_that_misbehave_are_contained_and_cleaned() {
+    containers_that_misbehave_are_contained_and_cleaned_with(1);
+}
+
+#[test]
+fn containers_that_misbehave_are_contained_and_cleaned_on_three_machines() {
+    containers_that_misbehave_are_contained_and_cleaned_with(3);
+}
+
+fn containers_that_misbehave_are_contained_and_cleaned_with(machines: usize) {
     let mut stage = Stage::new("luck").unwrap();
-    let node = stage.start("farm", &["--no-mdns"]).unwrap();
-    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
-    node.apply(CALM).unwrap();
+    let (node, agents) = stage.machines(machines, &Image::Busybox.layout().unwrap()).unwrap();
+    let machine = machine_of(&node, &agents);
+    node.apply(&CALM.replace("MACHINE", &machine.name)).unwrap();
     node.kubectl(&["wait", "--for=condition=Ready", "pod/calm", "--timeout=60s"]).unwrap();
-    node.apply(WILD).unwrap();
+    node.apply(&WILD.replace("MACHINE", &machine.name)).unwrap();
 
     // It comes as far as the limit of its pod, and is told so by the kernel.
     says(&node, "forks", "no more");
@@ -123,14 +142,14 @@ fn containers_that_misbehave_are_contained_and_cleaned() {
     let is_in = |pid: &u32| {
         std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroups| cgroups.contains(&forks))
     };
-    let count = processes(&node.setup).into_iter().filter(is_in).count();
+    let count = processes(machine).into_iter().filter(is_in).count();
     assert!((3000..=4096).contains(&count), "{count} processes, of which a pod may have 4,096");
     // Of 44 MB two files are left at most, and the end of them is told.
     node.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/floods", "--timeout=90s"]).unwrap();
     says(&node, "floods", "the last line");
     let logs = output(
         "find",
-        &[&*node.setup.directory.to_string_lossy(), "-path", &format!("*{}*", uid(&node, "floods")), "-name", "*.log*"],
+        &[&*machine.directory.to_string_lossy(), "-path", &format!("*{}*", uid(&node, "floods")), "-name", "*.log*"],
     )
     .unwrap();
     let logs = String::from_utf8_lossy(&logs.stdout).into_owned();
@@ -147,9 +166,9 @@ fn containers_that_misbehave_are_contained_and_cleaned() {
 
     for pod in ["forks", "floods", "leaves"] {
         let uid = uid(&node, pod);
-        assert!(!traces(&node.setup, &uid).is_empty(), "{pod}: nothing is seen of it while it is there");
+        assert!(!traces(machine, &uid).is_empty(), "{pod}: nothing is seen of it while it is there");
         node.kubectl(&["delete", "pod", pod, "--timeout=60s"]).unwrap();
-        until(&format!("nothing is left of {pod}"), LIMIT, || match traces(&node.setup, &uid) {
+        until(&format!("nothing is left of {pod}"), LIMIT, || match traces(machine, &uid) {
             traces if traces.is_empty() => Ok(()),
             traces => Err(traces.join("\n")),
         })
@@ -168,6 +187,7 @@ spec:
   template:
     metadata: {labels: {app: web}}
     spec:
+      nodeName: MACHINE
       terminationGracePeriodSeconds: 0
       containers:
       - name: c
@@ -184,6 +204,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: once}
 spec:
+  nodeName: MACHINE
   restartPolicy: Never
   containers: [{name: c, image: "busybox:1", command: [sleep, "1000"]}]
 ---
@@ -191,6 +212,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: done}
 spec:
+  nodeName: MACHINE
   restartPolicy: OnFailure
   containers: [{name: c, image: "busybox:1", command: [echo, "done"]}]
 ---
@@ -198,17 +220,18 @@ apiVersion: v1
 kind: Pod
 metadata: {name: again}
 spec:
+  nodeName: MACHINE
   restartPolicy: OnFailure
   terminationGracePeriodSeconds: 0
   containers: [{name: c, image: "busybox:1", command: [sleep, "1000"]}]
 "#;
 
 /// What the power takes with it when it goes: processes, mounts, cgroups, and what is in the network of the machine.
-fn power_cut(node: Node) -> Setup {
-    let machine = node.setup.machine.clone().unwrap();
+fn power_cut(running: Node) -> Setup {
+    let machine = running.setup.machine.clone().unwrap();
     let instances = machine.instances().unwrap();
-    let containers = processes(&node.setup);
-    let setup = node.kill();
+    let containers = processes(&running.setup);
+    let setup = running.kill();
     let own = format!("pod-supervisor {}", setup.directory.display());
     let supervisors = String::from_utf8(output("pgrep", &["-f", &own]).unwrap().stdout).unwrap();
     // Who could write down how containers ended goes first: the power leaves no time for that.
@@ -249,10 +272,19 @@ fn power_cut(node: Node) -> Setup {
 
 #[test]
 fn pods_come_back_after_the_power_was_cut() {
+    pods_come_back_after_the_power_was_cut_with(1);
+}
+
+/// It is an agent's power; the server and the other agent have theirs.
+#[test]
+fn pods_come_back_after_the_power_was_cut_on_three_machines() {
+    pods_come_back_after_the_power_was_cut_with(3);
+}
+
+fn pods_come_back_after_the_power_was_cut_with(machines: usize) {
     let mut stage = Stage::new("powr").unwrap();
-    let node = stage.start("farm", &["--no-mdns"]).unwrap();
-    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
-    node.apply(LIVES).unwrap();
+    let (mut node, mut agents) = stage.machines(machines, &Image::Busybox.layout().unwrap()).unwrap();
+    node.apply(&LIVES.replace("MACHINE", &machine_of(&node, &agents).name)).unwrap();
     node.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).unwrap();
     node.kubectl(&["wait", "--for=condition=Ready", "pod/once", "pod/again", "--timeout=60s"]).unwrap();
     node.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/done", "--timeout=60s"]).unwrap();
@@ -260,7 +292,10 @@ fn pods_come_back_after_the_power_was_cut() {
     let uids = |all: &Value| -> BTreeSet<String> {
         all["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["uid"].as_str().unwrap().to_owned()).collect()
     };
-    let node = power_cut(node).start().unwrap();
+    match agents.pop() {
+        Some(agent) => agents.push(power_cut(agent).join(None).unwrap()),
+        None => node = power_cut(node).start().unwrap(),
+    }
     node.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).unwrap();
     let one = |name: &str| node.get(&["pod", name]).unwrap();
     until("what runs again and what has ended", LIMIT, || {

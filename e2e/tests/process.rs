@@ -1,5 +1,5 @@
 //! One application of two runtimes: a server from an image and a program of the machine behind its fences, with a Service between them in
-//! both directions.
+//! both directions; on the only machine of a node, and on the server's and the last of its agents.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use fluidos_e2e::images::Image;
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
+use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -22,8 +23,8 @@ metadata: {name: process}
 handler: process
 "#;
 
-/// A Deployment that serves its name, and a Service before it.
-fn serving(name: &str, image: &str) -> String {
+/// A Deployment on a machine that serves its name, and a Service before it.
+fn serving(name: &str, image: &str, machine: &str) -> String {
     format!(
         r#"
 apiVersion: apps/v1
@@ -35,6 +36,7 @@ spec:
   template:
     metadata: {{labels: {{app: {name}}}}}
     spec:
+      nodeName: {machine}
       runtimeClassName: {name}
       terminationGracePeriodSeconds: 1
       containers:
@@ -55,16 +57,26 @@ spec: {{selector: {{app: {name}}}, ports: [{{port: 80, targetPort: 8080}}]}}
 
 #[test]
 fn an_application_of_images_and_programs_of_the_machine() {
+    an_application_of_images_and_programs_of_the_machine_with(1);
+}
+
+#[test]
+fn an_application_of_images_and_programs_of_the_machine_on_three_machines() {
+    an_application_of_images_and_programs_of_the_machine_with(3);
+}
+
+fn an_application_of_images_and_programs_of_the_machine_with(machines: usize) {
     let mut stage = Stage::new("proc").unwrap();
-    let node = stage.start("farm", &["--no-mdns"]).unwrap();
-    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
-    let handlers = node.kubectl(&["get", "node", "farm", "-o", "jsonpath={.status.runtimeHandlers[*].name}"]).unwrap();
+    let (node, agents) = stage.machines(machines, &Image::Busybox.layout().unwrap()).unwrap();
+    let last = agents.last().unwrap_or(&node).setup.name.as_str();
+    let handlers = node.kubectl(&["get", "node", last, "-o", "jsonpath={.status.runtimeHandlers[*].name}"]).unwrap();
     assert!(["oci", "process"].iter().all(|name| handlers.split(' ').any(|h| h == *name)), "{handlers:?}");
     let address = |service: &str| {
         let path = "jsonpath={.spec.clusterIP}";
         node.kubectl(&["get", "service", service, "-o", path]).unwrap()
     };
-    for manifest in [CLASSES, &serving("oci", "busybox:1"), &serving("process", "host:/bin/busybox")] {
+    let (image, program) = (serving("oci", "busybox:1", "farm"), serving("process", "host:/bin/busybox", last));
+    for manifest in [CLASSES, &image, &program] {
         node.apply(manifest).unwrap();
     }
     for name in ["oci", "process"] {
@@ -81,9 +93,9 @@ fn an_application_of_images_and_programs_of_the_machine() {
     assert_eq!(inside("id -u; grep NoNewPrivs /proc/self/status").unwrap(), "65532\nNoNewPrivs:\t1\n");
     assert!(inside("echo x > /usr/x").is_err());
     // A program without its class is refused in words.
-    let pod = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "odd"},
-        "spec": {"containers": [{"name": "c", "image": "host:/bin/sh"}]}}"#;
-    node.apply(pod).unwrap();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "odd"},
+        "spec": {"nodeName": last, "containers": [{"name": "c", "image": "host:/bin/sh"}]}});
+    node.apply(&pod.to_string()).unwrap();
     let why = until("the reason", LIMIT, || {
         let pod = node.get(&["pod", "odd"]).map_err(|e| e.to_string())?;
         let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];

@@ -1,4 +1,5 @@
-//! WebAssembly on a node: a module that runs once, and a function behind a Service that an ordinary pod calls.
+//! WebAssembly on a node: a module that runs once, and a function behind a Service that an ordinary pod calls; on the only machine, and on the
+//! last of three, called from the first.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 #[path = "../../engine/wasm/tests/support/mod.rs"]
@@ -26,6 +27,7 @@ spec:
   backoffLimit: 0
   template:
     spec:
+      nodeName: MACHINE
       runtimeClassName: wasm
       restartPolicy: Never
       containers:
@@ -43,6 +45,7 @@ spec:
   template:
     metadata: {labels: {app: function}}
     spec:
+      nodeName: MACHINE
       runtimeClassName: wasm
       terminationGracePeriodSeconds: 1
       containers:
@@ -61,6 +64,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: client}
 spec:
+  nodeName: farm
   terminationGracePeriodSeconds: 1
   containers: [{name: client, image: busybox:1, command: [sleep, "1000000"]}]
 "#;
@@ -75,6 +79,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: unknown}
 spec:
+  nodeName: MACHINE
   runtimeClassName: other
   containers: [{name: main, image: hello:1}]
 "#;
@@ -92,9 +97,19 @@ fn call(node: &Node, path: &str) -> String {
 
 #[test]
 fn a_module_runs_once_and_a_function_answers() {
+    a_module_runs_once_and_a_function_answers_with(1);
+}
+
+#[test]
+fn a_module_runs_once_and_a_function_answers_on_three_machines() {
+    a_module_runs_once_and_a_function_answers_with(3);
+}
+
+fn a_module_runs_once_and_a_function_answers_with(machines: usize) {
     let mut stage = Stage::new("wasm").unwrap();
-    let node = stage.start("farm", &["--no-mdns"]).unwrap();
-    let handlers = field(&node, &["node", "farm"], ".status.runtimeHandlers[*].name");
+    let (mut node, mut agents) = stage.machines(machines, &Image::Busybox.layout().unwrap()).unwrap();
+    let machine = agents.last().unwrap_or(&node).setup.clone();
+    let handlers = field(&node, &["node", &machine.name], ".status.runtimeHandlers[*].name");
     assert!(
         handlers.split(' ').any(|name| name == "wasm"),
         "the program under test is built with the feature: {handlers}"
@@ -104,10 +119,9 @@ fn a_module_runs_once_and_a_function_answers() {
         [("hello", guests::module(guests::HELLO)), ("function", guests::component("function", guests::FUNCTION))]
     {
         webassembly(&images.join(name), &format!("docker.io/library/{name}:1"), &bytes).unwrap();
-        node.setup.load(&images.join(name)).unwrap();
+        machine.load(&images.join(name)).unwrap();
     }
-    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
-    node.apply(SHOP).unwrap();
+    node.apply(&SHOP.replace("MACHINE", &machine.name)).unwrap();
     node.kubectl(&["wait", "--for=condition=complete", "job/once", "--timeout=60s"]).unwrap();
     let said = node.kubectl(&["logs", "job/once"]).unwrap();
     assert!(said.contains("/module.wasm\0one\0two words\0"), "{said:?}");
@@ -130,7 +144,7 @@ fn a_module_runs_once_and_a_function_answers() {
     assert!(refused.contains("exec is not supported by the runtime handler \"wasm\""), "{refused}");
 
     // A runtime that nobody has is refused as ever, with the names of those that there are.
-    node.apply(UNKNOWN).unwrap();
+    node.apply(&UNKNOWN.replace("MACHINE", &machine.name)).unwrap();
     until("the event of an unknown handler", LIMIT, || {
         let events = node.kubectl(&["get", "events", "--field-selector=involvedObject.name=unknown"]).unwrap();
         match events.contains("no runtime for \"other\" is configured") && events.contains("wasm") {
@@ -141,10 +155,13 @@ fn a_module_runs_once_and_a_function_answers() {
     .unwrap();
     node.kubectl(&["delete", "pod", "unknown", "--timeout=60s"]).unwrap();
 
-    // The node is killed and comes back: its functions have answered all the while.
+    // The machine's daemon is killed and comes back: its functions have answered all the while.
     let uids = |node: &Node| field(node, &["pods", "-l", "app=function"], ".items[*].metadata.uid");
     let before = uids(&node);
-    let node = node.kill().start().unwrap();
+    match agents.pop() {
+        Some(agent) => agents.push(agent.kill().join(None).unwrap()),
+        None => node = node.kill().start().unwrap(),
+    }
     until("the function answers", LIMIT, || match call(&node, "").as_str() {
         "hello 1\n" => Ok(()),
         other => Err(other.to_owned()),

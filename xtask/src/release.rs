@@ -70,13 +70,6 @@ fn link(symbols: Symbols) -> Result<PathBuf> {
             }
         }
     }
-    // What cargo has told this program about itself is not told on: build scripts look at it, and everything would be compiled anew.
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&*name);
-        }
-    }
     println!("\n$ cargo {}", build.join(" "));
     let status = command.args(&build).status().context("cargo")?;
     ensure!(status.success(), "cargo {}: {status}", build.join(" "));

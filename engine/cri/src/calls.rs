@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::grpc::{Client, Failure, code};
 use crate::images::Images;
 use crate::kept::io_error;
+use crate::memory::Memory;
 use crate::messages::{self as cri, state};
 use crate::network::Plugin;
 use crate::plan::{self, label};
@@ -36,6 +37,9 @@ pub(crate) struct Inner {
     pub plugin: Plugin,
     pub images: Images,
     pub watcher: Watcher,
+    pub memory: Memory,
+    /// The plug-in is installed by one pod at a time: the files are the same for all.
+    pub installing: tokio::sync::Mutex<()>,
 }
 
 impl Inner {
@@ -58,6 +62,11 @@ impl Inner {
     /// Is there once a sandbox has ended by itself while its pod was running.
     pub fn lost_file(&self, pod_uid: &str, sandbox: &str) -> PathBuf {
         self.pod_dir(pod_uid).join(format!("lost-{sandbox}"))
+    }
+
+    /// Is there once the kernel has killed a run for memory.
+    pub fn oom_kept(&self, pod_uid: &str, run: &str) -> PathBuf {
+        self.pod_dir(pod_uid).join(format!("oom-{run}"))
     }
 
     /// Sandboxes of ours, or of one pod, the newest first.

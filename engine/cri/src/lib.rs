@@ -19,6 +19,7 @@ mod grpc;
 mod images;
 mod kept;
 mod making;
+mod memory;
 mod messages;
 mod mounts;
 pub mod network;

@@ -1,6 +1,7 @@
 //! What a runtime is to make, and to take away.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,10 +32,7 @@ impl Inner {
         if let Some(why) = found.unusable {
             return Err(refused(why));
         }
-        remember(&self.root.join(NETWORK_FILE), &found.places)?;
-        let (places, plugin) = (found.places, self.plugin.clone());
-        let installed = tokio::task::spawn_blocking(move || network::install(&places, &plugin)).await;
-        installed.unwrap_or_else(|e| Err(e.to_string())).map_err(refused)?;
+        self.install(found.places).await?;
         let deadline = tokio::time::Instant::now() + NETWORK;
         loop {
             let request = cri::StatusRequest { verbose: false };
@@ -49,6 +47,15 @@ impl Inner {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    async fn install(&self, places: network::Places) -> Result<(), Error> {
+        let _one = self.installing.lock().await;
+        remember(&self.root.join(NETWORK_FILE), &places)?;
+        let plugin = self.plugin.clone();
+        let installed = tokio::task::spawn_blocking(move || network::install(&places, &plugin)).await;
+        let refused = |why| Error::Call { at: self.client.socket().display().to_string(), call: "pods", why };
+        installed.unwrap_or_else(|e| Err(e.to_string())).map_err(refused)
     }
 
     pub async fn run_sandbox(&self, config: &SandboxConfig, handler: &str) -> Result<(), Error> {
@@ -147,8 +154,14 @@ impl Inner {
         Ok(made.id)
     }
 
-    /// Takes away what was mounted on the machine for a container.
+    /// Takes away what was mounted on the machine for a container, and what is known of it.
     pub fn let_go(&self, pod_uid: &str, id: &str) -> Result<(), Error> {
+        self.memory.let_go(pod_uid, Some(id));
+        let kept = self.oom_kept(pod_uid, id);
+        match fs::remove_file(&kept) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", &kept)(e)),
+            _ => {}
+        }
         let dir = self.pod_dir(pod_uid).join(MOUNTS_DIR).join(id);
         mounts::unmount_below(&dir).and_then(|()| remove_dir(&dir)).map_err(io_error("unmount and remove", &dir))
     }

@@ -18,6 +18,7 @@ use crate::grpc::{Client, Failure, code};
 use crate::images::Images;
 use crate::kept::{io_error, remember, remembered, remove_dir};
 use crate::making::NETWORK_FILE;
+use crate::memory::Memory;
 use crate::messages::{self as cri, state};
 use crate::mounts;
 use crate::network::{self, Places, Plugin};
@@ -68,6 +69,8 @@ impl CriRuntime {
             dir: pods,
             plugin: options.plugin,
             watcher: Watcher::default(),
+            memory: Memory::default(),
+            installing: tokio::sync::Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -200,6 +203,9 @@ impl Runtime for CriRuntime {
                 });
             }
         };
+        if let Some(oom_file) = &container.oom_file {
+            inner.memory.listen(pod_uid, &container.id, oom_file);
+        }
         let request = cri::ContainerId { id: id.clone() };
         let started: Result<cri::Empty, Failure> =
             inner.client.call("/runtime.v1.RuntimeService/StartContainer", &request, LONG).await;
@@ -210,7 +216,7 @@ impl Runtime for CriRuntime {
             Err(e) => Err(inner.failed("StartContainer", e)),
             Ok(_) => {
                 let status = inner.status(&id, true).await?;
-                watcher::told(&status).ok_or_else(|| Error::Refused(format!("container {id} is not ours")))
+                watcher::told(inner, &status).ok_or_else(|| Error::Refused(format!("container {id} is not ours")))
             }
         }
     }
@@ -305,6 +311,7 @@ impl Runtime for CriRuntime {
         for place in volumes.keys().chain([&dir]) {
             mounts::unmount_below(place).map_err(io_error("unmount", place))?;
         }
+        inner.memory.let_go(pod_uid, None);
         network::forget(pod_uid).map_err(io_error("forget the network of", &dir))?;
         remove_dir(&dir).map_err(io_error("remove", &dir))?;
         if let Err(why) = inner.images.collect(&inner.client).await {

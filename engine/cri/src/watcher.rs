@@ -7,11 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use engine_runtime::{ContainerStatus, Finished, Observed, cgroups};
+use engine_host::sys;
+use engine_runtime::{ContainerStatus, Finished, Observed};
 use http_body_util::BodyExt;
 use tokio::sync::{Notify, watch};
 
@@ -24,6 +26,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// CRI learns from the same event as we do that a container ended: it is asked a few times.
 const SOON: [Duration; 4] =
     [Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(200)];
+/// Nobody waits longer for the end of a log: it is some milliseconds on a busy machine.
+const WRITTEN: Duration = Duration::from_secs(1);
+/// The exit code of who was killed.
+const KILLED: i32 = 137;
 /// The kubelet's default `containerLogMaxSize`.
 const LOG_SIZE_MAX: u64 = 10 << 20;
 
@@ -144,9 +150,12 @@ pub(crate) async fn look(inner: &Arc<Inner>) -> bool {
             Some(same) => drop(known.insert(container.id.clone(), same.clone())),
             None => match inner.status(&container.id, container.state == state::RUNNING).await {
                 Ok(answer) => {
+                    if container.state == state::EXITED {
+                        written(&answer).await;
+                    }
                     let state = answer.status.as_ref().map_or(container.state, |status| status.state);
                     let log = answer.status.as_ref().map(|status| status.log_path.clone()).unwrap_or_default();
-                    let status = told(&answer).filter(|_| is_one(state));
+                    let status = told(inner, &answer).filter(|_| is_one(state));
                     known.extend(status.map(|status| (container.id.clone(), (state, Known { status, log }))));
                 }
                 Err(e) => tracing::debug!("a container went while it was looked at: {e}"),
@@ -198,7 +207,7 @@ async fn end_orphans(inner: &Inner, sandboxes: &[cri::PodSandbox], containers: &
 
 /// What ended with its sandbox is lost, as it is with a supervisor.
 fn lost_if(sandbox_is_lost: bool, mut status: ContainerStatus) -> ContainerStatus {
-    if let Some(finished) = status.finished.as_mut().filter(|end| end.exit_code == 137 && !end.oom_killed) {
+    if let Some(finished) = status.finished.as_mut().filter(|end| end.exit_code == KILLED && !end.oom_killed) {
         finished.lost |= sandbox_is_lost;
     }
     status
@@ -209,8 +218,41 @@ fn is_one(state: i32) -> bool {
     matches!(state, state::RUNNING | state::EXITED | state::UNKNOWN)
 }
 
-/// What the runtime tells of a container, in our words; nothing of one that is not ours.
-pub(crate) fn told(answer: &cri::ContainerStatusResponse) -> Option<ContainerStatus> {
+/// Waits until nobody writes a container's log any more. containerd tells an end when its streams have ended, and then what it has read of them
+/// goes on into the log: who is told of the end reads the last words there.
+async fn written(answer: &cri::ContainerStatusResponse) {
+    let path = answer.status.as_ref().map(|status| status.log_path.as_str()).filter(|path| !path.is_empty());
+    let Some(log) = path.and_then(|path| fs::File::open(path).ok()) else { return };
+    let deadline = tokio::time::Instant::now() + WRITTEN;
+    // A file system without leases does not say it: then one does not wait.
+    while sys::has_writer(log.as_fd()).unwrap_or(false) {
+        if tokio::time::Instant::now() > deadline {
+            tracing::debug!("a container has ended and its log is still written: {path:?}");
+            return;
+        }
+        tokio::time::sleep(SOON[0]).await;
+    }
+}
+
+/// What the runtime tells of a container, in our words, and the kernel of its memory; nothing of one that is not ours.
+pub(crate) fn told(inner: &Inner, answer: &cri::ContainerStatusResponse) -> Option<ContainerStatus> {
+    let mut status = in_our_words(answer)?;
+    let of = answer.status.as_ref()?;
+    let (Some(pod), Some(file)) = (of.labels.get(label::POD), of.annotations.get(label::OOM_FILE)) else {
+        return Some(status);
+    };
+    let file = Path::new(file);
+    match &mut status.finished {
+        None => inner.memory.listen(pod, &status.id, file),
+        Some(end) if end.exit_code == KILLED && !end.lost => {
+            end.oom_killed |= inner.memory.ran_out(pod, &status.id, file, &inner.oom_kept(pod, &status.id));
+        }
+        Some(_) => inner.memory.let_go(pod, Some(&status.id)),
+    }
+    Some(status)
+}
+
+fn in_our_words(answer: &cri::ContainerStatusResponse) -> Option<ContainerStatus> {
     let status = answer.status.as_ref()?;
     let of = |name: &str| status.labels.get(name).cloned();
     let (id, name, attempt) = (of(label::RUN)?, of(label::NAME)?, of(label::ATTEMPT)?.parse().ok()?);
@@ -219,12 +261,11 @@ pub(crate) fn told(answer: &cri::ContainerStatusResponse) -> Option<ContainerSta
     let finished = (!running).then(|| {
         let never = status.started_at <= 0 || matches!(status.reason.as_str(), "StartError" | "ContainerCannotRun");
         let lost = status.state == state::UNKNOWN || status.reason == "Unknown";
-        let counted = status.annotations.get(label::OOM_FILE).map_or(0, |file| cgroups::oom_kills(Path::new(file)));
         Finished {
             at_ns: if status.finished_at > 0 { status.finished_at } else { began },
-            exit_code: if lost { 137 } else { status.exit_code },
+            exit_code: if lost { KILLED } else { status.exit_code },
             signal: 0, // CRI does not tell
-            oom_killed: status.reason == "OOMKilled" || (counted > 0 && status.exit_code == 137),
+            oom_killed: status.reason == "OOMKilled",
             lost,
             error: (never && !lost).then(|| status.message.clone()),
         }
@@ -284,9 +325,9 @@ mod tests {
 
     #[test]
     fn ends_in_our_words() {
-        let running = told(&answer(state::RUNNING, 0, "", 5)).unwrap();
+        let running = in_our_words(&answer(state::RUNNING, 0, "", 5)).unwrap();
         assert_eq!((running.pid, running.started_at_ns, running.attempt, running.finished), (Some(7), 5, 2, None));
-        let end = |answer| told(&answer).unwrap().finished.unwrap();
+        let end = |answer| in_our_words(&answer).unwrap().finished.unwrap();
         let killed = end(answer(state::EXITED, 137, "OOMKilled", 5));
         assert!(killed.oom_killed && killed.exit_code == 137 && killed.error.is_none());
         assert_eq!(end(answer(state::EXITED, 128, "StartError", 0)).error.as_deref(), Some("why"));
@@ -294,6 +335,23 @@ mod tests {
         assert!(lost.lost && lost.exit_code == 137);
         let mut foreign = answer(state::RUNNING, 0, "", 5);
         foreign.status.as_mut().unwrap().labels.clear();
-        assert_eq!(told(&foreign), None);
+        assert_eq!(in_our_words(&foreign), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_end_waits_for_its_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let mut answer = answer(state::EXITED, 0, "", 5);
+        answer.status.as_mut().unwrap().log_path = path.display().to_string();
+        written(&answer).await; // there is none
+        let mut log = fs::File::create(&path).unwrap();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            std::io::Write::write_all(&mut log, b"last").unwrap();
+        });
+        written(&answer).await;
+        assert_eq!(fs::read(&path).unwrap(), b"last");
+        writer.join().unwrap();
     }
 }

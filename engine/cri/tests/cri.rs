@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use engine_conformance::containerd::Containerd;
-use engine_conformance::{Claim, Handler, Own, POD, Words, World, images};
+use engine_conformance::{Claim, Handler, Own, POD, Words, World, images, wait_for};
 use engine_cri::network::Plugin;
 use engine_cri::{CriRuntime, Options};
+use engine_runtime::cgroups::Limits;
 use engine_runtime::{Error, Mount, Root, Runtime, SandboxConfig};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         ("nobody_elses_pods", &[], |c, w| Box::pin(nobody_elses_pods(c, w))),
         ("free_for_all_pods", &[], |c, w| Box::pin(free_for_all_pods(c, w))),
         ("outlives_containerd", &[], |c, w| Box::pin(outlives_containerd(c, w))),
+        ("pods_begin_at_once", &[], |c, w| Box::pin(pods_begin_at_once(c, w))),
+        ("memory_runs_out_unseen", &[], |c, w| Box::pin(memory_runs_out_unseen(c, w))),
         ("images_come_and_go", &[], |c, w| Box::pin(images_come_and_go(c, w))),
     ];
     let dir = tempfile::Builder::new().prefix("flt-cri-").tempdir().unwrap();
@@ -219,6 +222,51 @@ async fn outlives_containerd(cri: Rc<Cri>, world: &World) {
             .exit_code,
         137
     );
+}
+
+/// The first pods of a node: all want the network that none has made yet.
+async fn pods_begin_at_once(cri: Rc<Cri>, world: &World) {
+    world.runtime.remove(POD).await.unwrap();
+    CriRuntime::again(&world.path("cri")).unwrap().unwrap().purge().await.unwrap();
+    let runtime = Arc::new(cri.runtime(world.dir.path()));
+    let configs = (0..6).map(|n| SandboxConfig { pod_uid: format!("flt-{n}"), ..world.sandbox_config() });
+    let begun: Vec<_> = configs
+        .map(|config| {
+            let runtime = Arc::clone(&runtime);
+            tokio::spawn(async move { runtime.sandbox(&config).await.map_err(|e| e.to_string()) })
+        })
+        .collect();
+    let mut ends = Vec::new();
+    for one in begun {
+        ends.push(one.await.unwrap());
+    }
+    for n in 0..6 {
+        runtime.remove(&format!("flt-{n}")).await.unwrap();
+    }
+    assert!(ends.iter().all(Result::is_ok), "{ends:?}");
+}
+
+/// The kernel kills while containerd is away: what its shim has to say of it comes late, or never, and is known all the same.
+async fn memory_runs_out_unseen(cri: Rc<Cri>, world: &World) {
+    let told = world.path("told");
+    std::fs::create_dir(&told).unwrap();
+    let mut config = world.container("until test -e /told/go; do sleep 0.05; done; exec tail -c 90000000 /dev/zero");
+    config.mounts = vec![Mount::new(&told, "/told")];
+    let limits = Limits { memory_limit_bytes: Some(16 << 20), ..Limits::default() };
+    config.cgroups = world.cgroups.create("pod/unseen", &limits).unwrap();
+    config.oom_file = Some(world.cgroups.oom_file("pod/unseen"));
+    let pid = world.start(&config).await.pid.unwrap();
+    cri.containerd.lock().unwrap().kill();
+    std::fs::write(told.join("go"), "").unwrap();
+    wait_for(|| !Path::new(&format!("/proc/{pid}")).exists()).await;
+    cri.containerd.lock().unwrap().again(&[]);
+    let finished = world.ended(&config.id).await.finished.unwrap();
+    assert!(finished.oom_killed && finished.exit_code == 137, "{finished:?}");
+    // Who begins anew knows it, too.
+    world.cgroups.remove("pod/unseen").unwrap();
+    let again = cri.runtime(world.dir.path()).watch(POD).await.borrow().clone();
+    let same = again.containers.iter().find(|run| run.id == config.id).unwrap();
+    assert!(same.finished.as_ref().unwrap().oom_killed, "{same:?}");
 }
 
 async fn images_come_and_go(cri: Rc<Cri>, world: &World) {

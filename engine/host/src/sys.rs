@@ -158,6 +158,23 @@ pub fn default_signals() -> io::Result<()> {
     Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?)
 }
 
+/// Whether somebody has the file of a descriptor open for writing, in whichever process. The descriptor is open for reading.
+///
+/// The kernel is asked for a lease of a reader, which it gives where there is no writer (fcntl(2), "Leases"), and which is given back at once.
+/// Needs the file's owner or `CAP_LEASE`, and a file system that knows leases: those of this machine's own disks and memory do.
+pub fn has_writer(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    const F_SETSIG: libc::c_int = 10; // fcntl.h of Linux, on every architecture that we build for
+    // SAFETY: the descriptor is open, and both commands take an integer.
+    let ask = |command, value: libc::c_int| checked(unsafe { libc::fcntl(fd.as_raw_fd(), command, value) });
+    // Who opens the file for writing in between has the kernel send a signal: one that is ignored in place of SIGIO, of which one dies.
+    ask(F_SETSIG, libc::SIGURG)?;
+    match ask(libc::F_SETLEASE, libc::F_RDLCK) {
+        Ok(()) => ask(libc::F_SETLEASE, libc::F_UNLCK).map(|()| false),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
 fn checked(rc: libc::c_int) -> io::Result<()> {
     if rc < 0 { Err(Errno::last().into()) } else { Ok(()) }
 }
@@ -176,4 +193,30 @@ pub fn async_fd(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     // SAFETY: register needs a descriptor that stays open and the same while it is registered; an OwnedFd that is
     // moved into the AsyncFd and never taken out or replaced is.
     unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, missing_docs)]
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use nix::libc;
+
+    use super::has_writer;
+
+    #[test]
+    fn who_writes_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let writer = File::create(&path).unwrap();
+        let reader = File::open(&path).unwrap();
+        assert!(has_writer(reader.as_fd()).unwrap());
+        drop(writer);
+        assert!(!has_writer(reader.as_fd()).unwrap());
+        // It is given back: who comes now does not wait for it, and is not told that he would.
+        drop(File::options().append(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap());
+        assert!(!has_writer(reader.as_fd()).unwrap());
+    }
 }

@@ -268,8 +268,17 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let mut said = Vec::new();
+        for previous in [true, false] {
+            let options = LogOptions { previous, ..LogOptions::default() };
+            let target = self.target(&last, last["spec"]["containers"][0]["name"].as_str().unwrap_or_default());
+            said.push(match self.handle.logs(&target, &options).await {
+                Ok(mut log) => log.next().await.map(|part| format!("{part:?}")).unwrap_or_default(),
+                Err(e) => e.to_string(),
+            });
+        }
         panic!(
-            "pod {name}: last seen {}\nevents {:?}",
+            "pod {name}: last seen {}\nevents {:?}\nits logs, the one before first: {said:?}",
             serde_json::to_string_pretty(&last["status"]).unwrap(),
             self.events(name).await
         );

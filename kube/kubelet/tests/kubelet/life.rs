@@ -193,8 +193,11 @@ pub async fn last_words_come_from_the_log(world: &mut World) {
     world.create("wrote", ending("FallbackToLogsOnError", "echo one; echo file > /dev/termination-log; exit 3")).await;
     world.create("well", ending("FallbackToLogsOnError", "echo one")).await;
     world.create("silent", ending("File", "echo one; exit 3")).await;
+    let fell = message(&world.wait("fell", over).await);
+    // containerd reads each stream for itself: it does not say in which order two of them were written.
+    let other = !world.handler.is_built_in() && fell == "two\none\n";
     let told = json!([
-        message(&world.wait("fell", over).await),
+        if other { json!("one\ntwo\n") } else { fell },
         message(&world.wait("wrote", over).await),
         message(&world.wait("well", over).await),
         message(&world.wait("silent", over).await)

@@ -28,9 +28,9 @@ pub async fn programs_of_the_machine_run(world: &mut World) {
     assert_eq!(main_status(&pod)["imageID"], "host:/bin/sh");
     assert_eq!(world.logs(&pod, LogOptions::default()).await, "65532\n");
     let (out, last) = world
-        .exec(&pod, &["sh", "-c", "cat /data/page; hostname; id -un; cat /etc/hosts | grep -c web; touch /usr/x"])
+        .exec(&pod, &["sh", "-c", "cat /data/page; hostname; id -un; cat /etc/hosts | grep -c web; touch /usr/x 2>&1"])
         .await;
-    assert!(out.starts_with("page\nweb\nprocess\n1\n") && last != ExecOutput::Exit(0), "{out} {last:?}");
+    assert!(out.starts_with("page\nweb\nprocess\n1\ntouch: ") && last != ExecOutput::Exit(0), "{out} {last:?}");
     // The program goes on while the kubelet is away, and the same rules hold for what comes later.
     world.restart().await;
     let again = world.ready("web").await;

@@ -39,11 +39,10 @@ pub struct Started {
     _dir: tempfile::TempDir,
 }
 
-/// Runs the cases with each that `FLT_HANDLERS` names, at once: `oci`, `cri` or `oci,cri`; without it with the built-in one. What containerd says
-/// of memory that ran out, and in which order two streams end, comes when it comes: two cases are not sure with it on a busy machine.
+/// Runs the cases with both, at once; with one alone if `FLT_HANDLERS` names it (`oci` or `cri`).
 pub fn both(args: &[OsString]) -> ExitCode {
     let program = std::env::current_exe().unwrap();
-    let named = std::env::var(NAMED).unwrap_or_else(|_| "oci".to_owned());
+    let named = std::env::var(NAMED).unwrap_or_else(|_| format!("oci,{}", engine_cri::HANDLER));
     if named.contains(engine_cri::HANDLER) {
         engine_conformance::containerd::programs(downloads()); // the processes are on networks of their own
     }
