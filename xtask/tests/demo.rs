@@ -190,8 +190,8 @@ fn ctrl_c_in_the_middle_of_a_step_leaves_nothing() {
     // A group of its own, as a shell makes one: Ctrl-C goes to all of it.
     let mut child = spawn(demo(&["--json"]).process_group(0));
     let group = child.id();
-    is_buying(&mut child);
-    let instances = instances();
+    until("the demo has begun", Duration::from_secs(60), || if directory().exists() { Ok(()) } else { Err("not yet") })
+        .unwrap();
     // Who comes now waits for this one, and does not take its namespaces away.
     let mut second = spawn(&mut demo(&["--undo"]));
     let mut said = String::new();
@@ -199,6 +199,8 @@ fn ctrl_c_in_the_middle_of_a_step_leaves_nothing() {
     let expected = format!("waiting for process {group}, which has {}", claim::path("demo").display());
     assert_eq!(said.trim_end(), expected, "what a second run says");
 
+    is_buying(&mut child);
+    let instances = instances();
     run("kill", &["-INT", "--", &format!("-{group}")]).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));

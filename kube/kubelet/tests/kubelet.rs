@@ -232,6 +232,8 @@ impl World {
     }
 
     async fn restart(&mut self) {
+        // Two of them at once would both start what has to run again, of which one finds its port taken.
+        self.handle.stop(StopPods::Keep).await;
         self.handle = kubelet(self.dir.path(), &self.client, &self.network, (&self.eviction, &self.handler)).await;
     }
 

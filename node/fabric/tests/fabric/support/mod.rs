@@ -33,6 +33,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub const WAIT: Duration = Duration::from_secs(15);
+/// What did not fit is asked for again after 10 s, and once more if what was in its way has not ended by then.
+const LIMIT: Duration = Duration::from_secs(45);
 pub const CONTRACT: &str = "contract-grid-1";
 pub const MACHINE: &str = "machine";
 
@@ -212,13 +214,13 @@ pub async fn until<T: Debug, F: Future<Output = T>>(
     observe: impl Fn() -> F,
     done: impl Fn(&T) -> bool,
 ) -> T {
-    let deadline = tokio::time::Instant::now() + WAIT;
+    let deadline = tokio::time::Instant::now() + LIMIT;
     loop {
         let observed = observe().await;
         if done(&observed) {
             return observed;
         }
-        assert!(tokio::time::Instant::now() < deadline, "{what}: after {WAIT:?} still {observed:#?}");
+        assert!(tokio::time::Instant::now() < deadline, "{what}: after {LIMIT:?} still {observed:#?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
