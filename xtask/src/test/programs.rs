@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use crate::machine::{command, path, root, target};
 
-/// The longest program takes two minutes on two cores; one that is not back by then hangs, and is ended with what it has said.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// The longest program, the market's, takes some ten minutes on two cores; one that is not back by then hangs, and is ended with what it has said.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// How often is looked whether a program has ended: little beside what one takes.
 const LOOK: Duration = Duration::from_millis(20);
 
