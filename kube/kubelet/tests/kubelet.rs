@@ -342,6 +342,17 @@ impl World {
         text
     }
 
+    /// Waits until its log is this: a container is ready as soon as it runs, and what it says comes a moment later.
+    async fn says(&self, pod: &Value, expected: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut text = self.logs(pod, LogOptions::default()).await;
+        while text != expected && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            text = self.logs(pod, LogOptions::default()).await;
+        }
+        assert_eq!(text, expected);
+    }
+
     async fn exec(&self, pod: &Value, command: &[&str]) -> (String, ExecOutput) {
         let command = command.iter().map(|s| (*s).to_owned()).collect();
         let options = ExecOptions { command, stdout: true, stderr: true, ..ExecOptions::default() };

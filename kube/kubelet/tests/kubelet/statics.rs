@@ -36,7 +36,7 @@ pub async fn static_pods_are_shown(world: &mut World) {
     );
     assert_eq!(pod["metadata"]["ownerReferences"][0]["kind"], "Node");
     assert_eq!(pod["spec"]["serviceAccountName"], Value::Null);
-    assert_eq!(world.logs(&pod, LogOptions::default()).await, "one\n");
+    world.says(&pod, "one\n").await;
     assert_eq!(world.exec(&pod, &["echo", "in"]).await.0, "in\n");
 
     world.pods().delete(NAME, &DeleteParams::default()).await.unwrap();
@@ -52,7 +52,7 @@ pub async fn static_pods_are_shown(world: &mut World) {
     let said = tokio::time::timeout(Duration::from_secs(10), follower.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(said, "bye\n", "it was asked before it was replaced");
     let changed = world.wait(NAME, |p| container(p) != container(&again) && condition(p, "Ready") == "True").await;
-    assert_eq!(world.logs(&changed, LogOptions::default()).await, "two\n");
+    world.says(&changed, "two\n").await;
     assert_eq!(here(world).len(), 1, "the old one is gone");
 
     // What is no pod changes nothing; without the file the pod ends.
