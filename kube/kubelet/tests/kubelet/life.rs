@@ -219,7 +219,7 @@ pub async fn names_and_rules_of_ones_own(world: &mut World) {
     };
     world.create("full", named("db", json!({"hostname": "h", "setHostnameAsFQDN": true, "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["far"]}]}))).await;
     let pod = world.ready("full").await;
-    assert_eq!(log_of(world, &pod, "main").await, "h.db.default.svc.cluster.local\n".repeat(3));
+    world.says(&pod, &"h.db.default.svc.cluster.local\n".repeat(3)).await;
     let hosts = world.exec(&pod, &["cat", "/etc/hosts"]).await.0;
     assert!(hosts.contains("\th.db.default.svc.cluster.local\th\n") && hosts.contains("192.0.2.7\tfar\n"), "{hosts}");
     let long = "x".repeat(60);
