@@ -190,8 +190,10 @@ fn ctrl_c_in_the_middle_of_a_step_leaves_nothing() {
     // A group of its own, as a shell makes one: Ctrl-C goes to all of it.
     let mut child = spawn(demo(&["--json"]).process_group(0));
     let group = child.id();
-    until("the demo has begun", Duration::from_secs(60), || if directory().exists() { Ok(()) } else { Err("not yet") })
-        .unwrap();
+    until("the demo has begun", Duration::from_secs(60), || {
+        directory().exists().then_some(()).ok_or_else(|| format!("{} is not there", directory().display()))
+    })
+    .unwrap();
     // Who comes now waits for this one, and does not take its namespaces away.
     let mut second = spawn(&mut demo(&["--undo"]));
     let mut said = String::new();
