@@ -73,6 +73,7 @@ pub fn measure(binary: &Path) -> Result<Value> {
     let many_names =
         dnsperf(client, &[], &resolver(&node)?, &[format!("s{}.default.svc.cluster.local", SERVICES / 2)], &stage)?;
     node.terminate()?;
+    drop(stage); // the agent's has the same name, and would wait for it
     println!("an agent with {PODS} pods");
     let agent = agent(binary)?;
     Ok(json!({
