@@ -23,12 +23,23 @@ struct Place {
     directory: PathBuf,
 }
 
+/// Waits until the kernel knows that nobody else has the machine's address of IPv6 (RFC 4862, section 5.4): the address
+/// has a route from then on only, which is no trace of what is tried here.
+fn settle(machine: &Machine) {
+    let begun = Instant::now();
+    while !run("ip", &["-n", &machine.namespace, "-6", "-o", "addr", "show", "tentative"]).unwrap().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the address of IPv6 is still not settled");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 impl Place {
     fn new(stage: &mut Stage) -> Self {
         let machine = stage.setup("poor", &[]).unwrap().machine.unwrap();
         // A copy that every user may run, wherever the build is.
         let program = stage.directory().join("fluidos");
         std::fs::copy(binary(), &program).unwrap();
+        settle(&machine);
         Self { machine, program, directory: stage.directory().join("poor") }
     }
 

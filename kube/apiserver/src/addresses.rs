@@ -1,14 +1,16 @@
 //! Cluster addresses and node ports of Services: given out when a Service is written, free again when it is gone.
 //!
-//! What is taken is read from the Services themselves, under one lock, so there is no second truth to repair.
+//! What is taken is what the Services themselves say, under one lock, so there is no second truth to repair ([`taken`]).
 mod families;
+mod taken;
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Value, json};
+use substrate_store::Store;
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::addresses::taken::{Others, Taken};
 use crate::status::{FieldError, Status};
 
 /// Addresses at the beginning of the range that are never given out by themselves: `.1` is the API's, `.10` the DNS's
@@ -21,7 +23,7 @@ const NODE_PORTS: std::ops::RangeInclusive<i64> = 30000..=32767;
 pub struct Addresses {
     v4: Range,
     v6: Option<Range>,
-    lock: Mutex<()>,
+    taken: Mutex<Taken>,
 }
 
 /// A range of at most 2^31 addresses.
@@ -68,7 +70,7 @@ impl Addresses {
     /// Addresses of `base/prefix_len`, and of such a range of IPv6 if Services may have both families.
     pub fn new((base, prefix_len): (Ipv4Addr, u8), v6: Option<(Ipv6Addr, u8)>) -> Self {
         let v6 = v6.map(|(base, prefix_len)| Range::new(base, prefix_len));
-        Self { v4: Range::new(base, prefix_len), v6, lock: Mutex::new(()) }
+        Self { v4: Range::new(base, prefix_len), v6, taken: Mutex::default() }
     }
 
     /// The n-th address of the range of IPv4.
@@ -88,16 +90,21 @@ impl Addresses {
         }
     }
 
-    /// Held while a Service is completed and written, so that no two get the same.
-    pub async fn lock(&self) -> MutexGuard<'_, ()> {
-        self.lock.lock().await
+    /// What the Services have that the store holds below `prefix`: held while one is completed and written, so that no two get the same.
+    ///
+    /// # Errors
+    /// 500 when the store cannot be read.
+    pub async fn taken(&self, store: &Store, prefix: &str) -> Result<MutexGuard<'_, Taken>, Status> {
+        let mut taken = self.taken.lock().await;
+        taken.catch_up(store, prefix).map_err(Status::internal)?;
+        Ok(taken)
     }
 
-    /// Completes `service`, which was `old` before, with families, addresses and ports that none of `others` has.
+    /// Completes `service`, which was `old` before, with families, addresses and ports that no other Service has.
     ///
     /// # Errors
     /// 422 for families that contradict each other or are not configured, and for an address or port that is taken or outside its range; 500 when none is left, or for such a `healthCheckNodePort`.
-    pub fn assign(&self, service: &mut Value, old: Option<&Value>, others: &[Value]) -> Result<(), Status> {
+    pub fn assign(&self, service: &mut Value, old: Option<&Value>, others: &Others<'_>) -> Result<(), Status> {
         let name = service["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let invalid = |error| Status::invalid("", "Service", &name, &[error]);
         let spec = &mut service["spec"];
@@ -126,14 +133,14 @@ impl Addresses {
         }
         // A balancer that is reached by its own addresses alone needs none but those it asks for.
         let for_all = kind == "NodePort" || spec["allocateLoadBalancerNodePorts"] != false;
-        let mut taken: BTreeSet<i64> = others.iter().flat_map(node_ports).collect();
+        let mut own = Vec::new();
         for (i, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
             let asked = port["nodePort"].clone();
             if !for_all && asked.as_i64().unwrap_or(0) == 0 {
                 without(port, "nodePort");
                 continue;
             }
-            let given = node_port(&asked, &mut taken).map_err(|why| match asked.as_i64() {
+            let given = node_port(&asked, others, &mut own).map_err(|why| match asked.as_i64() {
                 None | Some(0) => Status::internal(format!("failed to allocate a nodePort: {why}")),
                 Some(_) => invalid(FieldError::invalid(format!("spec.ports[{i}].nodePort"), &asked, why)),
             })?;
@@ -145,7 +152,7 @@ impl Addresses {
         // Refused with 500, as upstream does.
         let asked = spec["healthCheckNodePort"].as_i64().unwrap_or(0);
         let what = if asked == 0 { "a HealthCheck NodePort" } else { "requested HealthCheck NodePort" };
-        let given = node_port(&spec["healthCheckNodePort"], &mut taken)
+        let given = node_port(&spec["healthCheckNodePort"], others, &mut own)
             .map_err(|why| Status::internal(format!("failed to allocate {what} {asked}: {why}")))?;
         spec["healthCheckNodePort"] = json!(given);
         Ok(())
@@ -159,15 +166,12 @@ enum Refused {
 
 impl Addresses {
     /// An address for each family: the one that is asked for, or a free one.
-    fn give(&self, spec: &mut Value, old: Option<&Value>, others: &[Value]) -> Result<(), Refused> {
+    fn give(&self, spec: &mut Value, old: Option<&Value>, others: &Others<'_>) -> Result<(), Refused> {
         let texts = |field: &Value| -> Vec<String> {
             field.as_array().into_iter().flatten().filter_map(|text| Some(text.as_str()?.to_owned())).collect()
         };
         let (families, mut given) = (texts(&spec["ipFamilies"]), texts(&spec["clusterIPs"]));
         let own = old.map(|old| texts(&old["clusterIPs"])).unwrap_or_default();
-        // However they are written: an IPv6 address may be in many ways.
-        let of_others = others.iter().flat_map(|other| texts(&other["spec"]["clusterIPs"]));
-        let taken: BTreeSet<IpAddr> = of_others.filter_map(|address| address.parse().ok()).collect();
         let asked = given.clone();
         let refused = |why: String| Refused::Invalid(FieldError::invalid("spec.clusterIPs", &json!(asked), &why));
         for (place, family) in families.iter().enumerate() {
@@ -183,7 +187,7 @@ impl Addresses {
                             "failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of valid IPs is {valid}"
                         )));
                     };
-                    if taken.contains(&address) {
+                    if others.have(address) {
                         return Err(refused(format!(
                             "failed to allocate IP {asked}: provided IP is already allocated"
                         )));
@@ -191,7 +195,7 @@ impl Addresses {
                 }
                 None => {
                     let mut free = (KEPT..range.size - 1).map(|n| range.nth(n));
-                    let free = free.find(|address| !taken.contains(address)).ok_or(Refused::Full)?;
+                    let free = free.find(|address| !others.have(*address)).ok_or(Refused::Full)?;
                     given.push(free.to_string());
                 }
             }
@@ -207,24 +211,18 @@ pub fn has_health_check(spec: &Value) -> bool {
     spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }
 
-/// The ports of every machine that a Service has.
-fn node_ports(service: &Value) -> impl Iterator<Item = i64> {
-    let spec = &service["spec"];
-    let ports = spec["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]);
-    ports.chain([&spec["healthCheckNodePort"]]).filter_map(Value::as_i64)
-}
-
-/// The port that is asked for, or a free one where none is; it is taken then.
-fn node_port(asked: &Value, taken: &mut BTreeSet<i64>) -> Result<i64, &'static str> {
+/// The port that is asked for, or a free one where none is; it is one of its own then.
+fn node_port(asked: &Value, others: &Others<'_>, own: &mut Vec<i64>) -> Result<i64, &'static str> {
+    let is_taken = |port: i64| own.contains(&port) || others.have_port(port);
     let given = match asked.as_i64().filter(|port| *port != 0) {
         Some(asked) if !NODE_PORTS.contains(&asked) => {
             return Err("provided port is not in the valid range. The range of valid ports is 30000-32767");
         }
-        Some(asked) if taken.contains(&asked) => return Err("provided port is already allocated"),
+        Some(asked) if is_taken(asked) => return Err("provided port is already allocated"),
         Some(asked) => asked,
-        None => NODE_PORTS.clone().find(|port| !taken.contains(port)).ok_or("range is full")?,
+        None => NODE_PORTS.clone().find(|port| !is_taken(*port)).ok_or("range is full")?,
     };
-    taken.insert(given);
+    own.push(given);
     Ok(given)
 }
 
@@ -242,10 +240,10 @@ mod tests {
     #[test]
     fn each_service_gets_its_own() {
         let addresses = Addresses::new((Ipv4Addr::new(10, 96, 0, 0), 16), None);
-        let mut others = Vec::new();
+        let mut others: Vec<Value> = Vec::new();
         for _ in 0..3 {
             let mut service = json!({"metadata": {"name": "a"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
-            addresses.assign(&mut service, None, &others).unwrap();
+            addresses.assign(&mut service, None, &Taken::of(&others).others("")).unwrap();
             others.push(service);
         }
         let given: Vec<_> = others
@@ -262,7 +260,11 @@ mod tests {
         );
         for asked in ["10.96.0.17", "10.97.0.1", "10.96.0.0", "x"] {
             let mut service = json!({"metadata": {"name": "b"}, "spec": {"type": "ClusterIP", "clusterIP": asked}});
-            assert_eq!(addresses.assign(&mut service, None, &others).unwrap_err().code, 422, "{asked}");
+            assert_eq!(
+                addresses.assign(&mut service, None, &Taken::of(&others).others("")).unwrap_err().code,
+                422,
+                "{asked}"
+            );
         }
     }
 
@@ -271,7 +273,7 @@ mod tests {
         let addresses = Addresses::new((Ipv4Addr::new(10, 96, 0, 0), 16), None);
         let mut service = json!({"metadata": {"name": "a"}, "spec": {"type": "LoadBalancer",
             "allocateLoadBalancerNodePorts": false, "ports": [{"port": 80}, {"port": 443, "nodePort": 30443}]}});
-        addresses.assign(&mut service, None, &[]).unwrap();
+        addresses.assign(&mut service, None, &Taken::default().others("")).unwrap();
         assert_eq!(service["spec"]["ports"], json!([{"port": 80}, {"port": 443, "nodePort": 30443}]));
     }
 
@@ -283,21 +285,22 @@ mod tests {
                 "ports": [{"port": 80}], "healthCheckNodePort": port}})
         };
         let mut first = of("LoadBalancer", "Local", 0);
-        addresses.assign(&mut first, None, &[]).unwrap();
+        addresses.assign(&mut first, None, &Taken::default().others("")).unwrap();
         assert_eq!(first["spec"]["ports"][0]["nodePort"], 30000);
         assert_eq!(first["spec"]["healthCheckNodePort"], 30001);
-        let others = [first];
+        let taken = Taken::of(&[first]);
         let mut second = of("LoadBalancer", "Local", 30100);
-        addresses.assign(&mut second, None, &others).unwrap();
+        addresses.assign(&mut second, None, &taken.others("")).unwrap();
         assert_eq!(second["spec"]["ports"][0]["nodePort"], 30002, "a port for health checks is taken like others");
         assert_eq!(second["spec"]["healthCheckNodePort"], 30100);
         for (kind, policy) in [("LoadBalancer", "Cluster"), ("NodePort", "Local"), ("ClusterIP", "Cluster")] {
             let mut without = of(kind, policy, 0);
-            addresses.assign(&mut without, None, &others).unwrap();
+            addresses.assign(&mut without, None, &taken.others("")).unwrap();
             assert!(without["spec"].get("healthCheckNodePort").is_none(), "{without}");
         }
         for (port, why) in [(30001, "30001: provided port is already allocated"), (80, "80: provided port is not in")] {
-            let refused = addresses.assign(&mut of("LoadBalancer", "Local", port), None, &others).unwrap_err();
+            let mut asked = of("LoadBalancer", "Local", port);
+            let refused = addresses.assign(&mut asked, None, &taken.others("")).unwrap_err();
             assert_eq!(refused.code, 500);
             assert!(refused.message.contains(&format!("failed to allocate requested HealthCheck NodePort {why}")));
         }

@@ -118,7 +118,7 @@ pub async fn carry_log(
     }
 }
 
-/// Answers for the pods of one node.
+/// Answers for the pods of one node. What a node does not do it says so of by itself ([`Error::NotImplemented`]).
 #[async_trait]
 pub trait NodeProxy: Send + Sync {
     /// The container's log. With `follow` the stream ends when the container does or the caller drops it.
@@ -126,13 +126,19 @@ pub trait NodeProxy: Send + Sync {
         &self,
         target: &ContainerTarget,
         options: &LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error>;
+    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
+        let _ = options; // whoever reads nothing needs not know how much
+        Err(not_carried(target, "logs"))
+    }
     /// Starts a command inside the container.
-    async fn exec(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error>;
+    async fn exec(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
+        let _ = options; // as above
+        Err(not_carried(target, "exec"))
+    }
     /// Joins the container's first process; `options.command` is empty. The session ends with the container.
     async fn attach(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
-        let _ = options; // whoever joins nobody needs not know how
-        Err(Error::NotImplemented(format!("the node of pod {} does not carry attach", target.pod)))
+        let _ = options; // as above
+        Err(not_carried(target, "attach"))
     }
     /// What the node itself answers at `path` (without the first slash), type and text; `None` where there is nothing.
     async fn read(&self, path: &str) -> Result<Option<(&'static str, String)>, Error> {
@@ -142,7 +148,14 @@ pub trait NodeProxy: Send + Sync {
         ))
     }
     /// Connects to a TCP port inside the pod's network namespace (`target.container` is empty).
-    async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error>;
+    async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error> {
+        let _ = port; // as above
+        Err(not_carried(target, "port-forward"))
+    }
+}
+
+fn not_carried(target: &ContainerTarget, verb: &str) -> Error {
+    Error::NotImplemented(format!("the node of pod {} does not carry {verb}", target.pod))
 }
 
 /// Which proxy answers for which node. Cheap to clone; all clones see the same table.

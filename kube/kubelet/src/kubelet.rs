@@ -10,6 +10,7 @@ use std::time::Duration;
 use substrate_network::NodeNetwork;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use crate::events::Recorder;
 use crate::eviction::{self, plan::Signal};
@@ -27,6 +28,8 @@ use engine_runtime::{Hosted, OciRuntime, Runtime, Runtimes, process};
 
 /// Images pulled at once, each with a few layers: more would only divide the line (`maxParallelImagePulls`).
 const PULLS_MAX: usize = 4;
+/// What works for pods ends at its next step, and no step takes longer than this.
+const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// What a kubelet is started with.
 pub struct Options {
@@ -143,6 +146,8 @@ pub(crate) struct Shared {
     pub pressure: watch::Sender<BTreeSet<&'static str>>,
     /// The static pod that a pod of the API shows, by uids.
     shown: RwLock<BTreeMap<String, String>>,
+    /// Whatever works for a pod: its worker, its starts and hooks. A kubelet that has stopped has none.
+    pub work: TaskTracker,
 }
 
 impl Shared {
@@ -230,6 +235,7 @@ impl Kubelet {
             thresholds: options.eviction.hard.clone(),
             pressure: watch::channel(BTreeSet::new()).0,
             shown: RwLock::default(),
+            work: TaskTracker::new(),
         });
         let (recovered_in, recovered) = watch::channel(false);
         let (evict, evictions) = mpsc::channel(1); // they go one after the other
@@ -323,6 +329,11 @@ impl Handle {
         for task in self.tasks.lock().await.drain(..) {
             task.abort();
             let _ = task.await; // aborted, as it should be
+        }
+        // The workers were aborted with their manager. One that still starts something would leave it behind.
+        self.shared.work.close();
+        if tokio::time::timeout(STOP_MAX, self.shared.work.wait()).await.is_err() {
+            tracing::warn!("{} tasks of pods do not end", self.shared.work.len());
         }
         if pods == StopPods::Keep {
             return;

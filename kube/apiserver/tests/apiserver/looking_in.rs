@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use substrate_apiserver::AuditLog;
-use substrate_apiserver::node_proxy::{
-    ContainerTarget, Duplex, Error, ExecOptions, ExecOutput, ExecSession, LogOptions, NodeProxy,
-};
+use substrate_apiserver::node_proxy::{ContainerTarget, Error, ExecOptions, ExecOutput, ExecSession, NodeProxy};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
@@ -31,14 +28,6 @@ struct Old;
 
 #[async_trait]
 impl NodeProxy for Machine {
-    async fn logs(
-        &self,
-        _: &ContainerTarget,
-        _: &LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
-        Err(Error::NotImplemented("logs".into()))
-    }
-
     async fn exec(&self, target: &ContainerTarget, options: &ExecOptions) -> Result<ExecSession, Error> {
         if target.container == "debug" {
             return Err(Error::BadRequest("container \"debug\" in pod \"web\" is not running".into()));
@@ -61,30 +50,10 @@ impl NodeProxy for Machine {
         });
         Ok(ExecSession { stdin, resize: mpsc::channel(1).0, output })
     }
-
-    async fn port_forward(&self, _: &ContainerTarget, _: u16) -> Result<Box<dyn Duplex>, Error> {
-        Err(Error::NotImplemented("port-forward".into()))
-    }
 }
 
 #[async_trait]
-impl NodeProxy for Old {
-    async fn logs(
-        &self,
-        _: &ContainerTarget,
-        _: &LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
-        Err(Error::NotImplemented("logs".into()))
-    }
-
-    async fn exec(&self, _: &ContainerTarget, _: &ExecOptions) -> Result<ExecSession, Error> {
-        Err(Error::NotImplemented("exec".into()))
-    }
-
-    async fn port_forward(&self, _: &ContainerTarget, _: u16) -> Result<Box<dyn Duplex>, Error> {
-        Err(Error::NotImplemented("port-forward".into()))
-    }
-}
+impl NodeProxy for Old {}
 
 /// A running pod on a node, with an ephemeral container.
 async fn running(api: &Api, name: &str, node: &str) {

@@ -6,13 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::SinkExt;
-use futures::stream::BoxStream;
 use serde_json::json;
-use substrate_apiserver::node_proxy::{
-    ContainerTarget, Duplex, Error, ExecOptions, ExecSession, LogOptions, NodeProxy,
-};
+use substrate_apiserver::node_proxy::{ContainerTarget, Duplex, Error, NodeProxy};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -35,18 +31,6 @@ struct Machine {
 
 #[async_trait]
 impl NodeProxy for Machine {
-    async fn logs(
-        &self,
-        _: &ContainerTarget,
-        _: &LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
-        Err(Error::NotImplemented("logs".into()))
-    }
-
-    async fn exec(&self, _: &ContainerTarget, _: &ExecOptions) -> Result<ExecSession, Error> {
-        Err(Error::NotImplemented("exec".into()))
-    }
-
     async fn port_forward(&self, target: &ContainerTarget, port: u16) -> Result<Box<dyn Duplex>, Error> {
         assert_eq!((target.namespace.as_str(), target.pod.as_str()), ("default", "web"));
         if port == WORD {

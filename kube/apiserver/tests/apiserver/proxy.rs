@@ -5,14 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use substrate_apiserver::node_proxy::{
-    ContainerTarget, Duplex, Error, ExecOptions, ExecSession, LogOptions, NodeProxy,
-};
+use substrate_apiserver::node_proxy::{ContainerTarget, Duplex, Error, NodeProxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -27,18 +23,6 @@ struct Machine(SocketAddr);
 
 #[async_trait]
 impl NodeProxy for Machine {
-    async fn logs(
-        &self,
-        _: &ContainerTarget,
-        _: &LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
-        Err(Error::NotImplemented("logs".into()))
-    }
-
-    async fn exec(&self, _: &ContainerTarget, _: &ExecOptions) -> Result<ExecSession, Error> {
-        Err(Error::NotImplemented("exec".into()))
-    }
-
     async fn read(&self, path: &str) -> Result<Option<(&'static str, String)>, Error> {
         Ok((path == "stats/summary").then(|| ("application/json", "{}".to_owned())))
     }
@@ -237,21 +221,7 @@ async fn kubectl_and_upgrades() {
 struct Elsewhere;
 
 #[async_trait]
-impl NodeProxy for Elsewhere {
-    async fn logs(
-        &self,
-        _: &ContainerTarget,
-        _: &LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
-        Err(Error::NotImplemented("logs".into()))
-    }
-    async fn exec(&self, _: &ContainerTarget, _: &ExecOptions) -> Result<ExecSession, Error> {
-        Err(Error::NotImplemented("exec".into()))
-    }
-    async fn port_forward(&self, _: &ContainerTarget, _: u16) -> Result<Box<dyn Duplex>, Error> {
-        Err(Error::NotImplemented("port-forward".into()))
-    }
-}
+impl NodeProxy for Elsewhere {}
 
 #[tokio::test]
 async fn a_node_answers_for_itself_and_a_virtual_one_says_why_not() {

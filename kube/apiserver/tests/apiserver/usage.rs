@@ -3,12 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
 use serde_json::{Value, json};
-use substrate_apiserver::node_proxy::{
-    ContainerTarget, Duplex, Error, ExecOptions, ExecSession, LogOptions, NodeProxy,
-};
+use substrate_apiserver::node_proxy::{Error, NodeProxy};
 
 use crate::support;
 use crate::support::Api;
@@ -20,26 +16,10 @@ struct Machine(Option<Value>);
 
 #[async_trait]
 impl NodeProxy for Machine {
-    async fn logs(
-        &self,
-        _: &ContainerTarget,
-        _: &LogOptions,
-    ) -> Result<BoxStream<'static, std::io::Result<Bytes>>, Error> {
-        Err(Error::NotImplemented("logs".into()))
-    }
-
-    async fn exec(&self, _: &ContainerTarget, _: &ExecOptions) -> Result<ExecSession, Error> {
-        Err(Error::NotImplemented("exec".into()))
-    }
-
     async fn read(&self, path: &str) -> Result<Option<(&'static str, String)>, Error> {
         assert_eq!(path, "stats/summary");
         let said = self.0.as_ref().ok_or_else(|| Error::NotImplemented("no machine".into()))?;
         Ok(Some(("application/json", said.to_string())))
-    }
-
-    async fn port_forward(&self, _: &ContainerTarget, _: u16) -> Result<Box<dyn Duplex>, Error> {
-        Err(Error::NotImplemented("ports".into()))
     }
 }
 

@@ -296,6 +296,35 @@ async fn lists_select_and_page() {
 }
 
 #[tokio::test]
+async fn only_a_balancer_says_whether_machines_have_ports_for_it() {
+    let api = api().await;
+    let path = "/api/v1/namespaces/default/services";
+    let service = |name: &str, kind: &str, ports: Value| json!({"metadata": {"name": name}, "spec": {"type": kind, "allocateLoadBalancerNodePorts": ports, "ports": [{"port": 80}]}});
+    for kind in ["ClusterIP", "NodePort"] {
+        let (code, refused) = api.post(path, service("refused", kind, json!(false))).await;
+        assert_eq!(code, 422, "{refused}");
+        let why = "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'";
+        assert!(refused["message"].as_str().unwrap().contains(why), "{refused}");
+    }
+    let (_, usual) = api.post(path, service("usual", "LoadBalancer", Value::Null)).await;
+    assert_eq!(usual["spec"]["allocateLoadBalancerNodePorts"], true);
+    assert_eq!(usual["spec"]["ports"][0]["nodePort"], 30000);
+    let (_, without) = api.post(path, service("without", "LoadBalancer", json!(false))).await;
+    assert!(without["spec"]["ports"][0].get("nodePort").is_none(), "{without}");
+    // What becomes another type gives the field back by itself, and its port with it.
+    let other = json!({"spec": {"type": "ClusterIP"}});
+    let (code, changed) = api.patch(&format!("{path}/usual"), "merge-patch", other).await;
+    assert_eq!(code, 200, "{changed}");
+    assert!(changed["spec"].get("allocateLoadBalancerNodePorts").is_none(), "{changed}");
+    let (_, next) = api.post(path, service("next", "NodePort", Value::Null)).await;
+    assert_eq!(next["spec"]["ports"][0]["nodePort"], 30000);
+    // Its own port is not one of others'.
+    let (code, kept) =
+        api.patch(&format!("{path}/next"), "merge-patch", json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!((code, &kept["spec"]["ports"][0]["nodePort"]), (200, &json!(30000)), "{kept}");
+}
+
+#[tokio::test]
 async fn services_get_addresses_and_keep_them() {
     let api = api().await;
     let path = "/api/v1/namespaces/default/services";

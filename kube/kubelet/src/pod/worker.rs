@@ -56,7 +56,8 @@ pub struct Input {
 
 /// Starts the task. It ends when nothing of the pod is left on this machine.
 pub(crate) fn spawn(shared: Arc<Shared>, input: watch::Receiver<Input>, pods: Pods) -> JoinHandle<()> {
-    tokio::spawn(async move {
+    let work = shared.work.clone();
+    work.spawn(async move {
         let pod = Arc::clone(&input.borrow().pod);
         let observed = shared.runtime.watch(uid(&pod)).await;
         Worker::new(shared, input, observed, pods).run().await;
@@ -278,7 +279,7 @@ impl Worker {
             let (shared, pod, held) =
                 (Arc::clone(&self.shared), Arc::new(resize::with(&self.pod, &self.given)), self.holds.clone());
             self.begun.clone_from(&starts);
-            let task = tokio::spawn(start::start(shared, pod, starts, held, cancel.clone()));
+            let task = self.shared.work.spawn(start::start(shared, pod, starts, held, cancel.clone()));
             self.starting = Some((task, cancel));
         }
     }

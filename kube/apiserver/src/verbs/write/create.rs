@@ -14,7 +14,6 @@ use crate::kinds::Kind;
 use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
 use crate::status::Status;
-use crate::verbs::read::all;
 
 /// Creates `sent` in `namespace`.
 pub async fn create(
@@ -70,13 +69,12 @@ pub async fn create(
         Some(_) => Err(Status::already_exists(&kind.names.group, &kind.names.plural, &name)),
         None => Ok(()),
     };
-    let _lock = if kind.is("", "services") {
+    let _taken = if kind.is("", "services") {
         // Before its addresses are looked at: they are taken by the object itself.
         exists()?;
-        let lock = server.inner.addresses.lock().await;
-        let others = all(server, kind, "")?;
-        server.inner.addresses.assign(&mut object, None, &others)?;
-        Some(lock)
+        let taken = server.inner.addresses.taken(&server.inner.store, &kind.prefix("")).await?;
+        server.inner.addresses.assign(&mut object, None, &taken.others(""))?;
+        Some(taken)
     } else {
         None
     };

@@ -14,7 +14,7 @@ use crate::object::{self, meta, metadata};
 use crate::server::ApiServer;
 use crate::status::{FieldError, Status};
 use crate::verbs::Call;
-use crate::verbs::read::{all, decoded};
+use crate::verbs::read::decoded;
 
 /// Tries of a change that does not name a version (upstream: 5).
 pub const TRIES: usize = 8;
@@ -108,12 +108,10 @@ where
         } else {
             validate(kind, &object, Some(&old))?;
         }
-        let _lock = if of_service {
-            let lock = server.inner.addresses.lock().await;
-            let others: Vec<Value> =
-                all(server, kind, "")?.into_iter().filter(|o| o["metadata"]["uid"] != old["metadata"]["uid"]).collect();
-            server.inner.addresses.assign(&mut object, Some(&old), &others)?;
-            Some(lock)
+        let _taken = if of_service {
+            let taken = server.inner.addresses.taken(&server.inner.store, &kind.prefix("")).await?;
+            server.inner.addresses.assign(&mut object, Some(&old), &taken.others(&call.key()))?;
+            Some(taken)
         } else {
             None
         };

@@ -1,5 +1,4 @@
 //! A real API server in process with all controllers, and a small kubelet that runs what it is given.
-#![allow(dead_code)] // no test file needs all of it
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};

@@ -66,7 +66,7 @@ impl Worker {
         self.asked.insert(id.to_owned(), Asked { deadline_ns, hook: hook.is_some(), termed_ns: None });
         let Some((subject, hook)) = subject.zip(hook) else { return };
         let (say, run) = (self.verdicts_in.clone(), id.to_owned());
-        let task = tokio::spawn(async move {
+        let task = self.shared.work.spawn(async move {
             let result = hooks::run(&subject, &hook).await;
             let _ = say.send((run, Verdict::Hooked(result))).await; // the worker is gone, and the run with it
         });

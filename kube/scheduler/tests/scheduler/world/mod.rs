@@ -1,5 +1,4 @@
 //! A scheduler over a real API server in process.
-#![allow(dead_code)] // each test takes what it needs
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
