@@ -18,7 +18,7 @@ use crate::root;
 const READY: Duration = Duration::from_secs(30);
 
 /// `kubectl port-forward` listens within this time.
-const FORWARD: Duration = Duration::from_secs(10);
+const FORWARD: Duration = Duration::from_secs(30);
 
 /// How a node is started.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use crate::command::run;
 use crate::wait::until;
 
 /// A line of a shell is answered within this time, also across a link.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A program that runs on a terminal. Dropping it hangs up.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ fn peers(node: &Node) -> Vec<[String; 4]> {
 
 fn expect_peers(node: &Node, expected: &[[&str; 4]]) {
     let name = &node.setup.name;
-    until(&format!("the peers of {name}"), Duration::from_secs(15), || {
+    until(&format!("the peers of {name}"), Duration::from_secs(30), || {
         let seen = peers(node);
         if seen.iter().map(|p| p.each_ref().map(String::as_str)).eq(expected.iter().copied()) {
             Ok(())

@@ -183,7 +183,7 @@ fn a_port_is_forwarded(farm: &Node, pod: &str) {
     let closed = farm.forward(pod, 9).unwrap();
     let refused = farm.fetch(&closed.address);
     assert!(refused.is_err(), "{pod}: nobody listens at port 9, and there came {refused:?}");
-    until("kubectl says why", Duration::from_secs(10), || {
+    until("kubectl says why", Duration::from_secs(30), || {
         let said = closed.complaints();
         if said.contains("Connection refused") { Ok(()) } else { Err(format!("{pod}: {said:?}")) }
     })

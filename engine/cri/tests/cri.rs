@@ -210,12 +210,12 @@ async fn outlives_containerd(cri: Rc<Cri>, world: &World) {
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert!(!asked.is_finished());
     cri.containerd.lock().unwrap().again(&[]);
-    let told = tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap().unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(30), asked).await.unwrap().unwrap();
     assert_eq!(told.containers[0].pid, Some(pid));
     world.runtime.signal(POD, &config.id, 9).await.unwrap();
     let wait = seen.wait_for(|o| o.containers[0].finished.is_some());
     assert_eq!(
-        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap().unwrap().containers[0]
+        tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap().unwrap().containers[0]
             .finished
             .as_ref()
             .unwrap()

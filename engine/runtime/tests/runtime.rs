@@ -241,7 +241,7 @@ async fn dies_with_its_supervisor(world: &World) {
     let supervisor = supervisor_pid(world);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL).unwrap();
     let lost =
-        tokio::time::timeout(Duration::from_secs(10), seen.wait_for(|o| !o.alive)).await.unwrap().unwrap().clone();
+        tokio::time::timeout(Duration::from_secs(30), seen.wait_for(|o| !o.alive)).await.unwrap().unwrap().clone();
     let finished = lost.containers[0].finished.clone().unwrap();
     assert_eq!((finished.exit_code, finished.lost), (137, true));
     wait_for(|| !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;

@@ -312,7 +312,7 @@ impl World {
     }
 
     async fn wait_event(&self, name: &str, part: &str) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let events = self.events(name).await;
             if events.iter().any(|e| e.contains(part)) {
@@ -336,7 +336,7 @@ impl World {
     async fn logs(&self, pod: &Value, options: LogOptions) -> String {
         let mut stream = self.handle.logs(&self.target(pod, "main"), &options).await.unwrap();
         let mut text = String::new();
-        while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(10), stream.next()).await {
+        while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(30), stream.next()).await {
             text.push_str(&String::from_utf8_lossy(&chunk.unwrap()));
         }
         text
@@ -344,7 +344,7 @@ impl World {
 
     /// Waits until its log is this: a container is ready as soon as it runs, and what it says comes a moment later.
     async fn says(&self, pod: &Value, expected: &str) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         let mut text = self.logs(pod, LogOptions::default()).await;
         while text != expected && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -359,7 +359,7 @@ impl World {
         let mut session = self.handle.exec(&self.target(pod, "main"), &options).await.unwrap();
         let mut text = String::new();
         loop {
-            match tokio::time::timeout(Duration::from_secs(10), session.output.recv()).await.unwrap().unwrap() {
+            match tokio::time::timeout(Duration::from_secs(30), session.output.recv()).await.unwrap().unwrap() {
                 ExecOutput::Stdout(b) | ExecOutput::Stderr(b) => text.push_str(&String::from_utf8_lossy(&b)),
                 last => return (text, last),
             }
@@ -434,7 +434,7 @@ fn main_status(pod: &Value) -> &Value {
 
 async fn the_node_is_registered(world: &mut World) {
     let nodes: Api<Node> = Api::all(world.client.clone());
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     let node = loop {
         let node = serde_json::to_value(nodes.get(NODE).await.unwrap()).unwrap();
         if condition(&node, "Ready") == "True" {
@@ -537,7 +537,7 @@ async fn a_pod_lives_and_ends(world: &mut World) {
     let asked = Instant::now();
     world.delete("web").await;
     println!("deleted to gone: {} ms", asked.elapsed().as_millis());
-    let said = tokio::time::timeout(Duration::from_secs(5), follower.next()).await.unwrap().unwrap().unwrap();
+    let said = tokio::time::timeout(Duration::from_secs(20), follower.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(said, "bye\n", "it was asked before it was killed");
     world.wait_event("web", "Killing: Stopping container main").await;
     for left in [world.sandboxes().join(uid), world.dir.path().join("node/pods").join(uid)] {
@@ -565,7 +565,7 @@ async fn a_pod_is_looked_into(world: &mut World) {
     session.stdin.send("ps\nexit 7\n".into()).await.unwrap();
     let mut said = String::new();
     let end = loop {
-        match tokio::time::timeout(Duration::from_secs(10), session.output.recv()).await.unwrap().unwrap() {
+        match tokio::time::timeout(Duration::from_secs(30), session.output.recv()).await.unwrap().unwrap() {
             ExecOutput::Stdout(b) | ExecOutput::Stderr(b) => said.push_str(&String::from_utf8_lossy(&b)),
             last => break last,
         }
@@ -629,7 +629,7 @@ async fn jobs_succeed_and_fail(world: &mut World) {
     assert_eq!((ended["reason"].as_str(), ended["exitCode"].as_i64()), (Some("StartError"), Some(128)));
     assert!(ended["message"].as_str().unwrap().contains("executable file not found in $PATH"), "{ended}");
     // What has ended holds nothing of the machine, and its log can still be read.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while std::fs::read_dir(world.sandboxes()).unwrap().count() > 0 {
         assert!(Instant::now() < deadline, "sandboxes of ended pods stay");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -117,7 +117,7 @@ async fn reached(api: &Api, node: &str, of: &str) -> Arc<dyn NodeProxy> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), look).await.unwrap_or_else(|_| panic!("{node} is not {of}"))
+    tokio::time::timeout(Duration::from_secs(30), look).await.unwrap_or_else(|_| panic!("{node} is not {of}"))
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn a_tunnel_is_for_the_node_itself_and_ends_with_its_connection() {
     reached(&api, "m1", "second").await;
     first.abort();
     let broken = async { while let Some(Ok(_)) = log.next().await {} };
-    tokio::time::timeout(Duration::from_secs(10), broken).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), broken).await.unwrap();
     drop((log, old));
     reached(&api, "m1", "second").await;
     second.abort();
@@ -195,5 +195,5 @@ async fn a_tunnel_is_for_the_node_itself_and_ends_with_its_connection() {
             tokio::time::sleep(Duration::from_millis(5)).await
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), gone).await.unwrap();
 }

@@ -75,7 +75,7 @@ async fn frames(response: Response<Body>, count: usize) -> Vec<(String, String, 
     let (mut body, mut read, mut seen) = (response.into_body(), Vec::new(), Vec::new());
     while seen.len() < count {
         let frame =
-            tokio::time::timeout(Duration::from_secs(10), body.frame()).await.unwrap_or_else(|_| panic!("{seen:?}"));
+            tokio::time::timeout(Duration::from_secs(30), body.frame()).await.unwrap_or_else(|_| panic!("{seen:?}"));
         read.extend_from_slice(&frame.unwrap().unwrap().into_data().unwrap());
         while let Some((length, rest)) = read.split_first_chunk::<4>() {
             let length = u32::from_be_bytes(*length) as usize;

@@ -16,7 +16,7 @@ fn told(pod: &Value) -> (&str, &str) {
 /// What the Node says about a kind of pressure.
 async fn pressure(world: &World, kind: &str, status: &str) -> Value {
     let nodes: Api<Node> = Api::all(world.client.clone());
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let node = serde_json::to_value(nodes.get(NODE).await.unwrap()).unwrap();
         if condition(&node, kind) == status {
@@ -175,7 +175,7 @@ pub async fn a_full_disk(world: &mut World) {
     assert_eq!(main_status(&pod)["restartCount"], 0);
     let follow = LogOptions { follow: true, tail_lines: Some(0), ..LogOptions::default() };
     let mut log = world.handle.logs(&world.target(&pod, "main"), &follow).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(10), log.next()).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(30), log.next()).await.unwrap().unwrap().unwrap();
     drop(log);
     world.handle.stop(StopPods::Stop).await;
     drop(disk);

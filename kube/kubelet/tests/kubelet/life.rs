@@ -22,7 +22,7 @@ fn spec(policy: &str, init: Value, main: Value) -> Value {
 async fn log_of(world: &World, pod: &Value, container: &str) -> String {
     let mut stream = world.handle.logs(&world.target(pod, container), &LogOptions::default()).await.unwrap();
     let mut text = String::new();
-    while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(10), stream.next()).await {
+    while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(30), stream.next()).await {
         text.push_str(&String::from_utf8_lossy(&chunk.unwrap()));
     }
     text
@@ -117,7 +117,7 @@ pub async fn hooks_run_at_both_ends(world: &mut World) {
     let mut follower = world.handle.logs(&world.target(&pod, "main"), &follow).await.unwrap();
     world.delete("hooked").await;
     let mut said = String::new();
-    while let Ok(Some(Ok(chunk))) = tokio::time::timeout(Duration::from_secs(5), follower.next()).await {
+    while let Ok(Some(Ok(chunk))) = tokio::time::timeout(Duration::from_secs(20), follower.next()).await {
         said.push_str(&String::from_utf8_lossy(&chunk));
     }
     assert_eq!(said, "ends\nasked\n");
@@ -176,7 +176,7 @@ pub async fn deadlines_and_stop_signals(world: &mut World) {
     let mut follower = world.handle.logs(&world.target(&pod, "main"), &follow).await.unwrap();
     world.delete("signalled").await;
     assert_eq!(
-        tokio::time::timeout(Duration::from_secs(5), follower.next()).await.unwrap().unwrap().unwrap(),
+        tokio::time::timeout(Duration::from_secs(20), follower.next()).await.unwrap().unwrap().unwrap(),
         "usr1\n"
     );
 }

@@ -49,7 +49,7 @@ pub async fn static_pods_are_shown(world: &mut World) {
     let follow = LogOptions { follow: true, tail_lines: Some(0), ..LogOptions::default() };
     let mut follower = world.handle.logs(&world.target(&again, "main"), &follow).await.unwrap();
     write(world, "two");
-    let said = tokio::time::timeout(Duration::from_secs(10), follower.next()).await.unwrap().unwrap().unwrap();
+    let said = tokio::time::timeout(Duration::from_secs(30), follower.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(said, "bye\n", "it was asked before it was replaced");
     let changed = world.wait(NAME, |p| container(p) != container(&again) && condition(p, "Ready") == "True").await;
     world.says(&changed, "two\n").await;

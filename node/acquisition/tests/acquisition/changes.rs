@@ -43,7 +43,7 @@ async fn told(subscription: &mut Subscription) -> String {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(8), next).await.expect("told within 8 s")
+    tokio::time::timeout(Duration::from_secs(30), next).await.expect("told within 30 s")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

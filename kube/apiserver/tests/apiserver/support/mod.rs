@@ -112,7 +112,7 @@ pub async fn events(response: Response<Body>, count: usize) -> Vec<Value> {
     let mut text = Vec::new();
     let mut found: Vec<Value> = Vec::new();
     while found.len() < count {
-        let frame = tokio::time::timeout(std::time::Duration::from_secs(10), body.frame())
+        let frame = tokio::time::timeout(std::time::Duration::from_secs(30), body.frame())
             .await
             .unwrap_or_else(|_| panic!("10 s without an event; so far {found:?}"));
         let Some(frame) = frame else { break };
