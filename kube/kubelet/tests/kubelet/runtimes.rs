@@ -39,11 +39,10 @@ pub struct Started {
     _dir: tempfile::TempDir,
 }
 
-/// Runs the cases with each that `FLT_HANDLERS` names, at once: `oci`, `cri` or `oci,cri`; without it with the built-in one. With containerd one
-/// run in six on a machine that is busy with other things left a sandbox when the kubelet was stopped, and every case after it was red.
+/// Runs the cases with both at once, or with what `FLT_HANDLERS` names: `oci` or `cri`.
 pub fn both(args: &[OsString]) -> ExitCode {
     let program = std::env::current_exe().unwrap();
-    let named = std::env::var(NAMED).unwrap_or_else(|_| "oci".to_owned());
+    let named = std::env::var(NAMED).unwrap_or_else(|_| "oci,cri".to_owned());
     if named.contains(engine_cri::HANDLER) {
         engine_conformance::containerd::programs(downloads()); // the processes are on networks of their own
     }
