@@ -316,8 +316,21 @@ async fn only_a_balancer_says_whether_machines_have_ports_for_it() {
     let (code, changed) = api.patch(&format!("{path}/usual"), "merge-patch", other).await;
     assert_eq!(code, 200, "{changed}");
     assert!(changed["spec"].get("allocateLoadBalancerNodePorts").is_none(), "{changed}");
+    assert!(changed["spec"]["ports"][0].get("nodePort").is_none(), "{changed}");
+    let asked = json!({"spec": {"ports": [{"port": 80, "nodePort": 30005}]}});
+    let (code, refused) = api.patch(&format!("{path}/usual"), "merge-patch", asked).await;
+    assert_eq!(code, 422, "{refused}");
     let (_, next) = api.post(path, service("next", "NodePort", Value::Null)).await;
     assert_eq!(next["spec"]["ports"][0]["nodePort"], 30000);
+    let classed = json!({"metadata": {"name": "classed"}, "spec": {"type": "LoadBalancer", "loadBalancerClass": "a.example/b", "ports": [{"port": 80}]}});
+    assert_eq!(api.post(path, classed).await.0, 201);
+    let another = json!({"spec": {"loadBalancerClass": "a.example/c"}});
+    let (code, refused) = api.patch(&format!("{path}/classed"), "merge-patch", another).await;
+    assert_eq!(code, 422);
+    assert!(refused["message"].as_str().unwrap().contains("spec.loadBalancerClass"), "{refused}");
+    let other = json!({"spec": {"type": "NodePort"}});
+    let (code, changed) = api.patch(&format!("{path}/classed"), "merge-patch", other).await;
+    assert_eq!((code, changed["spec"].get("loadBalancerClass")), (200, None), "{changed}");
     // Its own port is not one of others'.
     let (code, kept) =
         api.patch(&format!("{path}/next"), "merge-patch", json!({"metadata": {"labels": {"a": "b"}}})).await;

@@ -48,6 +48,7 @@ const RULES: &[Rule] = &[
     Rule("sessionAffinityConfig.clientIP.timeoutSeconds", Check::Says(affinity_seconds)),
     Rule("externalTrafficPolicy|internalTrafficPolicy", Check::OneOf(&["Cluster", "Local"])),
     Rule("externalIPs[]", Check::Says(rules::reachable_ip)),
+    Rule("loadBalancerClass", Check::Says(rules::qualified_name)),
     Rule("loadBalancerSourceRanges[]", Check::Says(rules::cidr)),
     Rule("selector", Check::Labels),
     Rule("ports[].port", Check::IsPort),
@@ -85,9 +86,11 @@ fn validate(service: &Value, errors: &mut Errors) {
         let why = "may only be used when `type` is 'LoadBalancer'";
         errors.push(FieldError::forbidden("spec.loadBalancerSourceRanges", why));
     }
-    if kind != "LoadBalancer" && !spec["allocateLoadBalancerNodePorts"].is_null() {
-        let why = "may only be used when `type` is 'LoadBalancer'";
-        errors.push(FieldError::forbidden("spec.allocateLoadBalancerNodePorts", why));
+    for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        if kind != "LoadBalancer" && !spec[field].is_null() {
+            let why = "may only be used when `type` is 'LoadBalancer'";
+            errors.push(FieldError::forbidden(format!("spec.{field}"), why));
+        }
     }
     let from_outside = matches!(kind, "LoadBalancer" | "NodePort") || !spec["externalIPs"].is_null();
     if !from_outside && !spec["externalTrafficPolicy"].is_null() {
@@ -134,6 +137,10 @@ fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
     let (before, after) = (&old["spec"]["healthCheckNodePort"], &new["spec"]["healthCheckNodePort"]);
     if has_health_check(&old["spec"]) && has_health_check(&new["spec"]) && !before.is_null() && before != after {
         errors.push(FieldError::invalid("spec.healthCheckNodePort", after, "field is immutable"));
+    }
+    let (before, after) = (&old["spec"]["loadBalancerClass"], &new["spec"]["loadBalancerClass"]);
+    if [old, new].iter().all(|service| service["spec"]["type"] == "LoadBalancer") && before != after {
+        errors.push(FieldError::invalid("spec.loadBalancerClass", after, "may not change once set"));
     }
 }
 

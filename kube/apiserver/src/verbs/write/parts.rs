@@ -66,6 +66,20 @@ pub fn merge_parts(kind: &Kind, part: Part, old: &Value, object: &mut Value) {
     }
 }
 
+/// Takes the ports of machines from a Service whose type has none any more, unless one of them is new: then the update speaks of it.
+fn give_ports_back(old: &Value, spec: &mut Value) {
+    let ports = |spec: &Value| -> Vec<i64> {
+        let all = spec["ports"].as_array().into_iter().flatten().filter_map(|port| port["nodePort"].as_i64());
+        all.filter(|port| *port != 0).collect()
+    };
+    let had = ports(old);
+    if ports(spec).iter().all(|port| had.contains(port)) {
+        for port in spec["ports"].as_array_mut().into_iter().flatten() {
+            port.as_object_mut().map(|port| port.remove("nodePort"));
+        }
+    }
+}
+
 /// A Service keeps its addresses and ports when an update does not name them, and gives back what its type has no use for any more, if the
 /// update does not speak of it.
 pub fn keep_addresses(old: &Value, object: &mut Value) {
@@ -81,9 +95,13 @@ pub fn keep_addresses(old: &Value, object: &mut Value) {
     if is_outside(&old["spec"]) && !is_outside(spec) && same_policy {
         spec.as_object_mut().map(|spec| spec.remove("externalTrafficPolicy"));
     }
-    let allocate = "allocateLoadBalancerNodePorts";
-    if spec["type"] != "LoadBalancer" && old["spec"][allocate] == spec[allocate] {
-        spec.as_object_mut().map(|spec| spec.remove(allocate));
+    for of_balancers in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        if spec["type"] != "LoadBalancer" && old["spec"][of_balancers] == spec[of_balancers] {
+            spec.as_object_mut().map(|spec| spec.remove(of_balancers));
+        }
+    }
+    if is_outside(&old["spec"]) && !is_outside(spec) {
+        give_ports_back(&old["spec"], spec);
     }
     if spec["type"] == "ExternalName" {
         return;
