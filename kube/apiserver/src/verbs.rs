@@ -1,5 +1,6 @@
 //! The verbs on objects. Each takes a [`Call`], and what it changes goes through [`write`] alone.
 
+mod closing;
 pub mod connect;
 mod delete;
 mod eviction;

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::closing;
 use super::spdy::frame::{self, Frame};
 use super::spdy::headers;
 use crate::node_proxy::{ContainerTarget, NodeProxy};
@@ -62,13 +63,14 @@ enum Error {
 }
 
 /// Serves a session over a WebSocket until the caller goes.
-pub async fn over_websocket<S>(socket: WebSocketStream<S>, proxy: Arc<dyn NodeProxy>, target: ContainerTarget)
+pub async fn over_websocket<S>(mut socket: WebSocketStream<S>, proxy: Arc<dyn NodeProxy>, target: ContainerTarget)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (sink, stream) = socket.split();
+    let (sink, stream) = (&mut socket).split();
     let (out, outgoing) = mpsc::channel::<Bytes>(CHUNKS_MAX);
     run(Box::pin(messages(stream)), out, send(sink, outgoing), proxy, target).await;
+    closing::close(socket).await;
 }
 
 /// What is in the messages of a socket, until the caller closes it.
@@ -88,7 +90,6 @@ async fn send(mut sink: impl Sink<Message> + Unpin, mut outgoing: mpsc::Receiver
             return;
         }
     }
-    let _ = sink.close().await; // the caller may have gone
 }
 
 /// Serves a session over a connection that speaks SPDY itself.
@@ -125,14 +126,14 @@ pub fn ports<'a>(asked: impl Iterator<Item = &'a str>) -> Result<Vec<u16>, Strin
 
 /// Serves one connection to each of `ports` over a WebSocket with channels, until all have ended or the caller goes.
 pub async fn over_channels<S>(
-    socket: WebSocketStream<S>,
+    mut socket: WebSocketStream<S>,
     proxy: Arc<dyn NodeProxy>,
     target: ContainerTarget,
     ports: Vec<u16>,
 ) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (sink, stream) = socket.split();
+    let (sink, stream) = (&mut socket).split();
     let (out, outgoing) = mpsc::channel::<Bytes>(CHUNKS_MAX);
     let (mut pods, mut tasks) = (Vec::new(), JoinSet::new());
     for (port, data) in ports.into_iter().zip((0..).step_by(2)) {
@@ -161,6 +162,8 @@ pub async fn over_channels<S>(
         () = read => {}
         () = send(sink, outgoing) => {}
     }
+    drop((pods, tasks)); // connections that are still open
+    closing::close(socket).await;
 }
 
 /// A message on a channel; a last one is empty, and not sent.

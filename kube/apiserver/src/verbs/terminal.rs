@@ -1,7 +1,7 @@
 //! A command's session over a WebSocket: the first byte of a message names its channel (`v4.channel.k8s.io`, `v5.channel.k8s.io`).
 //!
 //! ```text
-//! client ── 101 ── ping ──▶ pong ── 20 ms ── output … exit status ── end
+//! client ── 101 ── ping ──▶ pong ── 20 ms ── output … exit status ── close, and close back
 //! ```
 //!
 //! kubectl until 1.32 reads from the socket before it knows its own channels, and throws away what comes for one that it does not know yet:
@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use super::closing;
 use crate::node_proxy::{ExecOutput, ExecSession, TerminalSize};
 use crate::status::Status;
 
@@ -36,6 +37,14 @@ const CHANNELS_WAIT: Duration = Duration::from_millis(20);
 /// Carries a session over a socket until the command ends or the caller goes. Who was `attached` is not told how it
 /// ended: the pod's status says so.
 pub(super) async fn carry<S>(mut socket: WebSocketStream<S>, session: ExecSession, attached: bool)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    talk(&mut socket, session, attached).await;
+    closing::close(socket).await;
+}
+
+async fn talk<S>(socket: &mut WebSocketStream<S>, session: ExecSession, attached: bool)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
