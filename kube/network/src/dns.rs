@@ -7,9 +7,10 @@
 //!
 //! Follows "Kubernetes DNS-Based Service Discovery" 1.1.0. A pod has a name by its address (`10-1-0-2.NAMESPACE.pod.DOMAIN`), which is
 //! answered for any address and namespace, as CoreDNS does unless told otherwise (`pods insecure`). Answers of the machine's resolvers are
-//! kept for as long as they say, at most 30 s. Limits: IPv4.
+//! kept for as long as they say, at most 30 s; those of the zone for as long as it is. Limits: IPv4.
 mod cache;
 mod forward;
+mod said;
 mod server;
 mod zone;
 

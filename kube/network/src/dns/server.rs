@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::cache::Kept;
 use super::forward;
+use super::said::Said;
 use super::zone::{Answer, Records, Zone};
 use crate::Cidr;
 use crate::proxy::ServiceCaches;
@@ -91,12 +92,13 @@ impl DnsServer {
             let domain = self.options.domain.clone();
             move |caches: &ServiceCaches| {
                 let slices = services::all_by_service(&caches.slices.list());
-                Arc::new(Zone::new(&domain, &caches.services.list(), &slices))
+                Arc::new(Zone::new(&domain, &caches.services.list(), &slices).into())
             }
         };
-        let (publish, zone) = watch::channel(Arc::new(Zone::new(&self.options.domain, &[], &Default::default())));
+        let (publish, served) =
+            watch::channel(Arc::new(Zone::new(&self.options.domain, &[], &Default::default()).into()));
         let answerer = Arc::new(Answerer {
-            zone,
+            served,
             options: self.options,
             kept: Mutex::default(),
             slots: Semaphore::new(AT_A_TIME),
@@ -117,8 +119,20 @@ impl DnsServer {
     }
 }
 
+/// A zone, and what it has answered.
+struct Served {
+    zone: Zone,
+    said: Said,
+}
+
+impl From<Zone> for Served {
+    fn from(zone: Zone) -> Self {
+        Self { zone, said: Said::default() }
+    }
+}
+
 struct Answerer {
-    zone: watch::Receiver<Arc<Zone>>,
+    served: watch::Receiver<Arc<Served>>,
     options: DnsOptions,
     kept: Mutex<Kept>,
     slots: Semaphore,
@@ -227,6 +241,11 @@ impl Answerer {
 
     fn now(&self, bytes: &[u8], from: IpAddr, stream: bool) -> Now {
         let known = |answer: Option<Vec<u8>>| answer.map_or(Now::Silence, Now::Answer);
+        let both = matches!((self.options.both_for, from), (Some(range), IpAddr::V4(from)) if range.contains(from));
+        let served = self.served.borrow().clone();
+        if !stream && let Some(said) = served.said.find(bytes, both) {
+            return Now::Answer(said);
+        }
         if let Some(kept) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).find(bytes, Instant::now()) {
             return Now::Answer(kept);
         }
@@ -237,12 +256,12 @@ impl Answerer {
         if message.metadata.message_type != MessageType::Query {
             return Now::Silence;
         }
-        let zone = self.zone.borrow().clone();
-        let both = matches!((self.options.both_for, from), (Some(range), IpAddr::V4(from)) if range.contains(from));
-        match respond(&zone, &message, both) {
-            Some(response) => known(encode(&message, response, stream)),
-            None => Now::Ask(message),
+        let Some(response) = respond(&served.zone, &message, both) else { return Now::Ask(message) };
+        let answer = encode(&message, response, stream);
+        if !stream && let Some(answer) = &answer {
+            served.said.keep(bytes, both, answer);
         }
+        known(answer)
     }
 
     /// The answer of the machine's resolvers, kept for the next one who asks the same. What came by stream may be too large for a datagram.

@@ -69,10 +69,10 @@ fn what_is_no_question_gets_no_answer() {
 }
 
 fn answerer(resolv_conf: PathBuf) -> Arc<Answerer> {
-    let (_, zone) = watch::channel(Arc::new(zone(2)));
+    let (_, served) = watch::channel(Arc::new(zone(2).into()));
     let options =
         DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own: vec![], both_for: None };
-    Arc::new(Answerer { zone, options, kept: Mutex::default(), slots: Semaphore::new(AT_A_TIME) })
+    Arc::new(Answerer { served, options, kept: Mutex::default(), slots: Semaphore::new(AT_A_TIME) })
 }
 
 /// A port that is free for both: others of this machine take some for one of them.
@@ -156,11 +156,11 @@ fn the_machines_resolvers_are_asked_once_while_their_answer_holds() {
 async fn addresses_of_ipv6_are_for_those_who_can_use_them() {
     let of = |range: Option<&str>| {
         let web = service("d/web", "10.96.0.5", json!({"clusterIPs": ["10.96.0.5", "fd00:9::5"]}));
-        let (_, zone) = watch::channel(Arc::new(Zone::new("cluster.local", &[web], &Default::default())));
+        let (_, served) = watch::channel(Arc::new(Zone::new("cluster.local", &[web], &Default::default()).into()));
         let both_for = range.map(|range| range.parse().unwrap());
         let (resolv_conf, own) = ("/nonexistent".into(), vec![]);
         let options = DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own, both_for };
-        Answerer { zone, options, kept: Mutex::default(), slots: Semaphore::new(AT_A_TIME) }
+        Answerer { served, options, kept: Mutex::default(), slots: Semaphore::new(AT_A_TIME) }
     };
     let told = async |range: Option<&str>, from: &str| {
         let mut told = Vec::new();
@@ -177,4 +177,28 @@ async fn addresses_of_ipv6_are_for_those_who_can_use_them() {
     assert_eq!(told(Some("10.1.0.0/24"), "10.1.0.7").await, ["10.96.0.5", "fd00:9::5", "fd00::1"]);
     assert_eq!(told(Some("10.1.0.0/24"), "10.2.0.7").await, ["10.96.0.5"], "a pod of another node");
     assert_eq!(told(None, "10.1.0.7").await, ["10.96.0.5"]);
+}
+
+#[tokio::test]
+async fn an_answer_is_said_again_until_the_zone_changes() {
+    let of = |address: &str| {
+        let web = service("d/web", address, json!({"clusterIPs": [address]}));
+        Arc::new(Served::from(Zone::new("cluster.local", &[web], &Default::default())))
+    };
+    let (publish, served) = watch::channel(of("10.96.0.5"));
+    let (resolv_conf, own) = ("/nonexistent".into(), vec![]);
+    let options = DnsOptions { listen: vec![], domain: "cluster.local".into(), resolv_conf, own, both_for: None };
+    let answerer = Answerer { served, options, kept: Mutex::default(), slots: Semaphore::new(AT_A_TIME) };
+    let mut message = question("web.d.svc.cluster.local.", RecordType::A);
+    for (id, address) in [(1, "10.96.0.5"), (2, "10.96.0.5"), (3, "10.96.0.6")] {
+        if id == 3 {
+            publish.send(of("10.96.0.6")).unwrap();
+        }
+        message.metadata.id = id;
+        let bytes = message.to_vec().unwrap();
+        let answer = answerer.answer(&bytes, "10.1.0.7".parse().unwrap(), false).await.unwrap();
+        let answer = Message::from_vec(&answer).unwrap();
+        assert_eq!((answer.metadata.id, answer.answers[0].data.to_string()), (id, address.to_owned()));
+        assert!(answerer.served.borrow().said.find(&bytes, false).is_some(), "it is kept");
+    }
 }
