@@ -117,6 +117,9 @@ pub fn keep_addresses(old: &Value, object: &mut Value) {
     if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) && !before["clusterIPs"].is_null() {
         spec["clusterIPs"] = before["clusterIPs"].clone();
     }
+    if !is_outside(spec) {
+        return;
+    }
     for port in spec["ports"].as_array_mut().into_iter().flatten() {
         let same = |o: &&Value| o["port"] == port["port"] && o["protocol"] == port["protocol"];
         let before = old["spec"]["ports"].as_array().into_iter().flatten().find(same);
