@@ -7,6 +7,9 @@ use fluidos_e2e::images::Image;
 use fluidos_e2e::node::binary;
 use fluidos_e2e::stage::Stage;
 
+/// A guide waits for what it has begun, without an end: longer than this none takes, on a slow machine beside others.
+const LIMIT_S: &str = "600";
+
 /// The text of all `sh` blocks of a guide, as one script that stops at the first failure.
 fn script(guide: &str) -> String {
     let text = std::fs::read_to_string(fluidos_e2e::root().join("docs/guides").join(guide)).unwrap();
@@ -27,7 +30,7 @@ fn walk(guide: &str, stage: &str) -> String {
     let writing = std::fs::File::create(&log).unwrap();
     let status = Command::new(&enter[0])
         .arg(&enter[1])
-        .args(["bash", "-c", &script(guide)])
+        .args(["timeout", LIMIT_S, "bash", "-c", &script(guide)])
         .current_dir(&setup.directory)
         .env("PATH", path)
         .env("BUSYBOX", Image::Busybox.layout().unwrap())

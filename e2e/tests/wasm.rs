@@ -168,9 +168,8 @@ fn a_module_runs_once_and_a_function_answers_with(machines: usize) {
     })
     .unwrap();
     assert_eq!(uids(&node), before);
-    assert_eq!(
-        field(&node, &["pods", "-l", "app=function"], ".items[*].status.containerStatuses[0].restartCount"),
-        "0 0"
-    );
+    let restarts = field(&node, &["pods", "-l", "app=function"], ".items[*].status.containerStatuses[0].restartCount");
+    let ends = || field(&node, &["pods", "-l", "app=function"], ".items[*].status.containerStatuses[0].lastState");
+    assert_eq!(restarts, "0 0", "{}", ends());
     node.kubectl(&["delete", "deploy/function", "job/once", "pod/client", "--timeout=60s"]).unwrap();
 }

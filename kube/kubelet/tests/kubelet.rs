@@ -453,7 +453,15 @@ async fn the_node_is_registered(world: &mut World) {
     let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
     assert!(!taints.iter().any(|t| t["key"] == "node.kubernetes.io/not-ready"), "{taints:?}");
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
-    let spec = leases.get(NODE).await.unwrap().spec.unwrap();
+    // It comes after the Node, whose heartbeat it is.
+    let lease = loop {
+        match leases.get_opt(NODE).await.unwrap() {
+            Some(lease) => break lease,
+            None => assert!(Instant::now() < deadline, "the node has no lease"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let spec = lease.spec.unwrap();
     assert_eq!((spec.holder_identity.as_deref(), spec.lease_duration_seconds), (Some(NODE), Some(40)));
 }
 

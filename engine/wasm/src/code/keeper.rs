@@ -54,7 +54,10 @@ fn make_room(just_written: &Path) -> io::Result<()> {
     let directory = just_written.parent().unwrap_or(Path::new("/"));
     let mut all = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let (path, meta) = entry.and_then(|e| Ok((e.path(), e.metadata()?)))?;
+        let (path, meta) = match entry.and_then(|e| Ok((e.path(), e.metadata()?))) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // another keeper has just given it its name, or removed it
+            found => found?,
+        };
         let (age, kind) = (meta.modified()?, path.extension().and_then(|e| e.to_str()));
         match kind {
             Some("cwasm") if path != just_written => all.push((age, meta.len(), path)),
@@ -78,5 +81,42 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()), // another keeper was quicker
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_others_keep_meanwhile_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = directory.path().join("own.cwasm");
+        fs::write(&own, "code").unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for other in 0..2 {
+                let (directory, over) = (directory.path(), &over);
+                scope.spawn(move || {
+                    for number in 0.. {
+                        if over.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let part = directory.join(format!("{other}-{number}.part"));
+                        fs::write(&part, "").unwrap();
+                        fs::rename(&part, directory.join(format!("{other}.cwasm"))).unwrap();
+                    }
+                });
+            }
+            let looked: Vec<_> = (0..2000).map(|_| make_room(&own)).collect();
+            over.store(true, Ordering::Relaxed);
+            for look in looked {
+                look.unwrap();
+            }
+        });
+        assert!(own.exists());
     }
 }
