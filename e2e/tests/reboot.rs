@@ -107,7 +107,10 @@ for pod in always never failed db-0; do told "$boot $pod" pod/$pod "$of"; done
 told "$boot boot" node/vm '{.status.nodeInfo.bootID}'
 state='.status.containerStatuses[0].state.terminated'
 told "$boot end" pod/never "{$state.reason} {$state.exitCode}"
-echo "$boot starts of always: $(kubectl exec db-0 -- wget -q -O - http://web.default.svc.cluster.local/starts | wc -l)"
+# What was ready before may be said to be so until the node has looked.
+page() { kubectl exec db-0 -- wget -q -O - http://web.default.svc.cluster.local/starts; }
+i=0; until page=$(page) || [ $i -ge 60 ]; do sleep 1; i=$((i+1)); done
+echo "$boot starts of always: $(echo "$page" | grep -c started)"
 echo "$boot starts of db-0: $(kubectl exec db-0 -- cat /data/starts | wc -l)"
 "#;
 
