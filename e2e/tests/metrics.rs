@@ -79,11 +79,16 @@ fn kubectl_top_and_an_autoscaler_see_what_pods_use_with(machines: usize) {
     let early = node.kubectl(&["top", "nodes"]).unwrap_err().to_string();
     assert!(early.contains("metrics not available yet"), "{early}");
     let work = stage.directory().join("work");
-    std::fs::create_dir(&work).unwrap();
+    std::fs::create_dir_all(&work).unwrap();
     node.apply(&LOAD.replace("WORK", &work.display().to_string())).unwrap();
     replicas(&node, "1");
 
-    let nodes = top(&node, &["nodes"]);
+    // A machine is known once it has been looked at twice, and each is by itself.
+    let nodes = until("the use of all machines", LIMIT, || {
+        let rows = top(&node, &["nodes"]);
+        if rows.iter().flatten().any(|cell| cell == "<unknown>") { Err(format!("{rows:?}")) } else { Ok(rows) }
+    })
+    .unwrap();
     assert!(nodes[0][0] == "farm" && nodes[0][1].ends_with('m') && nodes[0][4].ends_with('%'), "{nodes:?}");
     let idle = top(&node, &["pods", "-l", "app=web", "--containers"]);
     assert_eq!(idle.iter().map(|row| row[1].as_str()).collect::<Vec<_>>(), ["c", "idle"]);
