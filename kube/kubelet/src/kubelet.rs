@@ -30,6 +30,8 @@ use engine_runtime::{Hosted, OciRuntime, Runtime, Runtimes, process};
 const PULLS_MAX: usize = 4;
 /// What works for pods ends at its next step, and no step takes longer than this.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// What could not be taken off the machine is tried again after this.
+const STOP_AGAIN: Duration = Duration::from_millis(200);
 
 /// What a kubelet is started with.
 pub struct Options {
@@ -338,13 +340,28 @@ impl Handle {
         if pods == StopPods::Keep {
             return;
         }
-        for uid in self.shared.runtime.list().await.unwrap_or_default() {
-            if let Err(why) = sweep_all(&self.shared, &uid).await {
-                tracing::warn!(uid, "stop a pod: {why}");
+        let deadline = tokio::time::Instant::now() + STOP_MAX;
+        while let Err(why) = self.sweep_pods().await {
+            // A container runtime that was ending a pod as its worker was aborted refuses to end it a second time until it has.
+            if tokio::time::Instant::now() > deadline {
+                tracing::warn!("stop the pods: {why}");
+                break;
             }
+            tokio::time::sleep(STOP_AGAIN).await;
         }
         if let Err(e) = self.shared.cgroups.remove("") {
             tracing::warn!("remove the node's cgroup: {e}");
         }
+    }
+
+    /// Takes every pod off the machine; what is wrong with one holds up no other.
+    async fn sweep_pods(&self) -> Result<(), String> {
+        let mut left = Vec::new();
+        for uid in self.shared.runtime.list().await.map_err(|e| e.to_string())? {
+            if let Err(why) = sweep_all(&self.shared, &uid).await {
+                left.push(format!("{uid}: {why}"));
+            }
+        }
+        if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
     }
 }

@@ -56,11 +56,14 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|a| a == "plugin") {
         return engine_cri::network::plugin();
     }
-    let Ok(handler) = std::env::var(runtimes::VARIABLE) else { return runtimes::both(&args[1..]) };
+    let Ok(name) = std::env::var(runtimes::VARIABLE) else { return runtimes::both(&args[1..]) };
     // Nothing of this is seen on the machine's own network.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
     assert!(std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-    let handler = runtimes::Handler::start(&handler); // its streams are on this network, too
+    // What the kubelet complains of is beside what a case has found.
+    let complaints = tracing_subscriber::EnvFilter::try_from_env("FLT_LOG").unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(complaints).init();
+    let mut handler = runtimes::Handler::start(&name); // its streams are on this network, too
     let wanted = args.get(1).and_then(|a| a.to_str()).filter(|a| !a.starts_with('-')).unwrap_or("").to_owned();
     type Case = fn(&mut World) -> Pin<Box<dyn Future<Output = ()> + '_>>;
     let cases: &[(&str, Case)] = &[
@@ -109,9 +112,9 @@ fn main() -> ExitCode {
     ];
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut failed = Vec::new();
-    for (name, case) in cases.iter().filter(|(name, _)| handler.holds(name)) {
-        let full = format!("{}::{name}", handler.name());
-        if !full.contains(&wanted) {
+    for (case_name, case) in cases {
+        let full = format!("{}::{case_name}", handler.name());
+        if !handler.holds(case_name) || !full.contains(&wanted) {
             continue;
         }
         let started = Instant::now();
@@ -121,6 +124,9 @@ fn main() -> ExitCode {
         if result.is_err() || swept.is_err() {
             println!("test {full} ... FAILED");
             failed.push(full);
+            // What it has left is not counted against the next.
+            drop(handler);
+            handler = runtimes::Handler::start(&name);
             continue;
         }
         println!("test {full} ... ok ({} ms)", started.elapsed().as_millis());

@@ -260,15 +260,16 @@ pub(super) fn term(sale: &Sale, wanted: Option<Duration>) -> Duration {
 
 /// Puts together what is answered about each flavor.
 pub(super) fn together(answers: impl IntoIterator<Item = rear::ResourceAnswer>) -> rear::ResourceAnswer {
-    let (mut offers, mut denials) = (Vec::new(), Vec::new());
+    let (mut offers, mut denials, mut open) = (Vec::new(), Vec::new(), false);
     for answer in answers {
+        open |= answer.open;
         offers.extend(answer.offers);
         denials.extend(answer.denial.filter(|denial| !denials.contains(denial)));
     }
     // Plans come after the flavor that is cut as it is wanted: a buyer that looks at few of them has seen that one.
     offers.truncate(OFFERS_MAX);
     let denial = (offers.is_empty() && !denials.is_empty()).then(|| bounded(&denials.join("; "), 512));
-    rear::ResourceAnswer { offers, denial }
+    rear::ResourceAnswer { open: open && denial.is_some(), offers, denial }
 }
 
 /// Returns what could be sold for what is needed, or why nothing could. Latency is the buyer's to measure.
@@ -291,9 +292,14 @@ pub(super) fn answered(
     for flavor in flavors {
         match offered(flavor, sale, &wanted, &intents, request.term_seconds) {
             Ok(offer) => answer.offers.push(offer),
-            Err(reason) => reasons.push(reason),
+            Err(reason) => {
+                // A machine that has just started offers nothing until it is ready.
+                answer.open |= for_sale(flavor, sale).spec.offer("").is_ok_and(|offer| offer.whole.is_zero());
+                reasons.push(reason);
+            }
         }
     }
+    answer.open &= answer.offers.is_empty();
     answer.denial = (answer.offers.is_empty() && !reasons.is_empty()).then(|| bounded(&reasons.join("; "), 512));
     Ok(answer)
 }

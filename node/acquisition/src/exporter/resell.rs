@@ -178,7 +178,7 @@ impl Exporter {
             }
         };
         let offer = self.offer(&quote, request, &rules.sale)?;
-        Ok(rear::ResourceAnswer { offers: answer.offers.into_iter().chain([offer]).collect(), denial: None })
+        Ok(rear::ResourceAnswer { offers: answer.offers.into_iter().chain([offer]).collect(), ..Default::default() })
     }
 
     fn offer(

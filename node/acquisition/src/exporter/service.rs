@@ -58,7 +58,7 @@ pub(super) fn answered(priced: &[(Flavor, Sale)], request: &rear::ResourceReques
         let term = super::plan::term(sale, request.term_seconds.map(std::time::Duration::from_secs));
         Some(offer(listed(flavor, sale, &wanted).filter(|flavor| flavor.availability)?, term.as_secs()))
     });
-    rear::ResourceAnswer { offers: fitting.collect(), denial: None }
+    rear::ResourceAnswer { offers: fitting.collect(), ..Default::default() }
 }
 
 /// What is offered of a service: all of it, as its buyer will configure it.

@@ -9,7 +9,7 @@ use fluidos_rear as rear;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::plan::{Wish, admit, answered, asked, listed, mend, refusal, selector};
+use super::plan::{Wish, admit, answered, asked, listed, mend, refusal, selector, together};
 use crate::{HOLD, terms};
 
 fn at(second: i64) -> Timestamp {
@@ -307,4 +307,16 @@ fn a_request_is_answered_with_what_comes_nearest_or_a_reason() {
     assert_eq!(denial.as_deref(), Some("vm is not sold here, only k8slice"));
     let nothing = rear::ResourceRequest { flavor_type: rear::FlavorType::K8Slice, ..vm };
     assert_eq!(answered(&[], &sale, &nothing).unwrap(), rear::ResourceAnswer::default());
+
+    let asked = rear::ResourceRequest { filters: vec![range("cpu", "3")], ..nothing };
+    let there = [("fluidos-intent-location".to_owned(), "Milan".to_owned())].into();
+    let elsewhere = rear::ResourceRequest { intents: there, ..asked.clone() };
+    let denied = answered(&[flavor()], &sale, &elsewhere).unwrap();
+    assert!(denied.denial.is_some() && !denied.open, "that will not be otherwise in a moment: {denied:?}");
+    let mut starts = flavor();
+    starts.spec.availability = false;
+    starts.spec.flavor_type.type_data["characteristics"] =
+        json!({"architecture": "amd64", "cpu": "0", "memory": "0", "pods": "0"});
+    let early = together([answered(&[starts], &sale, &asked).unwrap(), denied]);
+    assert!(early.denial.is_some() && early.open, "a machine that is not ready yet: {early:?}");
 }

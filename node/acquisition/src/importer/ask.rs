@@ -103,11 +103,8 @@ async fn ask_one(options: &Options, peer: &Peer, (request, behind): (&rear::Reso
         Some(answer) if request.flavor_type == rear::FlavorType::Service && answer.offers.is_empty() => answer.denial,
         Some(answer) => {
             let flavors: Vec<rear::Flavor> = answer.offers.into_iter().map(|offer| offer.flavor).collect();
-            return Ok(Said::of(
-                proven.into(),
-                &flavors,
-                answer.denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX)),
-            ));
+            let denial = answer.denial.map(|denial| bounded(&denial, REASON_LENGTH_MAX));
+            return Ok(Said { open: answer.open, ..Said::of(proven.into(), &flavors, denial) });
         }
         None => None,
     };

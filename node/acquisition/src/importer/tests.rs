@@ -549,8 +549,8 @@ fn what_costs_is_bought_within_a_ceiling_only() {
     let findings = found(min_cpu("1"), &[], refused);
     assert!(!findings.open && findings.refused.len() == 1, "who says no for good is not waited for");
     let seller = NodeKey::from_seed([2; 32]).unwrap().id();
-    let denied = Said { seller: seller.into(), flavors: vec![], denial: Some("location: Milan, needed Turin".into()) };
-    let findings = found(min_cpu("1"), &[], vec![(peer("grid"), Ok(denied))]);
+    let denied = |reason: &str| Said::of(seller.into(), &[], Some(reason.into()));
+    let findings = found(min_cpu("1"), &[], vec![(peer("grid"), Ok(denied("location: Milan, needed Turin")))]);
     assert!(!findings.open);
     assert_eq!(told(&findings), "no Peering Candidate found; not grid: list: location: Milan, needed Turin");
 }
@@ -564,6 +564,12 @@ fn who_offers_a_slice_of_nothing_may_have_started_a_moment_ago() {
     };
     let nothing = slice("0", "0", "0");
     assert!(nothing.open && nothing.offered.is_empty() && nothing.refused.len() == 1, "{nothing:?}");
+    let denied = Said {
+        open: true,
+        ..Said::of(NodeKey::from_seed([2; 32]).unwrap().id().into(), &[], Some("cpu: 0 offered".into()))
+    };
+    let denied = found(min_cpu("1"), &[], vec![(peer("grid"), Ok(denied))]);
+    assert!(denied.open && denied.refused.len() == 1, "it denies and says that this may change: {denied:?}");
     let little = slice("500m", "1Gi", "10");
     assert!(!little.open && little.refused.len() == 1, "who has too little is not asked again: {little:?}");
 }

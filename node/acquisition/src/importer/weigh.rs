@@ -31,13 +31,15 @@ pub(crate) struct Said {
     pub flavors: Vec<Result<Heard, String>>,
     /// Why it offers nothing, or no more, if it says that.
     pub denial: Option<String>,
+    /// It may say something else in a moment.
+    pub open: bool,
 }
 
 impl Said {
     /// Reads what a seller said.
     pub fn of(seller: SellerId, flavors: &[rear::Flavor], denial: Option<String>) -> Self {
         let flavors = flavors.iter().take(FLAVORS_MAX).map(|flavor| Heard::read(flavor, seller.key())).collect();
-        Self { seller, flavors, denial }
+        Self { seller, flavors, denial, open: false }
     }
 }
 
@@ -123,7 +125,8 @@ fn sift<'a>(
         match answer {
             Err(silence) if silence.refused => findings.refused.push(refused(silence.reason.clone())),
             Err(silence) => findings.pending.push(refused(silence.reason.clone())),
-            Ok(Said { denial: Some(reason), flavors, .. }) if flavors.is_empty() => {
+            Ok(Said { denial: Some(reason), flavors, open, .. }) if flavors.is_empty() => {
+                findings.open |= open;
                 findings.refused.push(refused(reason.clone()));
             }
             Ok(Said { flavors, .. }) if flavors.is_empty() => {
@@ -131,7 +134,7 @@ fn sift<'a>(
                 findings.open = true;
                 findings.refused.push(refused("nothing offered, needed a K8Slice".into()));
             }
-            Ok(Said { seller, flavors, denial }) => {
+            Ok(Said { seller, flavors, denial, .. }) => {
                 let before = fitting.len();
                 for flavor in flavors {
                     let heard = match flavor {

@@ -160,7 +160,7 @@ pub(super) fn woken<'a>(
         .into_iter()
         .filter_map(|(did, flavors)| {
             let flavors = flavors.into_iter().map(Ok).collect();
-            Some((of(did)?, Ok(weigh::Said { seller: did.into(), flavors, denial: None })))
+            Some((of(did)?, Ok(weigh::Said { seller: did.into(), flavors, denial: None, open: false })))
         })
         .collect();
     let waiting = solvers.filter(|solver| waits(solver) && !is_fresh(solver, now));

@@ -31,6 +31,7 @@ const KEYS: &[&str] = &[
     "offers",
     "fit",
     "denial",
+    "open",
     "owner",
     "ID",
     "IP",

@@ -71,6 +71,8 @@ pub struct ResourceAnswer {
     pub offers: Vec<ResourceOffer>,
     /// Why nothing is offered; beside offers of less, why not more.
     pub denial: Option<String>,
+    /// A denial that may be another answer in a moment: nothing is free there, or its machines have started and are not ready yet.
+    pub open: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,6 +119,8 @@ struct AnswerWire {
     offers: Vec<OfferWire>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     denial: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    open: bool,
 }
 
 message!(ResourceRequest, RequestWire);
@@ -190,7 +194,8 @@ impl From<&ResourceAnswer> for AnswerWire {
             price: (&offer.price).into(),
             term_seconds: offer.term_seconds,
         };
-        Self { offers: answer.offers.iter().map(offer).collect(), denial: answer.denial.clone() }
+        let offers = answer.offers.iter().map(offer).collect();
+        Self { offers, denial: answer.denial.clone(), open: answer.open }
     }
 }
 
@@ -210,7 +215,8 @@ impl TryFrom<AnswerWire> for ResourceAnswer {
         });
         // It ends up in statuses and terminals: no control characters of somebody else's.
         let cut = |text: String| text.chars().filter(|c| !c.is_control()).take(DENIAL_LENGTH_MAX).collect();
-        Ok(Self { offers: offers.collect::<Result<_, String>>()?, denial: wire.denial.map(cut) })
+        let offers = offers.collect::<Result<_, String>>()?;
+        Ok(Self { offers, denial: wire.denial.map(cut), open: wire.open })
     }
 }
 
