@@ -23,6 +23,9 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// How often is looked whether a program has ended: little beside what one takes.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Of a program that has failed so many panics are said again at the end, each with so many lines of so many characters: who reads only that sees why.
+const REASONS: (usize, usize, usize) = (8, 4, 400);
+
 /// A test program as cargo has built it.
 #[derive(Debug, PartialEq, Eq)]
 struct Program {
@@ -129,7 +132,7 @@ impl Built {
                 let mut failed = failed.lock().map_err(|_| anyhow!("the other stream has panicked"))?;
                 println!("     Running {} ({:.1} s)\n{said}", program.name, begun.elapsed().as_secs_f64());
                 if !succeeded {
-                    failed.push(program.name.clone());
+                    failed.push(format!("{}\n{}", program.name, reasons(&said)));
                 }
             }
             Ok(())
@@ -148,6 +151,20 @@ impl Built {
         println!("{count} test programs have passed");
         outcome
     }
+}
+
+/// Why a program has failed: the first of its panics, or its last lines if it has none.
+fn reasons(said: &str) -> String {
+    let (panics, lines, characters) = REASONS;
+    let all: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+    let found = all.iter().enumerate().filter(|(_, line)| line.contains("panicked at")).map(|(at, _)| at).take(panics);
+    let found: Vec<usize> = found.collect();
+    let shown = match found.is_empty() {
+        true => all[all.len().saturating_sub(lines)..].to_vec(),
+        false => found.iter().flat_map(|at| all.iter().skip(*at).take(lines)).copied().collect(),
+    };
+    let cut = |line: &str| format!("    {}\n", line.chars().take(characters).collect::<String>());
+    shown.into_iter().map(cut).collect()
 }
 
 #[cfg(test)]
@@ -185,6 +202,9 @@ mod tests {
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let (succeeded, said) = of(script.to_str().unwrap()).run(&log).unwrap();
         assert!(!succeeded && said.starts_with("out\nwrong\n"), "{said}");
+        assert_eq!(reasons(&said), "    out\n    wrong\n    it has failed\n");
+        let panics = "test a ... ok\n\nthread 'b' panicked at b.rs:1:2:\nb: not within 3 s\nc\nd\ne\n";
+        assert_eq!(reasons(panics), "    thread 'b' panicked at b.rs:1:2:\n    b: not within 3 s\n    c\n    d\n");
         assert!(of("/no/such").run(&log).unwrap_err().to_string().contains("/no/such"));
     }
 }
