@@ -2,7 +2,7 @@
 
 use fluidos_identity::{Envelope, Signed, Statement, canonical_json, sha256_hex};
 use fluidos_log::{Entry, EntryKind, Hash};
-use fluidos_model::kinds::{Contract, Invoice, Receipt, SignedTerms};
+use fluidos_model::kinds::{Account, Contract, Invoice, Receipt, SignedTerms};
 use fluidos_model::receipt::{self, RECEIPT_PURPOSE};
 use fluidos_rear as rear;
 
@@ -20,6 +20,11 @@ pub(crate) fn terms(envelope: &Envelope) -> Result<Signed<rear::ContractTerms>, 
 /// That a contract was signed by both; `None` for one that was not, such as one with an official node.
 pub(crate) fn of_contract(contract: &Contract) -> Option<Entry> {
     of_terms(&terms(&envelope(contract.spec.signed_terms.as_ref()?)).ok()?)
+}
+
+/// The same, of the account that is kept of it: it stays when the contract is over.
+pub(crate) fn of_account(account: &Account) -> Option<Entry> {
+    of_terms(&terms(&envelope(&account.spec.signed_terms)).ok()?).filter(|entry| entry.of == account.spec.contract)
 }
 
 pub(crate) fn of_terms(terms: &Signed<rear::ContractTerms>) -> Option<Entry> {

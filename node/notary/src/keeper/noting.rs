@@ -36,6 +36,14 @@ impl Keeper {
                 found.push((key, entry));
             }
         }
+        // A contract that came and went between two looks was never seen; what was signed stands in its account.
+        for account in self.caches.accounts.list() {
+            let Some(key) = fresh(&self.noted, "contract", &account.spec.contract) else { continue };
+            match records::of_account(&account) {
+                Some(entry) => found.push((key, entry)),
+                None => drop(self.noted.insert(key)),
+            }
+        }
         for receipt in self.caches.receipts.list() {
             let Some(key) = fresh(&self.noted, "receipt", &receipt.name_any()) else { continue };
             match records::of_receipt(&receipt) {

@@ -4,18 +4,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use fluidos_identity::Signed;
-use fluidos_log::{HEAD_PURPOSE, Tree, TreeHead, leaf_hash, open_head, verify_consistency};
-use fluidos_model::kinds::{Account, Allocation, Contract, Invoice, LogState, Receipt, TransparencyLog, names};
+use fluidos_log::{EntryKind, HEAD_PURPOSE, Tree, TreeHead, leaf_hash, open_head, verify_consistency};
+use fluidos_model::kinds::{
+    Account, AccountSpec, Allocation, Contract, Direction, Invoice, LogState, Receipt, TransparencyLog, names,
+};
 use fluidos_model::market::{CommitmentState, Ended};
 use fluidos_rear as rear;
 use fluidos_rear::{ClientError, RefusalCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Event;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::support;
-use crate::support::{Node, deal, until};
+use crate::support::{Node, agreed, deal, until};
 
 /// What a stranger is told who asks what is sold.
 async fn offers(asker: &Node, seller: &Node) -> Result<(), String> {
@@ -50,6 +52,27 @@ async fn receipts(node: &Node, number: usize) -> Vec<Receipt> {
 
 fn digests(receipts: &[Receipt]) -> Vec<String> {
     receipts.iter().map(|receipt| receipt.spec.digest.clone()).collect()
+}
+
+/// On a busy machine nobody may have looked between a contract's beginning and its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_contract_that_came_and_went_unseen_is_in_the_log() {
+    let (buyer, mut seller) = (Node::stopped(1).await, Node::stopped(2).await);
+    let contract = agreed(&buyer, &seller, 1, SignedDuration::ZERO);
+    let spec = AccountSpec {
+        contract: "contract-1".into(),
+        direction: Direction::Sold,
+        peer: buyer.key.id().to_string(),
+        peer_address: buyer.address.to_string(),
+        signed_terms: serde_json::from_value(serde_json::to_value(contract.signed_terms.unwrap()).unwrap()).unwrap(),
+    };
+    seller.api().create(&PostParams::default(), &Account::new("contract-1", spec)).await.unwrap();
+    fluidos_notary::begin(&seller.directory()).unwrap();
+    seller.open().await;
+    seller.log_is(LogState::Complete, 2).await;
+    let (book, _) = fluidos_notary::read(&seller.directory()).unwrap();
+    let kinds: Vec<_> = book.entries().iter().flatten().map(|entry| (entry.kind, entry.of.as_str())).collect();
+    assert_eq!(kinds, [(EntryKind::ContractSigned, "contract-1"), (EntryKind::ContractEnded, "contract-1")]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
