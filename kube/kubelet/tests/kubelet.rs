@@ -101,6 +101,7 @@ fn main() -> ExitCode {
         ("memory_that_runs_out", |w| Box::pin(evict::memory_that_runs_out(w))),
         ("process_ids_that_run_out", |w| Box::pin(evict::process_ids_that_run_out(w))),
         ("a_full_disk", |w| Box::pin(evict::a_full_disk(w))),
+        ("pods_are_stopped_by_a_runtime_that_was_away", |w| Box::pin(pods_are_stopped_by_a_runtime_that_was_away(w))),
         ("static_pods_are_shown", |w| Box::pin(statics::static_pods_are_shown(w))),
         ("static_pods_need_no_api", |w| Box::pin(statics::static_pods_need_no_api(w))),
         ("probes_and_hooks_over_https", |w| Box::pin(probes::probes_and_hooks_over_https(w))),
@@ -732,6 +733,15 @@ async fn a_restart_finds_what_runs(world: &mut World) {
     assert_eq!(after["status"]["podIP"], before["status"]["podIP"]);
     assert_eq!(world.logs(&after, LogOptions::default()).await, "once\n");
     assert_eq!(world.exec(&after, &["true"]).await.1, ExecOutput::Exit(0));
+}
+
+async fn pods_are_stopped_by_a_runtime_that_was_away(world: &mut World) {
+    world.sh("steady", "trap 'exit 0' TERM; sleep 1000 & wait").await;
+    world.ready("steady").await;
+    let away = world.handler.is_away(Duration::from_secs(1));
+    tokio::join!(away, world.handle.stop(StopPods::Stop));
+    let left = std::fs::read_dir(world.sandboxes()).unwrap().count();
+    assert_eq!(left, 0, "what it refused while it was away is stopped when it is back");
 }
 
 async fn stale_copies_stop_before_ready(world: &mut World) {

@@ -9,6 +9,7 @@
 //! answered for any address and namespace, as CoreDNS does unless told otherwise (`pods insecure`). Answers of the machine's resolvers are
 //! kept for as long as they say, at most 30 s; those of the zone for as long as it is. Limits: IPv4.
 mod cache;
+mod datagrams;
 mod forward;
 mod said;
 mod server;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use substrate_client::{Cache, Caches};
+use substrate_client::{Cache, Caches, Pace};
 use tracing::{debug, warn};
 
 use crate::health_check::{self, HealthChecks};
@@ -33,8 +33,6 @@ impl ServiceCaches {
             _ = seen.slices.changed() => {}
         }
         tokio::time::sleep(BURST).await;
-        seen.services.mark_unchanged();
-        seen.slices.mark_unchanged();
     }
 
     pub(crate) fn changes(&self) -> Changes {
@@ -46,9 +44,21 @@ impl ServiceCaches {
 /// still far below what a user notices.
 const BURST: Duration = Duration::from_millis(10);
 
+/// What is made of all Services is made anew as a whole: while changes never end, four fifths of the time nothing is.
+pub(crate) const RESTS: u32 = 4;
+
 pub(crate) struct Changes {
     services: tokio::sync::watch::Receiver<u64>,
     slices: tokio::sync::watch::Receiver<u64>,
+}
+
+impl Changes {
+    /// Waits until all may be looked at again; what has changed until then is seen by that look.
+    pub(crate) async fn begin(&mut self, pace: &mut Pace) {
+        pace.begin().await;
+        self.services.mark_unchanged();
+        self.slices.mark_unchanged();
+    }
 }
 
 /// What kube-proxy does, for one machine.
@@ -62,12 +72,11 @@ impl ServiceProxy {
     pub async fn run(caches: ServiceCaches, network: NodeNetwork) {
         caches.services.synced().await;
         caches.slices.synced().await;
-        let mut seen = caches.changes();
-        seen.services.mark_unchanged();
-        seen.slices.mark_unchanged();
+        let (mut seen, mut pace) = (caches.changes(), Pace::resting(RESTS));
         let mut pause = PAUSE_MIN;
         let mut checks = HealthChecks::new(network.options().ipv6.is_some());
         loop {
+            seen.begin(&mut pace).await;
             let (services, all) = (caches.services.list(), caches.slices.list());
             let here = network.here();
             let slices = services::by_service::<Ipv4Addr>(&all);
@@ -81,7 +90,9 @@ impl ServiceProxy {
             }
             checks.set(health.clone()).await;
             let (count, ports) = (v4.len() + v6.len(), Both { v4, v6 });
-            match network.set_services(ports).await {
+            let set = network.set_services(ports).await;
+            pace.end();
+            match set {
                 Ok(()) => {
                     debug!(ports = count, "Services set");
                     pause = PAUSE_MIN;

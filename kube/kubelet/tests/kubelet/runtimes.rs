@@ -1,9 +1,11 @@
 //! By which runtime the cases run: the built-in one, and containerd, which the test starts. Each is a process of its own, and both run at once.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
+use std::time::Duration;
 
 use engine_conformance::containerd::Containerd;
 use engine_conformance::images;
@@ -27,6 +29,9 @@ const BUILT_IN_ONLY: &[(&str, &str)] = &[
     ("programs_that_are_refused", "their RuntimeClass names the handler process, whatever the default is"),
 ];
 
+/// What is tried with containerd alone.
+const CONTAINERD_ONLY: &[&str] = &["pods_are_stopped_by_a_runtime_that_was_away"];
+
 /// A runtime.
 #[derive(Clone)]
 pub enum Handler {
@@ -35,7 +40,7 @@ pub enum Handler {
 }
 
 pub struct Started {
-    containerd: Containerd,
+    containerd: RefCell<Containerd>,
     _dir: tempfile::TempDir,
 }
 
@@ -69,7 +74,7 @@ impl Handler {
         let pause = json!({"Entrypoint": ["/bin/sleep", "1000000"]});
         let pause = images::layout(&dir.path().join("pause"), "pause:1", pause, &[images::busybox().bytes()]);
         containerd.load(&pause, "docker.io/library/pause:1");
-        Self::Containerd(Rc::new(Started { containerd, _dir: dir }))
+        Self::Containerd(Rc::new(Started { containerd: RefCell::new(containerd), _dir: dir }))
     }
 
     pub fn name(&self) -> &'static str {
@@ -87,7 +92,18 @@ impl Handler {
 
     /// Whether a case is tried with it.
     pub fn holds(&self, case: &str) -> bool {
-        self.is_built_in() || BUILT_IN_ONLY.iter().all(|(name, _)| *name != case)
+        match self.is_built_in() {
+            true => !CONTAINERD_ONLY.contains(&case),
+            false => BUILT_IN_ONLY.iter().all(|(name, _)| *name != case),
+        }
+    }
+
+    /// Kills the daemon, if it is one, and starts it again after a while.
+    pub async fn is_away(&self, time: Duration) {
+        let Self::Containerd(started) = self else { return };
+        started.containerd.borrow_mut().kill();
+        tokio::time::sleep(time).await;
+        started.containerd.borrow_mut().again(&[]);
     }
 
     /// Of the nodes that run at once each has its own.
@@ -99,7 +115,7 @@ impl Handler {
         let Self::Containerd(started) = self else { return None };
         let command = vec![std::env::current_exe().unwrap().into(), "plugin".into()];
         let plugin = Plugin { name: "flt-net".into(), command };
-        Some(ContainerRuntime { socket: started.containerd.socket(), plugin })
+        Some(ContainerRuntime { socket: started.containerd.borrow().socket(), plugin })
     }
 
     /// Below a kubelet's directory: what the runtime has of each pod.
@@ -120,9 +136,10 @@ impl Handler {
             }
             Self::Containerd(started) => {
                 let filter = format!("labels.\"engine.cri/pod\"=={uid},labels.\"io.cri-containerd.kind\"==sandbox");
-                let ids = started.containerd.ctr(&["containers", "list", "-q", &filter]).unwrap();
+                let containerd = started.containerd.borrow();
+                let ids = containerd.ctr(&["containers", "list", "-q", &filter]).unwrap();
                 let id = ids.lines().next().unwrap();
-                started.containerd.ctr(&["tasks", "kill", "-s", "SIGKILL", id]).unwrap();
+                containerd.ctr(&["tasks", "kill", "-s", "SIGKILL", id]).unwrap();
             }
         }
     }
@@ -133,8 +150,9 @@ impl Handler {
         assert_eq!(left, 0, "sandboxes are left");
         let Self::Containerd(started) = self else { return };
         CriRuntime::again(&node.join("cri")).unwrap().unwrap().purge().await.unwrap();
-        assert_eq!(started.containerd.ctr(&["containers", "list", "-q"]).unwrap(), "");
-        let images = started.containerd.ctr(&["images", "list", "-q"]).unwrap();
+        let containerd = started.containerd.borrow();
+        assert_eq!(containerd.ctr(&["containers", "list", "-q"]).unwrap(), "");
+        let images = containerd.ctr(&["images", "list", "-q"]).unwrap();
         assert!(!images.contains("busy"), "{images}");
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use substrate_client::Pace;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -15,11 +16,12 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::cache::Kept;
+use super::datagrams::{self, Inbox};
 use super::forward;
 use super::said::Said;
 use super::zone::{Answer, Records, Zone};
 use crate::Cidr;
-use crate::proxy::ServiceCaches;
+use crate::proxy::{RESTS, ServiceCaches};
 use crate::services;
 
 /// Seconds for which an answer may be kept: short, because Services come and go; the value of CoreDNS.
@@ -110,10 +112,12 @@ impl DnsServer {
         }
         caches.services.synced().await;
         caches.slices.synced().await;
-        let mut seen = caches.changes();
+        let (mut seen, mut pace) = (caches.changes(), Pace::resting(RESTS));
         loop {
+            seen.begin(&mut pace).await;
             // Ends only when the last listener is gone, and those live as long as this future.
             let _ = publish.send(make_zone(&caches));
+            pace.end();
             caches.changed(&mut seen).await;
         }
     }
@@ -149,41 +153,35 @@ enum Now {
 
 async fn serve_datagrams(socket: Arc<UdpSocket>, answerer: Arc<Answerer>) {
     let mut tasks = JoinSet::new();
-    let mut buffer = [0; 4096];
+    let (mut inbox, mut known, mut unknown) = (Inbox::default(), Vec::new(), Vec::new());
     loop {
         while tasks.try_join_next().is_some() {}
-        let (length, from) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) => {
-                // A client that has gone away (ICMP) is reported here; a broken socket must not spin.
-                debug!(%error, "DNS datagram lost");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
+        if let Err(error) = inbox.receive(&socket).await {
+            // A client that has gone away (ICMP) is reported here; a broken socket must not spin.
+            debug!(%error, "DNS datagram lost");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        }
+        for (question, from) in inbox.datagrams() {
+            match answerer.now(question, from.ip(), false) {
+                Now::Silence => {}
+                Now::Answer(answer) => known.push((answer, from)),
+                Now::Ask(message) => unknown.push((message, question.to_vec(), from)),
             }
-        };
-        let send = async move |socket: &UdpSocket, answer: Vec<u8>| {
-            if let Err(error) = socket.send_to(&answer, from).await {
-                debug!(%error, %from, "DNS answer not sent");
-            }
-        };
-        let question = &buffer[..length];
-        let message = match answerer.now(question, from.ip(), false) {
-            Now::Silence => continue,
-            Now::Answer(answer) => {
-                send(&socket, answer).await;
-                continue;
-            }
-            Now::Ask(message) => message,
-        };
-        let Ok(permit) = answerer.slots.acquire().await else { return };
-        permit.forget();
-        let (socket, answerer, question) = (socket.clone(), answerer.clone(), question.to_vec());
-        tasks.spawn(async move {
-            if let Some(answer) = answerer.ask(&message, &question, false).await {
-                send(&socket, answer).await;
-            }
-            answerer.slots.add_permits(1);
-        });
+        }
+        datagrams::send(&socket, &known).await;
+        known.clear();
+        for (message, question, from) in unknown.drain(..) {
+            let Ok(permit) = answerer.slots.acquire().await else { return };
+            permit.forget();
+            let (socket, answerer) = (socket.clone(), answerer.clone());
+            tasks.spawn(async move {
+                if let Some(answer) = answerer.ask(&message, &question, false).await {
+                    datagrams::send(&socket, &[(answer, from)]).await;
+                }
+                answerer.slots.add_permits(1);
+            });
+        }
     }
 }
 
