@@ -107,6 +107,7 @@ impl Demo {
                 return Ok(());
             }
             if INTERRUPTED.load(Ordering::SeqCst) {
+                steps.push(Step { name, ms: 0, ok: false });
                 bail!("interrupted before step {name:?}");
             }
             self.say(&format!("\n── {name}"));

@@ -92,7 +92,11 @@ conf_dir = "{shown}/cni/net.d"
         let archive = self.directory.join("image.tar");
         let tar = Command::new("tar").arg("-C").arg(layout).arg("-cf").arg(&archive).arg(".").status().unwrap();
         assert!(tar.success());
-        self.ctr(&["images", "import", "--index-name", name, archive.to_str().unwrap()]).unwrap();
+        // A layout may name its image itself. Were its index called the same, too, the index would be nobody's: ctr reads it once more, and
+        // containerd may have thrown it away by then.
+        let named = fs::read_to_string(layout.join("index.json")).unwrap().contains(&format!("\"{name}\""));
+        let index: &[&str] = if named { &[] } else { &["--index-name", name] };
+        self.ctr(&[&["images", "import"][..], index, &[archive.to_str().unwrap()]].concat()).unwrap();
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod account_tokens;
 pub(crate) mod impersonation;
+mod last_used;
 
 use std::collections::HashMap;
 

@@ -225,7 +225,7 @@ conf_dir = "{shown}/cni"
             let archive = directory.join("image.tar");
             let (to, from) = (archive.to_string_lossy(), image.layout()?);
             run("tar", &["-C", &from.to_string_lossy(), "-cf", &to, "oci-layout", "index.json", "blobs"])?;
-            ctr(&["images", "import", "--index-name", image.reference(), &to])?;
+            ctr(&["images", "import", &to])?; // it names itself
         }
         let mut command = node.setup.command(&upstream.join("kubelet"));
         command.arg(format!("--root-dir={shown}/kubelet")).arg(format!("--config={shown}/kubelet.yaml"));

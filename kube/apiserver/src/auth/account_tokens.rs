@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::User;
+use super::last_used::LastUsed;
 use crate::admission::{self, Operation};
 use crate::body;
 use crate::object;
@@ -58,6 +59,7 @@ pub struct Issuer {
     /// Where others find the keys.
     keys_url: String,
     seen: Mutex<HashMap<[u8; 32], Arc<Value>>>,
+    last_used: LastUsed,
 }
 
 impl Issuer {
@@ -77,7 +79,14 @@ impl Issuer {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der(), &random)
             .map_err(|e| failed(e.to_string()))?;
         let key_id = BASE64URL.encode(Sha256::digest(key.public_key()));
-        Ok(Self { key, random, key_id, keys_url: format!("{server}/openid/v1/jwks"), seen: Mutex::default() })
+        Ok(Self {
+            key,
+            random,
+            key_id,
+            keys_url: format!("{server}/openid/v1/jwks"),
+            seen: Mutex::default(),
+            last_used: LastUsed::default(),
+        })
     }
 
     /// A token of these claims.
@@ -152,7 +161,9 @@ pub fn user(server: &ApiServer, token: &str, audiences: &[&str]) -> Result<(User
     let now = jiff::Timestamp::now().as_second();
     let second = |name: &str| claims[name].as_i64().unwrap_or_default();
     if claims["iss"] == LEGACY {
-        return of_secret(server, token, &claims, audiences);
+        let (user, audiences, secret) = of_secret(server, token, &claims, audiences)?;
+        issuer.last_used.note(server, &secret);
+        return Ok((user, audiences));
     }
     if claims["iss"] != ISSUER {
         return Err("invalid bearer token");
@@ -197,13 +208,13 @@ pub fn account(namespace: &str, name: &str) -> User {
     User::new(&format!("system:serviceaccount:{namespace}:{name}"), &["system:serviceaccounts", &own])
 }
 
-/// The user of a token that is kept in a Secret: it has no end of its own, and is good while the Secret holds exactly it.
+/// The user of a token that is kept in a Secret, and the Secret: it has no end of its own, and is good while the Secret holds exactly it.
 fn of_secret(
     server: &ApiServer,
     token: &str,
     claims: &Value,
     audiences: &[&str],
-) -> Result<(User, Vec<String>), &'static str> {
+) -> Result<(User, Vec<String>, Value), &'static str> {
     if !audiences.is_empty() && !audiences.contains(&ISSUER) {
         return Err("token audiences is invalid for the target audiences");
     }
@@ -220,7 +231,7 @@ fn of_secret(
     }
     let found = there("serviceaccounts", name).filter(|found| found["metadata"]["uid"] == claim("service-account.uid"));
     found.ok_or("service account token has been invalidated")?;
-    Ok((account(namespace, name), vec![ISSUER.to_owned()]))
+    Ok((account(namespace, name), vec![ISSUER.to_owned()], secret))
 }
 
 /// A token of the account (name, uid) to be kept in this Secret.

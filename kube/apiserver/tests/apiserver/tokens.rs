@@ -1,5 +1,7 @@
 //! Tokens of service accounts: what they say, for whom and how long they are good, and when no longer.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL;
 use http::{Method, Request, header};
@@ -13,6 +15,7 @@ use crate::support::{Api, pod};
 
 const NS: &str = "/api/v1/namespaces/default";
 const TOKEN: &str = "/api/v1/namespaces/default/serviceaccounts/robot/token";
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
 /// A server that signs, the directory of its key, and the account `robot`.
@@ -271,6 +274,15 @@ async fn a_token_in_a_secret_is_good_while_it_is_kept_there() {
     let groups = ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"];
     let robot = json!({ "username": "system:serviceaccount:default:robot", "groups": groups });
     assert_eq!((code, &status["userInfo"]), (201, &robot));
+    // Who looks for Secrets that nobody needs sees that this one was used, and when.
+    let today = json!(jiff::Timestamp::now().to_string()[..10]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while api.get(&format!("{secrets}/kept")).await.1["metadata"]["labels"][LAST_USED] != today {
+        assert!(Instant::now() < deadline, "the use of the token is not noted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let labels = &api.get(&format!("{secrets}/other")).await.1["metadata"]["labels"];
+    assert!(labels.is_null(), "the token of the other one is nobody's: {labels}");
     let review = async |audience: &str| {
         let spec = json!({ "token": token, "audiences": [audience] });
         api.post(REVIEWS, json!({ "spec": spec })).await.1["status"]["authenticated"] == json!(true)
