@@ -61,6 +61,6 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_never_answers_is_left() {
         let (server, _client) = pair().await;
-        close(server).await;
+        tokio::time::timeout(6 * ANSWER_WAIT, close(server)).await.expect("it is waited for without an end");
     }
 }
