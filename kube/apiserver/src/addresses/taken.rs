@@ -184,14 +184,17 @@ mod tests {
         let store = Store::memory().unwrap();
         let mut taken = Taken::default();
         store.put("s/a", Precondition::Absent, stored("10.0.0.1", 30001)).await.unwrap();
+        let gone = store.put("s/c", Precondition::Absent, stored("10.0.0.4", 30004)).await.unwrap();
         taken.catch_up(&store, "s/").unwrap();
+        store.delete("s/c", gone).await.unwrap();
         let mut last = store.put("s/b", Precondition::Absent, stored("10.0.0.2", 30002)).await.unwrap();
-        while store.watch("s/", 1).is_ok() {
+        while store.watch("s/", gone).is_ok() {
             last = store.put("s/b", Precondition::Revision(last), stored("10.0.0.3", 30003)).await.unwrap();
         }
         taken.catch_up(&store, "s/").unwrap();
-        let [one, two, three]: [IpAddr; 3] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|a| a.parse().unwrap());
+        let [one, two, three, four] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"].map(|a| a.parse().unwrap());
         let others = taken.others("");
         assert!(others.have(one) && others.have(three) && !others.have(two));
+        assert!(!others.have(four), "it went while nobody looked");
     }
 }
