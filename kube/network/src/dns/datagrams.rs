@@ -88,6 +88,8 @@ fn put(socket: &UdpSocket, datagrams: &[Datagram]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -109,7 +111,8 @@ mod tests {
             send(&socket, &said).await;
             let mut bytes = [0; 64];
             for number in 0..AT_ONCE as u8 + 8 {
-                let read = clients[usize::from(number % 2)].recv(&mut bytes).await.unwrap();
+                let answer = clients[usize::from(number % 2)].recv(&mut bytes);
+                let read = tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap().unwrap();
                 assert_eq!(bytes[..read], [number; 40], "in the order of the questions");
             }
         }
