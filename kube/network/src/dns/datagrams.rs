@@ -43,7 +43,8 @@ impl Inbox {
 
     /// What was taken.
     pub fn datagrams(&self) -> impl Iterator<Item = (&[u8], SocketAddr)> {
-        self.room.chunks(QUESTION_MAX).zip(&self.arrived).map(|(bytes, (length, from))| (&bytes[..*length], *from))
+        let arrived = self.room.chunks(QUESTION_MAX).zip(&self.arrived);
+        arrived.filter_map(|(bytes, (length, from))| Some((bytes.get(..*length)?, *from)))
     }
 }
 
@@ -78,7 +79,7 @@ pub(super) async fn send(socket: &UdpSocket, mut datagrams: &[Datagram]) {
 
 /// Returns how many of them the kernel has taken, from the first.
 fn put(socket: &UdpSocket, datagrams: &[Datagram]) -> io::Result<usize> {
-    let datagrams = &datagrams[..datagrams.len().min(AT_ONCE)];
+    let datagrams = datagrams.get(..AT_ONCE).unwrap_or(datagrams);
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(datagrams.len(), None);
     let bytes: Vec<_> = datagrams.iter().map(|(bytes, _)| [IoSlice::new(bytes)]).collect();
     let to: Vec<_> = datagrams.iter().map(|(_, to)| Some(SockaddrStorage::from(*to))).collect();
