@@ -223,7 +223,7 @@ pub fn api_server(store: Store) -> Result<ApiServer> {
 /// Our API server over a store in `directory`, until the process is ended.
 pub async fn serve(directory: &Path, port: u16) -> Result<()> {
     let server = api_server(Store::open(&directory.join("store"))?)?;
-    server.bootstrap(None).await?;
+    server.bootstrap().await?;
     let authority = Authority::open(directory)?;
     let identity = authority.server(&[IpAddr::V4(Ipv4Addr::LOCALHOST)], &["localhost"])?;
     let config = Arc::new(authority.server_config(&identity)?);

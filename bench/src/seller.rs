@@ -30,7 +30,7 @@ pub struct Seller {
 /// An API server with our kinds, in memory.
 pub async fn api() -> Result<Client> {
     let server = crate::plane::api_server(Store::memory()?)?;
-    server.bootstrap(None).await?;
+    server.bootstrap().await?;
     let client = substrate_client::in_process(server.as_user(User::new("bench", &["system:masters"])));
     for crd in crds() {
         Api::all(client.clone()).create(&PostParams::default(), &crd).await?;

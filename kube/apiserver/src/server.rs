@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
+use futures::{FutureExt, try_join};
 use http::{Request, Response};
 use serde_json::{Value, json};
 use substrate_store::Store;
@@ -145,43 +145,48 @@ impl ApiServer {
         self.inner.admission.write().unwrap_or_else(|poisoned| poisoned.into_inner()).push(step);
     }
 
-    /// Writes what every cluster has before anybody asks: the namespaces and the Service `kubernetes`.
+    /// Writes what every cluster has before anybody asks: namespaces, classes of priority, roles. Those of one sort are written beside each
+    /// other, so that a first start waits for the disk a few times and not for each of some 150 objects.
     ///
     /// # Errors
     /// What the store refuses.
-    pub async fn bootstrap(&self, api: Option<(Ipv4Addr, u16)>) -> Result<(), Status> {
-        let root = User::new("system:apiserver", &["system:masters"]);
-        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+    pub async fn bootstrap(&self) -> Result<(), Status> {
+        let root = root();
+        try_join_all(["default", "kube-system", "kube-public", "kube-node-lease"].map(|name| {
             let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
-            self.ensure(&root, "namespaces", "", namespace).await?;
-        }
+            self.ensure(&root, "", "namespaces", "", namespace)
+        }))
+        .await?;
         let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default", "namespace": "default" } });
-        self.ensure(&root, "serviceaccounts", "default", account).await?;
-        for (name, value) in crate::kinds::scheduling::priority_class::SYSTEM {
+        let classes = crate::kinds::scheduling::priority_class::SYSTEM.map(|(name, value)| {
             let description = match name {
                 "system-node-critical" => "For pods without which a node does not work: they stay where they are.",
                 _ => "For pods without which the cluster does not work: they may go to another node.",
             };
             let class = json!({ "metadata": { "name": name }, "value": value, "description": description });
-            let kind = self
-                .inner
-                .registry
-                .get("scheduling.k8s.io", "v1", "priorityclasses")
-                .ok_or_else(Status::no_resource)?;
-            match verbs::create_object(self, &root, &kind, "", class).await {
-                Err(status) if status.reason != "AlreadyExists" => return Err(status),
-                _ => {}
-            }
-        }
-        authorization::bootstrap::write(self, &root).await?;
-        let Some((address, port)) = api else { return Ok(()) };
+            self.ensure(&root, "scheduling.k8s.io", "priorityclasses", "", class)
+        });
+        try_join!(
+            self.ensure(&root, "", "serviceaccounts", "default", account),
+            try_join_all(classes),
+            authorization::bootstrap::write(self, &root),
+        )?;
+        Ok(())
+    }
+
+    /// Writes the Service `kubernetes`, by which pods reach this server at `address` and `port`.
+    ///
+    /// # Errors
+    /// What the store refuses.
+    pub async fn publish(&self, (address, port): (Ipv4Addr, u16)) -> Result<(), Status> {
+        let root = root();
         let service = json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": { "name": "kubernetes", "namespace": "default", "labels": { "component": "apiserver", "provider": "kubernetes" } },
             "spec": { "clusterIP": self.service_address().to_string(),
                       "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": port }] },
         });
-        self.ensure(&root, "services", "default", service).await?;
+        self.ensure(&root, "", "services", "default", service).await?;
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": { "name": "kubernetes", "namespace": "default", "labels": { "kubernetes.io/service-name": "kubernetes" } },
@@ -191,8 +196,15 @@ impl ApiServer {
         self.replace(&root, "discovery.k8s.io", "endpointslices", "default", slice).await
     }
 
-    async fn ensure(&self, user: &User, plural: &str, namespace: &str, object: Value) -> Result<(), Status> {
-        let kind = self.inner.registry.get("", "v1", plural).ok_or_else(Status::no_resource)?;
+    async fn ensure(
+        &self,
+        user: &User,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        object: Value,
+    ) -> Result<(), Status> {
+        let kind = self.inner.registry.get(group, "v1", plural).ok_or_else(Status::no_resource)?;
         match verbs::create_object(self, user, &kind, namespace, object).await {
             Err(status) if status.reason == "AlreadyExists" => Ok(()),
             other => other.map(|_| ()),
@@ -225,6 +237,11 @@ impl ApiServer {
     pub(crate) fn kind(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Kind>, Status> {
         self.inner.registry.get(group, version, plural).ok_or_else(Status::no_resource)
     }
+}
+
+/// Whom what is written before anybody asks is from.
+fn root() -> User {
+    User::new("system:apiserver", &["system:masters"])
 }
 
 /// A server, seen by one user.

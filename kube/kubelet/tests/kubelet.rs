@@ -209,7 +209,7 @@ impl World {
             version: "v1.34.0".into(),
         })
         .unwrap();
-        server.bootstrap(None).await.unwrap();
+        server.bootstrap().await.unwrap();
         let client = substrate_client::in_process(server.as_user(User::new("flt", &["system:masters"])));
         let network = NodeNetwork::open(substrate_network::Options {
             instance: handler.instance().into(),

@@ -147,7 +147,7 @@ pub async fn open(options: Options) -> Result<Introductions, Error> {
         written,
         delivered: BTreeMap::new(),
         told_copies: BTreeMap::new(),
-        web: options.web.clone().map(Web::new).transpose().map_err(Error::Web)?,
+        web: options.web.clone().map(Web::new),
         heard,
         known: caches.namespaced(names::NAMESPACE),
         contracts: caches.namespaced(names::NAMESPACE),
@@ -165,9 +165,6 @@ pub enum Error {
     /// What was kept cannot be read.
     #[error("list acquaintances: {0}")]
     Api(#[from] Box<kube::Error>),
-    /// Nothing can be fetched over HTTPS.
-    #[error("did:web documents: {0}")]
-    Web(String),
     /// Somebody else answers presentations.
     #[error(transparent)]
     Link(#[from] fluidos_link::LinkError),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures::future::try_join_all;
+use futures::try_join;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -96,7 +98,7 @@ impl Api {
         let shown = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
         let url = format!("https://{}", SocketAddr::new(shown, address.port()));
         server.issue_tokens(Issuer::open(&directory.join("pki"), &url)?);
-        server.bootstrap(None).await?;
+        server.bootstrap().await?;
         let caches = Caches::new(client_of(&server, "shared-informers"));
         Ok(Self { server, proxies, authority, caches, listener: Some(listener), address, directory })
     }
@@ -146,7 +148,8 @@ impl Api {
     pub async fn define(&self, definitions: &[CustomResourceDefinition]) -> Result<()> {
         let client = self.client("fluidos");
         let api = kube::Api::<CustomResourceDefinition>::all(client.clone());
-        for definition in definitions {
+        // Beside each other: the disk is waited for a few times, not for each.
+        try_join_all(definitions.iter().map(async |definition| {
             let name = definition.metadata.name.as_deref().unwrap_or_default();
             let result = match api.create(&PostParams::default(), definition).await {
                 Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -154,8 +157,9 @@ impl Api {
                 }
                 other => other,
             };
-            result.with_context(|| format!("define {name}"))?;
-        }
+            result.map(drop).with_context(|| format!("define {name}"))
+        }))
+        .await?;
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(fluidos_model::kinds::names::NAMESPACE.to_owned());
         match kube::Api::<Namespace>::all(client).create(&PostParams::default(), &namespace).await {
@@ -171,22 +175,23 @@ impl Api {
         let groups: BTreeSet<&str> = definitions.iter().map(|definition| definition.spec.group.as_str()).collect();
         let client = self.client("fluidos");
         let write = ["create", "delete", "deletecollection", "patch", "update"].as_slice();
-        for (name, verbs) in [("view", ["get", "list", "watch"].as_slice()), ("edit", write)] {
+        let added = [("view", ["get", "list", "watch"].as_slice()), ("edit", write)].map(|(to, verbs)| {
             let rule = json!({ "apiGroups": groups, "resources": ["*"], "verbs": verbs });
-            let labels = json!({ format!("rbac.authorization.k8s.io/aggregate-to-{name}"): "true" });
-            let name = format!("fluidos:aggregate-to-{name}");
-            put::<ClusterRole>(&client, &name, json!({ "metadata": { "labels": labels }, "rules": [rule] })).await?;
-        }
-        let all = groups.into_iter().chain(WORKS.iter().copied()).collect::<Vec<_>>();
+            let labels = json!({ format!("rbac.authorization.k8s.io/aggregate-to-{to}"): "true" });
+            let role = json!({ "metadata": { "labels": labels }, "rules": [rule] });
+            put::<ClusterRole>(&client, format!("fluidos:aggregate-to-{to}"), role)
+        });
+        let all = groups.iter().chain(WORKS).collect::<Vec<_>>();
         let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
         let rule = json!({ "apiGroups": all, "resources": ["*"], "verbs": verbs });
         // Owners of a pod may be of any kind, and an intent stands on one of them.
         let look = json!({ "apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"] });
-        put::<ClusterRole>(&client, ROLE, json!({ "rules": [rule, look] })).await?;
+        let role = put::<ClusterRole>(&client, ROLE.into(), json!({ "rules": [rule, look] }));
         let group = "rbac.authorization.k8s.io";
         let binding = json!({ "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": ROLE },
                               "subjects": [{ "apiGroup": group, "kind": "Group", "name": ROLE }] });
-        put::<ClusterRoleBinding>(&client, ROLE, binding).await
+        try_join!(try_join_all(added), role, put::<ClusterRoleBinding>(&client, ROLE.into(), binding))?;
+        Ok(())
     }
 
     /// Opens the door: for the owner, and for pods on the gateway of their network.
@@ -217,7 +222,7 @@ impl Api {
         });
         if let Some(at) = gateway.or(of_agents) {
             addresses.push(self.server.service_address().into());
-            let service = self.server.bootstrap(Some((at, self.address.port()))).await;
+            let service = self.server.publish((at, self.address.port())).await;
             service.context("publish the Service kubernetes")?;
         }
         let names = [
@@ -265,18 +270,18 @@ fn audit(up: &Up, server: &ApiServer) -> Result<()> {
 }
 
 /// Writes an object of the cluster as it is to be.
-async fn put<K>(client: &kube::Client, name: &str, mut object: serde_json::Value) -> Result<()>
+async fn put<K>(client: &kube::Client, name: String, mut object: serde_json::Value) -> Result<()>
 where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
 {
     let api = kube::Api::<K>::all(client.clone());
     let change = Patch::Merge(object.clone());
-    object["metadata"]["name"] = name.into();
+    object["metadata"]["name"] = name.as_str().into();
     let result = match api.create(&PostParams::default(), &serde_json::from_value(object)?).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => api.patch(name, &PatchParams::default(), &change).await,
+        Err(kube::Error::Api(status)) if status.code == 409 => api.patch(&name, &PatchParams::default(), &change).await,
         other => other,
     };
-    result.map(|_| ()).with_context(|| format!("write the {} {name}", K::kind(&())))
+    result.map(drop).with_context(|| format!("write the {} {name}", K::kind(&())))
 }
 
 /// A client of a part, as the user that it is in Kubernetes: it may what its role gives (`kube/apiserver/src/authorization/bootstrap.yaml`,

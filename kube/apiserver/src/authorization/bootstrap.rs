@@ -1,5 +1,6 @@
 //! The roles and bindings that every cluster has before anybody asks: `bootstrap.yaml`.
 
+use futures::future::try_join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -39,6 +40,7 @@ fn roles() -> Result<Vec<Role>, Status> {
 /// What the store refuses.
 pub async fn write(server: &ApiServer, user: &User) -> Result<(), Status> {
     let roles = roles()?;
+    let mut writes = Vec::new();
     for Role { name, subjects, added_to, sum_of, rules } in &roles {
         let mut role = object("ClusterRole", name);
         role["rules"] = json!(rules);
@@ -51,15 +53,15 @@ pub async fn write(server: &ApiServer, user: &User) -> Result<(), Status> {
             let parts = roles.iter().filter(|part| sum_of.contains(&part.added_to));
             role["rules"] = parts.flat_map(|part| part.rules.iter().cloned()).collect();
         }
-        ensure(server, user, "clusterroles", role).await?;
+        writes.push(ensure(server, user, "clusterroles", role));
         if !subjects.is_empty() {
             let mut binding = object("ClusterRoleBinding", name);
             binding["roleRef"] = json!({ "apiGroup": GROUP, "kind": "ClusterRole", "name": name });
             binding["subjects"] = json!(subjects);
-            ensure(server, user, "clusterrolebindings", binding).await?;
+            writes.push(ensure(server, user, "clusterrolebindings", binding));
         }
     }
-    Ok(())
+    try_join_all(writes).await.map(drop)
 }
 
 /// The label of what is added to a role.

@@ -29,7 +29,7 @@ pub(crate) async fn api_client() -> Client {
         version: "v1.34.0".into(),
     })
     .unwrap();
-    server.bootstrap(None).await.unwrap();
+    server.bootstrap().await.unwrap();
     substrate_client::in_process(server.as_user(User::new("admin", &["system:masters"])))
 }
 

@@ -47,7 +47,7 @@ async fn api() -> Client {
         version: "v1.34.0".into(),
     })
     .unwrap();
-    server.bootstrap(None).await.unwrap();
+    server.bootstrap().await.unwrap();
     let client = substrate_client::in_process(server.as_user(User::new("admin", &["system:masters"])));
     for crd in crds() {
         Api::all(client.clone()).create(&PostParams::default(), &crd).await.unwrap();

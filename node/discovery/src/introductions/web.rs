@@ -59,8 +59,10 @@ pub(super) struct Fetched {
 
 /// Fetches, a few at a time.
 pub(super) struct Web {
-    /// Or why there is none: a machine without certificates of its own, as a small device may be, believes no web server.
-    client: Result<reqwest::Client, String>,
+    options: Options,
+    /// Made for the first document: it reads the certificates of this machine, some hundred files, and most nodes hear of no domain. Or why
+    /// there is none: a machine without certificates, as a small device may be, believes no web server.
+    client: Option<Result<reqwest::Client, String>>,
     looked: BTreeMap<Claim, Looked>,
     tasks: JoinSet<Fetched>,
 }
@@ -74,28 +76,8 @@ struct Looked {
 }
 
 impl Web {
-    /// # Errors
-    /// A certificate is none, in words.
-    pub(super) fn new(options: Options) -> Result<Self, String> {
-        // reqwest takes the provider of the process and panics without one; another may have set it, to the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let names = options.names.unwrap_or_else(|| Arc::new(|name| Box::pin(system(name))));
-        let mut client = reqwest::Client::builder()
-            .https_only(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
-            .dns_resolver(Arc::new(Guarded { names, private: options.private }))
-            .pool_max_idle_per_host(0);
-        for root in &options.roots {
-            let certificate = reqwest::Certificate::from_der(root).map_err(|error| error.to_string())?;
-            client = client.add_root_certificate(certificate);
-        }
-        let client = client.build().map_err(|error| chain(&error));
-        if let Err(reason) = &client {
-            tracing::warn!(reason, "did:web documents cannot be fetched; what the owner gives by hand still counts");
-        }
-        Ok(Self { client, looked: BTreeMap::new(), tasks: JoinSet::new() })
+    pub(super) fn new(options: Options) -> Self {
+        Self { options, client: None, looked: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// Fetches those of what is claimed whose time has come, and forgets what is claimed no more.
@@ -114,7 +96,8 @@ impl Web {
             let failures = known.map_or(0, |looked| looked.failures);
             let reason = known.and_then(|looked| looked.reason.clone());
             self.looked.insert(claim.clone(), Looked { next: None, failures, reason });
-            self.tasks.spawn(fetch(self.client.clone(), claim.clone()));
+            let client = self.client.get_or_insert_with(|| client(&self.options)).clone();
+            self.tasks.spawn(fetch(client, claim.clone()));
         }
     }
 
@@ -152,6 +135,29 @@ impl Web {
     pub(super) fn until(now: Timestamp) -> Timestamp {
         now.saturating_add(BELIEVED).unwrap_or(now)
     }
+}
+
+/// What asks web servers, or why this machine has nothing to ask them with: told once.
+fn client(options: &Options) -> Result<reqwest::Client, String> {
+    // reqwest takes the provider of the process and panics without one; another may have set it, to the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let names = options.names.clone().unwrap_or_else(|| Arc::new(|name| Box::pin(system(name))));
+    let mut client = reqwest::Client::builder()
+        .https_only(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(TIMEOUT)
+        .dns_resolver(Arc::new(Guarded { names, private: options.private }))
+        .pool_max_idle_per_host(0);
+    for root in &options.roots {
+        let certificate = reqwest::Certificate::from_der(root).map_err(|error| error.to_string())?;
+        client = client.add_root_certificate(certificate);
+    }
+    let client = client.build().map_err(|error| chain(&error));
+    if let Err(reason) = &client {
+        tracing::warn!(reason, "did:web documents cannot be fetched; what the owner gives by hand still counts");
+    }
+    client
 }
 
 async fn fetch(client: Result<reqwest::Client, String>, claim: Claim) -> Fetched {

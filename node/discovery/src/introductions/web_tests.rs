@@ -57,7 +57,7 @@ fn names(address: SocketAddr) -> Option<Names> {
 }
 
 async fn fetched(options: Options, domain: &str) -> Result<Vec<u8>, String> {
-    let mut web = Web::new(options).unwrap();
+    let mut web = Web::new(options);
     web.want(&[(owner(1), domain.to_owned())].into(), Instant::now());
     web.done().await.document.map(|(_, document)| document)
 }
@@ -98,7 +98,7 @@ async fn what_is_too_large_or_elsewhere_is_refused() {
 #[tokio::test]
 async fn who_fails_is_asked_less_and_less_and_all_is_bounded() {
     let nowhere: Option<Names> = Some(Arc::new(|_| Box::pin(async { Ok(vec![]) })));
-    let mut web = Web::new(Options { names: nowhere, ..Options::default() }).unwrap();
+    let mut web = Web::new(Options { names: nowhere, ..Options::default() });
     let claims: BTreeSet<Claim> = (0..300).map(|i| (owner(1), format!("d{i}.example"))).collect();
     let start = Instant::now();
     let mut asked = 0;

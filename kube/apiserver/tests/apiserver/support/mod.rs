@@ -42,7 +42,7 @@ async fn api_of(service_cidr_v6: Option<(Ipv6Addr, u8)>) -> Api {
         version: "v1.34.0".into(),
     })
     .unwrap();
-    server.bootstrap(None).await.unwrap();
+    server.bootstrap().await.unwrap();
     Api { server, proxies, user: User::new("admin", &["system:masters"]) }
 }
 

@@ -34,7 +34,7 @@ pub async fn world(options: Options) -> World {
         version: "v1.34.0".into(),
     })
     .unwrap();
-    server.bootstrap(None).await.unwrap();
+    server.bootstrap().await.unwrap();
     let masters = |name: &str| substrate_client::in_process(server.as_user(User::new(name, &["system:masters"])));
     let client = masters("admin");
     let mut tasks = tokio::task::JoinSet::new();

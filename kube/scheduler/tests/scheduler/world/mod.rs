@@ -40,7 +40,7 @@ pub async fn cluster_of(options: Options, admission: Vec<Arc<dyn Admission>>) ->
         version: "v1.34.0".into(),
     })
     .unwrap();
-    server.bootstrap(None).await.unwrap();
+    server.bootstrap().await.unwrap();
     let client_for =
         |name: &str, groups: &[&str]| substrate_client::in_process(server.as_user(User::new(name, groups)));
     let mut tasks = tokio::task::JoinSet::new();

@@ -62,7 +62,7 @@ async fn api() -> (Client, JoinSet<()>) {
         version: "v1.34.0".into(),
     })
     .unwrap();
-    server.bootstrap(None).await.unwrap();
+    server.bootstrap().await.unwrap();
     let client_for = move |name: &str| {
         substrate_client::in_process(server.as_user(User::new(&format!("system:{name}"), &["system:masters"])))
     };
