@@ -3,13 +3,14 @@
 //! ```text
 //! ready ─ 10 s ─▶ free pages of the heap ─▶ the machine
 //!              ├▶ pages of the program itself, mapped since the start ran over them ─▶ the machine's cache of files
-//!              └ every minute, if objects are gone ─▶ free pages of the heap; if many, those of the program, too
+//!              └ every minute ├ if objects are gone ─▶ free pages of the heap
+//!                             └ if more of the program is mapped than runs usually ─▶ its pages
 //! ```
 //! The allocator keeps what is freed between things that stay, and gives back only what is free at the end of its heaps: without being told, a
 //! node that had 10,000 pods once would keep their 200 MB.
 //!
 //! The kernel maps 64 KiB and more of a program around each place that runs. Most of what was mapped when a node has started never runs again:
-//! kinds are defined once, and so on. Such pages stay with the process until the machine is short of memory. Unmapped, they are an ordinary part
+//! kinds are defined once, pods start and then run. Such pages stay with the process until the machine is short of memory. Unmapped, they are an ordinary part
 //! of the cache; what runs again is mapped again from there, without a disk, in less than a microsecond.
 #![allow(unsafe_code)]
 
@@ -25,21 +26,38 @@ const LOOK: Duration = Duration::from_secs(60);
 /// … and how much more it must be than what could not be given back before: to go through a heap takes the time of some milliseconds, in
 /// which nothing else allocates. The history of the store, which keeps what is gone for some minutes, is as much.
 const WORTH_BYTES: usize = 4 << 20;
-/// Who gives back as much has had a crowd of objects, and run what it does not run otherwise.
-const CROWD_BYTES: usize = 16 << 20;
+/// So many looks later what runs usually is measured anew: it may have been busy when that was done.
+const USUAL_LOOKS: u32 = 10;
 
 /// Waits until the start is over, and gives back; then what becomes free, until dropped.
 pub async fn run() {
     tokio::time::sleep(STARTED).await;
     give_back();
-    let mut left = unused_bytes();
+    let (mut left, mut usual) = (unused_bytes(), Usual::default());
     loop {
         tokio::time::sleep(LOOK).await;
-        let before = anonymous_bytes();
         left = trim_if_worth(left);
-        if anonymous_bytes().saturating_add(CROWD_BYTES) < before {
+        if usual.is_passed(resident().of_files) {
             unmap_program();
         }
+    }
+}
+
+/// How much of the program is mapped by what runs all the time: what was mapped at the look after it was unmapped.
+#[derive(Default)]
+struct Usual {
+    bytes: Option<usize>,
+    looks: u32,
+}
+
+impl Usual {
+    /// Takes note of what is mapped at a look; says whether it is worth to unmap it, which is then taken as done.
+    fn is_passed(&mut self, mapped: usize) -> bool {
+        self.looks += 1;
+        let passed =
+            self.bytes.is_some_and(|usual| mapped > usual.saturating_add(WORTH_BYTES) || self.looks > USUAL_LOOKS);
+        *self = if passed { Self::default() } else { Self { bytes: self.bytes.or(Some(mapped)), looks: self.looks } };
+        passed
     }
 }
 
@@ -58,16 +76,23 @@ fn trim_if_worth(left: usize) -> usize {
 /// Bytes in memory that nothing is kept in: pages of no file less what the allocator has handed out. What it has free says nothing, as that
 /// counts what was given back, too.
 fn unused_bytes() -> usize {
-    anonymous_bytes().saturating_sub(handed_out_bytes())
+    resident().anonymous.saturating_sub(handed_out_bytes())
 }
 
-/// Bytes of this process that are in memory and of no file (proc_pid_statm(5)); none if the kernel does not say.
-fn anonymous_bytes() -> usize {
+/// Bytes of this process that are in memory.
+#[derive(Clone, Copy, Default)]
+struct Resident {
+    of_files: usize,
+    anonymous: usize,
+}
+
+/// What the kernel says (proc_pid_statm(5)); nothing if it does not.
+fn resident() -> Resident {
     const PAGE: usize = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let mut pages = statm.split(' ').skip(1).map_while(|pages| pages.parse::<usize>().ok());
-    let (resident, of_files) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
-    resident.saturating_sub(of_files) * PAGE
+    let (all, of_files) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
+    Resident { of_files: of_files * PAGE, anonymous: all.saturating_sub(of_files) * PAGE }
 }
 
 /// Bytes that the allocator has handed out (mallinfo(3)). Where it cannot be asked all of it is, and nothing is trimmed.
@@ -174,22 +199,35 @@ Anonymous:             0 kB
 
     #[test]
     fn what_is_free_between_things_that_stay_is_given_back() {
-        let (left, before) = (unused_bytes(), anonymous_bytes());
+        let (left, before) = (unused_bytes(), resident().anonymous);
         let mut all: Vec<Option<Box<[u8]>>> = (0..65_536).map(|_| Some(vec![7; 1024].into())).collect();
-        let full = anonymous_bytes();
+        let full = resident().anonymous;
         assert!(full > before + (48 << 20), "{before} {full}");
         // Looked at while all of it is in use: there is nothing to give, and later no less.
         let left = trim_if_worth(left);
-        assert!(anonymous_bytes() > before + (48 << 20), "{before} {left}");
+        assert!(resident().anonymous > before + (48 << 20), "{before} {left}");
         // One in a hundred stays.
         all.iter_mut().enumerate().filter(|(i, _)| i % 100 != 0).for_each(|(_, one)| drop(one.take()));
-        let kept = anonymous_bytes();
+        let kept = resident().anonymous;
         assert!(kept > before + (48 << 20), "the allocator gives back by itself: {before} {kept}");
         let left = trim_if_worth(left);
-        let after = anonymous_bytes();
+        let after = resident().anonymous;
         assert!(after < before + (24 << 20), "{before} {kept} {after}");
         assert_eq!(trim_if_worth(left), left, "nothing has come since");
         assert!(all.iter().flatten().all(|one| one.iter().all(|byte| *byte == 7)));
+    }
+
+    #[test]
+    fn what_runs_usually_stays_mapped() {
+        let mib = |mib: usize| mib << 20;
+        let mut usual = Usual::default();
+        assert!(!usual.is_passed(mib(20)), "the first look after a start is what runs usually");
+        assert!(!usual.is_passed(mib(24)));
+        assert!(usual.is_passed(mib(25)));
+        // Unmapped, and so measured anew: of a busy minute, until its time is over.
+        assert!((0..10).all(|_| !usual.is_passed(mib(40))));
+        assert!(usual.is_passed(mib(40)));
+        assert!(!usual.is_passed(mib(8)) && usual.is_passed(mib(13)));
     }
 
     /// Far more than the kernel maps around a place that is used; nobody else uses it.

@@ -32,11 +32,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 pub use self::member::{Membership, lock};
-use crate::check;
 use crate::cli::OnStop;
 use crate::cli::pods::Pods;
 use crate::invite::Invitation;
 use crate::node::{directory, machine, runtimes};
+use crate::{check, given_back};
 
 /// What a stopping kubelet is given before the agent ends all the same.
 const STOP: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ impl Agent {
         let ready = async {
             agent.kubelet.recovered().await;
             say_ready(&name, &server, (&member.pod_cidr, &agent.runtime));
-            std::future::pending::<()>().await;
+            given_back::run().await;
         };
         let ended = tokio::select! {
             () = ready => Ok(OnStop::Keep),

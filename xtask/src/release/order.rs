@@ -1,10 +1,10 @@
-//! The order of functions: those that an idle node runs stand side by side in the binary.
+//! The order of functions: those that an idle node and an idle agent run stand side by side in the binary.
 //!
 //! The kernel maps a program's pages 64 KiB at a time around what runs. Where the functions of an idle node are strewn over 33 MiB of
-//! text, nearly all of it is mapped; where they stand together, their 4 MiB are.
+//! text, nearly all of it is mapped; where they stand together, their 4 MiB are. An agent runs a part of them.
 //!
 //! ```text
-//!  cargo xtask order:  a node under callgrind ─▶ what ran while it was idle ─▶ what ran before ─▶ order.txt
+//!  cargo xtask order:  a node under callgrind, then an agent ─▶ what ran while idle: in both, in one ─▶ what ran before ─▶ order.txt
 //!  cargo xtask dist:   rustc ─▶ xtask as the linker ─▶ symbols whose names are in order.txt ─▶ lld --symbol-ordering-file
 //! ```
 //! A name is demangled without the hashes of crates, which are others with each toolchain, and the list has 32 bits of its digest:
@@ -16,6 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use fluidos_e2e::node::Node;
 use fluidos_e2e::stage::Stage;
 
 use crate::machine::{VALGRIND, install, output, root, target};
@@ -80,44 +81,96 @@ fn place<'a>(symbols: &'a HashSet<String>, list: &[u32]) -> (Vec<&'a str>, usize
 pub fn make() -> Result<()> {
     install(&[VALGRIND])?;
     let binary = super::link(super::Symbols::Kept)?;
-    let ours = symbols(&[&binary.display().to_string()])?;
-    let directory = target().join("order");
-    std::fs::create_dir_all(&directory)?;
-    let out = directory.join("callgrind.out");
-    let script = directory.join("fluidos");
-    let callgrind = format!(
-        "valgrind --tool=callgrind --demangle=no --compress-strings=no --compress-pos=no --callgrind-out-file={}.%p",
-        out.display()
-    );
-    let run = binary.display();
-    std::fs::write(
-        &script,
-        format!("#!/bin/sh\n[ \"$1\" = up ] || exec {run} \"$@\"\nexec {callgrind} {run} \"$@\"\n"),
-    )?;
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-
+    let watched = Watched::new(&binary)?;
     let mut stage = Stage::new("ordr")?;
-    stage.play(&script);
-    let node = stage.start("order", &[])?;
-    let phase = |number: u32, lasts: Duration| {
-        std::thread::sleep(lasts);
-        let pid = node.pid();
-        output("callgrind_control", &["--dump", &pid.to_string()])?;
-        ran(&PathBuf::from(format!("{}.{pid}.{number}", out.display())), &ours)
-    };
-    println!("a node starts under callgrind: {} s", SETTLED.as_secs());
-    let begun = phase(1, SETTLED)?;
-    println!("it is idle: {} s", IDLE.as_secs());
-    let idle = phase(2, IDLE)?;
-    node.terminate()?;
 
-    let mut seen = HashSet::new();
-    let list: Vec<u32> = idle.iter().chain(&begun).map(|symbol| digest(symbol)).filter(|d| seen.insert(*d)).collect();
+    stage.play(&watched.script);
+    let node = watched.phases("a node", || stage.start("order", &[]))?;
+
+    // Who runs it is no matter, and so not watched.
+    stage.play(&binary);
+    let server = stage.setup("farm", &["--no-mdns", "--no-agent", "--api", "0.0.0.0:6443"])?.start()?;
+    let invitation = server.setup.fluidos(&["invite", "--agent"])?;
+    ensure!(invitation.status.success(), "{}", String::from_utf8_lossy(&invitation.stderr));
+    let invitation = String::from_utf8(invitation.stdout)?;
+    stage.play(&watched.script);
+    let agent = watched.phases("an agent", || stage.setup("shed", &[])?.join(Some(invitation.trim())))?;
+    server.terminate()?;
+
+    let list = order(&node, &agent);
     ensure!(list.len() > 1000, "{} functions ran: callgrind saw no symbols", list.len());
     let lines: String = list.iter().map(|digest| format!("{digest:08x}\n")).collect();
     std::fs::write(path(), lines)?;
-    println!("{}: {} functions of an idle node, {} altogether", path().display(), idle.len(), list.len());
+    let (of_node, of_agent) = (node.idle.len(), agent.idle.len());
+    println!(
+        "{}: {of_node} functions of an idle node, {of_agent} of an idle agent, {} altogether",
+        path().display(),
+        list.len()
+    );
     Ok(())
+}
+
+/// The functions that ran.
+struct Ran {
+    begun: Vec<u32>,
+    idle: Vec<u32>,
+}
+
+/// What an agent alone runs, what both run, what a node alone runs: whichever it is, its own stand side by side.
+fn order(node: &Ran, agent: &Ran) -> Vec<u32> {
+    let (of_node, of_agent): (HashSet<u32>, HashSet<u32>) =
+        (node.idle.iter().copied().collect(), agent.idle.iter().copied().collect());
+    let both = node.idle.iter().filter(|function| of_agent.contains(function));
+    let node_alone = node.idle.iter().filter(|function| !of_agent.contains(function));
+    let agent_alone = agent.idle.iter().filter(|function| !of_node.contains(function));
+    let mut seen = HashSet::new();
+    let all = agent_alone.chain(both).chain(node_alone).chain(&node.begun).chain(&agent.begun);
+    all.copied().filter(|function| seen.insert(*function)).collect()
+}
+
+/// A program whose `up` and `join` run under callgrind.
+struct Watched {
+    script: PathBuf,
+    out: PathBuf,
+    ours: HashSet<String>,
+}
+
+impl Watched {
+    fn new(binary: &Path) -> Result<Self> {
+        let ours = symbols(&[&binary.display().to_string()])?;
+        let directory = target().join("order");
+        std::fs::create_dir_all(&directory)?;
+        let (out, script) = (directory.join("callgrind.out"), directory.join("fluidos"));
+        let callgrind = format!(
+            "valgrind --tool=callgrind --demangle=no --compress-strings=no --compress-pos=no --callgrind-out-file={}.%p",
+            out.display()
+        );
+        let run = binary.display();
+        let text = format!(
+            "#!/bin/sh\ncase \"$1\" in up | join) exec {callgrind} {run} \"$@\" ;; *) exec {run} \"$@\" ;; esac\n"
+        );
+        std::fs::write(&script, text)?;
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        Ok(Self { script, out, ours })
+    }
+
+    /// Starts it, and lets it be idle.
+    fn phases(&self, what: &str, start: impl FnOnce() -> Result<Node>) -> Result<Ran> {
+        println!("{what} starts under callgrind: {} s", SETTLED.as_secs());
+        let node = start()?;
+        let phase = |number: u32, lasts: Duration| -> Result<Vec<u32>> {
+            std::thread::sleep(lasts);
+            let pid = node.pid();
+            output("callgrind_control", &["--dump", &pid.to_string()])?;
+            let names = ran(&PathBuf::from(format!("{}.{pid}.{number}", self.out.display())), &self.ours)?;
+            Ok(names.iter().map(|name| digest(name)).collect())
+        };
+        let begun = phase(1, SETTLED)?;
+        println!("it is idle: {} s", IDLE.as_secs());
+        let idle = phase(2, IDLE)?;
+        node.terminate()?;
+        Ok(Ran { begun, idle })
+    }
 }
 
 /// Which of these functions ran, by what callgrind wrote.
@@ -196,6 +249,13 @@ mod tests {
         let symbols = HashSet::from([LEGACY, V0, "_RNvCs0_5crate5other"].map(str::to_owned));
         let (sorted, missing) = place(&symbols, &[digest(V0), 1, digest(LEGACY)]);
         assert_eq!((sorted, missing), (vec![V0, LEGACY], 1));
+    }
+
+    #[test]
+    fn what_both_run_stands_between_what_one_runs() {
+        let (node, agent) =
+            (Ran { begun: vec![1, 2, 9], idle: vec![2, 3, 4] }, Ran { begun: vec![3, 8], idle: vec![5, 4] });
+        assert_eq!(order(&node, &agent), [5, 4, 2, 3, 1, 9, 8]);
     }
 
     #[test]
