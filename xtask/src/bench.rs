@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME`: the measurements behind the figures in the documentation. Never part of the tests.
 
+mod agent;
 mod announcers;
 mod main_job;
 mod network;
@@ -15,9 +16,20 @@ use serde_json::{Value, json};
 use crate::machine::{install, output, root, run, target};
 use crate::release;
 
-/// Those that the package `fluidos-bench` makes; the first four measure nodes in network namespaces from here.
-const NAMES: [&str; 10] =
-    ["main-job", "pods", "network", "announcers", "decisions", "ranking", "market", "scheduling", "purchases", "api"];
+/// Those that the package `fluidos-bench` makes; the first five measure nodes in network namespaces from here.
+const NAMES: [&str; 11] = [
+    "main-job",
+    "pods",
+    "network",
+    "agent",
+    "announcers",
+    "decisions",
+    "ranking",
+    "market",
+    "scheduling",
+    "purchases",
+    "api",
+];
 /// What a bench takes beside it.
 const NGINX: (&str, &str, &str) = ("nginx-light", "/usr/sbin/nginx", "the peer of the bench purchases");
 const ETCD: (&str, &str, &str) = ("etcd-server", "/usr/bin/etcd", "the peer of the benches api and scheduling");
@@ -25,7 +37,7 @@ const ETCD: (&str, &str, &str) = ("etcd-server", "/usr/bin/etcd", "the peer of t
 /// Options of the task.
 #[derive(clap::Args)]
 pub struct Bench {
-    /// Which: main-job, pods, network, announcers, decisions, ranking, market, scheduling, purchases, api.
+    /// Which: main-job, pods, network, agent, announcers, decisions, ranking, market, scheduling, purchases, api.
     name: String,
     /// Measure the debug build.
     #[arg(long)]
@@ -49,10 +61,10 @@ impl Bench {
         let profile = if self.debug { "debug" } else { "release" };
         let built = target().join(profile);
         let mut binary = built.join("fluidos");
-        if matches!(self.name.as_str(), "main-job" | "pods" | "network" | "announcers" | "purchases") {
+        if matches!(self.name.as_str(), "main-job" | "pods" | "network" | "agent" | "announcers" | "purchases") {
             binary = release::binary(self.debug)?;
         }
-        if !matches!(self.name.as_str(), "main-job" | "pods" | "network") {
+        if !matches!(self.name.as_str(), "main-job" | "pods" | "network" | "agent") {
             let mut build = vec!["build", "--locked", "--package", "fluidos-bench"];
             build.extend((!self.debug).then_some("--release"));
             run("cargo", &build)?;
@@ -63,6 +75,7 @@ impl Bench {
             "main-job" => main_job::measure(&binary)?,
             "pods" => pods::measure(&binary, &upstream(&["kubelet"])?)?,
             "network" => network::measure(&binary)?,
+            "agent" => agent::measure(&binary)?,
             "announcers" => announcers::measure(&binary, &built.join("fluidos-bench"))?,
             name => {
                 let program = built.join("fluidos-bench");

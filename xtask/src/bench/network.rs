@@ -1,5 +1,5 @@
 //! What the pods' network costs: a Service beside the pod's own address, with one Service and with thousands; cluster DNS beside unbound
-//! with the same names; and what an agent holds with fifty pods.
+//! with the same names.
 //!
 //! ```text
 //! client pod ─┬─▶ server pod                     connect, one byte there and back, close; and bytes on one connection
@@ -23,7 +23,7 @@ use fluidos_e2e::wait::until;
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
-use super::main_job::{Watch, pss_kib, round, stage};
+use super::main_job::{round, stage};
 use crate::machine::Package;
 
 /// What stands beside us, and what asks.
@@ -39,8 +39,6 @@ const CONNECTIONS: usize = 10_000;
 const BYTES: usize = 50_000;
 /// How many Services there are in the second part.
 const SERVICES: usize = 5000;
-/// Pods of the agent.
-const PODS: usize = 50;
 /// Seconds of questions.
 const ASKED_S: &str = "8";
 
@@ -73,12 +71,9 @@ pub fn measure(binary: &Path) -> Result<Value> {
     let many_names =
         dnsperf(client, &[], &resolver(&node)?, &[format!("s{}.default.svc.cluster.local", SERVICES / 2)], &stage)?;
     node.terminate()?;
-    drop(stage); // the agent's has the same name, and would wait for it
-    println!("an agent with {PODS} pods");
-    let agent = agent(binary)?;
     Ok(json!({
         "service_hop": { "1": one, SERVICES.to_string(): many },
-        "dns": names, "dns_with_services": { SERVICES.to_string(): many_names }, "agent": agent,
+        "dns": names, "dns_with_services": { SERVICES.to_string(): many_names },
     }))
 }
 
@@ -292,30 +287,4 @@ impl Drop for Unbound {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Memory of an agent that keeps pods, and of what watches over each of them.
-fn agent(binary: &Path) -> Result<Value> {
-    let mut stage = stage(binary)?;
-    let node = stage.setup("farm", &["--no-mdns", "--no-agent", "--api", "0.0.0.0:6443"])?.start()?;
-    let invitation = node.setup.fluidos(&["invite", "--agent"])?;
-    ensure!(invitation.status.success(), "{}", String::from_utf8_lossy(&invitation.stderr));
-    let agent = stage.setup("shed", &[])?.join(Some(String::from_utf8(invitation.stdout)?.trim()))?;
-    agent.setup.load(&Image::Busybox.layout()?)?;
-    std::thread::sleep(Duration::from_secs(10)); // what starts has settled
-    let empty = pss_kib(agent.pid())?;
-    let watch = Watch::open(&node)?;
-    super::pods::deploy(&node, "quiet", "shed", PODS)?;
-    watch.ready("quiet-", PODS)?;
-    drop(watch);
-    std::thread::sleep(Duration::from_secs(20)); // what has happened is over
-    let supervisors = super::pods::named(&format!("pod-supervisor {}", agent.setup.directory.display()))?;
-    let of_pods = supervisors.iter().map(|pid| pss_kib(*pid)).sum::<Result<u64>>()?;
-    let full = pss_kib(agent.pid())?;
-    let mib = |kib: u64| round(kib as f64 / 1024.0);
-    let figure = json!({ "pods": PODS, "pss_mib_without_pods": mib(empty), "pss_mib": mib(full), "pss_mib_of_pods_processes": mib(of_pods) });
-    println!("  {figure}");
-    agent.terminate()?;
-    node.terminate()?;
-    Ok(figure)
 }
