@@ -6,7 +6,7 @@ use fluidos_rear as rear;
 use fluidos_rear::{ClientError, RefusalCode};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::support::{Node, deal, until};
+use crate::support::{Node, deal, invoices_since, until};
 
 async fn included(node: &Node, contract: &str) {
     until(&format!("{contract} is in the other party's log"), async || {
@@ -22,22 +22,24 @@ async fn included(node: &Node, contract: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_goes_on_under_the_next_key_and_comes_back_under_it() {
     let (buyer, mut seller) = (Node::start(1).await, Node::start(2).await);
-    deal(&buyer, &seller, 1, SignedDuration::from_hours(2)).await;
-    let before = open_head(&seller.is_witnessed(&buyer, 1).await.head.unwrap()).unwrap();
+    let ago = SignedDuration::from_hours(2);
+    deal(&buyer, &seller, 1, ago).await;
+    let entries = 1 + invoices_since(ago);
+    let before = open_head(&seller.is_witnessed(&buyer, entries).await.head.unwrap()).unwrap();
     assert!(before.signed_by(&seller.origin));
     let old = seller.key.clone();
 
     // The hand-over is the next entry; the witness takes it for the same log, whose name it knows.
     seller.rotate(12, &[&buyer]).await;
-    let kept = seller.is_witnessed(&buyer, 2).await;
+    let kept = seller.is_witnessed(&buyer, entries + 1).await;
     let after = open_head(&kept.head.unwrap()).unwrap();
     assert_eq!((after.value().origin, kept.rewritten), (old.id(), None));
     assert!(after.signed_by(&seller.key.id()) && !after.signed_by(&old.id()));
     // What is signed under the next key is the next entry, and each shows the other that it has it.
     deal(&buyer, &seller, 2, SignedDuration::ZERO).await;
-    let log = seller.log_is(LogState::Complete, 3).await;
+    let log = seller.log_is(LogState::Complete, entries + 2).await;
     assert_eq!(log.origin, old.id().to_string());
-    seller.is_witnessed(&buyer, 3).await;
+    seller.is_witnessed(&buyer, entries + 2).await;
     for node in [&buyer, &seller] {
         included(node, "contract-1").await;
         included(node, "contract-2").await;
@@ -71,7 +73,7 @@ async fn a_log_goes_on_under_the_next_key_and_comes_back_under_it() {
     seller.lose_log();
     seller.know(&buyer).await;
     seller.open().await;
-    let back = seller.log_is(LogState::Complete, 3).await;
+    let back = seller.log_is(LogState::Complete, entries + 2).await;
     assert_eq!((back.root, back.missing), (log.root, 0));
     assert_eq!(seller.names::<Contract>().await, ["contract-1", "contract-2"]);
     assert_eq!(seller.ledger().await.commitments.len(), 2);
@@ -80,6 +82,6 @@ async fn a_log_goes_on_under_the_next_key_and_comes_back_under_it() {
         if receipts.iter().all(|name| now.contains(name)) { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
-    let kept = seller.is_witnessed(&buyer, 3).await;
+    let kept = seller.is_witnessed(&buyer, entries + 2).await;
     assert_eq!(kept.rewritten, None, "nobody takes it for another history");
 }

@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::support;
-use crate::support::{Node, agreed, deal, until};
+use crate::support::{Node, agreed, deal, invoices_since, until};
 
 /// What a stranger is told who asks what is sold.
 async fn offers(asker: &Node, seller: &Node) -> Result<(), String> {
@@ -135,14 +135,16 @@ async fn what_both_have_signed_is_in_both_logs_and_each_witnesses_the_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_lost_everything_sells_nothing_until_it_has_it_back() {
     let (mut buyer, mut seller) = (Node::start(1).await, Node::start(2).await);
+    let ago = SignedDuration::from_hours(3);
     for number in 1..=3 {
-        deal(&buyer, &seller, number, SignedDuration::from_hours(3)).await;
+        deal(&buyer, &seller, number, ago).await;
     }
+    let entries = 3 + 3 * invoices_since(ago);
     let before = receipts(&seller, 9).await;
     receipts(&buyer, 9).await;
     assert_eq!(offers(&buyer, &seller).await, Ok(()));
-    let log = seller.log_is(LogState::Complete, 3).await;
-    seller.is_witnessed(&buyer, 3).await;
+    let log = seller.log_is(LogState::Complete, entries).await;
+    seller.is_witnessed(&buyer, entries).await;
 
     // Beyond what is offered: it was sold, when more was.
     buyer.kill().await;
@@ -164,7 +166,7 @@ async fn who_has_lost_everything_sells_nothing_until_it_has_it_back() {
     .await;
     seller.kill().await;
     seller.open().await;
-    let after = seller.log_is(LogState::Complete, 3).await;
+    let after = seller.log_is(LogState::Complete, entries).await;
     assert_eq!((after.root, after.missing), (log.root, 0), "the same log goes on");
     assert_eq!(seller.names::<Contract>().await, ["contract-1", "contract-2", "contract-3"]);
     assert_eq!(seller.list::<Allocation>().await.len(), 3);

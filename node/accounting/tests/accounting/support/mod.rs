@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use fluidos_accounting::{Accounts, Meters, Options, Traffic, Usage};
 use fluidos_identity::{ClientAuth, Envelope, NodeId, NodeKey, Signed, Speakers, Standing, server_config};
 use fluidos_model::kinds::{Account, AccountPhase, Allocation, Contract, Invoice, Receipt, SignedTerms, crds, names};
+use fluidos_model::market::month_of;
 use fluidos_model::receipt::{self, RECEIPT_PURPOSE};
 use fluidos_rear as rear;
 use fluidos_rear::{ReceiptAnswer, ReceiptRequest, Refusal, RefusalCode};
@@ -357,11 +358,22 @@ pub fn opened(receipt: &Receipt) -> Signed<receipt::Receipt> {
     Signed::open(&Envelope { purpose, payload, signatures }, RECEIPT_PURPOSE).unwrap()
 }
 
-/// The checker: whatever happened, both have the same receipts in one chain, signed by both.
+/// The checker: whatever happened, both have the same receipts in one chain, signed by both. Of a contract that is over: those of its last
+/// month, as those before go when they are in an invoice, which is a moment after the end.
 pub async fn same_books(buyer: &Node, seller: &Node) -> Vec<receipt::Receipt> {
-    let (bought, sold) = (buyer.receipts().await, seller.receipts().await);
     let specs = |receipts: &[Receipt]| receipts.iter().map(|receipt| receipt.spec.clone()).collect::<Vec<_>>();
-    assert_eq!(specs(&bought), specs(&sold));
+    let bought = until("both have the same receipts", async || {
+        let (bought, sold) = (buyer.receipts().await, seller.receipts().await);
+        let values = bought.iter().map(|receipt| opened(receipt).value().clone()).collect::<Vec<_>>();
+        let month = values.last().filter(|last| last.end.is_some()).map(|last| month_of(last.from).0);
+        let wait_for_invoices = values.iter().any(|receipt| month.is_some_and(|month| receipt.until <= month));
+        if specs(&bought) == specs(&sold) && !wait_for_invoices {
+            Ok(bought)
+        } else {
+            Err(format!("{bought:?} {sold:?}"))
+        }
+    })
+    .await;
     let mut previous: Option<String> = None;
     for receipt in &bought {
         let signed = opened(receipt);

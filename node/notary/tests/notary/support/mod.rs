@@ -18,7 +18,7 @@ use fluidos_model::kinds::{
     AdditionalInformation, Contract, KnownCluster, Ledger, LogState, NodeIdentity, TransparencyLog,
     TransparencyLogStatus, crds, names,
 };
-use fluidos_model::market::{Amounts, Ended, Pool};
+use fluidos_model::market::{Amounts, Ended, Pool, month_of};
 use fluidos_notary::{Notary, Records};
 use fluidos_rear as rear;
 use fluidos_rear::{Refusal, RefusalCode};
@@ -446,6 +446,13 @@ pub async fn deal(buyer: &Node, seller: &Node, number: u32, ago: SignedDuration)
         let now = Timestamp::now();
         take_back(&node.client, &node.options, (&contract, None), Ended::No, now).await.unwrap();
     }
+}
+
+/// Invoices of months that are over, of a contract that began so long ago: each is an entry of the log. There are some in the first hours of
+/// a month.
+pub fn invoices_since(ago: SignedDuration) -> u64 {
+    let (now, month) = (Timestamp::now(), |at| month_of(at).0);
+    u64::from(month(now) != month(now.checked_sub(ago).unwrap()))
 }
 
 /// An address of loopback that only one node of one test has. While a node is dead its port is nobody's: what others open outwards takes
