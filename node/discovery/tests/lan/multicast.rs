@@ -108,6 +108,11 @@ fn who_goes_just_after_its_cable_came_back_is_forgotten_at_once() {
         // B has seen that its cable went, and has no sockets there; when it comes back, B ends before it looks again.
         tokio::time::sleep(Duration::from_secs(4)).await;
         ip("link set flt-lan-2 up");
+        // What is said before the switch sends it on is heard by nobody.
+        let start = Instant::now();
+        while !forwards("flt-lan-2") {
+            assert!(start.elapsed() < DEADLINE, "the switch sends nothing on");
+        }
         let stopped = two.here(async move {
             let start = Instant::now();
             while !is_up() {
@@ -124,8 +129,17 @@ fn who_goes_just_after_its_cable_came_back_is_forgotten_at_once() {
 
 /// Whether the cable of the machine whose thread calls carries.
 fn is_up() -> bool {
-    let output = std::process::Command::new("ip").args(["-o", "link", "show", "lan0"]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).contains("state UP")
+    shown("lan0").contains("state UP")
+}
+
+/// Whether the switch sends on what comes in at a port.
+fn forwards(port: &str) -> bool {
+    shown(port).contains("state forwarding")
+}
+
+fn shown(device: &str) -> String {
+    let output = std::process::Command::new("ip").args(["-o", "-d", "link", "show", device]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
