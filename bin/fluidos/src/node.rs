@@ -126,6 +126,8 @@ pub fn up(up: &Up) -> Result<()> {
 }
 
 async fn run(up: &Up, rooms: Handle) -> Result<()> {
+    // Made of their types: a quarter of all instructions of a start, and nobody waits for them yet.
+    let definitions = tokio::task::spawn_blocking(fluidos_model::kinds::crds);
     let identity = up.data_dir.join("identity");
     notary::begin(up)?;
     let key = Arc::new(IdentityDirectory::key_to_run(&identity)?);
@@ -139,7 +141,7 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
     let (links, rear) = (doors.links.clone(), doors.address()?);
     let mut parts = Parts::new(rooms);
     controllers(up, &api, ranges, &mut parts);
-    api.define(&fluidos_model::kinds::crds()).await?;
+    api.define(&definitions.await.context("the kinds of FLUIDOS")?).await?;
     scheduler(up, &api, &mut parts);
     api.server.add_admission(agents::admission(api.access("fluidos-agents").caches.all()));
     api.server.add_admission(Arc::new(gate::Gate::new(api.access("fluidos-gate"))));
