@@ -19,6 +19,10 @@ use crate::plan::{self, Given, label};
 
 /// A runtime reads a new configuration of the network within a second.
 const NETWORK: Duration = Duration::from_secs(15);
+/// How often a pod is asked to stop. containerd (seen with 1.6) refuses to kill a container that is just ending by itself, as what watched over
+/// it is gone (`ttrpc: closed`), until it has noticed.
+const STOPS_MAX: u32 = 10;
+const STOP_AGAIN: Duration = Duration::from_millis(200);
 /// Where the plug-in is.
 pub(crate) const NETWORK_FILE: &str = "network.json";
 /// Below a pod's directory: what was mounted for its containers.
@@ -87,7 +91,14 @@ impl Inner {
     pub async fn stop_sandbox(&self, id: &str) -> Result<(), Error> {
         let request = cri::SandboxId { id: id.to_owned() };
         let call = ("StopPodSandbox", "/runtime.v1.RuntimeService/StopPodSandbox");
-        absent(self.client.call::<cri::Empty>(call.1, &request, LONG).await).map_err(|e| self.failed(call.0, e))
+        let mut asked = 0;
+        loop {
+            asked += 1;
+            match absent(self.client.call::<cri::Empty>(call.1, &request, LONG).await) {
+                Err(refused) if is_asked_again(&refused, asked) => tokio::time::sleep(STOP_AGAIN).await,
+                other => return other.map_err(|e| self.failed(call.0, e)),
+            }
+        }
     }
 
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), Error> {
@@ -164,5 +175,25 @@ impl Inner {
         }
         let dir = self.pod_dir(pod_uid).join(MOUNTS_DIR).join(id);
         mounts::unmount_below(&dir).and_then(|()| remove_dir(&dir)).map_err(io_error("unmount and remove", &dir))
+    }
+}
+
+/// Whether who has refused to stop a pod so many times is asked again: not if it is away, or too slow.
+fn is_asked_again(refused: &Failure, times: u32) -> bool {
+    refused.code == code::UNKNOWN && times < STOPS_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_refuses_to_stop_what_ends_by_itself_is_asked_again_and_who_is_away_is_not() {
+        let refused = |code| Failure::new(code, "ttrpc: closed");
+        let times = (1..100).take_while(|times| is_asked_again(&refused(code::UNKNOWN), *times)).count();
+        assert_eq!(times, 9, "ten times in all");
+        assert!(
+            !is_asked_again(&refused(code::UNAVAILABLE), 1) && !is_asked_again(&refused(code::DEADLINE_EXCEEDED), 1)
+        );
     }
 }
