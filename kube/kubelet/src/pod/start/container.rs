@@ -3,6 +3,14 @@
 use super::*;
 
 impl Starter<'_> {
+    /// Starts a container in a task of its own: who waits for it is dropped when the kubelet stops, and a runtime behind a socket would take
+    /// that for the end of what it is just starting.
+    async fn begin(&self, config: &ContainerConfig) -> Result<engine_runtime::ContainerStatus, engine_runtime::Error> {
+        let (runtime, uid, config) = (Arc::clone(&self.shared.runtime), uid(self.pod).to_owned(), config.clone());
+        let begun = self.shared.work.spawn(async move { runtime.start(&uid, &config).await });
+        begun.await.unwrap_or_else(|error| Err(engine_runtime::Error::Refused(error.to_string())))
+    }
+
     pub(super) async fn container(
         &self,
         prepared: &Prepared,
@@ -30,7 +38,7 @@ impl Starter<'_> {
             self.shared.events.warning(self.pod, Some(name), "Failed", format!("Error: {}", f.message));
         })?;
         self.shared.events.normal(self.pod, Some(name), "Created", format!("Created container: {name}"));
-        match self.shared.runtime.start(uid(self.pod), &config).await {
+        match self.begin(&config).await {
             Ok(_) => {
                 self.shared.events.normal(self.pod, Some(name), "Started", format!("Started container {name}"));
                 if let Some(hook) = spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) {
