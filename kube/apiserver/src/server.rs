@@ -204,7 +204,7 @@ impl ApiServer {
         namespace: &str,
         object: Value,
     ) -> Result<(), Status> {
-        let kind = self.inner.registry.get(group, "v1", plural).ok_or_else(Status::no_resource)?;
+        let kind = self.kind(group, "v1", plural)?;
         match verbs::create_object(self, user, &kind, namespace, object).await {
             Err(status) if status.reason == "AlreadyExists" => Ok(()),
             other => other.map(|_| ()),
@@ -219,7 +219,7 @@ impl ApiServer {
         namespace: &str,
         object: Value,
     ) -> Result<(), Status> {
-        let kind = self.inner.registry.get(group, "v1", plural).ok_or_else(Status::no_resource)?;
+        let kind = self.kind(group, "v1", plural)?;
         let name = object::meta(&object, "name").to_owned();
         match verbs::create_object(self, user, &kind, namespace, object.clone()).await {
             Err(status) if status.reason == "AlreadyExists" => {

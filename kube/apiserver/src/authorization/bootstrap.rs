@@ -76,7 +76,7 @@ fn object(kind: &str, name: &str) -> Value {
 }
 
 async fn ensure(server: &ApiServer, user: &User, plural: &str, object: Value) -> Result<(), Status> {
-    let kind = server.inner.registry.get(GROUP, "v1", plural).ok_or_else(Status::no_resource)?;
+    let kind = server.kind(GROUP, "v1", plural)?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let Some(entry) = server.inner.store.get(&kind.key("", &name)) else {
         return crate::verbs::create_object(server, user, &kind, "", object).await.map(|_| ());
