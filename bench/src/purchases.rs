@@ -73,7 +73,9 @@ pub async fn measure(binary: &Path) -> Result<Value> {
         rounds.push(json!({
             "live": live, "ours_per_second": of(|round| round.ours), "nginx_per_second": of(|round| round.theirs),
             "ratio": of(|round| round.ours / round.theirs), "releases_per_second": of(|round| round.releases),
-            "processor_of_the_node_ms_per_purchase": of(|round| round.processor_ms),
+            "processor_of_the_node_ms_per_purchase": of(|round| round.processor_ms[0]),
+            "processor_of_the_buyer_ms_per_purchase": of(|round| round.processor_ms[1]),
+            "processor_of_the_visitor_ms_per_visit": of(|round| round.processor_ms[2]),
             "one_of_many": times.figures(),
         }));
     }
@@ -99,7 +101,8 @@ struct Round {
     ours: f64,
     theirs: f64,
     releases: f64,
-    processor_ms: f64,
+    /// Of the node, of its buyers, and of those who visit nginx.
+    processor_ms: [f64; 3],
     times: Samples,
 }
 
@@ -112,7 +115,8 @@ async fn round(
 ) -> Result<Round> {
     let sold = Sold::default();
     let per_second = |begun: Instant| f64::from(live) / begun.elapsed().as_secs_f64();
-    let (begun, before) = (Instant::now(), processor_ms(pid)?);
+    let own = std::process::id();
+    let (begun, before, buyers) = (Instant::now(), processor_ms(pid)?, processor_ms(own)?);
     let times = together(number, live, {
         let (flavor, sold) = (flavor.to_owned(), sold.clone());
         move |number| {
@@ -122,16 +126,24 @@ async fn round(
     })
     .await?;
     let (ours, used) = (per_second(begun), processor_ms(pid)? - before);
-    let begun = Instant::now();
+    let buyers = processor_ms(own)? - buyers;
+    let (begun, before) = (Instant::now(), processor_ms(own)?);
     together(number, live, {
         let answers = answers.clone();
         move |number| visit(answers.clone(), number)
     })
     .await?;
     let theirs = per_second(begun);
+    let visitors = processor_ms(own)? - before;
     let begun = Instant::now();
     together(number, live, move |_| give_back(sold.clone())).await?;
-    Ok(Round { ours, theirs, releases: per_second(begun), processor_ms: used / f64::from(live), times })
+    Ok(Round {
+        ours,
+        theirs,
+        releases: per_second(begun),
+        processor_ms: [used, buyers, visitors].map(|all| all / f64::from(live)),
+        times,
+    })
 }
 
 /// What was bought in a round, and by which key.

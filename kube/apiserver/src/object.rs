@@ -63,6 +63,27 @@ pub fn to_json(stored: &[u8], revision: Revision) -> Bytes {
     out.freeze()
 }
 
+/// Appends the metadata of a stored object, as whoever asks for nothing else gets it (`PartialObjectMetadata`). Nothing of it is understood.
+pub fn write_partial(stored: &[u8], revision: Revision, out: &mut BytesMut) {
+    let metadata = text_at(text_of(stored), "metadata").unwrap_or("{}");
+    let fields = metadata.strip_prefix('{').unwrap_or("}");
+    out.reserve(metadata.len() + 128);
+    out.put_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{");
+    out.put_slice(format!("\"resourceVersion\":\"{revision}\"").as_bytes());
+    if fields != "}" {
+        out.put_u8(b',');
+    }
+    out.put_slice(fields.as_bytes());
+    out.put_u8(b'}');
+}
+
+/// The same of the JSON text of an object.
+pub fn partial_of(json: &[u8]) -> Bytes {
+    let metadata = std::str::from_utf8(json).ok().and_then(|json| text_at(json, "metadata")).unwrap_or("{}");
+    let parts = [r#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#, metadata, "}"];
+    parts.concat().into()
+}
+
 /// The stored object, understood.
 pub fn decode(stored: &[u8], revision: Revision) -> Result<Value, serde_json::Error> {
     let mut object: Value = serde_json::from_slice(stored.get(4..).unwrap_or_default())?;
@@ -224,6 +245,12 @@ mod tests {
                 assert_eq!(value_at(&stored, path), object.pointer(place).cloned().unwrap_or_default(), "{path}");
             }
             assert_eq!(serde_json::from_slice::<Value>(&to_json(&stored, 42)).unwrap(), expected);
+            let mut partial = BytesMut::new();
+            write_partial(&stored, 42, &mut partial);
+            for partial in [partial.freeze(), partial_of(&to_json(&stored, 42))] {
+                let partial: Value = serde_json::from_slice(&partial).unwrap();
+                assert_eq!(partial, crate::table::partial(&expected));
+            }
         }
     }
 }

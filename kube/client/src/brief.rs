@@ -1,13 +1,15 @@
-//! Brief writes: the answer is the metadata alone, because who writes knows the rest.
+//! Brief writes: the answer is the metadata alone, without their managers, because who writes knows the rest.
 //!
 //! ```text
 //!  object ─▶ write, `Accept: …as=PartialObjectMetadata` ─▶ uid, resourceVersion …
 //! ```
 //! Any API server answers so when it is asked (KEP-2334 has the media type); what is not written out is not read again.
 
+use std::collections::BTreeMap;
+
 use http::HeaderValue;
 use http::header::ACCEPT;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::api::{Patch, PatchParams, PostParams, Request};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource};
@@ -18,7 +20,48 @@ const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;
 
 #[derive(Deserialize)]
 struct Answer {
-    metadata: ObjectMeta,
+    metadata: Metadata,
+}
+
+/// Metadata without who manages what: half of their text, which no writer reads.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    annotations: Option<BTreeMap<String, String>>,
+    creation_timestamp: Option<Time>,
+    deletion_grace_period_seconds: Option<i64>,
+    deletion_timestamp: Option<Time>,
+    finalizers: Option<Vec<String>>,
+    generate_name: Option<String>,
+    generation: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    name: Option<String>,
+    namespace: Option<String>,
+    owner_references: Option<Vec<OwnerReference>>,
+    resource_version: Option<String>,
+    uid: Option<String>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(read: Metadata) -> Self {
+        Self {
+            annotations: read.annotations,
+            creation_timestamp: read.creation_timestamp,
+            deletion_grace_period_seconds: read.deletion_grace_period_seconds,
+            deletion_timestamp: read.deletion_timestamp,
+            finalizers: read.finalizers,
+            generate_name: read.generate_name,
+            generation: read.generation,
+            labels: read.labels,
+            managed_fields: None,
+            name: read.name,
+            namespace: read.namespace,
+            owner_references: read.owner_references,
+            resource_version: read.resource_version,
+            self_link: None,
+            uid: read.uid,
+        }
+    }
 }
 
 /// Writes of one kind in one namespace, as [`kube::Api`] makes them.
@@ -73,7 +116,7 @@ impl Brief {
     ) -> kube::Result<ObjectMeta> {
         let mut request = request.map_err(kube::Error::BuildRequest)?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA));
-        self.client.request::<Answer>(request).await.map(|answer| answer.metadata)
+        self.client.request::<Answer>(request).await.map(|answer| answer.metadata.into())
     }
 }
 
@@ -90,6 +133,17 @@ mod tests {
 
     use super::*;
 
+    /// Every field that metadata have.
+    fn metadata() -> Value {
+        json!({
+            "annotations": {"a": "b"}, "creationTimestamp": "2026-11-24T00:00:00Z", "deletionGracePeriodSeconds": 1,
+            "deletionTimestamp": "2026-11-24T00:00:01Z", "finalizers": ["f"], "generateName": "flt-", "generation": 2,
+            "labels": {"l": "m"}, "managedFields": [{"manager": "flt", "fieldsV1": {"f:data": {}}}], "name": "flt-a",
+            "namespace": "flt", "resourceVersion": "7", "uid": "u",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "v"}],
+        })
+    }
+
     #[tokio::test]
     async fn what_is_written_is_sent_and_its_metadata_alone_is_asked_for() {
         let seen: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
@@ -103,7 +157,8 @@ mod tests {
                     .to_str()
                     .unwrap()
                     .starts_with("application/json;as=PartialObjectMetadata;");
-                let answer = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"uid": "u", "resourceVersion": "7"}});
+                let answer =
+                    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata()});
                 let answer = if asked { answer.to_string() } else { String::new() };
                 let sent = request.into_body().collect().await.unwrap().to_bytes();
                 told.lock().unwrap().push((line, serde_json::from_slice(&sent).unwrap()));
@@ -118,7 +173,10 @@ mod tests {
             brief.replace("flt-a", &object).await.unwrap(),
             brief.patch_status("flt-a", &Patch::Merge(&patch)).await.unwrap(),
         ];
-        assert!(answers.iter().all(|answer| answer.resource_version.as_deref() == Some("7")));
+        let needed: ObjectMeta = serde_json::from_value(metadata()).unwrap();
+        assert!(needed.managed_fields.is_some() && needed.resource_version.as_deref() == Some("7"));
+        let needed = ObjectMeta { managed_fields: None, ..needed };
+        assert!(answers.iter().all(|answer| *answer == needed), "{answers:?}");
         let needed = [
             ("POST /api/v1/namespaces/flt/configmaps", &object),
             ("PUT /api/v1/namespaces/flt/configmaps/flt-a", &object),

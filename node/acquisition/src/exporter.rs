@@ -115,6 +115,11 @@ const SWEEP_LEAST: Duration = Duration::from_millis(250);
 /// Contracts and Ledger are compared at least this often.
 const SWEEP_MOST: Duration = Duration::from_secs(10);
 
+/// What they are called.
+fn named(contracts: &[Arc<Contract>]) -> BTreeSet<&str> {
+    contracts.iter().filter_map(|contract| contract.metadata.name.as_deref()).collect()
+}
+
 /// The seller of this node.
 pub struct Exporter {
     client: Client,
@@ -193,15 +198,20 @@ impl Exporter {
     /// Ends what is over and mends what was interrupted; returns when the next promise ends.
     async fn sweep(&self, now: Timestamp) -> Result<Option<Timestamp>, act::Error> {
         act::judge(&self.client).await?;
-        // Contracts first: one that is listed was committed before, so what has no promise afterwards has lost it.
-        let mut sold = act::sold(&self.client, self.options.key.id(), &self.options.speakers).await?;
+        // Contracts first: one that is there was committed before, so what has no promise afterwards has lost it.
+        let mut sold = self.copies.sold(self.options.key.id(), &self.options.speakers).await;
         let Some(pool) = self.books.read().await? else {
             // Who only sells on has no books before its first promise.
             self.settle(&Pool::default(), now).await?;
             return Ok(None);
         };
-        let names: BTreeSet<&str> = sold.iter().filter_map(|contract| contract.metadata.name.as_deref()).collect();
-        let mending = plan::mend(&pool, &names, self.options.hold, now);
+        let mut mending = plan::mend(&pool, &named(&sold), self.options.hold, now);
+        if mending != plan::Mending::default() {
+            // Copies may be behind, and what is ended here does not come back: the API is asked, again before the books.
+            sold = act::sold(&self.client, self.options.key.id(), &self.options.speakers).await?;
+            let pool = self.books.read().await?.unwrap_or_default();
+            mending = plan::mend(&pool, &named(&sold), self.options.hold, now);
+        }
         for (transaction, why) in &mending.free {
             tracing::info!(transaction, why, "a promise ends");
         }

@@ -3,6 +3,7 @@
 //! Nothing else is kept between a hold and its sale, so a seller that was killed offers the same bytes again, and a buyer's
 //! signature over them still holds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fluidos_identity::{IdError, NodeId, Signed, SignedError};
@@ -90,7 +91,7 @@ pub(crate) fn contract_name(commitment: &Commitment) -> String {
 }
 
 /// Returns the terms of a contract with the signatures that hold.
-pub(crate) fn of_contract(contract: &Contract) -> Result<Signed<rear::ContractTerms>, TermsProblem> {
+pub(crate) fn of_contract(contract: &Contract) -> Result<Arc<Signed<rear::ContractTerms>>, TermsProblem> {
     let unsigned = || TermsProblem::Unsigned { contract: contract.metadata.name.clone().unwrap_or_default() };
     let envelope = crate::convert::envelope(contract.spec.signed_terms.as_ref().ok_or_else(unsigned)?);
     Ok(Signed::open_kept(&envelope, rear::CONTRACT_PURPOSE)?)

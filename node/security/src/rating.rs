@@ -25,7 +25,7 @@ use fluidos_identity::NodeId;
 use fluidos_model::kinds::{
     Account, Allocation, Contract, Invoice, KnownCluster, Rating, Reservation, TransparencyLog, names,
 };
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
@@ -99,6 +99,7 @@ pub async fn run(access: impl Into<Access>, own: NodeId) {
         }
         all = false;
         pace.end();
+        let mut next = None;
         // Each arm only waits, or takes one whole event: losing the race loses nothing.
         tokio::select! {
             _ = known_changed.changed() => {}
@@ -108,7 +109,13 @@ pub async fn run(access: impl Into<Access>, own: NodeId) {
             _ = invoices_changed.changed() => {}
             _ = logs_changed.changed() => {}
             _ = tick.tick() => all = true,
-            Some(event) = events.next() => match event {
+            Some(event) = events.next() => next = Some(event),
+        }
+        tokio::time::sleep(GATHER).await;
+        // What has come meanwhile is looked at together, as far as there is room for what it says.
+        next = next.or_else(|| events.next().now_or_never().flatten());
+        while let Some(event) = next {
+            match event {
                 Ok(Event::Init) => deals.clear(),
                 Ok(Event::Apply(contract) | Event::InitApply(contract)) => {
                     deals.insert(contract.name_any(), plan::deal(&contract));
@@ -122,8 +129,9 @@ pub async fn run(access: impl Into<Access>, own: NodeId) {
                 }
                 Ok(Event::InitDone) => {}
                 Err(error) => tracing::debug!(%error, "watch interrupted; it is resumed with back-off"),
-            },
+            }
+            let room = broken.len() < plan::BROKEN_MAX;
+            next = if room { events.next().now_or_never().flatten() } else { None };
         }
-        tokio::time::sleep(GATHER).await;
     }
 }

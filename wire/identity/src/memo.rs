@@ -56,24 +56,24 @@ type Read = HashMap<(TypeId, [u8; 32]), Arc<dyn Any + Send + Sync>>;
 static READ: LazyLock<Mutex<Read>> = LazyLock::new(Mutex::default);
 
 /// Returns what `read` makes of these parts, which it is asked once if it succeeds.
-pub(crate) fn read<'a, T: Clone + Send + Sync + 'static, E>(
+pub(crate) fn read<'a, T: Send + Sync + 'static, E>(
     parts: impl IntoIterator<Item = &'a [u8]>,
     read: impl FnOnce() -> Result<T, E>,
-) -> Result<T, E> {
+) -> Result<Arc<T>, E> {
     let key = (TypeId::of::<T>(), digest(parts));
     // A memo that somebody left in the middle is still one: what is in it was read.
     let memo = || READ.lock().unwrap_or_else(PoisonError::into_inner);
     let known = memo().get(&key).cloned();
-    if let Some(known) = known.as_ref().and_then(|known| known.downcast_ref::<T>()) {
-        return Ok(known.clone());
+    if let Some(known) = known.and_then(|known| known.downcast::<T>().ok()) {
+        return Ok(known);
     }
-    let value = read()?;
+    let value = Arc::new(read()?);
     let mut memo = memo();
     if memo.len() >= READ_MAX {
         // Whoever is read often is here again soon.
         memo.clear();
     }
-    memo.insert(key, Arc::new(value.clone()));
+    memo.insert(key, value.clone());
     Ok(value)
 }
 
@@ -111,10 +111,14 @@ mod tests {
     fn what_was_read_is_read_once_for_each_type_and_not_when_it_cannot_be() {
         let part = [b"flt-read".as_slice()];
         assert_eq!(read::<u8, _>(part, || Err("no")), Err("no"));
-        assert_eq!(read(part, || Ok::<u8, &str>(1)), Ok(1), "that it could not be read was remembered");
-        assert_eq!(read(part, || Ok::<u8, &str>(2)), Ok(1), "it was read again");
-        assert_eq!(read(part, || Ok::<u16, &str>(3)), Ok(3), "another type is another question");
-        assert_eq!(read([b"flt-".as_slice(), b"read"], || Ok::<u8, &str>(4)), Ok(4), "other parts of the same bytes");
+        assert_eq!(read(part, || Ok::<u8, &str>(1)), Ok(Arc::new(1)), "that it could not be read was remembered");
+        assert_eq!(read(part, || Ok::<u8, &str>(2)), Ok(Arc::new(1)), "it was read again");
+        assert_eq!(read(part, || Ok::<u16, &str>(3)), Ok(Arc::new(3)), "another type is another question");
+        assert_eq!(
+            read([b"flt-".as_slice(), b"read"], || Ok::<u8, &str>(4)),
+            Ok(Arc::new(4)),
+            "other parts of the same bytes"
+        );
     }
 
     #[test]

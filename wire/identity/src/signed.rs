@@ -8,6 +8,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -135,13 +137,13 @@ impl<T: Serialize + DeserializeOwned> Signed<T> {
     }
 }
 
-impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Signed<T> {
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Signed<T> {
     /// [`Signed::open`] for what this node keeps and reads again and again: what was read is remembered. Not for what a stranger sends, who could
     /// fill the memory.
     ///
     /// # Errors
     /// As [`Signed::open`].
-    pub fn open_kept(envelope: &Envelope, purpose: &str) -> Result<Self, SignedError> {
+    pub fn open_kept(envelope: &Envelope, purpose: &str) -> Result<Arc<Self>, SignedError> {
         let texts = [purpose, &envelope.purpose, &envelope.payload].map(str::as_bytes);
         let signatures = envelope.signatures.iter().map(String::as_bytes);
         crate::memo::read(texts.into_iter().chain(signatures), || Self::open(envelope, purpose))
@@ -265,7 +267,7 @@ mod tests {
         // What was read once is read again as what it is, not as what another envelope says.
         for envelope in [received.envelope(), offer.envelope(), received.envelope()] {
             let again = Signed::<Value>::open_kept(&envelope, PURPOSE).unwrap();
-            assert_eq!(again, Signed::open(&envelope, PURPOSE).unwrap());
+            assert_eq!(*again, Signed::open(&envelope, PURPOSE).unwrap());
             assert!(Signed::<Value>::open_kept(&envelope, "other+jws").is_err());
         }
     }

@@ -50,13 +50,6 @@ pub fn all(server: &ApiServer, kind: &Kind, namespace: &str) -> Result<Vec<Value
     page.entries.iter().map(|entry| decoded(kind, entry)).collect()
 }
 
-/// The metadata of a stored object, which are the same in all versions of its kind.
-pub fn metadata_of(entry: &Entry) -> Value {
-    let mut metadata = object::value_at(&entry.value, "metadata");
-    metadata["resourceVersion"] = entry.revision.to_string().into();
-    json!({ "metadata": metadata })
-}
-
 pub async fn get(server: &ApiServer, call: &Call) -> Result<Response<Body>, Status> {
     let entry = server.inner.store.get(&call.key()).ok_or_else(|| call.not_found())?;
     let entry = conversion::shown_one(server, &call.kind, entry).await?;
@@ -205,9 +198,18 @@ pub async fn list(server: &ApiServer, call: &Call) -> Result<Response<Body>, Sta
     match view {
         View::Object => Ok(body::json_bytes(StatusCode::OK, list_json(&call.kind, &page.entries, &metadata)?)),
         View::Metadata => {
-            let items: Vec<Value> = page.entries.iter().map(|e| table::partial(&metadata_of(e))).collect();
-            let list = json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items });
-            Ok(body::json(StatusCode::OK, &list))
+            let head = format!(
+                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"items\":["
+            );
+            let mut list = BytesMut::from(head.as_bytes());
+            for (i, entry) in page.entries.iter().enumerate() {
+                if i > 0 {
+                    list.put_u8(b',');
+                }
+                object::write_partial(&entry.value, entry.revision, &mut list);
+            }
+            list.put_slice(b"]}");
+            Ok(body::json_bytes(StatusCode::OK, list.freeze()))
         }
         View::Table => {
             let objects: Vec<Value> = page.entries.iter().map(|e| decoded(&call.kind, e)).collect::<Result<_, _>>()?;

@@ -192,14 +192,15 @@ impl Watch {
         if self.view == View::Object {
             return self.put(word, &read::json_of(&self.kind, entry)?, out);
         }
-        let shown = if self.view == View::Metadata {
-            table::partial(&read::metadata_of(entry))
-        } else {
-            let object = read::decoded(&self.kind, entry)?;
-            let metadata = json!({ "resourceVersion": entry.revision.to_string() });
-            table::table(&self.kind, std::slice::from_ref(&object), metadata, &self.include)
-        };
-        self.put(word, shown.to_string().as_bytes(), out)
+        if self.view == View::Metadata {
+            let mut partial = BytesMut::new();
+            object::write_partial(&entry.value, entry.revision, &mut partial);
+            return self.put(word, &partial, out);
+        }
+        let object = read::decoded(&self.kind, entry)?;
+        let metadata = json!({ "resourceVersion": entry.revision.to_string() });
+        let table = table::table(&self.kind, std::slice::from_ref(&object), metadata, &self.include);
+        self.put(word, table.to_string().as_bytes(), out)
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool, out: &mut BytesMut) {

@@ -76,8 +76,9 @@ pub struct Written {
 impl Written {
     /// The response to whoever asked for the write.
     pub fn respond(&self, call: &Call, code: StatusCode) -> Result<Response<Body>, Status> {
-        match &self.text {
-            Some(text) if call.wanted(false)?.0 == View::Object => Ok(body::json_bytes(code, text.clone())),
+        match (&self.text, call.wanted(false)?.0) {
+            (Some(text), View::Object) => Ok(body::json_bytes(code, text.clone())),
+            (Some(text), View::Metadata) => Ok(body::json_bytes(code, object::partial_of(text))),
             _ => super::represent(call, code, &self.object),
         }
     }

@@ -81,6 +81,7 @@ pub(super) struct Copies {
     offers: Cache<Offer>,
     blueprints: Cache<ServiceBlueprint>,
     ratings: Cache<Rating>,
+    contracts: Cache<Contract>,
     /// What offers and blueprints said when it was read last, and how often each had changed then.
     shop: Mutex<Option<([u64; 2], Arc<Shop>)>>,
 }
@@ -94,6 +95,7 @@ impl Copies {
             offers: caches.namespaced(names::NAMESPACE),
             blueprints: caches.namespaced(names::NAMESPACE),
             ratings: caches.namespaced(names::NAMESPACE),
+            contracts: caches.namespaced(names::NAMESPACE),
             shop: Mutex::default(),
         }
     }
@@ -111,6 +113,14 @@ impl Copies {
         self.flavors.synced().await;
         let flavor = self.flavors.get(names::NAMESPACE, name)?;
         (convert::did(&flavor.spec.owner) == Some(own)).then(|| Flavor::clone(&flavor))
+    }
+
+    /// Returns the contracts by which this node sells, as far as this process knows.
+    pub async fn sold(&self, own: NodeId, speakers: &Speakers) -> Vec<Arc<Contract>> {
+        self.contracts.synced().await;
+        let mut contracts = self.contracts.list();
+        contracts.retain(|contract| is_sold(contract, own, speakers));
+        contracts
     }
 
     /// Returns what was seen of a buyer, 0 to 100; `None` is nothing yet.
@@ -155,12 +165,15 @@ impl Copies {
     }
 }
 
-/// Returns the contracts by which this node sells.
-pub(super) async fn sold(client: &Client, own: NodeId, speakers: &Speakers) -> Result<Vec<Contract>, Error> {
+/// Returns the contracts by which this node sells, as the API has them.
+pub(super) async fn sold(client: &Client, own: NodeId, speakers: &Speakers) -> Result<Vec<Arc<Contract>>, Error> {
     let api = Api::<Contract>::namespaced(client.clone(), names::NAMESPACE);
     let contracts = api.list(&Default::default()).await?.items;
-    let seller = |contract: &Contract| convert::did(&contract.spec.seller).map(|named| speakers.current(&named));
-    Ok(contracts.into_iter().filter(|contract| seller(contract) == Some(own)).collect())
+    Ok(contracts.into_iter().filter(|contract| is_sold(contract, own, speakers)).map(Arc::new).collect())
+}
+
+fn is_sold(contract: &Contract, own: NodeId, speakers: &Speakers) -> bool {
+    convert::did(&contract.spec.seller).is_some_and(|named| speakers.current(&named) == own)
 }
 
 /// What is sold as it is.

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde_json::json;
+use substrate_client::Brief;
 
 /// Who writes, in events.
 const MANAGER: &str = "fluidos-discovery";
@@ -25,23 +26,23 @@ pub(super) async fn write(
     spec: &AcquaintanceSpec,
     status: &AcquaintanceStatus,
 ) -> kube::Result<()> {
-    let api = acquaintances(client);
+    let api = Brief::namespaced::<Acquaintance>(client, names::NAMESPACE);
     let mut object = Acquaintance::new(name, spec.clone());
     object.metadata.namespace = Some(names::NAMESPACE.into());
-    match api.create(&PostParams::default(), &object).await {
+    match api.create(&object).await {
         Err(kube::Error::Api(error)) if error.code == 409 => {
             // A merge keeps what is not named: what there is no more is named as nothing.
             let change = json!({"spec": {
                 "did": spec.did, "accepted": spec.accepted, "doubts": spec.doubts, "vouches": spec.vouches,
             }});
-            api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await?;
+            acquaintances(client).patch(name, &PatchParams::default(), &Patch::Merge(change)).await?;
         }
         other => drop(other?),
     }
     let change = json!({"status": {
         "name": status.name, "standing": status.standing, "key": status.key, "message": status.message,
     }});
-    api.patch_status(name, &PatchParams::default(), &Patch::Merge(change)).await.map(drop)
+    api.patch_status(name, &Patch::Merge(change)).await.map(drop)
 }
 
 /// Forgets a node.

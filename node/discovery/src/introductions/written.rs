@@ -24,8 +24,8 @@ impl Introductions {
                 (history.origin(), spec, store::status(&standing, self.name_of(&standing, &history.origin())))
             })
             .collect();
-        let gone: Vec<NodeId> =
-            self.written.keys().filter(|did| !wanted.iter().any(|(origin, ..)| origin == *did)).copied().collect();
+        let origins: BTreeSet<NodeId> = wanted.iter().map(|(origin, ..)| *origin).collect();
+        let gone: Vec<NodeId> = self.written.keys().filter(|did| !origins.contains(*did)).copied().collect();
         for did in gone {
             match act::forget(&self.options.client, &store::name(&did)).await {
                 Ok(()) => drop(self.written.remove(&did)),

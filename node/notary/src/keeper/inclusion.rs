@@ -7,9 +7,10 @@ use std::time::Instant;
 use fluidos_identity::NodeId;
 use fluidos_model::kinds::{Contract, names};
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
+use kube::api::Patch;
 use serde_json::json;
+use substrate_client::Brief;
 
 use super::exchanges::EXCHANGES_MAX;
 use super::{Addresses, Brought, Keeper};
@@ -58,7 +59,7 @@ impl Keeper {
 
     pub(super) async fn answered_inclusion(&mut self, other: NodeId, answers: Vec<(String, Answer)>) {
         self.inclusion.asked(&other, Instant::now());
-        let api = Api::<Contract>::namespaced(self.notary.options.client.clone(), names::NAMESPACE);
+        let api = Brief::namespaced::<Contract>(&self.notary.options.client, names::NAMESPACE);
         for (name, answer) in answers {
             let failures = self.inclusion.answered(&name, &answer, Instant::now());
             let Some(contract) = self.caches.contracts.get(names::NAMESPACE, &name) else { continue };
@@ -70,7 +71,7 @@ impl Keeper {
             conditions.retain(|condition| condition.kind != LOGGED);
             conditions.push(told);
             let patch = json!({"metadata": {"uid": contract.uid()}, "status": {"conditions": conditions}});
-            match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            match api.patch_status(&name, &Patch::Merge(patch)).await {
                 Err(error) if !matches!(&error, kube::Error::Api(status) if matches!(status.code, 404 | 409)) => {
                     tracing::warn!(contract = name, %error, "whether it is in the other party's log is not written");
                 }

@@ -7,8 +7,9 @@ use fluidos_model::kinds::{
     LogState, RestoredRecords, TransparencyLog, TransparencyLogSpec, TransparencyLogStatus, names,
 };
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PostParams};
 use serde_json::json;
+use substrate_client::Brief;
 
 use super::Keeper;
 use crate::standing::told;
@@ -74,9 +75,9 @@ impl Keeper {
         if before.status.as_ref() == Some(&status) {
             return;
         }
-        let api = Api::<TransparencyLog>::namespaced(self.notary.options.client.clone(), names::NAMESPACE);
+        let api = Brief::namespaced::<TransparencyLog>(&self.notary.options.client, names::NAMESPACE);
         let patch = Patch::Merge(json!({ "status": status }));
-        match api.patch_status(names::LOG, &PatchParams::default(), &patch).await {
+        match api.patch_status(names::LOG, &patch).await {
             Err(error) if !matches!(&error, kube::Error::Api(status) if matches!(status.code, 404 | 409)) => {
                 tracing::warn!(%error, "how the log stands is not written");
             }
