@@ -78,6 +78,11 @@ pub fn binary() -> PathBuf {
     }
 }
 
+/// The smaller program for machines that only join, beside the other.
+pub fn agent_binary() -> PathBuf {
+    binary().with_file_name("fluidos-agent")
+}
+
 /// kubectl: what the PATH has, else what `cargo xtask` brought.
 pub fn kubectl() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();

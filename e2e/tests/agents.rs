@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD as BASE64, BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use fluidos_e2e::images::Image;
-use fluidos_e2e::node::{Node, Setup};
+use fluidos_e2e::node::{Node, Setup, agent_binary, binary};
 use fluidos_e2e::stage::Stage;
 use fluidos_e2e::wait::until;
 use serde_json::{Value, json};
@@ -138,7 +138,11 @@ fn machines_join_and_are_one_node() {
     let farm = stage.start("farm", &["--no-mdns", "--api", "0.0.0.0:6443"]).unwrap();
     let invitation = invite(&farm, &[]).unwrap();
     assert!(invitation.starts_with("fluidos-agent-1.") && invitation.lines().count() == 1);
-    let [east, west] = ["east", "west"].map(|name| stage.setup(name, &[]).unwrap());
+    let east = stage.setup("east", &[]).unwrap();
+    // A smaller machine has the smaller program.
+    stage.play(&agent_binary());
+    let west = stage.setup("west", &[]).unwrap();
+    stage.play(&binary());
     let east = east.join(Some(&invitation)).unwrap();
     let west = west.join(Some(&invitation)).unwrap();
     for setup in [&farm.setup, &east.setup, &west.setup] {

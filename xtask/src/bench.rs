@@ -62,7 +62,7 @@ impl Bench {
         let built = target().join(profile);
         let mut binary = built.join("fluidos");
         if matches!(self.name.as_str(), "main-job" | "pods" | "network" | "agent" | "announcers" | "purchases") {
-            binary = release::binary(self.debug)?;
+            binary = release::binary(release::NODE, self.debug)?;
         }
         if !matches!(self.name.as_str(), "main-job" | "pods" | "network" | "agent") {
             let mut build = vec!["build", "--locked", "--package", "fluidos-bench"];
@@ -75,7 +75,7 @@ impl Bench {
             "main-job" => main_job::measure(&binary)?,
             "pods" => pods::measure(&binary, &upstream(&["kubelet"])?)?,
             "network" => network::measure(&binary)?,
-            "agent" => agent::measure(&binary)?,
+            "agent" => agent::measure(&binary, &release::binary(release::AGENT, self.debug)?)?,
             "announcers" => announcers::measure(&binary, &built.join("fluidos-bench"))?,
             name => {
                 let program = built.join("fluidos-bench");

@@ -33,19 +33,24 @@ pub enum Symbols {
     Stripped,
 }
 
-/// Builds the binary and returns where it is.
-pub fn binary(debug: bool) -> Result<PathBuf> {
+/// All of it, with every verb.
+pub const NODE: &str = "fluidos";
+/// What a machine needs that only joins.
+pub const AGENT: &str = "fluidos-agent";
+
+/// Builds a program and returns where it is.
+pub fn binary(program: &str, debug: bool) -> Result<PathBuf> {
     if debug {
         run("cargo", crate::machine::BUILD)?;
-        return Ok(target().join("debug/fluidos"));
+        return Ok(target().join("debug").join(program));
     }
-    link(Symbols::Stripped)
+    link(program, Symbols::Stripped)
 }
 
-/// Builds the release binary and returns where it is.
-fn link(symbols: Symbols) -> Result<PathBuf> {
+/// Builds a release program and returns where it is.
+fn link(program: &str, symbols: Symbols) -> Result<PathBuf> {
     let mut build: Vec<String> =
-        ["rustc", "--locked", "--release", "--package", "fluidos", "--bin", "fluidos", "--"].map(str::to_owned).into();
+        ["rustc", "--locked", "--release", "--package", "fluidos", "--bin", program, "--"].map(str::to_owned).into();
     let report = target().join("order.found");
     let mut command = command("cargo");
     if has_lld()? {
@@ -73,10 +78,11 @@ fn link(symbols: Symbols) -> Result<PathBuf> {
     println!("\n$ cargo {}", build.join(" "));
     let status = command.args(&build).status().context("cargo")?;
     ensure!(status.success(), "cargo {}: {status}", build.join(" "));
-    if symbols == Symbols::Stripped {
+    // The list is of both, and the agent has half of its functions.
+    if symbols == Symbols::Stripped && program == NODE {
         tell(&std::fs::read_to_string(&report).unwrap_or_default());
     }
-    Ok(target().join("release/fluidos"))
+    Ok(target().join("release").join(program))
 }
 
 /// Says how many functions are in order: a list that was made for another program orders little, and nothing else shows it.

@@ -36,7 +36,7 @@ impl Test {
         }
         let built = programs::build(ALL)?;
         // The story of two machines begins with what a user copies to them.
-        crate::dist::Dist { program: Some(built.binary.clone()) }.run()?;
+        crate::dist::Dist { program: Some(built.binary.clone()), agent: false }.run()?;
         let outcome = built.run(|| if self.only { Ok(()) } else { lints() });
         run("cargo", &["test", "--workspace", "--features", ALL, "--locked", "--doc"])?;
         // The main job, whole: the same command that a newcomer runs, with the program that is here.

@@ -40,6 +40,17 @@ pub struct Check {
     rear: SocketAddr,
 }
 
+/// What is checked of a machine that is to join.
+#[derive(clap::Args, Clone, Debug)]
+pub struct CheckMachine {
+    /// What to print; wide is the same as table, name is what was looked at.
+    #[arg(short, long, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
+    /// The directory that the agent would use.
+    #[arg(long, env = "FLUIDOS_DATA_DIR", default_value = "/var/lib/fluidos-agent", value_parser = crate::cli::up::directory)]
+    data_dir: PathBuf,
+}
+
 /// One thing that was looked at.
 pub struct Finding {
     what: String,
@@ -76,10 +87,21 @@ impl Finding {
 
 /// Does what the verb says.
 pub fn run(connection: &Connection, check: &Check) -> Result<()> {
-    let findings = if check.pre { before(check) } else { with(node(connection))? };
-    if let Some(text) = check.output.structured(&findings.iter().map(Finding::value).collect::<Vec<_>>())? {
+    tell(if check.pre { before(check) } else { with(node(connection))? }, check.output)
+}
+
+/// Checks a machine that is to join.
+pub fn of_machine(check: &CheckMachine) -> Result<()> {
+    let mut findings = machine::findings(&machine::look());
+    findings.push(Finding::new(format!("--data-dir {}", check.data_dir.display()), directory(&check.data_dir)));
+    findings.extend(runtimes_of(&check.data_dir));
+    tell(findings, check.output)
+}
+
+fn tell(findings: Vec<Finding>, output: Output) -> Result<()> {
+    if let Some(text) = output.structured(&findings.iter().map(Finding::value).collect::<Vec<_>>())? {
         println!("{text}");
-    } else if check.output == Output::Name {
+    } else if output == Output::Name {
         findings.iter().for_each(|finding| println!("{}", finding.what));
     } else {
         findings.iter().for_each(|finding| println!("{}", finding.text()));
@@ -101,9 +123,14 @@ fn before(check: &Check) -> Vec<Finding> {
         Finding::new(format!("--data-dir {}", check.data_dir.display()), directory(&check.data_dir)),
         Finding::new("kubectl", kubectl()).optional(),
     ]);
-    findings.extend(crate::cli::pods::usual_socket().map(|socket| container_runtime(&socket)));
-    findings.push(default_runtime(&check.data_dir));
+    findings.extend(runtimes_of(&check.data_dir));
     findings
+}
+
+/// What runs pods on this machine.
+fn runtimes_of(data_dir: &Path) -> impl Iterator<Item = Finding> {
+    let found = crate::cli::pods::usual_socket().map(|socket| container_runtime(&socket));
+    found.into_iter().chain([default_runtime(data_dir)])
 }
 
 /// Whether a container runtime that this machine has can run pods.

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and who answers.
 
+pub mod agent;
 mod config;
 pub mod issuer;
 pub mod pods;
@@ -192,10 +193,13 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
     }
     let command = match config::with_file(command, arguments) {
         Ok(command) => command,
-        Err(error) => return failed(&error),
+        Err(error) => return failed("fluidos", &error),
     };
     if let Some(name) = of_machine(command.clone(), arguments).filter(|_| as_plugin) {
-        return failed(&anyhow::anyhow!("{name} is about this machine, not about a cluster; run: fluidos {name}"));
+        return failed(
+            "fluidos",
+            &anyhow::anyhow!("{name} is about this machine, not about a cluster; run: fluidos {name}"),
+        );
     }
     let Cli { connection, verb } =
         match command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -236,12 +240,12 @@ pub fn main(arguments: &[std::ffi::OsString], as_plugin: bool) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => failed("fluidos", &error),
     }
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("fluidos: {error:#}");
+fn failed(program: &str, error: &anyhow::Error) -> ExitCode {
+    eprintln!("{program}: {error:#}");
     ExitCode::FAILURE
 }
 

@@ -214,7 +214,6 @@ fn controllers(up: &Up, api: &Api, ranges: Ranges, parts: &mut Parts) {
         minter: Some(api.minter()),
         node_ranges: Some(agents::ranges((!up.no_agent).then_some(&up.name), &ranges)),
         caches: Some(api.access("shared-informers").caches),
-        unhurried: Some(parts.rooms()),
         ..Default::default()
     };
     parts.spawn(async move { substrate_controllers::run(client_for, options).await });

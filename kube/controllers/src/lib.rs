@@ -70,7 +70,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use substrate_client::Caches;
 use substrate_client::certificates::Signer;
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::error;
 
@@ -97,8 +96,6 @@ pub struct Options {
     pub node_ranges: Option<Ranges>,
     /// The copies of the API that all parts of the process share; without them the controllers have their own.
     pub caches: Option<Caches>,
-    /// Where what nobody waits for runs: the collector of garbage, which hears of every change of every kind. Absent is with the others.
-    pub unhurried: Option<Handle>,
 }
 
 impl Default for Options {
@@ -113,7 +110,6 @@ impl Default for Options {
             minter: None,
             node_ranges: None,
             caches: None,
-            unhurried: None,
         }
     }
 }
@@ -132,8 +128,7 @@ pub async fn run(client_for: impl Fn(&str) -> kube::Client, options: Options) {
     tasks.spawn(endpoint_slice::run(client_for("endpointslice-controller"), caches.clone()));
     tasks.spawn(load_balancer::run(client_for("service-controller"), caches.clone()));
     tasks.spawn(namespace::run(client_for("namespace-controller"), caches.clone()));
-    let unhurried = options.unhurried.unwrap_or_else(Handle::current);
-    tasks.spawn_on(garbage::run(client_for("generic-garbage-collector"), in_use.clone()), &unhurried);
+    tasks.spawn(garbage::run(client_for("generic-garbage-collector"), in_use.clone()));
     tasks.spawn(node_life::run(client_for("node-controller"), caches.clone(), options.node_grace));
     if let Some(ranges) = options.node_ranges {
         tasks.spawn(node_ipam::run(client_for("node-ipam-controller"), caches.nodes.clone(), ranges));

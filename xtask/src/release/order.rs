@@ -80,7 +80,7 @@ fn place<'a>(symbols: &'a HashSet<String>, list: &[u32]) -> (Vec<&'a str>, usize
 /// `cargo xtask order`: makes the list anew.
 pub fn make() -> Result<()> {
     install(&[VALGRIND])?;
-    let binary = super::link(super::Symbols::Kept)?;
+    let binary = super::link(super::NODE, super::Symbols::Kept)?;
     let watched = Watched::new(&binary)?;
     let mut stage = Stage::new("ordr")?;
 

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!  REAR, API, links, kubelet, scheduler, controllers ──▶ the node's threads
-//!  rooms, the collector of garbage: they look at what
-//!  has changed and plan ───────────────────────────────▶ one thread that yields the processor to the others
+//!  rooms: they look at what has changed and plan ──────▶ one thread that yields the processor to the others
 //! ```
 //! A *room* looks at the sum of all changes, so one that comes later sees more at once and misses nothing. While buyers come as fast as
 //! they are answered, rooms that looked at each purchase took more of the processor than all answers together.
@@ -43,11 +42,6 @@ pub struct Parts {
 impl Parts {
     pub fn new(rooms: Handle) -> Self {
         Self { set: JoinSet::new(), rooms }
-    }
-
-    /// Where rooms run.
-    pub fn rooms(&self) -> Handle {
-        self.rooms.clone()
     }
 
     /// Runs a part.
