@@ -148,8 +148,9 @@ impl Layout {
         let mut moved: Vec<Arc<Commitment>> = Vec::new();
         if self.head.len() > HEAD_MAX {
             let sold = self.head.iter().filter(|known| !known.is_held()).count();
-            // Holds change soon: they move only when there is nearly nothing else.
-            let stays = |known: &Arc<Commitment>| sold >= HEAD_MAX / 2 && known.is_held();
+            let held = self.head.len() - sold;
+            // Holds change soon: they move only when there is nearly nothing else, or too many of them.
+            let stays = |known: &Arc<Commitment>| sold >= HEAD_MAX / 2 && held <= HEAD_MAX && known.is_held();
             let (head, rest) = std::mem::take(&mut self.head).into_iter().partition(stays);
             self.head = head;
             moved.extend::<Vec<_>>(rest);

@@ -104,6 +104,17 @@ impl Written {
     }
 }
 
+#[test]
+fn too_many_holds_do_not_stay_in_the_ledger() {
+    let (mut pool, mut written) = (Pool::default(), Written::default());
+    let many = HEAD_MAX as u16;
+    // As many as a group commit may bring at once: holds enough to fill it, and as many sold as let holds stay.
+    (0..many + many / 2 + 1).for_each(|number| apply(&mut pool, &Change::Hold(number)));
+    (0..many / 2).for_each(|number| apply(&mut pool, &Change::Sell(number)));
+    written.write(&pool);
+    assert_eq!(by_transaction(&written.standing().pool), by_transaction(&pool));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
