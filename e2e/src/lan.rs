@@ -120,6 +120,26 @@ impl Machine {
         run("ip", &["-n", &self.lan, "link", "set", &self.cable, state]).map(|_| ())
     }
 
+    /// A device in its namespace by which a virtual machine has the cable instead: what it sends goes out, and what comes for it goes in.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn tap(&self) -> Result<&'static str> {
+        const TAP: &str = "tap0";
+        let space = self.namespace.as_str();
+        for left in ["in", TAP] {
+            let _ = output("ip", &["-n", space, "link", "del", left]); // of a machine that was here before
+        }
+        run("ip", &["-n", space, "link", "add", "in", "type", "bridge", "mcast_snooping", "0"])?;
+        run("ip", &["-n", space, "addr", "flush", "dev", "eth0"])?;
+        run("ip", &["-n", space, "link", "set", "eth0", "master", "in"])?;
+        run("ip", &["-n", space, "tuntap", "add", TAP, "mode", "tap"])?;
+        for (device, more) in [(TAP, &["master", "in"][..]), ("in", &[])] {
+            run("ip", &[&["-n", space, "link", "set", device], more, &["up"]].concat())?;
+        }
+        Ok(TAP)
+    }
+
     /// Has the LAN carry nothing between this machine and others that are isolated: they have no cable to each other.
     ///
     /// # Errors

@@ -5,18 +5,20 @@
 //! kernel package ─┐
 //! programs + libs ─┼─▶ initramfs ─▶ qemu ─▶ serial console: what the script prints
 //! script ─────────┘      └ /init: moves to a tmpfs (a container cannot pivot from an initramfs), mounts, runs the script
+//! disk, cable ────────────────────────▶ /dev/vda, eth0
 //! ```
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::command::run;
+use crate::lan::Machine;
 use crate::root;
 
 /// The package whose dependency is the newest kernel of this Debian, small and made for virtual machines.
@@ -31,11 +33,16 @@ const MODULES: &[&str] = &[
     "drivers/virtio",
     "drivers/net/tun.ko",
     "drivers/net/veth.ko",
+    "drivers/net/net_failover.ko",
+    "drivers/net/virtio_net.ko",
 ];
 /// Enough for the programs, which live in memory, and for what runs.
 const MEMORY_MIB: u32 = 2048;
-/// What the script's output ends with.
+/// What is said before the script's output, and what that ends with.
+const BEGIN: &str = "flt-vm-begin";
 const END: &str = "flt-vm-end";
+/// An emulated machine on a busy one.
+const BOOT: Duration = Duration::from_secs(180);
 
 /// Prepares the machine's first process; the story's script follows it.
 const INIT: &str = r#"#!/bin/sh
@@ -58,6 +65,8 @@ ip link set lo up
 modprobe tun
 modprobe virtio_pci
 modprobe virtio_blk
+modprobe virtio_net
+echo flt-vm-begin
 sh /story < /dev/null 2>&1
 echo flt-vm-end
 poweroff -f
@@ -69,8 +78,8 @@ poweroff -f
 /// # Errors
 /// When the machine cannot be made, or the script has not ended within `limit`, with what it said until then.
 pub fn story(script: &str, files: &[(&Path, &str)], limit: Duration) -> Result<String> {
-    boot(script, files, None, |text| text.contains(END), limit)
-        .map(|told| told.split_once(END).map_or(told.clone(), |(told, _)| told.to_owned()))
+    let told = VirtualMachine::boot(script, files, None, None)?.says(|text| text.contains(END), limit)?;
+    Ok(told.split_once(END).map_or(told.clone(), |(told, _)| told.to_owned()))
 }
 
 /// As [`story`], on a machine with a disk (`/dev/vda`), which is killed as soon as `enough` was said: its disk keeps what was written to it, and
@@ -85,42 +94,100 @@ pub fn power_loss(
     enough: impl Fn(&str) -> bool,
     limit: Duration,
 ) -> Result<String> {
-    boot(script, files, Some(disk), enough, limit)
+    VirtualMachine::boot(script, files, Some(disk), None)?.says(enough, limit)
 }
 
-fn boot(
-    script: &str,
-    files: &[(&Path, &str)],
-    disk: Option<&Path>,
-    enough: impl Fn(&str) -> bool,
-    limit: Duration,
-) -> Result<String> {
-    let kernel = kernel()?;
-    let place = tempfile::Builder::new().prefix("flt-vm-").tempdir()?;
-    let image = place.path().join("initramfs");
-    pack(&kernel, script, files, &place.path().join("root"), &image)?;
-    let mut machine = Command::new("qemu-system-x86_64")
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", &MEMORY_MIB.to_string()])
-        .args(["-nographic", "-no-reboot", "-net", "none"])
-        .arg("-kernel")
-        .arg(&kernel.image)
-        .arg("-initrd")
-        .arg(&image)
-        .args(["-append", "console=ttyS0 quiet panic=-1"])
-        .args(disk.iter().flat_map(|disk| ["-drive".into(), format!("file={},format=raw,if=virtio", disk.display())]))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("qemu-system-x86_64")?;
-    let told = listen(machine.stdout.take().context("no console")?, enough, limit);
-    let _ = machine.kill(); // it has switched itself off, or has had its time
-    machine.wait()?;
-    told
+/// A machine that runs. Its power is cut when it is dropped.
+#[derive(Debug)]
+pub struct VirtualMachine {
+    process: Child,
+    console: mpsc::Receiver<Vec<u8>>,
+    said: Vec<u8>,
 }
 
-/// What comes over the console until it is enough.
-fn listen(mut console: impl Read + Send + 'static, enough: impl Fn(&str) -> bool, limit: Duration) -> Result<String> {
+impl VirtualMachine {
+    /// Boots a machine as [`story`] does, with a disk (`/dev/vda`), and in the place of a machine of a LAN: it has the cable (`eth0`, without an address).
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn boot(script: &str, files: &[(&Path, &str)], disk: Option<&Path>, place: Option<&Machine>) -> Result<Self> {
+        let kernel = kernel()?;
+        let made = tempfile::Builder::new().prefix("flt-vm-").tempdir()?;
+        let image = made.path().join("initramfs");
+        pack(&kernel, script, files, &made.path().join("root"), &image)?;
+        let mut words: Vec<String> = place.map(Machine::enter).into_iter().flatten().collect();
+        words.push("qemu-system-x86_64".into());
+        let mut machine = Command::new(&words[0]);
+        machine
+            .args(&words[1..])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", &MEMORY_MIB.to_string()])
+            .args(["-nographic", "-no-reboot"])
+            .arg("-kernel")
+            .arg(&kernel.image)
+            .arg("-initrd")
+            .arg(&image)
+            .args(["-append", "console=ttyS0 quiet panic=-1"]);
+        if let Some(disk) = disk {
+            machine.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));
+        }
+        match place {
+            Some(place) => {
+                let tap = place.tap()?;
+                machine.arg("-netdev").arg(format!("tap,id=cable,ifname={tap},script=no,downscript=no"));
+                machine.args(["-device", "virtio-net-pci,netdev=cable,romfile="])
+            }
+            None => machine.args(["-net", "none"]),
+        };
+        let mut process = machine
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("qemu-system-x86_64")?;
+        let console = listen(process.stdout.take().context("no console")?);
+        let mut booted = Self { process, console, said: Vec::new() };
+        // It reads the files while it boots.
+        booted.says(|text| text.contains(BEGIN), BOOT)?;
+        Ok(booted)
+    }
+
+    /// All that it has said over the console, once that is enough.
+    ///
+    /// # Errors
+    /// When it was not enough within `limit`, with what it said until then.
+    pub fn says(&mut self, enough: impl Fn(&str) -> bool, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let text = String::from_utf8_lossy(&self.said).replace('\r', "");
+            if enough(&text) {
+                return Ok(text);
+            }
+            match self.console.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(part) => self.said.extend(part),
+                Err(reason) => bail!("the virtual machine did not say it within {limit:?} ({reason}):\n{text}"),
+            }
+        }
+    }
+
+    /// Types a line at the console (`/dev/ttyS0`).
+    ///
+    /// # Errors
+    /// When nobody is there.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        let mut keyboard = self.process.stdin.as_ref().context("no keyboard")?;
+        Ok(writeln!(keyboard, "{line}")?)
+    }
+}
+
+impl Drop for VirtualMachine {
+    fn drop(&mut self) {
+        let _ = self.process.kill(); // it has switched itself off, or has had its time
+        let _ = self.process.wait();
+    }
+}
+
+/// What comes over the console.
+fn listen(mut console: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     let (sender, parts) = mpsc::channel();
     std::thread::spawn(move || {
         let mut part = [0; 4096];
@@ -130,17 +197,7 @@ fn listen(mut console: impl Read + Send + 'static, enough: impl Fn(&str) -> bool
             }
         }
     });
-    let (deadline, mut bytes) = (Instant::now() + limit, Vec::new());
-    loop {
-        let text = String::from_utf8_lossy(&bytes).replace('\r', "");
-        if enough(&text) {
-            return Ok(text);
-        }
-        match parts.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(part) => bytes.extend(part),
-            Err(reason) => bail!("the virtual machine did not come to its end within {limit:?} ({reason}):\n{text}"),
-        }
-    }
+    parts
 }
 
 struct Kernel {

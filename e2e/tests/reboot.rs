@@ -1,5 +1,6 @@
 //! A machine loses its power and is rebooted while pods run: they come back under their restart policies, with what they had written, also those
-//! whose image was unpacked a moment before. The machine is QEMU's, with Debian's kernel; only on the architecture for which it is made.
+//! whose image was unpacked a moment before. Once it is a node of its own, once an agent beside two other machines. It is QEMU's, with Debian's kernel;
+//! only on the architecture for which it is made.
 #![cfg(target_arch = "x86_64")]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -9,8 +10,10 @@ use std::time::Duration;
 
 use fluidos_e2e::command::run;
 use fluidos_e2e::images::Image;
-use fluidos_e2e::node::{binary, kubectl};
-use fluidos_e2e::virtual_machine;
+use fluidos_e2e::node::{Node, agent_binary, binary, kubectl};
+use fluidos_e2e::stage::Stage;
+use fluidos_e2e::virtual_machine::{self, VirtualMachine};
+use fluidos_e2e::wait::until;
 
 /// An emulated machine on a busy one.
 const LIMIT: Duration = Duration::from_secs(420);
@@ -31,13 +34,12 @@ of='{.metadata.uid} {.status.containerStatuses[0].restartCount}'
 "#;
 
 /// What a pod must have written is on the disk before it is ready, for its power is cut then.
-const BEFORE: &str = r#"
-fluidos image load /image --data-dir /node/data
-kubectl apply -f - <<'YAML'
+const PODS: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: always, labels: {app: always}}
 spec:
+  nodeSelector: {kubernetes.io/hostname: vm}
   containers:
   - name: a
     image: "busybox:1"
@@ -55,6 +57,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: never}
 spec:
+  nodeSelector: {kubernetes.io/hostname: vm}
   restartPolicy: Never
   containers: [{name: a, image: "busybox:1", command: [sleep, "10000"]}]
 ---
@@ -62,6 +65,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: failed}
 spec:
+  nodeSelector: {kubernetes.io/hostname: vm}
   restartPolicy: OnFailure
   containers:
   - name: a
@@ -80,6 +84,7 @@ spec:
   template:
     metadata: {labels: {app: db}}
     spec:
+      nodeSelector: {kubernetes.io/hostname: vm}
       terminationGracePeriodSeconds: 0
       containers:
       - name: a
@@ -90,7 +95,9 @@ spec:
   volumeClaimTemplates:
   - metadata: {name: data}
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
-YAML
+"#;
+
+const BEFORE: &str = r#"
 kubectl rollout status statefulset/db --timeout=120s
 kubectl wait --for=condition=Ready pod/always pod/never pod/failed --timeout=120s
 for pod in always never failed db-0; do told "$boot $pod" pod/$pod "$of"; done
@@ -139,7 +146,9 @@ fn pods_come_back_when_the_machine_has_lost_its_power_and_when_it_is_rebooted() 
     run("mkfs.ext4", &["-q", disk.to_str().unwrap()]).unwrap();
     let boot = |story: &str, last: &str| machine(&format!("{UP}{story}"), &files, &disk, last);
     // Its power is cut as soon as all runs; the second time it goes down in order.
-    let first = boot(&format!("boot=first\n{BEFORE}"), "flt-all-runs\n");
+    let load = "fluidos image load /image --data-dir /node/data";
+    let apply = format!("kubectl apply -f - <<'YAML'{PODS}YAML");
+    let first = boot(&format!("boot=first\n{load}\n{apply}\n{BEFORE}"), "flt-all-runs\n");
     let second = boot(&format!("boot=second\n{AFTER}{DOWN}"), "flt-is-down\n");
     let third = boot(&format!("boot=third\n{AFTER}echo flt-is-told\ntail -5 /log\n"), "flt-is-told\n");
     let all = first + &second + &third;
@@ -159,6 +168,115 @@ fn pods_come_back_when_the_machine_has_lost_its_power_and_when_it_is_rebooted() 
         for pod in ["always", "db-0"] {
             assert_eq!(told(&all, &format!("{boot} starts of {pod}")), [starts], "what it wrote is there:\n{all}");
         }
+    }
+}
+
+/// An agent on the machine's disk; at a line from the console it goes down.
+const JOIN: &str = r#"
+mkdir -p /node
+mount -t ext4 /dev/vda /node || exit
+ip addr add $address/24 dev eth0
+ip link set eth0 up
+ip route add default dev eth0
+fluidos-agent join $invitation --name vm --data-dir /node/data --eviction-hard 'memory.available<10Mi' > /ready 2> /log &
+node=$!
+i=0; while ! grep -q '^ready' /ready && [ $i -lt 900 ]; do sleep 0.1; i=$((i+1)); done
+grep -q '^ready' /ready || { cat /log; exit; }
+fluidos-agent image load /image --data-dir /node/data
+echo flt-has-joined
+head -n 1 /dev/ttyS0
+"#;
+
+/// An agent's machine as its server sees it.
+struct Seen<'a>(&'a Node);
+
+impl Seen<'_> {
+    fn told(&self, object: &str, path: &str) -> String {
+        self.0.kubectl(&["get", object, "-o", &format!("jsonpath={path}")]).unwrap()
+    }
+
+    fn boot(&self) -> String {
+        self.told("node/vm", "{.status.nodeInfo.bootID}")
+    }
+
+    fn uids(&self) -> [String; 4] {
+        ALL.map(|pod| self.told(&format!("pod/{pod}"), "{.metadata.uid}"))
+    }
+
+    /// Waits until the machine has been booted since, and each pod has been restarted so often and is as it is to be.
+    fn comes_back(&self, before: &str, restarts: [&str; 4]) {
+        until("the machine is up again", LIMIT, || {
+            let boot = self.boot();
+            if boot == before { Err(boot) } else { Ok(()) }
+        })
+        .unwrap();
+        let states = ["Running true", "Failed false", "Succeeded false", "Running true"];
+        let expected: Vec<String> = restarts.iter().zip(states).map(|(n, state)| format!("{n} {state}")).collect();
+        until("its pods are back", LIMIT, || {
+            let path =
+                "{.status.containerStatuses[0].restartCount} {.status.phase} {.status.containerStatuses[0].ready}";
+            let seen: Vec<String> = ALL.iter().map(|pod| self.told(&format!("pod/{pod}"), path)).collect();
+            if seen == expected { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+        .unwrap();
+    }
+}
+
+const ALL: [&str; 4] = ["always", "never", "failed", "db-0"];
+
+#[test]
+fn pods_of_an_agent_come_back_when_its_machine_has_lost_its_power_and_when_it_is_rebooted() {
+    let image = Image::Busybox.layout().unwrap();
+    let mut stage = Stage::new("rebo").unwrap();
+    let (farm, agents) = stage.machines(2, &image).unwrap();
+    let place = stage.setup("vm", &[]).unwrap().machine.unwrap();
+    let disk = stage.directory().join("disk");
+    std::fs::File::create(&disk).unwrap().set_len(512 << 20).unwrap();
+    run("mkfs.ext4", &["-q", disk.to_str().unwrap()]).unwrap();
+    let program = agent_binary();
+    let files = [(program.as_path(), "/bin/fluidos-agent"), (&image, "/image")];
+    let boot = |invitation: &str| {
+        let words = format!("address={}\ninvitation={invitation}\n", place.address);
+        let mut machine =
+            VirtualMachine::boot(&format!("{words}{JOIN}{DOWN}"), &files, Some(&disk), Some(&place)).unwrap();
+        machine.says(|text| text.contains("flt-has-joined\n"), LIMIT).unwrap();
+        machine
+    };
+    let seen = Seen(&farm);
+
+    let machine = boot(&farm.invite().unwrap());
+    farm.apply(PODS).unwrap();
+    farm.kubectl(&["rollout", "status", "statefulset/db", "--timeout=180s"]).unwrap();
+    farm.kubectl(&["wait", "--for=condition=Ready", "pod/always", "pod/never", "pod/failed", "--timeout=180s"])
+        .unwrap();
+    let (uids, first) = (seen.uids(), seen.boot());
+    drop(machine);
+
+    let mut machine = boot("");
+    seen.comes_back(&first, ["1", "0", "1", "1"]);
+    let second = seen.boot();
+    machine.type_line("down").unwrap();
+    machine.says(|text| text.contains("flt-is-down\n"), LIMIT).unwrap();
+    drop(machine);
+
+    let _machine = boot("");
+    seen.comes_back(&second, ["2", "0", "1", "2"]);
+    assert_eq!(seen.uids(), uids, "they are the same pods");
+    let end = "{.status.containerStatuses[0].state.terminated.reason} {.status.containerStatuses[0].state.terminated.exitCode}";
+    assert_eq!(seen.told("pod/never", end), "ContainerStatusUnknown 137");
+    let starts = |what: &str, told: String| assert_eq!(told.matches("started").count(), 3, "{what}: {told}");
+    starts("db-0", farm.kubectl(&["exec", "db-0", "--", "cat", "/data/starts"]).unwrap());
+    // From another machine, by a Service and its name.
+    let ask =
+        ["exec", "client", "--", "wget", "-q", "-O", "-", "-T", "5", "http://web.default.svc.cluster.local/starts"];
+    let client = ["run", "client", "--image=busybox:1", "--image-pull-policy=Never", "--restart=Never"];
+    let beside = r#"--overrides={"spec":{"nodeName":"m1"}}"#;
+    farm.kubectl(&[&client[..], &[beside, "--", "sleep", "10000"]].concat()).unwrap();
+    farm.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"]).unwrap();
+    let page = until("it answers other machines", LIMIT, || farm.kubectl(&ask).map_err(|error| error.to_string()));
+    starts("always", page.unwrap());
+    for agent in agents {
+        agent.terminate().unwrap();
     }
 }
 

@@ -2,9 +2,9 @@
 
 mod agent;
 mod announcers;
-mod main_job;
+pub mod main_job;
 mod network;
-mod pods;
+pub mod pods;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

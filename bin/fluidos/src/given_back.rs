@@ -4,14 +4,14 @@
 //! ready ─ 10 s ─▶ free pages of the heap ─▶ the machine
 //!              ├▶ pages of the program itself, mapped since the start ran over them ─▶ the machine's cache of files
 //!              └ every minute ├ if objects are gone ─▶ free pages of the heap
-//!                             └ if more of the program is mapped than runs usually ─▶ its pages
+//!                             └ pages of the program, mapped since the last time
 //! ```
 //! The allocator keeps what is freed between things that stay, and gives back only what is free at the end of its heaps: without being told, a
 //! node that had 10,000 pods once would keep their 200 MB.
 //!
 //! The kernel maps 64 KiB and more of a program around each place that runs. Most of what was mapped when a node has started never runs again:
 //! kinds are defined once, pods start and then run. Such pages stay with the process until the machine is short of memory. Unmapped, they are an ordinary part
-//! of the cache; what runs again is mapped again from there, without a disk, in less than a microsecond.
+//! of the cache; what runs again is mapped again from there, without a disk, in less than a microsecond. So what is mapped is what has run within a minute.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -21,52 +21,21 @@ use std::time::Duration;
 /// Until the managers have looked at everything once; less would map again what goes.
 const STARTED: Duration = Duration::from_secs(10);
 
-/// How often is looked at whether there is something to give back …
+/// How often is looked at what there is to give back.
 const LOOK: Duration = Duration::from_secs(60);
-/// … and how much more it must be than what could not be given back before: to go through a heap takes the time of some milliseconds, in
+/// How much more must be free in the heap than what could not be given back before: to go through a heap takes the time of some milliseconds, in
 /// which nothing else allocates. The history of the store, which keeps what is gone for some minutes, is as much.
 const WORTH_BYTES: usize = 4 << 20;
-/// So many looks later what runs usually is measured anew: it may have been busy when that was done.
-const USUAL_LOOKS: u32 = 10;
 
 /// Waits until the start is over, and gives back; then what becomes free, until dropped.
 pub async fn run() {
     tokio::time::sleep(STARTED).await;
     give_back();
-    let (mut left, mut usual) = (unused_bytes(), Usual::default());
+    let mut left = unused_bytes();
     loop {
         tokio::time::sleep(LOOK).await;
         left = trim_if_worth(left);
-        if usual.is_passed(resident().of_files) {
-            unmap_program();
-        }
-    }
-}
-
-/// How much of the program is mapped by what runs all the time: what was mapped at the look after it was unmapped. At first nothing is taken
-/// for usual: on a busy machine a start is not over when the first pages go.
-struct Usual {
-    bytes: Option<usize>,
-    looks: u32,
-}
-
-impl Default for Usual {
-    fn default() -> Self {
-        Self { bytes: Some(0), looks: 0 }
-    }
-}
-
-impl Usual {
-    /// Takes note of what is mapped at a look; says whether it is worth to unmap it, which is then taken as done.
-    fn is_passed(&mut self, mapped: usize) -> bool {
-        self.looks += 1;
-        let passed =
-            self.bytes.is_some_and(|usual| mapped > usual.saturating_add(WORTH_BYTES) || self.looks > USUAL_LOOKS);
-        *self = match passed {
-            true => Self { bytes: None, looks: 0 },
-            false => Self { bytes: self.bytes.or(Some(mapped)), looks: self.looks },
-        };
-        passed
+        unmap_program();
     }
 }
 
@@ -85,23 +54,15 @@ fn trim_if_worth(left: usize) -> usize {
 /// Bytes in memory that nothing is kept in: pages of no file less what the allocator has handed out. What it has free says nothing, as that
 /// counts what was given back, too.
 fn unused_bytes() -> usize {
-    resident().anonymous.saturating_sub(handed_out_bytes())
+    anonymous_bytes().saturating_sub(handed_out_bytes())
 }
 
-/// Bytes of this process that are in memory.
-#[derive(Clone, Copy, Default)]
-struct Resident {
-    of_files: usize,
-    anonymous: usize,
-}
-
-/// What the kernel says (proc_pid_statm(5)); nothing if it does not.
-fn resident() -> Resident {
-    const PAGE: usize = 4096;
+/// Bytes of this process that are in memory and of no file (proc_pid_statm(5)); nothing if the kernel does not say it.
+fn anonymous_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let mut pages = statm.split(' ').skip(1).map_while(|pages| pages.parse::<usize>().ok());
     let (all, of_files) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
-    Resident { of_files: of_files * PAGE, anonymous: all.saturating_sub(of_files) * PAGE }
+    all.saturating_sub(of_files) * 4096
 }
 
 /// Bytes that the allocator has handed out (mallinfo(3)). Where it cannot be asked all of it is, and nothing is trimmed.
@@ -208,36 +169,22 @@ Anonymous:             0 kB
 
     #[test]
     fn what_is_free_between_things_that_stay_is_given_back() {
-        let (left, before) = (unused_bytes(), resident().anonymous);
+        let (left, before) = (unused_bytes(), anonymous_bytes());
         let mut all: Vec<Option<Box<[u8]>>> = (0..65_536).map(|_| Some(vec![7; 1024].into())).collect();
-        let full = resident().anonymous;
+        let full = anonymous_bytes();
         assert!(full > before + (48 << 20), "{before} {full}");
         // Looked at while all of it is in use: there is nothing to give, and later no less.
         let left = trim_if_worth(left);
-        assert!(resident().anonymous > before + (48 << 20), "{before} {left}");
+        assert!(anonymous_bytes() > before + (48 << 20), "{before} {left}");
         // One in a hundred stays.
         all.iter_mut().enumerate().filter(|(i, _)| i % 100 != 0).for_each(|(_, one)| drop(one.take()));
-        let kept = resident().anonymous;
+        let kept = anonymous_bytes();
         assert!(kept > before + (48 << 20), "the allocator gives back by itself: {before} {kept}");
         let left = trim_if_worth(left);
-        let after = resident().anonymous;
+        let after = anonymous_bytes();
         assert!(after < before + (24 << 20), "{before} {kept} {after}");
         assert_eq!(trim_if_worth(left), left, "nothing has come since");
         assert!(all.iter().flatten().all(|one| one.iter().all(|byte| *byte == 7)));
-    }
-
-    #[test]
-    fn what_runs_usually_stays_mapped() {
-        let mib = |mib: usize| mib << 20;
-        let mut usual = Usual::default();
-        assert!(usual.is_passed(mib(20)), "what a start has left goes");
-        assert!(!usual.is_passed(mib(20)), "and what is there a minute later is what runs usually");
-        assert!(!usual.is_passed(mib(24)));
-        assert!(usual.is_passed(mib(25)));
-        // Unmapped, and so measured anew: of a busy minute, until its time is over.
-        assert!((0..10).all(|_| !usual.is_passed(mib(40))));
-        assert!(usual.is_passed(mib(40)));
-        assert!(!usual.is_passed(mib(8)) && usual.is_passed(mib(13)));
     }
 
     /// Far more than the kernel maps around a place that is used; nobody else uses it.

@@ -276,7 +276,9 @@ async fn a_disk_that_is_full_says_so_and_what_nobody_uses_goes() {
     // Who finds an image uses it.
     let caller = engine_images::Caller::default();
     store.find_for(&reference("old:1"), &caller).await.unwrap();
-    assert_eq!(store.evict(1 << 40).await.unwrap(), 0);
+    // What else changes on the disk meanwhile is counted, too: less than an image all the same.
+    let freed = store.evict(1 << 40).await.unwrap();
+    assert!(freed < 512 << 10, "{freed}");
     assert_eq!(names().await, ["new:1", "old:1", "stood-on:1"], "what is new or stood on stays");
 
     // A pull that has no room says so before, and in the middle.

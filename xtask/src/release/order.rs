@@ -1,10 +1,10 @@
-//! The order of functions: those that an idle node and an idle agent run stand side by side in the binary.
+//! The order of functions: those that an idle node and an agent with pods that do nothing run stand side by side in the binary.
 //!
 //! The kernel maps a program's pages 64 KiB at a time around what runs. Where the functions of an idle node are strewn over 33 MiB of
-//! text, nearly all of it is mapped; where they stand together, their 4 MiB are. An agent runs a part of them.
+//! text, nearly all of it is mapped; where they stand together, their 4 MiB are. An agent runs a part of them, and what its pods need.
 //!
 //! ```text
-//!  cargo xtask order:  a node under callgrind, then an agent ─▶ what ran while idle: in both, in one ─▶ what ran before ─▶ order.txt
+//!  cargo xtask order:  a node, then an agent with pods, under callgrind ─▶ what ran while idle: in both, in one ─▶ what ran before ─▶ order.txt
 //!  cargo xtask dist:   rustc ─▶ xtask as the linker ─▶ symbols whose names are in order.txt ─▶ lld --symbol-ordering-file
 //! ```
 //! A name is demangled without the hashes of crates, which are others with each toolchain, and the list has 32 bits of its digest:
@@ -16,15 +16,21 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use fluidos_e2e::images::Image;
 use fluidos_e2e::node::Node;
 use fluidos_e2e::stage::Stage;
 
+use crate::bench::main_job::Watch;
+use crate::bench::pods;
 use crate::machine::{VALGRIND, install, output, root, target};
 
 /// Until what starts has settled, also under callgrind, which is some fifty times slower.
 const SETTLED: Duration = Duration::from_secs(90);
 /// How long the node is idle: longer than all that it does once a minute.
 const IDLE: Duration = Duration::from_secs(200);
+
+/// What an agent of row 10 has.
+const PODS: usize = 10;
 
 /// The list, beside the code.
 fn path() -> PathBuf {
@@ -85,7 +91,7 @@ pub fn make() -> Result<()> {
     let mut stage = Stage::new("ordr")?;
 
     stage.play(&watched.script);
-    let node = watched.phases("a node", || stage.start("order", &[]))?;
+    let node = watched.phases("a node", || stage.start("order", &[]), |_| Ok(()))?;
 
     // Who runs it is no matter, and so not watched.
     stage.play(&binary);
@@ -94,7 +100,14 @@ pub fn make() -> Result<()> {
     ensure!(invitation.status.success(), "{}", String::from_utf8_lossy(&invitation.stderr));
     let invitation = String::from_utf8(invitation.stdout)?;
     stage.play(&watched.script);
-    let agent = watched.phases("an agent", || stage.setup("shed", &[])?.join(Some(invitation.trim())))?;
+    let join = || stage.setup("shed", &[])?.join(Some(invitation.trim()));
+    let agent = watched.phases("an agent", join, |agent| {
+        println!("it gets {PODS} pods");
+        agent.setup.load(&Image::Busybox.layout()?)?;
+        let watch = Watch::open(&server)?;
+        pods::deploy(&server, "quiet", "shed", PODS)?;
+        watch.ready("quiet-", PODS).map(drop)
+    })?;
     server.terminate()?;
 
     let list = order(&node, &agent);
@@ -154,10 +167,16 @@ impl Watched {
         Ok(Self { script, out, ours })
     }
 
-    /// Starts it, and lets it be idle.
-    fn phases(&self, what: &str, start: impl FnOnce() -> Result<Node>) -> Result<Ran> {
+    /// Starts it, gives it what it is to have, and lets it be idle.
+    fn phases(
+        &self,
+        what: &str,
+        start: impl FnOnce() -> Result<Node>,
+        give: impl FnOnce(&Node) -> Result<()>,
+    ) -> Result<Ran> {
         println!("{what} starts under callgrind: {} s", SETTLED.as_secs());
         let node = start()?;
+        give(&node)?;
         let phase = |number: u32, lasts: Duration| -> Result<Vec<u32>> {
             std::thread::sleep(lasts);
             let pid = node.pid();
