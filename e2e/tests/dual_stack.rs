@@ -1,5 +1,5 @@
 //! A node whose pods and Services have addresses of both families: what kubectl shows, who reaches whom, names, ports of the machine, a
-//! policy, and a restart of the node while pods run.
+//! policy, and a restart of the node while pods run. On one machine, and on three: who answers on one agent, who asks on another.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::path::Path;
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use fluidos_e2e::images::Image;
 use fluidos_e2e::node::{Node, Setup};
-use fluidos_e2e::stage::Stage;
+use fluidos_e2e::stage::{Stage, together};
 use fluidos_e2e::wait::until;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// What the LAN's machines have beside their addresses of IPv4 (RFC 3849).
-const MACHINE: &str = "2001:db8:77::1";
+const MACHINES: [&str; 3] = ["2001:db8:77::1", "2001:db8:77::11", "2001:db8:77::12"];
 const CALLER: &str = "2001:db8:77::2";
 
 /// A server that says who calls, a Service of both families, and one who asks.
@@ -45,6 +45,7 @@ spec:
   template:
     metadata: {labels: {app: web}}
     spec:
+      nodeSelector: {kubernetes.io/hostname: WEB}
       terminationGracePeriodSeconds: 1
       containers:
       - name: web
@@ -57,6 +58,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: client, labels: {app: client}}
 spec:
+  nodeSelector: {kubernetes.io/hostname: CLIENT}
   terminationGracePeriodSeconds: 1
   containers: [{name: c, image: "busybox:1", command: [sleep, "100000"]}]
 "#;
@@ -126,28 +128,49 @@ fn reached(node: &Node, when: &str, addresses: &[String], open: bool) {
 
 #[test]
 fn pods_and_services_have_both_families() {
-    let mut stage = Stage::new("dual").unwrap();
-    let setup = stage.setup("both", &[]).unwrap();
-    let caller = stage.setup("caller", &[]).unwrap();
-    give(&setup, MACHINE);
-    give(&caller, CALLER);
-    let node = setup.start().unwrap();
-    node.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+    both_families("dual", 1);
+}
 
-    // The Node has a range of each, and says both of its addresses; the first is that of IPv4, as ever.
+#[test]
+fn pods_and_services_have_both_families_on_three_machines() {
+    both_families("dua3", 3);
+}
+
+/// A Node has a range of each, and says both of its addresses; the first is that of IPv4, as ever.
+fn is_dual(node: &Node, name: &str, addresses: &[String; 2]) {
     let ranges = until("a Node with two ranges", LIMIT, || {
-        let told = shown(&node, &["node", "both"], "{.spec.podCIDR} {.spec.podCIDRs[*]}");
+        let told = shown(node, &["node", name], "{.spec.podCIDR} {.spec.podCIDRs[*]}");
         let all: Vec<String> = told.split(' ').map(str::to_owned).collect();
         if all.len() == 3 { Ok(all) } else { Err(told) }
     })
     .unwrap();
     assert_eq!(ranges[0], ranges[1]);
     assert!(ranges[2].starts_with("fd") && ranges[2].ends_with("/80"), "{ranges:?}");
-    let lan = node.setup.machine.as_ref().unwrap().address.to_string();
-    let internal = shown(&node, &["node", "both"], r#"{.status.addresses[?(@.type=="InternalIP")].address}"#);
-    assert_eq!(internal, format!("{lan} {MACHINE}"));
+    let internal = shown(node, &["node", name], r#"{.status.addresses[?(@.type=="InternalIP")].address}"#);
+    assert_eq!(internal, addresses.join(" "));
+}
 
-    node.apply(SHOP).unwrap();
+fn both_families(stage: &str, machines: usize) {
+    let mut stage = Stage::new(stage).unwrap();
+    let setups = stage.setups(machines, &[]).unwrap();
+    let caller = stage.setup("caller", &[]).unwrap();
+    let lan: Vec<[String; 2]> = setups
+        .iter()
+        .zip(MACHINES)
+        .map(|(setup, v6)| {
+            give(setup, v6);
+            [setup.machine.as_ref().unwrap().address.to_string(), v6.to_owned()]
+        })
+        .collect();
+    give(&caller, CALLER);
+    let (node, mut agents) = together(&setups).unwrap();
+    for (setup, addresses) in setups.iter().zip(&lan) {
+        setup.load(&Image::Busybox.layout().unwrap()).unwrap();
+        is_dual(&node, &setup.name, addresses);
+    }
+    let (web, client) = (&setups[machines / 2].name, &setups[machines - 1].name);
+
+    node.apply(&SHOP.replace("WEB", web).replace("CLIENT", client)).unwrap();
     node.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).unwrap();
     node.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"]).unwrap();
     let before = pods(&node);
@@ -183,20 +206,21 @@ fn pods_and_services_have_both_families() {
     assert!(!resolve("old").contains("fd"), "{}", resolve("old"));
 
     // From outside: ports of the machine, and the balancer's addresses.
-    let outside = [format!("[{MACHINE}]:30080"), format!("{lan}:30080"), format!("[{MACHINE}]"), lan];
-    for address in &outside {
-        until(&format!("{address} from another machine"), LIMIT, || match curl(&caller, address) {
-            Ok(text) if text == "web\n" => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .unwrap();
+    for ([v4, v6], machine) in lan.iter().zip(&setups) {
+        for address in [format!("[{v6}]:30080"), format!("{v4}:30080"), format!("[{v6}]"), v4.clone()] {
+            until(&format!("{address} from another machine"), LIMIT, || match curl(&caller, &address) {
+                Ok(text) if text == "web\n" => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+            .unwrap();
+        }
+        assert_eq!(curl(machine, &format!("[{v6}]:30080")).unwrap(), "web\n", "from the machine itself");
     }
-    assert_eq!(curl(&node.setup, &format!("[{MACHINE}]:30080")).unwrap(), "web\n", "from the machine itself");
 
     // A policy holds for both, and lets both in.
     node.apply(FRIENDS).unwrap();
     reached(&node, "not a friend", &all, false);
-    assert!(curl(&caller, &format!("[{MACHINE}]:30080")).is_err(), "nor is another machine");
+    assert!(curl(&caller, &format!("[{}]:30080", lan[machines / 2][1])).is_err(), "nor is another machine");
     node.kubectl(&["label", "pod", "client", "friend=yes"]).unwrap();
     reached(&node, "a friend", &all, true);
     node.kubectl(&["delete", "networkpolicy/friends"]).unwrap();
@@ -212,9 +236,10 @@ fn pods_and_services_have_both_families() {
     reached(&node, "the other stays", &[v4.to_owned()], true);
     assert_eq!(patch("RequireDualStack").split(' ').next(), Some(v4));
 
-    // The node begins anew while its pods run on, and they are where they were.
+    // The node begins anew while its pods run on, and they are where they were; then who has joined it.
     let setup = node.terminate().unwrap();
     let node = setup.start().unwrap();
+    agents = agents.into_iter().map(|agent| agent.terminate().unwrap().join(None).unwrap()).collect();
     let services = shown(&node, &["service", "web"], "{.spec.clusterIPs[*]}");
     let all: Vec<String> = services
         .split(' ')
@@ -223,4 +248,7 @@ fn pods_and_services_have_both_families() {
     assert_eq!(all.len(), 2);
     reached(&node, "after a restart", &all, true);
     assert_eq!(pods(&node), before);
+    for agent in agents {
+        agent.terminate().unwrap();
+    }
 }

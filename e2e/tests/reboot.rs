@@ -267,8 +267,18 @@ fn pods_of_an_agent_come_back_when_its_machine_has_lost_its_power_and_when_it_is
     let starts = |what: &str, told: String| assert_eq!(told.matches("started").count(), 3, "{what}: {told}");
     starts("db-0", farm.kubectl(&["exec", "db-0", "--", "cat", "/data/starts"]).unwrap());
     // From another machine, by a Service and its name.
-    let ask =
-        ["exec", "client", "--", "wget", "-q", "-O", "-", "-T", "5", "http://web.default.svc.cluster.local/starts"];
+    let ask = [
+        "exec",
+        "client",
+        "--",
+        "timeout",
+        "5",
+        "wget",
+        "-q",
+        "-O",
+        "-",
+        "http://web.default.svc.cluster.local/starts",
+    ];
     let client = ["run", "client", "--image=busybox:1", "--image-pull-policy=Never", "--restart=Never"];
     let beside = r#"--overrides={"spec":{"nodeName":"m1"}}"#;
     farm.kubectl(&[&client[..], &[beside, "--", "sleep", "10000"]].concat()).unwrap();

@@ -25,9 +25,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use substrate_client::{Access, Cache, Caches};
 use substrate_kubelet::{Guests, Handle, Kubelet, StopPods};
-use substrate_network::{
-    Cidr, DnsOptions, DnsServer, MachineRoutes, NodeNetwork, PolicyAgent, ServiceCaches, ServiceProxy,
-};
+use substrate_network::{DnsOptions, DnsServer, MachineRoutes, NodeNetwork, PolicyAgent, ServiceCaches, ServiceProxy};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -35,7 +33,7 @@ pub use self::member::{Membership, lock};
 use crate::cli::OnStop;
 use crate::cli::pods::Pods;
 use crate::invite::Invitation;
-use crate::node::{directory, machine, runtimes};
+use crate::node::{address_v6, directory, machine, runtimes};
 use crate::{check, given_back};
 
 /// What a stopping kubelet is given before the agent ends all the same.
@@ -159,8 +157,9 @@ impl Agent {
     ) -> Result<Self> {
         let (instance, name) = (member.instance(), member.name.clone());
         let ranges = (member.pods()?, member.services()?);
+        let ipv6 = machine::dual(directory, &instance, ranges, member.ipv6()).await?;
         let options =
-            substrate_network::Options { cni: pods.cni()?, ..machine::options(directory, &instance, ranges, None)? };
+            substrate_network::Options { cni: pods.cni()?, ..machine::options(directory, &instance, ranges, ipv6)? };
         let opened = machine::open_network(options).await;
         let network = opened.context("the pods' network cannot be set up; it needs root")?;
         let mut tasks = JoinSet::new();
@@ -170,8 +169,7 @@ impl Agent {
         tasks.spawn(dns.run(caches.clone()));
         tasks.spawn(ServiceProxy::run(caches, network.clone()));
         tasks.spawn(PolicyAgent::run(copies.clone(), network.clone()));
-        let ranges: Vec<Cidr> = member.ranges.iter().filter_map(|range| range.parse().ok()).collect();
-        tasks.spawn(MachineRoutes::run(copies.all(), name.clone(), ranges, network.clone()));
+        tasks.spawn(MachineRoutes::run(copies.all(), name.clone(), member.of_machines(), network.clone()));
         let volumes = Access { client: client.clone(), caches: copies };
         tasks.spawn(substrate_kubelet::local_path::run(volumes, name, directory.join("volumes")));
         let (kubelet, runtime) = kubelet(directory, member, client, (network, pods)).await?;
@@ -191,7 +189,7 @@ async fn kubelet(
     let options = substrate_kubelet::Options {
         node_name: member.name.clone(),
         node_address: address_towards(&member.server).or_else(machine::address).unwrap_or(gateway),
-        node_address_v6: None,
+        node_address_v6: network.options().ipv6.and_then(|_| address_v6::find()),
         data_dir: directory.join("kubelet"),
         client: client.clone(),
         network: Some(Arc::new(network)),

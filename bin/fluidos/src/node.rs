@@ -8,7 +8,7 @@
 //! ```
 
 mod accounting;
-mod address_v6;
+pub mod address_v6;
 pub mod agents;
 mod api;
 pub mod directory;
@@ -32,7 +32,7 @@ use anyhow::{Context, Result};
 use fluidos_identity::{IdentityDirectory, NodeId, NodeKey, Shown, Speakers, fabric_prefix, first_key};
 use fluidos_orchestrator::{gate, placement};
 use substrate_kubelet::StopPods;
-use substrate_network::{Cidr, Ipv6};
+use substrate_network::{Both, Cidr, Ipv6};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -60,6 +60,13 @@ pub struct Ranges {
     block: u32,
 }
 
+/// Where pods of an agent have their addresses.
+#[derive(Clone, Copy, Debug)]
+struct AgentRange {
+    v4: (Ipv4Addr, u8),
+    v6: Option<Cidr<Ipv6Addr>>,
+}
+
 impl Ranges {
     /// The /20 of the node's first key: pods in its first half, Services in its last 256 addresses. So both are unique among
     /// peers, and a pod reaches either over the link without translation.
@@ -75,14 +82,27 @@ impl Ranges {
         Some(Ipv6 { pods: range(base, 80)?, services: range(base + (1 << 48), 112)? })
     }
 
-    /// What is left of the /20 for agents, 256 addresses each.
-    fn agents(&self) -> Vec<(Ipv4Addr, u8)> {
+    /// What is left of the /20 for agents, 256 addresses each; of IPv6 a /80 each beside it, after those of this machine and of Services.
+    fn agents(&self) -> Vec<AgentRange> {
         let last = |(base, bits): (Ipv4Addr, u8)| u32::from(base) + (u32::MAX >> bits);
         let free = |third: &u32| {
             let (first, end) = (self.block + (third << 8), self.block + (third << 8) + 255);
             [self.pods, self.services].iter().all(|taken| end < u32::from(taken.0) || last(*taken) < first)
         };
-        (0..16).filter(free).map(|third| (Ipv4Addr::from(self.block + (third << 8)), 24)).collect()
+        let v6 = |third: u32| {
+            let base = self.v6?.pods.network().to_bits() & (u128::MAX << 64);
+            Cidr::new(Ipv6Addr::from_bits(base + (u128::from(third + 2) << 48)), 80)
+        };
+        let range = |third| AgentRange { v4: (Ipv4Addr::from(self.block + (third << 8)), 24), v6: v6(third) };
+        (0..16).filter(free).map(range).collect()
+    }
+
+    /// All that machines of this node can have for pods, in both families.
+    fn of_machines(&self) -> Both<Vec<Cidr>, Vec<Cidr<Ipv6Addr>>> {
+        let agents = self.agents();
+        let v4 = std::iter::once(self.pods).chain(agents.iter().map(|range| range.v4));
+        let v6 = self.v6.map(|v6| v6.pods).into_iter().chain(agents.iter().filter_map(|range| range.v6));
+        Both { v4: v4.filter_map(|(base, bits)| Cidr::new(base, bits)).collect(), v6: v6.collect() }
     }
 
     /// The Service address of the cluster's DNS: the tenth, as everywhere.
@@ -133,9 +153,14 @@ async fn run(up: &Up, rooms: Handle) -> Result<()> {
     let key = Arc::new(IdentityDirectory::key_to_run(&identity)?);
     let first = first_of(&identity, &key);
     let mut ranges = Ranges::given(up, &first);
-    if !up.no_agent {
-        ranges.v6 = machine::dual(&up.data_dir, &first, ranges).await?;
-    }
+    ranges.v6 = match up.no_agent {
+        // What the machines can that join is theirs to find out.
+        true => Ranges::of_v6(&first),
+        false => {
+            let own = (ranges.pods, ranges.services);
+            machine::dual(&up.data_dir, &first.tag(), own, Ranges::of_v6(&first)).await?
+        }
+    };
     let mut api = Api::open(up, ranges).await?;
     let doors = Doors::open(up, &key).await?;
     let (links, rear) = (doors.links.clone(), doors.address()?);

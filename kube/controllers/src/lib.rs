@@ -74,7 +74,7 @@ use tokio::task::JoinSet;
 use tracing::error;
 
 use crate::in_use::InUse;
-pub use crate::node_ipam::Ranges;
+pub use crate::node_ipam::{PodRange, Ranges};
 pub use crate::token::Minter;
 
 /// How the controllers work.

@@ -1,4 +1,5 @@
-//! Ranges of addresses for pods (`spec.podCIDR`): each node has one, nobody else has the same, and it never changes.
+//! Ranges of addresses for pods (`spec.podCIDR`, with that of IPv6 beside it `spec.podCIDRs`): each node has one, nobody else has the same, and
+//! it never changes.
 //!
 //! ```text
 //! Node without a range ─┬─ reserved for its name ─▶ that one
@@ -18,15 +19,22 @@ use crate::objects::{name, uid};
 use crate::recorder::{Kind, Recorder};
 use crate::work::{Next, Rounds};
 
-/// Which ranges nodes get, as `10.1.0.0/24`.
+/// What one node gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRange {
+    /// Of IPv4, as `10.1.0.0/24`: by it ranges are told from each other.
+    pub v4: String,
+    /// Of IPv6, if the cluster has it.
+    pub v6: Option<String>,
+}
+
+/// Which ranges nodes get.
 #[derive(Clone, Debug, Default)]
 pub struct Ranges {
     /// For nodes by their names.
-    pub reserved: BTreeMap<String, String>,
-    /// What such a node gets of IPv6 beside it, if it has it.
-    pub reserved_v6: BTreeMap<String, String>,
+    pub reserved: BTreeMap<String, PodRange>,
     /// For all others, one each, in this order.
-    pub pool: Vec<String>,
+    pub pool: Vec<PodRange>,
     /// Nodes with this label have no machine whose pods need addresses here.
     pub not_for: Option<String>,
 }
@@ -51,9 +59,8 @@ pub(crate) async fn run(client: Client, nodes: Cache<Node>, ranges: Ranges) {
                 continue;
             };
             // Of exactly the Node that was read: two rounds never give two.
-            let v6 = ranges.reserved_v6.get(name(metadata)).filter(|_| ranges.reserved.contains_key(name(metadata)));
-            let all: Vec<&String> = [Some(range), v6].into_iter().flatten().collect();
-            let spec = json!({ "podCIDR": range, "podCIDRs": all });
+            let all: Vec<&String> = [Some(&range.v4), range.v6.as_ref()].into_iter().flatten().collect();
+            let spec = json!({ "podCIDR": range.v4, "podCIDRs": all });
             let patch = json!({ "metadata": { "resourceVersion": metadata.resource_version }, "spec": spec });
             let written = api.patch(name(metadata), &PatchParams::default(), &Patch::Merge(&patch)).await;
             next.judge("Node", metadata, written.map(drop));
@@ -63,7 +70,7 @@ pub(crate) async fn run(client: Client, nodes: Cache<Node>, ranges: Ranges) {
 }
 
 /// The nodes that need a range, and which each gets: `None` when there is none.
-fn plan<'a>(nodes: &'a [Arc<Node>], ranges: &'a Ranges) -> Vec<(&'a Arc<Node>, Option<&'a String>)> {
+fn plan<'a>(nodes: &'a [Arc<Node>], ranges: &'a Ranges) -> Vec<(&'a Arc<Node>, Option<&'a PodRange>)> {
     let range_of = |node: &'a Arc<Node>| node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
     let mut taken: BTreeSet<&str> = nodes.iter().filter_map(range_of).collect();
     let excluded = |node: &Node| {
@@ -76,9 +83,9 @@ fn plan<'a>(nodes: &'a [Arc<Node>], ranges: &'a Ranges) -> Vec<(&'a Arc<Node>, O
     let give = |node: &'a Arc<Node>| {
         let range = match ranges.reserved.get(name(&node.metadata)) {
             Some(reserved) => Some(reserved),
-            None => ranges.pool.iter().find(|range| !taken.contains(range.as_str())),
+            None => ranges.pool.iter().find(|range| !taken.contains(range.v4.as_str())),
         };
-        taken.extend(range.map(String::as_str));
+        taken.extend(range.map(|range| range.v4.as_str()));
         (node, range)
     };
     waiting.into_iter().map(give).collect()
@@ -98,10 +105,10 @@ mod tests {
 
     #[test]
     fn each_node_gets_a_range_that_nobody_has_the_oldest_first() {
+        let of = |text: &str| PodRange { v4: text.to_owned(), v6: None };
         let ranges = Ranges {
-            reserved: [("own".to_owned(), "10.1.0.0/21".to_owned())].into(),
-            reserved_v6: BTreeMap::new(),
-            pool: ["10.1.8.0/24", "10.1.9.0/24", "10.1.10.0/24"].map(str::to_owned).to_vec(),
+            reserved: [("own".to_owned(), of("10.1.0.0/21"))].into(),
+            pool: ["10.1.8.0/24", "10.1.9.0/24", "10.1.10.0/24"].map(of).to_vec(),
             not_for: Some("virtual".to_owned()),
         };
         let nodes = [
@@ -114,7 +121,7 @@ mod tests {
         ];
         let given: Vec<_> =
             plan(&nodes, &ranges).into_iter().map(|(node, range)| (name(&node.metadata), range)).collect();
-        let range = |text: &str| ranges.pool.iter().chain(ranges.reserved.values()).find(|range| *range == text);
+        let range = |text: &str| ranges.pool.iter().chain(ranges.reserved.values()).find(|range| range.v4 == text);
         let expected =
             [("a", range("10.1.9.0/24")), ("b", range("10.1.10.0/24")), ("last", None), ("own", range("10.1.0.0/21"))];
         assert_eq!(given, expected);

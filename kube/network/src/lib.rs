@@ -24,7 +24,7 @@
 //! the same rules hold for both, in two tables that change together. Where a pod has no IPv6 address it is switched off on its cable, so that
 //! it is no way around a rule. Over IPv6 a pod's way out is the link-local address of its cable's other end, which is the same for all.
 //!
-//! Limits: pods of other machines and of other nodes are reached over IPv4.
+//! Limits: pods of other nodes are reached over IPv4.
 //!
 //! Needs root. `unsafe` is not used: sockets and namespaces go through `nix`.
 mod address;

@@ -1,6 +1,7 @@
 //! What one node owns on its machine's network, and the pods attached to it.
 mod ipv6;
 mod plugged;
+mod routes;
 mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -263,8 +264,11 @@ impl NodeNetwork {
 
     /// Leads exactly these ranges to these machines. One that is not reached directly is an error of the kernel (`ENETUNREACH`); the others
     /// are led all the same.
-    pub async fn set_machines(&self, routes: Vec<MachineRoute>) -> Result<(), Error> {
-        let inner = self.inner.clone();
+    pub async fn set_machines(
+        &self,
+        routes: impl Into<Both<Vec<MachineRoute>, Vec<MachineRoute<Ipv6Addr>>>>,
+    ) -> Result<(), Error> {
+        let (inner, routes) = (self.inner.clone(), routes.into());
         blocking("set routes to machines", move || inner.set_machines(routes)).await
     }
 
@@ -525,52 +529,6 @@ impl Inner {
             debug!(pod = pod_uid, "detached");
         }
         Ok(())
-    }
-
-    fn set_routes(&self, wanted: Vec<FabricRoute>) -> Result<(), Error> {
-        let mut state = self.state();
-        let kept: Vec<FabricRoute> = state.view.fabric.clone();
-        for stale in kept.iter().filter(|route| !wanted.contains(route)) {
-            let refused = |error| Error::netlink(format!("remove the route to {}", stale.to), error);
-            // With its device a route is gone already.
-            if let Some(device) = state.routing.link(&stale.device).map_err(refused)? {
-                gone(state.routing.delete_route(self.fabric_route(stale.to, device))).map_err(refused)?;
-            }
-        }
-        for route in &wanted {
-            let refused = |error| Error::netlink(format!("route {} to {}", route.to, route.device), error);
-            let device = state.routing.link(&route.device).map_err(refused)?;
-            let device = device.ok_or_else(|| refused(io::Error::from_raw_os_error(ENODEV)))?;
-            state.routing.replace_route(self.fabric_route(route.to, device)).map_err(refused)?;
-        }
-        state.change(|view, _| view.fabric = wanted)
-    }
-
-    fn set_machines(&self, wanted: Vec<MachineRoute>) -> Result<(), Error> {
-        let mut state = self.state();
-        // The kernel finds the device by the other machine's address.
-        let route = |MachineRoute { to, via }| Route { gateway: Some(via), ..self.fabric_route(to, 0) };
-        let failed = |what, MachineRoute { to, via }: MachineRoute| {
-            move |error| Error::netlink(format!("{what} {to} via {via}"), error)
-        };
-        for stale in state.view.machines.clone().into_iter().filter(|known| !wanted.contains(known)) {
-            gone(state.routing.delete_route(route(stale))).map_err(failed("remove the route to", stale))?;
-        }
-        let mut done = Ok(());
-        let mut held = Vec::new();
-        for wanted in wanted {
-            match state.routing.replace_route(route(wanted)).map_err(failed("route", wanted)) {
-                Ok(()) => held.push(wanted),
-                Err(error) => done = Err(error),
-            }
-        }
-        state.change(|view, _| view.machines = held)?;
-        done
-    }
-
-    /// The machine's own packets carry the gateway's address, the only one of this node that others know.
-    fn fabric_route(&self, to: Cidr, device: u32) -> Route {
-        Route { to, device, gateway: None, source: Some(self.gateway), metric: None }
     }
 
     fn destroy(&self) -> Result<(), Error> {

@@ -101,7 +101,7 @@ pub struct ServicePort<A = Ipv4Addr> {
     pub by_client: bool,
 }
 
-/// All that the rules of one family are made from. Those of IPv6 know pods and Services of this machine alone: no fabric and no other machines,
+/// All that the rules of one family are made from. Those of IPv6 know pods and Services of this cluster alone: no fabric,
 /// and who is confined reaches nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct View<A: Address = Ipv4Addr> {

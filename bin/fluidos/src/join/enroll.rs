@@ -1,5 +1,6 @@
 //! From an invitation to a machine that belongs to a node: a certificate, a Node, a range of pods.
 
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,11 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::json;
+use substrate_network::{Cidr, Ipv6};
 
-use super::member::{Membership, by_certificate, by_token, keep_pem, told};
+use super::member::{Membership, OfIpv6, by_certificate, by_token, keep_pem, told};
 use crate::invite::Invitation;
+use crate::node::address_v6;
 use crate::node::agents::{SIGNER, USER};
 use fluidos_model::kinds::names;
 
@@ -34,14 +37,16 @@ pub async fn join(directory: &Path, invitation: &Invitation, name: String) -> Re
     let pem = certificate(&client, &name).await.map_err(|error| refused(server, error))?;
     keep_pem(directory, Some(authority), &pem)?;
     let client = by_certificate(server, authority, &pem)?;
-    let (services, ranges) = told(&client).await?;
+    let told = told(&client).await?;
     let node = node(&client, &name).await?;
+    let given = ranges(&client, &name).await?;
     let member = Membership {
-        pod_cidr: range(&client, &name).await?,
+        ipv6: ipv6(&given, told.ipv6),
+        pod_cidr: given.into_iter().next().unwrap_or_default(),
         node_uid: node.metadata.uid.unwrap_or_default(),
         server: server.clone(),
-        services,
-        ranges,
+        services: told.services,
+        ranges: told.ranges,
         name,
     };
     member.save(directory)?;
@@ -134,13 +139,27 @@ async fn node(client: &Client, name: &str) -> Result<Node> {
     Ok(found)
 }
 
-/// The range of pods that the node gives to its machine.
-async fn range(client: &Client, name: &str) -> Result<String> {
+/// What of IPv6 this machine's pods have, of the ranges that it was `given` and of what its node has `told`. Other machines reach them at its
+/// address, so without one they have IPv4 alone.
+fn ipv6(given: &[String], told: Option<(Cidr<Ipv6Addr>, Vec<Cidr<Ipv6Addr>>)>) -> Option<OfIpv6> {
+    let (services, ranges) = told?;
+    let pods = given.iter().find_map(|range| range.parse().ok())?;
+    if address_v6::find().is_none() {
+        tracing::info!("this machine has no address of IPv6, and its pods have IPv4 alone");
+        return None;
+    }
+    Some(OfIpv6 { own: Ipv6 { pods, services }, ranges })
+}
+
+/// The ranges of pods that the node gives to its machine, one of each family; that of IPv4 first.
+async fn ranges(client: &Client, name: &str) -> Result<Vec<String>> {
     let (nodes, begun) = (Api::<Node>::all(client.clone()), Instant::now());
     loop {
         let node = nodes.get(name).await.context("look after the range of pods")?;
-        if let Some(range) = node.spec.and_then(|spec| spec.pod_cidr) {
-            return Ok(range);
+        let spec = node.spec.unwrap_or_default();
+        if let Some(v4) = spec.pod_cidr {
+            let others = spec.pod_cidrs.into_iter().flatten().filter(|range| *range != v4);
+            return Ok(std::iter::once(v4.clone()).chain(others).collect());
         }
         if begun.elapsed() >= RANGE {
             bail!(

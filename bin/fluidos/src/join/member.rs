@@ -6,7 +6,7 @@
 //! ```
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use substrate_apiserver::tls::write_private;
+use substrate_network::{Both, Cidr, Ipv6};
 
 use crate::invite::NAMESPACE;
 use crate::node::agents;
@@ -31,6 +32,8 @@ const SERVER_NAME: &str = "kubernetes.default.svc";
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long a starting agent asks whether something has changed.
 const REFRESH: Duration = Duration::from_secs(10);
+/// More than the machines that a node can have.
+const RANGES_MAX: usize = 64;
 const FILE: &str = "agent/agent.json";
 const PEM: &str = "agent/client.pem";
 const CA: &str = "agent/ca.crt";
@@ -51,6 +54,20 @@ pub struct Membership {
     pub services: String,
     /// All ranges that machines of the node can have.
     pub ranges: Vec<String>,
+    /// The same of IPv6, if pods of this machine have both families.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<OfIpv6>,
+}
+
+/// Ranges of IPv6 of a machine and of its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OfIpv6 {
+    /// Its own range of pods; the range of Services.
+    #[serde(flatten)]
+    pub own: Ipv6,
+    /// All ranges that machines of the node can have.
+    pub ranges: Vec<Cidr<Ipv6Addr>>,
 }
 
 /// Takes the directory for this process until it is dropped.
@@ -101,6 +118,17 @@ impl Membership {
         range(&self.services)
     }
 
+    /// Its own range of pods and that of Services, of IPv6.
+    pub fn ipv6(&self) -> Option<Ipv6> {
+        self.ipv6.as_ref().map(|v6| v6.own)
+    }
+
+    /// All ranges that machines of the node can have, of both families.
+    pub fn of_machines(&self) -> Both<Vec<Cidr>, Vec<Cidr<Ipv6Addr>>> {
+        let v6 = self.ipv6.as_ref().map(|v6| v6.ranges.clone()).unwrap_or_default();
+        Both { v4: self.ranges.iter().filter_map(|range| range.parse().ok()).collect(), v6 }
+    }
+
     /// A client with the certificate that is kept.
     pub fn client(&self, directory: &Path) -> Result<Current> {
         let read = |name: &str| {
@@ -116,8 +144,13 @@ impl Membership {
     pub async fn refresh(self, directory: &Path, client: &Client) -> Self {
         let asked = tokio::time::timeout(REFRESH, told(client)).await.unwrap_or_else(|_| Err(anyhow!("no answer")));
         match asked {
-            Ok((services, ranges)) => {
-                let newer = Self { services, ranges, ..self.clone() };
+            Ok(told) => {
+                // Its own ranges stay, and with them whether it has both families.
+                let v6 = self.ipv6.clone().map(|own| match told.ipv6 {
+                    Some((services, ranges)) => OfIpv6 { own: Ipv6 { services, ..own.own }, ranges },
+                    None => own,
+                });
+                let newer = Self { services: told.services, ranges: told.ranges, ipv6: v6, ..self.clone() };
                 if newer != self
                     && let Err(error) = newer.save(directory)
                 {
@@ -133,14 +166,32 @@ impl Membership {
     }
 }
 
-/// The range of Services, and those that machines can have.
-pub async fn told(client: &Client) -> Result<(String, Vec<String>)> {
+/// What a node says of itself to its machines.
+pub struct Told {
+    /// The range of Services.
+    pub services: String,
+    /// Those that machines can have.
+    pub ranges: Vec<String>,
+    /// Both of IPv6, if it has it.
+    pub ipv6: Option<(Cidr<Ipv6Addr>, Vec<Cidr<Ipv6Addr>>)>,
+}
+
+/// Asks a node what its machines need to know.
+pub async fn told(client: &Client) -> Result<Told> {
     let map = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE).get(agents::CONFIG_MAP).await?;
     let mut data = map.data.unwrap_or_default();
     let mut field = |key: &str| data.remove(key).with_context(|| format!("the node has not said its {key}"));
     let (services, ranges) = (field(agents::SERVICES)?, field(agents::PODS)?);
     range(&services)?;
-    Ok((services, ranges.split(',').take(64).map(str::to_owned).collect()))
+    let ranges = ranges.split(',').take(RANGES_MAX).map(str::to_owned).collect();
+    let ipv6 = match (field(agents::SERVICES_V6), field(agents::PODS_V6)) {
+        (Ok(services), Ok(all)) => {
+            let of = |text: &str| text.parse().map_err(|_| anyhow!("{text:?} is no range of addresses"));
+            Some((of(&services)?, all.split(',').take(RANGES_MAX).map(of).collect::<Result<_>>()?))
+        }
+        _ => None,
+    };
+    Ok(Told { services, ranges, ipv6 })
 }
 
 /// Keeps what proves the two to each other; the key and its certificate in one file, so that they are of one another.
@@ -238,11 +289,17 @@ mod tests {
             pod_cidr: "10.1.8.0/24".into(),
             services: "10.1.15.0/24".into(),
             ranges: vec!["10.1.0.0/21".into()],
+            ipv6: None,
         };
         member.save(home.path()).unwrap();
         let found = Membership::find(home.path()).unwrap().unwrap();
         assert_eq!((&found, found.instance().as_str()), (&member, "0a1b2c3d"));
         assert_eq!(found.pods().unwrap(), (Ipv4Addr::new(10, 1, 8, 0), 24));
+        let [pods, services] = ["fd00:1:0:0:8::/80", "fd00:1:0:0:1::/112"].map(|range| range.parse().unwrap());
+        let dual =
+            Membership { ipv6: Some(OfIpv6 { own: Ipv6 { pods, services }, ranges: vec![pods] }), ..member.clone() };
+        dual.save(home.path()).unwrap();
+        assert_eq!(Membership::find(home.path()).unwrap().unwrap(), dual);
         let broken = Membership { pod_cidr: "10.1.8.0".into(), ..member };
         assert!(broken.pods().unwrap_err().to_string().contains("is no range"));
     }

@@ -1,11 +1,11 @@
 //! What the server of a node does for its agents: machines of the same owner that joined (`fluidos join`).
 //!
 //! ```text
-//! ConfigMap kube-system/fluidos-agents ─ server, authority, pods, services ─▶ invitations, agents
+//! ConfigMap kube-system/fluidos-agents ─ server, authority, pods, services, of both families ─▶ invitations, agents
 //! admission: a name that has a Node is not given again; no machine chooses its own range; guests stay away from agents
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use substrate_apiserver::admission::{Admission, Operation, Request};
 use substrate_apiserver::status::Status;
 use substrate_client::{Cache, certificates};
+use substrate_controllers::PodRange;
+use substrate_network::Cidr;
 
 use super::Ranges;
 use crate::invite::{ACCOUNT, NAMESPACE};
@@ -33,6 +35,10 @@ pub const AUTHORITY: &str = "authority";
 pub const PODS: &str = "pods";
 /// In it: the range of Services.
 pub const SERVICES: &str = "services";
+/// The same two of IPv6, if pods and Services have both families.
+pub const PODS_V6: &str = "pods-ipv6";
+/// See [`PODS_V6`].
+pub const SERVICES_V6: &str = "services-ipv6";
 /// The signer of certificates of kubelets.
 pub const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// What users of machines are called, before the name of their Node.
@@ -45,10 +51,10 @@ pub fn text((base, bits): (Ipv4Addr, u8)) -> String {
 
 /// Which ranges the controller gives: this machine's is its own, the others are for agents.
 pub fn ranges(own: Option<&str>, ranges: &Ranges) -> substrate_controllers::Ranges {
+    let of = |v4, v6: Option<Cidr<Ipv6Addr>>| PodRange { v4: text(v4), v6: v6.map(|v6| v6.to_string()) };
     substrate_controllers::Ranges {
-        reserved: own.map(|own| (own.to_owned(), text(ranges.pods))).into_iter().collect(),
-        reserved_v6: own.zip(ranges.v6).map(|(own, v6)| (own.to_owned(), v6.pods.to_string())).into_iter().collect(),
-        pool: ranges.agents().into_iter().map(text).collect(),
+        reserved: own.map(|own| (own.to_owned(), of(ranges.pods, ranges.v6.map(|v6| v6.pods)))).into_iter().collect(),
+        pool: ranges.agents().into_iter().map(|range| of(range.v4, range.v6)).collect(),
         not_for: Some(names::VIRTUAL_NODE.into()),
     }
 }
@@ -61,9 +67,12 @@ pub fn reached(address: SocketAddr, own: Option<Ipv4Addr>) -> Option<SocketAddr>
 
 /// Tells agents what they need.
 pub async fn tell(client: kube::Client, ranges: &Ranges, server: Option<SocketAddr>, authority: &str) -> Result<()> {
-    let pods: Vec<String> = std::iter::once(ranges.pods).chain(ranges.agents()).map(text).collect();
     let server = server.map(|address| format!("https://{address}"));
-    let data = json!({ SERVER: server, AUTHORITY: authority, PODS: pods.join(","), SERVICES: text(ranges.services) });
+    let (pods, v6) = (ranges.of_machines(), ranges.v6.map(|v6| v6.services.to_string()));
+    let data = json!({
+        SERVER: server, AUTHORITY: authority, PODS: list(&pods.v4), SERVICES: text(ranges.services),
+        PODS_V6: v6.as_ref().map(|_| list(&pods.v6)), SERVICES_V6: v6,
+    });
     let api = Api::<ConfigMap>::namespaced(client, NAMESPACE);
     let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": CONFIG_MAP }, "data": data });
     let exists = api.get_opt(CONFIG_MAP).await?.is_some();
@@ -73,6 +82,10 @@ pub async fn tell(client: kube::Client, ranges: &Ranges, server: Option<SocketAd
         false => api.create(&Default::default(), &serde_json::from_value(without_nulls(map))?).await,
     };
     written.map(drop).with_context(|| format!("write the ConfigMap {NAMESPACE}/{CONFIG_MAP}"))
+}
+
+fn list<A: std::fmt::Display>(ranges: &[A]) -> String {
+    ranges.iter().map(A::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn without_nulls(mut map: Value) -> Value {
@@ -102,7 +115,7 @@ impl Admission for Admit {
                 }
             }
             ("", "nodes", Operation::Create | Operation::Update) => {
-                let range = |node: &Value| node["spec"]["podCIDR"].clone();
+                let range = |node: &Value| ["podCIDR", "podCIDRs"].map(|field| node["spec"][field].clone());
                 let is_node = request.user.groups.iter().any(|group| group == "system:nodes");
                 match is_node && request.old.map(range).unwrap_or_default() != range(object) {
                     true => refuse("a node does not choose its range of pods"),
@@ -184,6 +197,25 @@ mod tests {
             [told("127.0.0.1:6443", own), told("0.0.0.0:6443", None), told("[::1]:6443", own)],
             [None, None, None]
         );
+    }
+
+    #[test]
+    fn each_agent_has_a_range_of_each_family_that_nobody_else_has() {
+        let first = fluidos_identity::NodeKey::generate().unwrap().id();
+        let v6 = Ranges::of_v6(&first);
+        let all = Ranges { v6, ..Ranges::of(&first) };
+        let given = ranges(Some("own"), &all);
+        assert_eq!(given.pool.len(), 7);
+        let of = |range: &PodRange| range.v6.as_ref().unwrap().parse::<Cidr<Ipv6Addr>>().unwrap();
+        let pods: Vec<_> = given.reserved.values().chain(&given.pool).map(of).collect();
+        assert_eq!(pods, all.of_machines().v6);
+        let services = v6.unwrap().services;
+        for (n, one) in pods.iter().enumerate() {
+            assert!(one.prefix_len() == 80 && !one.contains(services.network()), "{one}");
+            assert!(pods.iter().skip(n + 1).all(|other| !one.contains(other.network())), "{one}");
+        }
+        let v4_alone = ranges(None, &Ranges::of(&first));
+        assert!(v4_alone.reserved.is_empty() && v4_alone.pool.iter().all(|range| range.v6.is_none()));
     }
 
     #[test]

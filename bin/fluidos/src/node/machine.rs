@@ -47,8 +47,6 @@ impl Machine {
         parts: &mut Parts,
     ) -> Result<Self> {
         let instance = first.tag();
-        let cidr =
-            |(base, bits): (Ipv4Addr, u8)| Cidr::new(base, bits).ok_or_else(|| anyhow!("{base}/{bits} is no range"));
         let own = options(&up.data_dir, &instance, (ranges.pods, ranges.services), ranges.v6)?;
         let network = open_network(substrate_network::Options { cni: up.pods.cni()?, ..own })
             .await
@@ -58,9 +56,7 @@ impl Machine {
         let dns = DnsServer::bind(DnsOptions::for_network(&network)).await.context("cluster DNS")?;
         parts.spawn(dns.run(caches.clone()));
         parts.spawn(ServiceProxy::run(caches, network.clone()));
-        let mut all = vec![cidr(ranges.pods)?];
-        all.extend(ranges.agents().into_iter().filter_map(|(base, bits)| Cidr::new(base, bits)));
-        parts.spawn(MachineRoutes::run(copies.all(), up.name.clone(), all, network.clone()));
+        parts.spawn(MachineRoutes::run(copies.all(), up.name.clone(), ranges.of_machines(), network.clone()));
         parts.spawn(PolicyAgent::run(copies, network.clone()));
         let gateway = network.gateway();
         let dns_address = network.dns_address();
@@ -139,24 +135,31 @@ pub async fn open_network(options: substrate_network::Options) -> Result<NodeNet
     Ok(NodeNetwork::open(options).await?)
 }
 
-/// The ranges of IPv6 that the node in `directory` has, if it has both families.
-pub async fn dual(directory: &Path, first: &NodeId, ranges: Ranges) -> Result<Option<Ipv6>> {
-    let Some(wanted) = Ranges::of_v6(first) else { return Ok(None) };
-    let options = options(directory, &first.tag(), (ranges.pods, ranges.services), None)?;
-    Ok(NodeNetwork::dual(&options, wanted).await?)
+/// The ranges of IPv6 that the machine in `directory` has, if it has both families: those that it is to have, unless it cannot or began without.
+pub async fn dual(
+    directory: &Path,
+    instance: &str,
+    ranges: ((Ipv4Addr, u8), (Ipv4Addr, u8)),
+    wanted: Option<Ipv6>,
+) -> Result<Option<Ipv6>> {
+    match wanted {
+        Some(wanted) => Ok(NodeNetwork::dual(&options(directory, instance, ranges, None)?, wanted).await?),
+        None => Ok(None),
+    }
 }
 
 /// Takes the pods and the network of the node or agent in `directory` off the machine; how many pods there were. Neither runs in it.
 pub async fn leave(directory: &Path) -> Result<usize> {
-    let (instance, ranges, v6) = match Membership::find(directory)? {
-        Some(member) => (member.instance(), (member.pods()?, member.services()?), None),
+    let (instance, ranges, wanted) = match Membership::find(directory)? {
+        Some(member) => (member.instance(), (member.pods()?, member.services()?), member.ipv6()),
         None => {
             let identity = directory.join("identity");
             let first = super::first_of(&identity, &NodeKey::load_or_create(&identity)?);
             let ranges = Ranges::of(&first);
-            (first.tag(), (ranges.pods, ranges.services), dual(directory, &first, ranges).await?)
+            (first.tag(), (ranges.pods, ranges.services), Ranges::of_v6(&first))
         }
     };
+    let v6 = dual(directory, &instance, ranges, wanted).await?;
     let kubelet = directory.join("kubelet");
     let count = |place: &str| std::fs::read_dir(kubelet.join(place)).into_iter().flatten().count();
     let pods = count("run") + count("cri/pods");

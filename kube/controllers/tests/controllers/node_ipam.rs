@@ -3,16 +3,16 @@ use k8s_openapi::api::core::v1::{Event, Node};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
-use substrate_controllers::{Options, Ranges};
+use substrate_controllers::{Options, PodRange, Ranges};
 
 use crate::world::{until, world};
 
 #[tokio::test]
 async fn nodes_get_ranges_and_who_gets_none_is_told_so() {
+    let of = |v4: &str, v6: Option<&str>| PodRange { v4: v4.to_owned(), v6: v6.map(str::to_owned) };
     let ranges = Ranges {
-        reserved: [("own".to_owned(), "10.1.0.0/21".to_owned())].into(),
-        reserved_v6: [("own".to_owned(), "fd00:1::/80".to_owned())].into(),
-        pool: vec!["10.1.8.0/24".to_owned()],
+        reserved: [("own".to_owned(), of("10.1.0.0/21", Some("fd00:1::/80")))].into(),
+        pool: vec![of("10.1.8.0/24", None)],
         not_for: Some("flt/virtual".to_owned()),
     };
     let world = world(Options { node_ranges: Some(ranges), ..Options::default() }).await;
