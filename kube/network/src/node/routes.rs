@@ -57,12 +57,15 @@ impl Inner {
     }
 }
 
-/// Leads to these machines and to no others that `view` knows: those that are led to, and what the kernel said of one that is not.
+/// Those that are led to, and what the kernel said of one that is not.
+type Led<A> = (Vec<MachineRoute<A>>, Result<(), Error>);
+
+/// Leads to these machines and to no others that `view` knows.
 fn lead<A: Address>(
     routing: &mut Routing,
     view: &View<A>,
     wanted: Vec<MachineRoute<A>>,
-) -> Result<(Vec<MachineRoute<A>>, Result<(), Error>), Error> {
+) -> Result<Led<A>, Error> {
     // The kernel finds the device by the other machine's address.
     let route = |MachineRoute { to, via }: MachineRoute<A>| Route {
         to,
