@@ -61,11 +61,7 @@ impl Inner {
 type Led<A> = (Vec<MachineRoute<A>>, Result<(), Error>);
 
 /// Leads to these machines and to no others that `view` knows.
-fn lead<A: Address>(
-    routing: &mut Routing,
-    view: &View<A>,
-    wanted: Vec<MachineRoute<A>>,
-) -> Result<Led<A>, Error> {
+fn lead<A: Address>(routing: &mut Routing, view: &View<A>, wanted: Vec<MachineRoute<A>>) -> Result<Led<A>, Error> {
     // The kernel finds the device by the other machine's address.
     let route = |MachineRoute { to, via }: MachineRoute<A>| Route {
         to,
