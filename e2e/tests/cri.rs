@@ -107,6 +107,15 @@ impl Others {
     }
 }
 
+/// A containerd of its own for a machine, which is told of it.
+fn containerd_for(machine: &mut Setup, directory: &Path, within: &[&str]) -> Containerd {
+    let containerd = Containerd::start(directory, Path::new(env!("CARGO_TARGET_TMPDIR")), within);
+    containerd.load(&Image::Pause.layout().unwrap(), Image::Pause.reference());
+    let endpoint = format!("unix://{}", containerd.socket().display());
+    machine.arguments.extend(["--container-runtime-endpoint".to_owned(), endpoint]);
+    containerd
+}
+
 fn ready(node: &Node) {
     node.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).unwrap();
     node.kubectl(&[
@@ -153,12 +162,9 @@ fn pods_of_containerd(stage: &str, machines: usize) {
     let (others, mut last) = Others::new(&mut stage, machines);
     let enter = last.machine.as_ref().unwrap().enter();
     let within: Vec<&str> = enter.iter().map(String::as_str).collect();
-    let mut containerd =
-        Containerd::start(&stage.directory().join("containerd"), Path::new(env!("CARGO_TARGET_TMPDIR")), &within);
-    containerd.load(&Image::Pause.layout().unwrap(), Image::Pause.reference());
-    let endpoint = format!("unix://{}", containerd.socket().display());
-    let flags = ["--container-runtime-endpoint", &endpoint, "--default-runtime", "oci"];
-    last.arguments.extend(flags.map(str::to_owned));
+    let directory = stage.directory().join("containerd");
+    let mut containerd = containerd_for(&mut last, &directory, &within);
+    last.arguments.extend(["--default-runtime", "oci"].map(str::to_owned));
     let last = others.start(&last);
     assert!(last.ready_line.ends_with(" runtime=oci"), "{}", last.ready_line);
     last.setup.load(&Image::Busybox.layout().unwrap()).unwrap();
@@ -223,7 +229,7 @@ fn pods_of_containerd(stage: &str, machines: usize) {
     assert_eq!(containerd.ctr(&["containers", "list", "-q"]).unwrap(), "");
     let images = containerd.ctr(&["images", "list", "-q"]).unwrap();
     assert!(!images.contains("busybox"), "{images}");
-    let cni = stage.directory().join("containerd/cni");
+    let cni = directory.join("cni");
     assert_eq!(std::fs::read_dir(cni.join("net.d")).unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(cni.join("bin")).unwrap().count(), 0);
 }
@@ -258,10 +264,7 @@ fn containerd_runs_all_pods(stage: &str, machines: usize) {
     let enter = last.machine.as_ref().unwrap().enter();
     let within: Vec<&str> = enter.iter().map(String::as_str).collect();
     let directory = stage.directory().join("containerd");
-    let mut containerd = Containerd::start(&directory, Path::new(env!("CARGO_TARGET_TMPDIR")), &within);
-    containerd.load(&Image::Pause.layout().unwrap(), Image::Pause.reference());
-    let endpoint = format!("unix://{}", containerd.socket().display());
-    last.arguments.extend(["--container-runtime-endpoint".to_owned(), endpoint]);
+    let mut containerd = containerd_for(&mut last, &directory, &within);
     let last = others.start(&last);
     let plain = PLAIN.replace("LAST", &last.setup.name);
     assert!(last.ready_line.ends_with(" runtime=cri"), "{}", last.ready_line);
